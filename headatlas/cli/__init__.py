@@ -1,0 +1,49 @@
+"""The command line: wires the files of this folder into one program and turns expected errors into one line."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from headatlas.errors import HeadAtlasError
+
+
+def build() -> typer.Typer:
+    """The program: each module `x.py` of this folder gives the command `x` (a function `x`, or a Typer called `app`)."""
+    program = typer.Typer(
+        name="headatlas",
+        help="What do the attention heads of this model do?",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+    )
+    for info in sorted(pkgutil.iter_modules(__path__), key=lambda item: item.name):
+        if info.name.startswith("_"):
+            continue
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        name = info.name.removesuffix("_").replace("_", "-")
+        if hasattr(module, "app"):
+            program.add_typer(module.app, name=name)
+        else:
+            program.command(name=name)(getattr(module, info.name))
+    return program
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program. Exit codes: 0 ok, 1 wrong input, 2 usage, 130 interrupted."""
+    try:
+        build()(args=list(arguments) if arguments is not None else None, standalone_mode=True)
+    except HeadAtlasError as error:
+        print(f"headatlas: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("headatlas: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
