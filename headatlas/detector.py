@@ -39,6 +39,7 @@ class Detector:
     minimum_effect: how far score must exceed chance for a head to count as observed.
     causal, encoder: whether it makes sense for models that read one way, or both ways.
     needs: "unembedding" where token logits are asked of the view.
+    The papers behind it are those of its head type in the catalogue; the docstring names formula and source.
     """
 
     name: str
@@ -47,7 +48,6 @@ class Detector:
     version: int
     minimum_effect: float
     score: Score
-    papers: tuple[str, ...]
     causal: bool
     encoder: bool
     needs: tuple[str, ...]
@@ -72,7 +72,6 @@ def detector(
     task: Task,
     version: int,
     minimum_effect: float,
-    papers: tuple[str, ...] = (),
     causal: bool = True,
     encoder: bool = False,
     needs: tuple[str, ...] = (),
@@ -83,7 +82,7 @@ def detector(
         name = score.__name__.strip("_").replace("_", "-")
         doc, module = (score.__doc__ or "").strip(), score.__module__
         return Detector(
-            name, head_type, task, version, minimum_effect, score, papers, causal, encoder, needs, doc, module
+            name, head_type, task, version, minimum_effect, score, causal, encoder, needs, doc, module
         )
 
     return wrap

@@ -26,6 +26,7 @@ class Vocabulary(Protocol):
     def decode(self, ids: list[int] | int) -> str: ...
     def single(self, word: str) -> int | None: ...  # the one id of `word` as given (with its leading space), or None
     def plain_ids(self) -> list[int]: ...  # ordinary text tokens, most frequent first; no special, byte, unused ids
+    def word_starts(self, ids: list[int]) -> list[bool]: ...  # whether each token begins a word
 
 
 @dataclass(frozen=True)

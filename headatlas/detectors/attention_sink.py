@@ -1,0 +1,44 @@
+"""Heads that rest on the first token."""
+
+import torch
+from torch import Tensor
+
+from headatlas.detector import Planted, detector
+from headatlas.model.view import LayerView
+from headatlas.ops.patterns import aimed, mean_of, where_queries
+from headatlas.task import Batch
+from headatlas.tasks.prose import prose
+
+
+@detector(head_type="active-dormant-head", task=prose, version=1, minimum_effect=0.4, encoder=True)
+def attention_sink(at: LayerView, batch: Batch) -> Tensor:
+    """Attention on the first token of the text (the start token where there is one): 0 none, 1 all.
+
+    Formula: mean over queries i >= 2 of A[i, 0] on prose (Xiao et al. 2023; Guo et al. 2024). Chance: the same for the
+    second token.
+    """
+    return _mass(at, 0)
+
+
+def control(at: LayerView, batch: Batch) -> Tensor:
+    """Attention on the second token: [example, head]."""
+    return _mass(at, 1)
+
+
+def _mass(at: LayerView, place: int) -> Tensor:
+    first = at.valid_keys.float().argmax(1, keepdim=True)  # past left padding
+    return mean_of(where_queries(at.columns(first + place)[..., 0], at.places >= 2))
+
+
+def planted(batch: Batch) -> Planted:
+    """Every token attends to the first."""
+    length = batch.tokens.shape[1]
+    nowhere = torch.full((len(batch), 1), -1)
+    return Planted(aimed((len(batch), length, length), nowhere, nowhere))
+
+
+def look_alike(batch: Batch) -> Planted:
+    """A head that rests on the second token."""
+    length = batch.tokens.shape[1]
+    queries = torch.arange(1, length).expand(len(batch), -1)
+    return Planted(aimed((len(batch), length, length), queries, torch.ones_like(queries)))

@@ -1,0 +1,31 @@
+"""Heads that look at the earlier copy of the current token."""
+
+from torch import Tensor
+
+from headatlas.detector import Planted, detector
+from headatlas.model.view import LayerView
+from headatlas.ops.patterns import aimed, at_offset, mean_of
+from headatlas.task import Batch
+from headatlas.tasks.repeated import repeated
+
+
+@detector(head_type="duplicate-head", task=repeated, version=1, minimum_effect=0.2, encoder=True)
+def duplicate_token(at: LayerView, batch: Batch) -> Tensor:
+    """Attention from a repeated token to its first copy: 0 never, 1 always.
+
+    Formula: mean over the second copy of A[i, i - L], L the period (Wang et al. 2022). Chance: the same places after the
+    second copy is shuffled, about 1 / (number of keys).
+    """
+    return mean_of(at.entries(batch.at["second"], batch.at["duplicate_key"]))
+
+
+def planted(batch: Batch) -> Planted:
+    """Every token of the second copy attends to its first copy."""
+    length = batch.tokens.shape[1]
+    return Planted(aimed((len(batch), length, length), batch.at["second"], batch.at["duplicate_key"]))
+
+
+def look_alike(batch: Batch) -> Planted:
+    """A current-token head: it looks at the same token, but at its own place."""
+    length = batch.tokens.shape[1]
+    return Planted(at_offset((len(batch), length, length), 0))

@@ -1,0 +1,36 @@
+"""Heads that look at what followed the current token last time, and write in favour of that token."""
+
+from torch import Tensor
+
+from headatlas.detector import Planted, detector
+from headatlas.model.view import LayerView
+from headatlas.ops.patterns import aimed, mean_of
+from headatlas.task import Batch
+from headatlas.tasks.repeated import repeated
+
+
+@detector(head_type="induction-head", task=repeated, version=1, minimum_effect=0.2, needs=("unembedding",))
+def induction_copy(at: LayerView, batch: Batch) -> Tensor:
+    """Prefix matching times copying: 0 looks elsewhere or copies nothing, 1 always looks there and always copies.
+
+    Formula: mean over the second copy of A[i, j] c[j], j = i - L + 1. c[j] = max(0, 2 r - 1) with r the share of the other
+    tokens of the sequence whose logit the OV circuit raises less than the logit of the attended token (v at j through
+    W_O, the norms' gains and W_U). Olsson et al. 2022 ask for both properties. Chance: about 0.
+    """
+    keys = batch.at["induction_key"]
+    attention = at.entries(batch.at["predict"], keys)
+    logits = at.ov_logits(keys, batch.tokens.gather(1, keys))  # [example, head, key, token of key]
+    own = logits.diagonal(dim1=-2, dim2=-1)
+    rank = (logits < own.unsqueeze(-1)).float().sum(-1) / (logits.shape[-1] - 1)
+    return mean_of(attention * (2 * rank - 1).clamp(min=0))
+
+
+def planted(batch: Batch) -> Planted:
+    """Attends to the successor of the first copy and raises its logit."""
+    length = batch.tokens.shape[1]
+    return Planted(aimed((len(batch), length, length), batch.at["predict"], batch.at["induction_key"]), copies=True)
+
+
+def look_alike(batch: Batch) -> Planted:
+    """Attends where an induction head does, but writes against the attended token."""
+    return Planted(planted(batch).pattern, copies=False)

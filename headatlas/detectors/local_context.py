@@ -1,0 +1,49 @@
+"""Heads that look at their neighbourhood, wherever in it."""
+
+import torch
+from torch import Tensor
+
+from headatlas.detector import Planted, detector
+from headatlas.model.view import LayerView
+from headatlas.ops.patterns import at_offset, mean_of, where_queries
+from headatlas.task import Batch
+from headatlas.tasks.prose import prose
+
+WINDOW = 8
+
+
+@detector(head_type="local-context-head", task=prose, version=1, minimum_effect=0.3, encoder=True)
+def local_context(at: LayerView, batch: Batch) -> Tensor:
+    """Share of attention within the last 8 tokens, the current one included: 0 all elsewhere, 1 all within.
+
+    Formula: mean over queries i >= 16 of sum over k < 8 of A[i, i - k] (encoders: |k| < 8). Chance: the share of the equally
+    wide window just beyond, which is equal for a head without a preference for near tokens.
+    """
+    return _share(at, 0, WINDOW - 1)
+
+
+def control(at: LayerView, batch: Batch) -> Tensor:
+    """The share of the next window out: [example, head]."""
+    return _share(at, WINDOW, 2 * WINDOW - 1)
+
+
+def _share(at: LayerView, near: int, far: int) -> Tensor:
+    low = 0 if at.causal else -(2 * WINDOW - 1)
+    band = at.band(low, 2 * WINDOW - 1)
+    offsets = torch.arange(low, 2 * WINDOW, device=band.device)
+    inside = (offsets.abs() >= near) & (offsets.abs() <= far)
+    # Only queries whose both windows lie within the text behind them.
+    return mean_of(where_queries(band[..., inside].nansum(-1), at.places >= 2 * WINDOW))
+
+
+def planted(batch: Batch) -> Planted:
+    """Every token spreads over its last eight."""
+    length = batch.tokens.shape[1]
+    shape = (len(batch), length, length)
+    return Planted(torch.stack([at_offset(shape, k) for k in range(WINDOW)]).mean(0))
+
+
+def look_alike(batch: Batch) -> Planted:
+    """A positional head that looks twelve places back, just beyond."""
+    length = batch.tokens.shape[1]
+    return Planted(at_offset((len(batch), length, length), 12))

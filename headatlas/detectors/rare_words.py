@@ -1,0 +1,53 @@
+"""Heads that look at the rarest words of the text."""
+
+import torch
+from torch import Tensor
+
+from headatlas.detector import Planted, detector
+from headatlas.model.view import LayerView
+from headatlas.ops.patterns import aimed, mean_of, where_queries
+from headatlas.task import Batch
+from headatlas.tasks.prose import prose
+
+
+@detector(head_type="rare-words-head", task=prose, version=1, minimum_effect=0.1, encoder=True)
+def rare_words(at: LayerView, batch: Batch) -> Tensor:
+    """Attention on the two rarest words of the text: 0 none, 1 all.
+
+    Formula: mean over the queries after both words of the sum of A[i, j] over their pieces j; rarity is the vocabulary rank
+    of the rarest piece (after Voita et al. 2019, who ask for the argmax). Chance: the same for as many pieces of two
+    ordinary words of the same text.
+    """
+    return _mass(at, batch, "rare")
+
+
+def control(at: LayerView, batch: Batch) -> Tensor:
+    """The mass on two ordinary words: [example, head]."""
+    return _mass(at, batch, "ordinary")
+
+
+def _mass(at: LayerView, batch: Batch, words: str) -> Tensor:
+    keys = batch.at[words].to(at.q.device)
+    last = torch.maximum(batch.at["rare"].amax(1), batch.at["ordinary"].amax(1)).to(at.q.device)
+    later = at.valid_queries & (torch.arange(at.n_queries, device=keys.device) > last[:, None] + 2)
+    mass = mean_of(where_queries(at.columns(keys).nansum(-1), later))
+    return mass.masked_fill((last < 0)[:, None], torch.nan)
+
+
+def planted(batch: Batch) -> Planted:
+    """Every later token attends to the pieces of the rarest words."""
+    n, length = batch.tokens.shape
+    keys = batch.at["rare"]
+    pieces = keys.shape[1]
+    queries = torch.arange(length).repeat_interleave(pieces).expand(n, -1)
+    targets = keys.repeat(1, length)
+    return Planted(aimed((n, length, length), torch.where(queries > targets, queries, -1), targets))
+
+
+def look_alike(batch: Batch) -> Planted:
+    """A head that looks at two ordinary words."""
+    n, length = batch.tokens.shape
+    keys = batch.at["ordinary"]
+    queries = torch.arange(length).repeat_interleave(keys.shape[1]).expand(n, -1)
+    targets = keys.repeat(1, length)
+    return Planted(aimed((n, length, length), torch.where(queries > targets, queries, -1), targets))

@@ -1,0 +1,174 @@
+"""From a model's name to a checked Model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from headatlas.errors import BadInput, HeadAtlasError, SourceError, UnsupportedModel
+from headatlas.model import anatomy, doorway, layouts, selfcheck
+from headatlas.model.model import Model
+from headatlas.model.selfcheck import Check
+from headatlas.model.sources import Source, resolve
+from headatlas.model.tokenizer import Tokenizer
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+def load(
+    name: str | nn.Module,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str | None = None,
+    bos: str = "auto",
+    allow_pickle: bool = False,
+) -> Model:
+    """A model by its name, checked: a Hub id, a local folder, a `.gguf` file or a built-in such as smollm2-135m.
+
+    A transformers model that is already in memory may be given instead of a name. dtype: auto (float32 on the CPU,
+    the checkpoint's own type elsewhere), float32, bfloat16, float16. bos: auto, none or a literal token (recorded with
+    every result). Raises SourceError, UnknownName or UnsupportedModel.
+    """
+    if isinstance(name, nn.Module):
+        return attach(name, bos=bos)
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise BadInput("No CUDA device can be used here.", "Leave --device out, or write --device cpu.")
+    if dtype != "auto" and dtype not in _DTYPES:
+        raise BadInput(f"'{dtype}' is not a dtype.", f"Choose one of auto, {', '.join(_DTYPES)}.")
+    source = resolve(name, revision=revision, allow_pickle=allow_pickle)
+    config = _config(source)
+    kind = _class_of(config)
+    wanted: Any = _DTYPES.get(dtype) or (torch.float32 if where.type == "cpu" else "auto")
+    try:
+        hf = kind.from_pretrained(
+            source.folder, config=config, dtype=wanted, attn_implementation=_path_of(kind), trust_remote_code=False,
+            use_safetensors=None if allow_pickle else True,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise SourceError(f"{name} could not be loaded: {_first_line(error)}", "Check that the folder holds a complete checkpoint.") from error
+    return attach(hf.to(where), source=source, bos=bos)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _config(source: Source) -> Any:
+    try:
+        return transformers.AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        raise SourceError(f"The configuration of {source.name} cannot be read: {_first_line(error)}", "Is it a transformers model?") from error
+
+
+def _class_of(config: Any) -> Any:
+    for architecture in config.architectures or ():
+        if hasattr(transformers, architecture):
+            return getattr(transformers, architecture)
+    if config.architectures:
+        raise UnsupportedModel(f"transformers {transformers.__version__} has no architecture {config.architectures[0]}.", "Update transformers.")
+    for auto in (transformers.AutoModelForCausalLM, transformers.AutoModel):
+        if type(config) in auto._model_mapping:
+            return auto._model_mapping[type(config)]
+    raise UnsupportedModel(f"transformers has no model for a configuration of type {type(config).__name__}.", "Update transformers.")
+
+
+def _path_of(kind: type) -> str:
+    return "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
+
+
+def attach(hf: nn.Module, *, source: Source | None = None, tokenizer: Tokenizer | None = None, bos: str = "auto") -> Model:
+    """Open the doorway into a transformers model in memory and run the self-check. Raises UnsupportedModel."""
+    model, checks = examine(hf, source=source, tokenizer=tokenizer, bos=bos)
+    selfcheck.demand(model, checks)
+    return model
+
+
+def examine(hf: nn.Module, *, source: Source | None = None, tokenizer: Tokenizer | None = None, bos: str = "auto") -> tuple[Model, list[Check]]:
+    """Open the doorway and return the model with its self-check, whatever the outcome; `attach` is for use."""
+    hf = hf.eval()
+    config = hf.config.get_text_config() if hasattr(hf.config, "get_text_config") else hf.config  # type: ignore[operator]
+    path = _path_of(type(hf))
+    inputs = selfcheck.sample(hf, config)
+    hf.set_attn_implementation(path)  # type: ignore[operator]
+    placed = layouts.install(hf)
+    if placed:
+        path = "eager"
+        hf.set_attn_implementation(path)  # type: ignore[operator]
+    with torch.no_grad():
+        reference = Model.read(_run(hf, inputs))
+    kind = _kind(hf, config, inputs, reference)
+    if tokenizer is None:
+        tokenizer = _tokenizer(source, config, kind, bos)
+    model = Model(hf, tokenizer, source, kind=kind, path=path)
+    for module in hf.modules():
+        if anatomy.dispatches(module) or module in placed:
+            doorway.own(module, model)
+    hf.set_attn_implementation(doorway.NAMES[path])  # type: ignore[operator]
+    probe = anatomy.Probe(hf, path)
+    with probe, torch.no_grad():
+        model.current = probe
+        try:
+            _run(hf, inputs)
+        finally:
+            model.current = None
+    anatomy.check_firing(probe, hf, type(hf).__name__)
+    multiplier = float(getattr(config, "residual_multiplier", 1.0) or 1.0)
+    model.sites = anatomy.sites(probe, hf, encoder_only=kind == "encoder", multiplier=multiplier)
+    model.block_returns = probe.blocks
+    model.unembedding = anatomy.unembedding(probe, hf) if kind != "encoder" else None
+    return model, _checks(model, inputs, reference)
+
+
+def _checks(model: Model, inputs: dict[str, Tensor], reference: Tensor) -> list[Check]:
+    checks = selfcheck.inspect_model(model, inputs, reference)
+    if model.path == "sdpa" and not all(check.ok for check in checks):
+        model.fast = False  # the kernel with log-sum-exp is an optimisation; without it all goes through the model's own code
+        checks = selfcheck.inspect_model(model, inputs, reference)
+    editable = next((check for check in checks if check.name.startswith("an identity edit")), None)
+    if editable is not None and not editable.ok:
+        for site in model.sites:
+            object.__setattr__(site, "pattern_editable", False)
+        checks[checks.index(editable)] = Check("patterns can be edited", True, editable.value, editable.bound, "no: the output is not formed from the pattern alone; edits of patterns are refused")
+    if "input_ids" in inputs:
+        checks += selfcheck.padding(model, inputs["input_ids"], reference)
+    return checks
+
+
+def _run(hf: nn.Module, inputs: dict[str, Tensor]) -> Any:
+    try:
+        return hf(**inputs)
+    except HeadAtlasError:
+        raise
+    except Exception as error:
+        raise UnsupportedModel(f"{type(hf).__name__} does not run on plain tokens: {_first_line(error)}", "Does it need other inputs than text?") from error
+
+
+def _kind(hf: nn.Module, config: Any, inputs: dict[str, Tensor], reference: Tensor) -> str:
+    """Whether the model reads one way or both, by what a change of the last token does to the first position."""
+    if getattr(hf.config, "is_encoder_decoder", False):
+        return "encoder-decoder"
+    tokens = inputs.get("input_ids")
+    if tokens is None:
+        return "encoder"
+    other = tokens.clone()
+    other[:, -1] = tokens[:, 0]
+    with torch.no_grad():
+        changed = Model.read(_run(hf, {**inputs, "input_ids": other}))
+    return "decoder" if torch.equal(changed[:, 0], reference[:, 0]) else "encoder"
+
+
+def _tokenizer(source: Source | None, config: Any, kind: str, bos: str) -> Tokenizer:
+    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_target_positions", "seq_length")]
+    context = next((int(limit) for limit in limits if isinstance(limit, int) and limit > 0), 1 << 20)
+    size = int(getattr(config, "vocab_size", 0) or 0)
+    if source is not None and source.has_tokenizer:
+        return Tokenizer.load(Path(source.folder), causal=kind != "encoder", context=context, vocab_size=size, bos=bos)
+    start = getattr(config, "bos_token_id", None)
+    return Tokenizer.bare(size, context, causal=kind != "encoder", bos=start if isinstance(start, int) and 0 <= start < size else None)

@@ -1,0 +1,360 @@
+"""One attention layer as a watcher sees it: attention weights, vectors and writes, computed only when asked for.
+
+Shapes: q [example, head, query, d_head]; k, v [example, group, key, d_head] with `group` the key/value groups (GQA, MQA);
+z [example, pos, head, d_value]; attention weights [example, head, query, key].
+
+Entries (chosen query-key pairs) cost next to nothing where the fast kernel also returned each row's log-sum-exp:
+weight = exp(q.k * scale - lse). Otherwise rows are recomputed by the model's own eager attention in blocks of queries,
+so that memory stays at one block of rows. Both give the same numbers to about 1e-5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from headatlas.errors import BadInput, UnsupportedModel
+
+from headatlas.model import doorway
+
+if TYPE_CHECKING:
+    from headatlas.model.anatomy import Site
+    from headatlas.model.doorway import Pass
+
+
+class LayerView:
+    """One attention layer during one forward pass; valid only inside `watch` (or an edit's call)."""
+
+    def __init__(self, site: Site, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, kwargs: dict[str, Any], current: Pass) -> None:
+        self.site, self.q, self.k, self.v = site, q, k, v
+        self.z: Tensor = q  # replaced before any watcher runs
+        self._mask, self._kwargs, self._pass = mask, kwargs, current
+        self._lse: Tensor | None = None
+        self._pattern: Tensor | None = None
+        self._bands: dict[tuple[int, int], Tensor] = {}
+        self._closed = False
+
+    # ---- where we are -------------------------------------------------------------------------------------------
+    @property
+    def layer(self) -> int:
+        """Index of the block, from 0."""
+        return self.site.layer
+
+    @property
+    def stack(self) -> str:
+        """decoder, encoder or cross."""
+        return self.site.stack
+
+    @property
+    def n_heads(self) -> int:
+        """Number of query heads of this layer."""
+        return self.site.n_heads
+
+    def kv_group(self, head: int) -> int:
+        """The key/value group that query head `head` reads."""
+        return head // (self.n_heads // self.k.shape[1])
+
+    @property
+    def n_queries(self) -> int:
+        """Number of query positions."""
+        return self.q.shape[2]
+
+    @property
+    def n_keys(self) -> int:
+        """Number of key positions."""
+        return self.k.shape[2]
+
+    @property
+    def valid_keys(self) -> Tensor:
+        """[example, key] bool, False on padding."""
+        valid = self._pass.valid.get("encoder" if self.stack == "cross" else self.stack)
+        return valid if valid is not None else torch.ones(len(self.q), self.n_keys, dtype=torch.bool, device=self.q.device)
+
+    @property
+    def valid_queries(self) -> Tensor:
+        """[example, query] bool, False on padding."""
+        valid = self._pass.valid.get("decoder" if self.stack == "cross" else self.stack)
+        return valid if valid is not None else torch.ones(len(self.q), self.n_queries, dtype=torch.bool, device=self.q.device)
+
+    @property
+    def places(self) -> Tensor:
+        """[example, query] how many real tokens come before; -1 on padding."""
+        valid = self.valid_queries
+        return torch.where(valid, valid.long().cumsum(1) - 1, -1)
+
+    @property
+    def causal(self) -> bool:
+        """Whether queries see only keys at or before themselves."""
+        return self.site.causal
+
+    # ---- the layer's own computation ----------------------------------------------------------------------------
+    def compute(self) -> Tensor:
+        """The layer's output before the output projection, [example, query, head, d_value], by the model's own code."""
+        if self._pass.path == "sdpa":
+            fast = self._fast_kernel() if self._pass.fast else None
+            if fast is not None:
+                output, self._lse = fast
+                return output.transpose(1, 2).contiguous()
+            return doorway.delegate("sdpa", self.site.module)(self.site.module, self.q, self.k, self.v, self._mask, **self._kwargs)[0]
+        pieces = []
+        for positions in self._blocks():
+            output, rows = self._eager(positions, self.v)
+            pieces.append(output)
+            if len(positions) == self.n_queries:
+                self._pattern = rows
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+
+    def _fast_kernel(self) -> tuple[Tensor, Tensor] | None:
+        """Output [example, head, query, d] and log-sum-exp [example, head, query] of the CPU flash kernel, or None.
+
+        The same kernel that scaled_dot_product_attention picks, called by its own name because it also returns the
+        log-sum-exp; equality of the outputs is part of the self-check.
+        """
+        q, k, v = self.q, self.k, self.v
+        grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+        plain = not any(self._kwargs.get(name) is not None for name in ("softcap", "position_bias", "s_aux", "sinks"))
+        if q.device.type != "cpu" or grad or not plain or q.shape[2] == 1 or q.shape[-1] != v.shape[-1]:
+            return None
+        causal = self._mask is None and self._is_causal_call()
+        if causal and q.shape[2] != k.shape[2]:
+            return None
+        mask = self._additive(self._mask, q.dtype) if self._mask is not None else None
+        if mask is not None and k.shape[1] != q.shape[1]:
+            k, v = self.repeat(k), self.repeat(v)
+        output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            q, k, v, 0.0, causal, attn_mask=mask, scale=self._kwargs.get("scaling")
+        )
+        return output, lse
+
+    def _is_causal_call(self) -> bool:
+        given = self._kwargs.get("is_causal")
+        return bool(given if given is not None else getattr(self.site.module, "is_causal", True)) and self.q.shape[2] > 1
+
+    @staticmethod
+    def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+        if mask.dtype != torch.bool:
+            return mask
+        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
+
+    def repeat(self, x: Tensor) -> Tensor:
+        """Keys or values per query head: [example, group, key, d] -> [example, head, key, d]."""
+        return x if x.shape[1] == self.n_heads else x.repeat_interleave(self.n_heads // x.shape[1], dim=1)
+
+    def from_pattern(self, pattern: Tensor) -> Tensor:
+        """z formed from an attention pattern, [example, query, head, d_value]."""
+        return torch.matmul(pattern, self.repeat(self.v)).transpose(1, 2).contiguous()
+
+    def set_pattern(self, pattern: Tensor) -> None:
+        """Make an edited pattern the one that watchers see."""
+        self._pattern, self._lse, self._bands = pattern, None, {}
+
+    def close(self) -> None:
+        """End of the layer: nothing may be asked any more."""
+        self._closed = True
+        self._pattern = self._lse = None
+        self._bands = {}
+
+    # ---- attention weights --------------------------------------------------------------------------------------
+    def _eager(self, positions: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The model's own eager attention for the queries at `positions` [n]."""
+        if self._closed:
+            raise BadInput("A LayerView was used after its layer had ended.", "Take what you need inside `watch`.")
+        eager = doorway.eager_of(self.site.module)
+        if eager is None:
+            raise UnsupportedModel(f"{type(self.site.module).__name__} has no eager attention, so its pattern cannot be read.")
+        kwargs = dict(self._kwargs)
+        bias = kwargs.get("position_bias")
+        if bias is not None and bias.shape[-2] == self.n_queries:
+            kwargs["position_bias"] = bias[..., positions, :]
+        output, rows = eager(self.site.module, self.q[:, :, positions], self.k, values, self._mask_rows(positions), **kwargs)
+        if rows is None:
+            raise UnsupportedModel(f"{type(self.site.module).__name__} does not give its attention weights.")
+        return output, rows
+
+    def _mask_rows(self, positions: Tensor) -> Tensor | None:
+        if self._mask is not None:
+            rows = self._mask[..., positions, :] if self._mask.shape[-2] == self.n_queries else self._mask
+            return self._additive(rows, self.q.dtype)
+        if self._pass.path == "sdpa" and self._is_causal_call():
+            seen = torch.arange(self.n_keys, device=self.q.device) <= positions[:, None]
+            return self._additive(seen[None, None], self.q.dtype)
+        return None
+
+    def _blocks(self) -> Iterator[Tensor]:
+        row = len(self.q) * self.n_heads * self.n_keys * 4
+        size = max(1, min(self.n_queries, self._pass.block_bytes // max(row, 1)))
+        for start in range(0, self.n_queries, size):
+            yield torch.arange(start, min(start + size, self.n_queries), device=self.q.device)
+
+    def rows(self, positions: Tensor) -> Tensor:
+        """Attention weights of the queries at `positions` ([n] shared, or [example, n]): [example, head, n, key]."""
+        if self._pattern is not None:
+            if positions.ndim == 1:
+                return self._pattern[:, :, positions]
+            index = positions[:, None, :, None].expand(-1, self.n_heads, -1, self.n_keys)
+            return self._pattern.gather(2, index)
+        if positions.ndim == 1:
+            return self._eager(positions, self.v[..., :1])[1]
+        parts = [self._one(example).rows(row)[0] for example, row in enumerate(positions)]
+        return torch.stack(parts)
+
+    def _one(self, example: int) -> LayerView:
+        """The same layer for one example of the batch."""
+        pick = slice(example, example + 1)
+        mask = self._mask[pick] if self._mask is not None and len(self._mask) == len(self.q) else self._mask
+        kwargs = {name: value[pick] if isinstance(value, Tensor) and value.ndim == 4 and len(value) == len(self.q) else value for name, value in self._kwargs.items()}
+        return LayerView(self.site, self.q[pick], self.k[pick], self.v[pick], mask, kwargs, self._pass)
+
+    @property
+    def pattern(self) -> Tensor:
+        """All attention weights, [example, head, query, key]; for short inputs, it grows with the square of the length."""
+        if self._pattern is None:
+            self._pattern = self._eager(torch.arange(self.n_queries, device=self.q.device), self.v[..., :1])[1]
+        return self._pattern
+
+    def reduce(self, fn: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Stream all rows in blocks of queries: fn(rows [example, head, n, key], positions [n]) -> [example, head, n, ...].
+
+        The results are joined along the query axis; no more than one block of rows exists at a time.
+        """
+        if self._pattern is not None:
+            return fn(self._pattern, torch.arange(self.n_queries, device=self.q.device))
+        return torch.cat([fn(self._eager(block, self.v[..., :1])[1], block) for block in self._blocks()], 2)
+
+    # ---- chosen entries -----------------------------------------------------------------------------------------
+    def _weights(self, scores: Tensor, lse: Tensor, allowed: Tensor) -> Tensor:
+        return torch.where(allowed, (scores - lse).exp(), 0.0)
+
+    @property
+    def _scale(self) -> float:
+        scaling = self._kwargs.get("scaling")
+        return float(scaling) if scaling is not None else self.q.shape[-1] ** -0.5
+
+    def _grouped(self) -> Tensor:
+        """Queries as [example, group, head in group, query, d]."""
+        return self.q.unflatten(1, (self.k.shape[1], -1))
+
+    def _allowed(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Whether query i may see key j, for index tensors [example or 1, ...] of one shape; [example or 1, 1 or head, ...]."""
+        if self._mask is None:
+            allowed = keys <= queries if self._is_causal_call() else torch.ones_like(keys, dtype=torch.bool)
+            return allowed.unsqueeze(1)
+        mask = self._mask.expand(max(len(queries), len(self._mask)), *self._mask.shape[1:])
+        example = torch.arange(len(mask), device=mask.device).view(-1, *[1] * (queries.ndim - 1))
+        rows = queries if mask.shape[2] == self.n_queries else torch.zeros_like(queries)
+        picked = mask[example, :, rows, keys].movedim(-1, 1)
+        return picked if picked.dtype == torch.bool else picked > torch.finfo(picked.dtype).min / 2
+
+    def entries(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Attention from queries[e, i] to keys[e, i], both [example, n]: [example, head, n]; NaN where either is negative."""
+        absent = ((queries < 0) | (keys < 0)).unsqueeze(1)
+        queries, keys = queries.clamp(min=0), keys.clamp(min=0)
+        if self._lse is None:
+            picked = self._from_rows(queries, keys.unsqueeze(-1)).squeeze(-1)
+            return picked.masked_fill(absent, torch.nan)
+        q = self.q.gather(2, queries[:, None, :, None].expand(-1, self.n_heads, -1, self.q.shape[-1]))
+        k = self.repeat(self.k.gather(2, keys[:, None, :, None].expand(-1, self.k.shape[1], -1, self.k.shape[-1])))
+        lse = self._lse.gather(2, queries[:, None].expand(-1, self.n_heads, -1))
+        weights = self._weights((q * k).sum(-1).float() * self._scale, lse, self._allowed(queries, keys))
+        return weights.masked_fill(absent, torch.nan)
+
+    def _from_rows(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Entries by the row path: queries [example, n], keys [example, n, m] -> [example, head, n, m]."""
+        if self._pattern is not None or queries.shape[1] * self.n_keys <= 1 << 20:
+            block = max(1, self._pass.block_bytes // max(1, len(self.q) * self.n_heads * self.n_keys * 4))
+            parts = []
+            for start in range(0, queries.shape[1], block):
+                rows = self.rows(queries[:, start : start + block])
+                index = keys[:, None, start : start + block].expand(-1, self.n_heads, -1, -1)
+                parts.append(rows.gather(3, index))
+            return torch.cat(parts, 2)
+        raise BadInput("Too many entries for the row path.", "Use reduce() for statistics over all rows.")
+
+    def columns(self, keys: Tensor) -> Tensor:
+        """Attention of every query to the keys at keys[e, j] [example, m]: [example, head, query, m]; NaN where negative."""
+        absent = (keys < 0)[:, None, None]
+        safe = keys.clamp(min=0)
+        if self._lse is None:
+            picked = self.reduce(lambda rows, _: rows.gather(3, safe[:, None, None].expand(-1, *rows.shape[1:3], -1)))
+            return picked.masked_fill(absent, torch.nan)
+        k = self.k.gather(2, safe[:, None, :, None].expand(-1, self.k.shape[1], -1, self.k.shape[-1]))
+        scores = torch.matmul(self._grouped(), k.unsqueeze(2).transpose(-1, -2)).flatten(1, 2).float() * self._scale
+        queries = torch.arange(self.n_queries, device=keys.device)[None, :, None].expand(len(keys), -1, keys.shape[1])
+        allowed = self._allowed(queries, safe[:, None].expand(-1, self.n_queries, -1))
+        return self._weights(scores, self._lse.unsqueeze(-1), allowed).masked_fill(absent, torch.nan)
+
+    def offset(self, k: int) -> Tensor:
+        """Attention from each query to the key `k` places before it: [example, head, query]; NaN where there is none."""
+        return self.band(k, k)[..., 0]
+
+    def band(self, low: int, high: int) -> Tensor:
+        """Attention to the keys low..high places back (negative: ahead): [example, head, query, high - low + 1]; NaN outside.
+
+        NaN where query or key is padding or does not exist.
+        """
+        for (lo, hi), known in self._bands.items():
+            if lo <= low and high <= hi:
+                return known[..., low - lo : high - lo + 1]
+        queries = torch.arange(self.n_queries, device=self.q.device)
+        keys = queries[:, None] - torch.arange(low, high + 1, device=self.q.device)
+        inside = (keys >= 0) & (keys < self.n_keys)
+        safe = keys.clamp(0, self.n_keys - 1)
+        if self._lse is None:
+            weights = self.reduce(lambda rows, block: rows.gather(3, safe[block][None, None].expand(*rows.shape[:2], -1, -1)))
+        else:
+            allowed = self._allowed(queries[None, :, None].expand(1, -1, keys.shape[1]), safe[None])
+            weights = self._weights(self._band_scores(low, high), self._lse.unsqueeze(-1), allowed)
+        present = inside & self.valid_queries[:, :, None] & self.valid_keys[:, safe]
+        weights = weights.masked_fill(~present.unsqueeze(1), torch.nan)
+        self._bands[low, high] = weights
+        return weights
+
+    def _band_scores(self, low: int, high: int, size: int = 64) -> Tensor:
+        """Scaled q.k of each query with its neighbours, by one small product per block of queries."""
+        q, width = self._grouped(), high - low + 1
+        keys = torch.nn.functional.pad(self.k, (0, 0, max(high, 0), max(-low, 0))).unsqueeze(2)
+        shift = max(high, 0) - high  # column of the key `high` places before query 0
+        blocks = []
+        for start in range(0, self.n_queries, size):
+            stop = min(start + size, self.n_queries)
+            part = keys[..., start + shift : stop + shift + width - 1, :]
+            scores = torch.matmul(q[..., start:stop, :], part.transpose(-1, -2))
+            steps = torch.arange(stop - start, device=q.device)[:, None]
+            index = steps + torch.arange(width - 1, -1, -1, device=q.device)
+            blocks.append(scores.gather(-1, index.expand(*scores.shape[:-2], -1, -1)))
+        return torch.cat(blocks, -2).flatten(1, 2).float() * self._scale
+
+    # ---- what heads write ---------------------------------------------------------------------------------------
+    @property
+    def W_O(self) -> Tensor:  # noqa: N802
+        """Output weights per head, [head, d_value, d_model]."""
+        return self.site.output_weight()
+
+    def writes(self, positions: Tensor | None = None) -> Tensor:
+        """What each head adds to the attention block's output: z W_O, [example, n, head, d_model] (bias left out).
+
+        positions [n] or [example, n]; None: all. Post-norms are not applied (see `methods`).
+        """
+        z = self.z
+        if positions is not None:
+            if positions.ndim == 1:
+                z = z[:, positions]
+            else:
+                z = z.gather(1, positions[:, :, None, None].expand(-1, -1, *z.shape[2:]))
+        return torch.einsum("enhd,hdm->enhm", z, self.W_O.to(z.dtype))
+
+    def ov_logits(self, keys: Tensor, tokens: Tensor) -> Tensor:
+        """What attending to key positions would write in favour of tokens, by the OV circuit and the unembedding alone.
+
+        keys [example, n], tokens [example, m] -> [example, head, n, m]: v at the key through W_O, the post-attention and
+        final norms' gains and W_U. The norms' data-dependent scales are positive and the same for all tokens, and are left
+        out: compare tokens, not sizes. Elhage et al. 2021, the full OV circuit.
+        """
+        v = self.v.gather(2, keys.clamp(min=0)[:, None, :, None].expand(-1, self.v.shape[1], -1, self.v.shape[-1]))
+        written = torch.einsum("ehnd,hdm->ehnm", self.repeat(v).float(), self.W_O.float())
+        if self.site.post_gain is not None:
+            written = written * self.site.post_gain
+        return torch.einsum("ehnd,emd->ehnm", *self._pass.unembedding.directions(written, tokens))

@@ -1,0 +1,133 @@
+"""Connected text in several registers, cut to one length: what heads do when the model simply reads."""
+
+from __future__ import annotations
+
+import functools
+from importlib import resources
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headatlas.errors import UnfitTask
+from headatlas.task import Batch, Vocabulary, next_token_loss, task
+
+LENGTH = 128
+PUNCTUATION = frozenset(".,;:!?()[]{}\"'-—–…")
+
+
+@functools.cache
+def passages() -> dict[str, tuple[str, ...]]:
+    """The bundled passages by register; self-written, see tasks/data/prose/README.md for the licence."""
+    folder = resources.files("headatlas.tasks") / "data" / "prose"
+    found = {}
+    for file in sorted(folder.iterdir(), key=lambda item: item.name):
+        if file.name.endswith(".txt"):
+            parts = file.read_text(encoding="utf-8").split("\n%%\n")
+            found[file.name.removesuffix(".txt")] = tuple(part.strip() for part in parts if part.strip())
+    return found
+
+
+@task(metric=next_token_loss, version=1, margin=0.3)
+def prose(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
+    """[bos] and 127 tokens of a passage; loss is counted on every token after the sixteenth.
+
+    Passages come from all registers in turn, each from a random place. Control: the same words in random order.
+    """
+    length = min(LENGTH, tokenizer.context)
+    if length < 48:
+        raise UnfitTask(f"prose needs 48 positions; this model has {tokenizer.context}.")
+    rows = [windowed(tokenizer, text, length, rng) for text in chosen(n, rng)]
+    orders = [shuffled(tokenizer, row, rng) for row in rows]
+    batch = described(tokenizer, rows, rng)
+    control = described(tokenizer, orders, rng)
+    return Batch(batch.tokens, batch.mask, batch.at, batch.marks, control=control)
+
+
+def chosen(n: int, rng: np.random.Generator) -> list[str]:
+    """`n` passages, registers in turn, each register's passages in random order and again from the start when used up."""
+    pools = [[texts[i] for i in rng.permutation(len(texts))] for texts in passages().values()]
+    return [pools[i % len(pools)][i // len(pools) % len(pools[i % len(pools)])] for i in range(n)]
+
+
+def windowed(tokenizer: Vocabulary, text: str, length: int, rng: np.random.Generator) -> list[int]:
+    """[bos] tokens [eos], `length` in all, from a random word of the text on. Raises UnfitTask where the text is too short."""
+    front = [] if tokenizer.bos is None else [tokenizer.bos]
+    back = [] if tokenizer.eos is None else [tokenizer.eos]
+    ids, room = tokenizer.encode(text), length - len(front) - len(back)
+    if len(ids) < room:
+        raise UnfitTask(f"A bundled passage has {len(ids)} tokens in this tokenizer, {room} are needed.")
+    starts = [i for i, begins in enumerate(word_starts(tokenizer, ids)) if begins and i <= len(ids) - room] or [0]
+    start = int(rng.choice(starts))
+    return [*front, *ids[start : start + room], *back]
+
+
+def word_starts(tokenizer: Vocabulary, ids: list[int]) -> list[bool]:
+    """Whether each token begins a word; the first always does."""
+    return [True, *tokenizer.word_starts(ids)[1:]] if ids else []
+
+
+def _inner(tokenizer: Vocabulary, row: list[int]) -> tuple[int, int]:
+    return int(tokenizer.bos is not None), len(row) - int(tokenizer.eos is not None)
+
+
+def shuffled(tokenizer: Vocabulary, row: list[int], rng: np.random.Generator) -> list[int]:
+    """The same tokens with the words in random order; pieces of a word stay together."""
+    low, high = _inner(tokenizer, row)
+    words: list[list[int]] = []
+    for token, begins in zip(row[low:high], word_starts(tokenizer, row[low:high]), strict=True):
+        words.append([token]) if begins or not words else words[-1].append(token)
+    mixed = [token for i in rng.permutation(len(words)) for token in words[i]]
+    return [*row[:low], *mixed, *row[high:]]
+
+
+def described(tokenizer: Vocabulary, rows: list[list[int]], rng: np.random.Generator) -> Batch:
+    """Rows of one length as a batch, with words, punctuation, rare words and word pieces marked."""
+    tokens = torch.tensor(rows)
+    rank = {token: i for i, token in enumerate(tokenizer.plain_ids())}
+    n, length = tokens.shape
+    delimiter, word = torch.zeros(n, length, dtype=torch.long), torch.full((n, length), -1)
+    lists: dict[str, list[list[int]]] = {name: [] for name in ("delimiters", "rare", "ordinary", "piece_query", "piece_key", "start_query", "start_key")}
+    for e, row in enumerate(rows):
+        low, high = _inner(tokenizer, row)
+        begins = word_starts(tokenizer, row[low:high])
+        words: list[list[int]] = []
+        for place, token, first in zip(range(low, high), row[low:high], begins, strict=True):
+            text = tokenizer.decode(token).strip()
+            delimiter[e, place] = int(bool(text) and set(text) <= PUNCTUATION)
+            words.append([place]) if first or not words or delimiter[e, place] or delimiter[e, words[-1][-1]] else words[-1].append(place)
+            word[e, place] = len(words) - 1
+        lists["delimiters"].append([i for i in range(low, high) if delimiter[e, i]])
+        plain = [places for places in words if not delimiter[e, places[0]]]
+        rare, ordinary = _rare(plain, row, rank, rng)
+        lists["rare"].append(rare)
+        lists["ordinary"].append(ordinary)
+        later = [places for places in plain if len(places) > 1]
+        pairs = [(q, k) for places in later for i, q in enumerate(places) for k in places[:i]]
+        lists["piece_query"].append([q for q, _ in pairs])
+        lists["piece_key"].append([k for _, k in pairs])
+        firsts = [places[0] for places in plain[2:]]
+        from_start = [(q, q - offset) for q, offset in zip(rng.permutation(firsts), [q - k for q, k in pairs] or [1], strict=False) if q - offset >= low] if firsts else []
+        lists["start_query"].append([int(q) for q, _ in from_start])
+        lists["start_key"].append([int(k) for _, k in from_start])
+    at = {name: positions(values) for name, values in lists.items()}
+    at["predict"] = torch.arange(min(16, length // 3), length - 1).expand(n, -1)
+    return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), at, {"delimiter": delimiter, "word": word})
+
+
+def _rare(words: list[list[int]], row: list[int], rank: dict[int, int], rng: np.random.Generator) -> tuple[list[int], list[int]]:
+    """Positions of the two rarest words of the first half, and of two others of the same half from the commoner part."""
+    half = [places for places in words if places[-1] < len(row) // 2]
+    if len(half) < 8:
+        return [], []
+    # A word is as rare as its rarest piece; ids outside the ranking are the rarest of all.
+    order = sorted(half, key=lambda places: max(rank.get(row[i], len(rank)) for i in places))
+    common = order[: len(order) // 2]
+    picked = [common[i] for i in rng.choice(len(common), 2, replace=False)]
+    return [i for places in order[-2:] for i in places], [i for places in picked for i in places]
+
+
+def positions(lists: list[list[int]]) -> Tensor:
+    """Lists of positions of different lengths as one tensor [example, most], -1 where absent; at least one column."""
+    width = max(1, *(len(row) for row in lists))
+    return torch.tensor([row + [-1] * (width - len(row)) for row in lists])

@@ -1,0 +1,37 @@
+"""Two passages in one text, of two registers: what changes in a head when the kind of text changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from headatlas.errors import UnfitTask
+from headatlas.task import Batch, Vocabulary, next_token_loss, task
+from headatlas.tasks.prose import LENGTH, passages, windowed
+
+
+@task(metric=next_token_loss, version=1, margin=0.0)
+def registers(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
+    """[bos] 63 tokens of one passage, 64 of a passage of another register; at["middle"] is where the second begins.
+
+    Control: both passages from one register.
+    """
+    length = min(LENGTH, tokenizer.context)
+    if length < 64:
+        raise UnfitTask(f"registers needs 64 positions; this model has {tokenizer.context}.")
+    pools = list(passages().values())
+    rows, same = [], []
+    for _ in range(n):
+        first, other = (pools[i] for i in rng.choice(len(pools), 2, replace=False))
+        a, b = (first[i] for i in rng.choice(len(first), 2, replace=False))
+        front = windowed(tokenizer, a, length, rng)
+        rows.append(_joined(front, windowed(tokenizer, str(rng.choice(other)), length, rng), length))
+        same.append(_joined(front, windowed(tokenizer, b, length, rng), length))
+    at = {"middle": torch.full((n,), length // 2), "predict": torch.arange(16, length - 1).expand(n, -1)}
+    mask = torch.ones(n, length, dtype=torch.bool)
+    return Batch(torch.tensor(rows), mask, at, control=Batch(torch.tensor(same), mask, at))
+
+
+def _joined(first: list[int], second: list[int], length: int) -> list[int]:
+    half = length // 2
+    return first[:half] + second[half:]

@@ -1,0 +1,60 @@
+"""Random distinct tokens, repeated once: what follows in the second copy can only be known from the first."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from headatlas.errors import UnfitTask
+from headatlas.task import Batch, Vocabulary, next_token_loss, task
+
+
+@task(metric=next_token_loss, version=1, margin=0.5)
+def repeated(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
+    """[bos] S S with S of up to 50 distinct random tokens; loss is counted on the second copy.
+
+    The most and least frequent ids are left out where the vocabulary allows (Olsson et al. 2022). Control: the second
+    copy shuffled so that no token keeps its place or its successor. facts["period"] is the length of S.
+    """
+    ids = usable_ids(tokenizer)
+    front = [] if tokenizer.bos is None else [tokenizer.bos]
+    back = [] if tokenizer.eos is None else [tokenizer.eos]
+    room = tokenizer.context - len(front) - len(back)
+    period = min(50, room // 2, len(ids) // 2)
+    if period < 16:
+        raise UnfitTask(
+            f"repeated needs 32 positions and 32 ordinary tokens; this model has {room} positions and {len(ids)} such tokens."
+        )
+    rows, controls = [], []
+    for _ in range(n):
+        first = rng.choice(ids, size=period, replace=False)
+        rows.append([*front, *first, *first, *back])
+        controls.append([*front, *first, *first[scrambled(period, rng)], *back])
+    start = len(front)
+    tokens, mask = torch.tensor(np.array(rows)), torch.ones(n, len(rows[0]), dtype=torch.bool)
+    second = torch.arange(start + period, start + 2 * period).expand(n, -1)
+    at = {
+        "predict": second[:, :-1],  # positions in the second copy whose next token is known from the first
+        "induction_key": second[:, :-1] - period + 1,  # the token after the first copy of this one
+        "second": second,
+        "duplicate_key": second - period,
+    }
+    facts = {"period": period, "bos": tokenizer.bos}
+    control = Batch(torch.tensor(np.array(controls)), mask, at=at, facts=facts)
+    return Batch(tokens, mask, at=at, facts=facts, control=control)
+
+
+def usable_ids(tokenizer: Vocabulary) -> np.ndarray:
+    """Ordinary token ids without the most frequent and the least frequent ones, as far as the vocabulary is large enough."""
+    ids = np.array(tokenizer.plain_ids())
+    if len(ids) < 1000:
+        return ids
+    return ids[len(ids) // 50 : min(len(ids) * 3 // 4, 40_000)]
+
+
+def scrambled(length: int, rng: np.random.Generator) -> np.ndarray:
+    """A permutation that keeps no element in its place and no element next to its old successor."""
+    while True:
+        order = rng.permutation(length)
+        if not (order == np.arange(length)).any() and not (np.diff(order) == 1).any():
+            return order
