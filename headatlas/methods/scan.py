@@ -1,0 +1,109 @@
+"""One pass over a batch that feeds every detector of its task; nothing but the statistics leaves a layer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headatlas.detector import Detector
+from headatlas.model import LayerView, Model
+from headatlas.scores import HeadScores
+from headatlas.task import Batch, Metric
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Scan:
+    """What one task's pass gives: scores by detector, the metric per example on task and control, mean z per layer."""
+
+    scores: dict[str, HeadScores]
+    metric: Array | None  # [example]
+    floor: Array | None  # [example], on the control batch
+    mean_z: dict[tuple[str, int], Tensor]  # [head, d_value]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def suits(detector: Detector, at: LayerView) -> bool:
+    """Whether a detector makes sense for this layer."""
+    return at.stack != "cross" and (detector.causal if at.causal else detector.encoder)
+
+
+def scan(
+    model: Model,
+    detectors: Sequence[Detector],
+    batch: Batch,
+    *,
+    metric: Metric | None = None,
+    size: int = 8,
+    tick: Callable[[int], None] = lambda done: None,
+) -> Scan:
+    """Score every head with every detector of one task on `batch`, `size` examples at a time.
+
+    Batch size and padding do not change the result (to float tolerance). `tick(examples)` is called after each piece.
+    """
+    n, heads = len(batch), model.heads
+    start_of = {}
+    for i, head in enumerate(heads):
+        start_of.setdefault((head.stack, head.layer), i)
+    values = {d.name: np.full((n, len(heads)), np.nan) for d in detectors}
+    control = {d.name: np.full((n, len(heads)), np.nan) for d in detectors}
+    metrics: dict[str, list[Array]] = {"task": [], "control": []}
+    sums: dict[tuple[str, int], Tensor] = {}
+    tokens = 0
+    clock = {"forward": 0.0, "detect": 0.0}
+
+    def fill(target: dict[str, Array], rows: slice, at: LayerView, detector: Detector, part: Batch, score: Callable[[LayerView, Batch], Tensor]) -> None:
+        found = score(at, part)
+        first = start_of[at.stack, at.layer]
+        target[detector.name][rows, first : first + at.n_heads] = found.detach().float().cpu().numpy()
+
+    def run(part: Batch, rows: slice, *, main: bool) -> None:
+        nonlocal tokens
+        began, spent = time.perf_counter(), 0.0
+
+        def watch(at: LayerView) -> None:
+            nonlocal spent
+            entered = time.perf_counter()
+            for detector in detectors:
+                if not suits(detector, at):
+                    continue
+                if main:
+                    fill(values, rows, at, detector, part, detector.score)
+                    if detector.control is not None:
+                        fill(control, rows, at, detector, part, detector.control)
+                elif detector.control is None:
+                    fill(control, rows, at, detector, part, detector.score)
+            if main:
+                real = at.valid_queries[:, :, None, None]
+                total = (at.z.float() * real).sum((0, 1))
+                sums[at.stack, at.layer] = sums.get((at.stack, at.layer), 0.0) + total.double()
+            spent += time.perf_counter() - entered
+
+        wanted = metric.positions(part) if metric is not None else torch.zeros(1, dtype=torch.long)
+        logits = model.forward(part, watch=watch, logits_at=wanted)
+        if metric is not None:
+            score = metric.score(logits.cpu(), part)
+            metrics["task" if main else "control"].append(score.double().numpy())
+        tokens += int(part.mask.sum()) if main else 0
+        clock["detect"] += spent
+        clock["forward"] += time.perf_counter() - began - spent
+
+    needs_control = batch.control is not None and (metric is not None or any(d.control is None for d in detectors))
+    for start in range(0, n, size):
+        rows = slice(start, min(start + size, n))
+        part = batch.rows(rows)
+        run(part, rows, main=True)
+        if needs_control and part.control is not None:
+            run(part.control, rows, main=False)
+        tick(rows.stop - rows.start)
+    joined = {name: np.concatenate(parts) if parts else None for name, parts in metrics.items()}
+    scores = {d.name: HeadScores(heads, values[d.name], control[d.name]) for d in detectors}
+    means = {key: (total / max(tokens, 1)).float() for key, total in sums.items()}
+    return Scan(scores, joined["task"], joined["control"], means, clock)

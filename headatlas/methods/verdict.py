@@ -1,0 +1,179 @@
+"""The causal verdict: does removing the observed heads change what the task measures, more than removing others would?
+
+Heads are mean-ablated (resample-ablated where the task has a counterfactual) alone and all together, on examples that were
+not used to find them, and compared with random heads of the same layers that no detector of the task observed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headatlas.edits import Mean, OnHeads, Resample
+from headatlas.heads import HeadId
+from headatlas.model import LayerView, Model
+from headatlas.ops import stats
+from headatlas.task import Batch, Metric
+
+Array = NDArray[np.float64]
+DRAWS = 20  # random sets per detector, and random single heads per observed head
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How much the metric worsens when heads are removed (negative: it improves), with a 95% interval over examples.
+
+    random_effect: 95th percentile of the size of the same effect for random heads of the same layers; p: their share with
+    an effect at least as large.
+    """
+
+    effect: float
+    low: float
+    high: float
+    random_effect: float
+    random_median: float
+    p: float
+
+    @property
+    def real(self) -> bool:
+        """Whether the interval excludes 0 and the effect exceeds the 95th percentile of random heads."""
+        return (self.low > 0 or self.high < 0) and abs(self.effect) > self.random_effect
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Verdict per head and the effects behind it; `group` is the effect of the whole set."""
+
+    verdicts: dict[HeadId, str]
+    effects: dict[HeadId, Effect]
+    group: Effect
+
+
+class _Residuals:
+    """An edit that changes nothing and keeps the residual stream at the entry of every block."""
+
+    site = "residual"
+
+    def __init__(self, model: Model) -> None:
+        self.heads: tuple[HeadId, ...] = ()
+        self.layers = frozenset((site.stack, site.layer) for site in model.sites)
+        self.kept: dict[tuple[str, int], Tensor] = {}
+
+    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+        self.kept[at.stack, at.layer] = x
+        return x
+
+
+class Ablation:
+    """The effect of removing any set of heads on one batch, each set measured once.
+
+    Runs restart at the first edited layer from the clean run's residual stream, and only the logits that the metric asks
+    for are computed; both leave the numbers as they are.
+    """
+
+    def __init__(self, model: Model, batch: Batch, metric: Metric, mean_z: Mapping[tuple[str, int], Tensor]) -> None:
+        self.model, self.batch, self.metric, self.mean_z = model, batch, metric, mean_z
+        self._known: dict[frozenset[HeadId], Array] = {}
+        self._other = _z_of(model, batch.counterfactual) if batch.counterfactual is not None else None
+        self._residuals = _Residuals(model)
+        self._restarts = len(model.stacks) == 1 and len({site.module for site in model.sites}) == len(model.sites)
+        self.clean = self._score([self._residuals] if self._restarts else [], None)
+
+    def _score(self, edits: Sequence[object], start: tuple[int, Tensor] | None) -> Array:
+        logits = self.model.forward(self.batch, edits=edits, start_at=start, logits_at=self.metric.positions(self.batch))  # type: ignore[arg-type]
+        score: Array = self.metric.score(logits.cpu(), self.batch).double().numpy()
+        return score
+
+    def _edit(self, heads: Iterable[HeadId]) -> OnHeads:
+        if self._other is not None:
+            return Resample(heads, self._other)
+        return Mean(heads, self.mean_z)
+
+    def worsening(self, heads: Iterable[HeadId]) -> Array:
+        """How much the metric worsens per example, [example], when `heads` are removed."""
+        key = frozenset(heads)
+        if key not in self._known:
+            first = min(key, key=lambda head: head.layer)
+            place = (first.stack, first.layer)
+            start = (self._block(place), self._residuals.kept[place]) if self._restarts else None
+            change = self._score([self._edit(sorted(key))], start) - self.clean
+            self._known[key] = -change if self.metric.higher_is_better else change
+        return self._known[key]
+
+    def _block(self, place: tuple[str, int]) -> int:
+        block = self.model.site(place[1], place[0]).block
+        return next(i for i, room in enumerate(self.model.decoder_blocks()) if room is block)
+
+
+def _z_of(model: Model, batch: Batch) -> dict[tuple[str, int], Tensor]:
+    kept: dict[tuple[str, int], Tensor] = {}
+    model.forward(batch, watch=lambda at: kept.update({(at.stack, at.layer): at.z}), logits_at=torch.zeros(1, dtype=torch.long))
+    return kept
+
+
+def judge(
+    ablation: Ablation,
+    observed: Sequence[HeadId],
+    excluded: Iterable[HeadId],
+    *,
+    seed: int = 0,
+    tick: Callable[[], None] = lambda: None,
+) -> Verdict:
+    """Verdicts for one detector's observed heads; random controls never contain a head of `excluded`."""
+    rng = np.random.default_rng(seed)
+    free = sorted(set(ablation.model.heads) - set(excluded) - set(observed))
+    singles = _pool(free, seed)
+    effects = {}
+    for head in observed:
+        near = sorted((other for other in singles if other.stack == head.stack), key=lambda other: abs(other.layer - head.layer))
+        effects[head] = _effect(ablation.worsening([head]), [ablation.worsening([other]) for other in near[:DRAWS]], seed)
+        tick()
+    sets = [matched(observed, free, rng) for _ in range(DRAWS)] if free else []
+    group = _effect(ablation.worsening(observed), [ablation.worsening(draw) for draw in sets], seed)
+    tick()
+    verdicts = {}
+    for head in observed:
+        verdicts[head] = "causal" if effects[head].real else "group" if group.real and len(observed) > 1 else "refuted"
+    return Verdict(verdicts, effects, group)
+
+
+def _pool(free: Sequence[HeadId], seed: int, per_layer: int = 3) -> list[HeadId]:
+    """A few free heads of each layer, the same for all detectors of a task, so that each is measured once."""
+    rng = np.random.default_rng(seed)
+    layers: dict[tuple[str, int], list[HeadId]] = {}
+    for head in free:
+        layers.setdefault((head.stack, head.layer), []).append(head)
+    # Shallow models have few layers: take more heads of each, so that there are enough to compare with.
+    take = max(per_layer, -(-2 * DRAWS // max(len(layers), 1)))
+    return [group[i] for group in layers.values() for i in rng.permutation(len(group))[:take]]
+
+
+def matched(heads: Sequence[HeadId], free: Sequence[HeadId], rng: np.random.Generator) -> frozenset[HeadId]:
+    """As many random heads of the same layers; where a layer has no free head left, of the nearest layer that has."""
+    left = set(free)
+    drawn: set[HeadId] = set()
+    for head in heads:
+        candidates = sorted(other for other in left if other.stack == head.stack)
+        if not candidates:
+            break
+        nearest = min(abs(other.layer - head.layer) for other in candidates)
+        choice = [other for other in candidates if abs(other.layer - head.layer) == nearest]
+        picked = choice[int(rng.integers(len(choice)))]
+        drawn.add(picked)
+        left.discard(picked)
+    return frozenset(drawn)
+
+
+def _effect(change: Array, random: Sequence[Array], seed: int) -> Effect:
+    low, high = stats.bootstrap(change[:, None], seed=seed)
+    sizes = np.array([abs(draw.mean()) for draw in random])
+    mean = float(change.mean())
+    threshold = float(np.quantile(sizes, 0.95)) if len(sizes) else float("nan")
+    median = float(np.median(sizes)) if len(sizes) else float("nan")
+    p = (1 + int((sizes >= abs(mean)).sum())) / (1 + len(sizes))
+    return Effect(mean, float(low[0]), float(high[0]), threshold, median, p)

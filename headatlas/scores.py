@@ -1,0 +1,79 @@
+"""What a detector found: a number per example and head, next to its chance level, and the statistics of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headatlas.heads import HeadId
+from headatlas.ops import stats
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class HeadScore:
+    """One head's result: mean over examples with its 95% interval, chance level, p against chance and q over all heads."""
+
+    head: HeadId
+    score: float
+    low: float
+    high: float
+    chance: float
+    p: float
+    q: float
+
+    @property
+    def excess(self) -> float:
+        """Score above chance."""
+        return self.score - self.chance
+
+
+@dataclass(frozen=True)
+class HeadScores:
+    """values, control: [example, head] in the order of `heads`; NaN where undefined."""
+
+    heads: tuple[HeadId, ...]
+    values: Array
+    control: Array
+
+    @cached_property
+    def _summary(self) -> tuple[HeadScore, ...]:
+        score, chance = stats.mean(self.values), stats.mean(self.control)
+        low, high = stats.bootstrap(self.values)
+        p = stats.paired_p(self.values, self.control)
+        q = stats.false_discovery(p)
+        columns = zip(self.heads, score, low, high, chance, p, q, strict=True)
+        return tuple(HeadScore(head, *(float(x) for x in numbers)) for head, *numbers in columns)
+
+    def summary(self) -> list[HeadScore]:
+        """One line per head, in the order of `heads`."""
+        return list(self._summary)
+
+    def top(self, k: int) -> list[HeadScore]:
+        """The `k` heads with the highest mean score."""
+        known = [line for line in self._summary if not np.isnan(line.score)]
+        return sorted(known, key=lambda line: -line.score)[:k]
+
+    def observed(self, minimum_effect: float, *, level: float = 0.01) -> list[HeadScore]:
+        """Heads with q < level whose score exceeds chance by at least `minimum_effect`, best first."""
+        found = [line for line in self._summary if line.q < level and line.excess >= minimum_effect]
+        return sorted(found, key=lambda line: -line.score)
+
+    def grid(self, values: Array | None = None, stack: str | None = None) -> Array:
+        """[layer, head] of the mean score (or of `values` per head), NaN where there is no such head."""
+        return grid(self.heads, stats.mean(self.values) if values is None else values, stack)
+
+
+def grid(heads: Sequence[HeadId], values: Array, stack: str | None = None) -> Array:
+    """Numbers per head as [layer, head] of one stack (the first of `heads` unless named)."""
+    stack = stack or heads[0].stack
+    mine = [(head, value) for head, value in zip(heads, values, strict=True) if head.stack == stack]
+    result = np.full((max(h.layer for h, _ in mine) + 1, max(h.head for h, _ in mine) + 1), np.nan)
+    for head, value in mine:
+        result[head.layer, head.head] = value
+    return result
