@@ -1,6 +1,6 @@
 """The only place that knows transformers: where models come from, and the doorway into their attention."""
 
-from headatlas.model.load import attach, load
+from headatlas.model.loading import attach, load
 from headatlas.model.model import Model
 from headatlas.model.tokenizer import Tokenizer
 from headatlas.model.view import LayerView
