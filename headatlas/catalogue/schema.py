@@ -1,8 +1,8 @@
 """What a catalogue entry may say: the pydantic models behind every YAML file in `data/`.
 
-One YAML file per paper (`data/papers/<id>.yaml`), head type (`data/heads/<id>.yaml`), circuit (`data/circuits/<id>.yaml`)
-and claim list (`data/claims/<paper-id>.yaml`); `data/methods.yaml`, `data/benchmarks.yaml` and `data/stages.yaml`
-are lists. Facts only: no expressions, no code paths.
+One YAML file per paper (`data/papers/<id>.yaml`), head type (`data/heads/<id>.yaml`), circuit
+(`data/circuits/<id>.yaml`) and claim list (`data/claims/<paper-id>.yaml`); `data/methods.yaml`,
+`data/benchmarks.yaml`, `data/stages.yaml` and `data/models.yaml` are lists. Facts only: no expressions, no code paths.
 """
 
 from __future__ import annotations
@@ -10,11 +10,24 @@ from __future__ import annotations
 import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=80)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=600)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s<>\"']+$", max_length=300)]
+
+
+def _written_as_date(value: object) -> object:
+    """Refuse numbers, in quotes or not, which pydantic would read as seconds since 1970."""
+    if isinstance(value, datetime.date) or (isinstance(value, str) and "-" in value[1:]):
+        return value
+    raise ValueError("a date is written year-month-day")
+
+
+Day = Annotated[datetime.date, BeforeValidator(_written_as_date)]
+# A number as written: true and "0.5" are not numbers, and neither is infinity.
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 # How a statement is known: read in the upstream list, in the abstract, in the paper's text, in the authors' code,
 # in somebody else's account, in a reference note of ours, measured by us, or recalled and not checked.
@@ -32,7 +45,7 @@ class Link(Entry):
 
     kind: Literal["paper", "code", "data", "demo", "project", "poster", "video", "blog"]
     url: Url
-    venue: str | None = None  # as the badge says it: arXiv, ACL, ICLR ...
+    venue: Name | None = None  # as the badge says it: arXiv, ACL, ICLR ...
 
 
 class Summary(Entry):
@@ -49,19 +62,19 @@ class Paper(Entry):
 
     id: Slug
     title: Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=300)]
-    authors: list[str] = Field(default_factory=list)  # "Given Family"; empty where not known
-    date: datetime.date  # first public version
-    venue: str | None = None  # arXiv, NeurIPS 2023, ...
+    authors: list[Name] = Field(default_factory=list)  # "Given Family"; empty where not known
+    date: Day  # first public version
+    venue: Name | None = None  # arXiv, NeurIPS 2023, ...
     section: str  # heading of the awesome list: "2025", "2024", "2023", "before-2023"
     arxiv: Annotated[str, StringConstraints(pattern=r"^\d{4}\.\d{4,5}$")] | None = None
-    doi: str | None = None
+    doi: Annotated[str, StringConstraints(pattern=r"^10\.\d{4,9}/\S+$")] | None = None
     acl: str | None = None
     openreview: str | None = None
     links: list[Link] = Field(min_length=1)
     heads: list[Slug] = Field(default_factory=list)  # head type ids
     tags: list[str] = Field(default_factory=list)  # head names as upstream's badges print them
     methods: list[Slug] = Field(default_factory=list)
-    models: list[str] = Field(default_factory=list)  # models studied, as commonly written
+    models: list[Name] = Field(default_factory=list)  # models studied, as commonly written
     benchmarks: list[Slug] = Field(default_factory=list)
     bib_keys: list[str] = Field(default_factory=list)  # upstream BibTeX keys
     summary: Summary | None = None
@@ -73,8 +86,8 @@ class HeadType(Entry):
     """One kind of attention head."""
 
     id: Slug
-    name: str
-    aliases: list[str] = Field(default_factory=list)
+    name: Name
+    aliases: list[Name] = Field(default_factory=list)
     stage: Literal["kr", "ici", "lr", "ep"]
     dimension: Slug
     placed_by: Literal["survey", "ours"]
@@ -82,8 +95,9 @@ class HeadType(Entry):
     role: Text
     reads: Text
     writes: Text
-    depth: list[Literal["shallow", "middle", "deep"]] = Field(default_factory=list)  # thirds of the layers; empty: not known
-    models: list[str] = Field(default_factory=list)
+    # Thirds of the layers; empty: not known.
+    depth: list[Literal["shallow", "middle", "deep"]] = Field(default_factory=list)
+    models: list[Name] = Field(default_factory=list)
     papers: list[Slug] = Field(default_factory=list)
     tested_by: Text  # how one tests for it, in words
     related: list[Slug] = Field(default_factory=list)
@@ -94,14 +108,14 @@ class Dimension(Entry):
     """A finer group of head types within a stage."""
 
     id: Slug
-    name: str
+    name: Name
 
 
 class Stage(Entry):
     """One of the survey's four stages."""
 
     id: Literal["kr", "ici", "lr", "ep"]
-    name: str
+    name: Name
     description: Text
     dimensions: list[Dimension]
 
@@ -110,7 +124,7 @@ class Method(Entry):
     """One way in which papers find or test heads."""
 
     id: Slug
-    name: str
+    name: Name
     category: Literal["modeling-free", "modeling-required"]
     group: Slug
     operation: Text
@@ -123,7 +137,7 @@ class Benchmark(Entry):
     """A data set that papers use."""
 
     id: Slug
-    name: str
+    name: Name
     kind: Literal["mechanism", "common"]
     description: Text
     papers: list[Slug] = Field(default_factory=list)
@@ -134,9 +148,9 @@ class Benchmark(Entry):
 class ClaimedHead(Entry):
     """A head that a paper names."""
 
-    head: Annotated[str, StringConstraints(pattern=r"^(?:[a-z]+:)?\d+\.\d+$")]
+    head: Annotated[str, StringConstraints(pattern=r"^(?:[a-z]+:)?\d{1,4}\.\d{1,4}$")]
     role: str | None = None
-    value: float | None = None
+    value: Number | None = None
 
 
 class Claim(Entry):
@@ -151,7 +165,7 @@ class Claim(Entry):
     heads: list[ClaimedHead] = Field(default_factory=list)  # empty: the claim is about a count or a share
     statement: Text
     metric: str | None = None
-    value: float | None = None
+    value: Number | None = None
     unit: str | None = None
     evidence: Evidence
     where: Text  # section, table, file: where it is stated
@@ -168,7 +182,7 @@ class CircuitNode(Entry):
     """A head type (or another component) within a published circuit."""
 
     id: Slug
-    label: str
+    label: Name
     head_type: Slug | None = None  # None: an MLP, the input tokens, the logits
     heads: list[str] = Field(default_factory=list)  # "9.6" as published
     positions: str | None = None  # where it acts: "END", "S2" ...
@@ -187,7 +201,7 @@ class PublishedCircuit(Entry):
     """How heads work together in one paper's account of one task."""
 
     id: Slug
-    name: str
+    name: Name
     paper: Slug
     task: Text
     model: str | None = None
@@ -195,3 +209,13 @@ class PublishedCircuit(Entry):
     edges: list[CircuitEdge] = Field(min_length=1)
     evidence: list[Evidence] = Field(min_length=1)
     notes: list[Text] = Field(default_factory=list)
+
+
+class ModelShape(Entry):
+    """How many layers and heads a model has, so that a claimed head can be seen not to exist."""
+
+    id: Slug
+    names: list[Name] = Field(min_length=1)  # as papers write them
+    hub_ids: list[str] = Field(default_factory=list)
+    layers: int = Field(ge=1)
+    heads: int = Field(ge=1)  # query heads in a layer

@@ -1,0 +1,243 @@
+"""Loads the catalogue: every paper, head type, method, benchmark, claim and circuit, as checked, frozen objects."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from headatlas.catalogue.names import Names
+from headatlas.catalogue.problem import CatalogueError, Problem, shown
+from headatlas.catalogue.rules.integrity import integrity
+from headatlas.catalogue.schema import (
+    Benchmark,
+    Claim,
+    ClaimList,
+    Entry,
+    HeadType,
+    Method,
+    ModelShape,
+    Paper,
+    PublishedCircuit,
+    Stage,
+)
+from headatlas.catalogue.strict_yaml import Document, read
+from headatlas.catalogue.wording import explain
+from headatlas.errors import BadInput
+
+FOLDER = Path(__file__).parent / "data"
+MAX_BYTES = 200_000
+# Folder or file -> what an entry in it is, and the word for it.
+FOLDERS: Mapping[str, tuple[type[Entry], str]] = {
+    "papers": (Paper, "paper"),
+    "heads": (HeadType, "head type"),
+    "circuits": (PublishedCircuit, "circuit"),
+    "claims": (ClaimList, "claim list"),
+}
+LISTS: Mapping[str, tuple[type[Entry], str]] = {
+    "stages.yaml": (Stage, "stage"),
+    "methods.yaml": (Method, "method"),
+    "benchmarks.yaml": (Benchmark, "benchmark"),
+    "models.yaml": (ModelShape, "model"),
+}
+E = TypeVar("E")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an entry is written: its file, the file's lines, and the keys that lead to the entry within the file."""
+
+    file: str
+    document: Document
+    keys: tuple[str | int, ...] = ()
+
+    def problem(self, keys: tuple[str | int, ...], wrong: str, right: str) -> Problem:
+        """A fault in the part of the entry that `keys` lead to."""
+        return Problem(self.file, self.document.line(*self.keys, *keys), wrong, right)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Everything known of the literature, by id; `places` says where (kind, id) is written."""
+
+    papers: Mapping[str, Paper]
+    heads: Mapping[str, HeadType]
+    methods: Mapping[str, Method]
+    benchmarks: Mapping[str, Benchmark]
+    stages: Mapping[str, Stage]
+    circuits: Mapping[str, PublishedCircuit]
+    claims: Mapping[str, Claim]
+    shapes: Mapping[str, ModelShape]
+    places: Mapping[tuple[str, str], Place] = field(repr=False, compare=False)
+
+    @functools.cached_property
+    def head_names(self) -> Names:
+        """Finds head types by id, name or alias."""
+        return Names("head type", ((h.id, (h.name, *h.aliases)) for h in self.heads.values()))
+
+    def head_type(self, name: str) -> HeadType:
+        """The head type with this id, name or alias; raises UnknownName."""
+        return self.heads[self.head_names.find(name)]
+
+    def stage_of(self, name: str) -> Stage:
+        """The stage of the head type with this id, name or alias."""
+        return self.stages[self.head_type(name).stage]
+
+    def dimension_name(self, head: HeadType) -> str:
+        """What the head type's group within its stage is called."""
+        return next(d.name for d in self.stages[head.stage].dimensions if d.id == head.dimension)
+
+    def papers_for(self, name: str) -> tuple[Paper, ...]:
+        """The papers on the head type with this id, name or alias, oldest first: by their tags or its list."""
+        head = self.head_type(name)
+        about = (p for p in self.papers.values() if head.id in p.heads or p.id in head.papers)
+        return tuple(sorted(about, key=lambda p: (p.date, p.id)))
+
+    def claims_for(self, name: str) -> tuple[Claim, ...]:
+        """What papers claim of concrete heads of this type."""
+        head = self.head_type(name)
+        return tuple(claim for claim in self.claims.values() if claim.head_type == head.id)
+
+
+@dataclass
+class Gathered:
+    """The entries that could be read, in the order of their files, and the faults of the others."""
+
+    entries: list[tuple[str, Entry, Place]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    def catalogue(self) -> Catalogue:
+        """The catalogue of what could be read; of two entries with the same id the first stays."""
+        found: dict[str, dict[str, Entry]] = {}
+        places: dict[tuple[str, str], Place] = {}
+        for word, entry, place in self.entries:
+            for kind, id_, thing, where in _parts(word, entry, place):
+                if id_ not in found.setdefault(kind, {}):
+                    found[kind][id_] = thing
+                    places[kind, id_] = where
+
+        def of(word: str, kind: type[E]) -> Mapping[str, E]:
+            things = {id_: thing for id_, thing in found.get(word, {}).items() if isinstance(thing, kind)}
+            return MappingProxyType(things)
+
+        return Catalogue(
+            papers=of("paper", Paper),
+            heads=of("head type", HeadType),
+            methods=of("method", Method),
+            benchmarks=of("benchmark", Benchmark),
+            stages=of("stage", Stage),
+            circuits=of("circuit", PublishedCircuit),
+            claims=of("claim", Claim),
+            shapes=of("model", ModelShape),
+            places=MappingProxyType(places),
+        )
+
+
+def _parts(word: str, entry: Entry, place: Place) -> Iterator[tuple[str, str, Entry, Place]]:
+    """The entries of one file entry: itself, or each claim of a claim list. Yields (kind, id, entry, place)."""
+    if isinstance(entry, ClaimList):
+        for position, claim in enumerate(entry.claims):
+            yield "claim", claim.id, claim, Place(place.file, place.document, (*place.keys, "claims", position))
+        yield word, entry.paper, entry, place
+    else:
+        yield word, entry.id, entry, place  # type: ignore[attr-defined]  # every other entry has an id
+
+
+def gather(folder: Path | None = None) -> Gathered:
+    """Read every file under `folder` (ours by default) and collect the faults instead of stopping at the first."""
+    root = FOLDER if folder is None else Path(folder)
+    if not any((root / name).exists() for name in (*FOLDERS, *LISTS)):
+        wrong = f"'{root}' is not a catalogue folder." if root.is_dir() else f"There is no folder '{root}'."
+        raise BadInput(wrong, f"It should hold {', '.join(FOLDERS)} and {', '.join(LISTS)}.")
+    result = Gathered()
+    for name, (kind, word) in FOLDERS.items():
+        if (root / name).is_symlink():
+            result.problems.append(
+                Problem(shown(root / name), 1, "the folder is a symbolic link.", "Put the files here.")
+            )
+            continue
+        for path in _yaml_files(root / name, result.problems):
+            document = _read_file(path, result.problems)
+            if document is not None:
+                _take(result, kind, word, Place(shown(path), document), document.value)
+    for name, (kind, word) in LISTS.items():
+        document = _read_file(root / name, result.problems) if (root / name).exists() else None
+        if document is None:
+            continue
+        place = Place(shown(root / name), document)
+        if not isinstance(document.value, list):
+            result.problems.append(
+                place.problem((), f"a list of {word}s is expected here.", "Start each with '- id:'.")
+            )
+            continue
+        for position, value in enumerate(document.value):
+            _take(result, kind, word, Place(place.file, document, (position,)), value)
+    return result
+
+
+def _yaml_files(folder: Path, problems: list[Problem]) -> Iterator[Path]:
+    """The folder's files in the order of their names; anything else in it but hidden files is a fault."""
+    if not folder.is_dir():
+        return
+    with os.scandir(folder) as items:
+        for item in sorted(items, key=lambda item: item.name):
+            path = folder / item.name
+            if item.name.startswith("."):
+                continue
+            if not item.name.endswith(".yaml"):
+                right = f"Only <id>.yaml files belong into {folder.name}/."
+                problems.append(Problem(shown(path), 1, f"'{item.name}' is not a .yaml file.", right))
+                continue
+            yield path
+
+
+def _read_file(path: Path, problems: list[Problem]) -> Document | None:
+    file = shown(path)
+    if path.is_symlink() or not path.is_file():
+        problems.append(Problem(file, 1, "this is not a regular file.", "Put the file itself here, not a link."))
+        return None
+    with open(path, "rb") as stream:
+        data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        problems.append(
+            Problem(file, 1, f"the file has more than {MAX_BYTES:,} bytes.", "An entry is a few kilobytes.")
+        )
+        return None
+    try:
+        return read(data, file)
+    except CatalogueError as error:
+        problems.extend(error.problems)
+        return None
+
+
+def _take(result: Gathered, kind: type[Entry], word: str, place: Place, value: object) -> None:
+    """Check one entry against its model and add it, or its faults, to the result."""
+    try:
+        result.entries.append((word, kind.model_validate(value), place))
+    except ValidationError as error:
+        for keys, wrong, right in explain(error, kind, word):
+            result.problems.append(place.problem(keys, wrong, right))
+
+
+@functools.cache
+def _ours() -> Catalogue:
+    return _checked(gather())
+
+
+def _checked(gathered: Gathered) -> Catalogue:
+    catalogue = gathered.catalogue()
+    problems = sorted(gathered.problems) or sorted(integrity(gathered, catalogue))
+    if problems:
+        raise CatalogueError(problems)
+    return catalogue
+
+
+def load(folder: Path | None = None) -> Catalogue:
+    """The catalogue in `folder`, or ours (read once a process). Raises CatalogueError where a file cannot be used."""
+    return _ours() if folder is None else _checked(gather(folder))
