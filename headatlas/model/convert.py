@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _BYTES = 4  # the de-quantised numbers need 32 bits to stay exact
-_PROBE = "The quick brown fox jumps over 13 lazy dogs, doesn't it?"
+_PROBE = "The quick brown fox jumps over 13 lazy dogs,\n\tdoesn't it?  <b>Zürich</b> 日本 🙂"
 
 
 def convert(gguf_file: Path, into: Path, say: Say) -> dict[str, str]:

@@ -96,7 +96,7 @@ class _Reader:
         return self.take(self.number("Q")).decode("utf-8", errors="replace")
 
     def value(self, kind: int) -> object:
-        """One value; of a list only its length, since the head has no use for the entries."""
+        """One value; of a list only its length, since nobody reads the entries."""
         if kind in _SCALARS:
             return self.number(_SCALARS[kind])
         if kind == _TEXT:
