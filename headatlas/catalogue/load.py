@@ -111,6 +111,8 @@ class Gathered:
 
     entries: list[tuple[str, Entry, Place]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    # Ids whose file has a fault, and kinds whose list has one: that nothing was read there is not said twice.
+    unread: set[str] = field(default_factory=set)
 
     def catalogue(self) -> Catalogue:
         """The catalogue of what could be read; of two entries with the same id the first stays."""
@@ -163,21 +165,19 @@ def gather(folder: Path | None = None) -> Gathered:
             )
             continue
         for path in _yaml_files(root / name, result.problems):
+            faults = len(result.problems)
             document = _read_file(path, result.problems)
             if document is not None:
                 _take(result, kind, word, Place(shown(path), document), document.value)
+            if len(result.problems) > faults:
+                result.unread.add(path.stem)
     for name, (kind, word) in LISTS.items():
+        faults = len(result.problems)
         document = _read_file(root / name, result.problems) if (root / name).exists() else None
-        if document is None:
-            continue
-        place = Place(shown(root / name), document)
-        if not isinstance(document.value, list):
-            result.problems.append(
-                place.problem((), f"a list of {word}s is expected here.", "Start each with '- id:'.")
-            )
-            continue
-        for position, value in enumerate(document.value):
-            _take(result, kind, word, Place(place.file, document, (position,)), value)
+        if document is not None:
+            _take_list(result, kind, word, Place(shown(root / name), document))
+        if len(result.problems) > faults:
+            result.unread.add(word)
     return result
 
 
@@ -223,6 +223,16 @@ def _take(result: Gathered, kind: type[Entry], word: str, place: Place, value: o
     except ValidationError as error:
         for keys, wrong, right in explain(error, kind, word):
             result.problems.append(place.problem(keys, wrong, right))
+
+
+def _take_list(result: Gathered, kind: type[Entry], word: str, place: Place) -> None:
+    entries = place.document.value
+    if not isinstance(entries, list):
+        wrong = f"a list of {word}s is expected here."
+        result.problems.append(place.problem((), wrong, "Start each with '- id:'."))
+        return
+    for position, value in enumerate(entries):
+        _take(result, kind, word, Place(place.file, place.document, (position,)), value)
 
 
 @functools.cache

@@ -20,7 +20,7 @@ def integrity(gathered: Gathered, catalogue: Catalogue) -> Iterator[Problem]:
     """Faults without which every id in the catalogue is safe to follow; `load` refuses a catalogue with any."""
     yield from _names_and_twins(gathered)
     for place, keys, id_, known, word in _references(catalogue):
-        if id_ not in known:
+        if id_ not in known and not gathered.unread & {id_, word}:
             hint = did_you_mean(id_, known) or f"Add that {word}, or take it out here."
             yield place.problem(keys, f"there is no {word} '{id_}'.", hint)
     for head in catalogue.heads.values():

@@ -1,0 +1,32 @@
+"""What several of the papers commands share: options, and printing JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="Read the catalogue in this folder instead of the one that comes with headatlas."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Write to this file instead of printing.")]
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON, in UTF-8 whatever the terminal's encoding."""
+    print_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def print_text(text: str) -> None:
+    """Print a text exactly, in UTF-8."""
+    sys.stdout.flush()
+    if hasattr(sys.stdout, "buffer"):
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.buffer.flush()
+    else:
+        sys.stdout.write(text)
