@@ -65,6 +65,14 @@ class Detector:
         planted: Any = importlib.import_module(self.module).planted
         return planted  # type: ignore[no-any-return]
 
+    @property
+    def about(self) -> dict[str, str]:
+        """Its description for readers, from the docstring: what it is, formula and source, range, chance level."""
+        first, _, rest = self.doc.partition("\n\n")
+        first, text = " ".join(first.split()), " ".join(rest.split())
+        formula, _, chance = text.partition("Formula: ")[2].partition(" Chance: ")
+        return {"doc": first, "formula": formula, "range": first.partition(":")[2].strip(" ."), "chance": chance}
+
 
 def detector(
     *,
@@ -81,9 +89,7 @@ def detector(
     def wrap(score: Score) -> Detector:
         name = score.__name__.strip("_").replace("_", "-")
         doc, module = (score.__doc__ or "").strip(), score.__module__
-        return Detector(
-            name, head_type, task, version, minimum_effect, score, causal, encoder, needs, doc, module
-        )
+        return Detector(name, head_type, task, version, minimum_effect, score, causal, encoder, needs, doc, module)
 
     return wrap
 

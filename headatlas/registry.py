@@ -27,7 +27,9 @@ T = TypeVar("T", bound=Named)
 def _walk(package: str, kind: type) -> dict[str, Named]:
     found: dict[str, Named] = {}
     home = importlib.import_module(package)
-    modules = [f"{package}.{info.name}" for info in pkgutil.iter_modules(home.__path__) if not info.name.startswith("_")]
+    modules = [
+        f"{package}.{info.name}" for info in pkgutil.iter_modules(home.__path__) if not info.name.startswith("_")
+    ]
     loaded = [(name, importlib.import_module(name)) for name in sorted(modules)]
     # Third parties add modules through an entry-point group with the package's own name.
     loaded += [(entry.value, importlib.import_module(entry.module)) for entry in entry_points(group=package)]

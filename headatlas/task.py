@@ -53,11 +53,15 @@ class Batch:
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 2 or self.tokens.shape != self.mask.shape:
-            raise BadInput(f"tokens {tuple(self.tokens.shape)} and mask {tuple(self.mask.shape)} must both be [example, pos].")
+            raise BadInput(
+                f"tokens {tuple(self.tokens.shape)} and mask {tuple(self.mask.shape)} must both be [example, pos]."
+            )
         for kind, values in (("at", self.at), ("marks", self.marks), ("labels", self.labels)):
             for name, value in values.items():
                 if len(value) != len(self.tokens):
-                    raise BadInput(f"{kind}['{name}'] has {len(value)} rows, the batch has {len(self.tokens)} examples.")
+                    raise BadInput(
+                        f"{kind}['{name}'] has {len(value)} rows, the batch has {len(self.tokens)} examples."
+                    )
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -152,7 +156,8 @@ logit_difference = Metric("logit difference", lambda batch: batch.at["end"].resh
 class Task:
     """A seeded generator of batches with its metric.
 
-    margin: how far the metric must lie above its value on the control batch for the model to count as able.
+    margin: how far better than the floor the metric must be for the model to count as able. The floor is the metric on the
+    control batch, or (floor="uniform") that of a uniform guess over the vocabulary.
     """
 
     name: str
@@ -160,6 +165,7 @@ class Task:
     metric: Metric | None
     version: int
     margin: float
+    floor: str
     doc: str
     module: str
 
@@ -171,13 +177,13 @@ class Task:
 
 
 def task(
-    *, metric: Metric | None, version: int, margin: float = 0.0
+    *, metric: Metric | None, version: int, margin: float = 0.0, floor: str = "control"
 ) -> Callable[[Callable[[Vocabulary, int, np.random.Generator], Batch]], Task]:
     """Make a Task of a function `(tokenizer, n, rng) -> Batch`; its name is the function's with dashes."""
 
     def wrap(build: Callable[[Vocabulary, int, np.random.Generator], Batch]) -> Task:
         name = build.__name__.strip("_").replace("_", "-")
-        return Task(name, build, metric, version, margin, (build.__doc__ or "").strip(), build.__module__)
+        return Task(name, build, metric, version, margin, floor, (build.__doc__ or "").strip(), build.__module__)
 
     return wrap
 
@@ -190,6 +196,3 @@ def tasks() -> Mapping[str, Task]:
 def find_task(name: str) -> Task:
     """The task called `name`; raises UnknownName."""
     return lookup(tasks(), name, "task", "See: headatlas list tasks")
-
-
-

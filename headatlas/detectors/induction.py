@@ -1,5 +1,6 @@
 """Heads that look at what followed the current token last time."""
 
+from torch import Tensor
 
 from headatlas.detector import Planted, detector
 from headatlas.model.view import LayerView

@@ -59,7 +59,14 @@ def scan(
     tokens = 0
     clock = {"forward": 0.0, "detect": 0.0}
 
-    def fill(target: dict[str, Array], rows: slice, at: LayerView, detector: Detector, part: Batch, score: Callable[[LayerView, Batch], Tensor]) -> None:
+    def fill(
+        target: dict[str, Array],
+        rows: slice,
+        at: LayerView,
+        detector: Detector,
+        part: Batch,
+        score: Callable[[LayerView, Batch], Tensor],
+    ) -> None:
         found = score(at, part)
         first = start_of[at.stack, at.layer]
         target[detector.name][rows, first : first + at.n_heads] = found.detach().float().cpu().numpy()

@@ -85,7 +85,9 @@ class Ablation:
         self.clean = self._score([self._residuals] if self._restarts else [], None)
 
     def _score(self, edits: Sequence[object], start: tuple[int, Tensor] | None) -> Array:
-        logits = self.model.forward(self.batch, edits=edits, start_at=start, logits_at=self.metric.positions(self.batch))  # type: ignore[arg-type]
+        logits = self.model.forward(
+            self.batch, edits=edits, start_at=start, logits_at=self.metric.positions(self.batch)
+        )  # type: ignore[arg-type]
         score: Array = self.metric.score(logits.cpu(), self.batch).double().numpy()
         return score
 
@@ -112,7 +114,9 @@ class Ablation:
 
 def _z_of(model: Model, batch: Batch) -> dict[tuple[str, int], Tensor]:
     kept: dict[tuple[str, int], Tensor] = {}
-    model.forward(batch, watch=lambda at: kept.update({(at.stack, at.layer): at.z}), logits_at=torch.zeros(1, dtype=torch.long))
+    model.forward(
+        batch, watch=lambda at: kept.update({(at.stack, at.layer): at.z}), logits_at=torch.zeros(1, dtype=torch.long)
+    )
     return kept
 
 
@@ -130,8 +134,12 @@ def judge(
     singles = _pool(free, seed)
     effects = {}
     for head in observed:
-        near = sorted((other for other in singles if other.stack == head.stack), key=lambda other: abs(other.layer - head.layer))
-        effects[head] = _effect(ablation.worsening([head]), [ablation.worsening([other]) for other in near[:DRAWS]], seed)
+        near = sorted(
+            (other for other in singles if other.stack == head.stack), key=lambda other: abs(other.layer - head.layer)
+        )
+        effects[head] = _effect(
+            ablation.worsening([head]), [ablation.worsening([other]) for other in near[:DRAWS]], seed
+        )
         tick()
     sets = [matched(observed, free, rng) for _ in range(DRAWS)] if free else []
     group = _effect(ablation.worsening(observed), [ablation.worsening(draw) for draw in sets], seed)

@@ -61,7 +61,9 @@ def matrix(linear: nn.Module) -> Tensor:
         return weight if is_conv1d(linear) else weight.T
     width = int(getattr(linear, "in_features", 0))
     if not width:
-        raise UnsupportedModel(f"The weight of {type(linear).__name__} cannot be read.", "Load the model without quantisation.")
+        raise UnsupportedModel(
+            f"The weight of {type(linear).__name__} cannot be read.", "Load the model without quantisation."
+        )
     # Quantised: what the map does to the unit vectors, which is its matrix, dequantised by its own code.
     device = next(linear.parameters()).device
     with torch.no_grad():
@@ -81,8 +83,11 @@ def is_linear(module: nn.Module) -> bool:
     if any(True for _ in module.children()) or isinstance(module, nn.Embedding):
         return False
     weight = getattr(module, "weight", None)
-    return isinstance(module, nn.Linear) or is_conv1d(module) or hasattr(module, "in_features") or (
-        isinstance(weight, Tensor) and weight.ndim == 2 and "Linear" in type(module).__name__
+    return (
+        isinstance(module, nn.Linear)
+        or is_conv1d(module)
+        or hasattr(module, "in_features")
+        or (isinstance(weight, Tensor) and weight.ndim == 2 and "Linear" in type(module).__name__)
     )
 
 
@@ -112,14 +117,20 @@ class Probe:
         self.norms: list[tuple[nn.Module, Any]] = []  # (norm, its output)
         self._handles: list[Any] = []
 
-    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]) -> Any:
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
+    ) -> Any:
         """Record a call and compute it as the model would."""
         output, weights = delegate(self.path, module)(module, query, key, value, mask, **kwargs)
-        causal = mask is None and bool(kwargs["is_causal"] if kwargs.get("is_causal") is not None else getattr(module, "is_causal", True))
+        causal = mask is None and bool(
+            kwargs["is_causal"] if kwargs.get("is_causal") is not None else getattr(module, "is_causal", True)
+        )
         if mask is not None and mask.shape[-1] == mask.shape[-2] > 1:
             seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
             causal = not bool(seen.triu(1).any())
-        self.calls.append(Call(module, query.shape[1], key.shape[1], query.shape[-1], output.shape[-1] * output.shape[-2], causal))
+        self.calls.append(
+            Call(module, query.shape[1], key.shape[1], query.shape[-1], output.shape[-1] * output.shape[-2], causal)
+        )
         return output, weights
 
     def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -166,7 +177,9 @@ class Probe:
 
 def _is_norm(module: nn.Module) -> bool:
     weight = getattr(module, "weight", None)
-    return "norm" in type(module).__name__.lower() and (weight is None or (isinstance(weight, Tensor) and weight.ndim == 1))
+    return "norm" in type(module).__name__.lower() and (
+        weight is None or (isinstance(weight, Tensor) and weight.ndim == 1)
+    )
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
@@ -209,7 +222,9 @@ def attention_like(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def stack_of(name: str, module: nn.Module, encoder_only: bool) -> str:
     """decoder, encoder or cross, from the module's path."""
     path = name.lower()
-    if re.search(r"cross|encoder_attn|encdec", path + type(module).__name__.lower()) or getattr(module, "is_cross_attention", False):
+    if re.search(r"cross|encoder_attn|encdec", path + type(module).__name__.lower()) or getattr(
+        module, "is_cross_attention", False
+    ):
         return "cross"
     if encoder_only or re.search(r"(^|\.)encoder(\.|$)", path):
         return "encoder"
@@ -226,7 +241,9 @@ def sites(probe: Probe, model: nn.Module, *, encoder_only: bool, multiplier: flo
     for call in probe.calls:
         name = names[call.module]
         if call.projection is None:
-            raise UnsupportedModel(f"No output projection follows the attention of {name} ({type(call.module).__name__}).")
+            raise UnsupportedModel(
+                f"No output projection follows the attention of {name} ({type(call.module).__name__})."
+            )
         stack = stack_of(name, call.module, encoder_only)
         numbers = [int(part) for part in name.split(".") if part.isdigit()]
         layer = numbers[0] if numbers and not shared else sum(1 for known, _ in taken if known == stack)
@@ -294,7 +311,11 @@ def unembedding(probe: Probe, model: nn.Module) -> Unembedding | None:
 def check_firing(probe: Probe, model: nn.Module, architecture: str) -> None:
     """Refuse a model some of whose attention never came through the doorway. Raises UnsupportedModel."""
     fired = {call.module for call in probe.calls}
-    candidates = [(name, module) for name, module in attention_like(model) if not re.search(r"vision|audio|image|speech_enc", name.lower())]
+    candidates = [
+        (name, module)
+        for name, module in attention_like(model)
+        if not re.search(r"vision|audio|image|speech_enc", name.lower())
+    ]
 
     def seen(module: nn.Module) -> bool:
         return any(part in fired for part in module.modules())

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -123,7 +122,9 @@ def pull(builtin: Builtin, home: Path, say: Say) -> tuple[Path, dict[str, Any]]:
 
 
 def _make(builtin: Builtin, folder: Path, say: Say) -> dict[str, Any]:
-    with _scratch(folder.parent) as scratch:
+    # Inside the unfinished folder, so that what a killed program leaves is removed with it.
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        scratch = Path(place)
         origin, revision = _from_hub(builtin, scratch, say) or _from_index(builtin, scratch, say)
         made_with = {"headatlas": version("headatlas")}
         weights = builtin.files[0]
@@ -140,12 +141,6 @@ def _make(builtin: Builtin, folder: Path, say: Say) -> dict[str, Any]:
         "raw": {file.name: file.sha256 for file in builtin.files},
         "made_with": made_with,
     }
-
-
-@contextlib.contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=parent, prefix="fetch-", suffix=".unfinished") as scratch:
-        yield Path(scratch)
 
 
 def _from_hub(builtin: Builtin, scratch: Path, say: Say) -> tuple[str, str] | None:

@@ -48,16 +48,16 @@ def home_folder(home: Path | None = None) -> Path:
 
 
 @contextlib.contextmanager
-def writing_to(home: Path) -> Iterator[None]:
-    """Turn a full disk or a forbidden folder into a SourceError that names the cache folder."""
+def writing_to(folder: Path, variable: str = "HEADATLAS_HOME") -> Iterator[None]:
+    """Turn a full disk or a forbidden folder into a SourceError that names the cache folder and what sets it."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         code = error.errno if isinstance(error, OSError) else _code_of(error)
         if code not in _UNWRITABLE:
             raise
-        hint = "Free some space, or set HEADATLAS_HOME to a folder that can be written."
-        raise SourceError(f"The cache folder {home} cannot be written: {os.strerror(code)}.", hint) from error
+        hint = f"Free some space, or set {variable} to a folder that can be written."
+        raise SourceError(f"The cache folder {folder} cannot be written: {os.strerror(code)}.", hint) from error
 
 
 def _code_of(error: SafetensorError) -> int | None:

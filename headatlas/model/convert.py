@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headatlas.errors import SourceError, UnsupportedModel
 from headatlas.model.cache import Say
@@ -47,7 +47,7 @@ def _write(gguf_file: Path, head: GgufHead, into: Path) -> tuple[list[int], torc
 
     place = {"pretrained_model_name_or_path": str(gguf_file.parent), "gguf_file": gguf_file.name}
     try:
-        model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(**place) if head.has_tokenizer else None
     except (ValueError, KeyError, NotImplementedError, RuntimeError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -55,6 +55,12 @@ def _write(gguf_file: Path, head: GgufHead, into: Path) -> tuple[list[int], torc
             f"transformers cannot read the GGUF file {gguf_file} (architecture {head.architecture}): {reason}",
             "Use the model's safetensors weights instead.",
         ) from error
+    model, report = loaded
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise SourceError(
+            f"{gguf_file} lacks {len(missing)} of the model's weights, such as {missing[0]}.", "Fetch it again."
+        )
     ids = tokenizer.encode(_PROBE) if tokenizer is not None else list(range(min(16, model.config.vocab_size)))
     logits = _logits(model, ids)
     # The weights are plain numbers now; what still says "quantised" would make saving fail and loading wrong.

@@ -64,11 +64,15 @@ def lend(module: nn.Module, eager: Attention) -> None:
 
 def eager_of(module: nn.Module) -> Attention | None:
     """The model's own eager attention: its layout's, or that of the file that defines the module."""
-    found: Attention | None = _EAGER.get(module) or getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    found: Attention | None = _EAGER.get(module) or getattr(
+        sys.modules[type(module).__module__], "eager_attention_forward", None
+    )
     return found
 
 
-def enter(path: str, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+def enter(
+    path: str, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
     """The doorway: hand an attention call to the running pass of the module's model, or compute it as the model would."""
     holder = _OWNERS[module]() if module in _OWNERS else None
     current = getattr(holder, "current", None)
@@ -88,11 +92,15 @@ def delegate(path: str, module: nn.Module) -> Attention:
     return found
 
 
-def _attend_sdpa(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+def _attend_sdpa(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
     return enter("sdpa", module, query, key, value, attention_mask, **kwargs)
 
 
-def _attend_eager(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+def _attend_eager(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
     return enter("eager", module, query, key, value, attention_mask, **kwargs)
 
 
@@ -137,7 +145,9 @@ class Pass:
         """The edits of this pass at one quantity of one layer."""
         return self._edits.get((site.stack, site.layer, what), [])
 
-    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | None]:
         """One attention call: edits of q, k, v; the model's own computation; edits of the pattern."""
         count = self._fired.get(module, 0)
         self._fired[module] = count + 1
@@ -187,7 +197,10 @@ class Pass:
     def _apply(edit: Edit, view: LayerView, x: Tensor) -> Tensor:
         changed = edit(view, x)
         if changed.shape != x.shape:
-            raise BadInput(f"{edit!r} turned {edit.site} of shape {tuple(x.shape)} into {tuple(changed.shape)}.", "An edit keeps the shape.")
+            raise BadInput(
+                f"{edit!r} turned {edit.site} of shape {tuple(x.shape)} into {tuple(changed.shape)}.",
+                "An edit keeps the shape.",
+            )
         return changed.to(x.dtype)
 
 

@@ -14,6 +14,7 @@ from headatlas.errors import SourceError
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _ARRAY = 8, 9
+_DIMENSIONS = 8
 _MANY = 1 << 26  # more entries than this in one list means that the count itself is damaged
 
 
@@ -37,7 +38,9 @@ def read_head(path: Path) -> GgufHead:
         with path.open("rb") as file:
             return _read(_Reader(file, size))
     except _Damaged as error:
-        raise SourceError(f"{path} is not a whole GGUF file: {error}.", "Fetch it again.") from error
+        raise SourceError(
+            f"{path} is not a whole GGUF file: {error}.", "Give a whole file, or fetch it again."
+        ) from error
 
 
 def _read(reader: _Reader) -> GgufHead:
@@ -54,7 +57,10 @@ def _read(reader: _Reader) -> GgufHead:
     ends, n_parameters = [0], 0
     for _ in range(n_tensors):
         name = reader.text()
-        shape = [reader.number("Q") for _ in range(reader.number("I"))]
+        n_dimensions = reader.number("I")
+        if n_dimensions > _DIMENSIONS:
+            raise _Damaged(f"tensor {name} has {n_dimensions} dimensions")
+        shape = [reader.number("Q") for _ in range(n_dimensions)]
         kind, offset = reader.number("I"), reader.number("Q")
         if kind not in gguf.GGML_QUANT_SIZES:
             raise _Damaged(f"tensor {name} has the unknown type {kind}")
@@ -67,6 +73,9 @@ def _read(reader: _Reader) -> GgufHead:
     start = -(-reader.place // alignment) * alignment
     if start + max(ends) > reader.size:
         raise _Damaged(f"it holds {reader.size:,} bytes where {start + max(ends):,} are expected")
+    parts = facts.get("split.count", 1)
+    if parts not in (0, 1):
+        raise _Damaged(f"it is one of {parts} parts; put them together with llama-gguf-split --merge")
     if n_tensors == 0 or "general.architecture" not in facts:
         raise _Damaged("it holds no model (no tensors or no architecture)")
     return GgufHead(str(facts["general.architecture"]), n_parameters, "tokenizer.ggml.tokens" in facts)
@@ -104,6 +113,8 @@ class _Reader:
         if kind != _ARRAY:
             raise _Damaged(f"it holds a value of the unknown kind {kind}")
         inner, length = self.number("I"), self.count()
+        if inner == _ARRAY:
+            raise _Damaged("it holds a list of lists")
         if inner in _SCALARS:
             self.take(length * struct.calcsize(f"<{_SCALARS[inner]}"))
         else:

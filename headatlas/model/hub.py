@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from headatlas.errors import SourceError
-from headatlas.model.cache import Say, hash_file
+from headatlas.model.cache import Say, hash_file, writing_to
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -35,14 +35,14 @@ class Unreachable(SourceError):
 
 def fetch_model(repository: str, revision: str | None, *, allow_pickle: bool, say: Say) -> Path:
     """The folder of a model in the Hub's own local cache, named by its commit; fetched where it is not there yet."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants
 
     patterns = [*_DESCRIPTIONS, *_WEIGHTS, *(_PICKLES if allow_pickle else [])]
     try:
         names = {file.rfilename for file in _ask(repository, revision).siblings or []}
         _check_listing(repository, names, allow_pickle=allow_pickle)
-        with _explained(repository, revision):
-            return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        with _explained(repository, revision), writing_to(Path(constants.HF_HUB_CACHE), "HF_HOME"):
+            return _snapshot(repository, revision, patterns)
     except Unreachable as error:
         folder = _from_local_cache(repository, revision, patterns, error)
         say(f"{error.message} Using the copy of {repository} fetched before.")
@@ -51,7 +51,7 @@ def fetch_model(repository: str, revision: str | None, *, allow_pickle: bool, sa
 
 def fetch_files(repository: str, revision: str | None, files: Mapping[str, str], into: Path) -> str:
     """Fetch `files` (name -> sha256) into the folder `into` and return the commit; raises SourceError."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
 
     info = _ask(repository, revision)
     listed = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or []}
@@ -61,7 +61,7 @@ def fetch_files(repository: str, revision: str | None, files: Mapping[str, str],
             raise SourceError(f"{repository} on the Hub does not hold {name} with the expected sha256.")
     for name, expected in files.items():
         with _explained(repository, revision):
-            path = Path(hf_hub_download(repository, name, revision=info.sha, local_dir=into))
+            path = Path(hf_hub_download(repository, name, revision=info.sha, local_dir=into, endpoint=constants.ENDPOINT))
         if hash_file(path) != expected:
             raise SourceError(f"{repository} on the Hub does not hold {name} with the expected sha256.")
     return str(info.sha)
@@ -132,6 +132,21 @@ def _explained(repository: str, revision: str | None) -> Iterator[None]:
         raise Unreachable("The Hub cannot be reached.", hint) from error
 
 
+def _snapshot(repository: str, revision: str | None, patterns: list[str], *, local_files_only: bool = False) -> Path:
+    from huggingface_hub import constants, snapshot_download
+
+    return Path(
+        snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=patterns,
+            local_files_only=local_files_only,
+            cache_dir=constants.HF_HUB_CACHE,
+            endpoint=constants.ENDPOINT,
+        )
+    )
+
+
 def _check_listing(repository: str, names: set[str], *, allow_pickle: bool) -> None:
     if names & set(_WEIGHTS[:2]) or (allow_pickle and names & set(_PICKLES[:2])):
         return
@@ -146,11 +161,10 @@ def _check_listing(repository: str, names: set[str], *, allow_pickle: bool) -> N
 
 
 def _from_local_cache(repository: str, revision: str | None, patterns: list[str], reason: Unreachable) -> Path:
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True))
+        return _snapshot(repository, revision, patterns, local_files_only=True)
     except LocalEntryNotFoundError as error:
         at = f" at revision '{revision}'" if revision else ""
         raise SourceError(

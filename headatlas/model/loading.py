@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 
 from headatlas.errors import BadInput, HeadAtlasError, SourceError, UnsupportedModel
 from headatlas.model import anatomy, doorway, layouts, selfcheck
+from headatlas.model.builtin import BUILTINS
 from headatlas.model.model import Model
 from headatlas.model.selfcheck import Check
 from headatlas.model.sources import Source, resolve
 from headatlas.model.tokenizer import Tokenizer
 
+transformers.utils.logging.disable_progress_bar()  # our own progress is shown instead
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -35,8 +38,19 @@ def load(
     the checkpoint's own type elsewhere), float32, bfloat16, float16. bos: auto, none or a literal token (recorded with
     every result). Raises SourceError, UnknownName or UnsupportedModel.
     """
+    began = time.perf_counter()
     if isinstance(name, nn.Module):
         return attach(name, bos=bos)
+    hf, source = _read(name, revision=revision, dtype=dtype, device=device, allow_pickle=allow_pickle)
+    model = attach(hf, source=source, bos=bos)
+    model.load_seconds = time.perf_counter() - began
+    return model
+
+
+def _read(
+    name: str, *, revision: str | None, dtype: str, device: str | None, allow_pickle: bool
+) -> tuple[nn.Module, Source]:
+    """The transformers model that a name means, on its device."""
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if where.type == "cuda" and not torch.cuda.is_available():
         raise BadInput("No CUDA device can be used here.", "Leave --device out, or write --device cpu.")
@@ -48,12 +62,17 @@ def load(
     wanted: Any = _DTYPES.get(dtype) or (torch.float32 if where.type == "cpu" else "auto")
     try:
         hf = kind.from_pretrained(
-            source.folder, config=config, dtype=wanted, attn_implementation=_path_of(kind), trust_remote_code=False,
+            source.folder,
+            config=config,
+            dtype=wanted,
+            attn_implementation=_path_of(kind),
+            trust_remote_code=False,
             use_safetensors=None if allow_pickle else True,
-        )  # fmt: skip
+        )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise SourceError(f"{name} could not be loaded: {_first_line(error)}", "Check that the folder holds a complete checkpoint.") from error
-    return attach(hf.to(where), source=source, bos=bos)
+        hint = "Check that the folder holds a complete checkpoint."
+        raise SourceError(f"{name} could not be loaded: {_first_line(error)}", hint) from error
+    return hf.to(where), source
 
 
 def _first_line(error: Exception) -> str:
@@ -64,7 +83,9 @@ def _config(source: Source) -> Any:
     try:
         return transformers.AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise SourceError(f"The configuration of {source.name} cannot be read: {_first_line(error)}", "Is it a transformers model?") from error
+        raise SourceError(
+            f"The configuration of {source.name} cannot be read: {_first_line(error)}", "Is it a transformers model?"
+        ) from error
 
 
 def _class_of(config: Any) -> Any:
@@ -72,25 +93,34 @@ def _class_of(config: Any) -> Any:
         if hasattr(transformers, architecture):
             return getattr(transformers, architecture)
     if config.architectures:
-        raise UnsupportedModel(f"transformers {transformers.__version__} has no architecture {config.architectures[0]}.", "Update transformers.")
+        raise UnsupportedModel(
+            f"transformers {transformers.__version__} has no architecture {config.architectures[0]}.",
+            "Update transformers.",
+        )
     for auto in (transformers.AutoModelForCausalLM, transformers.AutoModel):
         if type(config) in auto._model_mapping:
             return auto._model_mapping[type(config)]
-    raise UnsupportedModel(f"transformers has no model for a configuration of type {type(config).__name__}.", "Update transformers.")
+    raise UnsupportedModel(
+        f"transformers has no model for a configuration of type {type(config).__name__}.", "Update transformers."
+    )
 
 
 def _path_of(kind: type) -> str:
     return "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
 
 
-def attach(hf: nn.Module, *, source: Source | None = None, tokenizer: Tokenizer | None = None, bos: str = "auto") -> Model:
+def attach(
+    hf: nn.Module, *, source: Source | None = None, tokenizer: Tokenizer | None = None, bos: str = "auto"
+) -> Model:
     """Open the doorway into a transformers model in memory and run the self-check. Raises UnsupportedModel."""
     model, checks = examine(hf, source=source, tokenizer=tokenizer, bos=bos)
     selfcheck.demand(model, checks)
     return model
 
 
-def examine(hf: nn.Module, *, source: Source | None = None, tokenizer: Tokenizer | None = None, bos: str = "auto") -> tuple[Model, list[Check]]:
+def examine(
+    hf: nn.Module, *, source: Source | None = None, tokenizer: Tokenizer | None = None, bos: str = "auto"
+) -> tuple[Model, list[Check]]:
     """Open the doorway and return the model with its self-check, whatever the outcome; `attach` is for use."""
     hf = hf.eval()
     config = hf.config.get_text_config() if hasattr(hf.config, "get_text_config") else hf.config  # type: ignore[operator]
@@ -129,13 +159,21 @@ def examine(hf: nn.Module, *, source: Source | None = None, tokenizer: Tokenizer
 def _checks(model: Model, inputs: dict[str, Tensor], reference: Tensor) -> list[Check]:
     checks = selfcheck.inspect_model(model, inputs, reference)
     if model.path == "sdpa" and not all(check.ok for check in checks):
-        model.fast = False  # the kernel with log-sum-exp is an optimisation; without it all goes through the model's own code
+        model.fast = (
+            False  # the kernel with log-sum-exp is an optimisation; without it all goes through the model's own code
+        )
         checks = selfcheck.inspect_model(model, inputs, reference)
     editable = next((check for check in checks if check.name.startswith("an identity edit")), None)
     if editable is not None and not editable.ok:
         for site in model.sites:
             object.__setattr__(site, "pattern_editable", False)
-        checks[checks.index(editable)] = Check("patterns can be edited", True, editable.value, editable.bound, "no: the output is not formed from the pattern alone; edits of patterns are refused")
+        checks[checks.index(editable)] = Check(
+            "patterns can be edited",
+            True,
+            editable.value,
+            editable.bound,
+            "no: the output is not formed from the pattern alone; edits of patterns are refused",
+        )
     if "input_ids" in inputs:
         checks += selfcheck.padding(model, inputs["input_ids"], reference)
     return checks
@@ -147,7 +185,10 @@ def _run(hf: nn.Module, inputs: dict[str, Tensor]) -> Any:
     except HeadAtlasError:
         raise
     except Exception as error:
-        raise UnsupportedModel(f"{type(hf).__name__} does not run on plain tokens: {_first_line(error)}", "Does it need other inputs than text?") from error
+        raise UnsupportedModel(
+            f"{type(hf).__name__} does not run on plain tokens: {_first_line(error)}",
+            "Does it need other inputs than text?",
+        ) from error
 
 
 def _kind(hf: nn.Module, config: Any, inputs: dict[str, Tensor], reference: Tensor) -> str:
@@ -165,10 +206,42 @@ def _kind(hf: nn.Module, config: Any, inputs: dict[str, Tensor], reference: Tens
 
 
 def _tokenizer(source: Source | None, config: Any, kind: str, bos: str) -> Tokenizer:
-    limits = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_target_positions", "seq_length")]
+    limits = [
+        getattr(config, name, None)
+        for name in ("max_position_embeddings", "n_positions", "max_target_positions", "seq_length")
+    ]
     context = next((int(limit) for limit in limits if isinstance(limit, int) and limit > 0), 1 << 20)
     size = int(getattr(config, "vocab_size", 0) or 0)
     if source is not None and source.has_tokenizer:
         return Tokenizer.load(Path(source.folder), causal=kind != "encoder", context=context, vocab_size=size, bos=bos)
     start = getattr(config, "bos_token_id", None)
-    return Tokenizer.bare(size, context, causal=kind != "encoder", bos=start if isinstance(start, int) and 0 <= start < size else None)
+    return Tokenizer.bare(
+        size, context, causal=kind != "encoder", bos=start if isinstance(start, int) and 0 <= start < size else None
+    )
+
+
+def table_of(
+    name: str, *, revision: str | None = None, dtype: str = "auto", device: str | None = None
+) -> tuple[dict[str, Any], list[Check]]:
+    """Facts about a model and its self-check, passed or not, for `headatlas check`."""
+    hf, source = _read(name, revision=revision, dtype=dtype, device=device, allow_pickle=False)
+    model, checks = examine(hf, source=source)
+    groups = sorted({site.n_groups for site in model.sites})
+    facts = {
+        "model": model.name,
+        "architecture": model.architecture,
+        "kind": model.kind,
+        "heads": len(model.heads),
+        "layers": model.n_layers,
+        "kv_groups": "/".join(map(str, groups)),
+        "attention": model.path,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "weights_mb": round(sum(p.numel() * p.element_size() for p in hf.parameters()) / 1e6),
+        "bos": model.tokenizer.bos_policy,
+    }
+    return facts, checks
+
+
+def builtins() -> list[dict[str, Any]]:
+    """The models that have a short name."""
+    return [{"name": model.name, "what": model.about, "origin": model.package} for model in BUILTINS.values()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,9 +31,19 @@ class Model:
     kind: "decoder", "encoder" or "encoder-decoder". path: "sdpa" or "eager", what computes attention when unedited.
     """
 
-    def __init__(self, hf: nn.Module, tokenizer: Tokenizer, source: Source | None, *, kind: str, path: str, block_bytes: int = 1 << 26) -> None:
+    def __init__(
+        self,
+        hf: nn.Module,
+        tokenizer: Tokenizer,
+        source: Source | None,
+        *,
+        kind: str,
+        path: str,
+        block_bytes: int = 1 << 26,
+    ) -> None:
         self.hf, self.tokenizer, self.source, self.kind, self.path = hf, tokenizer, source, kind, path
         self.block_bytes = block_bytes  # attention rows held at once where they must be recomputed
+        self.load_seconds = 0.0
         self.current: Pass | Any = None
         self.fast = True  # whether the kernel with log-sum-exp may be used
         self.left_padding: str | None = "positions"  # how left padding is passed on; None: refused
@@ -89,13 +100,35 @@ class Model:
         """Where the first weights are."""
         return next(self.hf.parameters()).device
 
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids."""
+        return int(getattr(self.config, "vocab_size", 0) or 0)
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether the model gives token logits."""
+        return anatomy.unembedding_of(self.hf) is not None
+
+    def fingerprint(self) -> str:
+        """A sha256 over the weights, for models that came from no file."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.hf.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
     def site(self, layer: int, stack: str = "decoder") -> Site:
         """The attention layer `layer` of a stack; raises BadInput naming what there is."""
         for site in self.sites:
             if site.layer == layer and site.stack == stack:
                 return site
         known = sorted({site.layer for site in self.sites if site.stack == stack})
-        there = f"its layers with attention are {known[0]} to {known[-1]}" if known else f"its stacks are {', '.join(self.stacks)}"
+        there = (
+            f"its layers with attention are {known[0]} to {known[-1]}"
+            if known
+            else f"its stacks are {', '.join(self.stacks)}"
+        )
         raise BadInput(f"{self.name} has no attention layer {layer} in the {stack}; {there}.")
 
     def require(self, heads: Iterable[HeadId]) -> None:
@@ -104,8 +137,14 @@ class Model:
         for head in heads:
             if head in known:
                 continue
-            if HeadId(head.layer, head.head, self.stacks[0]) in known and head.stack == "decoder" and "decoder" not in self.stacks:
-                raise BadInput(f"{self.name} has no decoder.", f"Write {HeadId(head.layer, head.head, self.stacks[0])}.")
+            if (
+                HeadId(head.layer, head.head, self.stacks[0]) in known
+                and head.stack == "decoder"
+                and "decoder" not in self.stacks
+            ):
+                raise BadInput(
+                    f"{self.name} has no decoder.", f"Write {HeadId(head.layer, head.head, self.stacks[0])}."
+                )
             width = self.site(head.layer, head.stack).n_heads
             raise BadInput(f"{self.name} has no head {head}: layer {head.layer} has heads 0 to {width - 1}.")
 
@@ -151,7 +190,10 @@ class Model:
     def _open(self, current: Pass, start_at: tuple[int, Tensor] | None, logits_at: Tensor | None) -> Iterator[None]:
         """Install this pass's hooks; everything is put back on exit, also after an exception."""
         if self.current is not None:
-            raise BadInput("A forward pass was started inside another one of the same model.", "Finish the first, or load the model twice.")
+            raise BadInput(
+                "A forward pass was started inside another one of the same model.",
+                "Finish the first, or load the model twice.",
+            )
         handles: list[Any] = []
         bypassed: list[nn.Module] = []
         try:
@@ -161,7 +203,9 @@ class Model:
             for site in self.sites:
                 residual_edits = current.of(site, "residual")
                 if residual_edits and site.block is not None:
-                    handles.append(site.block.register_forward_pre_hook(_enter(site, residual_edits, current), with_kwargs=True))
+                    handles.append(
+                        site.block.register_forward_pre_hook(_enter(site, residual_edits, current), with_kwargs=True)
+                    )
             if start_at is not None:
                 self._bypass(*start_at, handles, bypassed)
             head = anatomy.unembedding_of(self.hf)
@@ -181,12 +225,17 @@ class Model:
             raise BadInput(f"start_at layer {layer} does not exist.", f"{self.name} has blocks 0 to {len(rooms) - 1}.")
         for block in rooms[:layer]:
             if "forward" in block.__dict__:
-                raise UnsupportedModel("This model's blocks are wrapped (offloaded or compiled), so they cannot be skipped.", "Load it on one device.")
+                raise UnsupportedModel(
+                    "This model's blocks are wrapped (offloaded or compiled), so they cannot be skipped.",
+                    "Load it on one device.",
+                )
             wrap = self.block_returns.get(block, Tensor)
             block.__dict__["forward"] = _pass_through(wrap)
             bypassed.append(block)
 
-        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        def enter(
+            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             if args:
                 return (residual, *args[1:]), kwargs
             return args, {**kwargs, "hidden_states": residual}
@@ -208,7 +257,9 @@ class Model:
     def _inputs(self, batch: Inputs) -> tuple[dict[str, Any], dict[str, Tensor | None]]:
         """The model's own keyword inputs, and which positions of each stack are real."""
         if isinstance(batch, Mapping):
-            inputs = {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+            inputs = {
+                name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in batch.items()
+            }
             given = inputs.get("attention_mask")
             valid = given.bool() if given is not None else None
             decoder = inputs.get("decoder_attention_mask")
@@ -217,7 +268,7 @@ class Model:
         tokens: Tensor = batch if isinstance(batch, Tensor) else batch.tokens
         mask: Tensor = torch.ones_like(tokens, dtype=torch.bool) if isinstance(batch, Tensor) else batch.mask
         tokens, mask = tokens.to(self.device), mask.to(self.device)
-        size = int(getattr(self.config, "vocab_size", 0) or 0)
+        size = self.vocabulary_size
         self._refuse_tokens(tokens, mask, size)
         inputs = {"input_ids": tokens}
         if not bool(mask.all()):
@@ -244,15 +295,22 @@ class Model:
         if tokens.ndim != 2:
             raise BadInput(f"Tokens must be [example, pos], got shape {tuple(tokens.shape)}.")
         if tokens.shape[1] > self.tokenizer.context:
-            raise BadInput(f"{tokens.shape[1]} tokens are more than {self.name} takes ({self.tokenizer.context}).", "Use shorter prompts.")
+            raise BadInput(
+                f"{tokens.shape[1]} tokens are more than {self.name} takes ({self.tokenizer.context}).",
+                "Use shorter prompts.",
+            )
         if size and (int(tokens.max()) >= size or int(tokens.min()) < 0):
-            raise BadInput(f"Token id {int(tokens.max())} lies outside the vocabulary of {self.name} (0 to {size - 1}).")
+            raise BadInput(
+                f"Token id {int(tokens.max())} lies outside the vocabulary of {self.name} (0 to {size - 1})."
+            )
         if not bool(mask.any(1).all()):
             raise BadInput("An example of the batch is all padding.")
 
     def _left(self, inputs: dict[str, Any], mask: Tensor) -> None:
         if self.left_padding is None:
-            raise BadInput(f"{self.architecture} counts positions from the left, padding included.", "Pad on the right.")
+            raise BadInput(
+                f"{self.architecture} counts positions from the left, padding included.", "Pad on the right."
+            )
         if self.left_padding == "positions":
             inputs["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)
 

@@ -67,27 +67,50 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
         valid = at.valid_queries[:, None, :, None]
         rows = at.rows(torch.arange(at.n_queries, device=at.q.device)).float()
         sums = rows.sum(-1)
-        facts = {"sum": float(((sums - 1).abs() * valid[..., 0]).max()), "over": float(((sums - 1) * valid[..., 0]).max())}
+        facts = {
+            "sum": float(((sums - 1).abs() * valid[..., 0]).max()),
+            "over": float(((sums - 1) * valid[..., 0]).max()),
+        }
         facts["ahead"] = float((rows * torch.ones_like(rows).triu(1) * valid).max()) if at.causal else 0.0
         keys = torch.arange(at.n_keys, device=at.q.device).expand(len(rows), -1)
         facts["entries"] = float(((at.columns(keys).float() - rows).abs() * valid).max())
-        outputs[id(at.site.projection)] = at.writes().float().sum(2) + (at.site.output_bias() if at.site.output_bias() is not None else 0.0)
+        outputs[id(at.site.projection)] = at.writes().float().sum(2) + (
+            at.site.output_bias() if at.site.output_bias() is not None else 0.0
+        )
         seen[at.stack, at.layer] = facts
 
     real: dict[int, Tensor] = {}
-    handles = [site.projection.register_forward_hook(lambda module, _, out: real.update({id(module): out.float()})) for site in model.sites]
+    handles = [
+        site.projection.register_forward_hook(lambda module, _, out: real.update({id(module): out.float()}))
+        for site in model.sites
+    ]
     try:
         watched = model.forward(inputs, watch=watch)
     finally:
         for handle in handles:
             handle.remove()
-    note("same output watched and unwatched", float((watched - reference).float().abs().max()) / scale, half, "relative to the largest output")
+    note(
+        "same output watched and unwatched",
+        float((watched - reference).float().abs().max()) / scale,
+        half,
+        "relative to the largest output",
+    )
     missed = [site.name for site in model.sites if (site.stack, site.layer) not in seen]
     note("attention layers that never ran", float(len(missed)), 0.0, ", ".join(missed[:3]))
     sinks = max(facts["sum"] for facts in seen.values()) > bound(model.dtype, 1e-4, 2e-2)
-    note("attention rows sum to one", max(facts["over"] for facts in seen.values()), bound(model.dtype, 1e-4, 2e-2), "below one: a learned sink takes the rest" if sinks else "")
+    note(
+        "attention rows sum to one",
+        max(facts["over"] for facts in seen.values()),
+        bound(model.dtype, 1e-4, 2e-2),
+        "below one: a learned sink takes the rest" if sinks else "",
+    )
     note("attention to later tokens", max(facts["ahead"] for facts in seen.values()), 0.0, "causal layers")
-    note("entries equal rows", max(facts["entries"] for facts in seen.values()), bound(model.dtype, 2e-5, 2e-2), "fast kernel against the model's own eager attention")
+    note(
+        "entries equal rows",
+        max(facts["entries"] for facts in seen.values()),
+        bound(model.dtype, 2e-5, 2e-2),
+        "fast kernel against the model's own eager attention",
+    )
     wide = max(float(value.abs().max()) for value in real.values()) + 1e-9
     apart = max(float((outputs[key] - real[key]).abs().max()) for key in outputs)
     note("sum of heads' writes equals the block's output", apart / wide, bound(model.dtype, 1e-4, 3e-2), "relative")
@@ -95,10 +118,20 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
     whole = tuple(head for site in model.sites for head in site.heads)
     same = model.forward(inputs, edits=[_Probe(whole, "pattern", torch.clone)])
     drift = float((same - reference).float().abs().max()) / scale
-    note("an identity edit of all patterns changes nothing", drift, bound(model.dtype, 1e-4, 5e-2), "eager against the fast kernel")
+    note(
+        "an identity edit of all patterns changes nothing",
+        drift,
+        bound(model.dtype, 1e-4, 5e-2),
+        "eager against the fast kernel",
+    )
     for site in (model.sites[0], model.sites[-1]):
         changed = model.forward(inputs, edits=[_Probe(site.heads[:1], "z", _zero_first)])
-        note(f"zeroing head {site.heads[0]} moves the output", float((changed - reference).float().abs().max()), 0.0, above=True)
+        note(
+            f"zeroing head {site.heads[0]} moves the output",
+            float((changed - reference).float().abs().max()),
+            0.0,
+            above=True,
+        )
     return checks
 
 
@@ -131,8 +164,16 @@ def padding(model: Model, tokens: Tensor, reference: Tensor) -> list[Check]:
             continue
         if far <= limit:
             break
-    text = {"positions": "positions counted from the first token", "mask": "the model counts by itself", None: "refused for this family"}
-    checks.append(Check("left padding changes nothing", True, far if model.left_padding else None, limit, text[model.left_padding]))
+    text = {
+        "positions": "positions counted from the first token",
+        "mask": "the model counts by itself",
+        None: "refused for this family",
+    }
+    checks.append(
+        Check(
+            "left padding changes nothing", True, far if model.left_padding else None, limit, text[model.left_padding]
+        )
+    )
     return checks
 
 
@@ -164,7 +205,10 @@ def sample(hf: Any, config: Any, length: int = 12) -> dict[str, Tensor]:
     tokens = usable[torch.randint(len(usable), (2, max(4, min(length, context - 2))), generator=generator)].to(device)
     if main == "input_features":
         frames = 2 * config.max_source_positions
-        return {"input_features": torch.randn(2, config.num_mel_bins, frames, generator=generator).to(device), "decoder_input_ids": tokens}
+        return {
+            "input_features": torch.randn(2, config.num_mel_bins, frames, generator=generator).to(device),
+            "decoder_input_ids": tokens,
+        }
     if getattr(config, "is_encoder_decoder", False):
         return {"input_ids": tokens, "decoder_input_ids": tokens}
     return {"input_ids": tokens}

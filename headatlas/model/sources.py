@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from headatlas.errors import BadInput, SourceError, UnknownName
@@ -51,24 +54,42 @@ def resolve(
 
     Raises UnknownName, SourceError, UnsupportedModel or BadInput; a failed or interrupted call leaves nothing behind.
     """
-    cache = home_folder(home)
-    path = Path(name).expanduser()
     if not name.strip():
         raise UnknownName("The name of the model is empty.", f"Give {_expected()}.")
-    if path.is_dir() and name not in builtin.BUILTINS:
+    try:
+        return _resolve(name, revision, allow_pickle=allow_pickle, cache=home_folder(home), say=say)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        hint = "Check that the file is there and that you may read it."
+        raise SourceError(f"'{name}' cannot be read: {error.strerror} ({error.filename}).", hint) from error
+
+
+def _resolve(name: str, revision: str | None, *, allow_pickle: bool, cache: Path, say: Say) -> Source:
+    path = Path(os.path.expanduser(name))
+    if name.partition("@")[0] in builtin.BUILTINS:
+        base, revision = _split(name, revision)
+        _no_revision(base, revision)
+        return _builtin(base, cache, say)
+    if os.path.isdir(path):
         _no_revision(name, revision)
         return _local(name, "folder", path.resolve(), allow_pickle=allow_pickle, cache=cache, say=say)
-    if path.is_file():
+    if os.path.isfile(path):
         _no_revision(name, revision)
         return _gguf(name, path.resolve(), cache, say)
     base, revision = _split(name, revision)
-    if base in builtin.BUILTINS:
-        _no_revision(base, revision)
-        return _builtin(base, cache, say)
     if _HUB_ID.fullmatch(base) and path.suffix != ".gguf":
         return _hub(name, base, revision, allow_pickle=allow_pickle, cache=cache, say=say)
     hint = did_you_mean(base, [*builtin.BUILTINS, *_nearby(path)])
     raise UnknownName(f"There is no model called '{name}'.", hint or f"Give {_expected()}.")
+
+
+def pull(name: str, *, revision: str | None = None, allow_pickle: bool = False) -> dict[str, str | bool | float | None]:
+    """Make sure that a model is on this machine, ready to load without network; returns where it came from and is."""
+    start = time.perf_counter()
+    source = resolve(name, revision=revision, allow_pickle=allow_pickle)
+    seconds = round(time.perf_counter() - start, 2)
+    return {**asdict(source), "folder": str(source.folder), "seconds": seconds}
 
 
 def require_tokenizer(source: Source) -> None:
@@ -102,12 +123,10 @@ def _no_revision(name: str, revision: str | None) -> None:
 
 def _nearby(path: Path) -> Iterator[str]:
     """Model folders and GGUF files beside the place that was named, as the user would type them."""
-    parent = path.parent
-    if not parent.is_dir():
-        return
-    for other in parent.iterdir():
-        if other.suffix == ".gguf" or (other / "config.json").is_file():
-            yield str(parent / other.name)
+    with contextlib.suppress(OSError):  # where the folder cannot be listed there is nothing to suggest
+        for other in path.parent.iterdir():
+            if other.suffix == ".gguf" or os.path.isfile(other / "config.json"):
+                yield str(path.parent / other.name)
 
 
 def _local(name: str, kind: str, folder: Path, *, allow_pickle: bool, cache: Path, say: Say) -> Source:
@@ -123,7 +142,11 @@ def _local(name: str, kind: str, folder: Path, *, allow_pickle: bool, cache: Pat
 
 
 def _hub(name: str, base: str, revision: str | None, *, allow_pickle: bool, cache: Path, say: Say) -> Source:
-    folder = hub.fetch_model(base, revision, allow_pickle=allow_pickle, say=say)
+    try:
+        folder = hub.fetch_model(base, revision, allow_pickle=allow_pickle, say=say)
+    except SourceError as error:
+        near = did_you_mean(base, _nearby(Path(base)))  # a mistyped folder looks like a Hub id too
+        raise (type(error)(error.message, f"{near} {error.hint}") if near else error) from error
     return _local(name, "hub", folder, allow_pickle=allow_pickle, cache=cache, say=say)
 
 

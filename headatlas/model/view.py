@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 class LayerView:
     """One attention layer during one forward pass; valid only inside `watch` (or an edit's call)."""
 
-    def __init__(self, site: Site, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, kwargs: dict[str, Any], current: Pass) -> None:
+    def __init__(
+        self, site: Site, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, kwargs: dict[str, Any], current: Pass
+    ) -> None:
         self.site, self.q, self.k, self.v = site, q, k, v
         self.z: Tensor = q  # replaced before any watcher runs
         self._mask, self._kwargs, self._pass = mask, kwargs, current
@@ -71,13 +73,19 @@ class LayerView:
     def valid_keys(self) -> Tensor:
         """[example, key] bool, False on padding."""
         valid = self._pass.valid.get("encoder" if self.stack == "cross" else self.stack)
-        return valid if valid is not None else torch.ones(len(self.q), self.n_keys, dtype=torch.bool, device=self.q.device)
+        return (
+            valid if valid is not None else torch.ones(len(self.q), self.n_keys, dtype=torch.bool, device=self.q.device)
+        )
 
     @property
     def valid_queries(self) -> Tensor:
         """[example, query] bool, False on padding."""
         valid = self._pass.valid.get("decoder" if self.stack == "cross" else self.stack)
-        return valid if valid is not None else torch.ones(len(self.q), self.n_queries, dtype=torch.bool, device=self.q.device)
+        return (
+            valid
+            if valid is not None
+            else torch.ones(len(self.q), self.n_queries, dtype=torch.bool, device=self.q.device)
+        )
 
     @property
     def places(self) -> Tensor:
@@ -98,7 +106,9 @@ class LayerView:
             if fast is not None:
                 output, self._lse = fast
                 return output.transpose(1, 2).contiguous()
-            return doorway.delegate("sdpa", self.site.module)(self.site.module, self.q, self.k, self.v, self._mask, **self._kwargs)[0]
+            return doorway.delegate("sdpa", self.site.module)(
+                self.site.module, self.q, self.k, self.v, self._mask, **self._kwargs
+            )[0]
         pieces = []
         for positions in self._blocks():
             output, rows = self._eager(positions, self.v)
@@ -131,7 +141,9 @@ class LayerView:
 
     def _is_causal_call(self) -> bool:
         given = self._kwargs.get("is_causal")
-        return bool(given if given is not None else getattr(self.site.module, "is_causal", True)) and self.q.shape[2] > 1
+        return (
+            bool(given if given is not None else getattr(self.site.module, "is_causal", True)) and self.q.shape[2] > 1
+        )
 
     @staticmethod
     def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -164,12 +176,16 @@ class LayerView:
             raise BadInput("A LayerView was used after its layer had ended.", "Take what you need inside `watch`.")
         eager = doorway.eager_of(self.site.module)
         if eager is None:
-            raise UnsupportedModel(f"{type(self.site.module).__name__} has no eager attention, so its pattern cannot be read.")
+            raise UnsupportedModel(
+                f"{type(self.site.module).__name__} has no eager attention, so its pattern cannot be read."
+            )
         kwargs = dict(self._kwargs)
         bias = kwargs.get("position_bias")
         if bias is not None and bias.shape[-2] == self.n_queries:
             kwargs["position_bias"] = bias[..., positions, :]
-        output, rows = eager(self.site.module, self.q[:, :, positions], self.k, values, self._mask_rows(positions), **kwargs)
+        output, rows = eager(
+            self.site.module, self.q[:, :, positions], self.k, values, self._mask_rows(positions), **kwargs
+        )
         if rows is None:
             raise UnsupportedModel(f"{type(self.site.module).__name__} does not give its attention weights.")
         return output, rows
@@ -205,7 +221,10 @@ class LayerView:
         """The same layer for one example of the batch."""
         pick = slice(example, example + 1)
         mask = self._mask[pick] if self._mask is not None and len(self._mask) == len(self.q) else self._mask
-        kwargs = {name: value[pick] if isinstance(value, Tensor) and value.ndim == 4 and len(value) == len(self.q) else value for name, value in self._kwargs.items()}
+        kwargs = {
+            name: value[pick] if isinstance(value, Tensor) and value.ndim == 4 and len(value) == len(self.q) else value
+            for name, value in self._kwargs.items()
+        }
         return LayerView(self.site, self.q[pick], self.k[pick], self.v[pick], mask, kwargs, self._pass)
 
     @property
@@ -303,7 +322,9 @@ class LayerView:
         inside = (keys >= 0) & (keys < self.n_keys)
         safe = keys.clamp(0, self.n_keys - 1)
         if self._lse is None:
-            weights = self.reduce(lambda rows, block: rows.gather(3, safe[block][None, None].expand(*rows.shape[:2], -1, -1)))
+            weights = self.reduce(
+                lambda rows, block: rows.gather(3, safe[block][None, None].expand(*rows.shape[:2], -1, -1))
+            )
         else:
             allowed = self._allowed(queries[None, :, None].expand(1, -1, keys.shape[1]), safe[None])
             weights = self._weights(self._band_scores(low, high), self._lse.unsqueeze(-1), allowed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from importlib import resources
 
 import numpy as np
@@ -51,7 +52,7 @@ def chosen(n: int, rng: np.random.Generator) -> list[str]:
 
 
 def windowed(tokenizer: Vocabulary, text: str, length: int, rng: np.random.Generator) -> list[int]:
-    """[bos] tokens [eos], `length` in all, from a random word of the text on. Raises UnfitTask where the text is too short."""
+    """[bos] tokens [eos], `length` in all, from a random word of the text on. Raises UnfitTask for too short a text."""
     front = [] if tokenizer.bos is None else [tokenizer.bos]
     back = [] if tokenizer.eos is None else [tokenizer.eos]
     ids, room = tokenizer.encode(text), length - len(front) - len(back)
@@ -87,36 +88,45 @@ def described(tokenizer: Vocabulary, rows: list[list[int]], rng: np.random.Gener
     rank = {token: i for i, token in enumerate(tokenizer.plain_ids())}
     n, length = tokens.shape
     delimiter, word = torch.zeros(n, length, dtype=torch.long), torch.full((n, length), -1)
-    lists: dict[str, list[list[int]]] = {name: [] for name in ("delimiters", "rare", "ordinary", "piece_query", "piece_key", "start_query", "start_key")}
+    lists: dict[str, list[list[int]]] = {
+        name: [] for name in ("delimiters", "rare", "ordinary", "piece_query", "piece_key", "start_query", "start_key")
+    }
     for e, row in enumerate(rows):
+        for name in ("piece_query", "piece_key", "start_query", "start_key"):
+            lists[name].append([])
         low, high = _inner(tokenizer, row)
         begins = word_starts(tokenizer, row[low:high])
         words: list[list[int]] = []
         for place, token, first in zip(range(low, high), row[low:high], begins, strict=True):
             text = tokenizer.decode(token).strip()
             delimiter[e, place] = int(bool(text) and set(text) <= PUNCTUATION)
-            words.append([place]) if first or not words or delimiter[e, place] or delimiter[e, words[-1][-1]] else words[-1].append(place)
+            words.append([place]) if first or not words or delimiter[e, place] or delimiter[
+                e, words[-1][-1]
+            ] else words[-1].append(place)
             word[e, place] = len(words) - 1
         lists["delimiters"].append([i for i in range(low, high) if delimiter[e, i]])
         plain = [places for places in words if not delimiter[e, places[0]]]
         rare, ordinary = _rare(plain, row, rank, rng)
         lists["rare"].append(rare)
         lists["ordinary"].append(ordinary)
-        later = [places for places in plain if len(places) > 1]
-        pairs = [(q, k) for places in later for i, q in enumerate(places) for k in places[:i]]
-        lists["piece_query"].append([q for q, _ in pairs])
-        lists["piece_key"].append([k for _, k in pairs])
-        firsts = [places[0] for places in plain[2:]]
-        from_start = [(q, q - offset) for q, offset in zip(rng.permutation(firsts), [q - k for q, k in pairs] or [1], strict=False) if q - offset >= low] if firsts else []
-        lists["start_query"].append([int(q) for q, _ in from_start])
-        lists["start_key"].append([int(k) for _, k in from_start])
+        # Each later piece with the earlier pieces of its word, and for comparison first pieces with the same offsets.
+        groups = [(q, places[:i]) for places in plain for i, q in enumerate(places) if i]
+        starts = [int(place) for place in rng.permutation([places[0] for places in plain[2:]])]
+        for (q, keys), start in zip(groups, itertools.chain(starts, itertools.repeat(None)), strict=False):
+            lists["piece_query"][-1] += [q] * len(keys)
+            lists["piece_key"][-1] += keys
+            if start is not None and start - (q - keys[0]) >= low:
+                lists["start_query"][-1] += [start] * len(keys)
+                lists["start_key"][-1] += [start - (q - key) for key in keys]
     at = {name: positions(values) for name, values in lists.items()}
     at["predict"] = torch.arange(min(16, length // 3), length - 1).expand(n, -1)
     return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), at, {"delimiter": delimiter, "word": word})
 
 
-def _rare(words: list[list[int]], row: list[int], rank: dict[int, int], rng: np.random.Generator) -> tuple[list[int], list[int]]:
-    """Positions of the two rarest words of the first half, and of two others of the same half from the commoner part."""
+def _rare(
+    words: list[list[int]], row: list[int], rank: dict[int, int], rng: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """Positions of the two rarest words of the first half, and of two words from its commoner part."""
     half = [places for places in words if places[-1] < len(row) // 2]
     if len(half) < 8:
         return [], []

@@ -10,7 +10,7 @@ from headatlas.task import Batch, Vocabulary, next_token_loss, task
 from headatlas.tasks.prose import LENGTH, passages, windowed
 
 
-@task(metric=next_token_loss, version=1, margin=0.0)
+@task(metric=next_token_loss, version=1, margin=1.0, floor="uniform")
 def registers(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     """[bos] 63 tokens of one passage, 64 of a passage of another register; at["middle"] is where the second begins.
 

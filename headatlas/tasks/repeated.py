@@ -22,9 +22,7 @@ def repeated(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     room = tokenizer.context - len(front) - len(back)
     period = min(50, room // 2, len(ids) // 2)
     if period < 16:
-        raise UnfitTask(
-            f"repeated needs 32 positions and 32 ordinary tokens; this model has {room} positions and {len(ids)} such tokens."
-        )
+        raise UnfitTask(f"repeated needs 32 positions and 32 ordinary tokens; this model has {room} and {len(ids)}.")
     rows, controls = [], []
     for _ in range(n):
         first = rng.choice(ids, size=period, replace=False)
@@ -45,7 +43,7 @@ def repeated(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
 
 
 def usable_ids(tokenizer: Vocabulary) -> np.ndarray:
-    """Ordinary token ids without the most frequent and the least frequent ones, as far as the vocabulary is large enough."""
+    """Ordinary token ids without the most and the least frequent, where the vocabulary is large enough."""
     ids = np.array(tokenizer.plain_ids())
     if len(ids) < 1000:
         return ids

@@ -1,0 +1,36 @@
+# Two commands on a fresh machine with Python 3.11+ and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow check docs clean
+
+demo: $(VENV)/.installed
+	$(BIN)/headatlas mine smollm2-135m
+
+test: $(VENV)/.installed-dev
+	$(BIN)/headatlas pull smollm2-135m
+	$(BIN)/ruff check headatlas tests benchmarks
+	$(BIN)/ruff format --check headatlas tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/headatlas pull smollm2-135m
+	$(BIN)/headatlas pull gemma3-270m
+	$(BIN)/headatlas pull minilm-l6
+	$(BIN)/pytest -m slow
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

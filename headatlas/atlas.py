@@ -1,0 +1,206 @@
+"""Run folders and the atlas over them: what was measured, where it is kept, and how to ask for it.
+
+A run is one immutable folder: `run.json` (what decides the numbers), `scores.parquet` (a row per detector and head),
+`examples.parquet` (a row per detector, head and example), `atlas.json` (the summary others read), `attention.json`
+(example texts with attention) and `report.html`. It is written under a temporary name and renamed when whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headatlas import catalogue
+from headatlas.errors import BadInput, StoreError, UnknownName
+from headatlas.heads import HeadId
+from headatlas.registry import did_you_mean
+from headatlas.report import repr_html
+
+SCHEMA = "headatlas/atlas/1"
+FILES = ("run.json", "scores.parquet", "examples.parquet", "atlas.json", "attention.json", "report.html")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that decides the numbers of a run; equal runs have equal ids."""
+
+    facts: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits of the facts' hash."""
+        return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def clean(value: Any) -> Any:
+    """The value with NaN and infinities as None, ready for JSON."""
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    return value
+
+
+@contextlib.contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Turn what can go wrong while writing into a StoreError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{place} cannot be written: {error.strerror or error}.",
+            "Choose another folder with --out, or free some space.",
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON under a temporary name and rename it."""
+    with writing(path):
+        half = path.with_name(path.name + ".half")
+        half.write_text(json.dumps(clean(value), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+        os.replace(half, path)
+
+
+def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write a Parquet table under a temporary name and rename it."""
+    with writing(path):
+        half = path.with_name(path.name + ".half")
+        pq.write_table(pa.table(dict(columns)), half, compression="zstd")
+        os.replace(half, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raises StoreError naming the file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path} is damaged ({error}).", f"Remove {path.parent} and mine again.") from error
+
+
+class Atlas:
+    """One finished run folder, or a folder of such folders, to be asked."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if not self.folder.exists():
+            raise StoreError(f"There is no run at {self.folder}.", "Make one: headatlas mine MODEL")
+        self.runs = sorted(
+            path.parent
+            for path in self.folder.glob("**/atlas.json")
+            if not any(part.endswith(".partial") for part in path.parts)
+        )
+        if not self.runs:
+            partial = (
+                " (an unfinished one is; run the same mine command to complete it)"
+                if list(self.folder.parent.glob(f"{self.folder.name}*.partial"))
+                else ""
+            )
+            raise StoreError(f"{self.folder} holds no finished run{partial}.", "Make one: headatlas mine MODEL")
+
+    @property
+    def run(self) -> Path:
+        """The newest run folder."""
+        return max(self.runs, key=lambda folder: (folder / "atlas.json").stat().st_mtime)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """`atlas.json` of the newest run; raises StoreError where it is damaged or of another schema."""
+        found = read_json(self.run / "atlas.json")
+        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+            raise StoreError(f"{self.run / 'atlas.json'} is not a {SCHEMA} file.", "Remove the folder and mine again.")
+        return found
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """What pages show beside the numbers: the catalogue's head types and stages, example texts, detectors' formulas."""
+        return extras(self.data, read_json(self.run / "attention.json"))
+
+    def has(self, run: Run) -> bool:
+        """Whether a finished run with these facts is here."""
+        return any(read_json(folder / "run.json").get("id") == run.id for folder in self.runs)
+
+    def detectors(self, name: str) -> list[dict[str, Any]]:
+        """Results of the detector, or of all detectors of the head type, called `name`; raises UnknownName."""
+        known = self.data["detectors"]
+        found = [d for d in known if name in (d["name"], d["head_type"])]
+        if not found:
+            names = {d["name"] for d in known} | {d["head_type"] for d in known}
+            raise UnknownName(
+                f"This atlas has no detector or head type '{name}'.",
+                did_you_mean(name, names) or f"It has {', '.join(sorted(names))}.",
+            )
+        return found
+
+    def top(self, name: str, k: int = 5) -> list[dict[str, Any]]:
+        """The best observed heads of a head type or detector: dicts with head, score, chance, verdict ..., best first."""
+        best: dict[str, dict[str, Any]] = {}
+        for found in self.detectors(name):
+            for row in found["heads"]:
+                head = str(HeadId(row["layer"], row["head"], row["stack"]))
+                if head not in best or row["score"] > best[head]["score"]:
+                    best[head] = {"id": head, "detector": found["name"], **row}
+        return sorted(best.values(), key=lambda row: -row["score"])[:k]
+
+    def query(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        """Ask all runs with SQL; tables `scores` and `examples` have a column `run`. Raises BadInput for bad SQL."""
+        with duckdb.connect() as db:
+            for table in ("scores", "examples"):
+                files = [str(folder / f"{table}.parquet") for folder in self.runs]
+                relation = db.read_parquet(files, filename=True, union_by_name=True)  # type: ignore[arg-type]
+                relation.create_view(f"_{table}")
+                db.execute(
+                    f"CREATE VIEW {table} AS SELECT * EXCLUDE filename, split_part(filename, '/', -2) AS run FROM _{table}"
+                )
+            try:
+                cursor = db.execute(sql, parameters)
+            except duckdb.Error as error:
+                raise BadInput(
+                    f"The query failed: {str(error).splitlines()[0]}", "Tables: scores, examples."
+                ) from error
+            names = [column[0] for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def _repr_html_(self) -> str:
+        return str(repr_html(self.data, self.extras))
+
+    def __repr__(self) -> str:
+        data = self.data
+        found = sum(len(d["heads"]) for d in data["detectors"])
+        return f"Atlas({data['model']['name']}: {len(data['detectors'])} detectors, {found} observations, {self.run})"
+
+
+def extras(data: Mapping[str, Any], attention: Mapping[str, Any]) -> dict[str, Any]:
+    """See Atlas.extras."""
+    return {
+        **catalogue.extras(),
+        "examples": attention,
+        "detectors": {d["name"]: d["about"] for d in data["detectors"]},
+    }
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Give a finished run its name."""
+    missing = [name for name in FILES if not (partial / name).is_file()]
+    if missing:
+        raise StoreError(f"{partial} lacks {', '.join(missing)}.", "Run the same command again.")
+    with writing(final):
+        shutil.rmtree(partial / "tasks", ignore_errors=True)
+        if final.is_dir() and not any(final.iterdir()):
+            final.rmdir()
+        os.replace(partial, final)

@@ -1,0 +1,40 @@
+"""`headatlas check MODEL`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def check(
+    model: Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")],
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Check that the doorway into a model changes nothing, misses nothing and really acts.
+
+    Exit code 1 where a check fails; such a model is refused by every other command.
+
+    Example: headatlas check smollm2-135m
+    """
+    from headatlas.model import table_of
+
+    facts, checks = table_of(model, revision=revision, dtype=dtype, device=device)
+    if as_json:
+        print(json.dumps({"model": facts, "checks": [vars(line) for line in checks]}, ensure_ascii=False))
+    else:
+        console = Console()
+        console.print("  ".join(f"{name} {value}" for name, value in facts.items()), highlight=False, soft_wrap=True)
+        table = Table("check", "result", "value", "bound", "note", box=None, pad_edge=False)
+        for line in checks:
+            number = ["" if value is None else f"{value:.2g}" for value in (line.value, line.bound)]
+            table.add_row(line.name, "ok" if line.ok else "FAILED", *number, line.note)
+        console.print(table)
+    if not all(line.ok for line in checks):
+        raise typer.Exit(1)

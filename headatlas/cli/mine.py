@@ -1,0 +1,47 @@
+"""`headatlas mine MODEL`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def mine(
+    model: Annotated[
+        str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model (headatlas list models).")
+    ],
+    detector: Annotated[list[str] | None, typer.Option(help="Only this detector; may be given several times.")] = None,
+    n: Annotated[int, typer.Option("--n", help="Examples per task.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of examples and random controls.")] = 0,
+    no_verdict: Annotated[bool, typer.Option("--no-verdict", help="Leave the causal tests out.")] = False,
+    out: Annotated[str | None, typer.Option(help="Run folder; default atlas/<model>/<run-id>/.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: cuda where there is one.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.")] = None,
+    bos: Annotated[
+        str, typer.Option(help="Start token in front of each text: auto, none, or a token such as '<|endoftext|>'.")
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print atlas.json instead of the map.")] = False,
+) -> None:
+    """Score every attention head of a model for every known kind of head, judge what is observed, and write a report.
+
+    Interrupted runs go on from the last finished task when the same command is given again.
+
+    Example: headatlas mine smollm2-135m --detector induction --detector previous-token
+    """
+    import headatlas as ha
+    from headatlas.cli._progress import Shown
+    from headatlas.cli._screen import show_atlas
+
+    with Shown() as shown:
+        shown.say(f"Loading {model} ...")
+        loaded = ha.load(model, revision=revision, dtype=dtype, device=device, bos=bos)
+        shown.say(f"{loaded.architecture}: {len(loaded.heads)} heads, {loaded.tokenizer.bos_policy}")
+        atlas = ha.mine(loaded, detector or None, n=n, seed=seed, verdict=not no_verdict, out=out, progress=shown)
+    if as_json:
+        print(json.dumps(atlas.data, ensure_ascii=False))
+        return
+    show_atlas(atlas)
+    print(f"Report: {(atlas.run / 'report.html').resolve()}")

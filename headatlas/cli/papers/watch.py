@@ -1,0 +1,82 @@
+"""`headatlas papers watch`: looks for new papers on arXiv and queues the likely ones for review."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def watch(
+    since: Annotated[str | None, typer.Option(help="First day to look at; needed unless --out exists")] = None,
+    out: Annotated[Path | None, typer.Option(help="Review queue (.yaml or .json); searched on from there")] = None,
+    max: Annotated[int, typer.Option(min=1, help="Papers to look at in this call")] = 1000,
+    keep: Annotated[int, typer.Option(min=1, help="Rows in the queue; reviewed rows always stay")] = 200,
+    show: Annotated[int, typer.Option(min=0, help="Rows to print")] = 20,
+    query: Annotated[str | None, typer.Option(help="arXiv query instead of ours (see docs)")] = None,
+    data: Annotated[Path | None, typer.Option(help="Catalogue folder to compare with; ours by default")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for arXiv")] = 20.0,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure the ranking instead; asks nobody")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON")] = False,
+) -> None:
+    """Ask arXiv for new papers and rank them by likeness to the catalogue, each row with its reasons.
+
+    Adds nothing to the catalogue. Waits three seconds between calls to arXiv; stop it when you like, it goes on
+    from there with the same --out.
+
+    Example: headatlas papers watch --since 2025-02-17 --out queue.yaml
+    """
+    from headatlas.catalogue.likeness import Scorer
+    from headatlas.catalogue.shelf import shelf
+    from headatlas.catalogue.watch import Queue, day, resume, start, write_queue
+    from headatlas.catalogue.watch import watch as look
+    from headatlas.errors import BadInput
+
+    known = shelf(data)
+    if evaluate:
+        from headatlas.catalogue import evaluate_watch
+
+        qualities = evaluate_watch.evaluate(list(known.names.papers.values()), list(known.names.heads.values()))
+        rows = {"rows": [asdict(quality) for quality in qualities]}
+        typer.echo(json.dumps(rows, indent=2) if as_json else evaluate_watch.as_table(qualities))
+        return
+
+    from headatlas.catalogue.arxiv_client import Arxiv
+
+    first = day(since) if since else None
+    if out is not None:
+        queue = resume(out, since=first, query=query)
+    elif first is not None:
+        queue = start(first, query)
+    else:
+        raise BadInput("Nothing says where to begin.", "Give --since 2025-02-17, or --out with a queue to go on with.")
+
+    def save(queue: Queue) -> None:
+        if out is not None:
+            write_queue(out, queue)
+
+    queue = look(
+        queue,
+        shelf=known,
+        scorer=Scorer(known.names.papers.values(), known.names.heads.values()),
+        arxiv=Arxiv(timeout=timeout),
+        now=datetime.datetime.now(datetime.UTC),
+        limit=max,
+        keep=keep,
+        save=save,
+    )
+    if as_json:
+        typer.echo(json.dumps(queue.model_dump(mode="json"), ensure_ascii=False, indent=2))
+        return
+    for row in queue.papers[:show]:
+        typer.echo(f"{row.score:.2f}  {row.arxiv}  {row.date}  {row.title}")
+        for why in row.why:
+            typer.echo(f"      {why}")
+    progress = queue.progress
+    typer.echo(f"{progress.looked_at} papers looked at, {len(queue.papers)} in the queue{f' {out}' if out else ''}.")
+    if not progress.complete:
+        typer.echo(f"There are more after {progress.reached:%Y-%m-%d %H:%M}; run again with the same --out to go on.")

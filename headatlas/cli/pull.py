@@ -1,0 +1,32 @@
+"""Fetch a model once, so that it is on this machine and loads without network."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def pull(
+    model: Annotated[str, typer.Argument(help="Hub id (org/name@revision), folder, .gguf file, or built-in name.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Accept weights that can run code when read; off is safer.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
+) -> None:
+    """Fetch and convert a model so that it is there offline; prints where it came from.
+
+    The built-in models are listed by: headatlas list models
+
+    Example: headatlas pull smollm2-135m
+    """
+    from headatlas.model import sources
+
+    facts = sources.pull(model, revision=revision, allow_pickle=allow_pickle)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for name in ("origin", "sha256", "folder", "has_tokenizer", "seconds"):
+        typer.echo(f"{name.replace('_', ' '):<14}{facts[name]}")
