@@ -189,9 +189,11 @@ class Pass:
             view.z = self._apply(edit, view, view.z)
         if self.watch is not None:
             self.watch(view)
-        changed = view.z.reshape(flat.shape) if edits else flat
         view.close()
-        return (changed, *args[1:]) if edits else None
+        # While gradients are recorded, what follows must come from the z that the watcher saw.
+        if edits or is_recording(flat):
+            return (view.z.reshape(flat.shape), *args[1:])
+        return None
 
     @staticmethod
     def _apply(edit: Edit, view: LayerView, x: Tensor) -> Tensor:
