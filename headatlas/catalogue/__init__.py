@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+from headatlas.catalogue.catalogue import Catalogue
 from headatlas.catalogue.extras import extras, head_type, papers_for, stage_of
-from headatlas.catalogue.load import Catalogue, gather, load
+from headatlas.catalogue.load import gather, load
 from headatlas.catalogue.problem import CatalogueError, Problem
 
 __all__ = ["Catalogue", "CatalogueError", "Problem", "extras", "gather", "head_type", "load", "papers_for", "stage_of"]

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from headatlas.catalogue.names import Names
+from headatlas.catalogue.catalogue import Catalogue, Place
 from headatlas.catalogue.problem import CatalogueError, Problem, shown
 from headatlas.catalogue.rules.integrity import integrity
 from headatlas.catalogue.schema import (
@@ -47,62 +47,6 @@ LISTS: Mapping[str, tuple[type[Entry], str]] = {
     "models.yaml": (ModelShape, "model"),
 }
 E = TypeVar("E")
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an entry is written: its file, the file's lines, and the keys that lead to the entry within the file."""
-
-    file: str
-    document: Document
-    keys: tuple[str | int, ...] = ()
-
-    def problem(self, keys: tuple[str | int, ...], wrong: str, right: str) -> Problem:
-        """A fault in the part of the entry that `keys` lead to."""
-        return Problem(self.file, self.document.line(*self.keys, *keys), wrong, right)
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """Everything known of the literature, by id; `places` says where (kind, id) is written."""
-
-    papers: Mapping[str, Paper]
-    heads: Mapping[str, HeadType]
-    methods: Mapping[str, Method]
-    benchmarks: Mapping[str, Benchmark]
-    stages: Mapping[str, Stage]
-    circuits: Mapping[str, PublishedCircuit]
-    claims: Mapping[str, Claim]
-    shapes: Mapping[str, ModelShape]
-    places: Mapping[tuple[str, str], Place] = field(repr=False, compare=False)
-
-    @functools.cached_property
-    def head_names(self) -> Names:
-        """Finds head types by id, name or alias."""
-        return Names("head type", ((h.id, (h.name, *h.aliases)) for h in self.heads.values()))
-
-    def head_type(self, name: str) -> HeadType:
-        """The head type with this id, name or alias; raises UnknownName."""
-        return self.heads[self.head_names.find(name)]
-
-    def stage_of(self, name: str) -> Stage:
-        """The stage of the head type with this id, name or alias."""
-        return self.stages[self.head_type(name).stage]
-
-    def dimension_name(self, head: HeadType) -> str:
-        """What the head type's group within its stage is called."""
-        return next(d.name for d in self.stages[head.stage].dimensions if d.id == head.dimension)
-
-    def papers_for(self, name: str) -> tuple[Paper, ...]:
-        """The papers on the head type with this id, name or alias, oldest first: by their tags or its list."""
-        head = self.head_type(name)
-        about = (p for p in self.papers.values() if head.id in p.heads or p.id in head.papers)
-        return tuple(sorted(about, key=lambda p: (p.date, p.id)))
-
-    def claims_for(self, name: str) -> tuple[Claim, ...]:
-        """What papers claim of concrete heads of this type."""
-        head = self.head_type(name)
-        return tuple(claim for claim in self.claims.values() if claim.head_type == head.id)
 
 
 @dataclass

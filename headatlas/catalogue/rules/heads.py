@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headatlas.catalogue.load import Catalogue
+from headatlas.catalogue.catalogue import Catalogue
 from headatlas.catalogue.names import normal
 from headatlas.catalogue.problem import Problem
 

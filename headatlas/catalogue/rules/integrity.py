@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from headatlas.catalogue.catalogue import Catalogue, Place
 from headatlas.catalogue.problem import Problem
 from headatlas.catalogue.schema import ClaimList, Entry, HeadType, Paper, PublishedCircuit
 from headatlas.registry import did_you_mean
 
 if TYPE_CHECKING:
-    from headatlas.catalogue.load import Catalogue, Gathered, Place
+    from headatlas.catalogue.load import Gathered
 
 _OWN_FILE: tuple[type[Entry], ...] = (Paper, HeadType, PublishedCircuit, ClaimList)
 
@@ -52,7 +53,7 @@ def _names_and_twins(gathered: Gathered) -> Iterator[Problem]:
             seen.setdefault((kind, id_), f"{place.file}:{place.document.line(*place.keys, *where)}")
 
 
-Reference = tuple["Place", tuple[str | int, ...], str, Mapping[str, object], str]
+Reference = tuple[Place, tuple[str | int, ...], str, Mapping[str, object], str]
 
 
 def _references(catalogue: Catalogue) -> Iterator[Reference]:

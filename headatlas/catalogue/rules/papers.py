@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from rapidfuzz import fuzz
 
-from headatlas.catalogue.load import Catalogue, Place
+from headatlas.catalogue.catalogue import Catalogue, Place
 from headatlas.catalogue.names import normal
 from headatlas.catalogue.problem import Problem
 from headatlas.catalogue.schema import Paper

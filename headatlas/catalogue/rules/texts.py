@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from headatlas.catalogue.load import Catalogue, Place
+from headatlas.catalogue.catalogue import Catalogue, Place
 from headatlas.catalogue.problem import Problem
 from headatlas.catalogue.schema import Paper
 
