@@ -33,27 +33,27 @@ def add(
 
     target = shelf(data)
     added = add_paper(arxiv, shelf=target, arxiv=Arxiv(timeout=timeout), id=id)
-    typer.echo(f"{added.found.title}\n")
-    typer.echo(f"{added.found.abstract}\n")
+    print(f"{added.found.title}\n")
+    print(f"{added.found.abstract}\n")
     for proposal in added.proposals:
-        typer.echo(f"{'' if proposal.sure else 'perhaps '}{proposal.kind}: {proposal.id} ({proposal.reason})")
-    typer.echo(f"Written: {added.path}")
+        print(f"{'' if proposal.sure else 'perhaps '}{proposal.kind}: {proposal.id} ({proposal.reason})")
+    print(f"Written: {added.path}")
     for problem in target.gathered.problems:
-        typer.echo(f"Not compared with a broken file: {problem}", err=True)
+        print(f"Not compared with a broken file: {problem}", file=sys.stderr)
     option = f" --data {data}" if data else ""
     for problem in added.left:
-        typer.echo(f"Left to do: {problem}")
+        print(f"Left to do: {problem}")
     if edit and sys.stdin.isatty() and sys.stdout.isatty():
         _open(added.path)
-    typer.echo(f"Then run: headatlas papers check{option}")
+    print(f"Then run: headatlas papers check{option}")
 
 
 def _open(path: Path) -> None:
     command = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if not command:
-        typer.echo("No editor is set in $VISUAL or $EDITOR; open the file yourself.", err=True)
+        print("No editor is set in $VISUAL or $EDITOR; open the file yourself.", file=sys.stderr)
         return
     try:
         subprocess.run([*shlex.split(command), str(path)], check=True)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        typer.echo(f"The editor '{command}' failed ({error}); the file is kept.", err=True)
+        print(f"The editor '{command}' failed ({error}); the file is kept.", file=sys.stderr)

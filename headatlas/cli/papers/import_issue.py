@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from headatlas.cli.papers._options import Json, print_json, print_text
 
 
 def import_issue(
     file: Annotated[Path, typer.Argument(help="The form's text, as GitHub keeps it (Markdown)")],
     data: Annotated[Path | None, typer.Option(help="Catalogue folder to write into; ours by default")] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the entry instead of writing it")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON")] = False,
+    json: Json = False,
 ) -> None:
     """Turn a filled-in contribution form into an entry file, or list what is missing.
 
@@ -25,11 +26,11 @@ def import_issue(
     try:
         imported = import_form(file, shelf=shelf(data), dry_run=dry_run)
     except FormError as error:
-        if not as_json:
+        if not json:
             raise
-        typer.echo(json.dumps({"written": None, "problems": error.problems}, ensure_ascii=False, indent=2))
+        print_json({"written": None, "problems": error.problems})
         raise typer.Exit(1) from None
-    if as_json:
+    if json:
         outcome: dict[str, object] = {
             "id": imported.paper.id,
             "written": str(imported.path) if imported.path else None,
@@ -37,8 +38,11 @@ def import_issue(
             "notes": imported.notes,
             "problems": [],
         }
-        typer.echo(json.dumps(outcome, ensure_ascii=False, indent=2))
+        print_json(outcome)
         return
-    typer.echo(f"Written: {imported.path}" if imported.path else imported.text, nl=imported.path is not None)
+    if imported.path:
+        print(f"Written: {imported.path}")
+    else:
+        print_text(imported.text)
     for note in imported.notes:
-        typer.echo(f"Note: {note}")
+        print(f"Note: {note}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from headatlas.cli.papers._options import Json, print_json
 
 
 def watch(
@@ -21,7 +22,7 @@ def watch(
     data: Annotated[Path | None, typer.Option(help="Catalogue folder to compare with; ours by default")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for arXiv")] = 20.0,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure the ranking instead; asks nobody")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON")] = False,
+    json: Json = False,
 ) -> None:
     """Ask arXiv for new papers and rank them by likeness to the catalogue, each row with its reasons.
 
@@ -42,7 +43,10 @@ def watch(
 
         qualities = evaluate_watch.evaluate(list(known.names.papers.values()), list(known.names.heads.values()))
         rows = {"rows": [asdict(quality) for quality in qualities]}
-        typer.echo(json.dumps(rows, indent=2) if as_json else evaluate_watch.as_table(qualities))
+        if json:
+            print_json(rows)
+        else:
+            print(evaluate_watch.as_table(qualities))
         return
 
     from headatlas.catalogue.arxiv_client import Arxiv
@@ -69,14 +73,14 @@ def watch(
         keep=keep,
         save=save,
     )
-    if as_json:
-        typer.echo(json.dumps(queue.model_dump(mode="json"), ensure_ascii=False, indent=2))
+    if json:
+        print_json(queue.model_dump(mode="json"))
         return
     for row in queue.papers[:show]:
-        typer.echo(f"{row.score:.2f}  {row.arxiv}  {row.date}  {row.title}")
+        print(f"{row.score:.2f}  {row.arxiv}  {row.date}  {row.title}")
         for why in row.why:
-            typer.echo(f"      {why}")
+            print(f"      {why}")
     progress = queue.progress
-    typer.echo(f"{progress.looked_at} papers looked at, {len(queue.papers)} in the queue{f' {out}' if out else ''}.")
+    print(f"{progress.looked_at} papers looked at, {len(queue.papers)} in the queue{f' {out}' if out else ''}.")
     if not progress.complete:
-        typer.echo(f"There are more after {progress.reached:%Y-%m-%d %H:%M}; run again with the same --out to go on.")
+        print(f"There are more after {progress.reached:%Y-%m-%d %H:%M}; run again with the same --out to go on.")
