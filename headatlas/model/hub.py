@@ -61,8 +61,8 @@ def fetch_files(repository: str, revision: str | None, files: Mapping[str, str],
             raise SourceError(f"{repository} on the Hub does not hold {name} with the expected sha256.")
     for name, expected in files.items():
         with _explained(repository, revision):
-            path = Path(hf_hub_download(repository, name, revision=info.sha, local_dir=into, endpoint=constants.ENDPOINT))
-        if hash_file(path) != expected:
+            hf_hub_download(repository, name, revision=info.sha, local_dir=into, endpoint=constants.ENDPOINT)
+        if hash_file(into / name) != expected:
             raise SourceError(f"{repository} on the Hub does not hold {name} with the expected sha256.")
     return str(info.sha)
 

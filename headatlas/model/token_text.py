@@ -102,7 +102,8 @@ def is_ordinary(token: str, spelling: Spelling) -> bool:
 def starts(tokens: Sequence[str], special: Sequence[bool], spelling: Spelling) -> list[bool]:
     """For each token whether a word starts with it.
 
-    A letter or digit right after another continues its word; a space, a punctuation mark or a special token ends it.
+    A letter or digit right after another continues its word. Punctuation marks, blanks, line breaks and special tokens
+    stand for themselves.
     """
     found: list[bool] = []
     before = " "

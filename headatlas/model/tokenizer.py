@@ -91,12 +91,13 @@ class Tokenizer:
         return ids[0]
 
     def plain_ids(self) -> list[int]:
-        """Ordinary text tokens, most frequent first: words and pieces of words that the model has met in training.
+        """Ordinary text tokens, most frequent first: words and pieces of words.
 
-        Left out: special and added tokens, single bytes, punctuation, numbers, half characters, and tokens that their
-        own text does not encode to, which no training text can have held. Order: score where the tokenizer keeps
-        scores (unigram), else id, since merges and word lists are numbered by frequency; single characters, which
-        most vocabularies list before everything else, come last. A model without a tokenizer: all ids but bos and eos.
+        Left out: special and added tokens, bytes, blanks, punctuation, numbers, half characters, ids the model has no
+        row for, and tokens that their own text does not encode to, which no text can have shown to the model.
+        Order: by score where the tokenizer keeps scores (unigram), else by id, since merges and word lists are numbered
+        by frequency when they are made (so a piece such as " t" ranks by all words it was once part of); single
+        characters, which most vocabularies list first, come last. Without a tokenizer: all ids but bos and eos.
         """
         return list(self._plain)
 
@@ -111,7 +112,7 @@ class Tokenizer:
         return [text.replace("\n", "⏎").replace("\t", "⇥").replace("\r", "␍") for text in texts]
 
     def word_starts(self, ids: list[int]) -> list[bool]:
-        """For each token whether it starts a word; special tokens and punctuation stand for themselves."""
+        """For each token whether it starts a word; punctuation, blanks and special tokens stand for themselves."""
         return starts(self._spelled(ids), [one in self._special for one in ids], self._spelling)
 
     def _spelled(self, ids: list[int]) -> list[str]:
