@@ -1,0 +1,221 @@
+"""Makes the report of an atlas: one HTML file that opens offline, with a map to click through and a card a head."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from headatlas.report.figure import stylesheet, svg
+from headatlas.report.reading import STAGE, STAGES, VERDICT_WORDS, VERDICTS, Reading, finite, read, summary
+from headatlas.report.words import number, probability, signed
+
+# Attention links of all examples together; at about 11 characters a link this keeps a file near one megabyte.
+_LINKS = 60_000
+_FAINTEST = 0.02
+
+
+def html(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> str:
+    """The report as one self-contained page. Raises BadInput where the atlas has another schema."""
+    reading = read(atlas, extras)
+    style, script = _static(".css"), _static(".js")
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            reading=reading,
+            style=style,
+            script=script,
+            policy=_policy(script, style, stylesheet("auto")),
+            data=embed(payload(reading)),
+            figure=Markup(svg(atlas, extras)),
+            stages=[
+                stage for stage in STAGES if stage.id != "none" or any(s.stage == "none" for s in reading.observations)
+            ],
+            stage_counts=Counter(
+                stage for stage, _, _, _ in {(s.stage, s.stack, s.layer, s.head) for s in reading.observations}
+            ),
+            verdict_counts=Counter(seen.verdict for seen in reading.observations),
+            verdict_words=VERDICT_WORDS,
+            types=sorted({(seen.type_name, seen.head_type) for seen in reading.observations}),
+            facts=_facts(reading),
+            details=_details(reading),
+            lead=summary(reading),
+            model_rows=list(_flat(reading.model)),
+            run_rows=list(_flat(reading.atlas.get("run") or {})),
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("headatlas.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "signed": signed, "probability": probability}
+    return environment
+
+
+@cache
+def _static(suffix: str) -> Markup:
+    """All files of `static/` with this suffix, in the order of their names; scripts share one scope."""
+    folder = files("headatlas.report") / "static"
+    parts = [
+        item.read_text("utf-8")
+        for item in sorted(folder.iterdir(), key=lambda item: item.name)
+        if item.name.endswith(suffix)
+    ]
+    text = "\n".join(parts)
+    return Markup(f'(() => {{\n"use strict";\n{text}}})();' if suffix == ".js" else text)
+
+
+def _policy(script: str, *styles: str) -> str:
+    """What the browser may run: our own script and styles, known by their hashes; no network at all."""
+
+    def sources(texts: Iterable[str]) -> str:
+        return " ".join(
+            f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in texts
+        )
+
+    rest = "img-src data:; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; script-src {sources([script])}; style-src {sources(styles)}; {rest}"
+
+
+def embed(value: Any) -> Markup:
+    """JSON that may stand inside a script element: nothing in it can end the element or start another."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def payload(reading: Reading) -> dict[str, Any]:
+    """What the page's script needs, with numbers cut to four significant digits."""
+    index = {entry["name"]: i for i, entry in enumerate(reading.detectors)}
+    types = {kind: _type(reading, kind) for kind in {entry["head_type"] for entry in reading.detectors}}
+    return {
+        "stages": [{"id": s.id, "name": reading.stage_name(s.id), "filled": s.filled} for s in STAGES],
+        "verdict_words": VERDICT_WORDS,
+        "stacks": [
+            {"name": stack.name, "exists": ["".join("01"[there] for there in row) for row in stack.exists]}
+            for stack in reading.stacks
+        ],
+        "types": types,
+        "detectors": [_detector(reading, entry) for entry in reading.detectors],
+        "seen": [
+            {"d": index[s.detector], "stack": s.stack, "layer": s.layer, "head": s.head, "verdict": s.verdict}
+            | {name: _short(value) for name, value in s.numbers.items()}
+            for s in reading.observations
+        ],
+        "examples": _examples(reading.extras.get("examples") or {}),
+    }
+
+
+def _type(reading: Reading, kind: str) -> dict[str, Any]:
+    about = (reading.extras.get("head_types") or {}).get(kind) or {}
+    return {
+        "name": reading.type_name(kind),
+        "role": about.get("role") or "",
+        "papers": [{key: paper.get(key) for key in ("title", "year", "url")} for paper in about.get("papers") or []],
+    }
+
+
+def _detector(reading: Reading, entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": entry["name"],
+        "type": entry["head_type"],
+        "stage": reading.stage_of(entry),
+        "stack": reading.stacks[0].name,
+        "minimum_effect": _short(entry.get("minimum_effect")),
+        "baseline": {"metric": (entry.get("baseline") or {}).get("metric")},
+        "untested": entry.get("untested"),
+        "group": {"effect": _short((entry.get("group") or {}).get("effect"))},
+        "heads": len(entry["heads"]),
+        "scores": [[_short(value) for value in row or []] for row in entry["scores"]],
+        "chance": [[_short(value) for value in row or []] for row in entry["chance"]],
+    }
+
+
+def _short(value: Any) -> float | None:
+    known = finite(value)
+    return None if known is None else float(f"{known:.4g}")
+
+
+def _examples(examples: Mapping[str, Any]) -> dict[str, Any]:
+    """Attention links as flat lists query, key, weight x 1000; the faintest go where a file would grow too large."""
+    n_shown = sum(len(example["heads"]) for example in examples.values())
+    most = max(40, _LINKS // max(1, n_shown))
+    packed = {}
+    for name, example in examples.items():
+        heads = {}
+        for key, links in example["heads"].items():
+            strong = sorted((link for link in links if (finite(link[2]) or 0) >= _FAINTEST), key=lambda link: -link[2])[
+                :most
+            ]
+            heads[key] = [
+                n for query, at, weight in sorted(strong) for n in (int(query), int(at), round(weight * 1000))
+            ]
+        packed[name] = {"tokens": [str(token) for token in example["tokens"]], "heads": heads}
+    return packed
+
+
+def _facts(reading: Reading) -> list[tuple[str, str]]:
+    model = reading.model
+    grouped = model.get("n_kv_heads") not in (None, model.get("n_heads"))
+    heads = f"{model.get('n_heads')} a layer" + (f", {model['n_kv_heads']} for keys and values" if grouped else "")
+    facts = [
+        ("Architecture", model.get("architecture")),
+        ("Layers", model.get("n_layers")),
+        ("Heads", heads if model.get("n_heads") else None),
+        ("Width", f"{model['d_model']} ({model.get('d_head')} a head)" if model.get("d_model") else None),
+        ("Precision", model.get("dtype")),
+        ("Measured", str((reading.atlas.get("run") or {}).get("created") or "").split("T")[0] or None),
+    ]
+    return [(name, str(value)) for name, value in facts if value is not None]
+
+
+def _details(reading: Reading) -> list[dict[str, Any]]:
+    """One entry a detector for the section that explains them."""
+    about = reading.extras.get("detectors") or {}
+    details: list[dict[str, Any]] = []
+    for index, entry in enumerate(reading.detectors):
+        own = [seen for seen in reading.observations if seen.detector == entry["name"]]
+        counts = Counter(seen.verdict for seen in own)
+        details.append(
+            {
+                "index": index,
+                "entry": entry,
+                "stage": STAGE[reading.stage_of(entry)],
+                "type_name": reading.type_name(entry["head_type"]),
+                "about": about.get(entry["name"]) or {},
+                "baseline": entry.get("baseline") or {},
+                "group": entry.get("group") or {},
+                "counts": [(verdict, counts[verdict]) for verdict in VERDICTS if counts[verdict]],
+                "heads": own[:5],
+                "more": max(0, len(own) - 5),
+            }
+        )
+    return details
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every key of a nested dict with its value as text: `versions.torch`, `seconds.load`."""
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _flat(item, f"{prefix}{key}.")
+        elif isinstance(item, Sequence) and not isinstance(item, str):
+            yield f"{prefix}{key}", ", ".join(map(str, item)) or "none"
+        else:
+            yield f"{prefix}{key}", "none" if item is None else str(item)

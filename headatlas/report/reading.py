@@ -1,0 +1,243 @@
+"""Reads an atlas (the dict of `atlas.json`) into what pictures need: which heads exist, what was seen in each.
+
+Nothing is measured here: an observation is one line of the atlas, with the names of its head type and stage beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from headatlas.errors import BadInput
+
+SCHEMA = "headatlas/atlas/1"
+# Strongest first; a head with several observations shows the first that applies.
+VERDICTS = ("causal", "group", "refuted", "untested")
+CONFIRMED = ("causal", "group")
+VERDICT_WORDS = {
+    "causal": "switching this head off alone changes the result",
+    "group": "only switching off the whole set changes the result",
+    "refuted": "it looks the part, but switching it off changes nothing",
+    "untested": "seen in the scores, but its effect was not tested",
+}
+
+
+@dataclass(frozen=True)
+class StageStyle:
+    """How one stage is drawn: colour-blind-safe colours, a filled and a hollow glyph, a letter."""
+
+    id: str
+    name: str
+    colour: str
+    dark: str
+    filled: str
+    hollow: str
+    letter: str
+
+
+# Four colours that differ in lightness as well as hue, so that they keep apart for colour-blind readers (a test
+# simulates three kinds); `none` is for head types without a stage.
+STAGES = (
+    StageStyle("kr", "Knowledge Recalling", "#dd9a2e", "#eab35f", "◆", "◇", "K"),
+    StageStyle("ici", "In-Context Identification", "#2a62b4", "#4a86dd", "●", "○", "I"),
+    StageStyle("lr", "Latent Reasoning", "#2fae8f", "#8fe0cc", "▲", "△", "L"),
+    StageStyle("ep", "Expression Preparation", "#8a3a76", "#c9578f", "■", "□", "E"),
+    StageStyle("none", "No stage", "#525a67", "#dfe3e8", "★", "☆", "N"),
+)
+STAGE = {stage.id: stage for stage in STAGES}
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One observed head of one detector."""
+
+    detector: str
+    head_type: str
+    type_name: str
+    stage: str
+    stack: str
+    layer: int
+    head: int
+    verdict: str
+    numbers: Mapping[
+        str, float | None
+    ]  # score, low, high, chance, p, q, effect, effect_low, effect_high, random_effect
+
+    @property
+    def address(self) -> str:
+        """As `HeadId` prints it: 17.4, or encoder:17.4."""
+        name = f"{self.layer}.{self.head}"
+        return name if self.stack == "decoder" else f"{self.stack}:{name}"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The heads of one stack: `exists[layer][head]`; layers without attention have no heads."""
+
+    name: str
+    exists: tuple[tuple[bool, ...], ...]
+
+    @property
+    def n_layers(self) -> int:
+        """How many layers, those without attention included."""
+        return len(self.exists)
+
+    @property
+    def n_heads(self) -> int:
+        """The largest number of heads in a layer."""
+        return max((len(row) for row in self.exists), default=0)
+
+    @property
+    def count(self) -> int:
+        """How many heads there are."""
+        return sum(map(sum, self.exists))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An atlas, checked and joined with the catalogue's words."""
+
+    atlas: Mapping[str, Any]
+    extras: Mapping[str, Any]
+    observations: tuple[Observation, ...]
+    stacks: tuple[Stack, ...]  # the main stack first: the one that the grids of scores are about
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """The atlas' facts about the model."""
+        return self.atlas.get("model") or {}
+
+    @property
+    def detectors(self) -> Sequence[Mapping[str, Any]]:
+        """The detectors that ran."""
+        return self.atlas.get("detectors") or []
+
+    @property
+    def skipped(self) -> Sequence[Mapping[str, Any]]:
+        """The detectors that did not run, with the reason."""
+        return self.atlas.get("skipped") or []
+
+    @property
+    def n_heads(self) -> int:
+        """How many heads the model has."""
+        return sum(stack.count for stack in self.stacks)
+
+    def stage_name(self, stage: str) -> str:
+        """The name of a stage, the caller's words first."""
+        named = {entry["id"]: entry["name"] for entry in self.extras.get("stages") or []}
+        return str(named.get(stage, STAGE[stage].name))
+
+    def type_name(self, kind: str) -> str:
+        """The name of a head type, in the catalogue's words where it is there."""
+        about = (self.extras.get("head_types") or {}).get(kind) or {}
+        return about.get("name") or str(kind).replace("-", " ").capitalize()
+
+    def stage_of(self, entry: Mapping[str, Any]) -> str:
+        """The stage of a detector: its own, else that of its head type, else `none`."""
+        about = (self.extras.get("head_types") or {}).get(entry["head_type"]) or {}
+        return entry.get("stage") or about.get("stage") or "none"
+
+    def by_head(self, stack: str) -> dict[tuple[int, int], list[Observation]]:
+        """(layer, head) -> its observations, the strongest verdict first."""
+        heads: dict[tuple[int, int], list[Observation]] = {}
+        for seen in self.observations:
+            if seen.stack == stack:
+                heads.setdefault((seen.layer, seen.head), []).append(seen)
+        for found in heads.values():
+            found.sort(key=lambda seen: VERDICTS.index(seen.verdict))
+        return heads
+
+    def by_type(self) -> list[tuple[str, list[Observation]]]:
+        """Head types by name, in the atlas' order, with each head's best observation, the highest score first."""
+        types: dict[str, dict[str, Observation]] = {}
+        for seen in sorted(self.observations, key=lambda seen: -(seen.numbers["score"] or 0)):
+            types.setdefault(seen.type_name, {}).setdefault(seen.address, seen)
+        order = list(dict.fromkeys(seen.type_name for seen in self.observations))
+        return [(name, list(types[name].values())) for name in order]
+
+
+def finite(value: Any) -> float | None:
+    """The number, or None where there is none (null, NaN, infinity)."""
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def stages_of(found: Sequence[Observation]) -> list[tuple[str, bool]]:
+    """The stages of a head's observations in the survey's order, each with whether any of them was confirmed."""
+    confirmed: dict[str, bool] = {}
+    for seen in found:
+        confirmed[seen.stage] = confirmed.get(seen.stage, False) or seen.verdict in CONFIRMED
+    return [(stage.id, confirmed[stage.id]) for stage in STAGES if stage.id in confirmed]
+
+
+def read(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> Reading:
+    """Check the schema and join the observed heads with their names. Raises BadInput."""
+    schema = atlas.get("schema") if isinstance(atlas, Mapping) else None
+    if schema != SCHEMA:
+        raise BadInput(
+            f"This is not an atlas that this version reads: its schema is {schema!r}, expected '{SCHEMA}'.",
+            "Give the content of an atlas.json written by `headatlas mine`.",
+        )
+    bare = Reading(atlas, extras or {}, (), ())
+    observations = tuple(_observe(bare, entry, line) for entry in bare.detectors for line in entry["heads"])
+    seen_in = [name for name, _ in Counter(seen.stack for seen in observations).most_common()]
+    names = list(dict.fromkeys([*(bare.model.get("stacks") or ()), *seen_in])) or ["decoder"]
+    stacks = tuple(_stack(name, bare, observations, main=name == names[0]) for name in names)
+    return replace(bare, observations=observations, stacks=stacks)
+
+
+def summary(reading: Reading) -> str:
+    """One sentence: how many heads show a known behaviour, and for how many it matters."""
+    seen = {(item.stack, item.layer, item.head) for item in reading.observations}
+    causal = {(item.stack, item.layer, item.head) for item in reading.observations if item.verdict == "causal"}
+    tried = len(reading.detectors)
+    if not seen:
+        return f"None of the {reading.n_heads} heads passed any of {tried} detectors."
+    kinds = len({item.head_type for item in reading.observations})
+    return (
+        f"{len(seen)} of {reading.n_heads} heads show a known kind of behaviour ({kinds} kinds, {tried} detectors); "
+        f"for {len(causal)} of them, switching that head off alone changes the result."
+    )
+
+
+_NUMBERS = ("score", "low", "high", "chance", "p", "q", "effect", "effect_low", "effect_high", "random_effect")
+
+
+def _observe(names: Reading, entry: Mapping[str, Any], line: Mapping[str, Any]) -> Observation:
+    stage, verdict = names.stage_of(entry), line.get("verdict") or "untested"
+    if stage not in STAGE or verdict not in VERDICTS:
+        raise BadInput(
+            f"Detector '{entry['name']}' has stage '{stage}' and verdict '{verdict}' for head "
+            f"{line['layer']}.{line['head']}.",
+            f"Known are the stages {', '.join(STAGE)} and the verdicts {', '.join(VERDICTS)}.",
+        )
+    return Observation(
+        detector=entry["name"],
+        head_type=entry["head_type"],
+        type_name=names.type_name(entry["head_type"]),
+        stage=stage,
+        stack=line.get("stack") or "decoder",
+        layer=int(line["layer"]),
+        head=int(line["head"]),
+        verdict=verdict,
+        numbers={name: finite(line.get(name)) for name in _NUMBERS},
+    )
+
+
+def _stack(name: str, bare: Reading, observations: Sequence[Observation], *, main: bool) -> Stack:
+    """A head exists where any detector has a score for it; without any grid the model's own numbers say."""
+    grids = [entry["scores"] for entry in bare.detectors if main and entry.get("scores")]
+    found = {(seen.layer, seen.head) for seen in observations if seen.stack == name}
+    for grid in grids:
+        found |= {
+            (i, j) for i, row in enumerate(grid) for j, value in enumerate(row or []) if finite(value) is not None
+        }
+    if not grids:
+        found |= {(i, j) for i in range(bare.model.get("n_layers") or 0) for j in range(bare.model.get("n_heads") or 0)}
+    n_layers = max([len(grid) for grid in grids] + [i + 1 for i, _ in found] + [0])
+    widths = [max((j + 1 for i, j in found if i == layer), default=0) for layer in range(n_layers)]
+    return Stack(name, tuple(tuple((i, j) in found for j in range(width)) for i, width in enumerate(widths)))

@@ -1,0 +1,255 @@
+"""Shows an atlas in a terminal: the map of heads, the best heads of each type, and what was skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from headatlas.errors import UnknownName
+from headatlas.registry import did_you_mean
+from headatlas.report.reading import (
+    CONFIRMED,
+    STAGE,
+    STAGES,
+    VERDICTS,
+    Observation,
+    Reading,
+    Stack,
+    finite,
+    read,
+    stages_of,
+    summary,
+)
+from headatlas.report.words import number, plural, signed
+
+# Terminal colours are the reader's own theme's; these five names exist in all of them.
+_COLOUR = {"kr": "yellow", "ici": "blue", "lr": "green", "ep": "magenta", "none": "white"}
+_SHADES = " ░▒▓█"
+_ASCII_SHADES = " .:+#"
+
+
+def render(
+    atlas: Mapping[str, Any],
+    extras: Mapping[str, Any] | None = None,
+    *,
+    detector: str | None = None,
+    top: int = 5,
+    width: int | None = None,
+) -> RenderableType:
+    """The atlas for `rich.print`, or one of its detectors (by name or head type). Raises BadInput, UnknownName."""
+    reading = read(atlas, extras)
+    chosen = None if detector is None else _find(reading, detector)
+    return Screen(reading, chosen, top, width)
+
+
+def _find(reading: Reading, name: str) -> Sequence[Mapping[str, Any]]:
+    found = [entry for entry in reading.detectors if name in (entry["name"], entry["head_type"])]
+    if found:
+        return found
+    reasons = [item["reason"] for item in reading.skipped if item["detector"] == name]
+    if reasons:
+        raise UnknownName(f"Detector '{name}' was skipped: {reasons[0]}")
+    known = {entry["name"] for entry in reading.detectors} | {entry["head_type"] for entry in reading.detectors}
+    hint = did_you_mean(name, known) or f"It has {', '.join(sorted(known)) or 'none'}."
+    raise UnknownName(f"This atlas has no detector or head type '{name}'.", hint)
+
+
+@dataclass(frozen=True)
+class Screen:
+    """An atlas that draws itself to the width and the characters of the terminal."""
+
+    reading: Reading
+    chosen: Sequence[Mapping[str, Any]] | None
+    top: int
+    width: int | None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Called by rich."""
+        width = min(self.width or options.max_width, options.max_width)
+        plain = options.ascii_only
+        if self.chosen is not None:
+            for entry in self.chosen:
+                yield from _detector(self.reading, entry, self.top, width, plain)
+            return
+        model = self.reading.model
+        yield Text(str(model.get("name") or "model"), style="bold")
+        yield Text(summary(self.reading), style="default")
+        for stack in self.reading.stacks:
+            yield Text(f"\n{stack.name}" if len(self.reading.stacks) > 1 else "")
+            yield _grid(
+                stack, width, {place: _mark(found, plain) for place, found in self.reading.by_head(stack.name).items()}
+            )
+        if self.reading.observations:
+            yield _legend(self.reading, plain)
+            yield Text()
+            yield _types(self.reading, self.top, plain)
+        yield from _skipped(self.reading)
+
+
+def _mark(found: Sequence[Observation], plain: bool) -> Text:
+    """Two characters: the head's first stage, and its second or a plus for more; full glyphs are causal."""
+    parts = stages_of(found)
+    text = Text()
+    for stage, confirmed in parts[:2] if len(parts) < 3 else parts[:1]:
+        text.append(
+            _glyph(stage, found[0].verdict if confirmed else "untested", plain),
+            _style(stage, confirmed, found[0].verdict),
+        )
+    if len(parts) > 2:
+        text.append("+", "bold")
+    return text
+
+
+def _glyph(stage: str, verdict: str, plain: bool) -> str:
+    style = STAGE[stage]
+    if verdict not in CONFIRMED:
+        return "." if plain else "·"
+    if plain:
+        return style.letter if verdict == "causal" else style.letter.lower()
+    return style.filled if verdict == "causal" else style.hollow
+
+
+def _style(stage: str, confirmed: bool, verdict: str) -> str:
+    return f"{'bold ' if verdict == 'causal' and confirmed else ''}{_COLOUR[stage]}"
+
+
+def _grid(stack: Stack, width: int, marks: Mapping[tuple[int, int], Text]) -> RenderableType:
+    """Layers from left to right where they fit, in several bands where they do not; one or two characters a head."""
+    label = max(2, len(str(max(0, stack.n_heads - 1)))) + 2
+    room = max(10, width - label)
+    cell = 2 if stack.n_layers * 2 <= room or stack.n_heads <= 16 else 1
+    per_band = max(1, room // cell)
+    bands = [range(start, min(start + per_band, stack.n_layers)) for start in range(0, stack.n_layers, per_band)]
+    return Group(*(line for band in bands for line in _band(stack, band, cell, label, marks)))
+
+
+def _band(stack: Stack, layers: range, cell: int, label: int, marks: Mapping[tuple[int, int], Text]) -> Sequence[Text]:
+    step = 5 if cell == 2 else 10
+    ruler = " " * label + "".join(str(i).ljust(cell * step) for i in layers if (i - layers.start) % step == 0)
+    lines = [Text("L" + ruler[1 : label + len(layers) * cell].rstrip(), style="dim", no_wrap=True)]
+    for head in range(stack.n_heads):
+        line = Text(f"{head}".rjust(label - 2) + "  ", style="dim", no_wrap=True)
+        for layer in layers:
+            here = head < len(stack.exists[layer]) and stack.exists[layer][head]
+            mark = marks.get((layer, head), Text("-" if here else " ", style="dim"))
+            mark = mark[:cell] if cell < len(mark) else mark
+            line.append_text(mark).append(" " * (cell - len(mark)))
+        line.rstrip()
+        lines.append(line)
+    return lines
+
+
+def _legend(reading: Reading, plain: bool) -> Text:
+    present = [stage.id for stage in STAGES if any(seen.stage == stage.id for seen in reading.observations)]
+    text = Text("\nacross: layers (L), down: heads\n", style="default")
+    for stage in present:
+        both = f"{_glyph(stage, 'causal', plain)}{_glyph(stage, 'group', plain)}"
+        text.append(both, f"bold {_COLOUR[stage]}").append(
+            f" {reading.stage_name(stage)}".replace(" ", "\u00a0")
+        ).append("   ")
+    first, second = ("capital", "small") if plain else ("full", "hollow")
+    text.append(
+        f"\n{first}: causal alone   {second}: causal as a group   {_glyph('none', '', plain)}: refuted or untested"
+        "\n-: nothing observed   +: further stages   effect: how much worse it goes without the head",
+        "dim",
+    )
+    return text
+
+
+def _types(reading: Reading, top: int, plain: bool) -> Table:
+    table = _table("head type", "head", "score", "chance", "effect", "verdict")
+    for kind, found in reading.by_type():
+        for index, seen in enumerate(found[:top]):
+            glyph = (_glyph(seen.stage, "causal", plain), _COLOUR[seen.stage])
+            name = Text.assemble(glyph, f" {kind}", (f" ({len(found)})", "dim")) if index == 0 else Text()
+            table.add_row(name, *_cells(seen, reading))
+    return table
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in names:
+        right = name in ("score", "chance", "effect")
+        # The type is what a narrow screen may fold; numbers and addresses stay whole.
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "head type", overflow="fold")
+    return table
+
+
+def _cells(seen: Observation, reading: Reading) -> tuple[str | Text, ...]:
+    style = {"causal": "bold", "group": "", "refuted": "dim", "untested": "dim"}[seen.verdict]
+    address = seen.address if len(reading.stacks) > 1 else f"{seen.layer}.{seen.head}"
+    numbers = seen.numbers
+    return (
+        Text(address, style="bold"),
+        number(numbers["score"]),
+        number(numbers["chance"]),
+        signed(numbers["effect"]),
+        Text(seen.verdict, style=style),
+    )
+
+
+def _skipped(reading: Reading) -> Sequence[RenderableType]:
+    if not reading.skipped:
+        return []
+    lines = [
+        f"[dim]skipped[/] {escape(str(item['detector']))}: {escape(str(item['reason']))}" for item in reading.skipped
+    ]
+    return [Text(), Text.from_markup("\n".join(lines))]
+
+
+def _detector(
+    reading: Reading, entry: Mapping[str, Any], top: int, width: int, plain: bool
+) -> Sequence[RenderableType]:
+    """One detector: what it measures, how able the model is, its scores as shades, its best heads."""
+    about = (reading.extras.get("detectors") or {}).get(entry["name"]) or {}
+    baseline, group = entry.get("baseline") or {}, entry.get("group") or {}
+    found = [seen for seen in reading.observations if seen.detector == entry["name"]]
+    counts = ", ".join(f"{n} {v}" for v in VERDICTS if (n := sum(seen.verdict == v for seen in found)))
+    lines = [Text.assemble((entry["name"], "bold"), f"  {reading.type_name(entry['head_type'])}, task {entry['task']}")]
+    lines += [Text(str(about["doc"]))] if about.get("doc") else []
+    if baseline.get("metric"):
+        able = (
+            f"{baseline['metric']} {number(baseline.get('value'))}, without the ability {number(baseline.get('floor'))}"
+        )
+        lines.append(Text(f"model on the task: {able}"))
+    if entry.get("untested"):
+        lines.append(Text(f"not tested: {entry['untested']}"))
+    lines.append(Text(f"observed: {plural(len(found), 'head')}{f' ({counts})' if counts else ''}"))
+    if group.get("effect") is not None:
+        span = f"95% {number(group.get('effect_low'))} to {number(group.get('effect_high'))}"
+        others = number(group.get("random_effect"))
+        lines.append(Text(f"all of them off: worse by {number(group['effect'])} ({span}), random sets {others}"))
+    shades = _ASCII_SHADES if plain else _SHADES
+    parts: list[RenderableType] = [*lines, Text(), _shaded(reading, entry, width, shades)]
+    if found:
+        table = _table("head", "score", "chance", "effect", "verdict")
+        for seen in found[:top]:
+            table.add_row(*_cells(seen, reading))
+        parts += [Text(), table]
+        parts += [Text(f"and {plural(len(found) - top, 'more head')}", style="dim")] if len(found) > top else []
+    return [*parts, Text()]
+
+
+def _shaded(reading: Reading, entry: Mapping[str, Any], width: int, shades: str) -> RenderableType:
+    values = {
+        (i, j): known
+        for i, row in enumerate(entry["scores"])
+        for j, value in enumerate(row or [])
+        if (known := finite(value)) is not None
+    }
+    most = max([abs(value) for value in values.values()] + [float(entry.get("minimum_effect") or 0)]) or 1.0
+    marks = {}
+    for place, value in values.items():
+        shade = shades[min(len(shades) - 1, round(abs(value) / most * (len(shades) - 1)))]
+        marks[place] = Text(
+            (shade if shade != " " else "-") * 2, style="red" if value < 0 else "cyan" if shade != " " else "dim"
+        )
+    legend = Text(f"{shades[1]} to {shades[-1]}: score up to {number(most)}, -: near 0", style="dim")
+    return Group(_grid(reading.stacks[0], width, marks), legend)
