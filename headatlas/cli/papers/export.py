@@ -1,0 +1,46 @@
+"""`headatlas papers export`: the catalogue for other programs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from headatlas.cli.papers._options import Data, Out, print_text
+
+
+class Format(StrEnum):
+    """What can be written."""
+
+    csv = "csv"
+    json = "json"
+    atom = "atom"
+
+
+def export(
+    format: Annotated[Format, typer.Option(help="json: everything; csv: a paper a row; atom: a feed.")] = Format.json,
+    address: Annotated[str | None, typer.Option(help="Where an Atom feed will be found on the web.")] = None,
+    out: Out = None,
+    data: Data = None,
+) -> None:
+    """Write the whole catalogue as JSON, its papers as CSV, or a feed of them as Atom.
+
+    Example: headatlas papers export --format csv --out papers.csv
+    """
+    from headatlas.catalogue import load
+    from headatlas.catalogue.atom import as_atom
+    from headatlas.catalogue.export import as_csv, as_json
+    from headatlas.catalogue.output import write_text
+    from headatlas.errors import BadInput
+
+    if address is not None and format is not Format.atom:
+        raise BadInput("--address is for Atom feeds.", "Add --format atom, or leave it out.")
+    catalogue = load(data)
+    writers = {Format.csv: as_csv, Format.json: as_json, Format.atom: lambda c: as_atom(c, address=address)}
+    text = writers[format](catalogue)
+    if out is None:
+        print_text(text)
+    else:
+        write_text(out, text)
+        print(f"Written: {out}")

@@ -1,0 +1,42 @@
+"""`headatlas papers stats`: how much of what there is, and what it rests on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from headatlas.cli.papers._options import Data, Json, print_json
+
+
+def stats(
+    top: Annotated[int, typer.Option(min=1, help="How many rows of a long table to print; --json has all.")] = 12,
+    data: Data = None,
+    json: Json = False,
+) -> None:
+    """Count papers by year, stage, head type and method, claims, and the evidence that summaries and claims rest on.
+
+    Example: headatlas papers stats --json
+    """
+    from headatlas.catalogue import load
+    from headatlas.catalogue.stats import stats as count
+
+    counted = count(load(data))
+    if json:
+        print_json(counted)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    from headatlas.catalogue.terminal import table
+
+    console = Console()
+    totals = [[name.replace("_", " "), str(number)] for name, number in counted.pop("totals").items()]
+    console.print(table(["In the catalogue", ""], totals))
+    for group, tables in counted.items():
+        for name, counts in tables.items():
+            rows = [[value, str(number)] for value, number in counts.items()]
+            console.print(Text(f"\n{group.replace('_', ' ')} by {name.replace('_', ' ')}", style="bold"))
+            console.print(table([name.replace("_", " "), "count"], rows[:top]))
+            if len(rows) > top:
+                print(f"and {len(rows) - top} more")
