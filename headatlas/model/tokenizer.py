@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,8 +57,6 @@ class Tokenizer:
             raise SourceError(f"The tokenizer in {folder} cannot be read: {reason}", hint) from error
         if not isinstance(hf, PreTrainedTokenizerFast):
             raise SourceError(f"The tokenizer in {folder} has no tokenizer.json.", "Convert it to a fast tokenizer.")
-        hf.backend_tokenizer.no_truncation()
-        hf.backend_tokenizer.no_padding()
         hf.model_max_length = 1 << 62  # the length is checked against the model's context, not warned about here
         return cls(causal=causal, context=context, vocab_size=vocab_size, hf=hf, bos=bos)
 
@@ -64,6 +64,12 @@ class Tokenizer:
     def bare(cls, vocab_size: int, context: int, *, causal: bool, bos: int | None = None) -> Tokenizer:
         """Token ids without text, for models that came without a tokenizer."""
         return cls(causal=causal, context=context, vocab_size=vocab_size, hf=None, bos=bos)
+
+    def within(self, context: int) -> Tokenizer:
+        """The same tokenizer with inputs of at most `context` tokens, for tasks that should stay short."""
+        shorter = copy.copy(self)
+        shorter.context = min(self.context, context)
+        return shorter
 
     @property
     def has_text(self) -> bool:

@@ -271,6 +271,14 @@ def test_half_characters_belong_to_one_word(bytes_folder: Path) -> None:
     assert tokenizer.word_starts(ids) == [True, False]
 
 
+def test_a_shorter_reading_leaves_the_tokenizer_as_it_is(bytes_folder: Path) -> None:
+    tokenizer = load(bytes_folder)
+    shorter = tokenizer.within(8)
+    assert (shorter.context, tokenizer.context) == (8, 32)
+    assert tokenizer.within(100).context == 32
+    assert (shorter.bos, shorter.plain_ids()) == (tokenizer.bos, tokenizer.plain_ids())
+
+
 def test_a_bare_vocabulary_has_ids_and_no_text() -> None:
     bare = Tokenizer.bare(64, 32, causal=True, bos=3)
     assert (bare.bos, bare.eos, bare.has_text) == (3, None, False)
