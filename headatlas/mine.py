@@ -31,6 +31,7 @@ from headatlas.scores import grid
 from headatlas.task import Batch, Task
 
 VERDICT_EXAMPLES = 8  # held-out examples on which heads are ablated
+VERDICT_CONTEXT = 64  # their longest length in tokens: a sweep costs hundreds of runs
 TOKENS_AT_ONCE = 2048
 
 
@@ -213,14 +214,15 @@ def _one_task(
     verdicts: dict[str, Verdict] = {}
     began = time.perf_counter()
     if verdict and metric is not None and able["able"] and any(observed.values()):
-        held_out = task(model.tokenizer, min(n, VERDICT_EXAMPLES), seed + 1_000_003)
+        held_out = task(model.tokenizer.within(VERDICT_CONTEXT), min(n, VERDICT_EXAMPLES), seed + 1_000_003)
         ablation = Ablation(model, held_out, metric, found.mean_z)
+        rivals = Ablation(model, held_out.rows(slice(0, len(held_out) // 2)), metric, found.mean_z)
         taken = {head for heads in observed.values() for head in heads}
         for detector in group:
             heads = observed[detector.name]
             if heads:
                 progress.say(f"{task.name}: verdict on {len(heads)} heads observed by {detector.name}.")
-                verdicts[detector.name] = judge(ablation, heads, taken, seed=seed)
+                verdicts[detector.name] = judge(ablation, rivals, heads, taken, seed=seed)
     spent = time.perf_counter() - began
     return {
         "detectors": [_result(model, d, found, able, verdicts.get(d.name), verdict) for d in group],

@@ -12,7 +12,7 @@ from headatlas.tasks.prose import prose
 WINDOW = 8
 
 
-@detector(head_type="local-context-head", task=prose, version=1, minimum_effect=0.3, encoder=True)
+@detector(head_type="local-context-head", task=prose, version=1, minimum_effect=0.4, encoder=True)
 def local_context(at: LayerView, batch: Batch) -> Tensor:
     """Share of attention within the last 8 tokens, the current one included: 0 all elsewhere, 1 all within.
 

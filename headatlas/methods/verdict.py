@@ -122,13 +122,18 @@ def _z_of(model: Model, batch: Batch) -> dict[tuple[str, int], Tensor]:
 
 def judge(
     ablation: Ablation,
+    rivals: Ablation,
     observed: Sequence[HeadId],
     excluded: Iterable[HeadId],
     *,
     seed: int = 0,
     tick: Callable[[], None] = lambda: None,
 ) -> Verdict:
-    """Verdicts for one detector's observed heads; random controls never contain a head of `excluded`."""
+    """Verdicts for one detector's observed heads; random controls never contain a head of `excluded`.
+
+    Random heads are removed on the batch of `rivals`, half the examples: fewer examples make their effects scatter more and
+    so the bar higher, at half the cost.
+    """
     rng = np.random.default_rng(seed)
     free = sorted(set(ablation.model.heads) - set(excluded) - set(observed))
     singles = _pool(free, seed)
@@ -137,12 +142,10 @@ def judge(
         near = sorted(
             (other for other in singles if other.stack == head.stack), key=lambda other: abs(other.layer - head.layer)
         )
-        effects[head] = _effect(
-            ablation.worsening([head]), [ablation.worsening([other]) for other in near[:DRAWS]], seed
-        )
+        effects[head] = _effect(ablation.worsening([head]), [rivals.worsening([other]) for other in near[:DRAWS]], seed)
         tick()
     sets = [matched(observed, free, rng) for _ in range(DRAWS)] if free else []
-    group = _effect(ablation.worsening(observed), [ablation.worsening(draw) for draw in sets], seed)
+    group = _effect(ablation.worsening(observed), [rivals.worsening(draw) for draw in sets], seed)
     tick()
     verdicts = {}
     for head in observed:
