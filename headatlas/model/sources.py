@@ -134,7 +134,7 @@ def _local(name: str, kind: str, folder: Path, *, allow_pickle: bool, cache: Pat
     files = weight_files(folder, name, allow_pickle=allow_pickle)
     if sum(file.stat().st_size for file in files) > _LARGE:
         say(f"Reading the weights of {name} once for their sha256.")
-    origin, revision = f"folder:{folder}", None
+    origin, revision = f"folder:{folder.name}", None  # the name alone: records of runs get published
     if kind == "hub":
         revision = folder.name  # the Hub's cache names a model's folder by its commit
         origin = f"hub:{name.partition('@')[0]}@{revision}"

@@ -51,6 +51,7 @@ def test_a_folder_is_used_where_it_is(llama: Path) -> None:
     assert (source.name, source.kind, source.folder, source.revision) == (str(llama), "folder", llama, None)
     assert source.sha256 == sha256(llama / "model.safetensors")
     assert source.has_tokenizer
+    assert source.origin == "folder:llama"
 
 
 def test_a_sharded_folder_has_the_sha256_of_its_checksum_list(tmp_path: Path) -> None:
