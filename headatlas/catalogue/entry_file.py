@@ -64,6 +64,14 @@ class _Plain(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
 
+def _text(dumper: _Plain, value: str) -> yaml.Node:
+    """Quote whatever starts like a number or date: readers of YAML differ in what they take for one."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, "'" if re.match(r"[-+.\d]", value) else None)
+
+
+_Plain.add_representer(str, _text)
+
+
 def dump(value: Mapping[str, object]) -> str:
     """YAML as this project writes it: keys in the given order, text in Unicode."""
     return yaml.dump(dict(value), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=110)

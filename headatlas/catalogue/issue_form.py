@@ -117,7 +117,7 @@ class _Reader:
         """Ids of known head types, and names that the catalogue does not have yet."""
         known, new = [], []
         for name in self.items("Head types"):
-            found = shelf.names.head_names.get(name)
+            found = shelf.names.head_names.get(re.sub(r"(?i)\bheads$", "head", name))
             if found is not None:
                 known.append(found)
             elif re.fullmatch(r"[\w][\w '()/+-]{1,60}", name):

@@ -55,9 +55,13 @@ def _words(name: str) -> list[str]:
 
 
 @cache
-def _first_word(name: str) -> str:
-    first = (_words(name) or [name])[0].lower()
-    return first if len(first) < 4 else first[:-3]  # "Memory" must not rule out "memories"
+def _parts(name: str) -> tuple[str, ...]:
+    """What a text must hold for the name's patterns to match; looking for it is far cheaper than the patterns are."""
+    words = [word.lower() for word in _words(name)]
+    if words and words[-1] in ("head", "heads"):
+        return tuple(words[:-1])
+    # The last word may be in the other number: "memories" is looked for as "memor".
+    return tuple([*words[:-1], *(word[: max(1, len(word) - 3)] for word in words[-1:])])
 
 
 def _joined(words: Sequence[str]) -> str:
@@ -95,7 +99,7 @@ def _head_hits(text: str, heads: Iterable[HeadType]) -> list[_Hit]:
     small = text.lower()
     for head in heads:
         for name in (head.name, *head.aliases):
-            if _first_word(name) not in small:  # far cheaper than the patterns
+            if not all(part in small for part in _parts(name)):
                 continue
             for pattern, sure in _patterns(name):
                 hits += [_Hit(head.id, m.span(1), m.start(), m.end(), sure) for m in pattern.finditer(text)]
@@ -103,7 +107,11 @@ def _head_hits(text: str, heads: Iterable[HeadType]) -> list[_Hit]:
     ends = {hit.end for hit in hits if hit.sure}
     hits = [_Hit(hit.id, hit.own, hit.start, hit.end, hit.sure or hit.end in ends) for hit in hits]
     # "backup name mover heads" is no mention of name mover heads: what lies within longer words is dropped.
-    return [hit for hit in hits if not any(_within(hit, other) for other in hits)]
+    at: dict[int, list[_Hit]] = {}
+    for hit in hits:
+        for position in range(*hit.own):
+            at.setdefault(position, []).append(hit)
+    return [hit for hit in hits if not any(_within(hit, other) for other in at[hit.own[0]])]
 
 
 def _within(hit: _Hit, other: _Hit) -> bool:

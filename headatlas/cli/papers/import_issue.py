@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -45,4 +46,4 @@ def import_issue(
     else:
         print_text(imported.text)
     for note in imported.notes:
-        print(f"Note: {note}")
+        print(f"Note: {note}", file=sys.stderr)
