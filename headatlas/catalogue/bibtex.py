@@ -13,8 +13,9 @@ from headatlas.catalogue.filters import newest_first, venues
 from headatlas.catalogue.schema import Paper
 from headatlas.errors import BadInput
 
+# BibTeX counts braces even behind a backslash, hence names for them.
 _SIGNS = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
+    "\\": r"\textbackslash{}", "{": r"{\textbraceleft}", "}": r"{\textbraceright}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "“": "``", "”": "''", "‘": "`", "’": "'", "–": "--", "—": "---", "…": r"\ldots{}", "\u00a0": "~",
     "ß": r"{\ss}", "æ": r"{\ae}", "Æ": r"{\AE}", "ø": r"{\o}", "Ø": r"{\O}", "œ": r"{\oe}", "Œ": r"{\OE}",
@@ -34,8 +35,8 @@ _PREPRINT = re.compile(
 def latex(text: str) -> str:
     """The text with LaTeX's special signs and common accents written in ASCII; what has no such form stays as it is.
 
-    >>> latex("50% of Gödel's {heads}")
-    '50\\\\% of G{\\\\"o}del\\'s \\\\{heads\\\\}'
+    >>> print(latex("50% of Gödel's {heads}"))
+    50\\% of G{\\"o}del's {\\textbraceleft}heads{\\textbraceright}
     """
     return "".join(_sign(sign) for sign in unicodedata.normalize("NFC", text))
 
@@ -87,8 +88,10 @@ def entry(paper: Paper) -> str:
         fields["journal" if journal else "booktitle"] = latex(where)
     elif paper.arxiv is None and paper.venue:
         fields["howpublished"] = latex(paper.venue)
-    fields["year"] = str(paper.date.year)
-    fields["month"] = _MONTHS[paper.date.month - 1]
+    edition = re.search(r"\b(?:19|20)\d\d\b", where or "")
+    fields["year"] = edition[0] if edition else str(paper.date.year)
+    if not where:  # the date is that of the first public version, not of the proceedings
+        fields["month"] = _MONTHS[paper.date.month - 1]
     if paper.doi:
         fields["doi"] = _verbatim(paper.doi)
     if paper.arxiv:

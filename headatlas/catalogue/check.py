@@ -12,7 +12,7 @@ from headatlas.catalogue.catalogue import Catalogue
 from headatlas.catalogue.load import FOLDERS, LISTS, gather
 from headatlas.catalogue.problem import Problem
 from headatlas.catalogue.rules.claims import claims
-from headatlas.catalogue.rules.heads import heads
+from headatlas.catalogue.rules.heads import heads, orphans
 from headatlas.catalogue.rules.integrity import integrity
 from headatlas.catalogue.rules.papers import papers
 from headatlas.catalogue.rules.texts import texts
@@ -28,7 +28,7 @@ def check(folder: Path | None = None) -> tuple[Catalogue, list[Problem]]:
     gathered = gather(folder)
     catalogue = gathered.catalogue()
     problems = {*gathered.problems, *integrity(gathered, catalogue)}
-    for rule in (papers, heads, claims, texts):
+    for rule in (papers, heads, claims, texts) if gathered.problems else (papers, heads, claims, texts, orphans):
         problems.update(rule(catalogue))
     return catalogue, sorted(problems)
 

@@ -10,9 +10,8 @@ from headatlas.catalogue.problem import Problem
 
 
 def heads(catalogue: Catalogue) -> Iterator[Problem]:
-    """Names that two head types share, head types without a paper, dimensions without a head type."""
+    """Names that two head types share, and lists that name a thing twice or the head type itself."""
     owners: dict[str, str] = {}
-    named_by_papers = {id_ for paper in catalogue.papers.values() for id_ in paper.heads}
     for head in catalogue.heads.values():
         place = catalogue.places["head type", head.id]
         own = {head.name.lower()}
@@ -26,8 +25,6 @@ def heads(catalogue: Catalogue) -> Iterator[Problem]:
                 yield place.problem(keys, f"the alias '{name}' stands here twice.", "Take it out.")
             if keys[0] == "aliases":
                 own.add(name.lower())
-        if head.id not in named_by_papers and not head.papers:
-            yield place.problem(("papers",), "no paper names this head type.", "Add it to a paper's heads.")
         if head.id in head.related:
             yield place.problem(("related",), "the head type is related to itself.", "Take it out of 'related'.")
         for key in ("papers", "related", "depth"):
@@ -35,6 +32,15 @@ def heads(catalogue: Catalogue) -> Iterator[Problem]:
             for position, value in enumerate(values):
                 if value in values[:position]:
                     yield place.problem((key, position), f"'{value}' stands twice in {key}.", "Keep one.")
+
+
+def orphans(catalogue: Catalogue) -> Iterator[Problem]:
+    """Head types without a paper, dimensions without a head type; only to be asked where every file could be read."""
+    named_by_papers = {id_ for paper in catalogue.papers.values() for id_ in paper.heads}
+    for head in catalogue.heads.values():
+        if head.id not in named_by_papers and not head.papers:
+            place = catalogue.places["head type", head.id]
+            yield place.problem(("papers",), "no paper names this head type.", "Add it to a paper's heads.")
     used = {(head.stage, head.dimension) for head in catalogue.heads.values()}
     for stage in catalogue.stages.values():
         for position, dimension in enumerate(stage.dimensions):
