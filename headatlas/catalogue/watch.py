@@ -175,7 +175,7 @@ def read_queue(path: Path) -> Queue:
         raise BadInput(
             f"{path} is not a review queue: {entry_file.first_fault(error)}.", "Name another file with --out."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read as a review queue: {error}.", "Name another file with --out.") from error
 
 
