@@ -53,13 +53,30 @@ def own(module: nn.Module, holder: object) -> None:
     _OWNERS[module] = weakref.ref(holder)
 
 
-# attention module -> its eager attention, for families whose layout brings one (headatlas/model/layouts).
+def _running(module: nn.Module) -> Any:
+    """The pass that the module's model is in, or None."""
+    holder = _OWNERS[module]() if module in _OWNERS else None
+    return getattr(holder, "current", None)
+
+
+def is_open(module: nn.Module) -> bool:
+    """Whether a pass of the module's model is running; layouts leave their modules alone while none is."""
+    return _running(module) is not None
+
+
+# attention module -> its eager attention and its fast one, where a layout brings them (headatlas/model/layouts).
 _EAGER: weakref.WeakKeyDictionary[nn.Module, Attention] = weakref.WeakKeyDictionary()
+_KERNEL: weakref.WeakKeyDictionary[nn.Module, Attention] = weakref.WeakKeyDictionary()
 
 
-def lend(module: nn.Module, eager: Attention) -> None:
-    """Give a module that does not dispatch an eager attention: (module, q, k, v, mask, **kwargs) -> (z, weights)."""
+def lend(module: nn.Module, eager: Attention, kernel: Attention | None = None) -> None:
+    """Give a module that does not dispatch an eager attention: (module, q, k, v, mask, **kwargs) -> (z, weights).
+
+    kernel: the same without weights, for a module that calls torch's attention in a way of its own.
+    """
     _EAGER[module] = eager
+    if kernel is not None:
+        _KERNEL[module] = kernel
 
 
 def eager_of(module: nn.Module) -> Attention | None:
@@ -74,8 +91,7 @@ def enter(
     path: str, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
     """The doorway: hand an attention call to the running pass of the module's model, or compute it as the model would."""
-    holder = _OWNERS[module]() if module in _OWNERS else None
-    current = getattr(holder, "current", None)
+    current = _running(module)
     if current is None:
         return delegate(path, module)(module, query, key, value, mask, **kwargs)
     result: tuple[Tensor, Tensor | None] = current.attend(module, query, key, value, mask, kwargs)
@@ -85,7 +101,7 @@ def enter(
 def delegate(path: str, module: nn.Module) -> Attention:
     """What computes this module's attention when nothing is edited."""
     if path == "sdpa":
-        return sdpa_attention_forward  # type: ignore[no-any-return]
+        return _KERNEL.get(module, sdpa_attention_forward)
     found = eager_of(module)
     if found is None:
         raise UnsupportedModel(f"{type(module).__name__} has no eager attention of its own to delegate to.")

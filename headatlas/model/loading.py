@@ -124,15 +124,16 @@ def examine(
     """Open the doorway and return the model with its self-check, whatever the outcome; `attach` is for use."""
     hf = hf.eval()
     config = hf.config.get_text_config() if hasattr(hf.config, "get_text_config") else hf.config  # type: ignore[operator]
-    path = _path_of(type(hf))
+    layout = layouts.layout_of(hf)
+    path = layout.path if layout is not None else _path_of(type(hf))
     inputs = selfcheck.sample(hf, config)
-    hf.set_attn_implementation(path)  # type: ignore[operator]
-    placed = layouts.install(hf)
-    if placed:
-        path = "eager"
+    if layout is None:
         hf.set_attn_implementation(path)  # type: ignore[operator]
+    else:
+        hf.config._attn_implementation = path  # type: ignore[union-attr]  # the setter is for models that dispatch
     with torch.no_grad():
         reference = Model.read(_run(hf, inputs))
+    placed = layouts.install(hf)
     kind = _kind(hf, config, inputs, reference)
     if tokenizer is None:
         tokenizer = _tokenizer(source, config, kind, bos)
@@ -140,7 +141,8 @@ def examine(
     for module in hf.modules():
         if anatomy.dispatches(module) or module in placed:
             doorway.own(module, model)
-    hf.set_attn_implementation(doorway.NAMES[path])  # type: ignore[operator]
+    if layout is None:
+        hf.set_attn_implementation(doorway.NAMES[path])  # type: ignore[operator]
     probe = anatomy.Probe(hf, path)
     with probe, torch.no_grad():
         model.current = probe
