@@ -134,7 +134,7 @@ def _legend(reading: Reading, width: float, top: float) -> tuple[list[str], floa
     entries = entries or [("cell", "no head was observed")]
     made, x = [], float(_LEFT)
     for kind, words in entries:
-        needed = 28 + 6.3 * len(words)
+        needed = 34 + 6.7 * len(words)
         if x > _LEFT and x + needed > width:
             x, top = float(_LEFT), top + 20
         made.append(_swatch(kind, x, top))

@@ -21,6 +21,7 @@ from headatlas.report.words import number, probability, signed
 # Attention links of all examples together; at about 11 characters a link this keeps a file near one megabyte.
 _LINKS = 60_000
 _FAINTEST = 0.02
+_GROUP = ("effect", "effect_low", "effect_high", "random_effect", "p")
 
 
 def html(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> str:
@@ -102,7 +103,7 @@ def embed(value: Any) -> Markup:
 
 
 def payload(reading: Reading) -> dict[str, Any]:
-    """What the page's script needs, with numbers cut to four significant digits."""
+    """What the page's script needs, with numbers cut to a few significant digits."""
     index = {entry["name"]: i for i, entry in enumerate(reading.detectors)}
     types = {kind: _type(reading, kind) for kind in {entry["head_type"] for entry in reading.detectors}}
     return {
@@ -116,7 +117,7 @@ def payload(reading: Reading) -> dict[str, Any]:
         "detectors": [_detector(reading, entry) for entry in reading.detectors],
         "seen": [
             {"d": index[s.detector], "stack": s.stack, "layer": s.layer, "head": s.head, "verdict": s.verdict}
-            | {name: _short(value) for name, value in s.numbers.items()}
+            | {name: _short(value, 7) for name, value in s.numbers.items()}
             for s in reading.observations
         ],
         "examples": _examples(reading.extras.get("examples") or {}),
@@ -148,9 +149,9 @@ def _detector(reading: Reading, entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _short(value: Any) -> float | None:
+def _short(value: Any, digits: int = 5) -> float | None:
     known = finite(value)
-    return None if known is None else float(f"{known:.4g}")
+    return None if known is None else float(f"{known:.{digits}g}")
 
 
 def _examples(examples: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,9 +200,10 @@ def _details(reading: Reading) -> list[dict[str, Any]]:
                 "entry": entry,
                 "stage": STAGE[reading.stage_of(entry)],
                 "type_name": reading.type_name(entry["head_type"]),
-                "about": about.get(entry["name"]) or {},
-                "baseline": entry.get("baseline") or {},
-                "group": entry.get("group") or {},
+                "about": {"doc": "", "formula": "", "range": ""} | dict(about.get(entry["name"]) or {}),
+                "baseline": {"metric": None, "value": None, "floor": None} | dict(entry.get("baseline") or {}),
+                "untested": entry.get("untested"),
+                "group": dict.fromkeys(_GROUP) | dict(entry.get("group") or {}),
                 "counts": [(verdict, counts[verdict]) for verdict in VERDICTS if counts[verdict]],
                 "heads": own[:5],
                 "more": max(0, len(own) - 5),

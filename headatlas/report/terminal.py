@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -72,25 +73,33 @@ class Screen:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Called by rich."""
-        width = min(self.width or options.max_width, options.max_width)
+        options = options.update(width=min(self.width or options.max_width, options.max_width))
         plain = options.ascii_only
+        for segment in console.render(Group(*self._parts(options.max_width, plain)), options):
+            yield Segment(_ascii(segment.text), segment.style) if plain else segment
+
+    def _parts(self, width: int, plain: bool) -> Iterator[RenderableType]:
+        reading = self.reading
         if self.chosen is not None:
             for entry in self.chosen:
-                yield from _detector(self.reading, entry, self.top, width, plain)
+                yield from _detector(reading, entry, self.top, width, plain)
             return
-        model = self.reading.model
-        yield Text(str(model.get("name") or "model"), style="bold")
-        yield Text(summary(self.reading), style="default")
-        for stack in self.reading.stacks:
-            yield Text(f"\n{stack.name}" if len(self.reading.stacks) > 1 else "")
-            yield _grid(
-                stack, width, {place: _mark(found, plain) for place, found in self.reading.by_head(stack.name).items()}
-            )
-        if self.reading.observations:
-            yield _legend(self.reading, plain)
+        yield Text(str(reading.model.get("name") or "model"), style="bold")
+        yield Text(summary(reading))
+        for stack in reading.stacks:
+            yield Text(f"\n{stack.name}" if len(reading.stacks) > 1 else "")
+            marks = {place: _mark(found, plain) for place, found in reading.by_head(stack.name).items()}
+            yield _grid(stack, width, marks)
+        if reading.observations:
+            yield _legend(reading, plain)
             yield Text()
-            yield _types(self.reading, self.top, plain)
-        yield from _skipped(self.reading)
+            yield _types(reading, self.top, plain)
+        yield from _skipped(reading)
+
+
+def _ascii(text: str) -> str:
+    """For screens that know no other characters; what has no counterpart becomes a question mark."""
+    return text.translate({0x2212: "-", 0x2013: "-", 0xA0: " "}).encode("ascii", "replace").decode()
 
 
 def _mark(found: Sequence[Observation], plain: bool) -> Text:

@@ -23,8 +23,8 @@ const extents = data.detectors.map((detector) => {
     high = Math.max(high, seen.high ?? 0);
   }
   chance = count ? chance / count : null;
-  // A detector that found nothing must look pale: its colours reach at least to what would have counted as found.
-  const reach = Math.max(-low, high, (detector.minimum_effect || 0) + Math.abs(chance || 0)) || 1;
+  // A detector that found nothing must look pale: its colours reach well beyond what would have counted as found.
+  const reach = Math.max(-low, high, 3 * (detector.minimum_effect || 0) + Math.abs(chance || 0)) || 1;
   // Noise just below 0 is drawn at the edge, so that shares keep a scale from 0 to 1.
   if (low > -0.05 * high) low = 0;
   const share = low === 0 && high <= 1 && high > 0.5;

@@ -13,7 +13,7 @@ function geometry(stack, width) {
   const rows = portrait ? layers : heads;
   const margin = { left: 34, top: portrait ? 20 : 58, right: portrait ? 62 : 6, bottom: portrait ? 6 : 24 };
   const touch = portrait ? 14 : 8;
-  const cw = Math.max(touch, Math.min(portrait ? 42 : 40, (width - margin.left - margin.right) / columns));
+  const cw = Math.max(touch, Math.min(layers <= 12 && !portrait ? 60 : 42, (width - margin.left - margin.right) / columns));
   const tall = portrait ? Math.max(14, Math.min(cw, 22)) : Math.max(8, Math.min(cw * 1.15, 28));
   const ch = rows * tall > 900 ? Math.max(8, 900 / rows) : tall;
   return {
@@ -125,6 +125,16 @@ function bestProfile(stack, g, detector) {
   return [svg("path", { class: "profile-best", d: best.map((value, layer) => profileBar(g, layer, 0, (value / reach) * profileRoom(g))).join("") })];
 }
 
+// Layers without attention: a thin line where their heads would be.
+function bareLayers(stack, g) {
+  const lines = stack.exists.map((row, layer) => {
+    if (row.includes("1")) return "";
+    const [x, y] = g.place(layer, 0);
+    return g.portrait ? `M${x} ${y + g.ch / 2}h${g.columns * g.cw}` : `M${x + g.cw / 2} ${y}v${g.rows * g.ch}`;
+  });
+  return svg("path", { class: "bare", d: lines.join("") });
+}
+
 function axes(g) {
   const labels = [];
   const step = (cell, size) => [1, 2, 5, 10, 20].find((each) => each * cell >= size) || 20;
@@ -154,7 +164,7 @@ function drawMap() {
     rings.set(stack.name, own);
     const cells = detector ? heatPaths(stack, g, gap, detector) : stagePaths(stack, g, gap);
     const drawing = svg("svg", { width: g.width, height: g.height, "aria-hidden": "true", "data-stack": stack.name },
-      ...cells, ...(detector ? bestProfile(stack, g, detector) : depthProfile(stack, g)), ...axes(g), own.hover, own.chosen, own.cursor);
+      bareLayers(stack, g), ...cells, ...(detector ? bestProfile(stack, g, detector) : depthProfile(stack, g)), ...axes(g), own.hover, own.chosen, own.cursor);
     return el("div", { class: "stack" }, single() ? null : el("h3", { text: stack.name }), el("div", { class: "scroll" }, drawing));
   });
   mapBox.replaceChildren(...drawings);

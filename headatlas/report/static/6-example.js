@@ -36,7 +36,6 @@ function attentionExample(example, flat, stage) {
       node.classList.toggle("query", index === query);
       node.setAttribute("aria-pressed", String(index === chosen));
       node.style.setProperty("--weight", (weights.get(index) || 0).toFixed(3));
-      node.classList.toggle("strong", (weights.get(index) || 0) > 0.6);
     });
     const list = reads.slice(0, 3).map(([key, weight]) => `“${visible(example.tokens[key]).trim()}” (${key}) ${number(weight)}`);
     caption.textContent = `“${visible(example.tokens[query]).trim()}” (${query}) reads ${list.join(", ") || "no token by more than 0.02"}`;

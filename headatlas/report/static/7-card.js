@@ -40,7 +40,7 @@ function overview() {
     el("h2", { tabindex: "-1", text: "What was found" }),
     el("p", { class: "soft", text: hint }),
     rows.length ? el("ul", { class: "found" }, ...rows)
-      : el("p", { class: "empty", text: data.seen.length ? "No observation passes the filters." : "No head of this model passed any detector. That is a result: every score stayed near its chance level." }));
+      : el("p", { class: "empty", text: data.seen.length ? "No observation passes the filters." : "No head of this model passed any detector. That is a result: none of its scores lies far enough above chance." }));
 }
 
 function worse(effect) {

@@ -1,0 +1,70 @@
+"""A browser that opens reports from the disk and fails a test on any script error or network request."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from headatlas.report import html
+from tests.report.synthetic_words import extras
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+OPTIONS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("No Chromium on this machine (Debian: apt-get install chromium), so pages cannot be opened.")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_report(browser: Browser, tmp_path: Path) -> Iterator[Open]:
+    """`open_report(atlas, extras, "head=17.4", width=390, **context)` -> page; what goes wrong in it fails the test."""
+    problems: list[str] = []
+    pages: list[Page] = []
+
+    def visit(
+        atlas: dict[str, Any],
+        words: dict[str, Any] | None = None,
+        fragment: str = "",
+        *,
+        width: int = 1280,
+        **more: Any,
+    ) -> Page:
+        file = tmp_path / f"report{len(pages)}.html"
+        file.write_text(html(atlas, extras(atlas) if words is None else words), encoding="utf-8")
+        context = browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce", **more)
+        page = context.new_page()
+        page.set_default_timeout(5000)
+        page.on("console", lambda message: problems.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
+        page.on(
+            "request",
+            lambda request: None if request.url.split("#")[0] == file.as_uri() else problems.append(request.url),
+        )
+        page.goto(f"{file.as_uri()}#{fragment}" if fragment else file.as_uri())
+        pages.append(page)
+        return page
+
+    yield visit
+    for page in pages:
+        page.context.close()
+    assert problems == []

@@ -1,0 +1,133 @@
+"""The terminal view: fits the screen, reads without colour, and says what was not measured."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from headatlas.errors import BadInput, UnknownName
+from headatlas.report import render
+from tests.report import synthetic
+from tests.report.synthetic_words import extras
+
+
+def printed(atlas: dict[str, Any], *, width: int = 80, encoding: str = "utf-8", **options: Any) -> str:
+    """What a terminal of this width and encoding would get."""
+    raw = io.BytesIO()
+    console = Console(file=io.TextIOWrapper(raw, encoding=encoding), width=width)
+    console.print(render(atlas, extras(atlas), **options))
+    console.file.flush()
+    return raw.getvalue().decode(encoding)
+
+
+def map_rows(text: str, n_heads: int) -> list[str]:
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("L   0")) + 1
+    return lines[start : start + n_heads]
+
+
+@pytest.mark.parametrize(
+    "atlas",
+    [
+        synthetic.atlas(),
+        synthetic.encoder(),
+        synthetic.hybrid(),
+        synthetic.nothing(),
+        synthetic.atlas(1, 1, per_detector=1),
+        synthetic.atlas(80, 64, per_detector=20),
+    ],
+    ids=["30x9", "encoder", "hybrid", "nothing", "one-head", "80x64"],
+)
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_no_line_is_wider_than_the_screen_and_pipes_get_plain_text(atlas: dict[str, Any], width: int) -> None:
+    text = printed(atlas, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "\x1b" not in text
+    assert atlas["model"]["name"] in text
+
+
+def test_the_map_shows_verdicts_and_several_stages_by_glyph_alone() -> None:
+    rows = map_rows(printed(synthetic.atlas()), 9)
+    cells = {
+        (layer, head): rows[head][4 + 2 * layer : 6 + 2 * layer].strip() for layer in range(30) for head in range(9)
+    }
+    assert cells[11, 1] == "●"  # causal, in-context identification
+    assert cells[1, 2] == "○"  # as a group only
+    assert cells[19, 3] == "·"  # refuted
+    assert cells[18, 6] == "●▲"  # two stages
+    assert cells[23, 0] == "◆+"  # three
+    assert cells[0, 0] == "-"
+    assert sum(cell != "-" for cell in cells.values()) == 42
+
+
+def test_a_hybrid_leaves_layers_without_attention_empty() -> None:
+    rows = map_rows(printed(synthetic.hybrid()), 8)
+    assert all(row[4 : 4 + 6].strip() == "" for row in rows)
+    assert all(row[4 + 6 : 4 + 8].strip() != "" for row in rows)
+
+
+def test_the_best_heads_of_each_type_stand_with_score_chance_and_verdict() -> None:
+    atlas = synthetic.atlas()
+    text = printed(atlas, top=2)
+    lines = [line.split() for line in text.splitlines()]
+    start = next(i for i, words in enumerate(lines) if "Induction" in words)
+    best = next(entry for entry in atlas["detectors"] if entry["name"] == "induction")["heads"][0]
+    assert lines[start][:5] == ["▲", "Induction", "Head", "(10)", "18.6"]
+    assert lines[start][5:7] == ["0.92", f"{best['chance']:.2f}"]
+    assert lines[start][-1] == "causal"
+    assert lines[start + 1][0] == "17.3"
+    assert "skipped syntactic: Made for encoders, this model reads one way." in text
+
+
+def test_screens_that_know_only_ascii_get_letters() -> None:
+    text = printed(synthetic.atlas(), encoding="ascii")
+    rows = map_rows(text, 9)
+    assert rows[6][4 + 2 * 18 : 6 + 2 * 18] == "IL"
+    assert rows[2][4 + 2 * 1] == "i"
+    assert "capital: causal alone" in text
+
+
+def test_one_detector_shows_the_model_on_the_task_and_all_scores() -> None:
+    text = printed(synthetic.atlas(), detector="induction-head")
+    assert "next-token loss 2.10, without the ability 9.40" in text
+    assert "observed: 10 heads (4 causal, 5 group, 1 refuted)" in text
+    assert map_rows(text, 9)[6][4 + 2 * 18 : 6 + 2 * 18] == "██"
+    assert "and 5 more heads" in text
+
+
+def test_a_detector_that_could_not_be_tested_says_why() -> None:
+    text = printed(synthetic.atlas(), detector="correct-letter")
+    assert "not tested: the model cannot do the task" in text
+    assert "observed: 0 heads" in text
+
+
+def test_an_empty_atlas_says_so() -> None:
+    assert "None of the 16 heads passed any of 11 detectors." in printed(synthetic.nothing())
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("inductoin", "Did you mean 'induction'?"), ("syntactic", "was skipped: Made for encoders"), ("zzz", "It has ")],
+)
+def test_an_unknown_detector_is_an_error_with_a_way_out(name: str, hint: str) -> None:
+    with pytest.raises(UnknownName, match=name) as caught:
+        render(synthetic.atlas(), {}, detector=name)
+    assert hint in str(caught.value)
+
+
+def test_markup_in_names_is_printed_as_it_is() -> None:
+    atlas = synthetic.atlas(2, 2, per_detector=1)
+    atlas["skipped"] = [{"detector": "[bold]x[/bold]", "reason": "[red]no[/red]"}]
+    atlas["model"]["name"] = "[link=file:///]m[/link]"
+    text = printed(atlas)
+    assert "skipped [bold]x[/bold]: [red]no[/red]" in text
+    assert "[link=file:///]m[/link]" in text
+
+
+@pytest.mark.parametrize("bad", [{}, {"schema": "headatlas/atlas/2"}, []])
+def test_another_schema_is_refused_by_name(bad: Any) -> None:
+    with pytest.raises(BadInput, match="headatlas/atlas/1"):
+        render(bad)
