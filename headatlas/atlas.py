@@ -162,7 +162,7 @@ class Atlas:
         with duckdb.connect() as db:
             for table in ("scores", "examples"):
                 files = [str(folder / f"{table}.parquet") for folder in self.runs]
-                relation = db.read_parquet(files, filename=True, union_by_name=True)  # type: ignore[arg-type]
+                relation = db.read_parquet(files, filename=True, union_by_name=True)
                 relation.create_view(f"_{table}")
                 db.execute(
                     f"CREATE VIEW {table} AS SELECT * EXCLUDE filename, split_part(filename, '/', -2) AS run FROM _{table}"

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import datetime
-import math
-import platform
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import torch
-from importlib.metadata import version
 from filelock import FileLock, Timeout
 
 import headatlas
-from headatlas import catalogue, report
-from headatlas.atlas import Atlas, Run, extras, publish, read_json, write_json, write_table, writing
+from headatlas import record, report
+from headatlas.atlas import Atlas, Run, extras, publish, read_json, write_json, writing
 from headatlas.detector import Detector, detectors, find_detector
 from headatlas.errors import BadInput, StoreError, UnfitTask
-from headatlas.heads import HeadId
-from headatlas.methods.scan import Scan, scan
-from headatlas.methods.verdict import DRAWS, Ablation, Effect, Verdict, judge
+from headatlas.methods.scan import scan
+from headatlas.methods.verdict import Ablation, Verdict, judge
 from headatlas.model import Model
-from headatlas.scores import grid
-from headatlas.task import Batch, Task
+from headatlas.task import Task
 
 VERDICT_EXAMPLES = 8  # held-out examples on which heads are ablated
 VERDICT_CONTEXT = 64  # their longest length in tokens: a sweep costs hundreds of runs
@@ -157,7 +149,8 @@ def _facts(model: Model, chosen: Plan, n: int, seed: int, verdict: bool) -> dict
         "n": n,
         "seed": seed,
         "verdict": verdict,
-        "detectors": {d.name: d.version for group in chosen.by_task.values() for d in group},
+        "verdict_examples": min(n, VERDICT_EXAMPLES) if verdict else 0,
+        "detectors": {d.name: [d.version, d.minimum_effect] for group in chosen.by_task.values() for d in group},
         "tasks": {task.name: task.version for task in chosen.by_task},
         "headatlas": headatlas.__version__,
     }
@@ -174,7 +167,9 @@ def _work(model: Model, chosen: Plan, run: Run, partial: Path, final: Path, prog
     write_json(known, identity)
     n, seed = run.facts["n"], run.facts["seed"]
     progress.plan([(task.name, n) for task in chosen.by_task])
-    results, examples, attention = [], [], {}
+    results: list[dict[str, Any]] = []
+    examples: list[dict[str, Any]] = []
+    attention: dict[str, Any] = {}
     seconds = {"load": model.load_seconds, "forward": 0.0, "detect": 0.0, "verdict": 0.0}
     for task, group in chosen.by_task.items():
         kept = partial / "tasks" / f"{task.name}.json"
@@ -190,10 +185,9 @@ def _work(model: Model, chosen: Plan, run: Run, partial: Path, final: Path, prog
         attention |= done["attention"]
         for name, spent in done["seconds"].items():
             seconds[name] += spent
-    order = {name: i for i, name in enumerate(run.facts["detectors"])}
-    results.sort(key=lambda found: order[found["name"]])
-    data = clean_atlas(model, run, results, chosen.skipped, seconds)
-    _tables(partial, data, examples, model)
+    results.sort(key=lambda found: found["name"])
+    data = record.summary(model, run, results, chosen.skipped, seconds)
+    record.write_tables(partial, data, examples, model)
     write_json(partial / "atlas.json", data)
     write_json(partial / "attention.json", attention)
     with writing(partial):
@@ -210,7 +204,7 @@ def _one_task(
     size = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
     found = scan(model, group, batch, metric=metric, size=size, tick=lambda done: progress.advance(task.name, done))
     observed = {d.name: [line.head for line in found.scores[d.name].observed(d.minimum_effect)] for d in group}
-    able = _gate(task, found, model.vocabulary_size)
+    able = record.gate(task, found, model.vocabulary_size)
     verdicts: dict[str, Verdict] = {}
     began = time.perf_counter()
     if verdict and metric is not None and able["able"] and any(observed.values()):
@@ -225,210 +219,8 @@ def _one_task(
                 verdicts[detector.name] = judge(ablation, rivals, heads, taken, seed=seed)
     spent = time.perf_counter() - began
     return {
-        "detectors": [_result(model, d, found, able, verdicts.get(d.name), verdict) for d in group],
-        "examples": [_per_example(d, found) for d in group],
-        "attention": _attention(model, task, group, observed, batch),
+        "detectors": [record.result(model, d, found, able, verdicts.get(d.name), verdict) for d in group],
+        "examples": [record.per_example(d, found) for d in group],
+        "attention": record.attention(model, task, group, observed, batch),
         "seconds": {**found.seconds, "verdict": spent},
     }
-
-
-def _gate(task: Task, found: Scan, vocabulary: int) -> dict[str, Any]:
-    """Whether the model can do the task: its metric must lie better than the floor by the task's margin."""
-    if task.metric is None or found.metric is None:
-        return {"able": False, "baseline": None}
-    value, floor = float(found.metric.mean()), _floor(task, found, vocabulary)
-    better = value - floor if task.metric.higher_is_better else floor - value
-    return {
-        "able": better >= task.margin,
-        "baseline": {
-            "metric": task.metric.name,
-            "value": value,
-            "floor": floor,
-            "margin": task.margin,
-            "unit": task.metric.unit,
-        },
-    }
-
-
-def _floor(task: Task, found: Scan, vocabulary: int) -> float:
-    if task.floor == "uniform":
-        return math.log(vocabulary)
-    if found.floor is None:
-        raise BadInput(
-            f"Task {task.name} has no control batch to take its floor from.",
-            "Give the task a control, or floor='uniform'.",
-        )
-    return float(found.floor.mean())
-
-
-def _result(
-    model: Model, detector: Detector, found: Scan, able: dict[str, Any], verdict: Verdict | None, wanted: bool
-) -> dict[str, Any]:
-    scores = found.scores[detector.name]
-    lines = {line.head: line for line in scores.summary()}
-    if verdict is None and not able["able"]:
-        reason = (
-            "the model has no metric on this task" if able["baseline"] is None else "the model does not do the task"
-        )
-    else:
-        reason = "" if verdict is not None or wanted else "verdicts were switched off"
-    heads = []
-    for line in scores.observed(detector.minimum_effect):
-        effect = verdict.effects[line.head] if verdict is not None else None
-        heads.append({**_line(line.head), "score": line.score, "low": line.low, "high": line.high, "chance": line.chance, "p": line.p, "q": line.q,
-                      "verdict": verdict.verdicts[line.head] if verdict is not None else "untested", **_effect(effect)})  # fmt: skip
-    score, chance = (np.array([getattr(lines[head], name) for head in model.heads]) for name in ("score", "chance"))
-    main = model.stacks[0]
-    return {
-        "name": detector.name,
-        "head_type": detector.head_type,
-        "stage": catalogue.head_type(detector.head_type).stage,
-        "task": detector.task.name,
-        "version": detector.version,
-        "n_examples": len(scores.values),
-        "minimum_effect": detector.minimum_effect,
-        "baseline": able["baseline"],
-        "untested": reason,
-        "scores": grid(model.heads, score, main).tolist(),
-        "chance": grid(model.heads, chance, main).tolist(),
-        "all": [
-            {
-                **_line(head),
-                "score": lines[head].score,
-                "low": lines[head].low,
-                "high": lines[head].high,
-                "chance": lines[head].chance,
-                "p": lines[head].p,
-                "q": lines[head].q,
-            }
-            for head in model.heads
-        ],
-        "heads": heads,
-        "group": {**_effect(verdict.group), "p": verdict.group.p, "draws": DRAWS} if verdict is not None else None,
-        "about": detector.about,
-    }
-
-
-def _line(head: HeadId) -> dict[str, Any]:
-    return {"layer": head.layer, "head": head.head, "stack": head.stack}
-
-
-def _effect(effect: Effect | None) -> dict[str, float | None]:
-    names = {
-        "effect": "effect",
-        "effect_low": "low",
-        "effect_high": "high",
-        "random_effect": "random_effect",
-        "random_median": "random_median",
-    }
-    return {name: getattr(effect, field) if effect is not None else None for name, field in names.items()}
-
-
-def _per_example(detector: Detector, found: Scan) -> dict[str, Any]:
-    scores = found.scores[detector.name]
-    return {"detector": detector.name, "values": scores.values.tolist(), "control": scores.control.tolist()}
-
-
-def _attention(
-    model: Model, task: Task, group: list[Detector], observed: Mapping[str, list[HeadId]], batch: Batch
-) -> dict[str, Any]:
-    """For each detector an example text and where its observed heads look in it: the three strongest keys."""
-    wanted = {(head.stack, head.layer) for heads in observed.values() for head in heads}
-    if not wanted:
-        return {}
-    one = batch.rows(slice(0, 1))
-    rows: dict[HeadId, list[list[float]]] = {}
-
-    def watch(at: Any) -> None:
-        if (at.stack, at.layer) not in wanted:
-            return
-        top = at.pattern[0].topk(min(3, at.n_keys), dim=-1)
-        for head in {
-            head for heads in observed.values() for head in heads if (head.stack, head.layer) == (at.stack, at.layer)
-        }:
-            weights, keys = top.values[head.head], top.indices[head.head]
-            rows[head] = [
-                [q, int(k), round(float(w), 3)]
-                for q in range(at.n_queries)
-                for w, k in zip(weights[q], keys[q], strict=True)
-                if w >= 0.05
-            ]
-
-    model.forward(one, watch=watch, logits_at=torch.zeros(1, dtype=torch.long))
-    pieces = model.tokenizer.pieces(one.tokens[0].tolist())
-    return {
-        d.name: {"tokens": pieces, "task": task.name, "heads": {str(head): rows[head] for head in observed[d.name]}}
-        for d in group
-        if observed[d.name]
-    }
-
-
-def clean_atlas(
-    model: Model, run: Run, results: list[dict[str, Any]], skipped: list[dict[str, str]], seconds: dict[str, float]
-) -> dict[str, Any]:
-    """The content of atlas.json."""
-    source, first = model.source, model.sites[0]
-    return {
-        "schema": "headatlas/atlas/1",
-        "model": {
-            "name": model.name,
-            "source": source.origin if source is not None else "in memory",
-            "revision": run.facts["revision"],
-            "sha256": run.facts["sha256"],
-            "architecture": model.architecture,
-            "n_layers": model.n_layers,
-            "n_heads": max(site.n_heads for site in model.sites),
-            "n_kv_heads": first.n_groups,
-            "d_model": model.d_model,
-            "d_head": first.d_head,
-            "dtype": run.facts["dtype"],
-            "attention_path": model.path,
-            "stacks": list(model.stacks),
-        },
-        "run": {
-            "id": run.id,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "seed": run.facts["seed"],
-            "n": run.facts["n"],
-            "device": str(model.device),
-            "bos": run.facts["bos"],
-            "verdict_examples": min(run.facts["n"], VERDICT_EXAMPLES) if run.facts["verdict"] else 0,
-            "versions": {
-                "headatlas": headatlas.__version__,
-                "torch": torch.__version__,
-                "transformers": version("transformers"),
-                "python": platform.python_version(),
-            },
-            "seconds": seconds,
-        },
-        "detectors": results,
-        "skipped": skipped,
-    }
-
-
-def _tables(folder: Path, data: dict[str, Any], examples: list[dict[str, Any]], model: Model) -> None:
-    names = ("score", "low", "high", "chance", "p", "q")
-    extra = ("verdict", "effect", "effect_low", "effect_high", "random_effect")
-    columns: dict[str, list[Any]] = {name: [] for name in ("detector", "stack", "layer", "head", *names, *extra)}
-    for found in data["detectors"]:
-        judged = {(row["stack"], row["layer"], row["head"]): row for row in found["heads"]}
-        for row in found.pop("all"):
-            known = judged.get((row["stack"], row["layer"], row["head"]), {})
-            columns["detector"].append(found["name"])
-            for name in ("stack", "layer", "head", *names):
-                columns[name].append(row[name])
-            for name in extra:
-                columns[name].append(known.get(name))
-    write_table(folder / "scores.parquet", columns)
-    heads = model.heads
-    long: dict[str, list[Any]] = {
-        name: [] for name in ("detector", "example", "stack", "layer", "head", "score", "control")
-    }
-    for found in examples:
-        for e, (values, control) in enumerate(zip(found["values"], found["control"], strict=True)):
-            for head, value, chance in zip(heads, values, control, strict=True):
-                for name, item in zip(
-                    long, (found["detector"], e, head.stack, head.layer, head.head, value, chance), strict=True
-                ):
-                    long[name].append(item)
-    write_table(folder / "examples.parquet", long)

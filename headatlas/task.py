@@ -22,11 +22,20 @@ class Vocabulary(Protocol):
     causal: bool  # False for encoders, which read both ways
     context: int  # longest input in tokens, bos and eos included
 
-    def encode(self, text: str) -> list[int]: ...  # without bos and eos
-    def decode(self, ids: list[int] | int) -> str: ...
-    def single(self, word: str) -> int | None: ...  # the one id of `word` as given (with its leading space), or None
-    def plain_ids(self) -> list[int]: ...  # ordinary text tokens, most frequent first; no special, byte, unused ids
-    def word_starts(self, ids: list[int]) -> list[bool]: ...  # whether each token begins a word
+    def encode(self, text: str) -> list[int]:
+        """Token ids without bos and eos."""
+
+    def decode(self, ids: list[int] | int) -> str:
+        """The text of one or more tokens."""
+
+    def single(self, word: str) -> int | None:
+        """The one id of `word` as given (with its leading space), or None."""
+
+    def plain_ids(self) -> list[int]:
+        """Ordinary text tokens, most frequent first; no special, byte or unused ids."""
+
+    def word_starts(self, ids: list[int]) -> list[bool]:
+        """Whether each token begins a word."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ HOUSE = Path(headatlas.__file__).parent
 # Top to bottom; a plugin folder stands right below its contract and its files never import each other sideways.
 ORDER = [
     "errors", "heads", "registry", "ops", "catalogue", "model", "edits", "task", "tasks", "detector", "detectors", "scores",
-    "methods", "circuits", "report", "atlas", "mine", "lab", "apply", "cli", "web",
+    "methods", "circuits", "report", "atlas", "record", "mine", "lab", "apply", "cli", "web",
 ]  # fmt: skip
 PLUGINS = {"detectors"}
 

@@ -87,3 +87,32 @@ def smollm2_vocabulary() -> Tokenizer:
     from headatlas.model.sources import resolve
 
     return Tokenizer.load(resolve("smollm2-135m").folder, causal=True, context=8192, vocab_size=49152)
+
+
+def with_tokenizer(hf: torch.nn.Module, folder, *, encoder: bool = False) -> None:
+    """Save a model with a small byte-pair tokenizer trained on the bundled prose."""
+    from tokenizers import Tokenizer as Fast
+    from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+
+    from headatlas.tasks.prose import passages
+
+    size = int(hf.config.vocab_size)
+    marks = ["[PAD]", "[BOS]", "[EOS]", "[CLS]", "[SEP]"]
+    fast = Fast(models.BPE())
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=marks, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    fast.train_from_iterator([text for texts in passages().values() for text in texts[:2]], trainer)
+    if encoder:
+        fast.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 3), ("[SEP]", 4)]
+        )
+    names = (
+        {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        if encoder
+        else {"bos_token": "[BOS]", "eos_token": "[EOS]", "pad_token": "[PAD]"}
+    )
+    hf.save_pretrained(folder)
+    T.PreTrainedTokenizerFast(tokenizer_object=fast, **names).save_pretrained(folder)

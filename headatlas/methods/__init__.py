@@ -1,0 +1,1 @@
+"""Sweeps over heads and what they mean: scan, verdict, ablation, patching ..."""

@@ -49,7 +49,7 @@ def scan(
     Batch size and padding do not change the result (to float tolerance). `tick(examples)` is called after each piece.
     """
     n, heads = len(batch), model.heads
-    start_of = {}
+    start_of: dict[tuple[str, int], int] = {}
     for i, head in enumerate(heads):
         start_of.setdefault((head.stack, head.layer), i)
     values = {d.name: np.full((n, len(heads)), np.nan) for d in detectors}

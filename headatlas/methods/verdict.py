@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headatlas.edits import Mean, OnHeads, Resample
+from headatlas.edits import Mean, Resample
 from headatlas.heads import HeadId
-from headatlas.model import LayerView, Model
+from headatlas.model import Edit, LayerView, Model
 from headatlas.ops import stats
 from headatlas.task import Batch, Metric
 
@@ -84,14 +84,14 @@ class Ablation:
         self._restarts = len(model.stacks) == 1 and len({site.module for site in model.sites}) == len(model.sites)
         self.clean = self._score([self._residuals] if self._restarts else [], None)
 
-    def _score(self, edits: Sequence[object], start: tuple[int, Tensor] | None) -> Array:
+    def _score(self, edits: Sequence[Edit], start: tuple[int, Tensor] | None) -> Array:
         logits = self.model.forward(
             self.batch, edits=edits, start_at=start, logits_at=self.metric.positions(self.batch)
-        )  # type: ignore[arg-type]
+        )
         score: Array = self.metric.score(logits.cpu(), self.batch).double().numpy()
         return score
 
-    def _edit(self, heads: Iterable[HeadId]) -> OnHeads:
+    def _edit(self, heads: Iterable[HeadId]) -> Edit:
         if self._other is not None:
             return Resample(heads, self._other)
         return Mean(heads, self.mean_z)

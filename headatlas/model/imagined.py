@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from headatlas.errors import BadInput
 from headatlas.model.view import LayerView
 
 
@@ -38,7 +39,8 @@ class ImaginedLayer(LayerView):
 
     def ov_logits(self, keys: Tensor, tokens: Tensor) -> Tensor:
         """+1 or -1 for the token at each key, 0 for all others: [example, head, n, m]."""
-        assert self._tokens is not None and self._copies is not None, "this imagined layer was not told what it writes"
+        if self._tokens is None or self._copies is None:
+            raise BadInput("This imagined layer was not told what it writes.", "Give tokens and copies.")
         same = self._tokens.gather(1, keys.clamp(min=0))[:, :, None] == tokens[:, None, :]
         sign = torch.where(self._copies, 1.0, -1.0)
         return same[:, None].float() * sign[None, :, None, None]

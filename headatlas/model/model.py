@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.model import anatomy, doorway
+from headatlas.model import anatomy
 from headatlas.model.anatomy import Site
 from headatlas.model.doorway import Edit, Pass
 from headatlas.model.sources import Source

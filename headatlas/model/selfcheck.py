@@ -74,6 +74,7 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
         facts["ahead"] = float((rows * torch.ones_like(rows).triu(1) * valid).max()) if at.causal else 0.0
         keys = torch.arange(at.n_keys, device=at.q.device).expand(len(rows), -1)
         facts["entries"] = float(((at.columns(keys).float() - rows).abs() * valid).max())
+        bias = at.site.output_bias()
         outputs[id(at.site.projection)] = at.writes().float().sum(2) + (
             at.site.output_bias() if at.site.output_bias() is not None else 0.0
         )

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from headatlas.errors import BadInput, UnsupportedModel
-
 from headatlas.model import doorway
 
 if TYPE_CHECKING:
@@ -350,7 +349,7 @@ class LayerView:
 
     # ---- what heads write ---------------------------------------------------------------------------------------
     @property
-    def W_O(self) -> Tensor:  # noqa: N802
+    def W_O(self) -> Tensor:
         """Output weights per head, [head, d_value, d_model]."""
         return self.site.output_weight()
 

@@ -1,0 +1,1 @@
+"""Pure tensor maths and statistics, no model objects."""

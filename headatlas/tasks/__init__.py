@@ -1,0 +1,1 @@
+"""One generator of token batches a file."""

@@ -1,0 +1,240 @@
+"""Mining end to end on toys: what is written, that it resumes, that equal settings give equal numbers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import headatlas as ha
+from headatlas.atlas import Atlas
+from headatlas.errors import BadInput, StoreError, UnknownName
+from headatlas.heads import HeadId
+from tests import toys
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A model folder with a tokenizer of ordinary words."""
+    place = tmp_path_factory.mktemp("model")
+    toys.with_tokenizer(toys.llama(vocab_size=400, max_position_embeddings=160), place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def atlas(folder, tmp_path_factory) -> Atlas:
+    return ha.mine(ha.load(str(folder)), n=6, out=tmp_path_factory.mktemp("runs") / "one")
+
+
+def test_a_run_folder_holds_what_the_contract_says(atlas: Atlas):
+    names = {path.name for path in atlas.run.iterdir()}
+    assert names == {"run.json", "scores.parquet", "examples.parquet", "atlas.json", "attention.json", "report.html"}
+    data = json.loads((atlas.run / "atlas.json").read_text())
+    assert data["schema"] == "headatlas/atlas/1"
+    assert {
+        "name",
+        "source",
+        "revision",
+        "sha256",
+        "architecture",
+        "n_layers",
+        "n_heads",
+        "n_kv_heads",
+        "d_model",
+        "d_head",
+        "dtype",
+        "attention_path",
+    } <= set(data["model"])
+    assert {"id", "created", "seed", "n", "device", "versions", "seconds"} <= set(data["run"])
+    assert set(data["run"]["seconds"]) == {"load", "forward", "detect", "verdict"}
+    for found in data["detectors"]:
+        assert {
+            "name",
+            "head_type",
+            "stage",
+            "task",
+            "version",
+            "n_examples",
+            "minimum_effect",
+            "baseline",
+            "scores",
+            "chance",
+            "heads",
+            "group",
+        } <= set(found)
+        assert len(found["scores"]) == 2
+        assert len(found["scores"][0]) == 4
+    table = pq.read_table(atlas.run / "scores.parquet").to_pylist()
+    assert len(table) == 8 * len(data["detectors"])
+    assert list(table[0]) == [
+        "detector",
+        "stack",
+        "layer",
+        "head",
+        "score",
+        "low",
+        "high",
+        "chance",
+        "p",
+        "q",
+        "verdict",
+        "effect",
+        "effect_low",
+        "effect_high",
+        "random_effect",
+    ]
+    examples = pq.read_table(atlas.run / "examples.parquet")
+    assert examples.num_rows == 8 * 6 * len(data["detectors"])
+
+
+def test_an_untrained_model_has_no_heads_to_show(atlas: Atlas):
+    assert sum(len(found["heads"]) for found in atlas.data["detectors"]) == 0
+
+
+def test_same_seed_same_numbers_other_seed_other_numbers(folder, atlas, tmp_path: Path):
+    model = ha.load(str(folder))
+    again = ha.mine(model, ["induction", "delimiter"], n=6, out=tmp_path / "again")
+    other = ha.mine(model, ["induction", "delimiter"], n=6, seed=1, out=tmp_path / "other")
+    for name in ("induction", "delimiter"):
+        first, second, third = (run.detectors(name)[0]["scores"] for run in (atlas, again, other))
+        assert first == second
+        assert first != third
+
+
+def test_a_complete_run_is_returned_at_once(folder, atlas):
+    before = (atlas.run / "atlas.json").stat().st_mtime_ns
+    ha.mine(ha.load(str(folder)), n=6, out=atlas.run)
+    assert (atlas.run / "atlas.json").stat().st_mtime_ns == before
+
+
+def test_sql_over_runs(atlas: Atlas):
+    rows = atlas.query("SELECT detector, count(*) AS heads FROM scores GROUP BY 1 ORDER BY 1")
+    assert rows[0] == {"detector": "attention-sink", "heads": 8}
+    mean = atlas.query(
+        "SELECT avg(score) AS m FROM examples WHERE detector = ? AND layer = 1 AND head = 2", "induction"
+    )[0]["m"]
+    assert mean == pytest.approx(atlas.detectors("induction")[0]["scores"][1][2], abs=1e-5)
+    with pytest.raises(BadInput, match="query failed"):
+        atlas.query("SELECT nothing FROM nowhere")
+
+
+def test_an_interrupted_run_goes_on_from_the_last_finished_task(folder, tmp_path: Path, monkeypatch):
+    import headatlas.mine as mining
+
+    model, out = ha.load(str(folder)), tmp_path / "run"
+    done = []
+    real = mining._one_task
+
+    def dies_at_the_third(model, task, *rest):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(task.name)
+        return real(model, task, *rest)
+
+    monkeypatch.setattr(mining, "_one_task", dies_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        ha.mine(model, n=4, out=out)
+    assert not out.exists()
+    again = []
+    monkeypatch.setattr(
+        mining, "_one_task", lambda model, task, *rest: again.append(task.name) or real(model, task, *rest)
+    )
+    atlas = ha.mine(model, n=4, out=out)
+    assert set(again).isdisjoint(done)
+    assert {found["task"] for found in atlas.data["detectors"]} == {*done, *again}
+    assert not (tmp_path / "run.partial").exists()
+
+
+def test_a_killed_run_leaves_no_half_run_and_resumes(folder, tmp_path: Path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "headatlas", "mine", str(folder), "--n", "12", "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    limit = time.monotonic() + 120
+    while not list(tmp_path.glob("run.partial/tasks/*.json")) and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not out.exists() or (out / "atlas.json").exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "kept from before" in done.stderr or "already" in done.stderr
+    assert (out / "report.html").exists()
+
+
+def test_mistakes_are_named(folder, atlas, tmp_path: Path):
+    model = ha.load(str(folder))
+    with pytest.raises(UnknownName, match=r"no detector called 'inductoin'. Did you mean 'induction'"):
+        ha.mine(model, ["inductoin"], out=tmp_path / "x")
+    with pytest.raises(BadInput, match="too few"):
+        ha.mine(model, n=2, out=tmp_path / "x")
+    with pytest.raises(StoreError, match="holds another run"):
+        ha.mine(model, n=7, out=atlas.run)
+    other = tmp_path / "mine"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match="not a run folder"):
+        ha.mine(model, n=6, out=other)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "run.json").write_text("{")
+    with pytest.raises(StoreError, match="damaged"):
+        ha.mine(model, n=6, out=broken)
+    with pytest.raises(StoreError, match="There is no run"):
+        Atlas(tmp_path / "nothing")
+    with pytest.raises(StoreError, match="cannot be written"):
+        ha.mine(model, n=6, out=folder / "config.json" / "run")
+    with pytest.raises(UnknownName, match="Did you mean 'induction-head'"):
+        atlas.top("induktion-head")
+
+
+def test_a_vocabulary_too_small_skips_the_detector_with_the_reason(tmp_path: Path):
+    model = ha.load(toys.llama(vocab_size=24, max_position_embeddings=160))
+    atlas = ha.mine(model, n=4, out=tmp_path / "run")
+    reasons = {row["detector"]: row["reason"] for row in atlas.data["skipped"]}
+    assert "ordinary tokens" in reasons["induction"]
+    assert "no tokenizer" in reasons["delimiter"]
+
+
+def test_encoders_get_the_detectors_that_make_sense(tmp_path: Path):
+    place = tmp_path / "bert"
+    toys.with_tokenizer(toys.bert(vocab_size=400), place, encoder=True)
+    atlas = ha.mine(ha.load(str(place)), n=4, out=tmp_path / "run")
+    names = {found["name"] for found in atlas.data["detectors"]}
+    assert {"previous-token", "positional", "delimiter", "subword-merge"} <= names
+    assert "induction" not in names
+    assert {row["detector"] for row in atlas.data["skipped"]} == {"induction", "induction-copy"}
+    assert all(found["untested"] for found in atlas.data["detectors"])
+
+
+def test_planted_effects_decide_the_verdict(folder):
+    """On a fake model whose loss depends on two heads in known ways, causal, group and refuted come out."""
+    import numpy as np
+
+    from headatlas.methods.verdict import judge
+
+    class Known:
+        def __init__(self, n):
+            self.model, self.n = (
+                type("M", (), {"heads": tuple(HeadId(layer, head) for layer in range(6) for head in range(8))}),
+                n,
+            )
+
+        def worsening(self, heads):
+            heads = set(heads)
+            noise = np.random.default_rng(len(heads)).normal(0, 0.01, self.n)
+            strong = 1.0 if HeadId(1, 1) in heads else 0.0
+            backed_up = 0.8 if {HeadId(2, 2), HeadId(2, 3)} <= heads else 0.0
+            return noise + strong + backed_up
+
+    def verdicts(*names):
+        heads = [HeadId.parse(name) for name in names]
+        return {str(head): word for head, word in judge(Known(8), Known(4), heads, heads).verdicts.items()}
+
+    assert verdicts("1.1", "3.3") == {"1.1": "causal", "3.3": "group"}
+    assert verdicts("2.2", "2.3") == {"2.2": "group", "2.3": "group"}
+    assert verdicts("3.3", "4.4") == {"3.3": "refuted", "4.4": "refuted"}
