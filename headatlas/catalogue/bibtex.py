@@ -15,7 +15,8 @@ from headatlas.errors import BadInput
 
 # BibTeX counts braces even behind a backslash, hence names for them.
 _SIGNS = {
-    "\\": r"\textbackslash{}", "{": r"{\textbraceleft}", "}": r"{\textbraceright}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
+    "\\": r"\textbackslash{}", "{": r"{\textbraceleft}", "}": r"{\textbraceright}",
+    "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "“": "``", "”": "''", "‘": "`", "’": "'", "–": "--", "—": "---", "…": r"\ldots{}", "\u00a0": "~",
     "ß": r"{\ss}", "æ": r"{\ae}", "Æ": r"{\AE}", "ø": r"{\o}", "Ø": r"{\O}", "œ": r"{\oe}", "Œ": r"{\OE}",
@@ -48,8 +49,7 @@ def _sign(sign: str) -> str:
     base = parts[0]
     if len(parts) == 2 and parts[1] in _ACCENTS and base.isascii():
         accent = _ACCENTS[parts[1]]
-        letter = {"i": r"\i", "j": r"\j"}.get(base, base)
-        return f"{{\\{accent}{{{letter}}}}}" if accent.isalpha() or letter != base else f"{{\\{accent}{base}}}"
+        return f"{{\\{accent}{{{base}}}}}" if accent.isalpha() else f"{{\\{accent}{base}}}"
     return sign
 
 
@@ -60,7 +60,7 @@ def _title(title: str) -> str:
 
 def _keeps(word: str) -> bool:
     """Whether the word has a capital elsewhere than at its start (behind a dash or bracket counts as a start)."""
-    return any(re.search(r"[A-Z]", part[1:]) for part in re.split(r"[-–/(\"'“]", word)) or bool(
+    return any(re.search(r"[A-Z]", part[1:]) for part in re.split(r"[-–(\"'“]", word)) or bool(
         re.search(r"\b[A-Z]+-?\d", word)
     )
 

@@ -84,7 +84,7 @@ def _spelt(id_: str, entry: Any) -> list[str]:
 def record(catalogue: Catalogue, kind: str, id_: str) -> dict[str, Any]:
     """The entry as written, plus what other entries say of it, as plain data."""
     entry: Entry = entries(catalogue, kind)[id_]
-    data: dict[str, Any] = {"kind": kind, **entry.model_dump(mode="json")}
+    data: dict[str, Any] = {"entry": kind, **entry.model_dump(mode="json")}
     if kind == "paper":
         data["stages"] = list(catalogue.stages_of(catalogue.papers[id_]))
         data["claims"] = [c.id for c in catalogue.claims.values() if c.paper == id_]

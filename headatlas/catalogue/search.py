@@ -24,7 +24,8 @@ WEIGHTS: Mapping[str, float] = {"name": 4.0, "aliases": 4.0, "authors": 3.0, "ab
 _SATURATION, _LENGTH = 1.2, 0.5  # BM25's k1 and b
 _NEAR = 0.7  # share of letters that a misspelt word has right, at least
 _SHORTEST_TYPO, _SHORTEST_START = 4, 3
-_NAME_BONUS = 2.0  # an entry whose name is the query comes first
+# An entry whose name has the query's words comes first, and before it one whose name is the query.
+_SAME_WORDS, _SAME_NAME = 2.0, 3.0
 _STOP = frozenset(
     "a an and are as at by do for from how in is it of on or than that the this to what when which with".split()  # noqa: SIM905
 )
@@ -97,17 +98,23 @@ def search(catalogue: Catalogue, query: str, *, limit: int = 20) -> Result:
         score = _score(document, meanings, holders, len(documents), means) * _KINDS.get(document.kind, 1.0)
         if score > 0:
             names = (document.title, *document.fields.get("aliases", ()))
-            if any(_same_name(best, words(name)) for name in names):
-                score *= _NAME_BONUS
+            if any(_without_head(query) == _without_head(name) for name in names):
+                score *= _SAME_NAME
+            elif any(_same_words(best, words(name)) for name in names):
+                score *= _SAME_WORDS
             hits.append(Hit(document.kind, document.id, document.title, round(score, 3), _snippet(document, known)))
     hits.sort(key=lambda hit: (-hit.score, hit.kind, hit.id))
     corrected = {word: tuple(near) for word, near in meanings.items() if near and word not in near}
     return Result(tuple(hits[:limit]), corrected)
 
 
-def _same_name(wanted: set[str], name: Iterable[str]) -> bool:
-    """Whether the words name the thing, with or without 'head'."""
-    return bool(wanted) and wanted - {"head"} == set(name) - {"head"}
+def _same_words(wanted: set[str], name: Iterable[str]) -> bool:
+    """Whether the words name the thing, with or without 'head' and words that say nothing."""
+    return bool(wanted) and wanted - {"head"} == set(name) - {"head"} - _STOP
+
+
+def _without_head(name: str) -> list[str]:
+    return [word for word in words(name) if word != "head"]
 
 
 def _score(
@@ -205,7 +212,6 @@ def _documents(catalogue: Catalogue) -> Iterator[_Document]:
     for circuit in catalogue.circuits.values():
         fields = {
             "name": [circuit.name],
-            "authors": catalogue.papers[circuit.paper].authors,
             "about": [*([circuit.model] if circuit.model else []), *(node.label for node in circuit.nodes)],
             "summary": [circuit.task],
         }
