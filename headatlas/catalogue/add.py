@@ -71,7 +71,11 @@ def draft(found: Found, proposals: Sequence[Proposal], *, id: str) -> Paper:
     def named(kind: str) -> list[str]:
         return [proposal.id for proposal in proposals if proposal.kind == kind and proposal.sure]
 
-    code = [Link(kind="code", url=url) for url in found.code if len(url) <= 300]
+    code = [
+        Link(kind="code", url=url, venue="GitHub" if "github.com/" in url else None)
+        for url in found.code
+        if len(url) <= 300
+    ]
     try:
         return Paper(
             id=id,

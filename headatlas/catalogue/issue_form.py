@@ -109,8 +109,9 @@ class _Reader:
                 elif heading == "Link":
                     links.append(Link(kind="paper", url=url, venue="arXiv" if "//arxiv.org/" in url else None))
                 else:
-                    code = re.match(r"https?://(?:www\.)?(?:github|gitlab)\.com/", url)
-                    links.append(Link(kind="code" if code else "project", url=url))
+                    code = re.match(r"https?://(?:www\.)?(github|gitlab)\.com/", url)
+                    venue = "GitHub" if code and code[1] == "github" else None
+                    links.append(Link(kind="code" if code else "project", url=url, venue=venue))
         return links
 
     def heads(self, shelf: Shelf) -> tuple[list[str], list[str]]:

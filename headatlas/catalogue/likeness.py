@@ -1,8 +1,8 @@
 """How much a text reads like the papers of the catalogue, as a number whose parts can be shown.
 
-The score is a sum of three things: the cosine between the text and the mean of the catalogue's papers (TF-IDF over
-single words and pairs of words), a bonus for each head type that the text names, and a small one where it speaks of
-attention heads at all. It does not depend on the other candidates, so scores of different days can be compared.
+The score is a sum of two things: the cosine between the text and the mean of the catalogue's papers (TF-IDF over
+single words and pairs of words), and a bonus for each head type that the text names. It does not depend on the other
+candidates, so scores of different days can be compared.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from headatlas.errors import BadInput, HeadAtlasError
 
 NAME_BONUS = 0.1  # for each head type named outright
 NAMES_COUNTED = 3
-HEADS_BONUS = 0.05  # where attention heads are spoken of without a kind
 
-_WORD = re.compile(r"[^\W\d_]\w*")
-_HEADS = re.compile(r"\battention[\s-]heads?\b", re.I)
+_WORD = re.compile(r"\b[^\W\d_]\w+")
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,6 @@ class Likeness:
     cosine: float
     terms: tuple[str, ...]  # what the text and the catalogue share most, best first
     heads: tuple[Proposal, ...]  # head types named outright
-    says_heads: bool
     nearest: tuple[tuple[str, float], ...]  # catalogue papers and their cosine, best first
 
 
@@ -100,14 +97,12 @@ class Scorer:
     def _likeness(self, candidate: tuple[str, str], shares: Any, near: Any) -> Likeness:
         title, abstract = candidate
         named = tuple(proposal for proposal in head_types(title, abstract, self.heads) if proposal.sure)
-        says = _HEADS.search(f"{title}. {abstract}") is not None
         cosine = float(shares.data.sum())
         best = sorted(zip(shares.data, shares.indices, strict=True), key=lambda item: (-item[0], item[1]))
         return Likeness(
-            score=cosine + NAME_BONUS * min(len(named), NAMES_COUNTED) + HEADS_BONUS * says,
+            score=cosine + NAME_BONUS * min(len(named), NAMES_COUNTED),
             cosine=cosine,
             terms=tuple(str(self._terms[column]) for _, column in best[:6]),
             heads=named,
-            says_heads=says,
             nearest=tuple((self.ids[i], float(near[i])) for i in np.argsort(-near, kind="stable")[:3] if near[i] > 0),
         )

@@ -147,6 +147,23 @@ def _first(kind: Kind, id: str, phrases: Iterable[str], texts: Mapping[Place, st
     return None
 
 
+def _models(names: Iterable[str], texts: Mapping[Place, str]) -> list[Proposal]:
+    """The longest name at each place: "Llama-2-7B" is not Llama-2 as well; of two spellings the text's own."""
+    found = []
+    for name in sorted(names):
+        pattern = re.compile(rf"\b{_joined(_words(name))}(?!\w|\.\d)", re.I)
+        found += [(place, match, name) for place, text in texts.items() for match in pattern.finditer(text)]
+    found.sort(key=lambda item: (-len(item[1][0]), item[2] != item[1][0]))
+    taken: set[tuple[Place, int]] = set()
+    best: dict[str, Proposal] = {}
+    for place, match, name in found:
+        letters = {(place, position) for position in range(*match.span())}
+        if not letters & taken:
+            taken |= letters
+            best.setdefault(name, Proposal("models", name, match[0], place))
+    return list(best.values())
+
+
 def propose(
     title: str,
     abstract: str,
@@ -161,8 +178,7 @@ def propose(
     found: list[Proposal | None] = list(head_types(title, abstract, heads))
     for method in methods:
         found.append(_first("methods", method.id, [method.name, *method_phrases().get(method.id, ())], texts, r"\w*"))
-    for model in sorted({model for paper in papers for model in paper.models if len(model) > 2}):
-        found.append(_first("models", model, [model], texts, r"\b(?!\.\d)"))
+    found += _models({model for paper in papers for model in paper.models if len(model) > 2}, texts)
     for benchmark in benchmarks:
         found.append(_first("benchmarks", benchmark.id, [benchmark.name], texts, r"\b"))
     return [proposal for proposal in found if proposal is not None]

@@ -49,7 +49,7 @@ class Shelf:
         paper = self.known(arxiv=arxiv, title=title)
         if paper is not None:
             what = f"arXiv {arxiv}" if arxiv is not None and arxiv == arxiv_of(paper) else f"'{title[:120]}'"
-            hint = f"See: headatlas papers show {paper.id}"
+            hint = f"See {self.names.places['paper', paper.id].file}."
             raise BadInput(f"{what} is in the catalogue already, as '{paper.id}' ({paper.title}).", hint)
 
     def problems(self, paper: Paper, text: str) -> list[Problem]:

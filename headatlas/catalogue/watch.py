@@ -92,8 +92,6 @@ def _midnight(day: datetime.date) -> datetime.datetime:
 def reasons(likeness: Likeness) -> list[str]:
     """Why a paper got its score, in words."""
     why = [f"names {proposal.id}: {proposal.reason}" for proposal in likeness.heads]
-    if likeness.says_heads:
-        why.append("speaks of attention heads")
     why.append(f"shares words ({likeness.cosine:.2f}): {', '.join(likeness.terms) or 'none'}")
     if likeness.nearest:
         why.append("nearest: " + ", ".join(f"{id_} ({cosine:.2f})" for id_, cosine in likeness.nearest))

@@ -89,6 +89,17 @@ def test_methods_models_and_benchmarks_are_named_with_their_words() -> None:
     assert ("methods", "mean-ablation") not in named
 
 
+def test_models_are_named_once_and_by_their_longest_name() -> None:
+    papers = [
+        CATALOGUE.papers["wu-2024-retrieval-head"].model_copy(
+            update={"models": ["Llama 2", "Llama-2", "Llama-2-7B", "Mistral", "GPT", "Pythia-1.4B"]}
+        )
+    ]
+    text = "Llama-2-7B, Mistral-7B, and later Llama-2; Llama-2.5 and GPTs are left out, Pythia-1.4B is not."
+    found = propose("", text, heads=[], papers=papers)
+    assert {proposal.id for proposal in found} == {"Llama-2-7B", "Mistral", "Llama-2", "Pythia-1.4B"}
+
+
 def test_every_listed_method_exists() -> None:
     assert set(method_phrases()) <= set(CATALOGUE.methods)
 

@@ -40,12 +40,12 @@ def add(
     print(f"Written: {added.path}")
     for problem in target.gathered.problems:
         print(f"Not compared with a broken file: {problem}", file=sys.stderr)
-    option = f" --data {data}" if data else ""
     for problem in added.left:
         print(f"Left to do: {problem}")
     if edit and sys.stdin.isatty() and sys.stdout.isatty():
         _open(added.path)
-    print(f"Then run: headatlas papers check{option}")
+    if data is None or (data / "heads").is_dir():  # a folder of papers alone is no catalogue to check
+        print(f"Then run: headatlas papers check{f' --data {data}' if data else ''}")
 
 
 def _open(path: Path) -> None:

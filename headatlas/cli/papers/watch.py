@@ -81,6 +81,7 @@ def watch(
         for why in row.why:
             print(f"      {why}")
     progress = queue.progress
-    print(f"{progress.looked_at} papers looked at, {len(queue.papers)} in the queue{f' {out}' if out else ''}.")
+    papers = "1 paper" if progress.looked_at == 1 else f"{progress.looked_at} papers"
+    print(f"{papers} looked at, {len(queue.papers)} in the queue{f' {out}' if out else ''}.")
     if not progress.complete:
         print(f"There are more after {progress.reached:%Y-%m-%d %H:%M}; run again with the same --out to go on.")
