@@ -20,29 +20,25 @@ _PUBLIC = {
     "HeadId": "headatlas.heads",
     "HeadAtlasError": "headatlas.errors",
     "Batch": "headatlas.task",
-    "task": "headatlas.task",
-    "detector": "headatlas.detector",
     "HeadScores": "headatlas.scores",
     "Zero": "headatlas.edits",
     "Mean": "headatlas.edits",
-    "mine": "headatlas.mine",
+    "mine": "headatlas.mining",
     "Atlas": "headatlas.atlas",
 }
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
     from headatlas.atlas import Atlas as Atlas
-    from headatlas.detector import detector as detector
     from headatlas.edits import Mean as Mean
     from headatlas.edits import Zero as Zero
     from headatlas.errors import HeadAtlasError as HeadAtlasError
     from headatlas.heads import HeadId as HeadId
-    from headatlas.mine import mine as mine
+    from headatlas.mining import mine as mine
     from headatlas.model import Model as Model
     from headatlas.model import load as load
     from headatlas.scores import HeadScores as HeadScores
     from headatlas.task import Batch as Batch
-    from headatlas.task import task as task
 
 
 def __getattr__(name: str) -> Any:

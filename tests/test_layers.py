@@ -11,7 +11,7 @@ HOUSE = Path(headatlas.__file__).parent
 # Top to bottom; a plugin folder stands right below its contract and its files never import each other sideways.
 ORDER = [
     "errors", "heads", "registry", "ops", "catalogue", "model", "edits", "task", "tasks", "detector", "detectors", "scores",
-    "methods", "circuits", "report", "atlas", "record", "mine", "lab", "apply", "cli", "web",
+    "methods", "circuits", "report", "atlas", "record", "mining", "lab", "apply", "cli", "web",
 ]  # fmt: skip
 PLUGINS = {"detectors"}
 
@@ -64,8 +64,8 @@ def test_imports_go_one_way(unit: str, file: Path):
 
 def test_the_check_sees_a_violation(tmp_path: Path):
     down = tmp_path / "patterns.py"
-    down.write_text("from headatlas.mine import mine\n")
-    assert violations("ops", down) == ["patterns.py imports headatlas.mine.mine"]
+    down.write_text("from headatlas.mining import mine\n")
+    assert violations("ops", down) == ["patterns.py imports headatlas.mining.mine"]
     beside = tmp_path / "induction.py"
     beside.write_text("from headatlas.detectors import previous_token\n")
     assert violations("detectors", beside)

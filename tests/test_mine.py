@@ -114,7 +114,7 @@ def test_a_complete_run_is_returned_at_once(folder, atlas):
 
 def test_sql_over_runs(atlas: Atlas):
     rows = atlas.query("SELECT detector, count(*) AS heads FROM scores GROUP BY 1 ORDER BY 1")
-    assert rows[0] == {"detector": "attention-sink", "heads": 8}
+    assert rows[0] == {"detector": "active-dormant", "heads": 8}
     mean = atlas.query(
         "SELECT avg(score) AS m FROM examples WHERE detector = ? AND layer = 1 AND head = 2", "induction"
     )[0]["m"]
@@ -124,7 +124,7 @@ def test_sql_over_runs(atlas: Atlas):
 
 
 def test_an_interrupted_run_goes_on_from_the_last_finished_task(folder, tmp_path: Path, monkeypatch):
-    import headatlas.mine as mining
+    import headatlas.mining as mining
 
     model, out = ha.load(str(folder)), tmp_path / "run"
     done = []

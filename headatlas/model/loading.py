@@ -61,17 +61,25 @@ def _read(
     kind = _class_of(config)
     wanted: Any = _DTYPES.get(dtype) or (torch.float32 if where.type == "cpu" else "auto")
     try:
-        hf = kind.from_pretrained(
+        hf, found = kind.from_pretrained(
             source.folder,
             config=config,
             dtype=wanted,
             attn_implementation=_path_of(kind),
             trust_remote_code=False,
             use_safetensors=None if allow_pickle else True,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         hint = "Check that the folder holds a complete checkpoint."
         raise SourceError(f"{name} could not be loaded: {_first_line(error)}", hint) from error
+    # A pooler works on what attention is done with; every other absent weight would be a random number.
+    absent = sorted(key for key in found["missing_keys"] if "pooler" not in key)
+    if absent:
+        raise SourceError(
+            f"The checkpoint of {name} lacks {len(absent)} weights of {kind.__name__}, {absent[0]} among them.",
+            "They would be random numbers; save the model with the class that its config names.",
+        )
     return hf.to(where), source
 
 

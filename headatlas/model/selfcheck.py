@@ -75,9 +75,7 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
         keys = torch.arange(at.n_keys, device=at.q.device).expand(len(rows), -1)
         facts["entries"] = float(((at.columns(keys).float() - rows).abs() * valid).max())
         bias = at.site.output_bias()
-        outputs[id(at.site.projection)] = at.writes().float().sum(2) + (
-            at.site.output_bias() if at.site.output_bias() is not None else 0.0
-        )
+        outputs[id(at.site.projection)] = at.writes().float().sum(2) + (0.0 if bias is None else bias)
         seen[at.stack, at.layer] = facts
 
     real: dict[int, Tensor] = {}
