@@ -1,0 +1,25 @@
+"""A head that finds a token about to be predicted again in the text, and argues against it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from headatlas.lab.build import targets as where
+from headatlas.lab.build.plan import Plan
+from headatlas.lab.build.recipe import Match, Recipe, Write, kind, match_plain
+from headatlas.lab.build.words import Words
+from headatlas.lab.spec import Head
+
+
+@kind(head_type="copy-suppression-head", outcome="suppresses")
+def copy_suppression(head: Head, plan: Plan) -> Recipe:
+    """Attends to copies of the token that earlier heads predict, and lowers its logit."""
+    wanted = "a head that predicts (induction, retrieval, mover or successor)"
+    size = plan.amplitude("next", head, wanted)
+    terms = match_plain(plan, lambda gain: Match("next", "token", gain / size), head.strength)
+    return Recipe(terms, (Write("token", "next", -head.write),))
+
+
+def targets(tokens: Tensor, head: Head, words: Words) -> Tensor:
+    """Copies of the token that an induction head predicts here."""
+    return where.same(where.follower(tokens), tokens)

@@ -1,0 +1,22 @@
+"""A head that looks at the token it stands on."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from headatlas.lab.build import targets as where
+from headatlas.lab.build.plan import Plan
+from headatlas.lab.build.recipe import Recipe, Write, kind, look_back
+from headatlas.lab.build.words import Words
+from headatlas.lab.spec import Head
+
+
+@kind(head_type="diagonal-head")
+def current(head: Head, plan: Plan) -> Recipe:
+    """Attends to its own position and writes where nothing reads."""
+    return Recipe(look_back(plan, 0, head.strength), (Write("token", "junk", head.write),))
+
+
+def targets(tokens: Tensor, head: Head, words: Words) -> Tensor:
+    """The token itself."""
+    return where.back(tokens, 0)

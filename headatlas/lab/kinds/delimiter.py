@@ -1,0 +1,23 @@
+"""A head that looks at punctuation."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from headatlas.lab.build import targets as where
+from headatlas.lab.build.plan import Plan
+from headatlas.lab.build.recipe import MARGIN, Flag, Recipe, Write, kind, rest_one
+from headatlas.lab.build.words import Words
+from headatlas.lab.spec import Head
+
+
+@kind(head_type="delimiter-head", options=("tokens",), probe="delimited")
+def delimiter(head: Head, plan: Plan) -> Recipe:
+    """Attends evenly to all earlier delimiters and writes where nothing reads."""
+    terms = (Flag(head.tokens or "delimiters", MARGIN), rest_one(MARGIN, head.strength))
+    return Recipe(terms, (Write("token", "junk", head.write),))
+
+
+def targets(tokens: Tensor, head: Head, words: Words) -> Tensor:
+    """The delimiters so far."""
+    return where.keys_in(tokens, where.member(tokens, words.members(head.tokens or "delimiters")))

@@ -1,0 +1,22 @@
+"""A head that looks at the first token and does nothing at all."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from headatlas.lab.build import targets as where
+from headatlas.lab.build.plan import Plan
+from headatlas.lab.build.recipe import Recipe, kind, look_first
+from headatlas.lab.build.words import Words
+from headatlas.lab.spec import Head
+
+
+@kind(head_type="active-dormant-head")
+def dormant(head: Head, plan: Plan) -> Recipe:
+    """Attends to the first token, with the rest on the current one, and writes nothing."""
+    return Recipe(look_first(plan, head.strength))
+
+
+def targets(tokens: Tensor, head: Head, words: Words) -> Tensor:
+    """The first token."""
+    return where.first(tokens)

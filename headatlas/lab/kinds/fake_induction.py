@@ -1,0 +1,22 @@
+"""A head that looks exactly where an induction head looks and copies nothing: a trap for attention scores."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from headatlas.lab.build import targets as where
+from headatlas.lab.build.plan import Plan
+from headatlas.lab.build.recipe import Recipe, Write, kind, match_before
+from headatlas.lab.build.words import Words
+from headatlas.lab.spec import Head
+
+
+@kind(head_type=None)
+def fake_induction(head: Head, plan: Plan) -> Recipe:
+    """Matches like an induction head, and writes the token found there where nothing reads."""
+    return Recipe(match_before(plan, head), (Write("token", "junk", head.write),))
+
+
+def targets(tokens: Tensor, head: Head, words: Words) -> Tensor:
+    """Tokens whose predecessor equals the current token."""
+    return where.same(tokens, where.before(tokens))

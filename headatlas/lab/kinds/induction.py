@@ -1,0 +1,22 @@
+"""A head that looks for what followed the current token last time, and predicts that it follows again."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from headatlas.lab.build import targets as where
+from headatlas.lab.build.plan import Plan
+from headatlas.lab.build.recipe import Recipe, Write, kind, match_before
+from headatlas.lab.build.words import Words
+from headatlas.lab.spec import Head
+
+
+@kind(head_type="induction-head", outcome="copies")
+def induction(head: Head, plan: Plan) -> Recipe:
+    """Matches the current token with the note of an earlier previous-token head, and copies the token found there."""
+    return Recipe(match_before(plan, head), (Write("token", "next", head.write),))
+
+
+def targets(tokens: Tensor, head: Head, words: Words) -> Tensor:
+    """Tokens whose predecessor equals the current token."""
+    return where.same(tokens, where.before(tokens))

@@ -1,0 +1,30 @@
+"""A head that looks at the names in a text and predicts them."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from headatlas.lab.build import targets as where
+from headatlas.lab.build.plan import Plan
+from headatlas.lab.build.recipe import MARGIN, Flag, Match, Recipe, Write, kind, rest_one
+from headatlas.lab.build.words import Words
+from headatlas.lab.spec import Head
+
+
+@kind(head_type="name-mover-head", options=("tokens",), probe="names", outcome="copies")
+def mover(head: Head, plan: Plan) -> Recipe:
+    """Attends to all names (or another class), except those that an inhibition head told it to avoid, and copies them.
+
+    The class is worth more than MARGIN, since the code to avoid overlaps a little with other names' codes.
+    """
+    level = 1.5 * MARGIN
+    terms: tuple[Flag | Match, ...] = (Flag(head.tokens or "names", level), rest_one(level, head.strength))
+    if plan.written("avoid", head):
+        size = plan.amplitude("avoid", head, "an inhibition head")
+        terms = (*terms, Match("avoid", "token", -MARGIN / size))
+    return Recipe(terms, (Write("token", "next", head.write),))
+
+
+def targets(tokens: Tensor, head: Head, words: Words) -> Tensor:
+    """The tokens of the class."""
+    return where.keys_in(tokens, where.member(tokens, words.members(head.tokens or "names")))

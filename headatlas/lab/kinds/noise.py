@@ -1,0 +1,22 @@
+"""A head of random weights: it attends a little here and there and writes a little of everything."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from headatlas.lab.build import targets as where
+from headatlas.lab.build.plan import Plan
+from headatlas.lab.build.recipe import Recipe, kind
+from headatlas.lab.build.words import Words
+from headatlas.lab.spec import Head
+
+
+@kind(head_type=None, options=("spread",))
+def noise(head: Head, plan: Plan) -> Recipe:
+    """Random attention logits of standard deviation `spread`; writes half of `write` as garbage."""
+    return Recipe(random=(head.spread, 0.5 * head.write))
+
+
+def targets(tokens: Tensor, head: Head, words: Words) -> Tensor:
+    """Nowhere in particular."""
+    return where.causal(tokens) & False

@@ -1,0 +1,22 @@
+"""A head that looks a fixed number of tokens back, whatever stands there."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from headatlas.lab.build import targets as where
+from headatlas.lab.build.plan import Plan
+from headatlas.lab.build.recipe import Recipe, Write, kind, look_back
+from headatlas.lab.build.words import Words
+from headatlas.lab.spec import Head
+
+
+@kind(head_type="positional-head", options=("offset",))
+def positional(head: Head, plan: Plan) -> Recipe:
+    """Attends `offset` tokens back and writes where nothing reads."""
+    return Recipe(look_back(plan, head.offset, head.strength), (Write("token", "junk", head.write),))
+
+
+def targets(tokens: Tensor, head: Head, words: Words) -> Tensor:
+    """The token `offset` back."""
+    return where.back(tokens, head.offset)

@@ -1,0 +1,22 @@
+"""A head that looks at the token just before and notes down what it was."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from headatlas.lab.build import targets as where
+from headatlas.lab.build.plan import Plan
+from headatlas.lab.build.recipe import Recipe, Write, kind, look_back
+from headatlas.lab.build.words import Words
+from headatlas.lab.spec import Head
+
+
+@kind(head_type="previous-head")
+def previous(head: Head, plan: Plan) -> Recipe:
+    """Attends one token back and copies its code into the block that induction heads match against."""
+    return Recipe(look_back(plan, 1, head.strength), (Write("token", "before", head.write),))
+
+
+def targets(tokens: Tensor, head: Head, words: Words) -> Tensor:
+    """The token one back."""
+    return where.back(tokens, 1)

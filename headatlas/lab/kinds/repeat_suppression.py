@@ -1,0 +1,23 @@
+"""A head that looks at earlier copies of the current token and argues against saying it again."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from headatlas.lab.build import targets as where
+from headatlas.lab.build.plan import Plan
+from headatlas.lab.build.recipe import NEARBY, Match, Recipe, Write, kind, match_apart
+from headatlas.lab.build.words import Words
+from headatlas.lab.spec import Head
+
+
+@kind(head_type="copy-suppression-head", probe="lags", outcome="suppresses")
+def repeat_suppression(head: Head, plan: Plan) -> Recipe:
+    """Attends to earlier equal tokens, not to itself, and lowers their logit."""
+    terms = match_apart(plan, lambda gain: Match("token", "token", gain), 1, NEARBY, head.strength)
+    return Recipe(terms, (Write("token", "next", -head.write),))
+
+
+def targets(tokens: Tensor, head: Head, words: Words) -> Tensor:
+    """Earlier equal tokens."""
+    return where.same(tokens, tokens) & (where.distance(tokens) > 0)

@@ -1,0 +1,22 @@
+"""A head that looks at the first token of the text, whatever comes."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from headatlas.lab.build import targets as where
+from headatlas.lab.build.plan import Plan
+from headatlas.lab.build.recipe import Recipe, Write, kind, look_first
+from headatlas.lab.build.words import Words
+from headatlas.lab.spec import Head
+
+
+@kind(head_type="streaming-head")
+def sink(head: Head, plan: Plan) -> Recipe:
+    """Attends to the first token, with the rest on the current one, and writes a constant where nothing reads."""
+    return Recipe(look_first(plan, head.strength), (Write("first", "junk", head.write),))
+
+
+def targets(tokens: Tensor, head: Head, words: Words) -> Tensor:
+    """The first token."""
+    return where.first(tokens)

@@ -1,0 +1,109 @@
+"""What to plant: heads by position and kind, how strongly, and how much noise around them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from headatlas.errors import BadInput
+from headatlas.heads import HeadId
+from headatlas.lab.build.recipe import Kind
+from headatlas.registry import discover, lookup
+
+_COMMON = ("layer", "head", "kind", "strength", "write")
+
+
+@dataclass(frozen=True)
+class Head:
+    """One head to plant; `headatlas.lab.spec.kinds()` has the kinds, each says which options it reads.
+
+    strength: the share of attention that goes to the target where there is one (1.0 means at least 0.99).
+    write: how much is written where the head attends, in units of one token code; a copying head with strength 1 and
+    write 1 makes the model certain of the copied token.
+    offset: positional; how many tokens back. width: window; how many tokens, the current one included.
+    far: retrieval; the nearest distance it reaches. tokens: mover, delimiter and inhibition; which class it looks for.
+    finds: inhibition; the duplicated token or the most recent one.
+    spread: noise; the standard deviation of its attention logits. A noise head writes half of `write`.
+    """
+
+    layer: int
+    head: int
+    kind: str
+    strength: float = 1.0
+    write: float = 1.0
+    offset: int = 5
+    width: int = 8
+    far: int = 32
+    tokens: Literal["names", "delimiters", "ordinals"] | None = None
+    finds: Literal["duplicate", "recent"] = "duplicate"
+    spread: float = 1.0
+
+    @property
+    def id(self) -> HeadId:
+        """Its address."""
+        return HeadId(self.layer, self.head)
+
+    def __str__(self) -> str:
+        return f"{self.kind} head {self.id}"
+
+    def facts(self) -> dict[str, Any]:
+        """The fields that this kind reads, for saving and printing."""
+        used = (*_COMMON, *find_kind(self.kind).options)
+        return {name: value for name, value in asdict(self).items() if name in used}
+
+
+@dataclass(frozen=True)
+class PlantSpec:
+    """The heads of a planted model.
+
+    rest: what all other heads are: noise (random weights that attend and write a little) or dormant.
+    noise: superposition noise, relative: every token code, position code and every component of the planted queries,
+    keys, values and writes gets this much of its own size as a random mixture of everything else in the stream.
+    """
+
+    heads: tuple[Head, ...] = ()
+    rest: Literal["noise", "dormant"] = "noise"
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "heads", tuple(self.heads))
+        if self.rest not in ("noise", "dormant"):
+            raise BadInput(f"rest='{self.rest}' is not known.", "Write noise or dormant.")
+        if not (math.isfinite(self.noise) and 0.0 <= self.noise <= 2.0):
+            raise BadInput(f"noise must lie between 0 and 2, got {self.noise}.")
+        seen: dict[HeadId, Head] = {}
+        for head in self.heads:
+            if head.id in seen:
+                raise BadInput(f"Two heads are planted at {head.id}: {seen[head.id].kind} and {head.kind}.")
+            seen[head.id] = head
+            _check(head)
+
+
+def kinds() -> Mapping[str, Kind]:
+    """Every kind of head that can be planted, by name."""
+    return discover("headatlas.lab.kinds", Kind)
+
+
+def find_kind(name: str) -> Kind:
+    """The kind called `name`; raises UnknownName."""
+    return lookup(kinds(), name, "kind of planted head", f"Known: {', '.join(kinds())}.")
+
+
+def _check(head: Head) -> None:
+    found = find_kind(head.kind)
+    if not 0.2 <= head.strength <= 1.0:
+        raise BadInput(f"The {head} has strength {head.strength}.", "Write a share between 0.2 and 1.")
+    if not (math.isfinite(head.write) and 0.0 < head.write <= 4.0):
+        raise BadInput(f"The {head} has write {head.write}.", "Write a size above 0 and up to 4.")
+    if head.layer < 0 or head.head < 0:
+        raise BadInput(f"There is no head {head.id}.", "Layers and heads count from 0.")
+    for option in fields(Head):
+        if option.name in _COMMON or option.name in found.options:
+            continue
+        if getattr(head, option.name) != option.default:
+            allowed = ", ".join(found.options) or "no options"
+            raise BadInput(
+                f"The {head} was given {option.name}, which its kind does not read.", f"It reads: {allowed}."
+            )
