@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -62,6 +63,8 @@ def watch(
     def save(queue: Queue) -> None:
         if out is not None:
             write_queue(out, queue)
+        if sys.stderr.isatty():
+            print(f"{queue.progress.looked_at} looked at, up to {queue.progress.reached:%Y-%m-%d}", file=sys.stderr)
 
     queue = look(
         queue,
