@@ -52,7 +52,6 @@ def stats(catalogue: Catalogue) -> dict[str, Any]:
             "model": _counts(claim.model for claim in claims),
             "paper": _counts(claim.paper for claim in claims),
         },
-        # Everything that a statement rests on is counted under its best evidence, so that a column adds up.
         "evidence": {
             "summaries": _evidence(summaries),
             "head_types": _evidence(head.evidence for head in heads),
@@ -76,5 +75,13 @@ def _ordered(order: Iterable[str], values: Iterable[str]) -> dict[str, int]:
     return {name: counts[name] for name in order}
 
 
-def _evidence(statements: Iterable[Iterable[str]]) -> dict[str, int]:
-    return _ordered(STRENGTH, (min(kinds, key=STRENGTH.index) for kinds in statements))
+def _evidence(statements: Iterable[Iterable[str]]) -> dict[str, dict[str, int]]:
+    """For each kind of evidence, of how many statements it is the best, the only, or one of several.
+
+    The bests add up to the number of statements.
+    """
+    kinds = [set(statement) for statement in statements]
+    best = _ordered(STRENGTH, (min(own, key=STRENGTH.index) for own in kinds))
+    only = _ordered(STRENGTH, (kind for own in kinds if len(own) == 1 for kind in own))
+    named = _ordered(STRENGTH, (kind for own in kinds for kind in own))
+    return {kind: {"best": best[kind], "only": only[kind], "named": named[kind]} for kind in STRENGTH}

@@ -196,15 +196,20 @@ def test_counts_add_up():
     assert papers["head_type"]["induction-head"] == len(catalogue.papers_for("induction-head"))
     assert list(papers["stage"]) == ["kr", "ici", "lr", "ep"]
     evidence = counted["evidence"]
-    assert sum(evidence["summaries"].values()) == counted["totals"]["papers_with_summary"] == 86
-    assert sum(evidence["claims"].values()) == counted["totals"]["claims"] == len(catalogue.claims)
+    best = {what: sum(kind["best"] for kind in kinds.values()) for what, kinds in evidence.items()}
+    assert best["summaries"] == counted["totals"]["papers_with_summary"] == 86
+    assert best["claims"] == counted["totals"]["claims"] == len(catalogue.claims)
+    assert best["head_types"] == 76
     assert list(evidence["claims"]) == list(STRENGTH)
 
 
-def test_a_statement_counts_under_its_best_evidence(sample: Path):
-    evidence = stats(load(sample))["evidence"]
-    assert {kind: n for kind, n in evidence["summaries"].items() if n} == {"code": 1, "abstract": 1, "recall": 1}
-    assert {kind: n for kind, n in evidence["claims"].items() if n} == {"code": 1}
+def test_evidence_is_counted_as_best_only_and_named(sample: Path):
+    evidence = stats(load(sample))["evidence"]["summaries"]
+    # [abstract, code], [abstract], [recall]
+    assert evidence["code"] == {"best": 1, "only": 0, "named": 1}
+    assert evidence["abstract"] == {"best": 1, "only": 1, "named": 2}
+    assert evidence["recall"] == {"best": 1, "only": 1, "named": 1}
+    assert evidence["upstream"] == {"best": 0, "only": 0, "named": 0}
 
 
 def test_stats_are_printed_and_given_as_json(sample: Path):

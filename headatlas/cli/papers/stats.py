@@ -33,6 +33,10 @@ def stats(
     console = Console()
     totals = [[name.replace("_", " "), str(number)] for name, number in counted.pop("totals").items()]
     console.print(table(["In the catalogue", ""], totals))
+    for what, kinds in counted.pop("evidence").items():
+        console.print(Text(f"\nevidence of {what.replace('_', ' ')}", style="bold"))
+        rows = [[kind, *map(str, counts.values())] for kind, counts in kinds.items()]
+        console.print(table(["kind", "best", "only", "named"], rows))
     for group, tables in counted.items():
         for name, counts in tables.items():
             rows = [[value, str(number)] for value, number in counts.items()]
