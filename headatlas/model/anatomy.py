@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from headatlas.errors import UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model.doorway import delegate
+from headatlas.model.parts import is_linear, is_norm, matrix, norm_gain
+from headatlas.model.passage import BlockCall, passage
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ class Site:
     d_head: int  # width of q and k
     d_value: int  # width of a head in z
     causal: bool
-    post_gain: Tensor | None  # gain of a norm between the projection and the residual stream
+    post_gain: Tensor | None  # gain per channel between the projection and the residual stream: a norm's, or a scale
     multiplier: float  # factor on the way into the residual stream
     pattern_editable: bool = True
 
@@ -52,43 +54,6 @@ class Site:
         """Bias of the output projection, [d_model] or None."""
         bias: Tensor | None = getattr(self.projection, "bias", None)
         return bias
-
-
-def matrix(linear: nn.Module) -> Tensor:
-    """The weight of a linear map as [in, out], whether nn.Linear, Conv1D or quantised."""
-    weight = getattr(linear, "weight", None)
-    if isinstance(weight, Tensor) and weight.ndim == 2 and weight.is_floating_point():
-        return weight if is_conv1d(linear) else weight.T
-    width = int(getattr(linear, "in_features", 0))
-    if not width:
-        raise UnsupportedModel(
-            f"The weight of {type(linear).__name__} cannot be read.", "Load the model without quantisation."
-        )
-    # Quantised: what the map does to the unit vectors, which is its matrix, dequantised by its own code.
-    device = next(linear.parameters()).device
-    with torch.no_grad():
-        basis = torch.eye(width, device=device, dtype=torch.float32)
-        zero: Tensor = linear(torch.zeros_like(basis[:1]))
-        columns: Tensor = linear(basis)
-        return columns - zero
-
-
-def is_conv1d(linear: nn.Module) -> bool:
-    """Whether the weight is stored [in, out] (GPT-2's Conv1D)."""
-    return type(linear).__name__ == "Conv1D"
-
-
-def is_linear(module: nn.Module) -> bool:
-    """A leaf that maps vectors to vectors: nn.Linear, Conv1D, quantised variants."""
-    if any(True for _ in module.children()) or isinstance(module, nn.Embedding):
-        return False
-    weight = getattr(module, "weight", None)
-    return (
-        isinstance(module, nn.Linear)
-        or is_conv1d(module)
-        or hasattr(module, "in_features")
-        or (isinstance(weight, Tensor) and weight.ndim == 2 and "Linear" in type(module).__name__)
-    )
 
 
 @dataclass
@@ -113,6 +78,7 @@ class Probe:
         self.model, self.path = model, path
         self.calls: list[Call] = []
         self.blocks: dict[nn.Module, type] = {}  # block -> type of what it returned
+        self.block_calls: dict[nn.Module, BlockCall] = {}
         self.final_input: Tensor | None = None  # what the unembedding got
         self.norms: list[tuple[nn.Module, Any]] = []  # (norm, its output)
         self._handles: list[Any] = []
@@ -142,30 +108,31 @@ class Probe:
             last.projection = module
         for call in self.calls[-2:]:
             # The very tensor that left the projection enters a norm: a post-norm (Gemma 2/3, OLMo 2).
-            if call.output is not None and x is call.output and call.post is None and _is_norm(module):
+            if call.output is not None and x is call.output and call.post is None and is_norm(module):
                 call.post = module
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         for call in self.calls[-1:]:
             if module is call.projection and call.output is None:
                 call.output = output
-        if isinstance(output, Tensor) and _is_norm(module):
+        if isinstance(output, Tensor) and is_norm(module):
             self.norms.append((module, output))
 
     def __enter__(self) -> Probe:
         for module in self.model.modules():
-            if not any(True for _ in module.children()) or _is_norm(module):
+            if not any(True for _ in module.children()) or is_norm(module):
                 self._handles.append(module.register_forward_pre_hook(self._before))
                 self._handles.append(module.register_forward_hook(self._after))
         for block in blocks(self.model).values():
-            self._handles.append(block.register_forward_hook(self._block))
+            self._handles.append(block.register_forward_hook(self._block, with_kwargs=True))
         head = unembedding_of(self.model)
         if head is not None:
             self._handles.append(head.register_forward_pre_hook(self._final))
         return self
 
-    def _block(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _block(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         self.blocks[module] = type(output)
+        self.block_calls[module] = (args, kwargs)
 
     def _final(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self.final_input = args[0]
@@ -173,13 +140,6 @@ class Probe:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
-
-
-def _is_norm(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return "norm" in type(module).__name__.lower() and (
-        weight is None or (isinstance(weight, Tensor) and weight.ndim == 1)
-    )
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
@@ -231,7 +191,7 @@ def stack_of(name: str, module: nn.Module, encoder_only: bool) -> str:
     return "decoder"
 
 
-def sites(probe: Probe, model: nn.Module, *, encoder_only: bool, multiplier: float) -> tuple[Site, ...]:
+def sites(probe: Probe, model: nn.Module, *, encoder_only: bool) -> tuple[Site, ...]:
     """The attention layers that the probe saw, numbered within their stack."""
     names = {module: name for name, module in model.named_modules()}
     rooms = blocks(model)
@@ -251,28 +211,17 @@ def sites(probe: Probe, model: nn.Module, *, encoder_only: bool, multiplier: flo
             layer = sum(1 for known, _ in taken if known == stack)
         taken.add((stack, layer))
         block = next((room for path, room in rooms.items() if name.startswith(path + ".")), None)
-        post = norm_gain(call.post, matrix(call.projection).shape[1])[0] if call.post is not None else None
+        gain, factor = None, 1.0
+        if block is not None:
+            gain, factor = passage(block, probe.block_calls[block], call.projection)
+        if call.post is not None:
+            scale = norm_gain(call.post, matrix(call.projection).shape[1])[0]
+            gain = scale if gain is None else scale * gain
         result.append(
             Site(stack, layer, call.module, call.projection, block, name, call.n_heads, call.n_groups, call.d_head,
-                 call.width // call.n_heads, call.causal and stack == "decoder", post, multiplier)
+                 call.width // call.n_heads, call.causal and stack == "decoder", gain, factor)
         )  # fmt: skip
     return tuple(result)
-
-
-def norm_gain(norm: nn.Module, width: int) -> tuple[Tensor, bool]:
-    """(gain [d_model], whether it subtracts the mean) of a LayerNorm or RMSNorm of any convention, by asking it."""
-    parameter = next(norm.parameters(), None)
-    device = parameter.device if parameter is not None else torch.device("cpu")
-    dtype = parameter.dtype if parameter is not None else torch.float32
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, width, generator=generator)
-    x = (x - x.mean()) / x.std(correction=0)
-    with torch.no_grad():
-        ask: Callable[[Tensor], Tensor] = lambda value: norm(value.to(device, dtype)).float()  # noqa: E731
-        gain = (ask(x) - ask(-x)) / (2 * x.to(device))
-        shifted = ask(x + 3.0)
-        centers = bool(torch.allclose(shifted, ask(x), atol=1e-3 * float(gain.abs().max() + 1)))
-    return gain[0], centers
 
 
 class Unembedding:

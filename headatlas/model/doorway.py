@@ -22,8 +22,8 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 
 if TYPE_CHECKING:
-    from headatlas.model.view import LayerView
     from headatlas.model.anatomy import Site
+    from headatlas.model.view import LayerView
 
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
 

@@ -155,12 +155,12 @@ def examine(
     with probe, torch.no_grad():
         model.current = probe
         try:
-            _run(hf, inputs)
+            _run(hf, model._plain(inputs))
         finally:
             model.current = None
     anatomy.check_firing(probe, hf, type(hf).__name__)
-    multiplier = float(getattr(config, "residual_multiplier", 1.0) or 1.0)
-    model.sites = anatomy.sites(probe, hf, encoder_only=kind == "encoder", multiplier=multiplier)
+    with torch.no_grad():
+        model.sites = anatomy.sites(probe, hf, encoder_only=kind == "encoder")
     model.block_returns = probe.blocks
     model.unembedding = anatomy.unembedding(probe, hf) if kind != "encoder" else None
     return model, _checks(model, inputs, reference)
