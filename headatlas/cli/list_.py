@@ -13,6 +13,15 @@ from rich.table import Table
 from headatlas.errors import UnknownName
 from headatlas.registry import did_you_mean
 
+# What fits a terminal; --json has everything.
+SHOWN = {
+    "detectors": ("name", "head_type", "task", "what"),
+    "tasks": ("name", "metric", "what"),
+    "models": ("name", "what"),
+    "head-types": ("name", "stage", "detectors", "title"),
+    "methods": ("name", "category", "operation"),
+}
+
 
 def list_(
     what: Annotated[str, typer.Argument(help="detectors, tasks, models, head-types or methods.")],
@@ -37,8 +46,10 @@ def list_(
     if as_json:
         print(json.dumps({what.replace("-", "_"): rows}, ensure_ascii=False))
         return
-    shown = [name for name in rows[0] if name not in ("formula", "papers", "aliases")] if rows else []
-    table = Table(*shown, box=None, pad_edge=False)
+    shown = SHOWN[what]
+    table = Table(box=None, pad_edge=False)
+    for name in shown:
+        table.add_column(name, no_wrap=name == "name", overflow="fold")
     for row in rows:
         table.add_row(*(escape("" if row[name] is None else str(row[name])) for name in shown))
     Console().print(table)
@@ -61,7 +72,8 @@ def _detectors() -> list[dict[str, Any]]:
                 "reads": " and ".join(
                     kind for kind, fits in (("one way", detector.causal), ("both ways", detector.encoder)) if fits
                 ),
-                "what": words["doc"],
+                "what": words["doc"].partition(":")[0],
+                "range": words["range"],
                 "formula": words["formula"],
                 "papers": [paper.id for paper in catalogue.papers_for(detector.head_type)],
             }
