@@ -89,7 +89,7 @@ class _Reader:
                 documents += 1
             if not isinstance(event, yaml.NodeEvent):
                 continue
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1 if event.start_mark else 1
             self._refuse(event, line, depth=len(open_), documents=documents)
             parent, where = open_[-1] if open_ else (None, ())
             if isinstance(parent, dict) and key[-1] is None:
@@ -124,7 +124,7 @@ class _Reader:
             raise self.fail(line, "a second YAML document starts here.", "Write one document a file.")
         if event.anchor is not None:
             raise self.fail(line, f"'{event.anchor}' is a YAML anchor or alias.", "Write the value out.")
-        if event.tag is not None:
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
             raise self.fail(line, f"'{event.tag}' is a YAML tag.", "Write plain values without tags.")
         if depth >= _MAX_DEPTH:
             raise self.fail(line, f"values are nested more than {_MAX_DEPTH} deep.", "Flatten them.")

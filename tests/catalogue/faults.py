@@ -1,4 +1,3 @@
-# ruff: noqa: E501  (a table is read line by line)
 """Faults to plant in the sample catalogue, one a line."""
 
 from __future__ import annotations

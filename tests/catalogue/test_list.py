@@ -228,3 +228,10 @@ def test_every_command_has_help_with_an_example(command: str):
 def test_the_example_of_the_issue_finds_papers():
     text = run("list", "--stage", "lr", "--head", "induction-head", "--year", "2024")
     assert "13 of 86 papers." in text
+
+
+def test_a_terminal_without_unicode_still_gets_the_list(sample: Path):
+    arguments = [sys.executable, "-m", "headatlas", "papers", "show", "roe-2024-patterns", "--data", str(sample)]
+    done = subprocess.run(arguments, capture_output=True, text=True, env={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Jan? Roe, Ada Example" in done.stdout

@@ -7,9 +7,18 @@ A module `x.py` gives the command `x`: a function `x` (`list_.py` and `list_` gi
 from __future__ import annotations
 
 import importlib
+import io
 import pkgutil
+import sys
 
 import typer
+
+
+def _any_terminal() -> None:
+    """Print signs that the terminal's encoding lacks as '?' instead of failing on the first author with an accent."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _build() -> typer.Typer:
@@ -18,6 +27,7 @@ def _build() -> typer.Typer:
         no_args_is_help=True,
         rich_markup_mode=None,
     )
+    program.callback()(_any_terminal)
     for info in sorted(pkgutil.iter_modules(__path__), key=lambda item: item.name):
         if info.name.startswith("_"):
             continue
