@@ -64,19 +64,14 @@ def lags(words: Words, context: int, n: int, generator: torch.Generator) -> Prob
 def names(words: Words, context: int, n: int, generator: torch.Generator) -> Probe:
     """[bos] Then, A and B went to the store. B gave a ring to: the answer is A. Half have A first, half B first."""
     place = {token: i for i, token in enumerate(words.tokens)}
-    text = ["Then", ",", "X", "and", "Y", "went", "to", "the", "store", ".", "Z", "gave", "a", "ring", "to", "X"]
+    text = ["Then", ",", "X", "and", "Y", "went", "to", "the", "store", ".", "Z", "gave", "a", "ring", "to", "ANSWER"]
     rows = []
     for example in range(n):
-        pair = torch.tensor(words.names)[torch.randperm(len(words.names), generator=generator)[:2]].tolist()
-        receiver, giver = pair
+        order = torch.randperm(len(words.names), generator=generator)[:2]
+        receiver, giver = torch.tensor(words.names)[order].tolist()
         first, second = (receiver, giver) if example % 2 else (giver, receiver)
-        rows.append(
-            [
-                {"X": first, "Y": second, "Z": giver}.get(word, place.get(f"▁{word}", place.get(word, 1)))
-                for word in text[:-1]
-            ]
-            + [receiver]
-        )
+        filled = place | {"X": first, "Y": second, "Z": giver, "ANSWER": receiver}
+        rows.append([filled[word] for word in text])
     tokens = _led(words, torch.tensor(rows))
     predictable = torch.zeros_like(tokens, dtype=torch.bool)
     predictable[:, -2] = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -17,13 +19,13 @@ THETA, FAST = positions.rotary_base(32, 256)
 ROTARY = positions.rotary_frequencies(32, THETA)[:FAST]
 
 
-@pytest.mark.parametrize("size", (128, 300, 1500))
+@pytest.mark.parametrize("size", [128, 300, 1500])
 def test_a_vocabulary_has_the_size_asked_for_and_all_classes(size):
     found = words(size)
     assert len(found) == len(set(found.tokens)) == size
     assert len(found.names) >= 20
     assert {found.tokens[i] for i in found.delimiters} >= {".", ","}
-    assert found.tokens[found.sequences[2][0]] == "▁Monday"
+    assert found.tokens[found.sequences[2][0]] == "Monday"
     assert not set(found.names) & set(found.ordinals)
 
 
@@ -35,12 +37,12 @@ def test_a_vocabulary_that_is_too_small_is_refused():
 def test_the_tokenizer_reads_words_digits_and_punctuation():
     hf = tokenizer(words(256), 64)
     ids = hf("Mary, gave 12 xylophones.").input_ids
-    assert hf.convert_ids_to_tokens(ids) == ["<bos>", "▁Mary", ",", "▁gave", "▁1", "▁2", "<unk>", "."]
-    assert hf.decode(ids[1:4]) == " Mary, gave"
+    assert hf.convert_ids_to_tokens(ids) == ["<bos>", "Mary", ",", "gave", "1", "2", "<unk>", "."]
+    assert hf.decode(ids[1:4]) == "Mary , gave"
     assert hf(" Mary", add_special_tokens=False).input_ids == hf("Mary", add_special_tokens=False).input_ids
 
 
-@pytest.mark.parametrize(("size", "dim", "most"), ((128, 14, 0.35), (256, 20, 0.33), (256, 8, 0.7)))
+@pytest.mark.parametrize(("size", "dim", "most"), [(128, 14, 0.35), (256, 20, 0.33), (256, 8, 0.7)])
 def test_codes_lie_far_apart(size, dim, most):
     codes = token_codes(size, dim, (), 0)
     overlaps = codes.vectors[1:] @ codes.vectors[1:].T
@@ -54,26 +56,26 @@ def test_one_rotation_leads_through_every_sequence():
     found = words(128)
     codes = token_codes(128, 14, found.sequences, 0)
     for sequence in found.sequences:
-        for member, following in zip(sequence, sequence[1:], strict=False):
+        for member, following in itertools.pairwise(sequence):
             assert torch.allclose(codes.vectors[member] @ codes.step, codes.vectors[following])
     assert codes.coherence < 0.45
 
 
-@pytest.mark.parametrize("frequencies", (TABLE, ROTARY), ids=("table", "rotary"))
+@pytest.mark.parametrize("frequencies", [TABLE, ROTARY], ids=("table", "rotary"))
 def test_a_kernel_is_the_sum_of_its_waves(frequencies):
     kernel = positions.only(5, frequencies, range(len(frequencies)), 256)
     distance = np.arange(256)[:, None] * frequencies
     assert np.allclose(np.cos(distance) @ kernel.cosine - np.sin(distance) @ kernel.sine, kernel.values)
 
 
-@pytest.mark.parametrize("frequencies", (TABLE, ROTARY), ids=("table", "rotary"))
-@pytest.mark.parametrize("offset", (0, 1, 2, 9, 60))
+@pytest.mark.parametrize("frequencies", [TABLE, ROTARY], ids=("table", "rotary"))
+@pytest.mark.parametrize("offset", [0, 1, 2, 9, 60])
 def test_one_distance_stands_out_of_all_others(frequencies, offset):
     values = positions.only(offset, frequencies, range(len(frequencies)), 256).values
     assert values[offset] - np.delete(values, offset).max() > 0.08
 
 
-@pytest.mark.parametrize("frequencies", (TABLE, ROTARY), ids=("table", "rotary"))
+@pytest.mark.parametrize("frequencies", [TABLE, ROTARY], ids=("table", "rotary"))
 def test_windows_recency_and_holes_have_their_shapes(frequencies):
     waves = range(len(frequencies))
     near = positions.near(8, frequencies, waves, 256).values

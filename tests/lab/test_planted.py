@@ -66,7 +66,7 @@ def test_full_heads_put_their_attention_on_the_target(heads, sizes):
 
 
 @pytest.mark.parametrize("sizes", ARCHITECTURES, ids=("gpt2", "llama"))
-@pytest.mark.parametrize("strength", (0.2, 0.5, 0.8))
+@pytest.mark.parametrize("strength", [0.2, 0.5, 0.8])
 def test_strength_is_the_share_of_attention_on_the_target(strength, sizes):
     for heads in (COPYING, FETCHING, NAMES):
         planted = plant(spec(heads, strength), n_layers=3, **sizes)
@@ -105,7 +105,7 @@ def test_induction_pair_predicts_repeats_and_the_fake_one_has_no_part_in_it(size
     assert abs(rise(HeadId(0, 1), HeadId(0, 2), HeadId(0, 3), HeadId(1, 2))) < 0.1
 
 
-@pytest.mark.parametrize("finds", ("duplicate", "recent"))
+@pytest.mark.parametrize("finds", ["duplicate", "recent"])
 @pytest.mark.parametrize("sizes", ARCHITECTURES, ids=("gpt2", "llama"))
 def test_inhibition_turns_the_mover_to_the_other_name(sizes, finds):
     heads = (Head(0, 0, "duplicate"), Head(1, 0, "inhibition", finds=finds), Head(2, 2, "mover"))
@@ -142,7 +142,7 @@ def test_heads_may_stand_anywhere():
 
 @pytest.mark.parametrize(
     ("architecture", "width", "n_heads", "vocab"),
-    (("gpt2", 64, 4, 128), ("gpt2", 512, 8, 512), ("llama", 64, 4, 128), ("llama", 512, 8, 256)),
+    [("gpt2", 64, 4, 128), ("gpt2", 512, 8, 512), ("llama", 64, 4, 128), ("llama", 512, 8, 256)],
 )
 def test_small_and_large_widths_work(architecture, width, n_heads, vocab):
     heads = (Head(0, 0, "previous"), Head(0, 1, "duplicate"), Head(1, 0, "induction"), Head(1, 1, "current"))
@@ -198,7 +198,7 @@ def test_same_seed_same_model_other_seed_other_weights():
     assert not torch.equal(one.model.get_input_embeddings().weight, other.model.get_input_embeddings().weight)
 
 
-@pytest.mark.parametrize("architecture", ("gpt2", "llama"))
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
 def test_saved_folder_is_an_ordinary_model(tmp_path, architecture):
     planted = plant(PlantSpec((Head(0, 0, "previous"), Head(1, 0, "induction"))), architecture=architecture)
     folder = planted.save(tmp_path / "planted")
@@ -210,7 +210,7 @@ def test_saved_folder_is_an_ordinary_model(tmp_path, architecture):
     with torch.no_grad():
         logits = model(tokens).logits
     assert torch.allclose(logits, logits_of(planted.model, tokens), atol=1e-4)
-    assert tokenizer.decode(logits[0, -1].argmax()) == " ring"
+    assert tokenizer.decode(logits[0, -1].argmax()) == "ring"
     facts = json.loads((folder / "truth.json").read_text())
     assert {"layer": 1, "head": 0, "kind": "induction", "strength": 1.0, "write": 1.0} in facts["heads"]
     assert len(facts["heads"]) == 8
@@ -220,7 +220,7 @@ def test_saved_folder_is_an_ordinary_model(tmp_path, architecture):
 
 @pytest.mark.parametrize(
     ("heads", "sizes", "message"),
-    (
+    [
         ((Head(0, 0, "induction"),), {}, "needs a previous-token head in an earlier layer"),
         ((Head(1, 0, "previous"), Head(1, 1, "induction")), {}, "needs a previous-token head in an earlier layer"),
         ((Head(1, 0, "copy-suppression"),), {}, "needs a head that predicts"),
@@ -240,7 +240,7 @@ def test_saved_folder_is_an_ordinary_model(tmp_path, architecture):
             {"architecture": "llama", "n_kv_heads": 1, "d_head": 16},
             "too few for",
         ),
-    ),
+    ],
 )
 def test_what_cannot_be_built_is_refused_by_name(heads, sizes, message):
     with pytest.raises(BadInput, match=message):
@@ -249,7 +249,7 @@ def test_what_cannot_be_built_is_refused_by_name(heads, sizes, message):
 
 @pytest.mark.parametrize(
     ("make", "message"),
-    (
+    [
         (lambda: PlantSpec((Head(0, 0, "inducktion"),)), "Did you mean 'induction'"),
         (lambda: PlantSpec((Head(0, 0, "current"), Head(0, 0, "previous"))), "Two heads are planted at 0.0"),
         (lambda: PlantSpec((Head(0, 0, "current", strength=0.1),)), "strength 0.1"),
@@ -258,7 +258,7 @@ def test_what_cannot_be_built_is_refused_by_name(heads, sizes, message):
         (lambda: PlantSpec((Head(-1, 0, "current"),)), "no head -1.0"),
         (lambda: PlantSpec(noise=-1.0), "noise must lie between"),
         (lambda: PlantSpec(rest="nothing"), "rest='nothing'"),
-    ),
+    ],
 )
 def test_a_spec_that_makes_no_sense_is_refused(make, message):
     with pytest.raises(HeadAtlasError, match=message):

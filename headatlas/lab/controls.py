@@ -1,0 +1,92 @@
+"""Models in which nothing can be found: the same shape with random or shuffled weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from headatlas.errors import SourceError, UnsupportedModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+
+def untrained(source: str | Path | PreTrainedConfig, *, seed: int = 0) -> PreTrainedModel:
+    """A model of the same shape as it comes from its own random initialisation.
+
+    source: a model folder (only its config.json is read) or a config. Raises SourceError, UnsupportedModel.
+    """
+    import transformers
+
+    config = _config(source) if isinstance(source, str | Path) else source
+    names = getattr(config, "architectures", None) or []
+    kind: Any = getattr(transformers, names[0], None) if names else transformers.AutoModelForCausalLM
+    if kind is None:
+        raise UnsupportedModel(f"transformers has no model class called {names[0]}.", "Only its own classes are built.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built: PreTrainedModel = kind._from_config(config) if names else kind.from_config(config)
+    return built.eval()
+
+
+def weight_shuffled(model: PreTrainedModel, *, seed: int = 0) -> PreTrainedModel:
+    """A copy whose attention weights stand in random order; everything else stays.
+
+    Within each matrix, entries are permuted inside each block of d_head outputs, so that every head keeps the
+    distribution and the size of its queries, keys and values, also where they are stored fused, and loses all
+    structure. Biases are permuted in the same way. Raises UnsupportedModel where no attention weights are found.
+    """
+    shuffled = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    config = shuffled.config.get_text_config()
+    d_head = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    parts = list(_attention_parts(shuffled))
+    if not parts:
+        raise UnsupportedModel(f"{type(model).__name__} has no module that is called an attention.")
+    with torch.no_grad():
+        for parameter, in_columns in parts:
+            rows = parameter.T if in_columns else parameter
+            mixed = _permuted(rows, d_head, generator)
+            parameter.copy_(mixed.T if in_columns else mixed)
+    return shuffled
+
+
+def _attention_parts(model: nn.Module) -> Iterator[tuple[nn.Parameter, bool]]:
+    """Each weight and bias inside an attention module once, and whether its outputs are columns (Conv1D) or rows."""
+    seen: set[int] = set()
+    for attention in model.modules():
+        # The attention modules of transformers are called ...Attention; norms inside them are no projections.
+        if not type(attention).__name__.lower().endswith("attention"):
+            continue
+        for part in attention.modules():
+            if "norm" in type(part).__name__.lower():
+                continue
+            for parameter in part.parameters(recurse=False):
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield parameter, type(part).__name__ == "Conv1D" and parameter.ndim == 2
+
+
+def _permuted(weight: Tensor, d_head: int, generator: torch.Generator) -> Tensor:
+    """The same entries in random order inside each block of `d_head` rows (inside the whole where that does not fit)."""
+    blocks = weight.shape[0] // d_head if weight.shape[0] % d_head == 0 else 1
+    flat = weight.detach().cpu().reshape(blocks, -1)
+    order = torch.rand(flat.shape, generator=generator).argsort(dim=1)
+    return flat.gather(1, order).reshape(weight.shape).to(weight.device)
+
+
+def _config(folder: str | Path) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
+    if not (Path(folder) / "config.json").is_file():
+        raise SourceError(f"{folder} is not a model folder: it has no config.json.", "Name a local folder.")
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (ValueError, OSError) as error:
+        raise SourceError(f"{folder}/config.json cannot be read: {str(error).splitlines()[0]}") from error
+    return config
