@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from headatlas.report.figure import stylesheet, svg
 from headatlas.report.reading import STAGE, STAGES, VERDICT_WORDS, VERDICTS, Reading, finite, read, summary
-from headatlas.report.words import number, probability, signed
+from headatlas.report.words import change, number, probability
 
 # Attention links of all examples together; at about 11 characters a link this keeps a file near one megabyte.
 _LINKS = 60_000
@@ -65,7 +65,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "probability": probability}
+    environment.filters |= {"number": number, "change": change, "probability": probability}
     return environment
 
 

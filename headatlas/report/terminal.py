@@ -28,7 +28,7 @@ from headatlas.report.reading import (
     stages_of,
     summary,
 )
-from headatlas.report.words import number, plural, signed
+from headatlas.report.words import change, number, plural, signed
 
 # Terminal colours are the reader's own theme's; these five names exist in all of them.
 _COLOUR = {"kr": "yellow", "ici": "blue", "lr": "green", "ep": "magenta", "none": "white"}
@@ -232,9 +232,8 @@ def _detector(
         lines.append(Text(f"not tested: {entry['untested']}"))
     lines.append(Text(f"observed: {plural(len(found), 'head')}{f' ({counts})' if counts else ''}"))
     if group.get("effect") is not None:
-        span = f"95% {number(group.get('effect_low'))} to {number(group.get('effect_high'))}"
-        others = number(group.get("random_effect"))
-        lines.append(Text(f"all of them off: worse by {number(group['effect'])} ({span}), random sets {others}"))
+        effect = change(group["effect"], group.get("effect_low"), group.get("effect_high"))
+        lines.append(Text(f"all of them off: {effect}, random sets {number(group.get('random_effect'))}"))
     shades = _ASCII_SHADES if plain else _SHADES
     parts: list[RenderableType] = [*lines, Text(), _shaded(reading, entry, width, shades)]
     if found:

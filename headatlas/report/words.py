@@ -28,8 +28,23 @@ def number(value: object) -> str:
 
 def signed(value: object) -> str:
     """As `number`, with a plus sign on gains."""
-    known = finite(value)
-    return f"+{number(known)}" if known is not None and known > 0 else number(known)
+    known, text = finite(value), number(value)
+    return f"+{text}" if known is not None and known > 0 and float(text) else text
+
+
+def change(effect: object, low: object = None, high: object = None) -> str:
+    """An effect in words; effects count for the worse, so below 0 the metric gets better.
+
+    >>> change(0.6, 0.37, 0.91), change(-0.4, -0.5, -0.35), change(0.2)
+    ('worse by 0.60 (95% 0.37 to 0.91)', 'better by 0.40 (95% 0.35 to 0.50)', 'worse by 0.20')
+    """
+    known, ends = finite(effect), (finite(low), finite(high))
+    if known is None:
+        return "not measured"
+    sign = -1 if known < 0 else 1
+    span = sorted(sign * end for end in ends if end is not None)
+    words = f"{'better' if known < 0 else 'worse'} by {number(abs(known))}"
+    return f"{words} (95% {number(span[0])} to {number(span[1])})" if len(span) == 2 else words
 
 
 def probability(value: object) -> str:

@@ -126,4 +126,4 @@ def test_missing_numbers_are_dashes_and_never_zero() -> None:
         "−0.004",
     ]
     assert words.probability(0.0002) == "< 0.001"
-    assert words.signed(-0.5) == "−0.50"
+    assert [words.signed(value) for value in (-0.5, 0.5, 0.0001)] == ["−0.50", "+0.50", "0.000"]

@@ -78,6 +78,14 @@ def test_a_click_on_a_head_opens_its_card_with_the_atlas_numbers(open_report: Op
     expect(row.locator("td").first).to_have_text(number(entry["scores"][2][1]))
 
 
+def test_a_head_that_works_against_the_answer_is_said_to_make_it_better_when_off(open_report: Open) -> None:
+    atlas = synthetic.atlas()
+    line(atlas, "negative-name-mover", 24, 4).update(effect=-0.4, effect_low=-0.5, effect_high=-0.35)
+    page = open_report(atlas, fragment="head=24.4")
+    card = page.locator("#card .finding").filter(has_text="Negative Head")
+    expect(card).to_contain_text("logit difference gets better by 0.40 (95% 0.35 to 0.50)")
+
+
 def test_papers_are_linked_and_a_head_of_several_types_shows_all(open_report: Open) -> None:
     page = open_report(ATLAS, fragment="head=23.0")
     expect(page.locator("#card .finding h3")).to_have_text(["Name Mover Head", "Memory Head", "Function Vector"])

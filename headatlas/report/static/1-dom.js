@@ -37,7 +37,8 @@ function number(value) {
 }
 
 function signed(value) {
-  return value > 0 ? "+" + number(value) : number(value);
+  const text = number(value);
+  return value > 0 && Number(text) !== 0 ? "+" + text : text;
 }
 
 function probability(value) {

@@ -24,7 +24,8 @@ const extents = data.detectors.map((detector) => {
   }
   chance = count ? chance / count : null;
   // A detector that found nothing must look pale: its colours reach well beyond what would have counted as found.
-  const reach = Math.max(-low, high, 3 * (detector.minimum_effect || 0) + Math.abs(chance || 0)) || 1;
+  const wanted = 3 * (detector.minimum_effect || 0) + Math.abs(chance || 0);
+  const reach = Math.max(-low, high, low > -0.05 && high <= 1 ? Math.min(1, wanted) : wanted) || 1;
   // Noise just below 0 is drawn at the edge, so that shares keep a scale from 0 to 1.
   if (low > -0.05 * high) low = 0;
   const share = low === 0 && high <= 1 && high > 0.5;

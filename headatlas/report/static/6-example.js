@@ -51,9 +51,10 @@ function attentionExample(example, flat, stage) {
     const [x, y] = middle(query);
     arcs.replaceChildren(...reads.filter(([key]) => key !== query && tokens[key]).map(([key, weight]) => {
       const [kx, ky] = middle(key);
+      const sameLine = Math.abs(ky - y) < 8; // a link across lines runs over words, so it is drawn lighter
       const lift = Math.min(34, 10 + Math.abs(kx - x) / 8 + Math.abs(ky - y) / 6);
       const d = `M${x} ${y}C${x} ${y - lift} ${kx} ${ky - lift} ${kx} ${ky}`;
-      return svg("path", { d, "stroke-width": (1 + 2.5 * weight).toFixed(2), "stroke-opacity": (0.25 + 0.75 * weight).toFixed(2) });
+      return svg("path", { d, "stroke-width": (1 + (sameLine ? 2 : 1) * weight).toFixed(2), "stroke-opacity": ((0.25 + 0.75 * weight) * (sameLine ? 1 : 0.55)).toFixed(2) });
     }));
   }
 

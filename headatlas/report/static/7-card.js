@@ -43,6 +43,10 @@ function overview() {
       : el("p", { class: "empty", text: data.seen.length ? "No observation passes the filters." : "No head of this model passed any detector. That is a result: none of its scores lies far enough above chance." }));
 }
 
+function negated(value) {
+  return value === null ? null : -value;
+}
+
 function worse(effect) {
   return effect < 0 ? `better by ${number(-effect)}` : `worse by ${number(effect)}`;
 }
@@ -50,7 +54,7 @@ function worse(effect) {
 function verdictText(seen) {
   const metric = seen.detector.baseline && seen.detector.baseline.metric ? seen.detector.baseline.metric : "the task's metric";
   if (seen.effect === null) return `Its effect was not tested: ${seen.detector.untested || "no verdict was asked for"}.`;
-  const range = interval(seen.effect_low, seen.effect_high);
+  const range = seen.effect < 0 ? interval(negated(seen.effect_high), negated(seen.effect_low)) : interval(seen.effect_low, seen.effect_high);
   const change = `Without this head, ${metric} gets ${worse(seen.effect)}${range ? ` (95% ${range})` : ""}; 95% of random heads of the same layers change it by less than ${number(seen.random_effect)}.`;
   const group = seen.detector.group;
   const meaning = {
