@@ -147,6 +147,8 @@ class Pass:
         self.view_type = view_type
         self.path, self.watch, self.valid, self.unembedding = path, watch, valid, unembedding
         self.fast, self.block_bytes = fast, block_bytes
+        self.start = 0  # tokens that earlier passes of a cached generation have read
+        self.columns: Tensor | None = None  # where the queries stand in the whole sequence, if not side by side
         self._queue: dict[nn.Module, list[Site]] = {}
         for site in sites:
             self._queue.setdefault(site.module, []).append(site)
@@ -171,7 +173,7 @@ class Pass:
         if not sites:
             return delegate(self.path, module)(module, query, key, value, mask, **kwargs)
         site = sites[count % len(sites)]  # a module shared by several layers (ALBERT) is called once per layer
-        view = self.view_type(site, query, key, value, mask, kwargs, self)
+        view = self.look(site, query, key, value, mask, kwargs)
         for what in ("q", "k", "v"):
             for edit in self.of(site, what):
                 setattr(view, what, self._apply(edit, view, getattr(view, what)))
@@ -191,6 +193,16 @@ class Pass:
             z = view.compute()
         self._open[site.projection] = view
         return z, None
+
+    def start_of(self, stack: str) -> int:
+        """Which token of the whole sequence this pass begins with; an encoder is not run piece by piece."""
+        return 0 if stack == "encoder" else self.start
+
+    def look(
+        self, site: Site, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
+    ) -> LayerView:
+        """The view of one attention call."""
+        return self.view_type(site, query, key, value, mask, kwargs, self)
 
     def project(self, projection: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Forward pre-hook of an output projection: edits of z, then the watcher."""

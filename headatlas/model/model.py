@@ -148,6 +148,13 @@ class Model:
             width = self.site(head.layer, head.stack).n_heads
             raise BadInput(f"{self.name} has no head {head}: layer {head.layer} has heads 0 to {width - 1}.")
 
+    def require_edits(self, edits: Iterable[Edit]) -> None:
+        """Raise BadInput for an edit of a head or a layer that does not exist."""
+        for edit in edits:
+            self.require(edit.heads)
+            for stack, layer in edit.layers:
+                self.site(layer, stack)
+
     # ---- forward ------------------------------------------------------------------------------------------------
     def forward(
         self,
@@ -168,17 +175,23 @@ class Model:
         """
         inputs, valid = self._inputs(batch)
         edits = list(edits)
-        for edit in edits:
-            self.require(edit.heads)
+        self.require_edits(edits)
         current = Pass(
             self.sites, view_type=LayerView, path=self.path, valid=valid, watch=watch, edits=edits, unembedding=self.unembedding, fast=self.fast,
             block_bytes=self.block_bytes,
         )  # fmt: skip
-        with self._lock, torch.set_grad_enabled(grad), self._open(current, start_at, logits_at):
-            output = self.hf(**inputs)
-        return self.read(output)
+        with torch.set_grad_enabled(grad):
+            return self.run(inputs, current, start_at, logits_at)
 
     __call__ = forward
+
+    def run(
+        self, inputs: Mapping[str, Any], current: Pass, start_at: tuple[int, Tensor] | None, logits_at: Tensor | None
+    ) -> Tensor:
+        """One pass on the model's own inputs; `forward` for passes that were prepared elsewhere."""
+        with self._lock, self._open(current, start_at, logits_at):
+            output = self.hf(**self._plain(dict(inputs)))
+        return self.read(output)
 
     @staticmethod
     def read(output: Any) -> Tensor:
@@ -198,6 +211,9 @@ class Model:
         bypassed: list[nn.Module] = []
         try:
             self.current = current
+            handles.append(self.hf.register_forward_pre_hook(_count_past(current), with_kwargs=True))
+            if start_at is not None:
+                self._bypass(*start_at, handles, bypassed)  # before the edits of the residual stream, which come on top
             for projection in {site.projection for site in self.sites}:
                 handles.append(projection.register_forward_pre_hook(current.project))
             for site in self.sites:
@@ -206,8 +222,6 @@ class Model:
                     handles.append(
                         site.block.register_forward_pre_hook(_enter(site, residual_edits, current), with_kwargs=True)
                     )
-            if start_at is not None:
-                self._bypass(*start_at, handles, bypassed)
             head = anatomy.unembedding_of(self.hf)
             if logits_at is not None and head is not None:
                 handles.append(head.register_forward_pre_hook(_pick(logits_at)))
@@ -252,6 +266,14 @@ class Model:
             raise UnsupportedModel(f"{self.architecture} keeps its blocks in no list, so runs cannot start at a layer.")
         prefix = home.rsplit(".", 1)[0]
         return [room for path, room in rooms.items() if path.rsplit(".", 1)[0] == prefix]
+
+    def block_index(self, stack: str, layer: int) -> int:
+        """Where the block of an attention layer stands among `decoder_blocks`, for `start_at`."""
+        block = self.site(layer, stack).block
+        found = next((i for i, room in enumerate(self.decoder_blocks()) if room is block), None)
+        if found is None:
+            raise UnsupportedModel(f"Layer {layer} of the {stack} is in no block at which a run could start.")
+        return found
 
     # ---- inputs -------------------------------------------------------------------------------------------------
     def _inputs(self, batch: Inputs) -> tuple[dict[str, Any], dict[str, Tensor | None]]:
@@ -317,8 +339,7 @@ class Model:
     @contextlib.contextmanager
     def edited(self, edits: Sequence[Edit]) -> Iterator[nn.Module]:
         """The plain transformers model with edits in force, for its own `forward` and `generate`, cached decoding included."""
-        for edit in edits:
-            self.require(edit.heads)
+        self.require_edits(edits)
         valid: dict[str, Tensor | None] = {}
         current = Pass(
             self.sites, view_type=LayerView, path=self.path, valid=valid, watch=None, edits=edits, unembedding=self.unembedding, fast=False,
@@ -328,12 +349,24 @@ class Model:
             yield self.hf
 
 
+def _count_past(current: Pass) -> Callable[..., None]:
+    """Hook that notes how many tokens a cache already holds."""
+
+    def count(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        past = kwargs.get("past_key_values")
+        length = getattr(past, "get_seq_length", None)
+        current.start = int(length()) if length is not None else 0
+
+    return count
+
+
 def _enter(site: Site, edits: Sequence[Edit], current: Pass) -> Callable[..., Any]:
     """Hook that edits the residual stream on its way into a block."""
 
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         hidden = args[0] if args else kwargs["hidden_states"]
-        view = LayerView(site, hidden, hidden, hidden, None, {}, current)
+        seen = hidden.unsqueeze(1)  # so that positions are where a view expects them
+        view = LayerView(site, seen, seen, seen, None, {}, current)
         for edit in edits:
             hidden = Pass._apply(edit, view, hidden)
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})

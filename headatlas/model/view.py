@@ -72,25 +72,43 @@ class LayerView:
     def valid_keys(self) -> Tensor:
         """[example, key] bool, False on padding."""
         valid = self._pass.valid.get("encoder" if self.stack == "cross" else self.stack)
-        return (
-            valid if valid is not None else torch.ones(len(self.q), self.n_keys, dtype=torch.bool, device=self.q.device)
-        )
+        if valid is not None:
+            return valid
+        return torch.ones(len(self.q), self.n_keys, dtype=torch.bool, device=self.q.device)
 
     @property
     def valid_queries(self) -> Tensor:
         """[example, query] bool, False on padding."""
         valid = self._pass.valid.get("decoder" if self.stack == "cross" else self.stack)
-        return (
-            valid
-            if valid is not None
-            else torch.ones(len(self.q), self.n_queries, dtype=torch.bool, device=self.q.device)
-        )
+        if valid is not None:
+            return valid
+        return torch.ones(len(self.q), self.n_queries, dtype=torch.bool, device=self.q.device)
 
     @property
     def places(self) -> Tensor:
         """[example, query] how many real tokens come before; -1 on padding."""
         valid = self.valid_queries
         return torch.where(valid, valid.long().cumsum(1) - 1, -1)
+
+    @property
+    def query_columns(self) -> Tensor:
+        """[example or 1, query] which token of the whole sequence a query is (in cached generation too); -1 for fillers."""
+        if self._pass.columns is not None:
+            return self._pass.columns
+        start = self._pass.start_of(self.stack)
+        return torch.arange(start, start + self.n_queries, device=self.q.device)[None]
+
+    @property
+    def key_columns(self) -> Tensor:
+        """[1, key] which token of the whole sequence a key is; a sliding cache has dropped the oldest."""
+        whole = self.stack == "cross" or self._pass.columns is not None
+        dropped = 0 if whole else max(0, self._pass.start_of(self.stack) + self.n_queries - self.n_keys)
+        return torch.arange(dropped, dropped + self.n_keys, device=self.q.device)[None]
+
+    @property
+    def has_sink(self) -> bool:
+        """Whether a learned sink takes part of each row, so that its weights sum to less than one."""
+        return any(self._kwargs.get(name) is not None for name in ("s_aux", "sinks"))
 
     @property
     def causal(self) -> bool:

@@ -1,0 +1,248 @@
+"""Running part of a model again: from a layer on, for late tokens only, in several copies, with few logits.
+
+A finished run is kept: the residual stream at the entry of each block and what each attention layer saw. A changed run
+then enters at the first changed layer. Where nothing before some token changes, the keys and values of earlier tokens
+are those of the kept run, and only the later tokens are computed: their attention calls get the kept keys and values
+with their own put in place, and their rows of the kept mask and position bias.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headatlas.errors import BadInput
+from headatlas.heads import HeadId
+from headatlas.model import anatomy
+from headatlas.model.anatomy import Site
+from headatlas.model.doorway import Edit, Pass
+from headatlas.model.model import Model
+from headatlas.model.view import LayerView
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one attention layer saw in a kept run: keys, values [example, group, key, d], mask and position biases."""
+
+    k: Tensor
+    v: Tensor
+    mask: Tensor | None
+    causal: bool  # whether the call was causal without a mask
+    biases: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, at: LayerView) -> Seen:
+        """What the call of a view was given."""
+        biases = {
+            name: value
+            for name, value in at._kwargs.items()
+            if isinstance(value, Tensor) and value.ndim == 4 and value.shape[-1] == at.n_keys
+        }
+        causal = at._mask is None and at._pass.path == "sdpa" and at._is_causal_call()
+        return cls(at.k, at.v, at._mask, causal, biases)
+
+    @property
+    def bytes(self) -> int:
+        """Memory held; masks and biases are shared between layers and examples, and left out."""
+        return self.k.numel() * self.k.element_size() + self.v.numel() * self.v.element_size()
+
+
+@dataclass
+class Kept:
+    """A finished run: tokens, mask and position ids [example, pos]; the residual stream by (stack, layer); attention."""
+
+    tokens: Tensor
+    mask: Tensor
+    residuals: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    seen: dict[tuple[str, int], Seen] = field(default_factory=dict)
+
+    @property
+    def position_ids(self) -> Tensor:
+        """[example, pos] as the model counts them: padding on the left is left out."""
+        if bool(self.mask[:, 0].all()):
+            return torch.arange(self.tokens.shape[1], device=self.tokens.device).expand(len(self.tokens), -1)
+        return (self.mask.long().cumsum(-1) - 1).clamp(min=0)
+
+    @property
+    def bytes(self) -> int:
+        """Memory held."""
+        residuals = sum(value.numel() * value.element_size() for value in self.residuals.values())
+        return residuals + sum(seen.bytes for seen in self.seen.values())
+
+
+class _Residuals:
+    """An edit that changes nothing and keeps the residual stream at the entry of every block."""
+
+    site = "residual"
+    heads: tuple[HeadId, ...] = ()
+
+    def __init__(self, sites: Sequence[Site], kept: dict[tuple[str, int], Tensor]) -> None:
+        self.layers = frozenset((site.stack, site.layer) for site in sites)
+        self.kept = kept
+
+    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+        self.kept[at.stack, at.layer] = x
+        return x
+
+
+def keep(model: Model, batch: Any, *, logits_at: Tensor | None = None, attention: bool = True) -> tuple[Kept, Tensor]:
+    """Run the model on a batch and keep what later runs start from; also the logits of this run.
+
+    attention: keep keys and values too, so that late tokens can be computed alone.
+    """
+    kept = Kept(batch.tokens.to(model.device), batch.mask.to(model.device))
+
+    def watch(at: LayerView) -> None:
+        if attention:
+            kept.seen[at.stack, at.layer] = Seen.of(at)
+
+    edits: list[Edit] = [_Residuals(model.sites, kept.residuals)]
+    logits = model.forward(batch, watch=watch, edits=edits, logits_at=logits_at)
+    return kept, logits
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """How a changed run is made: from which block, for which tokens, in how many copies of the examples, for which logits.
+
+    place: (stack, layer) whose block is entered with the kept residual stream, None for the whole model.
+    columns: [example, r] the tokens to compute, each row increasing, -1 for fillers; None for all.
+    logits_at: [example, n] positions in the whole sequence whose logits are wanted.
+    tokens: [m] ids whose logits are wanted, None for all.
+    """
+
+    kept: Kept
+    copies: int
+    logits_at: Tensor
+    place: tuple[str, int] | None = None
+    columns: Tensor | None = None
+    tokens: Tensor | None = None
+
+    def logits(self, model: Model, edits: Sequence[Edit]) -> Tensor:
+        """Logits [copy, example, n, vocabulary or m] under edits, which see the copies one after the other as one batch."""
+        model.require_edits(edits)
+        columns, kept = self.columns, self.kept
+        if columns is None:
+            where = self._repeat(self.logits_at)
+            batch = SimpleNamespace(tokens=self._repeat(kept.tokens), mask=self._repeat(kept.mask))
+            with _few_logits(model, self.tokens):
+                found = model.forward(batch, edits=edits, start_at=self._start(model, None), logits_at=where)
+        else:
+            found = self._late(model, edits, columns)
+        return found.unflatten(0, (self.copies, -1))
+
+    def _late(self, model: Model, edits: Sequence[Edit], columns: Tensor) -> Tensor:
+        """The same for chosen tokens only."""
+        safe = columns.clamp(min=0)
+        inputs: dict[str, Any] = {"input_ids": self._repeat(self.kept.tokens.gather(1, safe))}
+        if "position_ids" in model._accepts:
+            inputs["position_ids"] = self._repeat(self.kept.position_ids.gather(1, safe))
+        wanted = (columns[:, None, :] == self.logits_at[:, :, None]).long()
+        if not bool((wanted.sum(-1) == 1)[self.logits_at >= 0].all()):
+            raise BadInput(
+                "Logits are wanted at tokens that are not computed.", "Let `columns` hold every position asked."
+            )
+        current = LatePass(model, edits, self.kept, columns, self.copies)
+        with _few_logits(model, self.tokens), torch.no_grad():
+            return model.run(inputs, current, self._start(model, columns), self._repeat(wanted.argmax(-1)))
+
+    def _start(self, model: Model, columns: Tensor | None) -> tuple[int, Tensor] | None:
+        if self.place is None:
+            return None
+        residual = self.kept.residuals[self.place]
+        if columns is not None:
+            residual = residual.gather(1, columns.clamp(min=0)[..., None].expand(-1, -1, residual.shape[-1]))
+        return model.block_index(*self.place), self._repeat(residual)
+
+    def _repeat(self, x: Tensor) -> Tensor:
+        return x if self.copies == 1 else x.repeat(self.copies, *[1] * (x.ndim - 1))
+
+
+class LatePass(Pass):
+    """A forward pass over some late tokens of sequences whose earlier tokens were read by a kept run."""
+
+    def __init__(self, model: Model, edits: Sequence[Edit], kept: Kept, columns: Tensor, copies: int) -> None:
+        super().__init__(
+            model.sites, view_type=LayerView, path=model.path, valid={}, watch=None, edits=edits,
+            unembedding=model.unembedding, fast=model.fast, block_bytes=model.block_bytes,
+        )  # fmt: skip
+        self.kept, self.columns, self.copies = kept, columns, copies
+        self._masks: dict[int, Tensor | None] = {}  # by identity of the kept mask, which layers share
+
+    def look(
+        self, site: Site, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
+    ) -> LayerView:
+        """The view of the call as it would be within the whole sequence."""
+        seen = self.kept.seen[site.stack, site.layer]
+        kwargs = {**kwargs, **{name: self._rows(bias) for name, bias in seen.biases.items()}}
+        if "is_causal" in kwargs:
+            kwargs["is_causal"] = False  # the mask says it
+        return super().look(site, query, self._whole(seen.k, key), self._whole(seen.v, value), self._mask(seen), kwargs)
+
+    @property
+    def _cols(self) -> Tensor:
+        assert self.columns is not None
+        return self.columns
+
+    def _whole(self, old: Tensor, new: Tensor) -> Tensor:
+        """Kept keys or values with the new tokens' own in place; fillers go to a column that is cut off."""
+        length = old.shape[2]
+        filled = bool((self._cols < 0).any())
+        whole = torch.nn.functional.pad(old, (0, 0, 0, 1)) if filled else old
+        whole = whole.repeat(self.copies, 1, 1, 1)
+        index = torch.where(self._cols < 0, length, self._cols).repeat(self.copies, 1)[:, None, :, None]
+        return whole.scatter_(2, index.expand(-1, whole.shape[1], -1, whole.shape[3]), new)[:, :, :length]
+
+    def _rows(self, whole: Tensor) -> Tensor:
+        """The new tokens' rows of a mask or bias [example or 1, head or 1, query or 1, key], for every copy."""
+        if whole.shape[2] > 1:
+            rows = whole.expand(len(self._cols), -1, -1, -1)
+            index = self._cols.clamp(min=0)[:, None, :, None]
+            whole = rows.gather(2, index.expand(-1, rows.shape[1], -1, rows.shape[3]))
+        return whole if len(whole) == 1 else whole.repeat(self.copies, 1, 1, 1)
+
+    def _mask(self, seen: Seen) -> Tensor | None:
+        key = id(seen.mask)
+        if key not in self._masks:
+            if seen.mask is not None:
+                self._masks[key] = self._rows(seen.mask)
+            elif seen.causal:
+                keys = torch.arange(seen.k.shape[2], device=seen.k.device)
+                allowed = keys <= self._cols.clamp(min=0)[:, None, :, None]
+                # A single last token that sees everything needs no mask, and faster kernels then serve it.
+                whole = allowed.shape[2] == 1 and bool(allowed.all())
+                self._masks[key] = None if whole else allowed.repeat(self.copies, 1, 1, 1)
+            else:
+                self._masks[key] = None
+        return self._masks[key]
+
+
+@contextlib.contextmanager
+def _few_logits(model: Model, tokens: Tensor | None) -> Iterator[None]:
+    """Let the unembedding compute the logits of some tokens only."""
+    head = anatomy.unembedding_of(model.hf)
+    if tokens is None or head is None:
+        yield
+        return
+    tokens = tokens.to(model.device)
+    plain = type(head) is nn.Linear and "forward" not in head.__dict__ and head.weight.is_floating_point()
+    if plain and isinstance(head, nn.Linear):
+        weight, bias = head.weight[tokens], head.bias[tokens] if head.bias is not None else None
+        few: Callable[[Tensor], Tensor] = lambda x: torch.nn.functional.linear(x, weight, bias)  # noqa: E731
+        head.__dict__["forward"] = few
+        try:
+            yield
+        finally:
+            del head.__dict__["forward"]
+        return
+    handle = head.register_forward_hook(lambda _, __, output: output[..., tokens])
+    try:
+        yield
+    finally:
+        handle.remove()
