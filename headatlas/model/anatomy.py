@@ -30,7 +30,7 @@ class Site:
     layer: int
     module: nn.Module
     projection: nn.Module
-    block: nn.Module | None  # the transformer block it lies in
+    block: nn.Module | None  # the transformer block it lies in; None where layers share one or there is no list of them
     name: str  # path of the module
     n_heads: int
     n_groups: int
@@ -77,7 +77,7 @@ class Probe:
     def __init__(self, model: nn.Module, path: str) -> None:
         self.model, self.path = model, path
         self.calls: list[Call] = []
-        self.blocks: dict[nn.Module, type] = {}  # block -> type of what it returned
+        self.blocks: dict[nn.Module, int] = {}  # block -> how many things it returned in a tuple, 0 for a bare tensor
         self.block_calls: dict[nn.Module, BlockCall] = {}
         self.final_input: Tensor | None = None  # what the unembedding got
         self.norms: list[tuple[nn.Module, Any]] = []  # (norm, its output)
@@ -131,7 +131,7 @@ class Probe:
         return self
 
     def _block(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        self.blocks[module] = type(output)
+        self.blocks[module] = len(output) if isinstance(output, tuple) else 0
         self.block_calls[module] = (args, kwargs)
 
     def _final(self, module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -169,11 +169,11 @@ def dispatches(module: nn.Module) -> bool:
 
 
 def attention_like(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Modules whose class is called attention and that own projections, outermost first, nested ones left out."""
+    """Modules whose class is called attention and that own weights, outermost first, nested ones left out."""
     found: list[tuple[str, nn.Module]] = []
     for name, module in model.named_modules():
         inside = any(name.startswith(known + ".") for known, _ in found)
-        owns = any(is_linear(child) for child in module.modules() if child is not module)
+        owns = any(parameter.ndim >= 2 for parameter in module.parameters())
         if "attention" in type(module).__name__.lower() and owns and not inside:
             found.append((name, module))
     return found
@@ -202,7 +202,9 @@ def sites(probe: Probe, model: nn.Module, *, encoder_only: bool) -> tuple[Site, 
         name = names[call.module]
         if call.projection is None:
             raise UnsupportedModel(
-                f"No output projection follows the attention of {name} ({type(call.module).__name__})."
+                f"{type(model).__name__} is not supported: no output projection takes the heads' outputs as they leave the "
+                f"attention of {name} ({type(call.module).__name__}), so what single heads write cannot be told apart.",
+                "Run `headatlas matrix` for the families that work.",
             )
         stack = stack_of(name, call.module, encoder_only)
         numbers = [int(part) for part in name.split(".") if part.isdigit()]
@@ -218,7 +220,7 @@ def sites(probe: Probe, model: nn.Module, *, encoder_only: bool) -> tuple[Site, 
             scale = norm_gain(call.post, matrix(call.projection).shape[1])[0]
             gain = scale if gain is None else scale * gain
         result.append(
-            Site(stack, layer, call.module, call.projection, block, name, call.n_heads, call.n_groups, call.d_head,
+            Site(stack, layer, call.module, call.projection, None if shared else block, name, call.n_heads, call.n_groups, call.d_head,
                  call.width // call.n_heads, call.causal and stack == "decoder", gain, factor)
         )  # fmt: skip
     return tuple(result)
@@ -280,7 +282,7 @@ def check_firing(probe: Probe, model: nn.Module, architecture: str) -> None:
         raise UnsupportedModel(
             f"{architecture} is not supported: {len(missed)} of {len(candidates)} attention modules ({', '.join(kinds)}; first: {missed[0][0]}) "
             "compute attention without asking transformers' attention interface, so their heads cannot be seen or changed.",
-            "Run `headatlas list models` for the families that work, or add a layout in headatlas/model/layouts/.",
+            "Run `headatlas matrix` for the families that work, or add a layout in headatlas/model/layouts/.",
         )
 
 

@@ -184,6 +184,7 @@ def _checks(model: Model, inputs: dict[str, Tensor], reference: Tensor) -> list[
             editable.bound,
             "no: the output is not formed from the pattern alone; edits of patterns are refused",
         )
+    checks.append(selfcheck.restart(model, inputs, reference))
     if "input_ids" in inputs:
         checks += selfcheck.padding(model, inputs["input_ids"], reference)
     return checks

@@ -49,7 +49,8 @@ class Model:
         self.left_padding: str | None = "positions"  # how left padding is passed on; None: refused
         self.sites: tuple[Site, ...] = ()
         self.unembedding: anatomy.Unembedding | None = None
-        self.block_returns: dict[nn.Module, type] = {}
+        self.block_returns: dict[nn.Module, int] = {}
+        self.restarts = True  # whether a run may start at a layer; the self-check finds out
         self._lock = threading.RLock()
         self._accepts = set(inspect.signature(hf.forward).parameters)
 
@@ -218,6 +219,12 @@ class Model:
                 handles.append(projection.register_forward_pre_hook(current.project))
             for site in self.sites:
                 residual_edits = current.of(site, "residual")
+                if residual_edits and site.block is None:
+                    raise UnsupportedModel(
+                        f"{self.architecture} shares its blocks between layers or keeps them in no list, so the residual "
+                        "stream of one layer cannot be reached.",
+                        "Edit z, q, k, v or the pattern instead.",
+                    )
                 if residual_edits and site.block is not None:
                     handles.append(
                         site.block.register_forward_pre_hook(_enter(site, residual_edits, current), with_kwargs=True)
@@ -234,6 +241,12 @@ class Model:
                 del block.__dict__["forward"]
 
     def _bypass(self, layer: int, residual: Tensor, handles: list[Any], bypassed: list[nn.Module]) -> None:
+        if not self.restarts:
+            raise UnsupportedModel(
+                f"A run of {self.architecture} cannot start at a layer: its blocks are shared, or a block needs more of "
+                "earlier ones than the residual stream.",
+                "Run the whole model (leave start_at out).",
+            )
         rooms = self.decoder_blocks()
         if not 0 <= layer < len(rooms):
             raise BadInput(f"start_at layer {layer} does not exist.", f"{self.name} has blocks 0 to {len(rooms) - 1}.")
@@ -243,8 +256,7 @@ class Model:
                     "This model's blocks are wrapped (offloaded or compiled), so they cannot be skipped.",
                     "Load it on one device.",
                 )
-            wrap = self.block_returns.get(block, Tensor)
-            block.__dict__["forward"] = _pass_through(wrap)
+            block.__dict__["forward"] = _pass_through(self.block_returns.get(block, 0))
             bypassed.append(block)
 
         def enter(
@@ -387,10 +399,10 @@ def _pick(positions: Tensor) -> Callable[..., Any]:
     return pick
 
 
-def _pass_through(kind: type) -> Callable[..., Any]:
+def _pass_through(n_returned: int) -> Callable[..., Any]:
     """A block that hands its input on, in the form in which the block returns its output."""
 
     def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
-        return (hidden_states,) if issubclass(kind, tuple) else hidden_states
+        return (hidden_states, *[None] * (n_returned - 1)) if n_returned else hidden_states
 
     return forward

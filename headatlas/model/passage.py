@@ -37,12 +37,12 @@ def passage(block: nn.Module, call: BlockCall, projection: nn.Module) -> tuple[T
     plain = _run(block, call, projection, None)
     assert plain.written is not None
     generator = torch.Generator().manual_seed(0)
-    size = plain.written.float().std() + 1e-3
+    size = 16 * plain.written.float().std() + 1e-3  # well above the rounding of what it is added to
     nudge = torch.randn(plain.written.shape, generator=generator).to(plain.written.device) * size
     nudged = _run(block, call, projection, nudge.to(plain.written.dtype))
     assert nudged.written is not None
     before, after = plain.written, nudged.written
-    places = list(zip(plain.maps, nudged.maps, strict=True))
+    places = list(zip(plain.maps, nudged.maps, strict=False))  # experts further on may be chosen otherwise
     if places and places[0][0][0] is plain.written:
         before, after = places[0][0][1], places[0][1][1]
         places = places[1:]
@@ -51,29 +51,34 @@ def passage(block: nn.Module, call: BlockCall, projection: nn.Module) -> tuple[T
     for first, second in ends:
         if first is None or second is None or first.numel() != moved.numel() or torch.equal(first, second):
             continue
-        return _fit(
-            (second - first).float().view_as(moved), moved, block, 1e-3 if first.dtype == torch.float32 else 5e-2
-        )
+        rounding = torch.finfo(first.dtype).eps * torch.maximum(first.abs(), second.abs()).float().view_as(moved)
+        return _fit((second - first).float().view_as(moved), moved, rounding, block)
     raise UnsupportedModel(
         f"What the attention of {type(block).__name__} writes does not reach the block's output.",
         "Does the block use its attention?",
     )
 
 
-def _fit(arrived: Tensor, moved: Tensor, block: nn.Module, tolerance: float) -> tuple[Tensor | None, float]:
-    """The factor, or else the gain per channel, that turns what was written into what arrived."""
+def _fit(arrived: Tensor, moved: Tensor, rounding: Tensor, block: nn.Module) -> tuple[Tensor | None, float]:
+    """The factor, or else the gain per channel, that turns what was written into what arrived.
+
+    rounding: how exactly each number that arrived is known; where a huge residual stream drowns the nudge, it is not used.
+    """
+    known = moved.abs() > 30 * rounding
+    arrived, moved = arrived * known, moved * known
+    tolerance = 1e-3 + float((rounding * known).norm() / arrived.norm())
 
     def off(guess: Tensor | float) -> float:
         return float((arrived - moved * guess).norm() / arrived.norm())
 
     factor = float((arrived * moved).sum() / (moved * moved).sum())
-    if off(1.0) < tolerance:
+    if off(1.0) <= tolerance:
         return None, 1.0
-    if off(factor) < tolerance:
+    if off(factor) <= tolerance:
         return None, factor
     flat, written = arrived.flatten(0, -2), moved.flatten(0, -2)
     gain = (flat * written).sum(0) / (written * written).sum(0)
-    if off(gain) < tolerance:
+    if bool(gain.isfinite().all()) and off(gain) <= tolerance:
         return gain, 1.0
     raise UnsupportedModel(
         f"What the attention of {type(block).__name__} writes does not enter the residual stream linearly.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from headatlas.errors import BadInput, UnsupportedModel
+from headatlas.errors import BadInput, HeadAtlasError, UnsupportedModel
 from headatlas.heads import HeadId
 
 if TYPE_CHECKING:
@@ -140,6 +140,35 @@ def _zero_first(x: Tensor) -> Tensor:
     return x * keep[:, None]
 
 
+def restart(model: Model, inputs: Mapping[str, Tensor], reference: Tensor) -> Check:
+    """Whether a run may start at a layer with the residual stream of a whole run; sets `model.restarts`."""
+    main = [site for site in model.sites if site.stack == ("decoder" if "decoder" in model.stacks else model.stacks[0])]
+    kept: dict[int, Tensor] = {}
+    limit = bound(model.dtype, 1e-5, 2e-2) * (float(reference.float().abs().max()) + 1e-9)
+    far = 0.0
+
+    @dataclass(frozen=True)
+    class Keep(_Probe):
+        def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+            kept[at.layer] = x
+            return x
+
+    try:
+        model.forward(inputs, edits=[Keep(tuple(site.heads[0] for site in main), "residual", torch.clone)])
+        rooms = model.decoder_blocks()
+        for site in (main[len(main) // 2], main[-1]):
+            index = next(i for i, room in enumerate(rooms) if room is site.block)
+            again = model.forward(inputs, start_at=(index, kept[site.layer]))
+            far = max(far, float((again - reference).float().abs().max()))
+        model.restarts = far <= limit
+    except (HeadAtlasError, ValueError, TypeError, RuntimeError, AttributeError, LookupError, StopIteration):
+        model.restarts = False  # the model's own code stumbled over what a skipped block did not hand on
+    note = (
+        "" if model.restarts else "no: blocks are shared or hand on more than the residual stream; whole runs instead"
+    )
+    return Check("runs can start at a layer", True, far if model.restarts else None, limit, note)
+
+
 def padding(model: Model, tokens: Tensor, reference: Tensor) -> list[Check]:
     """Whether padded batches give what single examples give; sets how left padding is passed on, or that it is refused."""
     limit = bound(model.dtype, 1e-4, 5e-2) * (float(reference.float().abs().max()) + 1e-9)
@@ -191,11 +220,12 @@ def sample(hf: Any, config: Any, length: int = 12) -> dict[str, Tensor]:
     """Two random examples of whatever the model takes: tokens, pixels or audio features."""
     generator = torch.Generator().manual_seed(0)
     main = getattr(hf, "main_input_name", "input_ids")
-    device = next(hf.parameters()).device
+    parameter = next(hf.parameters())
+    device, dtype = parameter.device, parameter.dtype
     if main == "pixel_values":
         size = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
         channels = getattr(config, "num_channels", 3)
-        return {"pixel_values": torch.randn(2, channels, size, size, generator=generator).to(device)}
+        return {"pixel_values": torch.randn(2, channels, size, size, generator=generator).to(device, dtype)}
     vocabulary = int(config.vocab_size)
     special = (getattr(config, f"{name}_token_id", None) for name in ("pad", "bos", "eos"))
     reserved = {value for value in special if isinstance(value, int)}
@@ -205,7 +235,7 @@ def sample(hf: Any, config: Any, length: int = 12) -> dict[str, Tensor]:
     if main == "input_features":
         frames = 2 * config.max_source_positions
         return {
-            "input_features": torch.randn(2, config.num_mel_bins, frames, generator=generator).to(device),
+            "input_features": torch.randn(2, config.num_mel_bins, frames, generator=generator).to(device, dtype),
             "decoder_input_ids": tokens,
         }
     if getattr(config, "is_encoder_decoder", False):
