@@ -1,0 +1,107 @@
+"""What pages are made of: the catalogue, what our detectors measure, what runs have seen, and the pages themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from headatlas.catalogue.catalogue import Catalogue
+from headatlas.catalogue.filters import newest_first
+from headatlas.catalogue.schema import Claim, Paper, PublishedCircuit
+from headatlas.catalogue.site.atlases import Sighting
+
+
+@dataclass(frozen=True)
+class Book:
+    """Everything a page may show.
+
+    detectors: head type id -> names of detectors. sightings: head type id -> what runs saw of it, a line a model.
+    address: where the site will stand on the web; repository: where its sources stand. Both only where known.
+    """
+
+    catalogue: Catalogue
+    detectors: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    sightings: Mapping[str, Sequence[Sighting]] = field(default_factory=dict)
+    address: str | None = None
+    repository: str | None = None
+
+    @cached_property
+    def newest(self) -> tuple[Paper, ...]:
+        """All papers, newest first."""
+        return newest_first(self.catalogue.papers.values())
+
+    @cached_property
+    def papers_of(self) -> Mapping[str, tuple[Paper, ...]]:
+        """Head type id -> its papers, oldest first."""
+        return {id_: self.catalogue.papers_for(id_) for id_ in self.catalogue.heads}
+
+    @cached_property
+    def claims_of(self) -> Mapping[str, list[Claim]]:
+        """Head type id -> what papers claim of its heads."""
+        return _grouped(self.catalogue.claims.values(), lambda claim: [claim.head_type])
+
+    @cached_property
+    def claims_in(self) -> Mapping[str, list[Claim]]:
+        """Paper id -> what it claims."""
+        return _grouped(self.catalogue.claims.values(), lambda claim: [claim.paper])
+
+    @cached_property
+    def circuits_with(self) -> Mapping[str, list[PublishedCircuit]]:
+        """Head type id -> the circuits in which it occurs."""
+        return _grouped(
+            self.catalogue.circuits.values(),
+            lambda circuit: dict.fromkeys(node.head_type for node in circuit.nodes if node.head_type),
+        )
+
+    @cached_property
+    def circuits_in(self) -> Mapping[str, list[PublishedCircuit]]:
+        """Paper id -> the circuits that it publishes."""
+        return _grouped(self.catalogue.circuits.values(), lambda circuit: [circuit.paper])
+
+    @property
+    def models_seen(self) -> int:
+        """How many models have a run."""
+        return len({seen.model for found in self.sightings.values() for seen in found})
+
+
+def _grouped(things: Iterable[Any], keys: Callable[[Any], Iterable[str]]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for thing in things:
+        for key in keys(thing):
+            found.setdefault(key, []).append(thing)
+    return found
+
+
+@dataclass(frozen=True)
+class Page:
+    """A file of the site: a template and what it shows, or a text as it is."""
+
+    path: str
+    template: str | None = None
+    shows: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+    @property
+    def root(self) -> str:
+        """The way from the page to the site's first folder: "" or "../"."""
+        return "../" * self.path.count("/")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the site: one module of `sections/` that makes its pages.
+
+    title: its name in the navigation, None where it is not there; order: its place there.
+    """
+
+    name: str
+    pages: Callable[[Book], Iterable[Page]]
+    title: str | None = None
+    order: int = 0
+
+    @property
+    def start(self) -> str:
+        """The page that the navigation leads to."""
+        return f"{self.name}/index.html"

@@ -1,0 +1,114 @@
+"""Builds the site: every section's pages, the styles and scripts, the feed and the data, as a set of files."""
+
+from __future__ import annotations
+
+import functools
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from headatlas.catalogue.atom import as_atom
+from headatlas.catalogue.bibtex import bibtex
+from headatlas.catalogue.export import as_csv, as_json
+from headatlas.catalogue.extras import paper_url
+from headatlas.catalogue.filters import has_code
+from headatlas.catalogue.site import place, words
+from headatlas.catalogue.site.book import Book, Page, Section
+from headatlas.catalogue.site.drawing import miniature
+from headatlas.errors import BadInput
+from headatlas.registry import discover
+
+
+def build(book: Book, out: Path) -> int:
+    """Write the site into the folder `out` and return the number of pages. Raises StoreError, BadInput."""
+    for what, url in (("address", book.address), ("repository", book.repository)):
+        if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc):
+            raise BadInput(f"'{url}' is not a web {what}.", "Write it with https://.")
+    place.target(out)  # what is wrong with the folder is said before the work
+    made = render(book)
+    place.write(out, made)
+    return sum(path.endswith(".html") for path in made)
+
+
+def render(book: Book) -> dict[str, str]:
+    """All files of the site, by their path in it; the same book always gives the same bytes."""
+    sections = sorted(
+        discover("headatlas.catalogue.site.sections", Section).values(), key=lambda part: (part.order, part.name)
+    )
+    made: dict[str, str] = {}
+    for section in sections:
+        for page in section.pages(book):
+            if page.path in made:
+                raise BadInput(f"Two pages want the address '{page.path}'.", "Give one of the entries another id.")
+            made[page.path] = _text(book, page, section, sections)
+    catalogue = book.catalogue
+    base = f"{book.address.rstrip('/')}/" if book.address else None
+    return made | {
+        "feed.xml": as_atom(catalogue, address=f"{base}feed.xml" if base else None),
+        "papers.bib": bibtex(book.newest),
+        "papers.csv": as_csv(catalogue),
+        "catalogue.json": as_json(catalogue),
+        "static/site.css": _static(".css"),
+        **{f"static/{name}": text for name, text in _scripts().items()},
+        "static/favicon.svg": (files(__package__) / "static" / "favicon.svg").read_text("utf-8"),
+    }
+
+
+def _text(book: Book, page: Page, section: Section, sections: list[Section]) -> str:
+    if page.template is None:
+        return page.text
+    shown: dict[str, Any] = {
+        "book": book,
+        "catalogue": book.catalogue,
+        "page": page,
+        "root": page.root,
+        "section": section,
+        "sections": [part for part in sections if part.title],
+    }
+    return _environment().get_template(page.template).render(shown | dict(page.shows)).rstrip() + "\n"
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("headatlas.catalogue.site"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {
+        "glyphs": words.GLYPHS,
+        "evidence_words": words.EVIDENCE,
+        "paper_url": paper_url,
+        "has_code": has_code,
+        "miniature": miniature,
+    }
+    environment.filters |= {
+        "month": words.month,
+        "authors": words.authors,
+        "family": words.family,
+        "slug": words.slug,
+        "cited": words.cited,
+        "claim_value": words.value,
+        "known_from": words.known_from,
+        "of": words.count,
+    }
+    return environment
+
+
+@functools.cache
+def _static(suffix: str) -> str:
+    """All files of `static/` with this suffix, in the order of their names, as one."""
+    folder = files(__package__) / "static"
+    parts = [item for item in sorted(folder.iterdir(), key=lambda item: item.name) if item.name.endswith(suffix)]
+    return "\n".join(part.read_text("utf-8") for part in parts)
+
+
+@functools.cache
+def _scripts() -> dict[str, str]:
+    folder = files(__package__) / "static"
+    return {item.name: item.read_text("utf-8") for item in folder.iterdir() if item.name.endswith(".js")}

@@ -1,0 +1,1 @@
+"""The parts of the site: each file makes the pages of one."""

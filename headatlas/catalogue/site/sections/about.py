@@ -1,0 +1,15 @@
+"""What the catalogue is, how to read it, how to add a paper, how to take the data along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from headatlas.catalogue.site.book import Book, Page, Section
+from headatlas.catalogue.stats import stats
+
+
+def _pages(book: Book) -> Iterator[Page]:
+    yield Page("about/index.html", "about.html.j2", {"stats": stats(book.catalogue)})
+
+
+ABOUT = Section("about", _pages, "About", 7)

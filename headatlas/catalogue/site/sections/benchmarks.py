@@ -1,0 +1,22 @@
+"""The data sets that papers measure on, and a page for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from headatlas.catalogue.site.book import Book, Page, Section
+
+
+def _pages(book: Book) -> Iterator[Page]:
+    benchmarks = book.catalogue.benchmarks.values()
+    papers = {found.id: book.catalogue.papers_on_benchmark(found.id)[::-1] for found in benchmarks}
+    kinds = {
+        "Made to explore mechanisms": [found for found in benchmarks if found.kind == "mechanism"],
+        "Common evaluations": [found for found in benchmarks if found.kind == "common"],
+    }
+    yield Page("benchmarks/index.html", "benchmarks.html.j2", {"kinds": kinds, "papers_of_benchmark": papers})
+    for found in benchmarks:
+        yield Page(f"benchmarks/{found.id}.html", "benchmark.html.j2", {"benchmark": found, "papers": papers[found.id]})
+
+
+BENCHMARKS = Section("benchmarks", _pages, "Benchmarks", 5)

@@ -1,0 +1,27 @@
+"""How heads work together: all published circuits, and a drawing of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from headatlas.catalogue.site.book import Book, Page, Section
+from headatlas.catalogue.site.drawing import drawing
+from headatlas.catalogue.site.wires import KINDS, key
+
+
+def _pages(book: Book) -> Iterator[Page]:
+    circuits = list(book.catalogue.circuits.values())
+    yield Page("circuits/index.html", "circuits.html.j2", {"circuits": circuits, "key": key(circuits)})
+    for circuit in circuits:
+        shows = {
+            "circuit": circuit,
+            "paper": book.catalogue.papers[circuit.paper],
+            "drawing": drawing(book.catalogue, circuit, root="../"),
+            "key": key([circuit]),
+            "kinds": KINDS,
+            "labels": {node.id: node.label for node in circuit.nodes},
+        }
+        yield Page(f"circuits/{circuit.id}.html", "circuit.html.j2", shows)
+
+
+CIRCUITS = Section("circuits", _pages, "Circuits", 3)

@@ -1,0 +1,46 @@
+"""The first page: the four stages with every head type, the newest papers, a few circuits; and the page for dead links."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from markupsafe import Markup
+
+from headatlas.catalogue.schema import PublishedCircuit
+from headatlas.catalogue.site.book import Book, Page, Section
+from headatlas.catalogue.site.figure import figure
+from headatlas.catalogue.site.trends import months
+
+_NEWEST, _CIRCUITS = 7, 4
+_NOT_FOUND_STYLE = Path(__file__).parent.parent / "templates" / "404.css"
+
+
+def _pages(book: Book) -> Iterator[Page]:
+    shows = {
+        "figure": figure(book),
+        "chart": months(book, root="", linked=False),
+        "newest": book.newest[:_NEWEST],
+        "circuits": _richest(book),
+    }
+    yield Page("index.html", "home.html.j2", shows)
+    # Hosts show this page at any address, so it leans on no other file unless the site's own address is known.
+    base = f"{book.address.rstrip('/')}/" if book.address else ""
+    style = _NOT_FOUND_STYLE.read_text("utf-8")
+    seal = f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}"
+    yield Page("404.html", "404.html.j2", {"base": base, "style": Markup(style), "style_hash": seal})
+
+
+def _richest(book: Book) -> list[PublishedCircuit]:
+    """The circuits in which most head types work together."""
+    circuits = book.catalogue.circuits.values()
+
+    def kinds(circuit: PublishedCircuit) -> int:
+        return len({node.head_type for node in circuit.nodes if node.head_type})
+
+    return sorted(circuits, key=lambda circuit: (-kinds(circuit), circuit.id))[:_CIRCUITS]
+
+
+HOME = Section("home", _pages)
