@@ -16,10 +16,7 @@ from pydantic import ValidationError
 from headatlas.catalogue import entry_file
 from headatlas.catalogue.arxiv_client import arxiv_id
 from headatlas.catalogue.form_text import REQUIRED, FormError, quoted, read_form
-from headatlas.catalogue.rules.papers import _ACL_LINK as ACL_LINK
-from headatlas.catalogue.rules.papers import _DOI_LINK as DOI_LINK
-from headatlas.catalogue.rules.papers import _OPENREVIEW_LINK as OPENREVIEW_LINK
-from headatlas.catalogue.rules.papers import section_of
+from headatlas.catalogue.rules.papers import ACL_LINK, DOI_LINK, OPENREVIEW_LINK, section_of
 from headatlas.catalogue.rules.texts import MAX_SUMMARY_WORDS
 from headatlas.catalogue.schema import Link, Paper
 from headatlas.catalogue.shelf import Shelf

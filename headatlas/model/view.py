@@ -216,11 +216,13 @@ class LayerView:
             return self._additive(seen[None, None], self.q.dtype)
         return None
 
-    def _blocks(self) -> Iterator[Tensor]:
+    def _block_size(self) -> int:
+        """How many rows of attention may exist at once."""
         row = len(self.q) * self.n_heads * self.n_keys * 4
-        size = max(1, min(self.n_queries, self._pass.block_bytes // max(row, 1)))
-        for start in range(0, self.n_queries, size):
-            yield torch.arange(start, min(start + size, self.n_queries), device=self.q.device)
+        return max(1, min(self.n_queries, self._pass.block_bytes // max(row, 1)))
+
+    def _blocks(self) -> Iterator[Tensor]:
+        yield from torch.arange(self.n_queries, device=self.q.device).split(self._block_size())
 
     def rows(self, positions: Tensor) -> Tensor:
         """Attention weights of the queries at `positions` ([n] shared, or [example, n]): [example, head, n, key]."""
@@ -289,8 +291,7 @@ class LayerView:
         absent = ((queries < 0) | (keys < 0)).unsqueeze(1)
         queries, keys = queries.clamp(min=0), keys.clamp(min=0)
         if self._lse is None:
-            picked = self._from_rows(queries, keys.unsqueeze(-1)).squeeze(-1)
-            return picked.masked_fill(absent, torch.nan)
+            return self._from_rows(queries, keys).masked_fill(absent, torch.nan)
         q = self.q.gather(2, queries[:, None, :, None].expand(-1, self.n_heads, -1, self.q.shape[-1]))
         k = self.repeat(self.k.gather(2, keys[:, None, :, None].expand(-1, self.k.shape[1], -1, self.k.shape[-1])))
         lse = self._lse.gather(2, queries[:, None].expand(-1, self.n_heads, -1))
@@ -298,16 +299,16 @@ class LayerView:
         return weights.masked_fill(absent, torch.nan)
 
     def _from_rows(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Entries by the row path: queries [example, n], keys [example, n, m] -> [example, head, n, m]."""
-        if self._pattern is not None or queries.shape[1] * self.n_keys <= 1 << 20:
-            block = max(1, self._pass.block_bytes // max(1, len(self.q) * self.n_heads * self.n_keys * 4))
-            parts = []
-            for start in range(0, queries.shape[1], block):
-                rows = self.rows(queries[:, start : start + block])
-                index = keys[:, None, start : start + block].expand(-1, self.n_heads, -1, -1)
-                parts.append(rows.gather(3, index))
-            return torch.cat(parts, 2)
-        raise BadInput("Too many entries for the row path.", "Use reduce() for statistics over all rows.")
+        """Entries by the row path, a block of the asked queries at a time: queries [example, n], keys [example, n] -> [example, head, n]."""
+        result = torch.zeros(len(queries), self.n_heads, queries.shape[1], device=queries.device)
+        wanted = queries.unique()
+        for block in wanted.split(self._block_size()):
+            rows = self.rows(block).flatten(2)  # [example, head, query in block x key]
+            place = torch.searchsorted(block, queries).clamp(max=len(block) - 1)
+            here = (block[place] == queries).unsqueeze(1)
+            index = (place * self.n_keys + keys).unsqueeze(1).expand(-1, self.n_heads, -1)
+            result = torch.where(here, rows.gather(2, index).float(), result)
+        return result
 
     def columns(self, keys: Tensor) -> Tensor:
         """Attention of every query to the keys at keys[e, j] [example, m]: [example, head, query, m]; NaN where negative."""

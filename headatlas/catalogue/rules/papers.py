@@ -22,9 +22,9 @@ NEAR_EQUAL = 93.0  # rapidfuzz ratio of two titles without case and signs
 # arXiv numbers papers by the month they came in; a paper may be public elsewhere before, so only that side has slack.
 _MONTHS_EARLIER = 24
 _ARXIV_LINK = re.compile(r"https?://(?:www\.)?(?:export\.)?arxiv\.org/(?:abs|pdf|html)/(\d{4}\.\d{4,5})")
-_ACL_LINK = re.compile(r"https?://(?:www\.)?aclanthology\.org/([A-Za-z0-9.-]+?)(?:\.pdf|/)?$")
-_OPENREVIEW_LINK = re.compile(r"https?://openreview\.net/(?:forum|pdf)\?id=([\w-]+)")
-_DOI_LINK = re.compile(r"https?://(?:dx\.)?doi\.org/(10\.\d{4,9}/\S+)$")
+ACL_LINK = re.compile(r"https?://(?:www\.)?aclanthology\.org/([A-Za-z0-9.-]+?)(?:\.pdf|/)?$")
+OPENREVIEW_LINK = re.compile(r"https?://openreview\.net/(?:forum|pdf)\?id=([\w-]+)")
+DOI_LINK = re.compile(r"https?://(?:dx\.)?doi\.org/(10\.\d{4,9}/\S+)$")
 
 
 def papers(catalogue: Catalogue) -> Iterator[Problem]:
@@ -74,12 +74,17 @@ def _arxiv(place: Place, paper: Paper) -> Iterator[Problem]:
         yield place.problem(("arxiv",), wrong, "arXiv ids have 4 until 2014 and 5 since 2015.")
     later = (paper.date.year - year) * 12 + paper.date.month - month
     # Entered in the last days of a month, numbered in that month, announced in the next.
-    if later > 1:
+    if later > 1 and not _dated_by_venue(paper):
         wrong = f"the date {paper.date} is months after arXiv {paper.arxiv} came in."
         yield place.problem(("date",), wrong, "Give the day of the first version.")
     elif later < -_MONTHS_EARLIER:
         wrong = f"the date {paper.date} is years before arXiv {paper.arxiv} came in."
         yield place.problem(("date",), wrong, "Check the date and the arXiv id.")
+
+
+def _dated_by_venue(paper: Paper) -> bool:
+    """Whether the date is that of the venue's version: the list goes by it for papers that came out earlier on arXiv."""
+    return bool(paper.venue) and str(paper.date.year) in str(paper.venue)
 
 
 def _links(place: Place, paper: Paper) -> Iterator[Problem]:
@@ -93,9 +98,9 @@ def _links(place: Place, paper: Paper) -> Iterator[Problem]:
         seen.add(link.url)
         for name, pattern, own in (
             ("arxiv", _ARXIV_LINK, paper.arxiv),
-            ("acl", _ACL_LINK, paper.acl),
-            ("openreview", _OPENREVIEW_LINK, paper.openreview),
-            ("doi", _DOI_LINK, paper.doi),
+            ("acl", ACL_LINK, paper.acl),
+            ("openreview", OPENREVIEW_LINK, paper.openreview),
+            ("doi", DOI_LINK, paper.doi),
         ):
             match = pattern.match(link.url) if link.kind == "paper" else None
             if match and own is None:
