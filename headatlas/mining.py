@@ -6,7 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,9 +20,10 @@ from headatlas.errors import BadInput, StoreError, UnfitTask
 from headatlas.methods.scan import scan
 from headatlas.methods.verdict import Ablation, Verdict, judge
 from headatlas.model import Model
-from headatlas.task import Task
+from headatlas.task import Batch, Task
 
 VERDICT_EXAMPLES = 8  # held-out examples on which heads are ablated
+VERDICT_LOSSES = 16
 VERDICT_CONTEXT = 64  # their longest length in tokens: a sweep costs hundreds of runs
 TOKENS_AT_ONCE = 2048
 
@@ -196,6 +197,14 @@ def _work(model: Model, chosen: Plan, run: Run, partial: Path, final: Path, prog
     publish(partial, final)
 
 
+def _thinned(batch: Batch) -> Batch:
+    """The batch with the loss asked for at no more than about VERDICT_LOSSES places per example: logits are dear."""
+    places = batch.at.get("predict")
+    if places is None or places.shape[1] <= VERDICT_LOSSES:
+        return batch
+    return replace(batch, at={**batch.at, "predict": places[:, :: places.shape[1] // VERDICT_LOSSES]})
+
+
 def _one_task(
     model: Model, task: Task, group: list[Detector], n: int, seed: int, verdict: bool, progress: Progress
 ) -> dict[str, Any]:
@@ -209,6 +218,7 @@ def _one_task(
     began = time.perf_counter()
     if verdict and metric is not None and able["able"] and any(observed.values()):
         held_out = task(model.tokenizer.within(VERDICT_CONTEXT), min(n, VERDICT_EXAMPLES), seed + 1_000_003)
+        held_out = _thinned(held_out)
         ablation = Ablation(model, held_out, metric, found.mean_z)
         rivals = Ablation(model, held_out.rows(slice(0, len(held_out) // 2)), metric, found.mean_z)
         taken = {head for heads in observed.values() for head in heads}
