@@ -1,0 +1,102 @@
+"""Edits of where heads look: knocking out attention between tokens, sharpening or flattening it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from headatlas.edits.base import Heads, OnHeads, Positions, among, parse_positions
+from headatlas.errors import BadInput
+
+if TYPE_CHECKING:
+    from headatlas.model.view import LayerView
+
+
+class Block(OnHeads):
+    """Keep heads from attending from some tokens to others (attention knock-out).
+
+    queries: positions that must not look, all where left out; keys: positions not to be looked at. Both [n] or
+    [example, n] as in other edits. renormalise: the rest of the row grows to make up for it, as if the keys had been
+    masked before the softmax (a row with no key left becomes zero); otherwise what is taken away is lost.
+    """
+
+    keys: Tensor
+    renormalise: bool
+    sites = ("pattern",)
+
+    def __init__(self, heads: Heads, keys: Positions, queries: Positions = None, renormalise: bool = True) -> None:
+        super().__init__(heads, site="pattern", positions=queries)
+        blocked = parse_positions(keys)
+        if blocked is None:
+            raise BadInput(
+                "Block needs the keys not to be looked at.", "Write keys=[...]; Zero removes a head as a whole."
+            )
+        self._set(keys=blocked, renormalise=bool(renormalise))
+
+    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+        """Rows with the keys gone."""
+        gone = among(at.key_columns, self.keys, len(x), repr(self))[:, None, None, :]
+        left = x.float().masked_fill(gone, 0.0)
+        if not self.renormalise:
+            return left
+        # What a row sums to after masking before the softmax: 1 - blocked, counted from what is left, since the
+        # difference would lose all digits where nearly everything is blocked. A learned sink keeps its part.
+        rest = left.sum(-1, keepdim=True) + sink_of(at, x)
+        return torch.where(rest > 0, left / rest.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+
+    def rows(self, index: Tensor | slice) -> OnHeads:
+        """See OnHeads.rows."""
+        other = super().rows(index)
+        return other if len(self.keys) == 1 else other._with(keys=self.keys[index])
+
+    def details(self) -> list[str]:
+        """Which keys, and what becomes of the rest."""
+        keys = self.keys[0].tolist() if len(self.keys) == 1 else f"{self.keys.shape[1]} an example"
+        return [f"keys {keys}", "renormalised" if self.renormalise else "not renormalised"]
+
+    def options(self) -> dict[str, Any]:
+        """Keys and renormalisation."""
+        return {"keys": self.keys, "renormalise": self.renormalise}
+
+
+class Temper(OnHeads):
+    """Divide attention scores by a temperature: below 1 heads look more sharply, above 1 more evenly.
+
+    Made from the attention weights, whose powers keep their ratios: weight^(1/t), normalised again, a sink included.
+    """
+
+    temperature: float
+    sites = ("pattern",)
+
+    def __init__(self, heads: Heads, temperature: float, positions: Positions = None) -> None:
+        super().__init__(heads, site="pattern", positions=positions)
+        if not temperature > 0:
+            raise BadInput(f"A temperature of {temperature} is not possible.", "Choose one above 0; 1 changes nothing.")
+        self._set(temperature=float(temperature))
+
+    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+        """Tempered rows."""
+        weights, sink = x.float(), sink_of(at, x)
+        # Relative to the largest, so that powers neither overflow nor vanish.
+        top = torch.maximum(weights.amax(-1, keepdim=True), sink).clamp(min=torch.finfo(torch.float32).tiny)
+        power = 1.0 / self.temperature
+        weights, sink = (weights / top) ** power, (sink / top) ** power
+        total = weights.sum(-1, keepdim=True) + sink
+        return torch.where(total > 0, weights / total.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
+
+    def details(self) -> list[str]:
+        """The temperature."""
+        return [f"t = {self.temperature:g}"]
+
+    def options(self) -> dict[str, Any]:
+        """The temperature."""
+        return {"temperature": self.temperature}
+
+
+def sink_of(at: LayerView, rows: Tensor) -> Tensor:
+    """What a learned sink takes of each row [..., 1]; exactly zero where there is none."""
+    if not at.has_sink:
+        return torch.zeros_like(rows[..., :1], dtype=torch.float32)
+    return (1.0 - rows.float().sum(-1, keepdim=True)).clamp(min=0.0)

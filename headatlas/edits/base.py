@@ -1,0 +1,221 @@
+"""What all edits share: which heads, which quantity, which positions; and putting a change in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+import torch
+from torch import Tensor
+
+from headatlas.errors import BadInput
+from headatlas.heads import HeadId, parse_heads
+
+if TYPE_CHECKING:
+    from headatlas.model.view import LayerView
+
+Heads = str | HeadId | Iterable[str | HeadId]
+Layers = int | str | tuple[str, int] | Iterable[int | str | tuple[str, int]]
+Positions = Tensor | Sequence[int] | Sequence[Sequence[int]] | None
+Place = tuple[str, int]  # (stack, layer)
+SITES = ("q", "k", "v", "pattern", "z", "residual")
+
+
+class Where(TypedDict, total=False):
+    """The keywords that every edit takes.
+
+    site: q, k, v, pattern, z (a head's output before the output projection) or residual (what enters a block).
+    positions: tokens of the whole sequence, from 0, padding counted: [n] for all examples, or [example, n] with -1 for
+    none; left out: all. They mean the same in cached generation, where each pass sees the newest tokens only.
+    group: a change of k or v may reach all heads that share them, also those not named.
+    """
+
+    site: str
+    positions: Positions
+    group: bool
+
+
+class OnHeads:
+    """Base of all edits: frozen, composable (given as a list), act on the heads named, or on whole layers' residual stream.
+
+    `heads` are heads ("9.6", "9.6 10.1", HeadIds); where site is "residual" they are layers (9, "encoder:2").
+    """
+
+    heads: tuple[HeadId, ...]
+    layers: frozenset[Place]
+    site: str
+    positions: Tensor | None
+    group: bool
+    sites: tuple[str, ...] = SITES  # where this kind of edit makes sense
+
+    def __init__(self, heads: Heads | Layers, **where: Unpack[Where]) -> None:
+        site = where.get("site", "z")
+        if site not in self.sites:
+            raise BadInput(
+                f"{type(self).__name__} does not act on '{site}'.", f"Choose one of {', '.join(self.sites)}."
+            )
+        residual = site == "residual"
+        named = () if residual else parse_heads(heads)  # type: ignore[arg-type]
+        places = parse_layers(heads) if residual else [(head.stack, head.layer) for head in named]
+        self._set(
+            heads=tuple(dict.fromkeys(named)),
+            layers=frozenset(places),
+            site=site,
+            positions=parse_positions(where.get("positions")),
+            group=bool(where.get("group", False)),
+        )
+
+    def _set(self, **values: Any) -> None:
+        """Used while it is made; afterwards it is frozen."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen; make a new one with another {name}.")
+
+    # ---- acting -------------------------------------------------------------------------------------------------
+    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+        """`x` of the edit's site with the change made; a new tensor."""
+        part = self._by_token(x)
+        index = self._index(at, part.shape[2])
+        chosen = part[:, :, index]
+        changed = self.change(at, chosen, index).to(x.dtype)
+        touched = self._touched(at, len(x))
+        if touched is not None:
+            changed = torch.where(touched[:, :, None, None], changed, chosen)
+        result = part.clone()
+        result[:, :, index] = changed
+        return self._by_token(result, back=True)
+
+    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+        """New values for x [example, token, n, width] of the heads (KV groups, 0 for the residual stream) in `index` [n]."""
+        raise NotImplementedError
+
+    def rows(self, index: Tensor | slice) -> OnHeads:
+        """This edit for the examples at `index` of the batch it was made for."""
+        if self.positions is None or len(self.positions) == 1:
+            return self
+        return self._with(positions=self.positions[index])
+
+    def _with(self, **values: Any) -> OnHeads:
+        other = object.__new__(type(self))
+        other._set(**{**vars(self), **values})
+        return other
+
+    def _by_token(self, x: Tensor, *, back: bool = False) -> Tensor:
+        """The site's tensor as [example, token, head, width], or back."""
+        if self.site == "residual":
+            return x.squeeze(2) if back else x.unsqueeze(2)
+        return x if self.site == "z" else x.transpose(1, 2)
+
+    def columns(self, at: LayerView) -> Tensor:
+        """[example or 1, token] which token of the whole sequence each token of the site is."""
+        return at.key_columns if self.site in ("k", "v") else at.query_columns
+
+    def _touched(self, at: LayerView, n_examples: int) -> Tensor | None:
+        """[example or 1, token] whether the edit acts there; None for everywhere."""
+        return None if self.positions is None else among(self.columns(at), self.positions, n_examples, repr(self))
+
+    def here(self, at: Any) -> list[int]:
+        """The edit's heads that lie in the layer of `at`."""
+        return [head.head for head in self.heads if head.layer == at.layer and head.stack == at.stack]
+
+    def _index(self, at: LayerView, width: int) -> Tensor:
+        if self.site == "residual":
+            found = [0]
+        elif self.site in ("k", "v") and width != at.n_heads:
+            found = self._groups(at, width)
+        else:
+            found = self.here(at)
+        return torch.tensor(found, device=at.q.device)
+
+    def _groups(self, at: LayerView, n_groups: int) -> list[int]:
+        size, named = at.n_heads // n_groups, set(self.here(at))
+        groups = sorted({head // size for head in named})
+        for group in groups:
+            members = range(group * size, (group + 1) * size)
+            missing = [str(HeadId(at.layer, head, at.stack)) for head in members if head not in named]
+            if missing and not self.group:
+                mine = [str(HeadId(at.layer, head, at.stack)) for head in members if head in named]
+                raise BadInput(
+                    f"{', '.join(mine)} cannot have its {self.site} edited alone: it is shared with {', '.join(missing)}.",
+                    "Name all heads of the group, or write group=True to change it for all of them.",
+                )
+        return groups
+
+    # ---- showing ------------------------------------------------------------------------------------------------
+    def __repr__(self) -> str:
+        names = [str(head) for head in self.heads] or [
+            f"layer {layer}" if stack == "decoder" else f"{stack} layer {layer}" for stack, layer in sorted(self.layers)
+        ]
+        shown = " ".join(names) if len(names) <= 12 else f"{' '.join(names[:10])} ... {len(names)} heads"
+        parts = [shown if self.site == "z" else f"{self.site} of {shown}", *self.details()]
+        if self.site in ("k", "v"):
+            parts.append("for whole KV groups" if self.group else "KV groups complete")
+        if self.positions is not None:
+            given = self.positions
+            parts.append(
+                f"at positions {given[0].tolist()}" if len(given) == 1 else f"at {given.shape[1]} positions an example"
+            )
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def details(self) -> list[str]:
+        """What else decides the change, for people."""
+        return []
+
+    def options(self) -> dict[str, Any]:
+        """Plain values and tensors beside heads, site, positions and group that make this edit again."""
+        return {}
+
+
+def parse_layers(layers: Any) -> list[Place]:
+    """Read 9, "9", "encoder:2", ("encoder", 2) or several of them. Raises BadInput."""
+    if isinstance(layers, tuple) and len(layers) == 2 and isinstance(layers[0], str) and isinstance(layers[1], int):
+        return [layers]
+    if isinstance(layers, int):
+        return [("decoder", layers)]
+    if isinstance(layers, str):
+        found = []
+        for part in layers.replace(",", " ").split():
+            stack, _, number = part.rpartition(":")
+            if not number.isdigit():
+                raise BadInput(f"'{part}' is not a layer.", "The residual stream is edited by layer: 9, or encoder:2.")
+            found.append((stack or "decoder", int(number)))
+        return found
+    if isinstance(layers, HeadId):
+        raise BadInput(f"{layers} is a head; the residual stream belongs to no head.", "Name layers: 9, or encoder:2.")
+    return [place for layer in layers for place in parse_layers(layer)]
+
+
+def parse_positions(positions: Positions) -> Tensor | None:
+    """[1 or example, n] of what was given. Raises BadInput."""
+    if positions is None:
+        return None
+    given = (
+        positions
+        if isinstance(positions, Tensor)
+        else torch.tensor([list(p) if isinstance(p, Sequence) else p for p in positions])
+    )
+    if given.dtype.is_floating_point or given.dtype == torch.bool or given.ndim not in (1, 2) or given.numel() == 0:
+        raise BadInput(f"Positions must be whole numbers [n] or [example, n], got {given.dtype} {tuple(given.shape)}.")
+    if given.ndim == 1:
+        given = given[None]
+        if int(given.min()) < 0:
+            raise BadInput(f"Position {int(given.min())} is negative.", "Positions count from 0, padding included.")
+    return given.detach().clone()
+
+
+def among(columns: Tensor, positions: Tensor, n_examples: int, who: str) -> Tensor:
+    """[example or 1, n] whether columns [example or 1, n] are among positions [example or 1, m]; -1 never is."""
+    positions = positions.to(columns.device)
+    fit(len(positions), n_examples, who)
+    return ((columns[:, :, None] == positions[:, None, :]) & (columns >= 0)[:, :, None]).any(-1)
+
+
+def fit(n_given: int, n_examples: int, who: str) -> None:
+    """Raise BadInput where something given per example does not fit the batch."""
+    if n_given not in (1, n_examples):
+        raise BadInput(
+            f"{who} was made for {n_given} examples and was given {n_examples}.",
+            "Use the batch it was made for; beams and several returned sequences count as examples.",
+        )

@@ -1,0 +1,112 @@
+"""Reading what heads compute on a batch, by site: the values that edits put in place of others, and their means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from headatlas.edits.base import OnHeads, Place, Positions, among, parse_positions
+from headatlas.errors import BadInput
+from headatlas.heads import HeadId
+
+if TYPE_CHECKING:
+    from headatlas.model import Model
+    from headatlas.model.view import LayerView
+    from headatlas.task import Batch
+
+_ONE = torch.zeros(1, dtype=torch.long)  # logits are computed at one position only, nobody needs them here
+CHUNK = 4096  # tokens a pass
+
+
+class _Tap:
+    """An edit that changes nothing and shows the residual stream at the entry of a block."""
+
+    site = "residual"
+    heads: tuple[HeadId, ...] = ()
+
+    def __init__(self, layers: frozenset[Place], show: Callable[[LayerView, Tensor], None]) -> None:
+        self.layers, self.show = layers, show
+
+    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+        self.show(at, x)
+        return x
+
+
+def read(model: Model, batch: Batch, what: OnHeads, show: Callable[[Place, Tensor], None]) -> None:
+    """One pass; `show` gets [example, token, head, width] at the site and each layer of `what` (groups for k, v)."""
+    model.require_edits([what])
+
+    def watch(at: LayerView) -> None:
+        if (at.stack, at.layer) in what.layers and what.site != "residual":
+            found: Any = getattr(at, what.site)
+            show((at.stack, at.layer), found if what.site == "z" else found.transpose(1, 2))
+
+    tap = _Tap(what.layers, lambda at, x: show((at.stack, at.layer), x.unsqueeze(2)))
+    edits: list[Any] = [tap] if what.site == "residual" else []
+    model.forward(batch, watch=watch, edits=edits, logits_at=_ONE)
+
+
+def pieces(batch: Batch) -> list[Batch]:
+    """The batch in pieces of about CHUNK tokens."""
+    return batch.chunks(max(1, CHUNK // batch.tokens.shape[1]))
+
+
+def collect(model: Model, batch: Batch, what: OnHeads) -> dict[Place, Tensor]:
+    """(stack, layer) -> [example, token, head, width] at the site and layers of `what`."""
+    parts: dict[Place, list[Tensor]] = {place: [] for place in what.layers}
+    for part in pieces(batch):
+        read(model, part, what, lambda place, x: parts[place].append(x.detach().clone()))
+    return {place: torch.cat(found) for place, found in parts.items()}
+
+
+def means(
+    model: Model,
+    batch: Batch,
+    what: OnHeads,
+    *,
+    per_position: bool = False,
+    tokens: Positions = None,
+    groups: Tensor | None = None,
+) -> tuple[Tensor, dict[Place, Tensor]]:
+    """Means by group of examples: the groups' labels [group] and (stack, layer) -> [group, (position,) head, width]."""
+    labels = groups if groups is not None else torch.zeros(len(batch), dtype=torch.long)
+    known = labels.unique()
+    counted = _counted(batch, tokens)
+    member = (labels[None] == known[:, None]).double()  # [group, example]
+    weight = member[:, :, None] * counted[None]  # [group, example, token]
+    count = weight.sum(1) if per_position else weight.sum((1, 2))[:, None]
+    length = int(count.ne(0).any(0).nonzero().max()) + 1
+    if bool((count[:, :length] == 0).any()):
+        raise BadInput(
+            "The reference has positions at which no example has a token, so there is no mean for them.",
+            "Use prompts of one length, pad on the right, or take the mean over all positions.",
+        )
+    form = "get,ethd->gthd" if per_position else "get,ethd->ghd"
+    sums: dict[Place, Tensor] = {}
+    start = 0
+    for part in pieces(batch):
+        mine = weight[:, start : start + len(part)].to(model.device)
+        start += len(part)
+
+        def add(place: Place, x: Tensor, mine: Tensor = mine) -> None:
+            # Summed in double precision, so that the mean does not depend on how the batch is cut.
+            sums[place] = sums.get(place, 0.0) + torch.einsum(form, mine, x.detach().double())
+
+        read(model, part, what, add)
+    share = count[..., None, None].clamp(min=1).to(model.device)
+    if per_position:
+        return known, {place: (total / share)[:, :length].float() for place, total in sums.items()}
+    return known, {place: (total / share[:, 0]).float() for place, total in sums.items()}
+
+
+def _counted(batch: Batch, tokens: Positions) -> Tensor:
+    """[example, token] double: 1 where a token counts."""
+    if tokens is None:
+        return batch.mask.double()
+    columns = torch.arange(batch.tokens.shape[1])[None]
+    chosen = parse_positions(tokens)
+    assert chosen is not None
+    return (among(columns, chosen.cpu(), len(batch), "The mean") & batch.mask.cpu()).double()

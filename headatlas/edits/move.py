@@ -1,0 +1,143 @@
+"""Edits that move what heads compute: along a direction, away from one, or by a factor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Unpack
+
+import torch
+from torch import Tensor
+
+from headatlas.edits.base import Heads, Layers, OnHeads, Place, Where
+from headatlas.errors import BadInput
+from headatlas.heads import HeadId
+
+if TYPE_CHECKING:
+    from headatlas.model.view import LayerView
+
+Key = HeadId | Place
+Directions = Tensor | Mapping[Key, Tensor]  # one for all, or by head (by layer for the residual stream)
+
+
+class _Along(OnHeads):
+    """Base of edits with directions in the space of the site, by head."""
+
+    directions: Mapping[Key, Tensor]
+    sites = ("q", "k", "v", "z", "residual")
+
+    def __init__(self, heads: Heads | Layers, directions: Directions, **where: Unpack[Where]) -> None:
+        super().__init__(heads, **where)
+        keys: list[Key] = list(self.heads) or sorted(self.layers)
+        if isinstance(directions, Tensor):
+            directions = {key: directions for key in keys}
+        missing = [str(key) for key in keys if key not in directions]
+        if missing:
+            raise BadInput(f"{type(self).__name__} has no direction for {', '.join(missing)}.")
+        self._set(directions={key: directions[key].detach().clone() for key in keys})
+
+    def options(self) -> dict[str, Any]:
+        """The directions."""
+        return {"directions": self.directions}
+
+    def _vectors(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+        """The directions of the heads in `index`, stacked; for a KV group those of its first head named."""
+        size = at.n_heads // at.k.shape[1] if self.site in ("k", "v") else 1
+        named = self.here(at)
+        vectors = []
+        for i in index.tolist():
+            if self.site == "residual":
+                key: Key = (at.stack, at.layer)
+            else:
+                key = HeadId(at.layer, next(head for head in named if head // size == i), at.stack)
+            vectors.append(self.directions[key].to(x.device))
+        if vectors[0].shape[-1] != x.shape[-1]:
+            raise BadInput(
+                f"{self!r} has directions of {vectors[0].shape[-1]} numbers, layer {at.layer} has {x.shape[-1]}."
+            )
+        return torch.stack(vectors)
+
+
+class Add(_Along):
+    """Add a direction times `scale` (steering, directional addition). See `headatlas.edits.directions`."""
+
+    scale: float
+
+    def __init__(
+        self, heads: Heads | Layers, directions: Directions, scale: float = 1.0, **where: Unpack[Where]
+    ) -> None:
+        super().__init__(heads, directions, **where)
+        self._set(scale=float(scale))
+
+    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+        """Moved values."""
+        return x + self.scale * self._vectors(at, x, index).to(x.dtype)
+
+    def details(self) -> list[str]:
+        """The factor."""
+        return [f"x {self.scale:g}"]
+
+    def options(self) -> dict[str, Any]:
+        """Directions and scale."""
+        return {**super().options(), "scale": self.scale}
+
+
+class Project(_Along):
+    """Remove the part along directions [width] or [k, width] (directional subtraction), or with only=True all else."""
+
+    only: bool
+
+    def __init__(
+        self, heads: Heads | Layers, directions: Directions, only: bool = False, **where: Unpack[Where]
+    ) -> None:
+        super().__init__(heads, directions, **where)
+        self._set(only=bool(only), directions=_bases(self.directions))
+
+    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+        """Projected values."""
+        basis = self._vectors(at, x, index)
+        along = torch.einsum("ethd,hkd,hkc->ethc", x.float(), basis, basis)
+        return along if self.only else x.float() - along
+
+    def details(self) -> list[str]:
+        """Which part stays."""
+        return ["keeping only them"] if self.only else []
+
+    def options(self) -> dict[str, Any]:
+        """Directions and which part stays."""
+        return {**super().options(), "only": self.only}
+
+
+def _bases(directions: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
+    """Orthonormal rows [k, width] that span each head's directions, so that overlapping ones count once."""
+    found = {}
+    for key, value in directions.items():
+        rows = value.float().reshape(-1, value.shape[-1])
+        _, sizes, basis = torch.linalg.svd(rows, full_matrices=False)
+        if float(sizes[0]) == 0:
+            raise BadInput(f"The direction for {key} is zero.", "A zero direction cannot be projected on.")
+        # Rows of no size of their own become zero: they project on nothing.
+        found[key] = basis * (sizes > 1e-5 * sizes[0])[:, None]
+    most = max(len(basis) for basis in found.values())
+    return {key: torch.nn.functional.pad(basis, (0, 0, 0, most - len(basis))) for key, basis in found.items()}
+
+
+class Scale(OnHeads):
+    """Multiply what heads compute by a factor."""
+
+    factor: float
+
+    def __init__(self, heads: Heads | Layers, factor: float, **where: Unpack[Where]) -> None:
+        super().__init__(heads, **where)
+        self._set(factor=float(factor))
+
+    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+        """Scaled values."""
+        return x * self.factor
+
+    def details(self) -> list[str]:
+        """The factor."""
+        return [f"x {self.factor:g}"]
+
+    def options(self) -> dict[str, Any]:
+        """The factor."""
+        return {"factor": self.factor}

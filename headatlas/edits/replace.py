@@ -1,0 +1,239 @@
+"""Edits that put something else in the place of what heads compute: nothing, a mean, another run's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Unpack
+
+import torch
+from torch import Tensor
+
+from headatlas.edits.base import Heads, Layers, OnHeads, Place, Positions, Where, fit, parse_positions
+from headatlas.edits.collect import collect, means
+from headatlas.errors import BadInput
+
+if TYPE_CHECKING:
+    from headatlas.model import Model
+    from headatlas.model.view import LayerView
+    from headatlas.task import Batch
+
+Values = Mapping[Place, Tensor]
+
+
+class Zero(OnHeads):
+    """Set what heads compute to zero (zero ablation)."""
+
+    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+        """Zeros."""
+        return torch.zeros_like(x)
+
+
+class _Stored(OnHeads):
+    """Base of edits that hold values by (stack, layer)."""
+
+    values: Values
+
+    def __init__(self, heads: Heads | Layers, values: Values, **where: Unpack[Where]) -> None:
+        super().__init__(heads, **where)
+        missing = sorted(f"{stack}:{layer}" for stack, layer in self.layers - set(values))
+        if missing:
+            raise BadInput(
+                f"{type(self).__name__} has no values for layer {', '.join(missing)}.", "Collect them there too."
+            )
+        self._set(values={place: values[place] for place in sorted(self.layers)})
+
+    def options(self) -> dict[str, Any]:
+        """The values."""
+        return {"values": self.values}
+
+    def _value(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+        """The layer's values for the heads in `index`, the heads second to last."""
+        value = self.values[at.stack, at.layer].to(x.device)
+        if int(index.max()) >= value.shape[-2]:
+            raise BadInput(f"{self!r} holds values of {value.shape[-2]} heads; layer {at.layer} has more.")
+        value = value.index_select(-2, index)
+        if self.site == "pattern":
+            return self._keys(at, value)
+        if value.shape[-1] != x.shape[-1]:
+            raise BadInput(
+                f"{self!r} holds {value.shape[-1]} numbers a head, layer {at.layer} of this model has {x.shape[-1]}."
+            )
+        return value
+
+    @staticmethod
+    def _keys(at: LayerView, value: Tensor) -> Tensor:
+        """Attention weights for the keys that there are now; to keys that the stored rows did not have: none."""
+        keys = at.key_columns[0]
+        known = value[..., keys.clamp(max=value.shape[-1] - 1)]
+        return torch.where(keys < value.shape[-1], known, 0.0)
+
+    def _at_tokens(self, at: LayerView, value: Tensor, n_examples: int) -> Tensor:
+        """Pick from [example or 1, position, ...] the layer's tokens: [example or 1, token, ...]."""
+        columns = self.columns(at)
+        touched = self._touched(at, n_examples)
+        used = columns if touched is None else torch.where(touched, columns, -1)
+        if int(used.max()) >= value.shape[1]:
+            raise BadInput(
+                f"{self!r} holds values of {value.shape[1]} positions; position {int(used.max())} has none.",
+                f"Say where it acts: positions=range({value.shape[1]}).",
+            )
+        columns = columns.clamp(0, value.shape[1] - 1)
+        examples = max(len(value), len(columns))
+        columns, value = columns.expand(examples, -1), value.expand(examples, *value.shape[1:])
+        return value.gather(1, columns[..., None, None].expand(-1, -1, *value.shape[2:]))
+
+
+class Mean(_Stored):
+    """Replace what heads compute by its mean over a reference (mean ablation).
+
+    values: (stack, layer) -> [head, width]; per position [position, head, width]; with `template` one of these for each
+    template, in front: template [example] says which one each example takes. For k and v read group for head, for the
+    residual stream there is one. See `Mean.over`.
+    """
+
+    template: Tensor | None
+
+    def __init__(
+        self, heads: Heads | Layers, values: Values, template: Tensor | None = None, **where: Unpack[Where]
+    ) -> None:
+        super().__init__(heads, values, **where)
+        self._set(template=template)
+
+    @classmethod
+    def over(
+        cls,
+        model: Model,
+        heads: Heads | Layers,
+        reference: Batch,
+        *,
+        per_position: bool = False,
+        tokens: Positions = None,
+        template: str | None = None,
+        target: Batch | None = None,
+        **where: Unpack[Where],
+    ) -> Mean:
+        """The mean over `reference`: over its `tokens` ([n] or [example, n] positions), else all, padding left out.
+
+        per_position: a mean for each position instead. template: a label of `reference` and `target` (the batch to be edited,
+        else the reference itself); each example takes the mean over reference examples with its label.
+        """
+        target = target if target is not None else reference
+        labels = None
+        if template is not None:
+            if template not in reference.labels or template not in target.labels:
+                known = ", ".join(sorted(reference.labels)) or "no labels"
+                raise BadInput(f"There is no label '{template}' to group examples by.", f"The batch has {known}.")
+            labels = (reference.labels[template], target.labels[template])
+        if per_position and tokens is not None:
+            raise BadInput("A mean per position is not taken over chosen tokens.", "Give per_position or tokens.")
+        what, groups = OnHeads(heads, **where), labels[0] if labels is not None else None
+        ids, values = means(model, reference, what, per_position=per_position, tokens=tokens, groups=groups)
+        if labels is None:
+            return cls(heads, {place: value[0] for place, value in values.items()}, **where)
+        strange = sorted(set(labels[1].tolist()) - set(ids.tolist()))
+        if strange:
+            raise BadInput(f"The reference has no example with {template} {strange[0]}.", "Use a larger reference.")
+        return cls(heads, values, torch.searchsorted(ids, labels[1]), **where)
+
+    @property
+    def per_position(self) -> bool:
+        """Whether there is a mean for each position."""
+        return next(iter(self.values.values())).ndim - (self.template is not None) == 3
+
+    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+        """The means."""
+        value = self._value(at, x, index)
+        value = value[self.template.to(x.device)] if self.template is not None else value[None]
+        fit(len(value), len(x), repr(self))
+        value = self._at_tokens(at, value, len(x)) if self.per_position else value[:, None]
+        return value.expand(x.shape)
+
+    def rows(self, index: Tensor | slice) -> OnHeads:
+        """See OnHeads.rows."""
+        other = super().rows(index)
+        return other if self.template is None else other._with(template=self.template[index])
+
+    def details(self) -> list[str]:
+        """Per position, per template."""
+        texts = ["per position"] if self.per_position else []
+        return texts + (["per template"] if self.template is not None else [])
+
+    def options(self) -> dict[str, Any]:
+        """Values and template."""
+        return {**super().options(), "template": self.template}
+
+
+class Resample(_Stored):
+    """Replace what heads compute by what they computed on other prompts, position by position (resample ablation).
+
+    values: (stack, layer) -> [example, position, head, width] of the other run.
+    """
+
+    @classmethod
+    def over(
+        cls, model: Model, heads: Heads | Layers, other: Batch, *, order: Tensor | None = None, **where: Unpack[Where]
+    ) -> Resample:
+        """From a run on `other`; order [example]: which of its examples each example takes, else the same row."""
+        values = collect(model, other, OnHeads(heads, **where))
+        return cls(heads, values if order is None else {place: x[order] for place, x in values.items()}, **where)
+
+    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+        """The other run's values."""
+        value = self._value(at, x, index)
+        fit(len(value), len(x), repr(self))
+        return self._at_tokens(at, value, len(x)).expand(x.shape)
+
+    def rows(self, index: Tensor | slice) -> OnHeads:
+        """See OnHeads.rows."""
+        return super().rows(index)._with(values={place: value[index] for place, value in self.values.items()})
+
+
+class Swap(_Stored):
+    """Put what heads computed at chosen positions of another run at chosen positions of this one (activation patching).
+
+    values: (stack, layer) -> [example, n, head, width], for the n `positions` of each example.
+    """
+
+    def __init__(self, heads: Heads | Layers, values: Values, **where: Unpack[Where]) -> None:
+        super().__init__(heads, values, **where)
+        if self.positions is None:
+            raise BadInput("Swap needs positions.", "Write positions=..., or use Resample for all positions.")
+        for value in self.values.values():
+            if value.shape[1] != self.positions.shape[1]:
+                raise BadInput(f"Swap has {self.positions.shape[1]} positions and values for {value.shape[1]}.")
+
+    @classmethod
+    def over(
+        cls, model: Model, heads: Heads | Layers, other: Batch, *, source: Positions = None, **where: Unpack[Where]
+    ) -> Swap:
+        """From a run on `other`: its positions `source` (the same as `positions` where left out) go to `positions`."""
+        to = parse_positions(where.get("positions"))
+        came = parse_positions(source) if source is not None else to
+        if to is None or came is None:
+            raise BadInput("Swap needs positions.", "Write positions=..., or use Resample for all positions.")
+        if to.shape[1] != came.shape[1]:
+            raise BadInput(f"{came.shape[1]} positions cannot be put at {to.shape[1]}.", "Give as many of both.")
+        if int(came.max()) >= other.tokens.shape[1]:
+            raise BadInput(f"Position {int(came.max())} lies outside the other run ({other.tokens.shape[1]} tokens).")
+        values = collect(model, other, OnHeads(heads, **where))
+        came = came.expand(len(other), -1).clamp(min=0)
+        picked = {
+            place: x.gather(1, came.to(x.device)[:, :, None, None].expand(-1, -1, *x.shape[2:]))
+            for place, x in values.items()
+        }
+        return cls(heads, picked, **where)
+
+    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+        """The other run's values, each at its position."""
+        value = self._value(at, x, index)
+        fit(len(value), len(x), repr(self))
+        columns = self.columns(at)
+        assert self.positions is not None
+        which = (columns[:, :, None] == self.positions.to(x.device)[:, None, :]).long().argmax(-1)
+        which = which.expand(len(x), -1)
+        value = value.expand(len(x), *value.shape[1:])
+        return value.gather(1, which[..., None, None].expand(-1, -1, *value.shape[2:]))
+
+    def rows(self, index: Tensor | slice) -> OnHeads:
+        """See OnHeads.rows."""
+        return super().rows(index)._with(values={place: value[index] for place, value in self.values.items()})

@@ -1,0 +1,126 @@
+"""Edits as files: what they do as JSON, their numbers as safetensors, so that they can be kept, shared and loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from headatlas.edits.attention import Block, Temper
+from headatlas.edits.base import OnHeads
+from headatlas.edits.move import Add, Project, Scale
+from headatlas.edits.replace import Mean, Resample, Swap, Zero
+from headatlas.errors import BadInput, StoreError
+from headatlas.heads import HeadId
+
+SCHEMA = "headatlas/edits/1"
+KINDS: dict[str, type[OnHeads]] = {
+    kind.__name__: kind for kind in (Zero, Mean, Resample, Swap, Add, Project, Scale, Block, Temper)
+}
+
+
+def save(edits: Sequence[OnHeads], folder: str | Path) -> None:
+    """Write edits to a new folder (`edits.json`, `edits.safetensors`); whole or not at all. Raises BadInput, StoreError."""
+    place = Path(folder)
+    if place.exists():
+        raise StoreError(f"{place} exists already.", "Choose another folder, or remove it.")
+    tensors: dict[str, Tensor] = {}
+    described = [_described(edit, number, tensors) for number, edit in enumerate(edits)]
+    half = place.with_name(f"{place.name}.partial")
+    try:
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir(parents=True)
+        save_file(tensors, half / "edits.safetensors")
+        text = json.dumps({"schema": SCHEMA, "edits": described}, indent=1, ensure_ascii=False)
+        (half / "edits.json").write_text(text + "\n", encoding="utf-8")
+        os.replace(half, place)
+    except OSError as error:
+        shutil.rmtree(half, ignore_errors=True)
+        raise StoreError(f"{place} cannot be written: {error.strerror or error}.", "Choose another folder.") from error
+
+
+def load_edits(folder: str | Path) -> list[OnHeads]:
+    """Read what `save` wrote. Raises StoreError naming what is missing or damaged."""
+    place = Path(folder)
+    try:
+        data = json.loads((place / "edits.json").read_text(encoding="utf-8"))
+        tensors = load_file(place / "edits.safetensors")
+    except OSError as error:
+        raise StoreError(
+            f"{place} holds no edits: {error.strerror or error}.", "Give a folder that `save` made."
+        ) from error
+    except (ValueError, safetensors.SafetensorError) as error:
+        raise StoreError(f"The edits in {place} are damaged: {error}.", "Save them again.") from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise StoreError(f"{place / 'edits.json'} is not a {SCHEMA} file.", "Save the edits again.")
+    try:
+        return [_made(entry, tensors) for entry in data["edits"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"The edits in {place} are damaged ({type(error).__name__}: {error}).", "Save them again."
+        ) from error
+
+
+def _described(edit: OnHeads, number: int, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """One edit as JSON; its tensors go to `tensors` under names that start with its number."""
+    kind = type(edit).__name__
+    if KINDS.get(kind) is not type(edit):
+        raise BadInput(f"An edit of your own class {kind} cannot be saved.", f"Savable are {', '.join(KINDS)}.")
+
+    def put(value: Any, name: str) -> Any:
+        if isinstance(value, Tensor):
+            tensors[name] = value.detach().cpu().contiguous()
+            return {"tensor": name}
+        if isinstance(value, Mapping):
+            return {"by_key": [[_written(key), put(item, f"{name}.{_written(key)}")] for key, item in value.items()]}
+        return value
+
+    return {
+        "kind": kind,
+        "heads": [str(head) for head in edit.heads],
+        "layers": [f"{stack}:{layer}" for stack, layer in sorted(edit.layers)],
+        "site": edit.site,
+        "group": edit.group,
+        "positions": put(edit.positions, f"{number}.positions"),
+        "options": {name: put(value, f"{number}.{name}") for name, value in edit.options().items()},
+        "text": repr(edit),
+    }
+
+
+def _written(key: Any) -> str:
+    return str(key) if isinstance(key, HeadId) else f"{key[0]}:layer:{key[1]}"
+
+
+def _read(key: str) -> Any:
+    stack, _, layer = key.partition(":layer:")
+    return (stack, int(layer)) if layer else HeadId.parse(key)
+
+
+def _made(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> OnHeads:
+    """The edit that JSON and tensors describe."""
+
+    def get(value: Any) -> Any:
+        if isinstance(value, dict) and "tensor" in value:
+            return tensors[value["tensor"]]
+        if isinstance(value, dict):
+            return {_read(key): get(item) for key, item in value["by_key"]}
+        return value
+
+    kind: Any = KINDS[entry["kind"]]
+    options = {name: get(value) for name, value in entry["options"].items()}
+    positions = get(entry["positions"])
+    where: dict[str, Any] = {"site": entry["site"], "positions": positions, "group": entry["group"]}
+    if kind is Block:
+        where = {"queries": positions}
+    elif kind is Temper:
+        where = {"positions": positions}
+    heads = " ".join(entry["layers"] if entry["site"] == "residual" else entry["heads"])
+    made: OnHeads = kind(heads, **options, **where)
+    return made

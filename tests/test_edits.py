@@ -1,0 +1,562 @@
+"""Edits against hooks written by hand on the plain model, in one pass and in cached generation; saved and loaded."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers as T
+
+import headatlas as ha
+from headatlas.edits import (
+    Add,
+    Block,
+    Mean,
+    OnHeads,
+    Project,
+    Resample,
+    Scale,
+    Swap,
+    Temper,
+    Zero,
+    collect,
+    directions,
+    load_edits,
+    save,
+)
+from headatlas.errors import BadInput, StoreError
+from headatlas.heads import HeadId
+from headatlas.model import attach
+from headatlas.task import Batch
+from tests import toys
+
+DECODERS = ["mha", "gqa", "mqa", "gpt2", "window", "softcap"]
+
+
+@pytest.fixture(params=DECODERS)
+def model(request) -> ha.Model:
+    return toys.model(request.param)
+
+
+def batch(n: int = 3, length: int = 40, seed: int = 0, **labels) -> Batch:
+    tokens = torch.randint(5, 150, (n, length), generator=torch.Generator().manual_seed(seed))
+    return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), labels=labels)
+
+
+def seen(model: ha.Model, inputs, site: str, edits=()) -> dict[int, torch.Tensor]:
+    """What the site holds in each layer of a run, by token: [example, token, head, width]."""
+    found = {}
+
+    def watch(at):
+        value = getattr(at, site)
+        found[at.layer] = (value if site == "z" else value.transpose(1, 2)).clone()
+
+    model.forward(inputs, watch=watch, edits=edits)
+    return found
+
+
+def by_hook(model: ha.Model, inputs, layer: int, change) -> torch.Tensor:
+    """Logits when the input of a layer's output projection, [example, pos, head, d], is changed by a plain hook."""
+    site = model.sites[layer]
+
+    def hook(_, args):
+        z = args[0].unflatten(-1, (site.n_heads, -1)).clone()
+        return (change(z).flatten(-2),)
+
+    handle = site.projection.register_forward_pre_hook(hook)
+    try:
+        with torch.no_grad():
+            return model.hf(input_ids=inputs.tokens).logits
+    finally:
+        handle.remove()
+
+
+# ---- what each edit does, at z ------------------------------------------------------------------------------------
+def test_zero_at_positions(model):
+    inputs, places = batch(), torch.tensor([[3, 39], [7, -1], [0, 1]])
+
+    def change(z):
+        z[0, [3, 39], 2] = 0
+        z[1, 7, 2] = 0
+        z[2, [0, 1], 2] = 0
+        return z
+
+    found = model.forward(inputs, edits=[Zero("1.2", positions=places)])
+    torch.testing.assert_close(found, by_hook(model, inputs, 1, change))
+
+
+def test_mean_over_a_reference(model):
+    inputs, reference = batch(), batch(5, 40, seed=1)
+    z = seen(model, reference, "z")[0]
+    mean = z.mean((0, 1))
+    found = model.forward(inputs, edits=[Mean.over(model, "0.1 0.3", reference)])
+
+    def overall(x):
+        x[:, :, [1, 3]] = mean[[1, 3]]
+        return x
+
+    torch.testing.assert_close(found, by_hook(model, inputs, 0, overall), atol=2e-6, rtol=1e-5)
+    found = model.forward(inputs, edits=[Mean.over(model, "0.1", reference, per_position=True)])
+
+    def each(x):
+        x[:, :, 1] = z.mean(0)[:, 1]
+        return x
+
+    torch.testing.assert_close(found, by_hook(model, inputs, 0, each), atol=2e-6, rtol=1e-5)
+    ends = Mean.over(model, "0.1", reference, tokens=[39])
+    torch.testing.assert_close(ends.values["decoder", 0], z.mean(0)[39], atol=2e-6, rtol=1e-5)
+
+
+def test_mean_per_template_takes_each_examples_own(model):
+    reference = batch(4, 40, seed=1, template=torch.tensor([7, 9, 7, 9]))
+    inputs = batch(3, 40, template=torch.tensor([9, 7, 9]))
+    z = seen(model, reference, "z")[1]
+    edit = Mean.over(model, "1.0", reference, per_position=True, template="template", target=inputs)
+    own = torch.stack([z[1::2].mean(0), z[0::2].mean(0), z[1::2].mean(0)])
+
+    def change(x):
+        x[:, :, 0] = own[:, :, 0]
+        return x
+
+    expected = by_hook(model, inputs, 1, change)
+    torch.testing.assert_close(model.forward(inputs, edits=[edit]), expected, atol=2e-6, rtol=1e-5)
+    picked = torch.tensor([2, 0])
+    alone = model.forward(inputs.rows(picked), edits=[edit.rows(picked)])
+    torch.testing.assert_close(alone, expected[picked], atol=2e-6, rtol=1e-5)
+    strange = batch(1, 40, template=torch.tensor([8]))
+    with pytest.raises(BadInput, match="no example with template 8"):
+        Mean.over(model, "1.0", reference, template="template", target=strange)
+
+
+def test_a_mean_leaves_padding_out():
+    model, reference = toys.model("gqa"), batch(4, 20)
+    plain = Mean.over(model, "1.1", reference).values["decoder", 1]
+    padded = Mean.over(model, "1.1", reference.padded(right=7)).values["decoder", 1]
+    left = Mean.over(model, "1.1", reference.padded(left=7)).values["decoder", 1]
+    torch.testing.assert_close(padded, plain, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(left, plain, atol=1e-6, rtol=1e-5)
+    position = Mean.over(model, "1.1", reference.padded(right=7), per_position=True).values["decoder", 1]
+    assert position.shape[0] == 20
+    with pytest.raises(BadInput, match="no mean for them"):
+        Mean.over(model, "1.1", reference.padded(left=7), per_position=True)
+
+
+def test_resample_and_swap_take_another_runs_values(model):
+    inputs, other = batch(), batch(3, 40, seed=1)
+    z = seen(model, other, "z")[1]
+
+    def everywhere(x):
+        x[:, :, 3] = z[:, :, 3]
+        return x
+
+    found = model.forward(inputs, edits=[Resample.over(model, "1.3", other)])
+    torch.testing.assert_close(found, by_hook(model, inputs, 1, everywhere), atol=2e-6, rtol=1e-5)
+    to, source = torch.tensor([[5, 9], [6, -1], [39, 0]]), torch.tensor([[1, 2], [3, -1], [20, 30]])
+
+    def moved(x):
+        x[0, 5, 3], x[0, 9, 3], x[1, 6, 3], x[2, 39, 3], x[2, 0, 3] = (
+            z[0, 1, 3], z[0, 2, 3], z[1, 3, 3], z[2, 20, 3], z[2, 30, 3],
+        )  # fmt: skip
+        return x
+
+    found = model.forward(inputs, edits=[Swap.over(model, "1.3", other, positions=to, source=source)])
+    torch.testing.assert_close(found, by_hook(model, inputs, 1, moved), atol=2e-6, rtol=1e-5)
+    order = torch.tensor([2, 0, 1])
+    mixed = Resample.over(model, "1.3", other, order=order).values["decoder", 1]
+    torch.testing.assert_close(mixed, z[order])
+
+
+def test_add_project_and_scale(model):
+    inputs = batch()
+    width = model.sites[1].d_value
+    generator = torch.Generator().manual_seed(3)
+    u, v = torch.randn(2, width, generator=generator)
+
+    def check(edit, change):
+        torch.testing.assert_close(
+            model.forward(inputs, edits=[edit]), by_hook(model, inputs, 1, change), atol=5e-6, rtol=1e-5
+        )
+
+    def add(x):
+        x[:, 4, 2] += 3 * u
+        return x
+
+    check(Add("1.2", u, scale=3, positions=[4]), add)
+
+    def remove(x):
+        q = torch.linalg.qr(torch.stack([u, v]).T).Q
+        x[:, :, 2] -= x[:, :, 2] @ q @ q.T
+        return x
+
+    check(Project("1.2", torch.stack([u, v, u + v])), remove)  # the third lies in the plane of the others
+
+    def only(x):
+        unit = u / u.norm()
+        x[:, :, 2] = (x[:, :, 2] @ unit)[..., None] * unit
+        return x
+
+    check(Project("1.2", u, only=True), only)
+
+    def scale(x):
+        x[:, :, [0, 2]] *= 0.25
+        return x
+
+    check(Scale("1.2 1.0", 0.25), scale)
+
+
+def test_edits_of_one_site_act_in_order():
+    model, inputs = toys.model("gqa"), batch()
+    width = model.sites[1].d_value
+    u = torch.ones(width)
+    first = model.forward(inputs, edits=[Add("1.2", u), Scale("1.2", 2)])
+    second = model.forward(inputs, edits=[Scale("1.2", 2), Add("1.2", u)])
+    torch.testing.assert_close(first, model.forward(inputs, edits=[Scale("1.2", 2), Add("1.2", u, 2)]))
+    assert not torch.allclose(first, second)
+
+
+# ---- other sites --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("site", ["q", "k", "v", "z", "pattern", "residual"])
+def test_every_site_is_changed_where_named_and_nowhere_else(model, site):
+    inputs, other, places = batch(), batch(3, 40, seed=1), [5, 17]
+    what = "1" if site == "residual" else "1.0 1.1 1.2 1.3"
+    edit = Swap.over(model, what, other, positions=places, site=site)
+    source = collect(model, other, OnHeads(what, site=site))["decoder", 1]
+    before = collect(model, inputs, OnHeads(what, site=site))["decoder", 1]
+    kept = []
+
+    class Spy(OnHeads):
+        def __call__(self, at, x):
+            kept.append(self._by_token(x).clone())
+            return x
+
+    model.forward(inputs, edits=[edit, Spy(what, site=site)])
+    expected = before.clone()
+    expected[:, places] = source[:, places]
+    torch.testing.assert_close(kept[0], expected, atol=2e-6, rtol=1e-5)
+
+
+def test_keys_and_values_belong_to_groups():
+    model, inputs = toys.model("gqa"), batch()
+    with pytest.raises(BadInput, match=r"1\.0 cannot have its k edited alone: it is shared with 1\.1"):
+        model.forward(inputs, edits=[Zero("1.0", site="k")])
+    whole = model.forward(inputs, edits=[Zero("1.0 1.1", site="v")])
+    torch.testing.assert_close(model.forward(inputs, edits=[Zero("1.0", site="v", group=True)]), whole)
+    # With their values gone, both heads of the group put out nothing, and the other group is as before.
+    torch.testing.assert_close(whole, model.forward(inputs, edits=[Zero("1.0 1.1")]), atol=2e-6, rtol=1e-5)
+    assert "whole KV groups" in repr(Zero("1.0", site="v", group=True))
+    mha = toys.model("mha")
+    torch.testing.assert_close(
+        mha.forward(inputs, edits=[Zero("1.0", site="v")]),
+        mha.forward(inputs, edits=[Zero("1.0")]),
+        atol=2e-6,
+        rtol=1e-5,
+    )
+
+
+def masked(model, inputs, layer: int, heads: list[int], queries, keys) -> torch.Tensor:
+    """Logits with attention masked before the softmax, by eager attention written here: scores, mask, softmax."""
+    kept = {}
+
+    def watch(at):
+        if at.layer == layer:
+            scores = torch.einsum("ehqd,ehkd->ehqk", at.q, at.repeat(at.k)) * at._scale
+            n = scores.shape[-1]
+            scores = scores.masked_fill(torch.ones(n, n, dtype=torch.bool).triu(1), -torch.inf)
+            for head in heads:
+                for query in queries:
+                    scores[:, head, query, keys] = -torch.inf
+            weights = scores.softmax(-1).nan_to_num(0.0)
+            kept["z"] = torch.einsum("ehqk,ehkd->eqhd", weights, at.repeat(at.v))
+
+    model.forward(inputs, watch=watch)
+    return by_hook(model, inputs, layer, lambda _: kept["z"])
+
+
+@pytest.mark.parametrize("kind", ["mha", "gqa", "mqa", "gpt2"])
+def test_blocked_attention_equals_a_mask_before_the_softmax(kind):
+    model, inputs = toys.model(kind), batch(2, 20)
+    found = model.forward(inputs, edits=[Block("1.1 1.2", keys=[0, 3, 4], queries=[4, 9, 19])])
+    torch.testing.assert_close(found, masked(model, inputs, 1, [1, 2], [4, 9, 19], [0, 3, 4]), atol=5e-6, rtol=1e-5)
+    # A query that may look at nothing puts out nothing.
+    none = model.forward(inputs, edits=[Block("1.1", keys=range(20), queries=[5])])
+    torch.testing.assert_close(none, model.forward(inputs, edits=[Zero("1.1", positions=[5])]), atol=5e-6, rtol=1e-5)
+    lost = seen(model, inputs, "pattern", [Block("1.1", keys=[0], queries=[7], renormalise=False)])[1]
+    plain = seen(model, inputs, "pattern")[1]
+    torch.testing.assert_close(lost[:, 7, 1].sum(-1), 1 - plain[:, 7, 1, 0], atol=1e-6, rtol=1e-5)
+
+
+def test_blocking_nearly_everything_keeps_its_digits():
+    """Where the blocked keys held all but a millionth, the rest is still right: it is not one minus almost one."""
+    torch.manual_seed(0)
+    hf = toys.llama(num_key_value_heads=4)
+    hf.model.layers[1].self_attn.q_proj.weight.data *= 3000
+    model, inputs = attach(hf), batch(2, 20)
+    top = seen(model, inputs, "pattern")[1][0, :, 1].max(-1)  # of each query
+    sharp = (top.values > 1 - 1e-3) & (top.values < 1 - 1e-6)
+    query = int(sharp.nonzero()[-1])
+    key = int(top.indices[query])
+    found = model.forward(inputs, edits=[Block("1.1", keys=[key], queries=[query])])
+    torch.testing.assert_close(found, masked(model, inputs, 1, [1], [query], [key]), atol=2e-6, rtol=1e-4)
+
+
+def gpt_oss() -> torch.nn.Module:
+    torch.manual_seed(0)
+    sizes = {**toys.SMALL, "head_dim": 16, "sliding_window": 24, "num_local_experts": 4, "num_experts_per_tok": 2}
+    hf = T.GptOssForCausalLM(T.GptOssConfig(**sizes)).eval()
+    for layer in hf.model.layers:
+        layer.self_attn.sinks.data = torch.tensor([0.5, 1.5, -1.0, 3.0])
+    return hf
+
+
+def test_sinks_keep_their_part_when_attention_is_blocked_or_tempered():
+    model, inputs = attach(gpt_oss()), batch(2, 16)
+    kept = {}
+
+    def watch(at):
+        scores = torch.einsum("ehqd,ehkd->ehqk", at.q, at.repeat(at.k)) * at._scale
+        scores = scores.masked_fill(torch.ones(16, 16, dtype=torch.bool).triu(1), -torch.inf)
+        sink = torch.tensor([0.5, 1.5, -1.0, 3.0])[None, :, None, None].expand(2, 4, 16, 1)
+        kept[at.layer] = torch.cat([scores, sink], -1)
+
+    model.forward(inputs, watch=watch)
+    blocked = kept[1].clone()
+    blocked[:, 2, 9, [0, 4]] = -torch.inf
+    expected = blocked.softmax(-1)[..., :-1]
+    found = seen(model, inputs, "pattern", [Block("1.2", keys=[0, 4], queries=[9])])[1].transpose(1, 2)
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
+    expected = (kept[1] / 2.5).softmax(-1)[:, 2, :, :-1]
+    found = seen(model, inputs, "pattern", [Temper("1.2", 2.5)])[1][:, :, 2]
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_tempered_attention_equals_divided_scores(temperature):
+    model, inputs = toys.model("gqa"), batch(2, 20)
+    found = seen(model, inputs, "pattern", [Temper("1.2", temperature)])[1][:, :, 2]
+    kept = {}
+
+    def watch(at):
+        scores = torch.einsum("ehqd,ehkd->ehqk", at.q, at.repeat(at.k)) * at._scale
+        kept[at.layer] = scores.masked_fill(torch.ones(20, 20, dtype=torch.bool).triu(1), -torch.inf)
+
+    model.forward(inputs, watch=watch)
+    torch.testing.assert_close(found, (kept[1] / temperature).softmax(-1)[:, 2], atol=2e-6, rtol=1e-5)
+
+
+# ---- cached generation --------------------------------------------------------------------------------------------
+def every_kind(model, start: Batch) -> list[list[OnHeads]]:
+    """Edits of every kind and site that act on tokens of the prompt and on generated ones alike."""
+    other = Batch((start.tokens + 11) % 140 + 5, start.mask)
+    group = "1.0 1.1 1.2 1.3"
+    width = model.sites[1].d_value
+    u = torch.randn(width, generator=torch.Generator().manual_seed(0))
+    residual = torch.randn(model.d_model, generator=torch.Generator().manual_seed(1))
+    length = start.tokens.shape[1]
+    late = [2, length - 1, length, length + 1, length + 3]  # the prompt's end and tokens yet to come
+    return [
+        [Zero("0.1"), Zero("1.2", positions=late)],
+        [Mean.over(model, "0.2 1.1", other)],
+        [Mean.over(model, "0.2", other, per_position=True, positions=range(length))],
+        [Resample.over(model, "1.1", other, positions=range(3, length))],
+        [Swap.over(model, "0.1", other, positions=[4], source=[2])],
+        [Swap.over(model, group, other, positions=[1, 4], site="k"), Zero(group, site="v", positions=[3, length + 1])],
+        [Scale("1.1", 2.0, site="q", positions=late)],
+        [Add("1.0", u, scale=5, positions=late), Project("1.1", u)],
+        [Add(1, residual, scale=3, site="residual", positions=late)],
+        [Block("1.0 1.1", keys=[0, 2, length], queries=late)],
+        [Temper("1.3", 0.3, positions=late)],
+        [Swap.over(model, "0.2", other, positions=[3, 5], site="pattern")],
+    ]
+
+
+@pytest.mark.parametrize("kind", ["gqa", "gpt2", "window", "softcap"])
+def test_cached_generation_equals_one_pass_at_every_step(kind):
+    model = toys.model(kind)
+    start = batch(2, 22)  # two more tokens than this and the toys' window of 24 begins to slide
+    for edits in every_kind(model, start):
+        with model.edited(edits) as hf:
+            out = hf.generate(
+                start.tokens, max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=None,
+                output_logits=True, return_dict_in_generate=True,
+            )  # fmt: skip
+        assert out.sequences.shape[1] == 28
+        whole = model.forward(out.sequences[:, :-1], edits=edits)
+        stepwise = torch.stack(out.logits, 1)
+        torch.testing.assert_close(
+            stepwise, whole[:, 21:], atol=1e-5, rtol=1e-4, msg=lambda text, e=edits: f"{e}: {text}"
+        )
+        with torch.no_grad():
+            plain = model.forward(out.sequences[:, :-1])
+        assert not torch.allclose(whole[:, 21:], plain[:, 21:], atol=1e-6), f"{edits} did nothing"
+
+
+def test_cached_generation_with_padding_on_the_left_counts_padding():
+    model = toys.model("gqa")
+    padded = batch(2, 10).padded(left=4)
+    edits = [Zero("1.1", positions=[6, 13, 15]), Block("0.2", keys=[5], queries=[14])]
+    with model.edited(edits) as hf:
+        out = hf.generate(
+            padded.tokens, attention_mask=padded.mask.long(), max_new_tokens=4, do_sample=False, pad_token_id=0,
+            eos_token_id=None, output_logits=True, return_dict_in_generate=True,
+        )  # fmt: skip
+    tokens = out.sequences[:, :-1]
+    mask = torch.cat([padded.mask, torch.ones(2, 3, dtype=torch.bool)], 1)
+    whole = model.forward(Batch(tokens, mask), edits=edits)
+    torch.testing.assert_close(torch.stack(out.logits, 1), whole[:, 13:], atol=1e-5, rtol=1e-4)
+
+
+def test_static_caches_count_tokens_too():
+    model, start = toys.model("gqa"), batch(2, 9)
+    edits = [Zero("1.1", positions=[3, 9, 11]), Block("0.2", keys=[5, 9], queries=[10])]
+    with model.edited(edits) as hf:
+        out = hf.generate(
+            start.tokens, max_new_tokens=4, do_sample=False, pad_token_id=0, eos_token_id=None, output_logits=True,
+            return_dict_in_generate=True, cache_implementation="static", disable_compile=True,
+        )  # fmt: skip
+    whole = model.forward(out.sequences[:, :-1], edits=edits)
+    torch.testing.assert_close(torch.stack(out.logits, 1), whole[:, 8:], atol=1e-5, rtol=1e-4)
+
+
+def test_values_per_example_are_refused_for_beams():
+    model, start = toys.model("gqa"), batch(2, 9)
+    edit = Resample.over(model, "1.1", batch(2, 9, seed=4), positions=range(9))
+    with model.edited([edit]) as hf, pytest.raises(BadInput, match="made for 2 examples and was given 6"):
+        hf.generate(start.tokens, max_new_tokens=2, num_beams=3, do_sample=False, pad_token_id=0)
+    torch.testing.assert_close(model.forward(start), toys.llama()(input_ids=start.tokens).logits.detach())
+
+
+# ---- directions ---------------------------------------------------------------------------------------------------
+def test_directions_find_what_was_planted():
+    """The last token decides the label; every method finds a direction that separates, a random one does not."""
+    model, inputs = toys.model("gqa"), batch(60, 8)
+    labels = (torch.arange(60) % 2).long()
+    tokens = inputs.tokens.clone()
+    tokens[:, -1] = torch.where(labels == 1, 20, 60)
+    inputs = Batch(tokens, inputs.mask)
+    z = collect(model, inputs, OnHeads("1.2", site="q"))["decoder", 1][:, -1, 2]
+    difference = directions.difference_of_means(model, "1.2", inputs, labels, site="q")
+    torch.testing.assert_close(
+        difference[HeadId(1, 2)], z[labels == 1].mean(0) - z[labels == 0].mean(0), atol=1e-6, rtol=1e-4
+    )
+    probe = directions.probe(model, "1.2", inputs, labels, site="q")
+    principal = directions.principal(model, "1.2", inputs, k=2, site="q")
+    assert principal[HeadId(1, 2)].shape == (2, z.shape[1])
+    covariance = np.linalg.eigh(np.cov(z.numpy().T))
+    top = np.abs(covariance.eigenvectors[:, -1] @ principal[HeadId(1, 2)][0].numpy())
+    assert top == pytest.approx(1, abs=1e-3)
+
+    def accuracy(direction):
+        projected = z @ direction[HeadId(1, 2)]
+        middle = (projected[labels == 1].mean() + projected[labels == 0].mean()) / 2
+        return float(((projected > middle) == (labels == 1)).float().mean())
+
+    assert accuracy(difference) > 0.95
+    assert accuracy(probe) > 0.95
+    control = directions.random(difference, seed=1)
+    assert float(control[HeadId(1, 2)].norm()) == pytest.approx(float(difference[HeadId(1, 2)].norm()), rel=1e-5)
+    residual = directions.difference_of_means(model, 1, inputs, labels, site="residual")
+    assert residual["decoder", 1].shape == (32,)
+    with pytest.raises(BadInput, match="Labels must be 0 and 1"):
+        directions.probe(model, "1.2", inputs, torch.ones(60))
+
+
+def test_the_probe_direction_is_a_minimum():
+    """The gradient of the penalised loss vanishes there, checked on the weights that a separate solver finds."""
+    from sklearn.linear_model import LogisticRegression
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(80, 5, generator=generator)
+    positive = (x[:, 0] - 0.5 * x[:, 3] + 0.7 * torch.randn(80, generator=generator)) > 0
+    found = directions._logistic(x, positive, 1.0)
+    scaled = (x - x.mean(0)) / x.std(0)
+    theirs = (
+        LogisticRegression(C=1.0, tol=1e-8, max_iter=1000).fit(scaled.numpy(), positive.numpy()).coef_[0]
+        / x.std(0).numpy()
+    )
+    np.testing.assert_allclose(found.numpy(), theirs, rtol=1e-3, atol=1e-3)
+
+
+# ---- files and refusals -------------------------------------------------------------------------------------------
+def test_saved_edits_do_the_same_after_loading(tmp_path):
+    model, start = toys.model("gqa"), batch(2, 22)
+    for number, edits in enumerate(every_kind(model, start)):
+        save(edits, tmp_path / f"{number}")
+        again = load_edits(tmp_path / f"{number}")
+        assert [repr(edit) for edit in again] == [repr(edit) for edit in edits]
+        assert torch.equal(model.forward(start, edits=again), model.forward(start, edits=edits))
+    assert {path.name for path in (tmp_path / "0").iterdir()} == {"edits.json", "edits.safetensors"}
+
+
+def test_damaged_and_foreign_files_are_named(tmp_path):
+    save([Zero("1.1")], tmp_path / "one")
+    with pytest.raises(StoreError, match="exists already"):
+        save([Zero("1.1")], tmp_path / "one")
+    with pytest.raises(StoreError, match="holds no edits"):
+        load_edits(tmp_path / "two")
+    data = json.loads((tmp_path / "one" / "edits.json").read_text())
+    for broken in ("{", json.dumps({**data, "schema": "x"}), json.dumps({**data, "edits": [{"kind": "Melt"}]})):
+        (tmp_path / "one" / "edits.json").write_text(broken)
+        with pytest.raises(StoreError, match="one"):
+            load_edits(tmp_path / "one")
+
+    class Mine(Zero):
+        pass
+
+    with pytest.raises(BadInput, match="own class Mine"):
+        save([Mine("1.1")], tmp_path / "three")
+    assert not (tmp_path / "three").exists()
+
+
+def test_edits_are_frozen_and_leave_their_input_alone():
+    edit = Zero("1.1")
+    with pytest.raises(AttributeError, match="frozen"):
+        edit.site = "q"
+    model, inputs = toys.model("gqa"), batch()
+    values = collect(model, inputs, OnHeads("1.1"))
+    before = values["decoder", 1].clone()
+    model.forward(inputs, edits=[Resample("1.1", values), Scale("1.1", 3.0)])
+    assert torch.equal(values["decoder", 1], before)
+    with pytest.raises(BadInput, match="made for 3 examples"):
+        model.forward(batch(2), edits=[Resample("1.1", values)])
+
+
+def test_wrong_edits_say_what_is_wrong():
+    model, inputs = toys.model("gqa"), batch()
+    for make, text in [
+        (lambda: Zero("1.1", site="mlp"), "does not act on 'mlp'"),
+        (lambda: Add("1.1", torch.ones(8), site="pattern"), "does not act on 'pattern'"),
+        (lambda: Zero("1.1", positions=[-1]), "negative"),
+        (lambda: Zero("1.1", positions=[0.5]), "whole numbers"),
+        (lambda: Zero("1.1", site="residual"), "not a layer"),
+        (lambda: Zero([HeadId(1, 1)], site="residual"), "belongs to no head"),
+        (lambda: Temper("1.1", 0.0), "not possible"),
+        (lambda: Project("1.1", torch.zeros(8)), "direction for 1.1 is zero"),
+        (lambda: Mean("1.1", {("decoder", 0): torch.zeros(4, 8)}), "no values for layer decoder:1"),
+        (lambda: Swap("1.1", {("decoder", 1): torch.zeros(1, 1, 4, 8)}), "needs positions"),
+        (lambda: Add("1.1 1.2", {HeadId(1, 1): torch.ones(8)}), "no direction for 1.2"),
+        (lambda: model.forward(inputs, edits=[Zero(7, site="residual")]), "no attention layer 7"),
+        (lambda: model.forward(inputs, edits=[Add("1.1", torch.ones(9))]), "9 numbers"),
+        (lambda: model.forward(inputs, edits=[Mean("1.1", {("decoder", 1): torch.zeros(4, 9)})]), "9 numbers a head"),
+        (lambda: model.forward(inputs, edits=[Zero("1.1", positions=[[1], [2]])]), "made for 2 examples"),
+        (
+            lambda: model.forward(inputs, edits=[Resample.over(model, "1.1", batch(3, 30))]),
+            "values of 30 positions; position 39 has none",
+        ),
+    ]:
+        with pytest.raises(BadInput, match=text):
+            make()
+
+
+def test_gradients_flow_through_edits():
+    model, inputs = toys.model("gqa"), batch(1, 12)
+    direction = torch.ones(8, requires_grad=False)
+    kept = []
+
+    def watch(at):
+        if at.layer == 1:
+            at.z.retain_grad()
+            kept.append(at.z)
+
+    model.forward(inputs, watch=watch, edits=[Scale("1.1", 2.0), Add("1.2", direction)], grad=True)[0, -1, 7].backward()
+    assert float(kept[0].grad[0, -1].norm()) > 0
+    model.hf.zero_grad()
