@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,11 @@ from torch import Tensor, nn
 from headatlas.errors import UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model.doorway import delegate
-from headatlas.model.parts import is_linear, is_norm, matrix, norm_gain
+from headatlas.model.parts import is_linear, is_norm, matrix, norm_gain, norm_shift, offset
 from headatlas.model.passage import BlockCall, passage
+
+if TYPE_CHECKING:
+    from headatlas.model.wiring import Wiring
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,7 @@ class Site:
     post_gain: Tensor | None  # gain per channel between the projection and the residual stream: a norm's, or a scale
     multiplier: float  # factor on the way into the residual stream
     pattern_editable: bool = True
+    wiring: Wiring | None = None  # which columns of which projections become q, k and v; None where it cannot be told
 
     @property
     def heads(self) -> tuple[HeadId, ...]:
@@ -52,8 +56,7 @@ class Site:
 
     def output_bias(self) -> Tensor | None:
         """Bias of the output projection, [d_model] or None."""
-        bias: Tensor | None = getattr(self.projection, "bias", None)
-        return bias
+        return offset(self.projection)
 
 
 @dataclass
@@ -229,8 +232,8 @@ def sites(probe: Probe, model: nn.Module, *, encoder_only: bool) -> tuple[Site, 
 class Unembedding:
     """How a vector in the residual stream bears on logits: final norm's gain, then W_U."""
 
-    def __init__(self, head: nn.Module, gain: Tensor | None, centers: bool) -> None:
-        self.head, self.gain, self.centers = head, gain, centers
+    def __init__(self, head: nn.Module, gain: Tensor | None, centers: bool, shift: Tensor | None) -> None:
+        self.head, self.gain, self.centers, self.shift = head, gain, centers, shift
 
     @property
     def weight(self) -> Tensor:
@@ -255,7 +258,7 @@ def unembedding(probe: Probe, model: nn.Module) -> Unembedding | None:
     for norm, output in reversed(probe.norms):
         if output.data_ptr() == last.data_ptr() and output.shape[-1] == last.shape[-1]:
             gain, centers = norm_gain(norm, last.shape[-1])
-            return Unembedding(head, gain, centers)
+            return Unembedding(head, gain, centers, norm_shift(norm, last.shape[-1]))
     return None
 
 

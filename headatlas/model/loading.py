@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor, nn
 
 from headatlas.errors import BadInput, HeadAtlasError, SourceError, UnsupportedModel
-from headatlas.model import anatomy, doorway, layouts, selfcheck
+from headatlas.model import anatomy, doorway, layouts, selfcheck, wiring
 from headatlas.model.builtin import BUILTINS
 from headatlas.model.model import Model
 from headatlas.model.selfcheck import Check
@@ -162,6 +162,7 @@ def examine(
     with torch.no_grad():
         model.sites = anatomy.sites(probe, hf, encoder_only=kind == "encoder")
     model.block_returns = probe.blocks
+    model.sites = wiring.traced(model, inputs)
     model.unembedding = anatomy.unembedding(probe, hf) if kind != "encoder" else None
     return model, _checks(model, inputs, reference)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from headatlas.errors import BadInput, UnsupportedModel
-from headatlas.model import doorway
+from headatlas.model import doorway, weights
 
 if TYPE_CHECKING:
     from headatlas.model.anatomy import Site
@@ -371,6 +371,21 @@ class LayerView:
     def W_O(self) -> Tensor:
         """Output weights per head, [head, d_value, d_model]."""
         return self.site.output_weight()
+
+    @property
+    def W_Q(self) -> Tensor:
+        """Query weights per head, [head, d_model, d_head]; see `headatlas.model.weights` for biases and what is exact."""
+        return weights.of_site(self.site).W_Q
+
+    @property
+    def W_K(self) -> Tensor:
+        """Key weights per key/value group, [group, d_model, d_head]."""
+        return weights.of_site(self.site).W_K
+
+    @property
+    def W_V(self) -> Tensor:
+        """Value weights per key/value group, [group, d_model, d_value]."""
+        return weights.of_site(self.site).W_V
 
     def writes(self, positions: Tensor | None = None) -> Tensor:
         """What each head adds to the attention block's output: z W_O, [example, n, head, d_model] (bias left out).
