@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -65,6 +66,12 @@ class Sighting:
     detector: str
     run: str
     heads: tuple[ObservedHead, ...]
+
+    @property
+    def shown(self) -> str:
+        """The model's name for readers: of a local folder only its own name, as where it lies is nobody's business."""
+        local = self.model.startswith((".", "~")) or PurePosixPath(self.model).is_absolute() or "\\" in self.model
+        return PureWindowsPath(self.model).name if local else self.model
 
     def with_verdict(self, verdict: str) -> int:
         """How many of the heads have this verdict."""

@@ -60,11 +60,6 @@ class Book:
         """Paper id -> the circuits that it publishes."""
         return _grouped(self.catalogue.circuits.values(), lambda circuit: [circuit.paper])
 
-    @property
-    def models_seen(self) -> int:
-        """How many models have a run."""
-        return len({seen.model for found in self.sightings.values() for seen in found})
-
 
 def _grouped(things: Iterable[Any], keys: Callable[[Any], Iterable[str]]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}

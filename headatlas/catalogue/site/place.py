@@ -87,7 +87,7 @@ def _swap(fresh: Path, folder: Path) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         os.replace(fresh, folder)
         return
-    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old-"))
+    old = fresh.with_name(f"{fresh.name}.old")
     os.replace(folder, old)
     try:
         os.replace(fresh, folder)

@@ -24,6 +24,7 @@ def _pages(book: Book) -> Iterator[Page]:
         "chart": months(book, root="", linked=False),
         "newest": book.newest[:_NEWEST],
         "circuits": _richest(book),
+        "n_seen": sum(any(seen.heads for seen in book.sightings.get(id_, ())) for id_ in book.catalogue.heads),
     }
     yield Page("index.html", "home.html.j2", shows)
     # Hosts show this page at any address, so it leans on no other file unless the site's own address is known.

@@ -1,6 +1,7 @@
 // The checkboxes that narrow the list: values of one facet are alternatives, facets add up.
 headatlas.createFacets = (documents, changed) => {
   "use strict";
+  const SHOWN = 6;
   const sets = [...document.querySelectorAll("fieldset.facet")].map((fieldset) => ({
     key: fieldset.dataset.facet,
     fieldset,
@@ -17,13 +18,13 @@ headatlas.createFacets = (documents, changed) => {
         changed();
       });
     }
-    const more = fieldset.querySelector("button.more");
-    if (more) {
-      const closed = more.textContent;
-      more.addEventListener("click", () => {
+    const opener = more(fieldset);
+    if (opener) {
+      const closed = opener.textContent;
+      opener.addEventListener("click", () => {
         const open = fieldset.classList.toggle("open");
-        more.setAttribute("aria-expanded", String(open));
-        more.textContent = open ? "Show fewer" : closed;
+        opener.setAttribute("aria-expanded", String(open));
+        opener.textContent = open ? "Show fewer" : closed;
       });
     }
     const narrow = fieldset.querySelector("input.narrow");
@@ -37,6 +38,21 @@ headatlas.createFacets = (documents, changed) => {
         }
       });
     }
+  }
+
+  function more(fieldset) {
+    return fieldset.querySelector("button.more");
+  }
+
+  // Of long facets the values that most papers have come first, and only those are shown until all are asked for.
+  function raise(boxes, counts) {
+    const rank = new Map(boxes.map((box, place) => [box, place]));
+    const wanted = [...boxes].sort((a, b) => (counts.get(b.value) || 0) - (counts.get(a.value) || 0) || rank.get(a) - rank.get(b));
+    const items = wanted.map((box) => box.closest("li"));
+    const list = items[0].parentNode;
+    items.forEach((item, place) => item.classList.toggle("beyond", place >= SHOWN));
+    // Moving an element takes the focus from it: nothing is moved where the order stays.
+    if (items.some((item, place) => list.children[place] !== item)) list.append(...items);
   }
 
   function passes(item, except) {
@@ -70,7 +86,7 @@ headatlas.createFacets = (documents, changed) => {
     chosen: () => sets.flatMap(({ boxes }) => boxes.filter((box) => box.checked)),
     // How many papers each value would leave, given the search and the other facets.
     count(found) {
-      for (const { key, boxes } of sets) {
+      for (const { key, fieldset, boxes } of sets) {
         const counts = new Map();
         for (const item of found) {
           if (passes(item, key)) for (const value of item.facets[key] || []) counts.set(value, (counts.get(value) || 0) + 1);
@@ -81,6 +97,7 @@ headatlas.createFacets = (documents, changed) => {
           item.classList.toggle("zero", !counts.has(box.value));
           item.classList.toggle("checked", box.checked);
         }
+        if (more(fieldset)) raise(boxes, counts);
       }
     },
   };

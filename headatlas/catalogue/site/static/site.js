@@ -16,6 +16,13 @@
   });
   showTheme();
 
+  // On narrow screens the navigation scrolls: show where we are.
+  const current = document.querySelector(".top nav [aria-current]");
+  if (current) {
+    const bar = current.closest("nav");
+    bar.scrollLeft = current.offsetLeft - bar.offsetLeft - (bar.clientWidth - current.offsetWidth) / 2;
+  }
+
   const announcer = document.createElement("div");
   announcer.className = "hidden";
   announcer.setAttribute("role", "status");
