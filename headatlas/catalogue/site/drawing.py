@@ -16,8 +16,9 @@ from headatlas.catalogue.site.words import GLYPHS
 
 _MARGIN, _LINE, _SMALL = 12.0, 16.0, 11.5
 _SIZE = 14.6  # labels are 13 high and bold, which is wider
-_LEAST, _MOST, _PADDING = 92.0, 166.0, 36.0
+_LEAST, _MOST, _PADDING = 92.0, 178.0, 36.0
 _HEADS_SHOWN = 12
+_NARROW = 440.0  # what a phone can show without shrinking the words too far
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def drawing(catalogue: Catalogue, circuit: PublishedCircuit, *, root: str, chose
         tag("title", f"Circuit: {circuit.name}"),
         tag("desc", " ".join(f"{_said(edge, names)}." for edge in circuit.edges)),
         joined([*lines, *nodes, *marks]),
-        class_="circuit",
+        class_="circuit large" if wide > _NARROW else "circuit",
         role="group",
         aria_label=f"Circuit: {circuit.name}",
         viewBox=f"{short(-_MARGIN)} {short(-_MARGIN)} {short(wide)} {short(tall)}",

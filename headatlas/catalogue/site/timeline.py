@@ -57,10 +57,11 @@ class Axis:
         parts = [tag("path", d=f"M{self.left} {y}H{self.x(len(years)) - self.gap}", class_="axis")] if years else []
         parts.append(tag("path", d=f"M{self.x(len(years))} {y}H{self.right}", class_="axis"))
         roomy = self.cell >= 20
+        name = str if self.cell >= 34 else lambda year: f"’{year % 100:02d}"
+        step = next((n for n in range(1, len(years)) if n * self.cell >= 24), max(1, len(years)))
         for place, year in enumerate(years):
-            name = str(year) if self.cell >= 30 else f"’{year % 100:02d}"
-            if roomy or place % 2 == 0:
-                parts.append(text(self.x(place) + self.cell / 2, y + 16, name, "tick", anchor="middle"))
+            if place % step == 0:
+                parts.append(text(self.x(place) + self.cell / 2, y + 16, name(year), "tick", anchor="middle"))
         for place in range(len(years), self.n_places):
             year, month = divmod(place - len(years), 12)
             at = self.x(place)
@@ -69,7 +70,11 @@ class Axis:
             if month == 0:
                 below = y + (34 if roomy else 16)
                 parts.append(tag("path", d=f"M{at} {y}v{below - y - 6}", class_="axis"))
-                parts.append(text(at + 5, below, str(self.monthly + year), "tick year"))
+                written = str(self.monthly + year)
+                fits = at + 36 <= self.right
+                parts.append(
+                    text(at + 5 if fits else self.right, below, written, "tick year", anchor=None if fits else "end")
+                )
         return parts
 
 
