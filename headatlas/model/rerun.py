@@ -131,7 +131,7 @@ class Rerun:
         if columns is None:
             where = self._repeat(self.logits_at)
             batch = SimpleNamespace(tokens=self._repeat(kept.tokens), mask=self._repeat(kept.mask))
-            with _few_logits(model, self.tokens):
+            with few_logits(model, self.tokens):
                 found = model.forward(batch, edits=edits, start_at=self._start(model, None), logits_at=where)
         else:
             found = self._late(model, edits, columns)
@@ -149,7 +149,7 @@ class Rerun:
                 "Logits are wanted at tokens that are not computed.", "Let `columns` hold every position asked."
             )
         current = LatePass(model, edits, self.kept, columns, self.copies)
-        with _few_logits(model, self.tokens), torch.no_grad():
+        with few_logits(model, self.tokens), torch.no_grad():
             return model.run(inputs, current, self._start(model, columns), self._repeat(wanted.argmax(-1)))
 
     def _start(self, model: Model, columns: Tensor | None) -> tuple[int, Tensor] | None:
@@ -224,7 +224,7 @@ class LatePass(Pass):
 
 
 @contextlib.contextmanager
-def _few_logits(model: Model, tokens: Tensor | None) -> Iterator[None]:
+def few_logits(model: Model, tokens: Tensor | None) -> Iterator[None]:
     """Let the unembedding compute the logits of some tokens only."""
     head = anatomy.unembedding_of(model.hf)
     if tokens is None or head is None:

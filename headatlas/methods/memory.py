@@ -1,0 +1,61 @@
+"""How much memory a piece of work takes: sizes as people write them, and the peak of the tensors alive during a run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from headatlas.errors import BadInput
+
+T = TypeVar("T")
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "4GB", "500 MB" or a number of bytes. Raises BadInput."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text.lower())
+    if match is None or float(match[1]) == 0:
+        raise BadInput(f"'{text}' is not an amount of memory.", "Write for example 4GB or 500MB.")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def show_size(n_bytes: int) -> str:
+    """Bytes for people."""
+    return f"{n_bytes / (1 << 30):.1f} GB" if n_bytes >= 1 << 30 else f"{n_bytes / (1 << 20):.0f} MB"
+
+
+class _Alive(TorchDispatchMode):
+    """Sums the storages that operations made and that are still held by something."""
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()
+        self._known = {tensor.untyped_storage().data_ptr() for tensor in known}
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
+                storage = leaf.untyped_storage()
+                if storage.data_ptr() not in self._known:
+                    self._alive[storage.data_ptr()] = (StorageWeakRef(storage), storage.nbytes())
+        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+        return output
+
+
+def peak_of(work: Callable[[], T], weights: Iterable[Tensor]) -> tuple[T, int]:
+    """What `work` returns, and the largest sum of bytes of tensors alive that it made; `weights` are not counted."""
+    with _Alive(weights) as alive:
+        result = work()
+    return result, alive.peak

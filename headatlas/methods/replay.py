@@ -1,0 +1,242 @@
+"""Many changed runs of the same prompts at the cost of what the changes touch.
+
+A clean run is kept. A changed run enters at the first changed layer with the clean residual stream; where nothing before
+some token changes, earlier tokens are taken from the clean run and only later ones computed; runs that start at the same
+place share one pass, side by side along the batch; and logits are computed at the positions, and for the tokens, that the
+metric reads. The numbers are those of one whole run per change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headatlas.edits import Scale
+from headatlas.errors import BadInput, HeadAtlasError
+from headatlas.heads import HeadId
+from headatlas.methods.memory import peak_of, show_size
+from headatlas.model import Model
+from headatlas.model.rerun import Kept, Rerun, few_logits, keep
+from headatlas.task import Batch, Metric, logit_difference
+
+if TYPE_CHECKING:
+    from headatlas.model.doorway import Edit
+    from headatlas.model.view import LayerView
+
+Array = NDArray[np.float64]
+Place = tuple[str, int]
+AT_ONCE = 8192  # tokens a pass; more do not make a CPU faster
+GB = 1 << 30
+# Metrics that read no logits but those of the batch's answer and wrong tokens.
+_READS_ANSWERS = (logit_difference,)
+
+
+class Side:
+    """Edits of one site of several runs that lie side by side in a batch: each acts on its own run's rows."""
+
+    def __init__(self, site: str, runs: Sequence[Sequence[Edit]]) -> None:
+        self.site = site
+        self.runs = [[edit for edit in edits if edit.site == site] for edits in runs]
+        everything = [edit for edits in self.runs for edit in edits]
+        self.heads: tuple[HeadId, ...] = tuple({head for edit in everything for head in edit.heads})
+        self.layers = frozenset(place for edit in everything for place in edit.layers)
+
+    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+        """The rows of each run changed by its own edits."""
+        parts = list(x.split(len(x) // len(self.runs)))
+        for i, edits in enumerate(self.runs):
+            for edit in edits:
+                if (at.stack, at.layer) in edit.layers:
+                    parts[i] = edit(at, parts[i]).to(x.dtype)
+        return torch.cat(parts)
+
+
+def side_by_side(runs: Sequence[Sequence[Edit]]) -> list[Edit]:
+    """Edits that carry out several runs in one batch."""
+    return [Side(site, runs) for site in dict.fromkeys(edit.site for edits in runs for edit in edits)]
+
+
+class Replay:
+    """The metric of one batch under any number of changes, measured exactly.
+
+    clean: [example] the metric of the unchanged run. memory: bytes that may be used beside the weights.
+    forwards: how many whole runs the work so far was worth. notes: what could not be shortened, and why.
+    """
+
+    def __init__(self, model: Model, batch: Batch, metric: Metric, *, memory: int = 4 * GB) -> None:
+        self.model, self.batch, self.metric, self.memory = model, batch, metric, memory
+        self.forwards = 1.0
+        self.notes: list[str] = []
+        self._positions = metric.positions(batch).expand(len(batch), -1)
+        self._last = torch.where(self._positions >= 0, self._positions, -1).amax(1)
+        self._first = torch.where(self._positions >= 0, self._positions, batch.tokens.shape[1]).amin(1)
+        self._ids, self._reading = _answers_only(batch, metric)
+        self._late = model.kind == "decoder" and model.stacks == ("decoder",) and all(s.causal for s in model.sites)
+        self._row_bytes: dict[tuple[str, int], float] = {}
+        if model.restarts:
+            self._kept, logits = keep(model, batch, logits_at=self._positions, attention=self._late)
+        else:
+            self._late = False
+            self._note("whole runs: this model's runs cannot start at a layer")
+            self._kept = Kept(batch.tokens.to(model.device), batch.mask.to(model.device))
+            logits = model.forward(batch, logits_at=self._positions)
+        self.clean = self._score(logits, self.batch)
+        if self._ids is not None and not self._answers_suffice():
+            self._ids, self._reading = None, batch
+            self._note("all logits are computed: the model does more with them than read them one by one")
+        if self._late:
+            self._check_late()
+
+    # ---- measuring ----------------------------------------------------------------------------------------------
+    def measure(self, runs: Sequence[Sequence[Edit]], *, tick: Callable[[int], None] = lambda done: None) -> Array:
+        """The metric [run, example] under each list of edits. `tick(runs)` is called after each pass."""
+        result = np.full((len(runs), len(self.batch)), np.nan)
+        plans: dict[tuple[Any, bytes], list[int]] = {}
+        columns: dict[bytes, Tensor | None] = {}
+        for i, edits in enumerate(runs):
+            self.model.require_edits(edits)
+            chosen = self._columns(edits)
+            key = b"" if chosen is None else chosen.numpy().tobytes()
+            columns[key] = chosen
+            plans.setdefault((self._place(edits), key), []).append(i)
+        for place, key in sorted(plans, key=lambda plan: (self._depth(plan[0]), plan[1])):
+            members = plans[place, key]
+            while members:
+                size = self._copies(columns[key], place)
+                now, members = members[:size], members[size:]
+                result[now] = self._pass([runs[i] for i in now], place, columns[key])
+                tick(len(now))
+        return result
+
+    def effect(self, edits: Sequence[Edit]) -> Array:
+        """How much the metric changes [example] under `edits`."""
+        change: Array = self.measure([edits])[0] - self.clean
+        return change
+
+    # ---- what a run needs ---------------------------------------------------------------------------------------
+    def _place(self, edits: Sequence[Edit]) -> Place | None:
+        """The first (stack, layer) that changes and at which a run can start; None for the whole model."""
+        touched = {place for edit in edits for place in edit.layers}
+        main = self.model.stacks[-1] if len(self.model.stacks) == 1 else "decoder"
+        if not self.model.restarts or not touched or any(stack not in (main, "cross") for stack, _ in touched):
+            return None
+        return min(((main, layer) for _, layer in touched), key=self._depth)
+
+    def _depth(self, place: Place | None) -> int:
+        return 0 if place is None else self.model.block_index(*place)
+
+    def _columns(self, edits: Sequence[Edit]) -> Tensor | None:
+        """[example, r] the tokens to compute, -1 for fillers; None for all."""
+        given = [getattr(edit, "positions", None) for edit in edits]
+        if not self._late or not given or any(one is None for one in given):
+            return None
+        n, length = self.batch.tokens.shape
+        start = self._first
+        for one in given:
+            assert one is not None
+            begin = torch.where(one >= 0, one.cpu(), length).amin(1).expand(n)
+            start = torch.minimum(start, begin)
+        width = int((self._last - start).max()) + 1
+        if width > 0.75 * length:
+            return None
+        chosen = start[:, None] + torch.arange(width)
+        return torch.where(chosen <= self._last[:, None], chosen, -1)
+
+    # ---- running ------------------------------------------------------------------------------------------------
+    def _pass(self, runs: Sequence[Sequence[Edit]], place: Place | None, columns: Tensor | None) -> Array:
+        """One pass over several runs side by side: [run, example]."""
+        width = self.batch.tokens.shape[1] if columns is None else columns.shape[1]
+        where = columns.to(self.model.device) if columns is not None else None
+        positions = self._positions.to(self.model.device)
+        job = Rerun(self._kept, len(runs), positions, place, where, self._ids)
+        kind = ("whole" if place is None else "restart" if columns is None else "late", width)
+        work: Callable[[], Tensor] = lambda: job.logits(self.model, side_by_side(runs))  # noqa: E731
+        if kind in self._row_bytes:
+            logits = work()
+        else:  # the first of its kind runs alone and tells how much memory a run takes
+            logits, peak = peak_of(work, self.model.hf.parameters())
+            self._row_bytes[kind] = 1.2 * peak / len(self.batch)
+        depth = len(self.model.decoder_blocks()) if self.model.restarts else 1
+        share = 1.0 - self._depth(place) / depth
+        self.forwards += len(runs) * share * width / self.batch.tokens.shape[1]
+        return np.stack([self._score(one, self._reading) for one in logits])
+
+    def _score(self, logits: Tensor, batch: Batch) -> Array:
+        found: Array = self.metric.score(logits.cpu(), batch).double().numpy()
+        return found
+
+    def _copies(self, columns: Tensor | None, place: Place | None) -> int:
+        """How many runs go side by side. Raises BadInput where not even one fits into the memory."""
+        width = self.batch.tokens.shape[1] if columns is None else columns.shape[1]
+        known = self._row_bytes.get(("whole" if place is None else "restart" if columns is None else "late", width))
+        if known is None:
+            return 1
+        left = self.memory - self._kept.bytes
+        fits = int(left / max(known * len(self.batch), 1))
+        if fits < 1:
+            need = show_size(int(self._kept.bytes + known * len(self.batch)))
+            raise BadInput(
+                f"One run of {len(self.batch)} examples needs about {need}, {show_size(self.memory)} are allowed.",
+                "Allow more with --memory, or use fewer or shorter prompts.",
+            )
+        return max(1, min(fits, AT_ONCE // (width * len(self.batch))))
+
+    # ---- exactness ----------------------------------------------------------------------------------------------
+    def _answers_suffice(self) -> bool:
+        """Whether the logits of the answers alone are those of the whole vocabulary; tried on one example."""
+        one = self._reading.rows(slice(0, 1))
+        try:
+            with few_logits(self.model, self._ids):
+                logits = self.model.forward(one, logits_at=self._positions[:1])
+            return self._same(self._score(logits, one), self.clean[:1])
+        except (ValueError, TypeError, RuntimeError, AttributeError, LookupError):
+            return False  # the model's own code stumbled over a vocabulary that small
+
+    def _same(self, first: Array, second: Array) -> bool:
+        half = self.model.dtype not in (torch.float32, torch.float64)
+        limit = (5e-2 if half else 1e-4) * max(1.0, float(np.abs(self.clean).max()))
+        return bool(np.abs(first - second).max() <= limit)
+
+    def _check_late(self) -> None:
+        """Late tokens computed alone must give what whole runs give, under a change that is felt; otherwise they are not."""
+        n, length = self.batch.tokens.shape
+        start = self._first - 1
+        if int(start.min()) < 0 or int((self._last - start).max()) + 1 > 0.75 * length:
+            return
+        for site in (self.model.sites[0], self.model.sites[len(self.model.sites) // 2]):
+            edit = Scale(site.heads, 0.5, positions=start[:, None].expand(n, 1))
+            whole = self._pass([[edit]], None, None)[0]
+            columns = self._columns([edit])
+            try:
+                late = self._pass([[edit]], (site.stack, site.layer), columns)[0]
+            except (HeadAtlasError, ValueError, TypeError, RuntimeError, AttributeError, LookupError) as error:
+                self._late = False
+                self._note(f"late tokens cannot be computed alone ({type(error).__name__}); whole sequences instead")
+                return
+            if not self._same(late, whole):
+                self._late = False
+                self._note("late tokens depend on more than earlier keys and values; whole sequences instead")
+                return
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def _answers_only(batch: Batch, metric: Metric) -> tuple[Tensor | None, Batch]:
+    """Ids whose logits the metric reads, and the batch with its answers renumbered accordingly; None for all logits."""
+    if not any(metric is known for known in _READS_ANSWERS):
+        return None, batch
+    answers = [batch.answer, batch.wrong]
+    ids = torch.cat([value.flatten() for value in answers]).unique()
+    ids = ids[ids >= 0]
+    labels = dict(batch.labels)
+    for name in ("answer", "wrong"):
+        value = labels[name]
+        labels[name] = torch.where(value >= 0, torch.searchsorted(ids, value.clamp(min=0)), value)
+    return ids, replace(batch, labels=labels)
