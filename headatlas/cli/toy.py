@@ -1,0 +1,44 @@
+"""`headatlas toy KIND`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def toy(
+    kind: Annotated[str, typer.Argument(help="repeated (random words again and again) or markov (unknown chains).")],
+    out: Annotated[str, typer.Option(help="Folder to write; must not exist.")],
+    seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Training steps; default: the recipe's own.")] = None,
+) -> None:
+    """Train a two-layer attention-only transformer until an induction head forms; write the model and its curve.
+
+    Takes about a minute on two cores. The folder gets the model, curve.json and curve.svg.
+
+    Example: headatlas toy repeated --out toys/repeated
+    """
+    from pathlib import Path
+
+    from headatlas.errors import StoreError
+    from headatlas.lab.toy_curve import Point
+    from headatlas.lab.toys import train_toy
+
+    if Path(out).exists():
+        raise StoreError(f"{out} exists already.", "Name a folder that does not exist yet.")
+
+    def say(point: Point) -> None:
+        typer.echo(
+            f"step {point.step}: loss {point.loss:.3f}, in-context learning {point.icl:+.3f}, "
+            f"prefix matching {point.best('prefix_matching'):.2f}, previous token {point.best('previous_token'):.2f}",
+            err=True,
+        )
+
+    trained = train_toy(kind, seed=seed, steps=steps, say=say)
+    folder = trained.save(out)
+    phase = trained.curve.phase
+    print(f"Phase change: steps {phase[0]} to {phase[1]}." if phase else "No phase change.")
+    for name, effect in trained.effects.items():
+        print(f"without {name}: late loss {effect:+.3f}")
+    print(f"Written: {folder.resolve()}")
