@@ -39,6 +39,8 @@ class Detector:
     minimum_effect: how far score must exceed chance for a head to count as observed.
     causal, encoder: whether it makes sense for models that read one way, or both ways.
     needs: "unembedding" where token logits are asked of the view.
+    finds: kinds of planted heads (headatlas.lab.kinds) that it must find, whatever they write if it looks at attention
+    alone; all other kinds must be left alone, but for those that are `undecided`. Empty: it is uncalibrated.
     The papers behind it are those of its head type in the catalogue; the docstring names formula and source.
     """
 
@@ -51,6 +53,8 @@ class Detector:
     causal: bool
     encoder: bool
     needs: tuple[str, ...]
+    finds: tuple[str, ...]
+    undecided: tuple[str, ...]
     doc: str
     module: str
 
@@ -66,12 +70,18 @@ class Detector:
         return planted  # type: ignore[no-any-return]
 
     @property
+    def calibrated(self) -> bool:
+        """Whether models with planted heads say how often it is right."""
+        return bool(self.finds)
+
+    @property
     def about(self) -> dict[str, str]:
         """Its description for readers, from the docstring: what it is, formula and source, range, chance level."""
         first, _, rest = self.doc.partition("\n\n")
         first, text = " ".join(first.split()), " ".join(rest.split())
         formula, _, chance = text.partition("Formula: ")[2].partition(" Chance: ")
-        return {"doc": first, "formula": formula, "range": first.partition(":")[2].strip(" ."), "chance": chance}
+        return {"doc": first, "formula": formula, "range": first.partition(":")[2].strip(" ."), "chance": chance,
+                "calibration": "measured on planted models (docs/calibration.md)" if self.calibrated else "uncalibrated: no planted model tests it"}  # fmt: skip
 
 
 def detector(
@@ -83,13 +93,17 @@ def detector(
     causal: bool = True,
     encoder: bool = False,
     needs: tuple[str, ...] = (),
+    finds: tuple[str, ...] = (),
+    undecided: tuple[str, ...] = (),
 ) -> Callable[[Score], Detector]:
     """Make a Detector of a function `(at, batch) -> [example, head]`; its name is the function's with dashes."""
 
     def wrap(score: Score) -> Detector:
         name = score.__name__.strip("_").replace("_", "-")
         doc, module = (score.__doc__ or "").strip(), score.__module__
-        return Detector(name, head_type, task, version, minimum_effect, score, causal, encoder, needs, doc, module)
+        return Detector(
+            name, head_type, task, version, minimum_effect, score, causal, encoder, needs, finds, undecided, doc, module
+        )
 
     return wrap
 

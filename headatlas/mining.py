@@ -226,7 +226,7 @@ def _one_task(
             heads = observed[detector.name]
             if heads:
                 progress.say(f"{task.name}: verdict on {len(heads)} heads observed by {detector.name}.")
-                verdicts[detector.name] = judge(ablation, rivals, heads, taken, seed=seed)
+                verdicts[detector.name] = judge(ablation, rivals, heads, taken, smallest=able["smallest"], seed=seed)
     spent = time.perf_counter() - began
     return {
         "detectors": [record.result(model, d, found, able, verdicts.get(d.name), verdict) for d in group],

@@ -29,11 +29,13 @@ from headatlas.task import Batch, Task
 def gate(task: Task, found: Scan, vocabulary: int) -> dict[str, Any]:
     """Whether the model can do the task: its metric must lie better than the floor by the task's margin."""
     if task.metric is None or found.metric is None:
-        return {"able": False, "baseline": None}
+        return {"able": False, "baseline": None, "smallest": 0.0}
     value, floor = float(found.metric.mean()), _floor(task, found, vocabulary)
     better = value - floor if task.metric.higher_is_better else floor - value
     return {
         "able": better >= task.margin,
+        # An effect counts from one percent of what the model's ability is worth on this task.
+        "smallest": 0.01 * abs(better),
         "baseline": {
             "metric": task.metric.name,
             "value": value,

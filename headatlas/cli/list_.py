@@ -15,7 +15,7 @@ from headatlas.registry import did_you_mean
 
 # What fits a terminal; --json has everything.
 SHOWN = {
-    "detectors": ("name", "head_type", "task", "what"),
+    "detectors": ("name", "head_type", "task", "calibrated", "what"),
     "tasks": ("name", "metric", "what"),
     "models": ("name", "what"),
     "head-types": ("name", "stage", "detectors", "title"),
@@ -75,6 +75,7 @@ def _detectors() -> list[dict[str, Any]]:
                 "what": words["doc"].partition(":")[0],
                 "range": words["range"],
                 "formula": words["formula"],
+                "calibrated": detector.calibrated,
                 "papers": [paper.id for paper in catalogue.papers_for(detector.head_type)],
             }
         )

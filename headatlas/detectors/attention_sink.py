@@ -10,7 +10,29 @@ from headatlas.task import Batch
 from headatlas.tasks.prose import prose
 
 
-@detector(head_type="active-dormant-head", task=prose, version=1, minimum_effect=0.5, encoder=True)
+@detector(
+    head_type="active-dormant-head",
+    task=prose,
+    version=1,
+    minimum_effect=0.5,
+    encoder=True,
+    finds=("sink", "dormant"),
+    # What a head of graded strength leaves over, and all of it where nothing matches, rests on the first token.
+    undecided=(
+        "induction",
+        "fake-induction",
+        "copy-suppression",
+        "repeat-suppression",
+        "retrieval",
+        "successor",
+        "mover",
+        "inhibition",
+        "duplicate",
+        "positional",
+        "window",
+        "delimiter",
+    ),
+)
 def attention_sink(at: LayerView, batch: Batch) -> Tensor:
     """Attention on the first token of the text (the start token where there is one): 0 none, 1 all.
 

@@ -10,7 +10,14 @@ from headatlas.task import Batch
 from headatlas.tasks.prose import prose
 
 
-@detector(head_type="delimiter-head", task=prose, version=1, minimum_effect=0.15, encoder=True)
+@detector(
+    head_type="delimiter-head",
+    task=prose,
+    version=1,
+    minimum_effect=0.25,
+    encoder=True,
+    finds=("delimiter",),
+)
 def delimiter(at: LayerView, batch: Batch) -> Tensor:
     """Attention on punctuation marks: 0 none, 1 all.
 

@@ -9,7 +9,14 @@ from headatlas.task import Batch
 from headatlas.tasks.repeated import repeated
 
 
-@detector(head_type="duplicate-head", task=repeated, version=1, minimum_effect=0.2, encoder=True)
+@detector(
+    head_type="duplicate-head",
+    task=repeated,
+    version=1,
+    minimum_effect=0.2,
+    encoder=True,
+    finds=("duplicate", "repeat-suppression"),
+)
 def duplicate_token(at: LayerView, batch: Batch) -> Tensor:
     """Attention from a repeated token to its first copy: 0 never, 1 always.
 

@@ -9,7 +9,15 @@ from headatlas.task import Batch
 from headatlas.tasks.repeated import repeated
 
 
-@detector(head_type="induction-head", task=repeated, version=1, minimum_effect=0.2)
+@detector(
+    head_type="induction-head",
+    task=repeated,
+    version=1,
+    minimum_effect=0.2,
+    finds=("induction", "fake-induction", "copy-suppression"),
+    # It matches far induction targets.
+    undecided=("retrieval",),
+)
 def induction(at: LayerView, batch: Batch) -> Tensor:
     """Attention from a repeated token to the successor of its first copy: 0 never, 1 always.
 

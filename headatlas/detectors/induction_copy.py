@@ -9,20 +9,30 @@ from headatlas.task import Batch
 from headatlas.tasks.repeated import repeated
 
 
-@detector(head_type="induction-head", task=repeated, version=1, minimum_effect=0.2, needs=("unembedding",))
+@detector(
+    head_type="induction-head",
+    task=repeated,
+    version=1,
+    minimum_effect=0.2,
+    needs=("unembedding",),
+    finds=("induction",),
+    # It matches and copies far induction targets.
+    undecided=("retrieval",),
+)
 def induction_copy(at: LayerView, batch: Batch) -> Tensor:
     """Prefix matching times copying: 0 looks elsewhere or copies nothing, 1 always looks there and always copies.
 
-    Formula: mean over the second copy of A[i, j] c[j], j = i - L + 1. c[j] = max(0, 2 r - 1) with r the share of the other
+    Formula: max(0, mean over the second copy of A[i, j] c[j]), j = i - L + 1. c[j] = 2 r - 1 with r the share of the other
     tokens of the sequence whose logit the OV circuit raises less than the logit of the attended token (v at j through
-    W_O, the norms' gains and W_U). Olsson et al. 2022 ask for both properties. Chance: about 0.
+    W_O, the norms' gains and W_U). Olsson et al. 2022 ask for both properties. Chance: about 0, also for a head that
+    looks there and writes at random; the same after the second copy is shuffled.
     """
     keys = batch.at["induction_key"]
     attention = at.entries(batch.at["predict"], keys)
     logits = at.ov_logits(keys, batch.tokens.gather(1, keys))  # [example, head, key, token of key]
     own = logits.diagonal(dim1=-2, dim2=-1)
     rank = (logits < own.unsqueeze(-1)).float().sum(-1) / (logits.shape[-1] - 1)
-    return mean_of(attention * (2 * rank - 1).clamp(min=0))
+    return mean_of(attention * (2 * rank - 1)).clamp(min=0)
 
 
 def planted(batch: Batch) -> Planted:

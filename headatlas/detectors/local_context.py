@@ -12,7 +12,27 @@ from headatlas.tasks.prose import prose
 WINDOW = 8
 
 
-@detector(head_type="local-context-head", task=prose, version=1, minimum_effect=0.4, encoder=True)
+@detector(
+    head_type="local-context-head",
+    task=prose,
+    version=1,
+    minimum_effect=0.4,
+    encoder=True,
+    finds=("window", "previous", "current", "positional"),
+    # In prose most words are unknown to a planted vocabulary, so heads that match contents find matches next door.
+    undecided=(
+        "induction",
+        "fake-induction",
+        "copy-suppression",
+        "repeat-suppression",
+        "retrieval",
+        "successor",
+        "mover",
+        "inhibition",
+        "duplicate",
+        "delimiter",
+    ),
+)
 def local_context(at: LayerView, batch: Batch) -> Tensor:
     """Share of attention within the last 8 tokens, the current one included: 0 all elsewhere, 1 all within.
 

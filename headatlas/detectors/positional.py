@@ -12,7 +12,14 @@ from headatlas.tasks.repeated import repeated
 REACH = 16  # offsets 2..16 back, and in encoders 1..16 ahead as well
 
 
-@detector(head_type="positional-head", task=repeated, version=1, minimum_effect=0.2, encoder=True)
+@detector(
+    head_type="positional-head",
+    task=repeated,
+    version=1,
+    minimum_effect=0.2,
+    encoder=True,
+    finds=("positional",),
+)
 def positional(at: LayerView, batch: Batch) -> Tensor:
     """Attention at the head's best fixed offset, 0 and -1 left out: 0 no such offset, 1 all mass at one offset.
 

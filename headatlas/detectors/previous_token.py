@@ -10,7 +10,14 @@ from headatlas.task import Batch
 from headatlas.tasks.repeated import repeated
 
 
-@detector(head_type="previous-head", task=repeated, version=1, minimum_effect=0.3, encoder=True)
+@detector(
+    head_type="previous-head",
+    task=repeated,
+    version=1,
+    minimum_effect=0.3,
+    encoder=True,
+    finds=("previous",),
+)
 def previous_token(at: LayerView, batch: Batch) -> Tensor:
     """Attention from each token to the one before it: 0 never, 1 always.
 

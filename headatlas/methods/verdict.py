@@ -38,11 +38,12 @@ class Effect:
     random_effect: float
     random_median: float
     p: float
+    smallest: float = 0.0
 
     @property
     def real(self) -> bool:
-        """Whether the interval excludes 0 and the effect exceeds the 95th percentile of random heads."""
-        return (self.low > 0 or self.high < 0) and abs(self.effect) > self.random_effect
+        """Whether the interval excludes 0 and the effect exceeds the 95th percentile of random heads and `smallest`."""
+        return (self.low > 0 or self.high < 0) and abs(self.effect) > max(self.random_effect, self.smallest)
 
 
 @dataclass(frozen=True)
@@ -126,13 +127,14 @@ def judge(
     observed: Sequence[HeadId],
     excluded: Iterable[HeadId],
     *,
+    smallest: float = 0.0,
     seed: int = 0,
     tick: Callable[[], None] = lambda: None,
 ) -> Verdict:
     """Verdicts for one detector's observed heads; random controls never contain a head of `excluded`.
 
     Random heads are removed on the batch of `rivals`, half the examples: fewer examples make their effects scatter more and
-    so the bar higher, at half the cost.
+    so the bar higher, at half the cost. smallest: the least effect that counts as real, in units of the metric.
     """
     rng = np.random.default_rng(seed)
     free = sorted(set(ablation.model.heads) - set(excluded) - set(observed))
@@ -142,10 +144,12 @@ def judge(
         near = sorted(
             (other for other in singles if other.stack == head.stack), key=lambda other: abs(other.layer - head.layer)
         )
-        effects[head] = _effect(ablation.worsening([head]), [rivals.worsening([other]) for other in near[:DRAWS]], seed)
+        effects[head] = _effect(
+            ablation.worsening([head]), [rivals.worsening([other]) for other in near[:DRAWS]], seed, smallest
+        )
         tick()
     sets = [matched(observed, free, rng) for _ in range(DRAWS)] if free else []
-    group = _effect(ablation.worsening(observed), [rivals.worsening(draw) for draw in sets], seed)
+    group = _effect(ablation.worsening(observed), [rivals.worsening(draw) for draw in sets], seed, smallest)
     tick()
     verdicts = {}
     for head in observed:
@@ -180,11 +184,11 @@ def matched(heads: Sequence[HeadId], free: Sequence[HeadId], rng: np.random.Gene
     return frozenset(drawn)
 
 
-def _effect(change: Array, random: Sequence[Array], seed: int) -> Effect:
+def _effect(change: Array, random: Sequence[Array], seed: int, smallest: float) -> Effect:
     low, high = stats.bootstrap(change[:, None], seed=seed)
     sizes = np.array([abs(draw.mean()) for draw in random])
     mean = float(change.mean())
     threshold = float(np.quantile(sizes, 0.95)) if len(sizes) else float("nan")
     median = float(np.median(sizes)) if len(sizes) else float("nan")
     p = (1 + int((sizes >= abs(mean)).sum())) / (1 + len(sizes))
-    return Effect(mean, float(low[0]), float(high[0]), threshold, median, p)
+    return Effect(mean, float(low[0]), float(high[0]), threshold, median, p, smallest)

@@ -1,0 +1,62 @@
+"""`headatlas calibrate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def calibrate(
+    detector: Annotated[list[str] | None, typer.Option(help="Only this detector; may be given several times.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A small grid, minutes instead of hours.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the page (Markdown) here, and its figure beside it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure how often detectors are right, on models in which the truth is planted and on controls.
+
+    Example: headatlas calibrate --quick --detector induction
+    """
+    from headatlas.lab import calibration_page as page
+    from headatlas.lab.calibrate import calibrate as run
+
+    def tick(what: str, i: int, n: int) -> None:
+        if i == n or i % 5 == 0:
+            print(f"{what}: {i} of {n}", file=sys.stderr, flush=True)
+
+    result = run(detector or None, quick=quick, tick=tick)
+    if out is not None:
+        command = " ".join(
+            ["headatlas calibrate", *(["--quick"] if quick else []), *(f"--detector {name}" for name in detector or [])]
+        )
+        figure = out.with_suffix(".svg")
+        for path, text in ((figure, page.svg(result)), (out, page.markdown(result, command, figure.name))):
+            half = path.with_name(path.name + ".half")
+            half.write_text(text, encoding="utf-8")
+            half.replace(path)
+    if as_json:
+        print(json.dumps(result))
+        return
+    table = Table(
+        "detector",
+        "min. effect",
+        "AUC",
+        "precision",
+        "recall",
+        "verdict prec.",
+        "verdict recall",
+        "false disc.",
+        "heads",
+        box=None,
+        pad_edge=False,
+    )
+    for row in page.rows(result):
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    console.print(f"Uncalibrated: {', '.join(result['uncalibrated']) or 'none'}", highlight=False)

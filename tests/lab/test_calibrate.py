@@ -1,0 +1,65 @@
+"""The quick calibration grid keeps the promises of docs/calibration.md."""
+
+import pytest
+
+from headatlas.detector import detectors
+from headatlas.errors import BadInput
+from headatlas.lab import calibration_page as page
+from headatlas.lab.calibrate import calibrate
+from headatlas.lab.spec import kinds
+
+
+@pytest.fixture(scope="module")
+def quick():
+    return calibrate(
+        ["induction", "induction-copy", "previous-token", "positional", "duplicate-token", "delimiter"], quick=True
+    )
+
+
+def test_detectors_of_attention_patterns_tell_planted_heads_apart(quick):
+    for found in quick["detectors"]:
+        assert found["auc"] >= 0.99, found["name"]
+        assert found["precision"] >= 0.95, found["name"]
+        assert found["recall"] >= 0.9, found["name"]
+        assert found["positives"] >= 3
+        assert found["negatives"] >= 50
+
+
+def test_false_discoveries_on_controls_stay_below_one_percent(quick):
+    for found in quick["detectors"]:
+        assert found["control_heads"] >= 90
+        assert found["false_discovery"] < 0.01, found["name"]
+
+
+def test_the_fake_induction_head_is_seen_through(quick):
+    found = {row["name"]: row for row in quick["detectors"]}
+    assert found["induction"]["fake_observed"] == 1.0
+    assert found["induction-copy"]["fake_observed"] == 0.0
+    assert found["induction"]["fake_causal"] == 0.0
+    assert found["induction"]["verdict_precision"] >= 0.9
+
+
+def test_scores_rise_with_real_strength(quick):
+    for found in quick["detectors"]:
+        shares = [row[0] for row in found["curve"]]
+        means = [row[1] for row in found["curve"]]
+        if len(shares) > 2:
+            assert means[-1] - means[0] > 0.5 * (shares[-1] - shares[0]), found["name"]
+
+
+def test_the_page_says_what_was_measured(quick):
+    text = page.markdown(quick, "headatlas calibrate --quick", "calibration.svg")
+    assert text.count("| induction |") == 2
+    assert "active-dormant" in text.split("Uncalibrated")[1]
+    assert page.svg(quick).count("<circle") == sum(len(found["curve"]) for found in quick["detectors"])
+
+
+def test_detectors_name_kinds_that_exist():
+    for detector in detectors().values():
+        assert set(detector.finds) | set(detector.undecided) <= set(kinds())
+        assert not set(detector.finds) & set(detector.undecided)
+
+
+def test_a_detector_without_planted_kind_is_refused():
+    with pytest.raises(BadInput, match="uncalibrated"):
+        calibrate(["rare-words"], quick=True)
