@@ -52,6 +52,15 @@ def test_any_graph_is_laid_out_without_overlap(n: int, arrows: list[tuple[int, i
     )
 
 
+def test_boxes_are_ordered_so_that_arrows_do_not_cross():
+    sizes = dict.fromkeys("abcdef", (50.0, 20.0))
+    layout = layered(sizes, [("a", "f"), ("b", "e"), ("c", "d")], across=10, down=40)
+    x = {name: place.x for name, place in layout.places.items()}
+    assert x["a"] == pytest.approx(x["f"])
+    assert x["b"] == pytest.approx(x["e"])
+    assert x["c"] == pytest.approx(x["d"])
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(1, 20)), min_size=1, max_size=8))
 def test_spread_keeps_gaps_and_moves_no_more_than_needed(wanted: list[tuple[float, float]]):
