@@ -20,6 +20,7 @@ _PUBLIC = {
     "HeadId": "headatlas.heads",
     "HeadAtlasError": "headatlas.errors",
     "Batch": "headatlas.task",
+    "find_task": "headatlas.task",
     "HeadScores": "headatlas.scores",
     "Zero": "headatlas.edits",
     "Mean": "headatlas.edits",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from headatlas.model import load as load
     from headatlas.scores import HeadScores as HeadScores
     from headatlas.task import Batch as Batch
+    from headatlas.task import find_task as find_task
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,19 @@ from headatlas.task import Batch, Task
 if TYPE_CHECKING:
     from headatlas.model.view import LayerView
 
+# Planted kinds that match contents: what they attend to in prose is not theirs to choose, so it does not decide.
+MATCHERS = (
+    "induction",
+    "fake-induction",
+    "copy-suppression",
+    "repeat-suppression",
+    "retrieval",
+    "successor",
+    "mover",
+    "inhibition",
+    "duplicate",
+)
+
 Score = Callable[["LayerView", Batch], Tensor]
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import sys
 from collections.abc import Sequence
 
 import typer
 
+from headatlas.cli._commands import add_commands
 from headatlas.errors import HeadAtlasError
 
 
@@ -22,15 +21,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=False,
     )
-    for info in sorted(pkgutil.iter_modules(__path__), key=lambda item: item.name):
-        if info.name.startswith("_"):
-            continue
-        module = importlib.import_module(f"{__name__}.{info.name}")
-        name = info.name.removesuffix("_").replace("_", "-")
-        if hasattr(module, "app"):
-            program.add_typer(module.app, name=name)
-        else:
-            program.command(name=name)(getattr(module, info.name))
+    add_commands(program, __name__, __path__)
     return program
 
 

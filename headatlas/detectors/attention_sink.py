@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from headatlas.detector import Planted, detector
+from headatlas.detector import MATCHERS, Planted, detector
 from headatlas.model.view import LayerView
 from headatlas.ops.patterns import aimed, mean_of, where_queries
 from headatlas.task import Batch
@@ -18,20 +18,7 @@ from headatlas.tasks.prose import prose
     encoder=True,
     finds=("sink", "dormant"),
     # What a head of graded strength leaves over, and all of it where nothing matches, rests on the first token.
-    undecided=(
-        "induction",
-        "fake-induction",
-        "copy-suppression",
-        "repeat-suppression",
-        "retrieval",
-        "successor",
-        "mover",
-        "inhibition",
-        "duplicate",
-        "positional",
-        "window",
-        "delimiter",
-    ),
+    undecided=(*MATCHERS, "positional", "window", "delimiter"),
 )
 def attention_sink(at: LayerView, batch: Batch) -> Tensor:
     """Attention on the first token of the text (the start token where there is one): 0 none, 1 all.

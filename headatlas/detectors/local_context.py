@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from headatlas.detector import Planted, detector
+from headatlas.detector import MATCHERS, Planted, detector
 from headatlas.model.view import LayerView
 from headatlas.ops.patterns import at_offset, mean_of, where_queries
 from headatlas.task import Batch
@@ -20,18 +20,7 @@ WINDOW = 8
     encoder=True,
     finds=("window", "previous", "current", "positional"),
     # In prose most words are unknown to a planted vocabulary, so heads that match contents find matches next door.
-    undecided=(
-        "induction",
-        "fake-induction",
-        "copy-suppression",
-        "repeat-suppression",
-        "retrieval",
-        "successor",
-        "mover",
-        "inhibition",
-        "duplicate",
-        "delimiter",
-    ),
+    undecided=(*MATCHERS, "delimiter"),
 )
 def local_context(at: LayerView, batch: Batch) -> Tensor:
     """Share of attention within the last 8 tokens, the current one included: 0 all elsewhere, 1 all within.

@@ -1,17 +1,13 @@
-"""The catalogue of attention-head papers on the command line: each file of this folder is one command.
-
-A module `x.py` gives the command `x`: a function `x` (`list_.py` and `list_` give `list`, `import_issue` gives
-`import-issue`), or a Typer called `app`. Modules whose name starts with an underscore are left alone.
-"""
+"""The catalogue of attention-head papers on the command line: each file of this folder is one command."""
 
 from __future__ import annotations
 
-import importlib
 import io
-import pkgutil
 import sys
 
 import typer
+
+from headatlas.cli._commands import add_commands
 
 
 def _any_terminal() -> None:
@@ -28,15 +24,7 @@ def _build() -> typer.Typer:
         rich_markup_mode=None,
     )
     program.callback()(_any_terminal)
-    for info in sorted(pkgutil.iter_modules(__path__), key=lambda item: item.name):
-        if info.name.startswith("_"):
-            continue
-        module = importlib.import_module(f"{__name__}.{info.name}")
-        name = info.name.removesuffix("_").replace("_", "-")
-        if hasattr(module, "app"):
-            program.add_typer(module.app, name=name)
-        else:
-            program.command(name=name)(getattr(module, info.name))
+    add_commands(program, __name__, __path__)
     return program
 
 
