@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import http.server
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from headatlas.catalogue import load
 from headatlas.catalogue.detector_names import detector_names
@@ -22,8 +21,6 @@ from headatlas.catalogue.site.book import Book
 from headatlas.catalogue.site.build import build
 from tests.catalogue.test_site import atlas, hostile
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
 KINDS = (
     *(
         "index.html",
@@ -37,16 +34,6 @@ KINDS = (
     *("methods/index.html", "methods/mean-ablation.html", "benchmarks/index.html", "benchmarks/ioi.html"),
 )
 Visit = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("No Chromium on this machine (Debian: apt-get install chromium), so pages cannot be opened.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,9 @@ def test_scores_rise_with_real_strength(quick):
         shares = [row[0] for row in found["curve"]]
         means = [row[1] for row in found["curve"]]
         if len(shares) > 2:
-            assert means[-1] - means[0] > 0.5 * (shares[-1] - shares[0]), found["name"]
+            assert means[-1] > means[0], found["name"]
+        if found["name"] == "induction":  # its targets are the detector's own, so score and share agree
+            assert all(abs(mean - share) < 0.1 for share, mean in zip(shares, means, strict=True))
 
 
 def test_the_page_says_what_was_measured(quick):
