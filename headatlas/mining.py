@@ -24,7 +24,7 @@ from headatlas.task import Batch, Task
 
 VERDICT_EXAMPLES = 8  # held-out examples on which heads are ablated
 VERDICT_LOSSES = 16
-VERDICT_CONTEXT = 64  # their longest length in tokens: a sweep costs hundreds of runs
+VERDICT_CONTEXT = 48  # their longest length in tokens: a sweep costs hundreds of runs
 TOKENS_AT_ONCE = 2048
 
 

@@ -14,7 +14,7 @@ from headatlas.tasks.prose import prose
     head_type="active-dormant-head",
     task=prose,
     version=1,
-    minimum_effect=0.5,
+    minimum_effect=0.6,
     encoder=True,
     finds=("sink", "dormant"),
     # What a head of graded strength leaves over, and all of it where nothing matches, rests on the first token.

@@ -16,7 +16,7 @@ WINDOW = 8
     head_type="local-context-head",
     task=prose,
     version=1,
-    minimum_effect=0.4,
+    minimum_effect=0.5,
     encoder=True,
     finds=("window", "previous", "current", "positional"),
     # In prose most words are unknown to a planted vocabulary, so heads that match contents find matches next door.

@@ -265,7 +265,7 @@ def _measure(
                     tally.labels.append(decided)
                     tally.observed.append(is_observed)
             if task.name == "repeated" and observed[detector.name] and task.metric is not None:
-                batch = task(model.tokenizer.within(64), 8, cell.seed + 1000)
+                batch = task(model.tokenizer.within(48), 8, cell.seed + 1000)
                 judged = judge(
                     Ablation(model, batch, task.metric, found.mean_z),
                     Ablation(model, batch.rows(slice(0, 4)), task.metric, found.mean_z),

@@ -17,8 +17,8 @@ def registers(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     Control: both passages from one register.
     """
     length = min(LENGTH, tokenizer.context)
-    if length < 64:
-        raise UnfitTask(f"registers needs 64 positions; this model has {tokenizer.context}.")
+    if length < 48:
+        raise UnfitTask(f"registers needs 48 positions; this model has {tokenizer.context}.")
     pools = list(passages().values())
     rows, same = [], []
     for _ in range(n):
