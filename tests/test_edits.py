@@ -1,8 +1,5 @@
 """Edits against hooks written by hand on the plain model, in one pass and in cached generation; saved and loaded."""
 
-import json
-
-import numpy as np
 import pytest
 import torch
 import transformers as T
@@ -20,11 +17,8 @@ from headatlas.edits import (
     Temper,
     Zero,
     collect,
-    directions,
-    load_edits,
-    save,
 )
-from headatlas.errors import BadInput, StoreError
+from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.model import attach
 from headatlas.task import Batch
@@ -139,6 +133,12 @@ def test_a_mean_leaves_padding_out():
     assert position.shape[0] == 20
     with pytest.raises(BadInput, match="no mean for them"):
         Mean.over(model, "1.1", reference.padded(left=7), per_position=True)
+    shifted = reference.padded(left=7)
+    edit = Mean.over(model, "1.1", shifted, per_position=True, target=shifted)
+    plain_run = model.forward(reference, edits=[Mean.over(model, "1.1", reference, per_position=True)])
+    torch.testing.assert_close(model.forward(shifted, edits=[edit])[:, 7:], plain_run, atol=1e-5, rtol=1e-4)
+    with pytest.raises(BadInput, match="Example 1 has a token at position 20, where no reference example"):
+        Mean.over(model, "1.1", reference, per_position=True, target=batch(2, 22))
 
 
 def test_resample_and_swap_take_another_runs_values(model):
@@ -343,170 +343,7 @@ def test_tempered_attention_equals_divided_scores(temperature):
     torch.testing.assert_close(found, (kept[1] / temperature).softmax(-1)[:, 2], atol=2e-6, rtol=1e-5)
 
 
-# ---- cached generation --------------------------------------------------------------------------------------------
-def every_kind(model, start: Batch) -> list[list[OnHeads]]:
-    """Edits of every kind and site that act on tokens of the prompt and on generated ones alike."""
-    other = Batch((start.tokens + 11) % 140 + 5, start.mask)
-    group = "1.0 1.1 1.2 1.3"
-    width = model.sites[1].d_value
-    u = torch.randn(width, generator=torch.Generator().manual_seed(0))
-    residual = torch.randn(model.d_model, generator=torch.Generator().manual_seed(1))
-    length = start.tokens.shape[1]
-    late = [2, length - 1, length, length + 1, length + 3]  # the prompt's end and tokens yet to come
-    return [
-        [Zero("0.1"), Zero("1.2", positions=late)],
-        [Mean.over(model, "0.2 1.1", other)],
-        [Mean.over(model, "0.2", other, per_position=True, positions=range(length))],
-        [Resample.over(model, "1.1", other, positions=range(3, length))],
-        [Swap.over(model, "0.1", other, positions=[4], source=[2])],
-        [Swap.over(model, group, other, positions=[1, 4], site="k"), Zero(group, site="v", positions=[3, length + 1])],
-        [Scale("1.1", 2.0, site="q", positions=late)],
-        [Add("1.0", u, scale=5, positions=late), Project("1.1", u)],
-        [Add(1, residual, scale=3, site="residual", positions=late)],
-        [Block("1.0 1.1", keys=[0, 2, length], queries=late)],
-        [Temper("1.3", 0.3, positions=late)],
-        [Swap.over(model, "0.2", other, positions=[3, 5], site="pattern")],
-    ]
-
-
-@pytest.mark.parametrize("kind", ["gqa", "gpt2", "window", "softcap"])
-def test_cached_generation_equals_one_pass_at_every_step(kind):
-    model = toys.model(kind)
-    start = batch(2, 22)  # two more tokens than this and the toys' window of 24 begins to slide
-    for edits in every_kind(model, start):
-        with model.edited(edits) as hf:
-            out = hf.generate(
-                start.tokens, max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=None,
-                output_logits=True, return_dict_in_generate=True,
-            )  # fmt: skip
-        assert out.sequences.shape[1] == 28
-        whole = model.forward(out.sequences[:, :-1], edits=edits)
-        stepwise = torch.stack(out.logits, 1)
-        torch.testing.assert_close(
-            stepwise, whole[:, 21:], atol=1e-5, rtol=1e-4, msg=lambda text, e=edits: f"{e}: {text}"
-        )
-        with torch.no_grad():
-            plain = model.forward(out.sequences[:, :-1])
-        assert not torch.allclose(whole[:, 21:], plain[:, 21:], atol=1e-6), f"{edits} did nothing"
-
-
-def test_cached_generation_with_padding_on_the_left_counts_padding():
-    model = toys.model("gqa")
-    padded = batch(2, 10).padded(left=4)
-    edits = [Zero("1.1", positions=[6, 13, 15]), Block("0.2", keys=[5], queries=[14])]
-    with model.edited(edits) as hf:
-        out = hf.generate(
-            padded.tokens, attention_mask=padded.mask.long(), max_new_tokens=4, do_sample=False, pad_token_id=0,
-            eos_token_id=None, output_logits=True, return_dict_in_generate=True,
-        )  # fmt: skip
-    tokens = out.sequences[:, :-1]
-    mask = torch.cat([padded.mask, torch.ones(2, 3, dtype=torch.bool)], 1)
-    whole = model.forward(Batch(tokens, mask), edits=edits)
-    torch.testing.assert_close(torch.stack(out.logits, 1), whole[:, 13:], atol=1e-5, rtol=1e-4)
-
-
-def test_static_caches_count_tokens_too():
-    model, start = toys.model("gqa"), batch(2, 9)
-    edits = [Zero("1.1", positions=[3, 9, 11]), Block("0.2", keys=[5, 9], queries=[10])]
-    with model.edited(edits) as hf:
-        out = hf.generate(
-            start.tokens, max_new_tokens=4, do_sample=False, pad_token_id=0, eos_token_id=None, output_logits=True,
-            return_dict_in_generate=True, cache_implementation="static", disable_compile=True,
-        )  # fmt: skip
-    whole = model.forward(out.sequences[:, :-1], edits=edits)
-    torch.testing.assert_close(torch.stack(out.logits, 1), whole[:, 8:], atol=1e-5, rtol=1e-4)
-
-
-def test_values_per_example_are_refused_for_beams():
-    model, start = toys.model("gqa"), batch(2, 9)
-    edit = Resample.over(model, "1.1", batch(2, 9, seed=4), positions=range(9))
-    with model.edited([edit]) as hf, pytest.raises(BadInput, match="made for 2 examples and was given 6"):
-        hf.generate(start.tokens, max_new_tokens=2, num_beams=3, do_sample=False, pad_token_id=0)
-    torch.testing.assert_close(model.forward(start), toys.llama()(input_ids=start.tokens).logits.detach())
-
-
-# ---- directions ---------------------------------------------------------------------------------------------------
-def test_directions_find_what_was_planted():
-    """The last token decides the label; every method finds a direction that separates, a random one does not."""
-    model, inputs = toys.model("gqa"), batch(60, 8)
-    labels = (torch.arange(60) % 2).long()
-    tokens = inputs.tokens.clone()
-    tokens[:, -1] = torch.where(labels == 1, 20, 60)
-    inputs = Batch(tokens, inputs.mask)
-    z = collect(model, inputs, OnHeads("1.2", site="q"))["decoder", 1][:, -1, 2]
-    difference = directions.difference_of_means(model, "1.2", inputs, labels, site="q")
-    torch.testing.assert_close(
-        difference[HeadId(1, 2)], z[labels == 1].mean(0) - z[labels == 0].mean(0), atol=1e-6, rtol=1e-4
-    )
-    probe = directions.probe(model, "1.2", inputs, labels, site="q")
-    principal = directions.principal(model, "1.2", inputs, k=2, site="q")
-    assert principal[HeadId(1, 2)].shape == (2, z.shape[1])
-    covariance = np.linalg.eigh(np.cov(z.numpy().T))
-    top = np.abs(covariance.eigenvectors[:, -1] @ principal[HeadId(1, 2)][0].numpy())
-    assert top == pytest.approx(1, abs=1e-3)
-
-    def accuracy(direction):
-        projected = z @ direction[HeadId(1, 2)]
-        middle = (projected[labels == 1].mean() + projected[labels == 0].mean()) / 2
-        return float(((projected > middle) == (labels == 1)).float().mean())
-
-    assert accuracy(difference) > 0.95
-    assert accuracy(probe) > 0.95
-    control = directions.random(difference, seed=1)
-    assert float(control[HeadId(1, 2)].norm()) == pytest.approx(float(difference[HeadId(1, 2)].norm()), rel=1e-5)
-    residual = directions.difference_of_means(model, 1, inputs, labels, site="residual")
-    assert residual["decoder", 1].shape == (32,)
-    with pytest.raises(BadInput, match="Labels must be 0 and 1"):
-        directions.probe(model, "1.2", inputs, torch.ones(60))
-
-
-def test_the_probe_direction_is_a_minimum():
-    """The gradient of the penalised loss vanishes there, checked on the weights that a separate solver finds."""
-    from sklearn.linear_model import LogisticRegression
-
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(80, 5, generator=generator)
-    positive = (x[:, 0] - 0.5 * x[:, 3] + 0.7 * torch.randn(80, generator=generator)) > 0
-    found = directions._logistic(x, positive, 1.0)
-    scaled = (x - x.mean(0)) / x.std(0)
-    theirs = (
-        LogisticRegression(C=1.0, tol=1e-8, max_iter=1000).fit(scaled.numpy(), positive.numpy()).coef_[0]
-        / x.std(0).numpy()
-    )
-    np.testing.assert_allclose(found.numpy(), theirs, rtol=1e-3, atol=1e-3)
-
-
-# ---- files and refusals -------------------------------------------------------------------------------------------
-def test_saved_edits_do_the_same_after_loading(tmp_path):
-    model, start = toys.model("gqa"), batch(2, 22)
-    for number, edits in enumerate(every_kind(model, start)):
-        save(edits, tmp_path / f"{number}")
-        again = load_edits(tmp_path / f"{number}")
-        assert [repr(edit) for edit in again] == [repr(edit) for edit in edits]
-        assert torch.equal(model.forward(start, edits=again), model.forward(start, edits=edits))
-    assert {path.name for path in (tmp_path / "0").iterdir()} == {"edits.json", "edits.safetensors"}
-
-
-def test_damaged_and_foreign_files_are_named(tmp_path):
-    save([Zero("1.1")], tmp_path / "one")
-    with pytest.raises(StoreError, match="exists already"):
-        save([Zero("1.1")], tmp_path / "one")
-    with pytest.raises(StoreError, match="holds no edits"):
-        load_edits(tmp_path / "two")
-    data = json.loads((tmp_path / "one" / "edits.json").read_text())
-    for broken in ("{", json.dumps({**data, "schema": "x"}), json.dumps({**data, "edits": [{"kind": "Melt"}]})):
-        (tmp_path / "one" / "edits.json").write_text(broken)
-        with pytest.raises(StoreError, match="one"):
-            load_edits(tmp_path / "one")
-
-    class Mine(Zero):
-        pass
-
-    with pytest.raises(BadInput, match="own class Mine"):
-        save([Mine("1.1")], tmp_path / "three")
-    assert not (tmp_path / "three").exists()
-
-
+# ---- refusals -----
 def test_edits_are_frozen_and_leave_their_input_alone():
     edit = Zero("1.1")
     with pytest.raises(AttributeError, match="frozen"):

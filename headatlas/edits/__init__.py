@@ -11,8 +11,9 @@ from headatlas.edits import directions
 from headatlas.edits.attention import Block, Temper
 from headatlas.edits.base import Heads, OnHeads
 from headatlas.edits.collect import collect
+from headatlas.edits.mean import Mean
 from headatlas.edits.move import Add, Project, Scale
-from headatlas.edits.replace import Mean, Resample, Swap, Zero
+from headatlas.edits.replace import Resample, Swap, Zero
 from headatlas.edits.store import load_edits, save
 
 __all__ = [

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from headatlas.edits.base import OnHeads, Place, Positions, among, parse_positions
-from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 
 if TYPE_CHECKING:
@@ -70,8 +69,11 @@ def means(
     per_position: bool = False,
     tokens: Positions = None,
     groups: Tensor | None = None,
-) -> tuple[Tensor, dict[Place, Tensor]]:
-    """Means by group of examples: the groups' labels [group] and (stack, layer) -> [group, (position,) head, width]."""
+) -> tuple[Tensor, dict[Place, Tensor], Tensor]:
+    """Means by group of examples: labels [group], (stack, layer) -> [group, (position,) head, width], counts [group, position].
+
+    Where no example of a group has a token (count 0), the mean over the group's positions stands in, for padding.
+    """
     labels = groups if groups is not None else torch.zeros(len(batch), dtype=torch.long)
     known = labels.unique()
     counted = _counted(batch, tokens)
@@ -79,11 +81,7 @@ def means(
     weight = member[:, :, None] * counted[None]  # [group, example, token]
     count = weight.sum(1) if per_position else weight.sum((1, 2))[:, None]
     length = int(count.ne(0).any(0).nonzero().max()) + 1
-    if bool((count[:, :length] == 0).any()):
-        raise BadInput(
-            "The reference has positions at which no example has a token, so there is no mean for them.",
-            "Use prompts of one length, pad on the right, or take the mean over all positions.",
-        )
+    count = count[:, :length]
     form = "get,ethd->gthd" if per_position else "get,ethd->ghd"
     sums: dict[Place, Tensor] = {}
     start = 0
@@ -96,10 +94,15 @@ def means(
             sums[place] = sums.get(place, 0.0) + torch.einsum(form, mine, x.detach().double())
 
         read(model, part, what, add)
-    share = count[..., None, None].clamp(min=1).to(model.device)
-    if per_position:
-        return known, {place: (total / share)[:, :length].float() for place, total in sums.items()}
-    return known, {place: (total / share[:, 0]).float() for place, total in sums.items()}
+    whole = count.sum(1).to(model.device)[:, None, None]
+    if not per_position:
+        return known, {place: (total / whole).float() for place, total in sums.items()}, count
+    share = count[..., None, None].to(model.device)
+    values = {}
+    for place, total in sums.items():
+        overall = (total.sum(1) / whole)[:, None]
+        values[place] = torch.where(share > 0, total[:, :length] / share.clamp(min=1), overall).float()
+    return known, values, count
 
 
 def _counted(batch: Batch, tokens: Positions) -> Tensor:

@@ -1,4 +1,4 @@
-"""Edits that put something else in the place of what heads compute: nothing, a mean, another run's values."""
+"""Edits that put something else in the place of what heads compute: nothing, or another run's values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headatlas.edits.base import Heads, Layers, OnHeads, Place, Positions, Where, fit, parse_positions
-from headatlas.edits.collect import collect, means
+from headatlas.edits.collect import collect
 from headatlas.errors import BadInput
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Zero(OnHeads):
         return torch.zeros_like(x)
 
 
-class _Stored(OnHeads):
+class Stored(OnHeads):
     """Base of edits that hold values by (stack, layer)."""
 
     values: Values
@@ -83,87 +83,7 @@ class _Stored(OnHeads):
         return value.gather(1, columns[..., None, None].expand(-1, -1, *value.shape[2:]))
 
 
-class Mean(_Stored):
-    """Replace what heads compute by its mean over a reference (mean ablation).
-
-    values: (stack, layer) -> [head, width]; per position [position, head, width]; with `template` one of these for each
-    template, in front: template [example] says which one each example takes. For k and v read group for head, for the
-    residual stream there is one. See `Mean.over`.
-    """
-
-    template: Tensor | None
-
-    def __init__(
-        self, heads: Heads | Layers, values: Values, template: Tensor | None = None, **where: Unpack[Where]
-    ) -> None:
-        super().__init__(heads, values, **where)
-        self._set(template=template)
-
-    @classmethod
-    def over(
-        cls,
-        model: Model,
-        heads: Heads | Layers,
-        reference: Batch,
-        *,
-        per_position: bool = False,
-        tokens: Positions = None,
-        template: str | None = None,
-        target: Batch | None = None,
-        **where: Unpack[Where],
-    ) -> Mean:
-        """The mean over `reference`: over its `tokens` ([n] or [example, n] positions), else all, padding left out.
-
-        per_position: a mean for each position instead. template: a label of `reference` and `target` (the batch to be edited,
-        else the reference itself); each example takes the mean over reference examples with its label.
-        """
-        target = target if target is not None else reference
-        labels = None
-        if template is not None:
-            if template not in reference.labels or template not in target.labels:
-                known = ", ".join(sorted(reference.labels)) or "no labels"
-                raise BadInput(f"There is no label '{template}' to group examples by.", f"The batch has {known}.")
-            labels = (reference.labels[template], target.labels[template])
-        if per_position and tokens is not None:
-            raise BadInput("A mean per position is not taken over chosen tokens.", "Give per_position or tokens.")
-        what, groups = OnHeads(heads, **where), labels[0] if labels is not None else None
-        ids, values = means(model, reference, what, per_position=per_position, tokens=tokens, groups=groups)
-        if labels is None:
-            return cls(heads, {place: value[0] for place, value in values.items()}, **where)
-        strange = sorted(set(labels[1].tolist()) - set(ids.tolist()))
-        if strange:
-            raise BadInput(f"The reference has no example with {template} {strange[0]}.", "Use a larger reference.")
-        return cls(heads, values, torch.searchsorted(ids, labels[1]), **where)
-
-    @property
-    def per_position(self) -> bool:
-        """Whether there is a mean for each position."""
-        return next(iter(self.values.values())).ndim - (self.template is not None) == 3
-
-    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
-        """The means."""
-        value = self._value(at, x, index)
-        value = value[self.template.to(x.device)] if self.template is not None else value[None]
-        fit(len(value), len(x), repr(self))
-        value = self._at_tokens(at, value, len(x)) if self.per_position else value[:, None]
-        return value.expand(x.shape)
-
-    def rows(self, index: Tensor | slice) -> OnHeads:
-        """See OnHeads.rows."""
-        other = super().rows(index)
-        return other if self.template is None else other._with(template=self.template[index])
-
-    def details(self) -> list[str]:
-        """Per position, per template."""
-        texts = ["per position"] if self.per_position else []
-        return texts + (["per template"] if self.template is not None else [])
-
-    def options(self) -> dict[str, Any]:
-        """Values and template."""
-        return {**super().options(), "template": self.template}
-
-
-class Resample(_Stored):
+class Resample(Stored):
     """Replace what heads compute by what they computed on other prompts, position by position (resample ablation).
 
     values: (stack, layer) -> [example, position, head, width] of the other run.
@@ -188,7 +108,7 @@ class Resample(_Stored):
         return super().rows(index)._with(values={place: value[index] for place, value in self.values.items()})
 
 
-class Swap(_Stored):
+class Swap(Stored):
     """Put what heads computed at chosen positions of another run at chosen positions of this one (activation patching).
 
     values: (stack, layer) -> [example, n, head, width], for the n `positions` of each example.

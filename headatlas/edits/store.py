@@ -15,8 +15,9 @@ from torch import Tensor
 
 from headatlas.edits.attention import Block, Temper
 from headatlas.edits.base import OnHeads
+from headatlas.edits.mean import Mean
 from headatlas.edits.move import Add, Project, Scale
-from headatlas.edits.replace import Mean, Resample, Swap, Zero
+from headatlas.edits.replace import Resample, Swap, Zero
 from headatlas.errors import BadInput, StoreError
 from headatlas.heads import HeadId
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -108,7 +109,8 @@ class HeadEffects:
         n = len(span)
         weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=1000) / n
         present = ~np.isnan(effects)
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # changes that were not measured have no numbers
             found = (weights @ np.where(present, effects, 0.0)) / (weights @ (present * span[:, None]))
             whole = np.where(present, effects, 0.0).sum(0) / (present * span[:, None]).sum(0)
             low, high = np.nanquantile(np.where(np.isfinite(found), found, np.nan), [0.025, 0.975], axis=0)
@@ -183,8 +185,3 @@ def sign_flip_p(effects: Array, seed: int = 0) -> Array:
     p = reached / len(signs) if n <= EXACT else (reached + 1) / (len(signs) + 1)
     result: Array = np.where(present.any(0), p, np.nan).reshape(effects.shape[1:])
     return result
-
-
-def cells_of(heads: Sequence[HeadId | Cell]) -> tuple[Cell, ...]:
-    """Each head as a cell of its own; sets of heads as they are."""
-    return tuple((head,) if isinstance(head, HeadId) else tuple(head) for head in heads)

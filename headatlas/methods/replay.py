@@ -65,12 +65,16 @@ def side_by_side(runs: Sequence[Sequence[Edit]]) -> list[Edit]:
 class Replay:
     """The metric of one batch under any number of changes, measured exactly.
 
+    run_on: other prompts of the same shape that are run in place of the batch's own, which still says what is scored.
     clean: [example] the metric of the unchanged run. memory: bytes that may be used beside the weights.
     forwards: how many whole runs the work so far was worth. notes: what could not be shortened, and why.
     """
 
-    def __init__(self, model: Model, batch: Batch, metric: Metric, *, memory: int = 4 * GB) -> None:
+    def __init__(
+        self, model: Model, batch: Batch, metric: Metric, *, run_on: Batch | None = None, memory: int = 4 * GB
+    ) -> None:
         self.model, self.batch, self.metric, self.memory = model, batch, metric, memory
+        self.prompts = run_on if run_on is not None else batch
         self.forwards = 1.0
         self.notes: list[str] = []
         self._positions = metric.positions(batch).expand(len(batch), -1)
@@ -80,12 +84,12 @@ class Replay:
         self._late = model.kind == "decoder" and model.stacks == ("decoder",) and all(s.causal for s in model.sites)
         self._row_bytes: dict[tuple[str, int], float] = {}
         if model.restarts:
-            self._kept, logits = keep(model, batch, logits_at=self._positions, attention=self._late)
+            self._kept, logits = keep(model, self.prompts, logits_at=self._positions, attention=self._late)
         else:
             self._late = False
             self._note("whole runs: this model's runs cannot start at a layer")
-            self._kept = Kept(batch.tokens.to(model.device), batch.mask.to(model.device))
-            logits = model.forward(batch, logits_at=self._positions)
+            self._kept = Kept(self.prompts.tokens.to(model.device), self.prompts.mask.to(model.device))
+            logits = model.forward(self.prompts, logits_at=self._positions)
         self.clean = self._score(logits, self.batch)
         if self._ids is not None and not self._answers_suffice():
             self._ids, self._reading = None, batch
@@ -193,7 +197,7 @@ class Replay:
         one = self._reading.rows(slice(0, 1))
         try:
             with few_logits(self.model, self._ids):
-                logits = self.model.forward(one, logits_at=self._positions[:1])
+                logits = self.model.forward(self.prompts.rows(slice(0, 1)), logits_at=self._positions[:1])
             return self._same(self._score(logits, one), self.clean[:1])
         except (ValueError, TypeError, RuntimeError, AttributeError, LookupError):
             return False  # the model's own code stumbled over a vocabulary that small

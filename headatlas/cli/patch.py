@@ -1,0 +1,58 @@
+"""`headatlas patch MODEL`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def patch(
+    model: Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")],
+    task: Annotated[str | None, typer.Option(help="Built-in task with counterfactual prompts, such as ioi.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="JSONL file: clean, corrupted, answer, wrong.")] = None,
+    direction: Annotated[
+        str, typer.Option(help="denoising (clean into corrupted) or noising (corrupted into clean).")
+    ] = "denoising",
+    site: Annotated[str, typer.Option(help="What is put in: z (a head's output), q, k, v or pattern.")] = "z",
+    positions: Annotated[str, typer.Option(help="all, end, each, or another named position of the task.")] = "all",
+    heads: Annotated[str | None, typer.Option(help="Only these heads, such as '9.6 9.9'; default: every head.")] = None,
+    triage: Annotated[
+        int | None, typer.Option(help="Measure only the K changes that a gradient ranks highest.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="Prompts of a built-in task.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
+    memory: Annotated[str, typer.Option(help="Memory that may be used beside the weights.")] = "4GB",
+    out: Annotated[
+        str | None, typer.Option(help="Folder to keep the result in; interrupted runs go on from there.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Go on although the model cannot do the task.")] = False,
+    top: Annotated[int, typer.Option(help="Rows of the table.")] = 15,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print effects.json instead of the table.")] = False,
+) -> None:
+    """Carry each head's value from one prompt over to another and measure how much of the answer comes with it.
+
+    Denoising asks what suffices, noising what is needed. The share is (patched - corrupted) / (clean - corrupted) when
+    denoising and (patched - clean) / (clean - corrupted) when noising.
+
+    Example: headatlas patch smollm2-135m --task ioi --positions s2 --direction noising
+    """
+    import headatlas as ha
+    from headatlas.cli._effects import counter, pass_gate, prompts_of, show
+    from headatlas.cli._progress import Shown
+    from headatlas.heads import parse_heads
+    from headatlas.methods.memory import parse_size
+    from headatlas.methods.patching import patch as measure
+
+    budget = parse_size(memory)
+    with Shown() as shown:
+        loaded = ha.load(model, dtype=dtype, device=device)
+        batch, metric, about, gate = prompts_of(loaded, task, prompts, n, seed)
+        pass_gate(shown, loaded, gate, task or str(prompts), force)
+        found = measure(
+            loaded, batch, parse_heads(heads) if heads else None, metric=metric, direction=direction, site=site,
+            positions=positions, triage=triage, memory=budget, out=out, about=about, tick=counter(shown, "patch"),
+        )  # fmt: skip
+    show(found, top=top, as_json=as_json, out=out)

@@ -1,0 +1,146 @@
+"""A user's own prompts: a file with one JSON object a line, read into a Batch; a bad line is named by its number.
+
+    {"clean": "The capital of France is", "corrupted": "The capital of Italy is", "answer": " Paris", "wrong": " Rome"}
+    {"text": "I loved every minute of it", "label": "positive"}
+
+Answers are taken as written: the next token of an English text mostly begins with a space.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headatlas.errors import BadInput
+from headatlas.task import Batch, Vocabulary
+
+PAIR = ("clean", "corrupted", "answer", "wrong")
+LABELLED = ("text", "label")
+_FORMS = (
+    'Each line is {"clean", "corrupted", "answer", "wrong"} ("corrupted" may be left out of all) or {"text", "label"}.'
+)
+
+
+def read_prompts(path: str | Path, tokenizer: Vocabulary) -> Batch:
+    """The prompts of a JSONL file. Raises BadInput naming file, line and cure.
+
+    Pairs become a batch with answer, wrong and at["end"], and their corrupted prompts its counterfactual. Labelled texts
+    become a batch with labels["label"] numbered in the order of facts["classes"].
+    """
+    place = Path(path)
+    lines = _lines(place)
+    keys = {frozenset(value) for _, value in lines}
+    if all(set(LABELLED) == set(known) for known in keys):
+        return _labelled(place, lines, tokenizer)
+    for number, value in lines:
+        missing = [name for name in ("clean", "answer", "wrong") if name not in value]
+        strange = [name for name in value if name not in PAIR]
+        if missing or strange:
+            what = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(strange)}"
+            raise BadInput(f"Line {number} of {place.name} {what}.", _FORMS)
+        if ("corrupted" in value) != ("corrupted" in lines[0][1]):
+            raise BadInput(f"Line {number} of {place.name}: either all lines have 'corrupted' or none.", _FORMS)
+    return _pairs(place, lines, tokenizer)
+
+
+def _lines(place: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(number, object) of every line that is not empty."""
+    try:
+        text = place.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{place} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{place.name} is not UTF-8 text ({error}).", "Save it as UTF-8.") from error
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise BadInput(f"Line {number} of {place.name} is not JSON: {error}.", _FORMS) from error
+        if not isinstance(value, dict):
+            raise BadInput(f"Line {number} of {place.name} is not a JSON object.", _FORMS)
+        for name, entry in value.items():
+            plain = isinstance(entry, str) or (name == "label" and isinstance(entry, int))
+            if not plain or entry == "":
+                raise BadInput(
+                    f"Line {number} of {place.name}: '{name}' must be text, got {json.dumps(entry)}.", _FORMS
+                )
+        found.append((number, value))
+    if not found:
+        raise BadInput(f"{place.name} has no prompts.", _FORMS)
+    return found
+
+
+def _pairs(place: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: Vocabulary) -> Batch:
+    rows = [_ids(place, number, value["clean"], tokenizer) for number, value in lines]
+    answers, wrongs = (
+        [_one_token(place, number, value[name], name, tokenizer) for number, value in lines]
+        for name in ("answer", "wrong")
+    )
+    for (number, _), answer, wrong in zip(lines, answers, wrongs, strict=True):
+        if answer == wrong:
+            raise BadInput(f"Line {number} of {place.name}: answer and wrong are the same token.")
+    others = None
+    if "corrupted" in lines[0][1]:
+        others = [_ids(place, number, value["corrupted"], tokenizer) for number, value in lines]
+    length = max(len(row) for row in rows + (others or []))
+    labels = {"answer": torch.tensor(answers), "wrong": torch.tensor(wrongs)}
+    lines_at = torch.tensor([number for number, _ in lines])
+    counterfactual = _batch(others, length, {"line": lines_at}) if others is not None else None
+    batch = _batch(rows, length, {**labels, "line": lines_at}, tokenizer.bos)
+    return Batch(
+        batch.tokens, batch.mask, batch.at, labels=batch.labels, facts=batch.facts, counterfactual=counterfactual
+    )
+
+
+def _labelled(place: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: Vocabulary) -> Batch:
+    classes = sorted({str(value["label"]) for _, value in lines})
+    if len(classes) < 2:
+        raise BadInput(f"All texts of {place.name} have the label '{classes[0]}'.", "Give at least two labels.")
+    rows = [_ids(place, number, value["text"], tokenizer) for number, value in lines]
+    label = torch.tensor([classes.index(str(value["label"])) for _, value in lines])
+    line = torch.tensor([number for number, _ in lines])
+    batch = _batch(rows, max(map(len, rows)), {"label": label, "line": line}, tokenizer.bos)
+    return Batch(batch.tokens, batch.mask, batch.at, labels=batch.labels, facts={**batch.facts, "classes": classes})
+
+
+def _batch(rows: list[list[int]], length: int, labels: dict[str, Tensor], bos: int | None = None) -> Batch:
+    tokens = torch.tensor([row + [0] * (length - len(row)) for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    return Batch(
+        tokens, torch.arange(length) < lengths[:, None], {"end": lengths - 1}, labels=labels, facts={"bos": bos}
+    )
+
+
+def _ids(place: Path, number: int, text: str, tokenizer: Vocabulary) -> list[int]:
+    front = [] if tokenizer.bos is None else [tokenizer.bos]
+    back = [] if tokenizer.eos is None else [tokenizer.eos]
+    ids = tokenizer.encode(text)
+    if not ids:
+        raise BadInput(f"Line {number} of {place.name}: '{text}' has no tokens.")
+    room = tokenizer.context - len(front) - len(back)
+    if len(ids) > room:
+        raise BadInput(f"Line {number} of {place.name} has {len(ids)} tokens; this model takes {room}.", "Shorten it.")
+    return [*front, *ids, *back]
+
+
+def _one_token(place: Path, number: int, word: str, name: str, tokenizer: Vocabulary) -> int:
+    """The id of an answer. Raises BadInput where it takes several tokens."""
+    one = tokenizer.single(word)
+    if one is not None:
+        return one
+    pieces = [tokenizer.decode(token) for token in tokenizer.encode(word)]
+    if not word.startswith(" ") and tokenizer.single(f" {word}") is not None:
+        hint = f"Write ' {word}' with its leading space, which is one token."
+    else:
+        hint = f"Use answers of one token, such as its first, '{pieces[0] if pieces else ''}', if it tells them apart."
+    raise BadInput(
+        f"Line {number} of {place.name}: {name} '{word}' is {len(pieces)} tokens ({' | '.join(pieces)}).", hint
+    )
