@@ -74,7 +74,10 @@ def planted(cell: Cell) -> PlantedModel:
     # Heads that others build on stand in layer 0 at full strength; the rest anywhere above it.
     low = [(0, int(head)) for head in rng.permutation(n_heads)]
     high = [(layer, head) for layer in range(1, n_layers) for head in range(n_heads)]
-    order = [high[i] for i in rng.permutation(len(high))]
+    order = [high[i] for i in rng.permutation(len(high))][: len(later)]
+    # A head that suppresses what others predict stands above a head that predicts.
+    lowest, highest = min(order), max(order)
+    order = [lowest, *(place for place in order if place not in (lowest, highest)), highest]
     heads = [Head(*low[i], kind) for i, kind in enumerate(first)]
     offset = int(rng.integers(2, 8))
     for place, kind in zip(order, later, strict=False):
