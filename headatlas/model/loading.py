@@ -214,7 +214,10 @@ def _kind(hf: nn.Module, config: Any, inputs: dict[str, Tensor], reference: Tens
     other[:, -1] = tokens[:, 0]
     with torch.no_grad():
         changed = Model.read(_run(hf, {**inputs, "input_ids": other}))
-    return "decoder" if torch.equal(changed[:, 0], reference[:, 0]) else "encoder"
+    moved = (changed - reference).abs().float()
+    # Not equality: which experts other tokens choose can change the rounding of all.
+    blind = float(moved[:, 0].max()) <= selfcheck.bound(reference.dtype, 1e-3, 5e-2) * float(moved.max())
+    return "decoder" if blind else "encoder"
 
 
 def _tokenizer(source: Source | None, config: Any, kind: str, bos: str) -> Tokenizer:

@@ -38,7 +38,8 @@ class Family:
     """One recipe, and what its authors say it has; the matrix compares that with what the doorway finds.
 
     sizes: None leaves a shared size out, for families that cannot take it.
-    stacks: which layers of which stack attend. groups: key/value heads. window: how far back its local layers see.
+    stacks: which layers of which stack attend. groups: key/value heads. reach: how many places back
+    its local layers see.
     post_norm: a norm or a scale per channel lies between the heads' writes and the residual stream. multiplier: the
     factor on them there. gain: how far weights are spread out; less where no norm holds the activations down.
     """
@@ -48,7 +49,7 @@ class Family:
     sizes: Mapping[str, Any] = field(default_factory=dict)
     stacks: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: DECODER)
     groups: int = 4
-    window: int | None = None
+    reach: int | None = None
     post_norm: bool = False
     multiplier: float = 1.0
     gain: float = 1.5
@@ -101,7 +102,7 @@ def _families() -> list[Family]:
         f("gpt-bigcode", "GPTBigCodeForCausalLM", groups=1),
         f("gpt-neox", "GPTNeoXForCausalLM"),
         f("gpt-neo", "GPTNeoForCausalLM",
-          {"attention_types": [[["global", "local"], 1], [["global"], 1]], "window_size": 16}, window=16),
+          {"attention_types": [[["global", "local"], 1], [["global"], 1]], "window_size": 16}, reach=15),
         f("gptj", "GPTJForCausalLM", {"rotary_dim": 4}),
         f("bloom", "BloomForCausalLM"),
         f("falcon", "FalconForCausalLM", groups=1),
@@ -116,8 +117,8 @@ def _families() -> list[Family]:
         f("llama", "LlamaForCausalLM", GROUPED, groups=2),
         f("llama4", "Llama4ForCausalLM",
           {**GROUPED, "head_dim": 8, "num_local_experts": 2, "attention_chunk_size": 16, "intermediate_size_mlp": 48,
-           "no_rope_layers": [1, 1, 0]}, groups=2, window=16),
-        f("mistral", "MistralForCausalLM", {**GROUPED, **LOCAL}, groups=2, window=16),
+           "no_rope_layers": [1, 1, 0]}, groups=2, reach=15),
+        f("mistral", "MistralForCausalLM", {**GROUPED, **LOCAL}, groups=2, reach=15),
         f("mixtral", "MixtralForCausalLM", {**GROUPED, **EXPERTS}, groups=2),
         f("qwen2", "Qwen2ForCausalLM", GROUPED, groups=2),
         f("qwen2-moe", "Qwen2MoeForCausalLM", {**GROUPED, **EXPERTS, "shared_expert_intermediate_size": 16}, groups=2),
@@ -129,27 +130,27 @@ def _families() -> list[Family]:
            "layer_types": ["linear_attention", "full_attention", "full_attention"]},
           {"decoder": (1, 2)}, groups=2),
         f("gemma", "GemmaForCausalLM", {"num_key_value_heads": 1, "head_dim": 16}, groups=1),
-        f("gemma2", "Gemma2ForCausalLM", {**WIDE, **MIXED}, groups=2, window=16, post_norm=True),
+        f("gemma2", "Gemma2ForCausalLM", {**WIDE, **MIXED}, groups=2, reach=15, post_norm=True),
         f("gemma3", "Gemma3ForCausalLM", {**MIXED, "num_key_value_heads": 1, "head_dim": 16},
-          groups=1, window=16, post_norm=True),
-        f("vaultgemma", "VaultGemmaForCausalLM", {**WIDE, **MIXED}, groups=2, window=16),
+          groups=1, reach=15, post_norm=True),
+        f("vaultgemma", "VaultGemmaForCausalLM", {**WIDE, **MIXED}, groups=2, reach=15),
         f("phi", "PhiForCausalLM"),
-        f("phi3", "Phi3ForCausalLM", {**GROUPED, **LOCAL}, groups=2, window=16),
+        f("phi3", "Phi3ForCausalLM", {**GROUPED, **LOCAL}, groups=2, reach=15),
         f("phimoe", "PhimoeForCausalLM", {**GROUPED, **EXPERTS}, groups=2),
         f("olmo", "OlmoForCausalLM", {**GROUPED, "clip_qkv": 1.0}, groups=2),
         f("olmo2", "Olmo2ForCausalLM", GROUPED, groups=2, post_norm=True),
-        f("olmo3", "Olmo3ForCausalLM", {**GROUPED, **MIXED}, groups=2, window=16, post_norm=True),
+        f("olmo3", "Olmo3ForCausalLM", {**GROUPED, **MIXED}, groups=2, reach=15, post_norm=True),
         f("olmoe", "OlmoeForCausalLM", {**GROUPED, **EXPERTS}, groups=2),
-        f("starcoder2", "Starcoder2ForCausalLM", {**GROUPED, **LOCAL}, groups=2, window=16),
+        f("starcoder2", "Starcoder2ForCausalLM", {**GROUPED, **LOCAL}, groups=2, reach=15),
         f("stablelm", "StableLmForCausalLM", GROUPED, groups=2),
         f("cohere", "CohereForCausalLM", GROUPED, groups=2),
-        f("cohere2", "Cohere2ForCausalLM", {**GROUPED, **MIXED}, groups=2, window=16),
+        f("cohere2", "Cohere2ForCausalLM", {**GROUPED, **MIXED}, groups=2, reach=15),
         f("smollm3", "SmolLM3ForCausalLM", GROUPED, groups=2),
         f("granite", "GraniteForCausalLM", {**GROUPED, "residual_multiplier": 0.22, "attention_multiplier": 0.3},
           groups=2, multiplier=0.22),
         f("granite-moe", "GraniteMoeForCausalLM", {**GROUPED, **EXPERTS, "residual_multiplier": 0.22},
           groups=2, multiplier=0.22),
-        f("gpt-oss", "GptOssForCausalLM", {**WIDE, **MIXED, **EXPERTS}, groups=2, window=16),
+        f("gpt-oss", "GptOssForCausalLM", {**WIDE, **MIXED, **EXPERTS}, groups=2, reach=15),
         f("deepseek-v2", "DeepseekV2ForCausalLM", {**LATENT, **ROUTED}),
         f("deepseek-v3", "DeepseekV3ForCausalLM", {**LATENT, **ROUTED, "num_key_value_heads": 4}),
         f("nemotron", "NemotronForCausalLM", GROUPED, groups=2),
@@ -157,7 +158,7 @@ def _families() -> list[Family]:
         f("glm4", "Glm4ForCausalLM", {**GROUPED, "head_dim": 8}, groups=2, post_norm=True),
         f("glm4-moe", "Glm4MoeForCausalLM", {**GROUPED, **ROUTED, "head_dim": 8}, groups=2),
         f("ernie4.5", "Ernie4_5ForCausalLM", GROUPED, groups=2),
-        f("exaone4", "Exaone4ForCausalLM", {**GROUPED, **MIXED}, groups=2, window=16, post_norm=True),
+        f("exaone4", "Exaone4ForCausalLM", {**GROUPED, **MIXED}, groups=2, reach=15, post_norm=True),
         f("hunyuan", "HunYuanDenseV1ForCausalLM", {**GROUPED, "head_dim": 8}, groups=2),
         f("seed-oss", "SeedOssForCausalLM", {**GROUPED, "head_dim": 8}, groups=2),
         f("helium", "HeliumForCausalLM", {**GROUPED, "head_dim": 8}, groups=2),
@@ -167,7 +168,7 @@ def _families() -> list[Family]:
         f("bitnet", "BitNetForCausalLM", GROUPED, groups=2),
         f("nanochat", "NanoChatForCausalLM", GROUPED, groups=2),
         f("doge", "DogeForCausalLM", GROUPED, groups=2),
-        f("afmoe", "AfmoeForCausalLM", {**GROUPED, **MIXED, "num_dense_layers": 3}, groups=2, window=16, post_norm=True),
+        f("afmoe", "AfmoeForCausalLM", {**GROUPED, **MIXED, "num_dense_layers": 3}, groups=2, reach=15, post_norm=True),
         f("lfm2", "Lfm2ForCausalLM", {**GROUPED, "layer_types": ["conv", "full_attention", "full_attention"]},
           {"decoder": (1, 2)}, groups=2),
         f("jamba", "JambaForCausalLM",
@@ -176,7 +177,7 @@ def _families() -> list[Family]:
         f("bamba", "BambaForCausalLM",
           {**GROUPED, "attn_layer_indices": [1], "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8},
           {"decoder": (1,)}, groups=2),
-        f("recurrent-gemma", "RecurrentGemmaForCausalLM", {"attention_window_size": 16}, {"decoder": (2,)}, window=16),
+        f("recurrent-gemma", "RecurrentGemmaForCausalLM", {"attention_window_size": 16}, {"decoder": (2,)}, reach=15),
         f("bert", "BertModel", stacks=ENCODER),
         f("bert-masked", "BertForMaskedLM", stacks=ENCODER),
         f("roberta", "RobertaModel", ROBERTA, ENCODER),
@@ -187,9 +188,9 @@ def _families() -> list[Family]:
         f("ernie", "ErnieModel", stacks=ENCODER),
         f("mobilebert", "MobileBertModel", stacks=ENCODER, gain=0.5),
         f("esm", "EsmModel", {"position_embedding_type": "rotary", "token_dropout": False}, ENCODER),
-        f("modernbert", "ModernBertModel", {"local_attention": 16, "global_attn_every_n_layers": 3}, ENCODER, window=8),
+        f("modernbert", "ModernBertModel", {"local_attention": 16, "global_attn_every_n_layers": 3}, ENCODER, reach=8),
         f("modernbert-decoder", "ModernBertDecoderForCausalLM",
-          {"local_attention": 32, "global_attn_every_n_layers": 3}, window=16),
+          {"local_attention": 32, "global_attn_every_n_layers": 3}, reach=15),
         f("nomic-bert", "NomicBertModel", stacks=ENCODER),
         f("eurobert", "EuroBertModel", GROUPED, ENCODER, groups=2),
         f("albert", "AlbertModel", {"embedding_size": 16}, ENCODER),
@@ -242,6 +243,11 @@ def _refused() -> list[Family]:
 
 FAMILIES: Mapping[str, Family] = {family.name: family for family in _families()}
 REFUSED: Mapping[str, Family] = {family.name: family for family in _refused()}
+
+
+def all_families() -> tuple[Family, ...]:
+    """Every recipe: families that work, then families that are refused."""
+    return (*FAMILIES.values(), *REFUSED.values())
 
 
 def family(name: str) -> Family:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 import headatlas as ha
 from headatlas.errors import UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.model import Model, attach, zoo
+from headatlas.model import Model, attach, matrix, zoo
 from headatlas.model.layouts import layout_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -145,6 +147,9 @@ def test_every_attention_layer_is_seen_at_its_address(name: str):
     assert len(model.heads) == len(set(model.heads)) == 4 * len(seen)
     assert [site.multiplier for site in model.sites] == pytest.approx([family.multiplier] * len(model.sites), rel=1e-5)
     assert {site.post_gain is not None for site in model.sites} == {family.post_norm}
+    found = matrix.row_of(family, model)
+    assert (found.window, found.sink) == (family.reach, name == "gpt-oss")
+    assert (found.between is not None) == (name in ("bitnet", "qwen3-next", "afmoe"))
 
 
 def test_zeroing_a_head_of_any_layer_moves_the_output(name: str):
@@ -354,3 +359,39 @@ def test_families_that_bypass_the_doorway_are_refused_by_name(name: str):
     with pytest.raises(UnsupportedModel, match=family.architecture) as refusal:
         attach(family.build())
     assert refusal.value.hint
+
+
+def test_rounding_on_several_threads_makes_no_decoder_an_encoder():
+    """With two threads, other tokens' choice of experts changes the last bits of the first position's logits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert attach(zoo.family("qwen2-moe").build()).kind == "decoder"
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_page_of_models_is_fresh():
+    """docs/models.md says what is found now; `headatlas matrix --out docs/models.md` makes it anew."""
+    found = [matrix.row_of(zoo.family(name), opened(name)) for name in zoo.FAMILIES]
+    found += matrix.rows(zoo.REFUSED.values())
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text().splitlines()
+    for columns, lines in matrix.halves(found):
+        for line in matrix.table(lines, columns):
+            assert line in page
+    assert sum(line.startswith("| ") for line in page) == len(found) + 4  # two tables with a heading and a rule each
+
+
+def test_the_command_prints_rows_and_names_unknown_families(capsys: pytest.CaptureFixture[str]):
+    from headatlas.cli import main
+
+    with pytest.raises(SystemExit) as done:
+        main(["matrix", "llama", "mpt", "--json"])
+    assert done.value.code == 0
+    llama, mpt = json.loads(capsys.readouterr().out)["families"]
+    assert (llama["family"], llama["groups"], llama["refused"]) == ("llama", 2, None)
+    assert "MptAttention" in mpt["refused"]
+    with pytest.raises(SystemExit) as done:
+        main(["matrix", "lama"])
+    assert done.value.code == 1
+    assert "Did you mean 'llama'?" in capsys.readouterr().err
