@@ -38,7 +38,7 @@ def toy(
     trained = train_toy(kind, seed=seed, steps=steps, say=say)
     folder = trained.save(out)
     phase = trained.curve.phase
-    print(f"Phase change: steps {phase[0]} to {phase[1]}." if phase else "No phase change.")
+    print(f"The induction head forms in steps {phase[0]} to {phase[1]}." if phase else "No induction head forms.")
     for name, effect in trained.effects.items():
         print(f"without {name}: late loss {effect:+.3f}")
     print(f"Written: {folder.resolve()}")

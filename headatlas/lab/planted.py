@@ -8,17 +8,17 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
 from headatlas.errors import BadInput, StoreError
 from headatlas.heads import HeadId
-from headatlas.lab.build.plan import Geometry, make_plan
-from headatlas.lab.build.positions import rotary_base
-from headatlas.lab.build.stream import Stream
-from headatlas.lab.build.transformer import build
-from headatlas.lab.build.words import Words, tokenizer, words
+from headatlas.lab.construct.plan import Geometry, make_plan
+from headatlas.lab.construct.positions import rotary_base
+from headatlas.lab.construct.stream import Stream
+from headatlas.lab.construct.transformer import build, save
+from headatlas.lab.construct.words import Words, tokenizer, words
 from headatlas.lab.spec import Head, PlantSpec
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class PlantedModel:
         partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
         try:
             partial.mkdir(parents=True)
-            self.model.save_pretrained(partial)
+            save(self.model, partial)
             self.tokenizer.save_pretrained(partial)
             facts = {
                 "schema": _SCHEMA,
@@ -82,7 +82,7 @@ class PlantedModel:
 def plant(
     spec: PlantSpec,
     *,
-    architecture: Literal["gpt2", "llama"] = "gpt2",
+    architecture: str = "gpt2",
     n_layers: int = 2,
     n_heads: int = 4,
     n_kv_heads: int | None = None,
@@ -99,6 +99,7 @@ def plant(
     quarter radian over the context. The attention of a noise-free head is off its strength by about 0.01 (0.05 for
     heads that both compare contents and exclude distances, and for windows); docs/lab.md has the measured table.
 
+    architecture: gpt2 (learned positions, LayerNorm) or llama (rotary, RMSNorm, shared keys and values).
     d_head: dimensions of a head; width / n_heads unless given (llama only; there at least 32 by default).
     Raises BadInput where heads do not fit, or one reads what no earlier layer writes.
     """

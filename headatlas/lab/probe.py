@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headatlas.errors import UnknownName
-from headatlas.lab.build.words import Words
+from headatlas.lab.construct.words import Words
 from headatlas.registry import did_you_mean
 
 

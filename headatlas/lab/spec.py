@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.lab.build.recipe import Kind
+from headatlas.lab.construct.recipe import Kind
 from headatlas.registry import discover, lookup
 
+_CHOICES = {"tokens": (None, "names", "delimiters", "ordinals"), "finds": ("duplicate", "recent")}
 _COMMON = ("layer", "head", "kind", "strength", "write")
 
 
@@ -91,6 +92,29 @@ def find_kind(name: str) -> Kind:
     return lookup(kinds(), name, "kind of planted head", f"Known: {', '.join(kinds())}.")
 
 
+def parse_head(text: str) -> Head:
+    """Read `layer.head:kind[:strength][:option=value ...]`, such as `1.0:induction:0.6` or `0.2:window:width=4`."""
+    place, *parts = text.split(":")
+    usage = "Write layer.head:kind[:strength][:option=value], such as 1.0:induction:0.6."
+    if not parts:
+        raise BadInput(f"'{text}' names no kind of head.", usage)
+    found, values = find_kind(parts[0]), {"strength": "1"}
+    for i, part in enumerate(parts[1:]):
+        name, equals, value = part.partition("=")
+        values |= {name: value} if equals else {"strength" if i == 0 else part: part}
+    head = HeadId.parse(place)
+    types = {option.name: type(option.default) for option in fields(Head) if option.default is not MISSING}
+    chosen: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in ("strength", "write", *found.options):
+            raise BadInput(f"'{text}': a {found.name} head does not read '{name}'.", usage)
+        try:
+            chosen[name] = value if types[name] not in (int, float) else types[name](value)
+        except ValueError as error:
+            raise BadInput(f"'{text}': {name} must be a number, got '{value}'.", usage) from error
+    return Head(head.layer, head.head, found.name, **chosen)
+
+
 def _check(head: Head) -> None:
     found = find_kind(head.kind)
     if not 0.2 <= head.strength <= 1.0:
@@ -99,6 +123,10 @@ def _check(head: Head) -> None:
         raise BadInput(f"The {head} has write {head.write}.", "Write a size above 0 and up to 4.")
     if head.layer < 0 or head.head < 0:
         raise BadInput(f"There is no head {head.id}.", "Layers and heads count from 0.")
+    for name, known in _CHOICES.items():
+        if getattr(head, name) not in known:
+            words = ", ".join(str(word) for word in known if word is not None)
+            raise BadInput(f"The {head} has {name}='{getattr(head, name)}'.", f"Write one of: {words}.")
     for option in fields(Head):
         if option.name in _COMMON or option.name in found.options:
             continue

@@ -56,25 +56,25 @@ class Curve:
 
     @property
     def phase(self) -> tuple[int, int] | None:
-        """The steps between which the in-context learning score goes from a fifth to four fifths of its fall.
+        """The steps in which the induction head forms: the best head's prefix matching covers the middle of its rise.
 
-        None where it never falls by 0.05 nats.
+        From a fifth to four fifths of the way between its first and its largest value; None where it rises by less
+        than 0.2.
         """
-        scores = [point.icl for point in self.points]
-        start, lowest = scores[0], min(scores)
-        if start - lowest < 0.05:
-            return None
-
-        def crossing(share: float) -> int:
-            return next(p.step for p in self.points if p.icl <= start + share * (lowest - start))
-
-        return crossing(0.2), crossing(0.8)
+        return self._middle([point.best("prefix_matching") for point in self.points], least=0.2)
 
     @property
-    def formed(self) -> int | None:
-        """The first step at which a head's prefix matching is half way from chance to all; None if never."""
-        half = (1.0 + self.chance) / 2
-        return next((point.step for point in self.points if point.best("prefix_matching") >= half), None)
+    def fall(self) -> tuple[int, int] | None:
+        """The same for the in-context learning score; None where it falls by less than 0.05 nats."""
+        return self._middle([-point.icl for point in self.points], least=0.05)
+
+    def _middle(self, values: Sequence[float], least: float) -> tuple[int, int] | None:
+        start, rise = values[0], max(values) - values[0]
+        if rise < least:
+            return None
+        first = next(i for i, value in enumerate(values) if value >= start + 0.2 * rise)
+        last = next(i for i, value in enumerate(values) if value >= start + 0.8 * rise)
+        return self.points[first].step, self.points[last].step
 
 
 def draw(curve: Curve) -> str:
@@ -89,14 +89,16 @@ def draw(curve: Curve) -> str:
     low = 0.0 if min(every) < 0.5 * max(every) else 0.95 * min(every)
     height = _TOP + 2 * _PANEL + _GAP + 42
     phase = curve.phase
-    said = f"phase change: steps {phase[0]} to {phase[1]}" if phase else "no phase change"
+    said = f"induction head forms: steps {phase[0]} to {phase[1]}" if phase else "no induction head forms"
+    if curve.fall:
+        said += f"; in-context learning score falls: steps {curve.fall[0]} to {curve.fall[1]}"
     upper = _Panel(0, max(steps[-1], 1.0), low, 1.02 * max(every))
     lower = _Panel(1, max(steps[-1], 1.0), 0.0, 1.0)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">',
         f"<title>{escape(curve.title)}: {said}</title><style>{_STYLE}</style>",
         f'<text x="{_LEFT}" y="20" font-weight="600">{escape(curve.title)}</text>',
-        f'<text x="{_LEFT}" y="36" class="small">{said}; induction head half formed at step {curve.formed}</text>',
+        f'<text x="{_LEFT}" y="36" class="small">{said}</text>',
     ]
     if phase:
         x0, x1 = upper.x(phase[0]), upper.x(phase[1])

@@ -17,8 +17,9 @@ from torch.nn.functional import cross_entropy
 
 from headatlas.errors import BadInput, StoreError
 from headatlas.heads import HeadId
-from headatlas.lab.build import targets
-from headatlas.lab.build.words import tokenizer, words
+from headatlas.lab.construct import targets
+from headatlas.lab.construct.transformer import save
+from headatlas.lab.construct.words import tokenizer, words
 from headatlas.lab.measure import attend, logits_of, without
 from headatlas.lab.toy_curve import Curve, Point, draw
 from headatlas.lab.toy_data import counting_losses, markov_chains, repeated_tokens
@@ -79,11 +80,13 @@ class Toy:
         partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
         try:
             partial.mkdir(parents=True)
-            self.model.save_pretrained(partial)
+            save(self.model, partial)
             if self.recipe.worded:
                 tokenizer(words(self.recipe.vocab), self.recipe.length).save_pretrained(partial)
             facts = {"schema": _SCHEMA, "kind": self.recipe.name, "seed": self.seed, "effects": dict(self.effects)}
-            text = json.dumps(facts | asdict(self.curve) | {"phase": self.curve.phase}, indent=1)
+            text = json.dumps(
+                facts | asdict(self.curve) | {"phase": self.curve.phase, "fall": self.curve.fall}, indent=1
+            )
             (partial / "curve.json").write_text(text + "\n", encoding="utf-8")
             (partial / "curve.svg").write_text(draw(self.curve), encoding="utf-8")
             partial.rename(target)
@@ -97,12 +100,21 @@ class Toy:
 def train_toy(kind: str, *, seed: int = 0, steps: int | None = None, say: Callable[[Point], None] | None = None) -> Toy:
     """Train the toy called `kind` (repeated or markov) from `seed`; about a minute on two cores.
 
-    say: told each measured point of the curve. The same seed gives the same toy on the same machine and thread count.
+    say: told each measured point of the curve. Trained on one thread, which is as fast for so small a model and makes
+    the same toy of the same seed whatever else the machine is set to.
     """
     recipe = lookup(_RECIPES, kind, "toy", f"Known: {', '.join(_RECIPES)}.")
-    steps = recipe.steps if steps is None else steps
-    if steps < 1:
+    if steps is not None and steps < 1:
         raise BadInput(f"A toy needs at least 1 step, got {steps}.")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _trained(recipe, seed, steps or recipe.steps, say)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _trained(recipe: ToyRecipe, seed: int, steps: int, say: Callable[[Point], None] | None) -> Toy:
     model = _model(recipe, seed)
     generator = torch.Generator().manual_seed(seed)
     held_out = recipe.data(_EXAMPLES, recipe.length, recipe.vocab, torch.Generator().manual_seed(_HELD_OUT + seed))
@@ -124,10 +136,12 @@ def train_toy(kind: str, *, seed: int = 0, steps: int | None = None, say: Callab
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
-    levels = counting_losses(held_out, recipe.vocab) if kind == "markov" else {"uniform": math.log(recipe.vocab - 1)}
+    levels = (
+        counting_losses(held_out, recipe.vocab) if recipe.name == "markov" else {"uniform": math.log(recipe.vocab - 1)}
+    )
     matching = _matching(held_out)
     chance = float((matching / targets.causal(held_out).sum(-1, keepdim=True)).sum(-1)[matching.any(-1)].mean())
-    curve = Curve(f"{kind}, seed {seed}", tuple(points), levels, chance)
+    curve = Curve(f"{recipe.name}, seed {seed}", tuple(points), levels, chance)
     return Toy(recipe, seed, model.eval(), curve, _effects(model, recipe, held_out))
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from headatlas.errors import BadInput
-from headatlas.lab.build import positions, targets
-from headatlas.lab.build.codes import token_codes
-from headatlas.lab.build.recipe import rest_level
-from headatlas.lab.build.words import tokenizer, words
+from headatlas.lab.construct import positions, targets
+from headatlas.lab.construct.codes import token_codes
+from headatlas.lab.construct.recipe import rest_level
+from headatlas.lab.construct.words import tokenizer, words
 
 TABLE = positions.table_frequencies(8, 256)
 THETA, FAST = positions.rotary_base(32, 256)

@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from headatlas.cli import main
 from headatlas.errors import BadInput, HeadAtlasError, StoreError, UnknownName
 from headatlas.heads import HeadId
-from headatlas.lab.build.targets import keys_in, member
-from headatlas.lab.measure import attend, logits_of, loss_of, read, read_all, without
+from headatlas.lab.accuracy import COPYING, FETCHING, MODELS, NAMES, STRENGTHS, Row, accuracy_table, weakened
+from headatlas.lab.construct.targets import keys_in, member
+from headatlas.lab.measure import Reading, attend, logits_of, loss_of, read, read_all, without
 from headatlas.lab.planted import plant
 from headatlas.lab.probe import probe
-from headatlas.lab.spec import Head, PlantSpec, kinds
+from headatlas.lab.spec import Head, PlantSpec, kinds, parse_head
 
-COPYING = (
-    Head(0, 0, "previous"),
-    Head(0, 1, "duplicate"),
-    Head(0, 2, "positional", offset=7),
-    Head(0, 3, "current"),
-    Head(1, 0, "induction"),
-    Head(1, 1, "fake-induction"),
-    Head(1, 2, "window", width=6),
-    Head(1, 3, "sink"),
-    Head(2, 0, "copy-suppression", write=0.5),
-    Head(2, 1, "delimiter"),
-    Head(2, 2, "dormant"),
-)
-FETCHING = (
-    Head(0, 0, "previous"),
-    Head(0, 1, "repeat-suppression"),
-    Head(1, 1, "retrieval"),
-    Head(1, 2, "successor"),
-)
-NAMES = (Head(0, 0, "duplicate"), Head(1, 0, "inhibition"), Head(2, 2, "mover"))
 ARCHITECTURES = ({"architecture": "gpt2"}, {"architecture": "llama"})
 
 
 def spec(heads, strength=1.0, **options):
-    fixed = ("previous", "duplicate") if strength < 1 else ()
-    graded = tuple(Head(**{**head.facts(), "strength": strength}) if head.kind not in fixed else head for head in heads)
-    return PlantSpec(graded, **options)
+    return PlantSpec(weakened(heads, strength), **options)
 
 
 def test_every_kind_is_planted_and_measured_here():
@@ -53,7 +34,7 @@ def test_every_kind_is_planted_and_measured_here():
 @pytest.mark.parametrize(
     ("heads", "sizes"),
     [
-        *((heads, sizes) for heads in (COPYING, FETCHING, NAMES) for sizes in ARCHITECTURES),
+        *((heads, sizes) for heads in MODELS for sizes in ARCHITECTURES),
         *((heads, {"architecture": "llama", "n_kv_heads": 2, "width": 256}) for heads in (FETCHING, NAMES)),
     ],
 )
@@ -68,7 +49,7 @@ def test_full_heads_put_their_attention_on_the_target(heads, sizes):
 @pytest.mark.parametrize("sizes", ARCHITECTURES, ids=("gpt2", "llama"))
 @pytest.mark.parametrize("strength", [0.2, 0.5, 0.8])
 def test_strength_is_the_share_of_attention_on_the_target(strength, sizes):
-    for heads in (COPYING, FETCHING, NAMES):
+    for heads in MODELS:
         planted = plant(spec(heads, strength), n_layers=3, **sizes)
         for head, reading in read_all(planted, n=24).items():
             if reading.head.strength == strength:
@@ -78,7 +59,7 @@ def test_strength_is_the_share_of_attention_on_the_target(strength, sizes):
 @pytest.mark.parametrize("sizes", ARCHITECTURES, ids=("gpt2", "llama"))
 def test_copying_heads_move_logits_and_others_do_not(sizes):
     sign = {"copies": 1.0, "advances": 1.0, "suppresses": -1.0}
-    for heads in (COPYING, FETCHING, NAMES):
+    for heads in MODELS:
         planted = plant(spec(heads), n_layers=3, **sizes)
         for head, reading in read_all(planted).items():
             outcome = kinds()[reading.head.kind].outcome
@@ -256,6 +237,7 @@ def test_what_cannot_be_built_is_refused_by_name(heads, sizes, message):
         (lambda: PlantSpec((Head(0, 0, "current", write=0.0),)), "write 0.0"),
         (lambda: PlantSpec((Head(0, 0, "current", offset=3),)), "was given offset"),
         (lambda: PlantSpec((Head(-1, 0, "current"),)), "no head -1.0"),
+        (lambda: PlantSpec((Head(0, 0, "mover", tokens="verbs"),)), "tokens='verbs'"),
         (lambda: PlantSpec(noise=-1.0), "noise must lie between"),
         (lambda: PlantSpec(rest="nothing"), "rest='nothing'"),
     ],
@@ -264,3 +246,54 @@ def test_a_spec_that_makes_no_sense_is_refused(make, message):
     with pytest.raises(HeadAtlasError, match=message):
         make()
     assert issubclass(UnknownName, HeadAtlasError)
+
+
+def test_heads_are_read_from_text():
+    assert parse_head("1.0:induction:0.6") == Head(1, 0, "induction", 0.6)
+    assert parse_head("L0H2:window:width=4:write=2") == Head(0, 2, "window", width=4, write=2.0)
+    assert parse_head("2.1:mover:0.5:tokens=ordinals") == Head(2, 1, "mover", 0.5, tokens="ordinals")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1.0", "names no kind"),
+        ("1.0:inducktion", "Did you mean 'induction'"),
+        ("one:induction", "'one' is not a head"),
+        ("1.0:induction:much", "strength must be a number"),
+        ("1.0:induction:width=3", "does not read 'width'"),
+        ("1.0:window:1:wide", "does not read 'wide'"),
+    ],
+)
+def test_text_that_is_no_head_is_refused(text, message):
+    with pytest.raises(HeadAtlasError, match=message):
+        parse_head(text)
+
+
+def test_the_command_plants_measures_and_writes(tmp_path, capsys):
+    folder = tmp_path / "planted"
+    arguments = ["plant", "0.0:previous", "1.2:induction:0.6", "--vocab", "128", "--out", str(folder)]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    said = capsys.readouterr()
+    assert ended.value.code == 0
+    assert re.search(r"1\.2 induction +attention on target 0\.(59|60)\d \(asked 0\.6\)", said.out)
+    assert "shards" not in said.err
+    assert AutoModelForCausalLM.from_pretrained(folder).config.vocab_size == 128
+    for wrong, message in ((arguments, "exists already"), (["plant"], "Nothing to plant")):
+        with pytest.raises(SystemExit) as ended:
+            main(wrong)
+        assert ended.value.code == 1
+        assert message in capsys.readouterr().err
+
+
+def test_the_accuracy_table_holds_what_was_measured():
+    heads = [Head(0, 0, "current", strength) for strength in STRENGTHS]
+    rows = [
+        Row(size, head.strength, Reading(head, head.strength - 0.01 * (size + 1), 0.0, 2.0, None))
+        for head in heads
+        for size in range(3)
+    ]
+    assert accuracy_table(rows).splitlines()[-1] == (
+        "| current | 0.19 / 0.18 | 0.49 / 0.48 | 0.79 / 0.78 | 0.99 / 0.98 | 0.03 | +2.0 |  |"
+    )

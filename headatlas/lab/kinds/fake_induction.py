@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from headatlas.lab.build import targets as where
-from headatlas.lab.build.plan import Plan
-from headatlas.lab.build.recipe import Recipe, Write, kind, match_before
-from headatlas.lab.build.words import Words
+from headatlas.lab.construct import targets as where
+from headatlas.lab.construct.plan import Plan
+from headatlas.lab.construct.recipe import Recipe, Write, kind, match_before
+from headatlas.lab.construct.words import Words
 from headatlas.lab.spec import Head
 
 

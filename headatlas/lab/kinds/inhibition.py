@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from headatlas.lab.build import targets as where
-from headatlas.lab.build.plan import Plan
-from headatlas.lab.build.recipe import MARGIN, Flag, Recipe, Where, Write, kind, rest, rest_one
-from headatlas.lab.build.words import Words
+from headatlas.lab.construct import targets as where
+from headatlas.lab.construct.plan import Plan
+from headatlas.lab.construct.recipe import MARGIN, Flag, Recipe, Where, Write, kind, rest, rest_one
+from headatlas.lab.construct.words import Words
 from headatlas.lab.spec import Head
 
 _REACH = 16
