@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -150,6 +152,22 @@ def test_every_attention_layer_is_seen_at_its_address(name: str):
     found = matrix.row_of(family, model)
     assert (found.window, found.sink) == (family.reach, name == "gpt-oss")
     assert (found.between is not None) == (name in ("bitnet", "qwen3-next", "afmoe"))
+
+
+GAINS = {
+    "gemma2": lambda block: 1 + block.post_attention_layernorm.weight,
+    "gemma3": lambda block: 1 + block.post_attention_layernorm.weight,
+    "olmo2": lambda block: block.post_attention_layernorm.weight,
+    "glm4": lambda block: block.post_self_attn_layernorm.weight,
+    "afmoe": lambda block: block.post_attention_layernorm.weight,
+    "dinov2": lambda block: block.layer_scale1.lambda1,
+}
+
+
+@pytest.mark.parametrize("name", sorted(GAINS))
+def test_gains_on_the_way_to_the_residual_stream_are_the_models_own(name: str):
+    for site in opened(name).sites:
+        torch.testing.assert_close(site.post_gain, GAINS[name](site.block).detach(), atol=1e-3, rtol=1e-3)
 
 
 def test_zeroing_a_head_of_any_layer_moves_the_output(name: str):
@@ -369,6 +387,27 @@ def test_rounding_on_several_threads_makes_no_decoder_an_encoder():
         assert attach(zoo.family("qwen2-moe").build()).kind == "decoder"
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "bloom", "falcon", "gptj", "gpt-neo"])
+def test_a_model_can_be_opened_again_and_is_freed(name: str):
+    hf = zoo.family(name).build()
+    expected = attach(hf).forward(inputs(name))
+    second = attach(hf)
+    assert torch.equal(second.forward(inputs(name)), expected)
+    assert len(collect(second, inputs(name), lambda at: at.z)) == 3
+    alive = weakref.ref(hf)
+    del hf, second
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_wrapped_module_is_refused_by_name():
+    hf = zoo.family("bloom").build()
+    module = hf.transformer.h[1].self_attention
+    module.forward = lambda *args, **kwargs: type(module).forward(module, *args, **kwargs)
+    with pytest.raises(UnsupportedModel, match=r"BloomAttention\.forward was already replaced"):
+        attach(hf)
 
 
 def test_the_page_of_models_is_fresh():
