@@ -1,0 +1,1 @@
+"""Circuits: sets of heads and edges that do a task together."""
