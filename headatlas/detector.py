@@ -80,7 +80,7 @@ class Detector:
     def planted(self) -> Callable[[Batch], Planted]:
         """The function `planted` of the detector's file: (batch) -> Planted."""
         planted: Any = importlib.import_module(self.module).planted
-        return planted  # type: ignore[no-any-return]
+        return planted
 
     @property
     def calibrated(self) -> bool:

@@ -89,7 +89,7 @@ def planted(cell: Cell) -> PlantedModel:
     spec = PlantSpec(tuple(_fitting(heads, cell.n_kv_heads, n_heads)), noise=cell.noise)
     return plant(
         spec,
-        architecture=cell.architecture,  # type: ignore[arg-type]
+        architecture=cell.architecture,
         n_layers=n_layers,
         n_heads=n_heads,
         n_kv_heads=cell.n_kv_heads,
@@ -334,14 +334,14 @@ def _untrained(cell: Cell) -> Model:
 def _noise(cell: Cell) -> Model:
     heads = 8 if cell.width >= 256 else 4
     spec = PlantSpec((), noise=cell.noise)
-    made = plant(spec, architecture=cell.architecture, n_layers=4, n_heads=heads, n_kv_heads=cell.n_kv_heads,  # type: ignore[arg-type]
+    made = plant(spec, architecture=cell.architecture, n_layers=4, n_heads=heads, n_kv_heads=cell.n_kv_heads,
                  width=cell.width, vocab=256, context=160, seed=cell.seed)  # fmt: skip
     return model_of(made)
 
 
 def _shuffled(name: str, seed: int) -> Model:
-    source = load(name)
-    mixed: Any = weight_shuffled(source.hf, seed=seed)  # type: ignore[arg-type]
+    source: Any = load(name)
+    mixed = weight_shuffled(source.hf, seed=seed)
     return attach(mixed, tokenizer=source.tokenizer)
 
 

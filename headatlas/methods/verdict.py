@@ -82,7 +82,7 @@ class Ablation:
         self._known: dict[frozenset[HeadId], Array] = {}
         self._other = _z_of(model, batch.counterfactual) if batch.counterfactual is not None else None
         self._residuals = _Residuals(model)
-        self._restarts = len(model.stacks) == 1 and len({site.module for site in model.sites}) == len(model.sites)
+        self._restarts = model.restarts and len(model.stacks) == 1
         self.clean = self._score([self._residuals] if self._restarts else [], None)
 
     def _score(self, edits: Sequence[Edit], start: tuple[int, Tensor] | None) -> Array:
