@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Place = tuple[str, int]
-AT_ONCE = 8192  # tokens a pass; more do not make a CPU faster
+AT_ONCE = {"cpu": 2048}  # tokens a pass: more do not make a CPU faster
+MANY = 1 << 16  # on other devices
 GB = 1 << 30
 # Metrics that read no logits but those of the batch's answer and wrong tokens.
 _READS_ANSWERS = (logit_difference,)
@@ -189,7 +190,7 @@ class Replay:
                 f"One run of {len(self.batch)} examples needs about {need}, {show_size(self.memory)} are allowed.",
                 "Allow more with --memory, or use fewer or shorter prompts.",
             )
-        return max(1, min(fits, AT_ONCE // (width * len(self.batch))))
+        return max(1, min(fits, AT_ONCE.get(self.model.device.type, MANY) // (width * len(self.batch))))
 
     # ---- exactness ----------------------------------------------------------------------------------------------
     def _answers_suffice(self) -> bool:
@@ -213,20 +214,17 @@ class Replay:
         start = self._first - 1
         if int(start.min()) < 0 or int((self._last - start).max()) + 1 > 0.75 * length:
             return
-        for site in (self.model.sites[0], self.model.sites[len(self.model.sites) // 2]):
-            edit = Scale(site.heads, 0.5, positions=start[:, None].expand(n, 1))
-            whole = self._pass([[edit]], None, None)[0]
-            columns = self._columns([edit])
-            try:
-                late = self._pass([[edit]], (site.stack, site.layer), columns)[0]
-            except (HeadAtlasError, ValueError, TypeError, RuntimeError, AttributeError, LookupError) as error:
-                self._late = False
-                self._note(f"late tokens cannot be computed alone ({type(error).__name__}); whole sequences instead")
-                return
-            if not self._same(late, whole):
-                self._late = False
-                self._note("late tokens depend on more than earlier keys and values; whole sequences instead")
-                return
+        site = self.model.sites[0]  # what it changes passes through every later block
+        edit = Scale(site.heads, 0.5, positions=start[:, None].expand(n, 1))
+        whole = self._pass([[edit]], None, None)[0]
+        try:
+            late = self._pass([[edit]], (site.stack, site.layer), self._columns([edit]))[0]
+            exact, why = self._same(late, whole), "they depend on more than earlier keys and values"
+        except (HeadAtlasError, ValueError, TypeError, RuntimeError, AttributeError, LookupError) as error:
+            exact, why = False, f"the model's own code does not take them, {type(error).__name__}"
+        if not exact:
+            self._late = False
+            self._note(f"late tokens cannot be computed alone ({why}); whole sequences instead")
 
     def _note(self, text: str) -> None:
         self.notes.append(text)

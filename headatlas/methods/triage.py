@@ -16,7 +16,7 @@ from torch import Tensor
 
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.methods.memory import peak_of
+from headatlas.methods.memory import peak_of, show_size
 from headatlas.model import Model
 
 if TYPE_CHECKING:
@@ -49,7 +49,12 @@ def estimate(model: Model, sweep: Sweep, memory: int) -> Array:
     sums = np.zeros((len(sweep.cells), len(sweep.spots)))
     counts = np.zeros(len(sweep.spots))
     one, peak = peak_of(lambda: _piece(model, sweep, slice(0, 1)), model.hf.parameters())
-    size = max(1, int(memory / (2 * peak)))
+    size = int(memory / (1.3 * peak))
+    if size < 1:
+        raise BadInput(
+            f"A gradient of one example needs about {show_size(int(1.3 * peak))}, {show_size(memory)} are allowed.",
+            "Allow more with --memory, use shorter prompts, or leave --triage out.",
+        )
     pieces = [one] + [_piece(model, sweep, slice(i, min(i + size, n))) for i in range(1, n, size)]
     for found, present in pieces:
         sums += np.where(present[:, None], found, 0.0).sum(0)
@@ -70,11 +75,27 @@ def _piece(model: Model, sweep: Sweep, rows: slice) -> tuple[Array, NDArray[np.b
             f"No gradient flows through {model.name} (quantised, or loaded for inference only).",
             "Leave --triage out, or load the model in float32, bfloat16 or float16.",
         )
+    felt = _felt(model, sweep, views, values, score, rows)
+    # The views know their pass, which knows the watcher, which knows the views: let go, or the whole graph stays alive.
+    views.clear()
+    values.clear()
+    return _gathered(sweep, felt, rows)
+
+
+def _felt(
+    model: Model,
+    sweep: Sweep,
+    views: Mapping[Place, LayerView],
+    values: Mapping[str, Tensor],
+    score: Tensor,
+    rows: slice,
+) -> dict[HeadId, Tensor]:
+    """[example, token] first-order effect of each head's change, by head, or by the first head of a KV group."""
     places = list(views)
     tensors = [values[_key(place)] for place in places]
     gradients = torch.autograd.grad(score, tensors, allow_unused=True)
     make = sweep.prepare(rows)
-    felt: dict[HeadId, Tensor] = {}  # [example, token] by head, or by the first head of a KV group
+    felt: dict[HeadId, Tensor] = {}
     for place, x, gradient in zip(places, tensors, gradients, strict=True):
         heads = model.site(place[1], place[0]).heads
         if gradient is None:  # nothing after it reads this layer
@@ -86,7 +107,7 @@ def _piece(model: Model, sweep: Sweep, rows: slice) -> tuple[Array, NDArray[np.b
         product = (product if sweep.site == "z" else product.transpose(1, 2)).cpu()
         size = len(heads) // product.shape[2]
         felt |= {heads[i * size]: product[:, :, i] for i in range(product.shape[2])}
-    return _gathered(sweep, felt, rows)
+    return felt
 
 
 def _key(place: Place) -> str:

@@ -1,5 +1,6 @@
 """Ablation and patching of all heads against loops of plain edited runs; statistics, triage, folders."""
 
+import gc
 import json
 import os
 import signal
@@ -178,6 +179,22 @@ def test_triage_measures_the_highest_guesses_exactly_and_says_what_it_left(toy):
     assert all(np.isnan(line.effect) and np.isnan(line.q) for line in some.summary() if np.isnan(line.p))
     each = ablate(toy, batch, edit="zero", positions="each", triage=6)
     assert int(each.measured.sum()) == 6
+
+
+def test_triage_lets_go_of_its_gradients(toy):
+    """What a backward pass needs is large; it must be gone when the guess is made, without waiting for the collector."""
+    sizes, batch = [], prompts(4)
+    gc.disable()
+    try:
+        for _ in range(3):
+            ablate(toy, batch, edit="zero", triage=2)
+            graphs = [x for x in gc.get_objects() if type(x) is torch.Tensor and x.grad_fn is not None]
+            sizes.append(len(graphs))
+    finally:
+        gc.enable()
+    assert sizes[0] == sizes[1] == sizes[2]
+    with pytest.raises(BadInput, match="A gradient of one example needs about"):
+        ablate(toy, batch, edit="zero", triage=2, memory=2000)
 
 
 def test_triage_needs_gradients(toy):
