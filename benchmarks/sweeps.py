@@ -34,9 +34,9 @@ from headatlas.task import Batch, find_task, logit_difference
 TRIAGE = 30
 
 
-def ioi(model: ha.Model) -> Batch:
-    """Sixteen IOI prompts with their counterfactuals."""
-    return find_task("ioi")(model.tokenizer, 16)
+def ioi(model: ha.Model, n: int = 16) -> Batch:
+    """IOI prompts with their counterfactuals."""
+    return find_task("ioi")(model.tokenizer, n)
 
 
 def repeated(model: ha.Model) -> Batch:
@@ -50,7 +50,11 @@ def repeated(model: ha.Model) -> Batch:
     return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), {"end": end}, labels=labels)
 
 
-BATCHES: dict[str, Callable[[ha.Model], Batch]] = {"16 IOI prompts": ioi, "4 x 256 tokens": repeated}
+BATCHES: dict[str, Callable[[ha.Model], Batch]] = {
+    "16 IOI prompts": ioi,
+    "4 x 256 tokens": repeated,
+    "4 IOI prompts": functools.partial(ioi, n=4),  # for a quick look
+}
 
 
 class Sweep:
@@ -215,7 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--every", type=int, default=10, help="the loops run every so-manieth head; 1 for all")
-    parser.add_argument("--batches", default=",".join(BATCHES))
+    parser.add_argument("--batches", default="16 IOI prompts,4 x 256 tokens", help=f"of: {', '.join(BATCHES)}")
     parser.add_argument("--positions", default="all,end")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
