@@ -182,7 +182,8 @@ def calibrate(
 ) -> dict[str, Any]:
     """Run detectors over the grid and the controls. Raises UnknownName, BadInput.
 
-    Odd seeds are reported, even seeds are those on which thresholds were chosen ("tuning"); both are in the result:
+    Odd seeds are reported; even seeds ("tuning") are for choosing thresholds. The shipped thresholds were set while both
+    halves of the quick grid were looked at, so that fresh seeds are needed for a held-out figure. The result:
     {"detectors": [{"name", "auc", "precision", "recall", "verdict_precision", "verdict_recall", "false_discovery", ...,
     "tuning": {...}, "curve": [[strength, mean score, lowest, highest]]}], "uncalibrated": [...], "cells": n}.
     """

@@ -21,7 +21,7 @@ def number(value: float | None) -> str:
 
 
 def rows(result: dict[str, Any], half: str | None = None) -> list[list[str]]:
-    """Table rows of the reported seeds, or of the tuning seeds (half="tuning")."""
+    """Table rows of the reported seeds, or of the even seeds (half="tuning")."""
     table = []
     for found in result["detectors"]:
         numbers = found[half] if half else found
@@ -47,7 +47,7 @@ def markdown(result: dict[str, Any], command: str, figure: str) -> str:
         f"noise) and {result['controls']} controls, {result['examples']} examples per task.",
         "",
         "A head counts as a positive where at least half of its attention really is on its targets, measured from the model's own eager "
-        "attention without any detector; weaker ones are in the curves only. Thresholds were chosen on even seeds; this table is from odd seeds.",
+        "attention without any detector; weaker ones are in the curves only. This table is from odd seeds, the last one from even seeds. The shipped thresholds were set while both halves of the quick grid were looked at, so neither half is held out for these thresholds.",
         "",
         *table(rows(result)),
         "",
@@ -68,7 +68,7 @@ def markdown(result: dict[str, Any], command: str, figure: str) -> str:
         "",
         f"![Score against real strength]({figure})",
         "",
-        "## Seeds on which thresholds were chosen",
+        "## The other half of the seeds",
         "",
         *table(rows(result, "tuning")),
         "",
