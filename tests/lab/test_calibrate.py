@@ -1,4 +1,4 @@
-"""The quick calibration grid keeps the promises of docs/calibration.md."""
+"""The quick calibration grid: planted heads are told apart, controls stay quiet."""
 
 import pytest
 
