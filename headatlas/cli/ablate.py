@@ -17,6 +17,9 @@ def ablate(
     mean: Annotated[
         str, typer.Option(help="Mean over all tokens (overall), per position, or per position and template.")
     ] = "overall",
+    reference: Annotated[
+        int | None, typer.Option(help="Take means over so many other prompts of the task; default: over the same ones.")
+    ] = None,
     positions: Annotated[str, typer.Option(help="all, end, each, or another named position of the task.")] = "all",
     heads: Annotated[str | None, typer.Option(help="Only these heads, such as '9.6 9.9'; default: every head.")] = None,
     triage: Annotated[
@@ -43,17 +46,25 @@ def ablate(
     import headatlas as ha
     from headatlas.cli._effects import counter, pass_gate, prompts_of, show
     from headatlas.cli._progress import Shown
+    from headatlas.errors import BadInput
     from headatlas.heads import parse_heads
     from headatlas.methods.ablation import ablate as measure
+    from headatlas.methods.ablation import reference_of
     from headatlas.methods.memory import parse_size
+    from headatlas.task import find_task
 
     budget = parse_size(memory)
     with Shown() as shown:
         loaded = ha.load(model, dtype=dtype, device=device)
         batch, metric, about, gate = prompts_of(loaded, task, prompts, n, seed)
         pass_gate(shown, loaded, gate, task or str(prompts), force)
+        other = None
+        if reference is not None:
+            if task is None:
+                raise BadInput("--reference draws prompts of a task.", "Give --task NAME, or leave --reference out.")
+            other = reference_of(find_task(task), loaded.tokenizer, reference, seed)
         found = measure(
-            loaded, batch, parse_heads(heads) if heads else None, metric=metric, edit=edit, mean=mean, positions=positions,
+            loaded, batch, parse_heads(heads) if heads else None, metric=metric, edit=edit, mean=mean, positions=positions, reference=other,
             triage=triage, memory=budget, out=out, about=about, tick=counter(shown, "ablate"),
         )  # fmt: skip
     show(found, top=top, as_json=as_json, out=out)

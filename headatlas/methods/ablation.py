@@ -17,7 +17,7 @@ from headatlas.methods.effects import Cell, HeadEffects
 from headatlas.methods.replay import GB
 from headatlas.methods.sweep import Make, Prepare, Sweep, cells_for, run, spots_of
 from headatlas.model import Model
-from headatlas.task import Batch, Metric, logit_difference
+from headatlas.task import Batch, Metric, Task, Vocabulary, logit_difference
 
 if TYPE_CHECKING:
     from headatlas.model.doorway import Edit
@@ -118,6 +118,12 @@ def mean_over(
         return Mean.over(model, heads, source, tokens=tokens)
     template = "template" if mean == "template" else None
     return Mean.over(model, heads, source, per_position=True, template=template, target=batch)
+
+
+def reference_of(task: Task, tokenizer: Vocabulary, n: int, seed: int) -> Batch:
+    """`n` other prompts of a task to take means over: their counterfactuals where the task has them. Raises BadInput."""
+    made = task(tokenizer, n, seed + 1)
+    return made.counterfactual if made.counterfactual is not None else made
 
 
 def demand_aligned(batch: Batch, other: Batch) -> None:

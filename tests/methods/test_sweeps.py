@@ -21,7 +21,7 @@ from headatlas.edits import Mean, OnHeads, Resample, Swap, Zero, collect
 from headatlas.errors import BadInput, StoreError, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods import files
-from headatlas.methods.ablation import ablate
+from headatlas.methods.ablation import ablate, reference_of
 from headatlas.methods.effects import HeadEffects, sign_flip_p
 from headatlas.methods.memory import parse_size
 from headatlas.methods.patching import patch
@@ -29,6 +29,8 @@ from headatlas.methods.sweep import metric_of
 from headatlas.model import attach
 from headatlas.model.zoo import FAMILIES
 from headatlas.task import logit_difference
+from headatlas.tasks.ioi import ioi
+from tests import toys
 from tests.methods.test_replay import metric_for, prompts
 
 KINDS = ["gpt2", "llama", "gemma2", "gpt-oss", "falcon-alibi", "lfm2", "jamba", "bert-masked", "bart"]
@@ -143,6 +145,26 @@ def test_few_examples_at_once_give_the_same(toy, monkeypatch):
         monkeypatch.undo()
         assert (whole.facts["examples_at_once"], pieces.facts["examples_at_once"]) == (4, 3)
         np.testing.assert_allclose(pieces.values, whole.values, atol=1e-5)
+
+
+def test_means_over_other_prompts_of_the_task(toy):
+    """Each IOI prompt takes the mean at its own wording's positions, over prompts it is not among."""
+    vocabulary = toys.smollm2_vocabulary()
+    batch, reference = ioi(vocabulary, 4), reference_of(ioi, vocabulary, 120, 0)
+    model = attach(toys.llama(vocab_size=49152), tokenizer=vocabulary)
+    found = ablate(model, batch, [HeadId(1, 2)], mean="template", reference=reference)
+    z = collect(model, reference, OnHeads("1.2"))["decoder", 1]
+    kinds = batch.labels["template"]
+    own = torch.stack([z[reference.labels["template"] == kind].mean(0) for kind in kinds])
+    length = batch.tokens.shape[1]
+    padded = torch.nn.functional.pad(own, (0, 0, 0, 0, 0, max(0, length - own.shape[1])))[:, :length]
+    expected = loop_one(model, batch, Resample("1.2", {("decoder", 1): padded}))
+    np.testing.assert_allclose(found.values[:, 0, 0], expected, atol=1e-5)
+
+
+def loop_one(model, batch, edit) -> np.ndarray:
+    logits = model.forward(batch, edits=[edit], logits_at=batch.at["end"][:, None])
+    return logit_difference.score(logits, batch).double().numpy()
 
 
 # ---- triage ---------------------------------------------------------------------------------------------------------
@@ -308,7 +330,7 @@ def test_an_interrupted_sweep_goes_on(toy, tmp_path):
 def test_a_killed_process_leaves_what_it_had_done(tmp_path):
     script = f"""
 import time
-from headatlas.methods.ablation import ablate
+from headatlas.methods.ablation import ablate, reference_of
 from headatlas.model import attach
 from headatlas.model.zoo import FAMILIES
 from tests.methods.test_replay import prompts
