@@ -23,7 +23,7 @@ from headatlas.heads import HeadId
 from headatlas.methods.memory import peak_of, show_size
 from headatlas.model import Model
 from headatlas.model.rerun import Kept, Rerun, few_logits, keep
-from headatlas.task import Batch, Metric, logit_difference
+from headatlas.task import Batch, Metric, logit_difference, logit_margin
 
 if TYPE_CHECKING:
     from headatlas.model.doorway import Edit
@@ -35,7 +35,7 @@ AT_ONCE = {"cpu": 2048}  # tokens a pass: more do not make a CPU faster
 MANY = 1 << 16  # on other devices
 GB = 1 << 30
 # Metrics that read no logits but those of the batch's answer and wrong tokens.
-_READS_ANSWERS = (logit_difference,)
+_READS_ANSWERS = (logit_difference, logit_margin)
 
 
 class Side:
@@ -97,6 +97,11 @@ class Replay:
             self._note("all logits are computed: the model does more with them than read them one by one")
         if self._late:
             self._check_late()
+
+    @property
+    def reads(self) -> tuple[Tensor | None, Batch]:
+        """Ids whose logits suffice for the metric, None for all; and the batch to score those logits with."""
+        return self._ids, self._reading
 
     # ---- measuring ----------------------------------------------------------------------------------------------
     def measure(self, runs: Sequence[Sequence[Edit]], *, tick: Callable[[int], None] = lambda done: None) -> Array:
