@@ -34,7 +34,8 @@ def _walk(package: str, kind: type) -> dict[str, Named]:
     # Third parties add modules through an entry-point group with the package's own name.
     loaded += [(entry.value, importlib.import_module(entry.module)) for entry in entry_points(group=package)]
     for origin, module in loaded:
-        for thing in vars(module).values():
+        holds = vars(module).values()  # a module may hold its plugins by name, or many alike in a tuple
+        for thing in [one for value in holds for one in (value if isinstance(value, tuple) else (value,))]:
             if not isinstance(thing, kind) or getattr(thing, "module", module.__name__) != module.__name__:
                 continue
             name = cast(Named, thing).name

@@ -129,6 +129,8 @@ class Metric:
 
     positions(batch) -> [example, n] positions whose logits are needed, -1 where an example has fewer.
     score(logits [example, n, vocab], batch) -> [example] float.
+    compares: whether a value above 0 says that the answer is preferred to the wrong one; the share of such examples is
+    then the model's accuracy between the two.
     """
 
     name: str
@@ -136,6 +138,7 @@ class Metric:
     score: Callable[[Tensor, Batch], Tensor]
     higher_is_better: bool
     unit: str
+    compares: bool = False
 
 
 def _loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -146,19 +149,65 @@ def _loss(logits: Tensor, batch: Batch) -> Tensor:
     return (nll * present).sum(1) / present.sum(1)
 
 
+def _values(values: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Of [example, vocab] the values of each example's ids, [example, k], and which of them are ids at all."""
+    ids = ids.reshape(len(ids), -1)
+    return values.gather(-1, ids.clamp(min=0)), ids >= 0
+
+
 def _difference(logits: Tensor, batch: Batch) -> Tensor:
     def mean(ids: Tensor) -> Tensor:
-        ids = ids.reshape(len(ids), -1)
-        taken = logits[:, 0].float().gather(-1, ids.clamp(min=0))
-        return (taken * (ids >= 0)).sum(1) / (ids >= 0).sum(1)
+        taken, present = _values(logits[:, 0].float(), ids)
+        return (taken * present).sum(1) / present.sum(1)
 
     return mean(batch.answer) - mean(batch.wrong)
+
+
+def _margin(logits: Tensor, batch: Batch) -> Tensor:
+    def best(ids: Tensor) -> Tensor:
+        taken, present = _values(logits[:, 0].float(), ids)
+        return taken.masked_fill(~present, -torch.inf).amax(1)
+
+    return best(batch.answer) - best(batch.wrong)
+
+
+def _probability_difference(logits: Tensor, batch: Batch) -> Tensor:
+    probability = logits[:, 0].float().softmax(-1)
+
+    def mass(ids: Tensor) -> Tensor:
+        taken, present = _values(probability, ids)
+        return (taken * present).sum(1)
+
+    return mass(batch.answer) - mass(batch.wrong)
+
+
+def _first(logits: Tensor, batch: Batch) -> Tensor:
+    answers = batch.answer.reshape(len(batch), -1)
+    return (logits[:, 0].argmax(-1, keepdim=True) == answers).any(1).float()
+
+
+def _exact(logits: Tensor, batch: Batch) -> Tensor:
+    positions = batch.at["predict"]
+    target = batch.tokens.gather(1, (positions + 1).clamp(min=0))
+    return ((logits.argmax(-1) == target) | (positions < 0)).all(1).float()
+
+
+def _end(batch: Batch) -> Tensor:
+    return batch.at["end"].reshape(-1, 1)
 
 
 # Mean cross-entropy of the token after each position in at["predict"].
 next_token_loss = Metric("next-token loss", lambda batch: batch.at["predict"], _loss, False, "nats")
 # Logit of the answer minus logit of the wrong answer at at["end"]; several ids are averaged.
-logit_difference = Metric("logit difference", lambda batch: batch.at["end"].reshape(-1, 1), _difference, True, "logits")
+logit_difference = Metric("logit difference", _end, _difference, True, "logits", compares=True)
+# Logit of the best answer minus logit of the best wrong answer at at["end"]: above 0 where the model would choose right.
+logit_margin = Metric("logit margin", _end, _margin, True, "logits", compares=True)
+# Probability of all answers minus probability of all wrong answers at at["end"] (greater-than: Hanna et al. 2023).
+probability_difference = Metric("probability difference", _end, _probability_difference, True, "", compares=True)
+# 1 where the most likely token of the whole vocabulary at at["end"] is an answer.
+accuracy = Metric("accuracy", _end, _first, True, "share")
+# 1 where each token after the positions at["predict"] is the most likely one: greedy decoding would write them all.
+exact_match = Metric("exact match", lambda batch: batch.at["predict"], _exact, True, "share")
 
 
 @dataclass(frozen=True)
@@ -197,6 +246,33 @@ def task(
     return wrap
 
 
+HELD_OUT = "-held-out"
+
+
+def halves(
+    name: str,
+    build: Callable[[Vocabulary, int, np.random.Generator, str], Batch],
+    *,
+    metric: Metric | None,
+    version: int,
+    margin: float = 0.0,
+    doc: str = "",
+) -> tuple[Task, Task]:
+    """Two tasks of one generator `(tokenizer, n, rng, half) -> Batch`: for finding heads, and for testing what was found.
+
+    half is "find" for the task `name` and "test" for `name`-held-out; a generator must not use an item in both.
+    """
+
+    def made(full: str, half: str, text: str) -> Task:
+        return Task(
+            full, lambda tokenizer, n, rng: build(tokenizer, n, rng, half), metric, version, margin, "control", text,
+            build.__module__,
+        )  # fmt: skip
+
+    other = f"The task `{name}` with the other half of its items: for testing heads that were found on `{name}`."
+    return made(name, "find", (doc or build.__doc__ or "").strip()), made(name + HELD_OUT, "test", other)
+
+
 def tasks() -> Mapping[str, Task]:
     """Every task of the package and of its plugins, by name."""
     return discover("headatlas.tasks", Task)
@@ -205,3 +281,8 @@ def tasks() -> Mapping[str, Task]:
 def find_task(name: str) -> Task:
     """The task called `name`; raises UnknownName."""
     return lookup(tasks(), name, "task", "See: headatlas list tasks")
+
+
+def held_out(task: Task) -> Task | None:
+    """The task's twin on items it does not use itself; None where it has none (random tokens: another seed will do)."""
+    return tasks().get(task.name + HELD_OUT)

@@ -1,0 +1,73 @@
+"""Facts that a model may know: a subject and a relation are named, the object follows. Chughtai et al. 2024."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from headatlas.task import Batch, Vocabulary, halves, logit_difference
+from headatlas.tasks._prompts import Example, Pieces, collect, filled, first_id, halved, shuffled, table
+
+CAPITALS = "country-capital"
+
+
+def _facts(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+    """[bos] "The capital of France is the city of": the answer is the object of the subject, Paris.
+
+    Twelve relations in turn (label relation: the place in facts["relations"]), each in two or more wordings (label template); the halves share no
+    subject. Positions: subject, relation (all tokens of either), subject_last, end. Metric: logit of the object's first
+    token minus that of another object of the relation. Counterfactual: the subject that the other object belongs to.
+    Control: a third subject, whose object is neither.
+    """
+    return _build("facts", list(table("facts")["relations"]), tokenizer, n, rng, half)
+
+
+def _capitals(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+    """[bos] "The capital of France is the city of": the answer is Paris. The relation country-capital of the task `facts`."""
+    return _build("capitals", [CAPITALS], tokenizer, n, rng, half)
+
+
+def _build(
+    what: str, relations: Sequence[str], tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str
+) -> Batch:
+    sources = [iter(examples(tokenizer, name, i, rng, half)) for i, name in enumerate(relations)]
+    return collect(what, tokenizer, n, sources, spans=("subject",), even=False, half=half, relations=list(relations))
+
+
+def examples(tokenizer: Vocabulary, name: str, number: int, rng: np.random.Generator, half: str) -> list[Example]:
+    """Every fact of a relation in every wording, in random order, each with two other subjects of the same length."""
+    relation = table("facts")["relations"][name]
+    ids = objects(tokenizer, relation["pairs"])
+    known = halved([subject for subject, value in relation["pairs"].items() if value in ids], half)
+    pairs = {subject: relation["pairs"][subject] for subject in known}
+    size = {subject: len(tokenizer.encode(f" {subject}")) for subject in pairs}
+    found = []
+    for subject, value in pairs.items():
+        rivals = [rival for rival in shuffled(pairs, rng) if size[rival] == size[subject] and pairs[rival] != value]
+        third = [rival for rival in rivals if pairs[rival] != pairs[rivals[0]]]
+        if not third:
+            continue
+        for place, template in enumerate(relation["templates"]):
+            prompts = [_prompt(template, one) for one in (subject, rivals[0], third[0])]
+            labels = {"relation": number, "template": place}
+            found.append(Example(*prompts, [ids[value]], [ids[pairs[rivals[0]]]], labels))
+    return shuffled(found, rng)
+
+
+def objects(tokenizer: Vocabulary, pairs: Mapping[str, str]) -> dict[str, int]:
+    """The objects of a relation that their first token tells apart, with that token."""
+    ids = {value: first_id(tokenizer, value) for value in dict.fromkeys(pairs.values())}
+    uses = Counter(ids.values())
+    return {value: one for value, one in ids.items() if uses[one] == 1}
+
+
+def _prompt(template: str, subject: str) -> Pieces:
+    """The pieces of a fact's prompt; what follows the subject is the relation."""
+    *before, after = filled(template, subject=subject)
+    return [*before, after._replace(role="relation")]
+
+
+facts, facts_held_out = halves("facts", _facts, metric=logit_difference, version=1, margin=0.5)
+capitals, capitals_held_out = halves("capitals", _capitals, metric=logit_difference, version=1, margin=0.5)

@@ -1,0 +1,93 @@
+"""Tasks that only examples explain: pairs such as "hot -> cold", and a new word to be treated alike. Todd et al. 2024."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+
+import numpy as np
+
+from headatlas.errors import UnfitTask
+from headatlas.task import Batch, Task, Vocabulary, halves, logit_margin
+from headatlas.tasks._prompts import Example, Piece, collect, first_id, forever, halved, pick, shuffled, table
+
+SHOTS = 10
+
+
+def mapping(name: str) -> Mapping[str, str]:
+    """The pairs of an in-context task: input -> output."""
+    data = table(f"icl/{name}")
+    found: Mapping[str, str]
+    found = data["pairs"] if "pairs" in data else table("facts")["relations"][data["relation"]]["pairs"]
+    return found
+
+
+def build(name: str, shots: int, tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+    """A batch of prompts of `shots` pairs and a query, all from one half of the pairs.
+
+    The answer's first token counts. Wrong are the first tokens of the outputs shown (without shots: of ten others).
+    """
+    pairs = dict(halved(mapping(name).items(), half))
+    ids = {given: first_id(tokenizer, value) for given, value in pairs.items()}
+    size = {given: len(tokenizer.encode(f" {given}")) for given in pairs}
+    words = list(pairs)
+    if len(words) < SHOTS + 2:
+        raise UnfitTask(f"icl-{name} needs {SHOTS + 2} pairs; it has {len(words)}.")
+
+    def prompt(query: str, inputs: list[str], outputs: list[str]) -> list[Piece]:
+        pieces = [piece for a, b in zip(inputs, outputs, strict=True) for piece in _shot(a, b)]
+        return [*pieces, Piece("Q:"), Piece(f" {query}", "query"), Piece("\nA:")]
+
+    def draw() -> Example:
+        query, *others = pick(words, rng, SHOTS + 1)
+        inputs, outputs = others[:shots], [pairs[other] for other in others[:shots]]
+        free = [w for w in words if w != query and w not in inputs and size[w] == size[query] and ids[w] != ids[query]]
+        stranger = str(rng.choice(free)) if free else query
+        mixed = shuffled(outputs, rng)
+        labels_changed = prompt(query, inputs, mixed) if shots else prompt(stranger, inputs, mixed)
+        third = str(rng.choice([w for w in free if w != stranger] or [query]))
+        control = prompt(stranger if shots else third, inputs, shuffled(outputs, rng))
+        wrong = list(dict.fromkeys(ids[other] for other in others if ids[other] != ids[query]))
+        return Example(prompt(query, inputs, outputs), labels_changed, control, [ids[query]], wrong)
+
+    spans = ("query", "input", "output") if shots else ("query",)
+    return collect(f"icl-{name}", tokenizer, n, [forever(draw)], spans=spans, half=half, shots=shots)
+
+
+def _shot(given: str, wanted: str) -> list[Piece]:
+    return [Piece("Q:"), Piece(f" {given}", "input"), Piece("\nA:"), Piece(f" {wanted}", "output"), Piece("\n\n")]
+
+
+def _tasks(name: str, about: str, shots: int) -> tuple[Task, Task]:
+    def made(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+        return build(name, shots, tokenizer, n, rng, half)
+
+    full = f"icl-{name}" + ("" if shots else "-zero-shot")
+    if shots:
+        doc = f"""{about} {shots} times "Q: x, A: y", then a new x.
+
+        Positions: query, input, output (all tokens; query_last the last one), end. Metric: logit of the answer's first token
+        minus the highest of the outputs shown. Counterfactual: the outputs shuffled among the examples. Control:
+        shuffled outputs and another query, whose answer is another.
+        """
+    else:
+        doc = f"""{about} Only "Q: x, A:", without an example.
+
+        Positions: query, query_last, end. Metric: logit of the answer's first token minus the highest of ten other
+        outputs. Counterfactual and control: another query, whose answer is another.
+        """
+    return halves(full, made, metric=logit_margin, version=1, margin=1.0, doc=doc)
+
+
+def _names() -> list[tuple[str, str]]:
+    """Each file of tasks/data/icl with the sentence in its first line; the pairs are read when a task is built."""
+    folder = resources.files("headatlas.tasks") / "data" / "icl"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    found = []
+    for file in files:
+        with file.open(encoding="utf-8") as lines:
+            found.append((file.name.removesuffix(".yaml"), lines.readline().removeprefix("#").strip()))
+    return found
+
+
+TASKS = tuple(one for name, about in _names() for shots in (SHOTS, 0) for one in _tasks(name, about, shots))
