@@ -1,11 +1,11 @@
-"""A detector: a pure function of one attention layer that says how much each head behaves like a head type."""
+"""A detector: a function of one attention layer, or of the model, that says how much each head is of a head type."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
@@ -13,6 +13,7 @@ from headatlas.registry import discover, lookup
 from headatlas.task import Batch, Task
 
 if TYPE_CHECKING:
+    from headatlas.model import Model
     from headatlas.model.view import LayerView
 
 # Planted kinds that match contents: what they attend to in prose is not theirs to choose, so it does not decide.
@@ -29,6 +30,7 @@ MATCHERS = (
 )
 
 Score = Callable[["LayerView", Batch], Tensor]
+Measure = Callable[["Model", Batch], "Measured"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,12 @@ class Planted:
 
 @dataclass(frozen=True)
 class Detector:
-    """One measurement of heads.
+    """One measurement of heads: what all kinds of it have in common.
 
-    score(at, batch) -> [example, head]; higher means more of the head type; NaN where undefined for an example.
-    control: the same on the same pass where the structure does not hold; None: the task's control batch is scored instead.
     minimum_effect: how far score must exceed chance for a head to count as observed.
     causal, encoder: whether it makes sense for models that read one way, or both ways.
     needs: "unembedding" where token logits are asked of the view.
+    acts_at: name of the positions (`batch.at`) at which the verdict removes its heads; None: everywhere.
     finds: kinds of planted heads (headatlas.lab.kinds) that it must find, whatever they write if it looks at attention
     alone; all other kinds must be left alone, but for those that are `undecided`. Empty: it is uncalibrated.
     The papers behind it are those of its head type in the catalogue; the docstring names formula and source.
@@ -62,25 +63,23 @@ class Detector:
     task: Task
     version: int
     minimum_effect: float
-    score: Score
     causal: bool
     encoder: bool
     needs: tuple[str, ...]
+    acts_at: str | None
     finds: tuple[str, ...]
     undecided: tuple[str, ...]
     doc: str
     module: str
 
     @property
-    def control(self) -> Score | None:
-        """The function `control` of the detector's file, if it has one."""
-        return getattr(importlib.import_module(self.module), "control", None)
+    def removal(self) -> Callable[..., Any] | None:
+        """The function `removal(model, batch, metric)` of the detector's file, if its heads are not judged by ablation.
 
-    @property
-    def planted(self) -> Callable[[Batch], Planted]:
-        """The function `planted` of the detector's file: (batch) -> Planted."""
-        planted: Any = importlib.import_module(self.module).planted
-        return planted
+        It gives an object with `model` and `worsening(heads) -> [example]`: how much worse the task's metric is without
+        these heads, such as their direct effect alone for heads that others stand in for.
+        """
+        return getattr(importlib.import_module(self.module), "removal", None)
 
     @property
     def calibrated(self) -> bool:
@@ -97,6 +96,50 @@ class Detector:
                 "calibration": "measured on planted models: headatlas calibrate" if self.calibrated else "uncalibrated: no planted model tests it"}  # fmt: skip
 
 
+@dataclass(frozen=True)
+class LayerDetector(Detector):
+    """A detector that looks at one attention layer at a time; a single pass feeds all of one task.
+
+    score(at, batch) -> [example, head]; higher means more of the head type; NaN where undefined for an example.
+    """
+
+    score: Score
+
+    @property
+    def control(self) -> Score | None:
+        """The function `control` of the detector's file: the same score on the same pass where the structure does not hold.
+
+        None: the task's control batch is scored instead.
+        """
+        return getattr(importlib.import_module(self.module), "control", None)
+
+    @property
+    def planted(self) -> Callable[[Batch], Planted]:
+        """The function `planted` of the detector's file: (batch) -> Planted."""
+        planted: Any = importlib.import_module(self.module).planted
+        return planted
+
+
+class Measured(NamedTuple):
+    """Scores and chance levels, [example, head] each in the order of `model.heads`; NaN where undefined.
+
+    An example may be anything that is drawn independently: a prompt, or a word whose weights are read.
+    """
+
+    values: Tensor
+    control: Tensor
+
+
+@dataclass(frozen=True)
+class ModelDetector(Detector):
+    """A detector that needs the whole model: causal scores, weights, probes.
+
+    measure(model, batch) -> Measured; higher means more of the head type.
+    """
+
+    measure: Measure
+
+
 def detector(
     *,
     head_type: str,
@@ -106,19 +149,45 @@ def detector(
     causal: bool = True,
     encoder: bool = False,
     needs: tuple[str, ...] = (),
+    acts_at: str | None = None,
     finds: tuple[str, ...] = (),
     undecided: tuple[str, ...] = (),
-) -> Callable[[Score], Detector]:
-    """Make a Detector of a function `(at, batch) -> [example, head]`; its name is the function's with dashes."""
+) -> Callable[[Score], LayerDetector]:
+    """Make a LayerDetector of a function `(at, batch) -> [example, head]`; its name is the function's with dashes."""
 
-    def wrap(score: Score) -> Detector:
-        name = score.__name__.strip("_").replace("_", "-")
-        doc, module = (score.__doc__ or "").strip(), score.__module__
-        return Detector(
-            name, head_type, task, version, minimum_effect, score, causal, encoder, needs, finds, undecided, doc, module
-        )
+    def wrap(score: Score) -> LayerDetector:
+        return LayerDetector(
+            _name(score), head_type, task, version, minimum_effect, causal, encoder, needs, acts_at, finds, undecided,
+            (score.__doc__ or "").strip(), score.__module__, score,
+        )  # fmt: skip
 
     return wrap
+
+
+def model_detector(
+    *,
+    head_type: str,
+    task: Task,
+    version: int,
+    minimum_effect: float,
+    needs: tuple[str, ...] = (),
+    acts_at: str | None = None,
+    finds: tuple[str, ...] = (),
+    undecided: tuple[str, ...] = (),
+) -> Callable[[Measure], ModelDetector]:
+    """Make a ModelDetector of a function `(model, batch) -> Measured`, for decoders; its name is the function's with dashes."""
+
+    def wrap(measure: Measure) -> ModelDetector:
+        return ModelDetector(
+            _name(measure), head_type, task, version, minimum_effect, True, False, needs, acts_at, finds, undecided,
+            (measure.__doc__ or "").strip(), measure.__module__, measure,
+        )  # fmt: skip
+
+    return wrap
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return function.__name__.strip("_").replace("_", "-")
 
 
 def detectors() -> Mapping[str, Detector]:

@@ -17,14 +17,16 @@ from headatlas import record, report
 from headatlas.atlas import Atlas, Run, extras, publish, read_json, write_json, writing
 from headatlas.detector import Detector, detectors, find_detector
 from headatlas.errors import BadInput, StoreError, UnfitTask
-from headatlas.methods.scan import scan
-from headatlas.methods.verdict import Ablation, Verdict, judge
+from headatlas.heads import HeadId
+from headatlas.methods.scan import Scan, scan
+from headatlas.methods.verdict import Ablation, Removal, Verdict, judge
 from headatlas.model import Model
-from headatlas.task import Batch, Task
+from headatlas.task import Batch, Metric, Task, held_out
 
-VERDICT_EXAMPLES = 8  # held-out examples on which heads are ablated
-VERDICT_LOSSES = 16
-VERDICT_CONTEXT = 48  # their longest length in tokens: a sweep costs hundreds of runs
+VERDICT_EXAMPLES = 8  # held-out examples on which heads are ablated, more where they are shorter than
+VERDICT_LOSSES = 16  # places per example at which a loss is read
+VERDICT_CONTEXT = 48  # tokens, their longest length where the task allows it: a verdict costs hundreds of runs
+VERDICT_SEED = 1_000_003
 TOKENS_AT_ONCE = 2048
 
 
@@ -150,7 +152,6 @@ def _facts(model: Model, chosen: Plan, n: int, seed: int, verdict: bool) -> dict
         "n": n,
         "seed": seed,
         "verdict": verdict,
-        "verdict_examples": min(n, VERDICT_EXAMPLES) if verdict else 0,
         "detectors": {d.name: [d.version, d.minimum_effect] for group in chosen.by_task.values() for d in group},
         "tasks": {task.name: task.version for task in chosen.by_task},
         "headatlas": headatlas.__version__,
@@ -217,16 +218,7 @@ def _one_task(
     verdicts: dict[str, Verdict] = {}
     began = time.perf_counter()
     if verdict and metric is not None and able["able"] and any(observed.values()):
-        held_out = task(model.tokenizer.within(VERDICT_CONTEXT), min(n, VERDICT_EXAMPLES), seed + 1_000_003)
-        held_out = _thinned(held_out)
-        ablation = Ablation(model, held_out, metric, found.mean_z)
-        rivals = Ablation(model, held_out.rows(slice(0, len(held_out) // 2)), metric, found.mean_z)
-        taken = {head for heads in observed.values() for head in heads}
-        for detector in group:
-            heads = observed[detector.name]
-            if heads:
-                progress.say(f"{task.name}: verdict on {len(heads)} heads observed by {detector.name}.")
-                verdicts[detector.name] = judge(ablation, rivals, heads, taken, smallest=able["smallest"], seed=seed)
+        verdicts = _verdicts(model, task, metric, group, found, observed, able["smallest"], n, seed, progress)
     spent = time.perf_counter() - began
     return {
         "detectors": [record.result(model, d, found, able, verdicts.get(d.name), verdict) for d in group],
@@ -234,3 +226,61 @@ def _one_task(
         "attention": record.attention(model, task, group, observed, batch),
         "seconds": {**found.seconds, "verdict": spent},
     }
+
+
+def _verdicts(
+    model: Model,
+    task: Task,
+    metric: Metric,
+    group: list[Detector],
+    found: Scan,
+    observed: dict[str, list[HeadId]],
+    smallest: float,
+    n: int,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Verdict]:
+    """Verdicts on what was observed, on examples that were not used to find it."""
+    batch = _fresh(model, task, n, seed)
+    half = batch.rows(slice(0, max(1, len(batch) // 2)))
+    removals: dict[str | None, tuple[Removal, Removal]] = {}
+    taken = {head for heads in observed.values() for head in heads}
+    step = f"{task.name}: verdict"
+    progress.plan([(step, sum(len(heads) + 1 for heads in observed.values() if heads))])
+    verdicts = {}
+    for detector in group:
+        heads = observed[detector.name]
+        if not heads:
+            continue
+        progress.say(f"{task.name}: verdict on {len(heads)} heads observed by {detector.name}.")
+        own = detector.removal
+        if own is not None:
+            pair = (own(model, batch, metric), own(model, half, metric))
+        else:
+            if detector.acts_at not in removals:
+                removals[detector.acts_at] = (
+                    _ablation(model, batch, metric, found, detector.acts_at),
+                    _ablation(model, half, metric, found, detector.acts_at),
+                )
+            pair = removals[detector.acts_at]
+        verdicts[detector.name] = judge(
+            *pair, heads, taken, smallest=smallest, seed=seed, tick=lambda: progress.advance(step)
+        )
+    return verdicts
+
+
+def _fresh(model: Model, task: Task, n: int, seed: int) -> Batch:
+    """Examples for verdicts: of the task's other half where it has one, short where it can be; about as many tokens always."""
+    other, words = held_out(task) or task, model.tokenizer.within(VERDICT_CONTEXT)
+    try:
+        one = other(words, 1, seed + VERDICT_SEED)
+    except UnfitTask:
+        words = model.tokenizer
+        one = other(words, 1, seed + VERDICT_SEED)
+    count = max(VERDICT_EXAMPLES, VERDICT_EXAMPLES * VERDICT_CONTEXT // one.tokens.shape[1])
+    return _thinned(other(words, min(n, count), seed + VERDICT_SEED))
+
+
+def _ablation(model: Model, batch: Batch, metric: Metric, found: Scan, acts_at: str | None) -> Ablation:
+    positions = None if acts_at is None else batch.at[acts_at].reshape(len(batch), -1)
+    return Ablation(model, batch, metric, found.mean_z, positions)

@@ -101,7 +101,9 @@ def result(
             for head in model.heads
         ],
         "heads": heads,
-        "group": {**_effect(verdict.group), "p": verdict.group.p, "draws": DRAWS} if verdict is not None else None,
+        "group": {**_effect(verdict.group), "p": verdict.group.p, "draws": DRAWS, "examples": verdict.examples}
+        if verdict is not None
+        else None,
         "about": detector.about,
     }
 
@@ -190,7 +192,6 @@ def summary(
             "n": run.facts["n"],
             "device": str(model.device),
             "bos": run.facts["bos"],
-            "verdict_examples": run.facts["verdict_examples"],
             "versions": {
                 "headatlas": headatlas.__version__,
                 "torch": torch.__version__,

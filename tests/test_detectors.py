@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from headatlas import catalogue
-from headatlas.detector import Detector, detectors
+from headatlas.detector import Detector, LayerDetector, detectors
 from headatlas.methods.scan import scan
 from headatlas.model.imagined import ImaginedLayer
 from headatlas.task import Batch
 from tests import toys
 
-ALL = list(detectors().values())
+ALL = [found for found in detectors().values() if isinstance(found, LayerDetector)]
 LOOK_ALIKE = "look_alike"
 
 

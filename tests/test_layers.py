@@ -10,8 +10,8 @@ import headatlas
 HOUSE = Path(headatlas.__file__).parent
 # Top to bottom; a plugin folder stands right below its contract and its files never import each other sideways.
 ORDER = [
-    "errors", "heads", "registry", "ops", "catalogue", "model", "edits", "task", "tasks", "detector", "detectors", "scores",
-    "methods", "circuits", "report", "atlas", "record", "mining", "lab", "apply", "cli", "web",
+    "errors", "heads", "registry", "ops", "catalogue", "model", "edits", "task", "tasks", "detector", "scores", "methods",
+    "detectors", "circuits", "report", "atlas", "record", "mining", "lab", "apply", "cli", "web",
 ]  # fmt: skip
 PLUGINS = {"detectors"}
 

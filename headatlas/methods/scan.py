@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headatlas.detector import Detector
+from headatlas.detector import Detector, LayerDetector, ModelDetector
 from headatlas.model import LayerView, Model
 from headatlas.scores import HeadScores
 from headatlas.task import Batch, Metric
@@ -46,14 +46,16 @@ def scan(
 ) -> Scan:
     """Score every head with every detector of one task on `batch`, `size` examples at a time.
 
+    Those that look at layers share one pass; those that need the whole model follow, one by one, on the whole batch.
     Batch size and padding do not change the result (to float tolerance). `tick(examples)` is called after each piece.
     """
     n, heads = len(batch), model.heads
+    layered = [d for d in detectors if isinstance(d, LayerDetector)]
     start_of: dict[tuple[str, int], int] = {}
     for i, head in enumerate(heads):
         start_of.setdefault((head.stack, head.layer), i)
-    values = {d.name: np.full((n, len(heads)), np.nan) for d in detectors}
-    control = {d.name: np.full((n, len(heads)), np.nan) for d in detectors}
+    values = {d.name: np.full((n, len(heads)), np.nan) for d in layered}
+    control = {d.name: np.full((n, len(heads)), np.nan) for d in layered}
     metrics: dict[str, list[Array]] = {"task": [], "control": []}
     sums: dict[tuple[str, int], Tensor] = {}
     tokens = 0
@@ -63,7 +65,7 @@ def scan(
         target: dict[str, Array],
         rows: slice,
         at: LayerView,
-        detector: Detector,
+        detector: LayerDetector,
         part: Batch,
         score: Callable[[LayerView, Batch], Tensor],
     ) -> None:
@@ -78,7 +80,7 @@ def scan(
         def watch(at: LayerView) -> None:
             nonlocal spent
             entered = time.perf_counter()
-            for detector in detectors:
+            for detector in layered:
                 if not suits(detector, at):
                     continue
                 if main:
@@ -102,7 +104,7 @@ def scan(
         clock["detect"] += spent
         clock["forward"] += time.perf_counter() - began - spent
 
-    needs_control = batch.control is not None and (metric is not None or any(d.control is None for d in detectors))
+    needs_control = batch.control is not None and (metric is not None or any(d.control is None for d in layered))
     for start in range(0, n, size):
         rows = slice(start, min(start + size, n))
         part = batch.rows(rows)
@@ -111,6 +113,12 @@ def scan(
             run(part.control, rows, main=False)
         tick(rows.stop - rows.start)
     joined = {name: np.concatenate(parts) if parts else None for name, parts in metrics.items()}
-    scores = {d.name: HeadScores(heads, values[d.name], control[d.name]) for d in detectors}
+    scores = {d.name: HeadScores(heads, values[d.name], control[d.name]) for d in layered}
+    for detector in detectors:
+        if isinstance(detector, ModelDetector):
+            began = time.perf_counter()
+            measured = detector.measure(model, batch)
+            scores[detector.name] = HeadScores(heads, *(part.double().cpu().numpy() for part in measured))
+            clock["detect"] += time.perf_counter() - began
     means = {key: (total / max(tokens, 1)).float() for key, total in sums.items()}
     return Scan(scores, joined["task"], joined["control"], means, clock)

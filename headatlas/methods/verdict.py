@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -48,11 +49,12 @@ class Effect:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Verdict per head and the effects behind it; `group` is the effect of the whole set."""
+    """Verdict per head and the effects behind it; `group` is the effect of the whole set, `examples` how many it rests on."""
 
     verdicts: dict[HeadId, str]
     effects: dict[HeadId, Effect]
     group: Effect
+    examples: int
 
 
 class _Residuals:
@@ -70,15 +72,33 @@ class _Residuals:
         return x
 
 
+class Removal(Protocol):
+    """What a verdict asks: how much worse a metric is without a set of heads."""
+
+    @property
+    def model(self) -> Model: ...  # noqa: D102
+
+    def worsening(self, heads: Iterable[HeadId]) -> Array:
+        """How much the metric worsens per example, [example], when `heads` are removed."""
+
+
 class Ablation:
     """The effect of removing any set of heads on one batch, each set measured once.
 
-    Runs restart at the first edited layer from the clean run's residual stream, and only the logits that the metric asks
-    for are computed; both leave the numbers as they are.
+    positions: where they are removed, [example, n]; None: everywhere. Runs restart at the first edited layer from the clean
+    run's residual stream, and only the logits that the metric asks for are computed; both leave the numbers as they are.
     """
 
-    def __init__(self, model: Model, batch: Batch, metric: Metric, mean_z: Mapping[tuple[str, int], Tensor]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        batch: Batch,
+        metric: Metric,
+        mean_z: Mapping[tuple[str, int], Tensor],
+        positions: Tensor | None = None,
+    ) -> None:
         self.model, self.batch, self.metric, self.mean_z = model, batch, metric, mean_z
+        self.positions = positions
         self._known: dict[frozenset[HeadId], Array] = {}
         self._other = _z_of(model, batch.counterfactual) if batch.counterfactual is not None else None
         self._residuals = _Residuals(model)
@@ -94,8 +114,8 @@ class Ablation:
 
     def _edit(self, heads: Iterable[HeadId]) -> Edit:
         if self._other is not None:
-            return Resample(heads, self._other)
-        return Mean(heads, self.mean_z)
+            return Resample(heads, self._other, positions=self.positions)
+        return Mean(heads, self.mean_z, positions=self.positions)
 
     def worsening(self, heads: Iterable[HeadId]) -> Array:
         """How much the metric worsens per example, [example], when `heads` are removed."""
@@ -122,8 +142,8 @@ def _z_of(model: Model, batch: Batch) -> dict[tuple[str, int], Tensor]:
 
 
 def judge(
-    ablation: Ablation,
-    rivals: Ablation,
+    ablation: Removal,
+    rivals: Removal,
     observed: Sequence[HeadId],
     excluded: Iterable[HeadId],
     *,
@@ -154,7 +174,7 @@ def judge(
     verdicts = {}
     for head in observed:
         verdicts[head] = "causal" if effects[head].real else "group" if group.real and len(observed) > 1 else "refuted"
-    return Verdict(verdicts, effects, group)
+    return Verdict(verdicts, effects, group, len(ablation.worsening(observed)))
 
 
 def _pool(free: Sequence[HeadId], seed: int, per_layer: int = 3) -> list[HeadId]:
