@@ -13,7 +13,7 @@ from headatlas.tasks.repeated import repeated
     head_type="induction-head",
     task=repeated,
     version=1,
-    minimum_effect=0.2,
+    minimum_effect=0.25,
     needs=("unembedding",),
     finds=("induction",),
     # It matches and copies far induction targets.

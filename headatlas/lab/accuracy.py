@@ -86,8 +86,11 @@ def measured(say: Callable[[str], None] | None = None) -> list[Row]:
 
 
 def accuracy_table(rows: Sequence[Row]) -> str:
-    """Markdown: measured attention at each strength, the worst error over all sizes, and effects at full strength."""
-    head = ["kind", *(f"{strength:g}" for strength in STRENGTHS), "worst error", "logit", "loss"]
+    """Markdown: the attention measured at each strength in the first two sizes, its worst error and the effects.
+
+    spread: over queries, at strength 0.5. worst error: of the mean, over all sizes. logit, loss: at full strength.
+    """
+    head = ["kind", *(f"{strength:g}" for strength in STRENGTHS), "spread", "worst error", "logit", "loss"]
     lines = [_line(head), _line(["---", *["--:"] * (len(head) - 1)])]
     for kind in dict.fromkeys(row.reading.head.kind for row in rows):
         own = [row for row in rows if row.reading.head.kind == kind]
@@ -95,6 +98,8 @@ def accuracy_table(rows: Sequence[Row]) -> str:
         for strength in STRENGTHS:
             pair = [row.reading.attention for row in own if row.strength == strength and row.size < 2]
             cells.append(" / ".join(f"{value:.2f}" for value in pair[:2]))
+        half = [row.reading.deviation for row in own if row.strength == 0.5 and row.size < 2]
+        cells.append(" / ".join(f"{value:.2f}" for value in half))
         cells.append(f"{max(abs(row.reading.attention - row.strength) for row in own):.2f}")
         full = next(row.reading for row in own if row.strength == 1.0)
         cells += [f"{full.logit:+.1f}", "" if full.loss is None else f"{full.loss:+.2f}"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,121 +11,36 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from headatlas.detector import Detector, detectors, find_detector
+from headatlas.detector import Detector, LayerDetector, detectors, find_detector
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.lab.controls import untrained, weight_shuffled
+from headatlas.lab.grid import Cell, controls, grid, half_of, model_of, planted
 from headatlas.lab.measure import read, without
-from headatlas.lab.planted import PlantedModel, plant
-from headatlas.lab.spec import Head, PlantSpec
+from headatlas.lab.planted import PlantedModel
+from headatlas.lab.spec import Head
 from headatlas.methods.scan import Scan, scan
 from headatlas.methods.verdict import Ablation, judge
-from headatlas.model import Model, Tokenizer, attach, load
+from headatlas.model import Model
 from headatlas.task import Batch, Task
 
 WEAKEST = 0.5  # positives with less of their attention on target are for the curve, not for the counts
+SETTLED = 0.8  # negatives have at least this much of their attention where their own kind looks
 MATTERS = 0.05  # nats of loss that switching a head off must cost for it to count as causal in truth
 EXAMPLES = 16
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One planted model of the grid."""
-
-    architecture: str
-    n_kv_heads: int | None
-    width: int
-    strength: float
-    noise: float
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Such as `llama gqa 128 0.8 noise 0.1 seed 3`."""
-        groups = "gqa" if self.n_kv_heads else "mha"
-        return f"{self.architecture} {groups} {self.width} {self.strength} noise {self.noise} seed {self.seed}"
-
-
-def grid(*, quick: bool) -> list[Cell]:
-    """The cells: both architectures, MHA and GQA, widths 64 to 512, strengths 0.2 to 1, two noise levels, several seeds."""
-    shapes = [("gpt2", None, 128), ("llama", None, 128), ("llama", 2, 256)]
-    strengths: tuple[float, ...] = (0.4, 0.8)
-    noises: tuple[float, ...] = (0.03,)
-    seeds = range(2)
-    if not quick:
-        shapes += [("gpt2", None, 64), ("gpt2", None, 512)]
-        strengths, noises, seeds = (0.2, 0.6, 1.0), (0.0, 0.03), range(4)
-    return [
-        Cell(*shape, strength, noise, seed)
-        for shape in shapes
-        for strength in strengths
-        for noise in noises
-        for seed in seeds
-    ]
-
-
-def planted(cell: Cell) -> PlantedModel:
-    """The model of a cell: every kind that detectors look for, at places drawn by the seed, among noise heads."""
-    rng = np.random.default_rng(cell.seed)
-    n_layers, n_heads = 4, 4 if cell.width < 256 else 8
-    first = ["previous", "duplicate", "current"]
-    later = ["induction", "fake-induction", "positional", "window", "sink", "delimiter", "dormant", "copy-suppression"]
-    # Heads that others build on stand in layer 0 at full strength; the rest anywhere above it.
-    low = [(0, int(head)) for head in rng.permutation(n_heads)]
-    high = [(layer, head) for layer in range(1, n_layers) for head in range(n_heads)]
-    order = [high[i] for i in rng.permutation(len(high))][: len(later)]
-    # A head that suppresses what others predict stands above a head that predicts.
-    lowest, highest = min(order), max(order)
-    order = [lowest, *(place for place in order if place not in (lowest, highest)), highest]
-    heads = [Head(*low[i], kind) for i, kind in enumerate(first)]
-    offset = int(rng.integers(2, 8))
-    for place, kind in zip(order, later, strict=False):
-        options: dict[str, Any] = {"offset": offset} if kind == "positional" else {}
-        options["strength"] = cell.strength
-        if kind == "copy-suppression":
-            options["write"] = 0.5
-        heads.append(Head(place[0], place[1], kind, **options))
-    spec = PlantSpec(tuple(_fitting(heads, cell.n_kv_heads, n_heads)), noise=cell.noise)
-    return plant(
-        spec,
-        architecture=cell.architecture,
-        n_layers=n_layers,
-        n_heads=n_heads,
-        n_kv_heads=cell.n_kv_heads,
-        width=cell.width,
-        vocab=256,
-        context=160,
-        seed=cell.seed,
-    )
-
-
-def _fitting(heads: Sequence[Head], n_kv_heads: int | None, n_heads: int) -> list[Head]:
-    """With shared keys and values only one head of a group is planted; the others of the group are left out."""
-    if n_kv_heads is None:
-        return list(heads)
-    size, taken, kept = n_heads // n_kv_heads, set(), []
-    for head in heads:
-        group = (head.layer, head.head // size)
-        if group not in taken:
-            taken.add(group)
-            kept.append(head)
-    needed = {head.kind for head in kept}
-    return [
-        head
-        for head in kept
-        if "previous" in needed or head.kind not in ("induction", "fake-induction", "copy-suppression")
-    ]
-
-
-def label(detector: Detector, head: Head, share: float, *, weakest: float) -> bool | None:
+def label(detector: Detector, head: Head, share: float) -> bool | None:
     """Whether the detector should find this head: True, False, or None where it does not decide.
 
-    share: how much of the head's attention really is on its targets. Positives below `weakest` do not decide: they are
-    there for the curve of score against strength.
+    share: how much of the head's attention really is on its targets. Positives below WEAKEST do not decide: they are there
+    for the curve of score against strength. What a head leaves over rests on the first or the current token, where another
+    detector may rightly see it: a head of another kind is a negative only from SETTLED on, or where nothing was planted.
     """
     if head.kind in detector.finds:
-        return True if share >= weakest else None
-    return None if head.kind in detector.undecided else False
+        return True if share >= WEAKEST else None
+    if head.kind in detector.undecided:
+        return None
+    return False if head.kind == "noise" or share >= SETTLED else None
 
 
 @dataclass
@@ -160,20 +74,6 @@ class Tally:
         }
 
 
-def model_of(planted_model: PlantedModel) -> Model:
-    """The planted model behind the doorway, with its own tokenizer."""
-    config: Any = planted_model.model.config
-    planted_model.tokenizer.model_max_length = 1 << 30
-    words = Tokenizer(
-        causal=True,
-        context=int(config.max_position_embeddings),
-        vocab_size=int(config.vocab_size),
-        hf=planted_model.tokenizer,
-        bos="auto",
-    )
-    return attach(planted_model.model, tokenizer=words)
-
-
 def calibrate(
     names: Sequence[str] | None = None,
     *,
@@ -182,8 +82,7 @@ def calibrate(
 ) -> dict[str, Any]:
     """Run detectors over the grid and the controls. Raises UnknownName, BadInput.
 
-    Odd seeds are reported; even seeds ("tuning") are for choosing thresholds. The shipped thresholds were set while both
-    halves of the quick grid were looked at, so that fresh seeds are needed for a held-out figure. The result:
+    Thresholds may be chosen on the seeds of `grid.TUNING`; what is reported comes from other seeds. The result:
     {"detectors": [{"name", "auc", "precision", "recall", "verdict_precision", "verdict_recall", "false_discovery", ...,
     "tuning": {...}, "curve": [[strength, mean score, lowest, highest]]}], "uncalibrated": [...], "cells": n}.
     """
@@ -194,18 +93,18 @@ def calibrate(
                 f"No planted kind tests {detector.name}: it is uncalibrated.",
                 f"Calibrated: {', '.join(d.name for d in detectors().values() if d.calibrated)}.",
             )
-    tallies = {(d.name, half): Tally() for d in wanted for half in (0, 1)}
+    tallies = {(d.name, half): Tally() for d in wanted for half in ("tuning", "reported")}
     cells = grid(quick=quick)
-    controls = list(_controls(quick))
+    nothing = list(controls(quick))
     for i, cell in enumerate(cells):
         _measure(planted(cell), cell, wanted, tallies)
         tick("planted models", i + 1, len(cells))
-    for i, (make, seed, what) in enumerate(controls):
+    for i, (make, seed, what) in enumerate(nothing):
         _measure_control(make(), seed, what, wanted, tallies)
-        tick("controls", i + 1, len(controls))
+        tick("controls", i + 1, len(nothing))
     rows = []
     for detector in wanted:
-        reported, tuning = tallies[detector.name, 1], tallies[detector.name, 0]
+        reported, tuning = tallies[detector.name, "reported"], tallies[detector.name, "tuning"]
         curve = [[s, float(np.mean(v)), float(np.min(v)), float(np.max(v))] for s, v in sorted(reported.curve.items())]
         rows.append(
             {"name": detector.name, "minimum_effect": detector.minimum_effect, **reported.rates(), "tuning": tuning.rates(), "curve": curve,
@@ -216,8 +115,10 @@ def calibrate(
         "detectors": rows,
         "uncalibrated": missing,
         "cells": len(cells),
-        "controls": len(controls),
+        "controls": len(nothing),
+        "seeds": {half: sorted({cell.seed for cell in cells if cell.half == half}) for half in ("tuning", "reported")},
         "weakest": WEAKEST,
+        "settled": SETTLED,
         "examples": EXAMPLES,
     }
 
@@ -247,9 +148,9 @@ def _without_structure(batch: Batch, seed: int) -> Batch:
 
 
 def _measure(
-    planted_model: PlantedModel, cell: Cell, wanted: Sequence[Detector], tallies: dict[tuple[str, int], Tally]
+    planted_model: PlantedModel, cell: Cell, wanted: Sequence[Detector], tallies: dict[tuple[str, str], Tally]
 ) -> None:
-    model, half = model_of(planted_model), cell.seed % 2
+    model, half = model_of(planted_model), cell.half
     # What a planted head really does under noise is measured from the model's own eager attention, without detectors.
     real = {head.id: read(planted_model, head, n=8, seed=cell.seed).attention for head in planted_model.planted}
     for task, group, found in _scans(model, wanted, cell.seed):
@@ -263,7 +164,7 @@ def _measure(
                 is_observed = line.head in observed[detector.name]
                 if head.kind in detector.finds and not np.isnan(line.score):
                     tally.curve.setdefault(round(real.get(line.head, 0.0), 1), []).append(line.score)
-                decided = label(detector, head, real.get(line.head, 0.0), weakest=WEAKEST)
+                decided = label(detector, head, real.get(line.head, 0.0))
                 if decided is not None and not np.isnan(line.score):
                     tally.scores.append(line.excess)
                     tally.labels.append(decided)
@@ -311,47 +212,14 @@ def _matters(planted_model: PlantedModel, model: Model, head: HeadId, task: Task
         return abs(loss() - clean) >= MATTERS
 
 
-def _controls(quick: bool) -> Iterator[tuple[Callable[[], Model], int, str]]:
-    """Models in which nothing is to be found, and planted ones on texts without structure: (make, seed, what)."""
-    shapes = [("gpt2", None, 128), ("llama", 2, 256)]
-    if not quick:
-        shapes += [("llama", None, 128), ("gpt2", None, 512)]
-    for shape in shapes:
-        for seed in range(2 if quick else 4):
-            cell = Cell(*shape, 1.0, 0.03, seed)
-            yield functools.partial(_untrained, cell), seed, "untrained"
-            yield functools.partial(_noise, cell), seed, "noise heads only"
-            yield functools.partial(lambda cell: model_of(planted(cell)), cell), seed, "no structure"
-    if not quick:
-        yield functools.partial(_shuffled, "smollm2-135m", 0), 0, "weight-shuffled"
-        yield functools.partial(_shuffled, "smollm2-135m", 1), 1, "weight-shuffled"
-
-
-def _untrained(cell: Cell) -> Model:
-    source = planted(cell)
-    return model_of(dataclasses.replace(source, model=untrained(source.model.config, seed=cell.seed)))
-
-
-def _noise(cell: Cell) -> Model:
-    heads = 8 if cell.width >= 256 else 4
-    spec = PlantSpec((), noise=cell.noise)
-    made = plant(spec, architecture=cell.architecture, n_layers=4, n_heads=heads, n_kv_heads=cell.n_kv_heads,
-                 width=cell.width, vocab=256, context=160, seed=cell.seed)  # fmt: skip
-    return model_of(made)
-
-
-def _shuffled(name: str, seed: int) -> Model:
-    source: Any = load(name)
-    mixed = weight_shuffled(source.hf, seed=seed)
-    return attach(mixed, tokenizer=source.tokenizer)
-
-
 def _measure_control(
-    model: Model, seed: int, what: str, wanted: Sequence[Detector], tallies: dict[tuple[str, int], Tally]
+    model: Model, seed: int, what: str, wanted: Sequence[Detector], tallies: dict[tuple[str, str], Tally]
 ) -> None:
     # Without structure only those detectors can be judged whose chance level comes from the destroyed structure.
-    chosen = [d for d in wanted if d.control is None] if what == "no structure" else wanted
+    chosen = (
+        [d for d in wanted if isinstance(d, LayerDetector) and d.control is None] if what == "no structure" else wanted
+    )
     for _, group, found in _scans(model, chosen, seed, destroyed=what == "no structure"):
         for detector in group:
             heads = {line.head for line in found.scores[detector.name].observed(detector.minimum_effect)}
-            tallies[detector.name, seed % 2].controls += [head in heads for head in model.heads]
+            tallies[detector.name, half_of(seed)].controls += [head in heads for head in model.heads]

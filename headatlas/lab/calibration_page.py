@@ -21,7 +21,7 @@ def number(value: float | None) -> str:
 
 
 def rows(result: dict[str, Any], half: str | None = None) -> list[list[str]]:
-    """Table rows of the reported seeds, or of the even seeds (half="tuning")."""
+    """Table rows of the reported seeds, or of the seeds for tuning (half="tuning")."""
     table = []
     for found in result["detectors"]:
         numbers = found[half] if half else found
@@ -30,6 +30,11 @@ def rows(result: dict[str, Any], half: str | None = None) -> list[list[str]]:
             [found["name"], f"{found['minimum_effect']:.2f}", *(number(numbers[key]) for key, _ in _COLUMNS), counts]
         )
     return table
+
+
+def seeds(result: dict[str, Any], half: str) -> str:
+    """The seeds of one part of the grid, such as `0 and 1`."""
+    return " and ".join(map(str, result["seeds"][half]))
 
 
 def markdown(result: dict[str, Any], command: str, figure: str) -> str:
@@ -46,8 +51,10 @@ def markdown(result: dict[str, Any], command: str, figure: str) -> str:
         f"Written by `{command}`. {result['cells']} models with planted heads (GPT-2 and Llama, MHA and GQA, graded strength, superposition "
         f"noise) and {result['controls']} controls, {result['examples']} examples per task.",
         "",
-        "A head counts as a positive where at least half of its attention really is on its targets, measured from the model's own eager "
-        "attention without any detector; weaker ones are in the curves only. This table is from odd seeds, the last one from even seeds. The shipped thresholds were set while both halves of the quick grid were looked at, so neither half is held out for these thresholds.",
+        f"A head counts as a positive where at least {result['weakest']:.0%} of its attention really is on its targets, measured from the model's "
+        "own eager attention without any detector; weaker ones are in the curves only. It counts as a negative where at least "
+        f"{result['settled']:.0%} of its attention is where its own, other kind looks, or where nothing was planted (noise heads). "
+        f"Thresholds may be chosen on the seeds {seeds(result, 'tuning')} only; this table is from the seeds {seeds(result, 'reported')}.",
         "",
         *table(rows(result)),
         "",
@@ -68,7 +75,7 @@ def markdown(result: dict[str, Any], command: str, figure: str) -> str:
         "",
         f"![Score against real strength]({figure})",
         "",
-        "## The other half of the seeds",
+        "## The seeds on which thresholds were chosen",
         "",
         *table(rows(result, "tuning")),
         "",

@@ -49,16 +49,17 @@ def repeated(words: Words, context: int, n: int, generator: torch.Generator) -> 
 
 
 def lags(words: Words, context: int, n: int, generator: torch.Generator) -> Probe:
-    """[bos] S S and fresh tokens behind; the lengths of S run from 4 tokens to a quarter of the context."""
-    longest = min(context // 4, (len(words) - 2) // 2)
-    rows = torch.zeros(n, 2 * longest, dtype=torch.long)
-    predictable = torch.zeros(n, 2 * longest + 1, dtype=torch.bool)
+    """[bos] S S and the other tokens in turn behind; the lengths of S run from 4 tokens to half of the context."""
+    longest = min(context // 2 - 1, len(words) - 2 - 16)
+    rows, predictable = [], torch.zeros(n, 2 * longest + 1, dtype=torch.bool)
     periods = torch.linspace(4, longest, n).round().long().tolist()
-    for row, marks, period in zip(rows, predictable, periods, strict=True):
-        fresh = _distinct(words, 1, 2 * longest - period, generator)[0]
-        row[:] = torch.cat([fresh[:period], fresh])
+    for marks, period in zip(predictable, periods, strict=True):
+        order = torch.randperm(len(words) - 2, generator=generator) + 2
+        repeated, others = order[:period], order[period:]
+        behind = others[torch.arange(2 * (longest - period)) % len(others)]
+        rows.append(torch.cat([repeated, repeated, behind]))
         marks[period + 1 : 2 * period] = True
-    return Probe(_led(words, rows), predictable)
+    return Probe(_led(words, torch.stack(rows)), predictable)
 
 
 def names(words: Words, context: int, n: int, generator: torch.Generator) -> Probe:

@@ -290,10 +290,10 @@ def test_the_command_plants_measures_and_writes(tmp_path, capsys):
 def test_the_accuracy_table_holds_what_was_measured():
     heads = [Head(0, 0, "current", strength) for strength in STRENGTHS]
     rows = [
-        Row(size, head.strength, Reading(head, head.strength - 0.01 * (size + 1), 0.0, 2.0, None))
+        Row(size, head.strength, Reading(head, head.strength - 0.01 * (size + 1), 0.04, 2.0, None))
         for head in heads
         for size in range(3)
     ]
     assert accuracy_table(rows).splitlines()[-1] == (
-        "| current | 0.19 / 0.18 | 0.49 / 0.48 | 0.79 / 0.78 | 0.99 / 0.98 | 0.03 | +2.0 |  |"
+        "| current | 0.19 / 0.18 | 0.49 / 0.48 | 0.79 / 0.78 | 0.99 / 0.98 | 0.04 / 0.04 | 0.03 | +2.0 |  |"
     )
