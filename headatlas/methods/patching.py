@@ -43,6 +43,27 @@ def patch(
     changed for whole KV groups. The counterfactual must have the same length. The other options are those of `ablate`.
     Raises BadInput.
     """
+    sweep = plan(model, batch, heads, metric, direction, site, positions, about)
+    with keeping.folder(out, model, sweep, {"triage": triage}) as kept:
+        if kept.result is not None:
+            return kept.result
+        found = run(model, sweep, triage=triage, memory=memory, ledger=kept.ledger, tick=tick)
+        source = None if direction == "denoising" else batch.counterfactual
+        unchanged = metric_of(model, batch, metric, run_on=source)
+        return kept.finish(replace(found, other=unchanged), model, sweep)
+
+
+def plan(
+    model: Model,
+    batch: Batch,
+    heads: Sequence[HeadId | Cell] | None,
+    metric: Metric,
+    direction: str,
+    site: str,
+    positions: str,
+    about: Mapping[str, Any] | None = None,
+) -> Sweep:
+    """The changes that `patch` measures, one per head and position. Raises BadInput."""
     if direction not in DIRECTIONS:
         raise BadInput(f"There is no direction '{direction}'.", f"Choose one of {', '.join(DIRECTIONS)}.")
     if site not in SITES:
@@ -63,10 +84,4 @@ def patch(
 
     facts = {"positions": positions, "site": site, **(about or {})}
     run_on = other if direction == "denoising" else None
-    sweep = Sweep(direction, batch, metric, cells, spots, site, prepare, run_on, facts)
-    with keeping.folder(out, model, sweep, {"triage": triage}) as kept:
-        if kept.result is not None:
-            return kept.result
-        found = run(model, sweep, triage=triage, memory=memory, ledger=kept.ledger, tick=tick)
-        unchanged = metric_of(model, batch, metric, run_on=None if direction == "denoising" else other)
-        return kept.finish(replace(found, other=unchanged), model, sweep)
+    return Sweep(direction, batch, metric, cells, spots, site, prepare, run_on, facts)

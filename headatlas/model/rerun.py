@@ -76,6 +76,15 @@ class Kept:
         return residuals + sum(seen.bytes for seen in self.seen.values())
 
 
+def attend_again(at: LayerView, *, q: Tensor | None = None, k: Tensor | None = None) -> Tensor:
+    """What a layer's attention would have given for other queries or keys, [example, pos, head, d_value], by its own code.
+
+    q, k: in the shapes of the view's. Where something lies between the attention and z, it is not included.
+    """
+    q, k = at.q if q is None else q, at.k if k is None else k
+    return LayerView(at.site, q, k, at.v, at._mask, at._kwargs, at._pass).compute()
+
+
 class _Residuals:
     """An edit that changes nothing and keeps the residual stream at the entry of every block."""
 

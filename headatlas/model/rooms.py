@@ -197,15 +197,15 @@ def _room(model: Model, index: int, block: nn.Module, site: Site | None, seen: _
         factor = float((missing * write).sum() / (write * write).sum().clamp(min=1e-30))
         if factor != 0.0 and _same(missing, factor * write, entry, exit_, model.dtype):
             factor = 1.0 if abs(factor - 1.0) < 1e-4 else factor
-            reader = _reader(seen, entry, entry + attention, model.dtype)
+            reader = _reader(seen, call, entry, entry + attention, model.dtype)
             feed = Feed(module, norm.module if norm is not None else None, factor, reader)
             return Room(index, block, site, room.post, feed)
     raise refusal
 
 
-def _reader(seen: _Seen, entry: Tensor, middle: Tensor, dtype: torch.dtype) -> nn.Module | None:
-    """The first module that is given the stream as it is after the attention."""
-    for call in seen.calls:
+def _reader(seen: _Seen, feed: _Inner, entry: Tensor, middle: Tensor, dtype: torch.dtype) -> nn.Module | None:
+    """What is given the stream as it is after the attention: the feed-forward part itself, or the first module."""
+    for call in (feed, *seen.calls):
         if call.given.shape[-1] == middle.shape[-1] and call.given.numel() == middle.numel():
             given = call.given.reshape(middle.shape).float()
             if _same(given, middle, entry, middle, dtype) and not _same(given, entry, entry, middle, dtype):

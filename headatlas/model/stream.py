@@ -114,14 +114,40 @@ def take_apart(
 
     Returns the end of the stream. Raises UnsupportedModel where the parts do not add up.
     """
+    end: dict[str, Tensor] = {}
+    pick = _picker(positions)
+    head = anatomy.unembedding_of(model.hf)
+    handles: list[Any] = []
+    if head is not None:
+        handles.append(head.register_forward_pre_hook(lambda _, args: end.update(normed=pick(args[0]))))
+        handles.append(head.register_forward_hook(lambda _, __, output: end.update(raw=output)))
+
+    def last(block: Writes) -> None:
+        end["residual"] = block.exit
+        each(block)
+
+    try:
+        found = walk(model, rooms, batch, positions, last, watch=watch, logits_at=positions)
+    finally:
+        remove(handles)
+    return _ending(model, end, found)
+
+
+def walk(
+    model: Model,
+    rooms: tuple[Room, ...],
+    batch: Any,
+    positions: Tensor,
+    each: Callable[[Writes], None],
+    *,
+    watch: Callable[[LayerView], None] | None = None,
+    logits_at: Tensor,
+) -> Tensor:
+    """The same without the end of the stream: returns the model's logits at `logits_at`. Raises UnsupportedModel."""
     held: dict[int, dict[str, Tensor]] = {}
     shapes: dict[int, torch.Size] = {}
-    end: dict[str, Tensor] = {}
     at_layer = {(room.site.stack, room.site.layer): room for room in rooms if room.site is not None}
-
-    def pick(x: Tensor) -> Tensor:
-        index = positions.to(x.device).view(*positions.shape, *[1] * (x.ndim - 2))
-        return x.gather(1, index.expand(-1, -1, *x.shape[2:]))
+    pick = _picker(positions)
 
     def look(at: LayerView) -> None:
         held[at_layer[at.stack, at.layer].index]["z"] = pick(at.z)
@@ -144,9 +170,7 @@ def take_apart(
 
     def close_room(room: Room) -> Callable[..., None]:
         def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-            parts = held.pop(room.index)
-            end["residual"] = pick(first(output))
-            each(_writes(model, room, parts, end["residual"]))
+            each(_writes(model, room, held.pop(room.index), pick(first(output))))
 
         return hook
 
@@ -159,15 +183,20 @@ def take_apart(
             if room.post is not None:
                 handles.append(room.post.module.register_forward_hook(hold(room, "after")))
         handles.append(room.block.register_forward_hook(close_room(room)))
-    head = anatomy.unembedding_of(model.hf)
-    if head is not None:
-        handles.append(head.register_forward_pre_hook(lambda _, args: end.update(normed=pick(args[0]))))
-        handles.append(head.register_forward_hook(lambda _, __, output: end.update(raw=output)))
     try:
-        found = model.forward(batch, watch=look, logits_at=positions)
+        return model.forward(batch, watch=look, logits_at=logits_at)
     finally:
         remove(handles)
-    return _ending(model, end, found)
+
+
+def _picker(positions: Tensor) -> Callable[[Tensor], Tensor]:
+    """Takes [example, n, ...] at positions [example, n] out of [example, pos, ...]."""
+
+    def pick(x: Tensor) -> Tensor:
+        index = positions.to(x.device).view(*positions.shape, *[1] * (x.ndim - 2))
+        return x.gather(1, index.expand(-1, -1, *x.shape[2:]))
+
+    return pick
 
 
 def _writes(model: Model, room: Room, parts: dict[str, Tensor], output: Tensor) -> Writes:
