@@ -1,4 +1,4 @@
-"""What `ablate` and `patch` share: prompts, the task gate, progress and the printed table."""
+"""What `ablate`, `patch` and `path` share: prompts, the task gate, progress and the printed table."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ def show(found: HeadEffects, *, top: int, as_json: bool, out: str | None) -> Non
         highlight=False,
         soft_wrap=True,
     )
-    table = Table("heads", "position", "effect", "95% interval", "p", "q", "share", box=None, pad_edge=False)
+    paths = "receivers" in run
+    names = ("heads", "receiver" if paths else "position", "effect", "95% interval", "p", "q", "share")
+    table = Table(*names, box=None, pad_edge=False)
     for line in found.top(top):
         interval = f"{line.low:+.3f} to {line.high:+.3f}"
         share = "" if math.isnan(line.share) else f"{line.share:+.1%}"
@@ -99,6 +101,8 @@ def show(found: HeadEffects, *, top: int, as_json: bool, out: str | None) -> Non
         )
     console.print(table)
     left = f"; {found.unmeasured} left unmeasured, rank agreement {found.agreement():.2f}" if found.unmeasured else ""
+    if paths:  # nothing was left out
+        left = f"; {found.unmeasured} senders do not come before their receiver" if found.unmeasured else ""
     console.print(
         f"{data['measured']} changes measured exactly in {run['forwards']:.1f} whole runs' worth, {run['seconds']:.1f} s{left}",
         highlight=False,
