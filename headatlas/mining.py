@@ -18,6 +18,7 @@ from headatlas.atlas import Atlas, Run, extras, publish, read_json, write_json, 
 from headatlas.detector import Detector, detectors, find_detector
 from headatlas.errors import BadInput, StoreError, UnfitTask
 from headatlas.heads import HeadId
+from headatlas.methods.gate import gate_of_values
 from headatlas.methods.scan import Scan, scan
 from headatlas.methods.verdict import Ablation, Removal, Verdict, judge
 from headatlas.model import Model
@@ -214,11 +215,11 @@ def _one_task(
     size = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
     found = scan(model, group, batch, metric=metric, size=size, tick=lambda done: progress.advance(task.name, done))
     observed = {d.name: [line.head for line in found.scores[d.name].observed(d.minimum_effect)] for d in group}
-    able = record.gate(task, found, model.vocabulary_size)
+    able = None if found.metric is None else gate_of_values(task, found.metric, found.floor, model.vocabulary_size)
     verdicts: dict[str, Verdict] = {}
     began = time.perf_counter()
-    if verdict and metric is not None and able["able"] and any(observed.values()):
-        verdicts = _verdicts(model, task, metric, group, found, observed, able["smallest"], n, seed, progress)
+    if verdict and metric is not None and able is not None and able.able and any(observed.values()):
+        verdicts = _verdicts(model, task, metric, group, found, observed, able.smallest, n, seed, progress)
     spent = time.perf_counter() - began
     return {
         "detectors": [record.result(model, d, found, able, verdicts.get(d.name), verdict) for d in group],
@@ -271,14 +272,15 @@ def _verdicts(
 
 def _fresh(model: Model, task: Task, n: int, seed: int) -> Batch:
     """Examples for verdicts: of the task's other half where it has one, short where it can be; about as many tokens always."""
-    other, words = held_out(task) or task, model.tokenizer.within(VERDICT_CONTEXT)
+    other, fewest = held_out(task) or task, min(n, VERDICT_EXAMPLES)
+    words = model.tokenizer.within(VERDICT_CONTEXT)
     try:
-        one = other(words, 1, seed + VERDICT_SEED)
+        batch = other(words, fewest, seed + VERDICT_SEED)
     except UnfitTask:
         words = model.tokenizer
-        one = other(words, 1, seed + VERDICT_SEED)
-    count = max(VERDICT_EXAMPLES, VERDICT_EXAMPLES * VERDICT_CONTEXT // one.tokens.shape[1])
-    return _thinned(other(words, min(n, count), seed + VERDICT_SEED))
+        batch = other(words, fewest, seed + VERDICT_SEED)
+    count = min(n, VERDICT_EXAMPLES * VERDICT_CONTEXT // batch.tokens.shape[1])
+    return _thinned(other(words, count, seed + VERDICT_SEED) if count > fewest else batch)
 
 
 def _ablation(model: Model, batch: Batch, metric: Metric, found: Scan, acts_at: str | None) -> Ablation:

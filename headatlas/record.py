@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -17,8 +16,8 @@ import headatlas
 from headatlas import catalogue
 from headatlas.atlas import Run, write_table
 from headatlas.detector import Detector
-from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.methods.gate import Gate
 from headatlas.methods.scan import Scan
 from headatlas.methods.verdict import DRAWS, Effect, Verdict
 from headatlas.model import Model
@@ -26,47 +25,14 @@ from headatlas.scores import grid
 from headatlas.task import Batch, Task
 
 
-def gate(task: Task, found: Scan, vocabulary: int) -> dict[str, Any]:
-    """Whether the model can do the task: its metric must lie better than the floor by the task's margin."""
-    if task.metric is None or found.metric is None:
-        return {"able": False, "baseline": None, "smallest": 0.0}
-    value, floor = float(found.metric.mean()), _floor(task, found, vocabulary)
-    better = value - floor if task.metric.higher_is_better else floor - value
-    return {
-        "able": better >= task.margin,
-        # An effect counts from one percent of what the model's ability is worth on this task.
-        "smallest": 0.01 * abs(better),
-        "baseline": {
-            "metric": task.metric.name,
-            "value": value,
-            "floor": floor,
-            "margin": task.margin,
-            "unit": task.metric.unit,
-        },
-    }
-
-
-def _floor(task: Task, found: Scan, vocabulary: int) -> float:
-    if task.floor == "uniform":
-        return math.log(vocabulary)
-    if found.floor is None:
-        raise BadInput(
-            f"Task {task.name} has no control batch to take its floor from.",
-            "Give the task a control, or floor='uniform'.",
-        )
-    return float(found.floor.mean())
-
-
 def result(
-    model: Model, detector: Detector, found: Scan, able: dict[str, Any], verdict: Verdict | None, wanted: bool
+    model: Model, detector: Detector, found: Scan, able: Gate | None, verdict: Verdict | None, wanted: bool
 ) -> dict[str, Any]:
     """One detector's part of atlas.json, and under "all" a row per head for the tables."""
     scores = found.scores[detector.name]
     lines = {line.head: line for line in scores.summary()}
-    if verdict is None and not able["able"]:
-        reason = (
-            "the model has no metric on this task" if able["baseline"] is None else "the model does not do the task"
-        )
+    if verdict is None and (able is None or not able.able):
+        reason = "the model has no metric on this task" if able is None else "the model does not do the task"
     else:
         reason = "" if verdict is not None or wanted else "verdicts were switched off"
     heads = []
@@ -84,7 +50,7 @@ def result(
         "version": detector.version,
         "n_examples": len(scores.values),
         "minimum_effect": detector.minimum_effect,
-        "baseline": able["baseline"],
+        "baseline": able.baseline if able is not None else None,
         "untested": reason,
         "scores": grid(model.heads, score, main).tolist(),
         "chance": grid(model.heads, chance, main).tolist(),

@@ -181,6 +181,14 @@ def _probability_difference(logits: Tensor, batch: Batch) -> Tensor:
     return mass(batch.answer) - mass(batch.wrong)
 
 
+def _lead(logits: Tensor, batch: Batch) -> Tensor:
+    logits = logits[:, 0].float()
+    taken, present = _values(logits, batch.answer)
+    answers = batch.answer.reshape(len(batch), -1)
+    rest = logits.scatter(1, answers.where(present, answers[:, :1]), -torch.inf)
+    return taken.masked_fill(~present, -torch.inf).amax(1) - rest.amax(1)
+
+
 def _first(logits: Tensor, batch: Batch) -> Tensor:
     answers = batch.answer.reshape(len(batch), -1)
     return (logits[:, 0].argmax(-1, keepdim=True) == answers).any(1).float()
@@ -202,6 +210,8 @@ next_token_loss = Metric("next-token loss", lambda batch: batch.at["predict"], _
 logit_difference = Metric("logit difference", _end, _difference, True, "logits", compares=True)
 # Logit of the best answer minus logit of the best wrong answer at at["end"]: above 0 where the model would choose right.
 logit_margin = Metric("logit margin", _end, _margin, True, "logits", compares=True)
+# Logit of the best answer minus the highest logit of all other tokens: above 0 where greedy decoding would write it.
+logit_lead = Metric("logit lead", _end, _lead, True, "logits", compares=True)
 # Probability of all answers minus probability of all wrong answers at at["end"] (greater-than: Hanna et al. 2023).
 probability_difference = Metric("probability difference", _end, _probability_difference, True, "", compares=True)
 # 1 where the most likely token of the whole vocabulary at at["end"] is an answer.

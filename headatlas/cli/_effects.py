@@ -24,7 +24,7 @@ def prompts_of(
     from pathlib import Path
 
     from headatlas.errors import BadInput
-    from headatlas.methods.gate import gate_of_prompts, gate_of_task
+    from headatlas.methods.gate import gate_of_prompts, gate_on_held_out
     from headatlas.methods.prompts import read_prompts
     from headatlas.task import find_task, logit_difference
 
@@ -45,7 +45,7 @@ def prompts_of(
     if found.metric is None:
         raise BadInput(f"Task {found.name} has no metric, so no effects can be measured on it.", "Choose another task.")
     facts = {"task": found.name, "task_version": found.version, "n": n, "seed": seed}
-    return batch, found.metric, facts, lambda: gate_of_task(model, found, batch)
+    return batch, found.metric, facts, lambda: gate_on_held_out(model, found, seed=seed)
 
 
 def pass_gate(shown: Shown, model: ha.Model, gate: Callable[[], Any], what: str, force: bool) -> None:

@@ -35,11 +35,9 @@ Pieces = Sequence[Piece]
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt with its counterfactual and control, the ids of right and wrong answers, and labels."""
+    """A prompt, its counterfactual and its control, in this order; the ids of right and wrong answers; labels."""
 
-    prompt: Pieces
-    counterfactual: Pieces
-    control: Pieces
+    prompts: Sequence[Pieces]
     answer: Sequence[int]
     wrong: Sequence[int]
     labels: Mapping[str, int] = field(default_factory=dict)
@@ -201,7 +199,7 @@ class _Row(NamedTuple):
 
 
 def _fitted(tokenizer: Vocabulary, example: Example, words: Sequence[str], known: dict[str, list[int]]) -> _Row:
-    made = [laid_out(tokenizer, part, known) for part in (example.prompt, example.counterfactual, example.control)]
+    made = [laid_out(tokenizer, part, known) for part in example.prompts]
     lengths = {len(row) for row, _ in made}
     if len(lengths) > 1:
         raise _Misfit("its words have different lengths in tokens")

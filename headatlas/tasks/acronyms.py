@@ -45,7 +45,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
         given = [letter_ids[word[0]] for word in words[:letter]]
         prompts = [_prompt(data["template"], one, given) for one in (words, changed, strangers)]
         wrong = [one for name, one in letter_ids.items() if name != answer]
-        return Example(*prompts, [letter_ids[answer]], wrong, {"letter": letter})
+        return Example(prompts, [letter_ids[answer]], wrong, {"letter": letter})
 
     sources = [forever(functools.partial(draw, letter)) for letter in range(3)]
     return collect("acronyms", tokenizer, n, sources, spans=SLOTS, half=half)

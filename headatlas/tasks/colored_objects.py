@@ -44,11 +44,13 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
             shown = [Piece(piece.text) for piece in front]
             prompts.append([*shown, *filled(data["template"], **{**slots, "asked": thing})])
         wrong = [colors[paint] for i, paint in enumerate(paints) if i != asked]
-        return Example(*prompts, [colors[paints[asked]]], wrong, {"asked": asked})
+        return Example(prompts, [colors[paints[asked]]], wrong, {"asked": asked})
 
     sources = [forever(functools.partial(draw, asked)) for asked in range(KINDS)]
     words = [f"{kind}{i + 1}" for kind in ("object", "color") for i in range(KINDS)]
     return collect("colored-objects", tokenizer, n, sources, words=(*words, "asked"), half=half)
 
 
-colored_objects, colored_objects_held_out = halves("colored-objects", _build, metric=logit_margin, version=1, margin=0.5)
+colored_objects, colored_objects_held_out = halves(
+    "colored-objects", _build, metric=logit_margin, version=1, margin=0.5
+)

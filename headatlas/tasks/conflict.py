@@ -33,7 +33,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
                 prompts = [
                     filled(data["conflicts"][kinds[kind]], country=country, claim=c) for c in (claim, truth, third)
                 ]
-                found.append(Example(*prompts, [ids[claim]], [ids[truth]], {"kind": kind}))
+                found.append(Example(prompts, [ids[claim]], [ids[truth]], {"kind": kind}))
         return shuffled(found, rng)
 
     sources = [iter(examples(kind)) for kind in range(len(kinds))]

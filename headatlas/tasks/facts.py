@@ -52,7 +52,7 @@ def examples(tokenizer: Vocabulary, name: str, number: int, rng: np.random.Gener
         for place, template in enumerate(relation["templates"]):
             prompts = [_prompt(template, one) for one in (subject, rivals[0], third[0])]
             labels = {"relation": number, "template": place}
-            found.append(Example(*prompts, [ids[value]], [ids[pairs[rivals[0]]]], labels))
+            found.append(Example(prompts, [ids[value]], [ids[pairs[rivals[0]]]], labels))
     return shuffled(found, rng)
 
 

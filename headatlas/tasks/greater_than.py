@@ -42,7 +42,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
 
         answer = values[threshold + 1 :]
         wrong = values[: threshold + (form == "pairs")]
-        return Example(prompt(threshold), prompt(lowest), prompt(other), answer, wrong, {"threshold": threshold})
+        return Example([prompt(threshold), prompt(lowest), prompt(other)], answer, wrong, {"threshold": threshold})
 
     return collect("greater-than", tokenizer, n, [forever(draw)], words=("year",), half=half, form=form)
 

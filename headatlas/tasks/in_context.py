@@ -8,8 +8,8 @@ from importlib import resources
 import numpy as np
 
 from headatlas.errors import UnfitTask
-from headatlas.task import Batch, Task, Vocabulary, halves, logit_margin
-from headatlas.tasks._prompts import Example, Piece, collect, first_id, forever, halved, pick, shuffled, table
+from headatlas.task import Batch, Task, Vocabulary, halves, logit_lead
+from headatlas.tasks._prompts import Example, Piece, collect, first_id, forever, halved, pick, table
 
 SHOTS = 10
 
@@ -25,7 +25,7 @@ def mapping(name: str) -> Mapping[str, str]:
 def build(name: str, shots: int, tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
     """A batch of prompts of `shots` pairs and a query, all from one half of the pairs.
 
-    The answer's first token counts. Wrong are the first tokens of the outputs shown (without shots: of ten others).
+    The answer's first token counts. Wrong, for those who want a difference, are the first tokens of the outputs shown (without shots: of ten others).
     """
     pairs = dict(halved(mapping(name).items(), half))
     ids = {given: first_id(tokenizer, value) for given, value in pairs.items()}
@@ -43,12 +43,13 @@ def build(name: str, shots: int, tokenizer: Vocabulary, n: int, rng: np.random.G
         inputs, outputs = others[:shots], [pairs[other] for other in others[:shots]]
         free = [w for w in words if w != query and w not in inputs and size[w] == size[query] and ids[w] != ids[query]]
         stranger = str(rng.choice(free)) if free else query
-        mixed = shuffled(outputs, rng)
+        turn = int(rng.integers(1, shots)) if shots else 0  # so that no output stays in its place
+        mixed = [*outputs[turn:], *outputs[:turn]]
         labels_changed = prompt(query, inputs, mixed) if shots else prompt(stranger, inputs, mixed)
         third = str(rng.choice([w for w in free if w != stranger] or [query]))
-        control = prompt(stranger if shots else third, inputs, shuffled(outputs, rng))
+        control = prompt(stranger if shots else third, inputs, mixed)
         wrong = list(dict.fromkeys(ids[other] for other in others if ids[other] != ids[query]))
-        return Example(prompt(query, inputs, outputs), labels_changed, control, [ids[query]], wrong)
+        return Example([prompt(query, inputs, outputs), labels_changed, control], [ids[query]], wrong)
 
     spans = ("query", "input", "output") if shots else ("query",)
     return collect(f"icl-{name}", tokenizer, n, [forever(draw)], spans=spans, half=half, shots=shots)
@@ -67,16 +68,16 @@ def _tasks(name: str, about: str, shots: int) -> tuple[Task, Task]:
         doc = f"""{about} {shots} times "Q: x, A: y", then a new x.
 
         Positions: query, input, output (all tokens; query_last the last one), end. Metric: logit of the answer's first token
-        minus the highest of the outputs shown. Counterfactual: the outputs shuffled among the examples. Control:
-        shuffled outputs and another query, whose answer is another.
+        minus the highest of all other tokens. Counterfactual: the outputs have moved to other examples. Control: the
+        same, and another query, whose answer is another.
         """
     else:
         doc = f"""{about} Only "Q: x, A:", without an example.
 
-        Positions: query, query_last, end. Metric: logit of the answer's first token minus the highest of ten other
-        outputs. Counterfactual and control: another query, whose answer is another.
+        Positions: query, query_last, end. Metric: logit of the answer's first token minus the highest of all other
+        tokens. Counterfactual and control: another query, whose answer is another.
         """
-    return halves(full, made, metric=logit_margin, version=1, margin=1.0, doc=doc)
+    return halves(full, made, metric=logit_lead, version=1, margin=1.0, doc=doc)
 
 
 def _names() -> list[tuple[str, str]]:

@@ -61,7 +61,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, o
         ids = sets[usable[place]]
         wrong = [ids[label] for i, label in enumerate(labels) if i != right]
         known = {"right": right, "labels": place, "format": number}
-        return Example(prompts[0], prompts[1], prompts[2], [ids[labels[right]]], wrong, known)
+        return Example(prompts, [ids[labels[right]]], wrong, known)
 
     sources = [forever(functools.partial(draw, right)) for right in range(options)]
     return collect(what, tokenizer, n, sources, half=half, label_sets=usable, shots=shots)

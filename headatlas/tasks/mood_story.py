@@ -43,7 +43,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
             for who in (asked, other, stranger)
         ]  # fmt: skip
         labels = {"template": number, "positive": kind, "first_asked": first_asked}
-        return Example(*prompts, answers[kind][:size], answers[1 - kind][:size], labels)
+        return Example(prompts, answers[kind][:size], answers[1 - kind][:size], labels)
 
     sources = [forever(functools.partial(draw, kind)) for kind in (1, 0)]
     return collect("mood-story", tokenizer, n, sources, words=("first", "second", "asked"), half=half)

@@ -36,7 +36,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
         mixed = (own[0], other[1]) if rng.integers(2) else (other[0], own[1])
         prompts = [_marked(filled(template, adjective=a, verb=v), summary) for a, v in (own, other, mixed)]
         labels = {"template": number, "positive": kind}
-        return Example(*prompts, answers[kind][:size], answers[1 - kind][:size], labels)
+        return Example(prompts, answers[kind][:size], answers[1 - kind][:size], labels)
 
     sources = [forever(functools.partial(draw, kind)) for kind in (1, 0)]
     return collect("movie-review", tokenizer, n, sources, words=("adjective", "verb", "summary"), half=half)

@@ -49,16 +49,16 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, l
             text = filled(f" {data['needles'][kind]['text']}", city=city, answer=written)
             stuck = [piece._replace(role={"answer": "needle"}.get(piece.role, piece.role)) for piece in text]
             before, after = (Piece("".join(part)) for part in (hay[:place], hay[place:]))
-            return [before, *stuck, after, *asked, Piece(f" {right}", "answer")]
+            if not before.text:
+                stuck[0] = Piece(stuck[0].text.lstrip())
+            return [Piece(before.text.lstrip()), *stuck, after, *asked, Piece(f" {right}", "answer")]
 
         labels = {"kind": number, "depth": depth, "first": first}
         rivals = (ids[0][first], ids[1][first]) if first >= 0 else (0, 0)  # equal: refused as an example
-        return Example(prompt(right), prompt(other), prompt(third), rivals[:1], rivals[1:], labels)
+        return Example([prompt(right), prompt(other), prompt(third)], rivals[:1], rivals[1:], labels)
 
     sources = [forever(functools.partial(draw, depth)) for depth in range(DEPTHS)]
-    batch = collect(
-        "needle", tokenizer, n, sources, spans=(), half=half, length=length, kinds=kinds, depths=DEPTHS
-    )
+    batch = collect("needle", tokenizer, n, sources, spans=(), half=half, length=length, kinds=kinds, depths=DEPTHS)
     return _forced(batch)
 
 

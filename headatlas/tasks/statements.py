@@ -36,7 +36,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
                 for part in (pair.own, pair.other, pair.nonsense)
             ]
             labels = {"truth": truth, "topic": pair.topic, "pair": pair.number}
-            yield Example(*prompts, [ids[truth]], [ids[1 - truth]], labels)
+            yield Example(prompts, [ids[truth]], [ids[1 - truth]], labels)
 
     sources = [examples(1), examples(0)]
     return collect("statements", tokenizer, n, sources, words=("stop",), half=half, topics=list(topics))

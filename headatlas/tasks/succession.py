@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from headatlas.task import Batch, Vocabulary, halves, logit_difference
@@ -41,7 +43,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
                 for number, template in enumerate(templates):
                     prompts = [_prompt(template, members_shown) for members_shown in shown]
                     labels = {"series": series, "template": number}
-                    found.append(Example(*prompts, [ids[run[-1]]], [ids[run[-2]]], labels))
+                    found.append(Example(prompts, [ids[run[-1]]], [ids[run[-2]]], labels))
         return found
 
     source = iter(shuffled(examples(), rng))
@@ -60,7 +62,7 @@ def _loose(free: list[str], members: list[str], rng: np.random.Generator) -> lis
     for _ in range(50):
         found = shuffled(free, rng)[:SHOWN]
         places = [members.index(member) for member in found]
-        apart = (abs(a - b) % (len(members) - 1) > 1 for a, b in zip(places, places[1:], strict=False))
+        apart = (abs(a - b) % (len(members) - 1) > 1 for a, b in itertools.pairwise(places))
         if len(found) == SHOWN and all(apart):
             return found
     return []

@@ -33,7 +33,8 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
         names = {"first": "yes" if yes_first else "no", "second": "no" if yes_first else "yes"}
         for instruction in data["instructions"]:
             front = [
-                Piece(piece.text, names.get(piece.role, "")) for piece in filled(instruction, first=first, second=second)
+                Piece(piece.text, names.get(piece.role, ""))
+                for piece in filled(instruction, first=first, second=second)
             ]
             for pair in pairs(data["topics"], 1 - yes, half, rng):
                 prompts = [
@@ -41,12 +42,10 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
                     for part in (pair.own, pair.other, pair.nonsense)
                 ]
                 labels = {"yes": yes, "yes_first": yes_first, "topic": pair.topic, "pair": pair.number}
-                yield Example(*prompts, ids[yes], ids[1 - yes], labels)
+                yield Example(prompts, ids[yes], ids[1 - yes], labels)
 
     sources = [examples(yes, yes_first) for yes_first in (1, 0) for yes in (1, 0)]
-    return collect(
-        "yes-no", tokenizer, n, sources, words=("yes", "no", "stop"), half=half, topics=list(data["topics"])
-    )
+    return collect("yes-no", tokenizer, n, sources, words=("yes", "no", "stop"), half=half, topics=list(data["topics"]))
 
 
 yes_no, yes_no_held_out = halves("yes-no", _build, metric=logit_margin, version=1, margin=0.3)
