@@ -23,8 +23,28 @@ from headatlas.model import Model
 from headatlas.ops import weights
 from headatlas.ops.weights import Factored
 from headatlas.scores import HeadScores
+from headatlas.task import Vocabulary
+from headatlas.tasks.ioi import one_token_names
+from headatlas.tasks.ioi import words as ioi_words
 
 _TOKENS = 256  # tokens that go through all heads of a layer at once
+
+
+def tokens_of(tokenizer: Vocabulary, words: Sequence[str] | None = None) -> Tensor:
+    """Ids [token] of words as they stand inside a text, after a space; default: the first names of the IOI task that are one token.
+
+    Raises BadInput for a word that takes several tokens.
+    """
+    if words is None:
+        names = [name for half in ioi_words()["names"].values() for name in half]
+        return torch.tensor(list(one_token_names(tokenizer, names).values()))
+    found = {word: tokenizer.single(f" {word.strip()}") for word in words}
+    several = [word for word, one in found.items() if one is None]
+    if several or not found:
+        raise BadInput(
+            f"Not one token in this vocabulary: {', '.join(several)}.", "Use words of one token, such as frequent ones."
+        )
+    return torch.tensor([one for one in found.values() if one is not None])
 
 
 @dataclass(frozen=True)

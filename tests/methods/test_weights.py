@@ -260,5 +260,5 @@ def test_what_cannot_be_read_is_refused():
         copy_scores(model, torch.tensor([5, 5]))
     with pytest.raises(BadInput, match="no composition 'w'"):
         compose(model, kinds=["w"])
-    with pytest.raises(BadInput, match="no head 2.9"):
+    with pytest.raises(BadInput, match=r"no head 2\.9"):
         singular(model, HeadId(2, 9))
