@@ -1,0 +1,61 @@
+"""Printing an attribution."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from headatlas.methods.attribution import Attribution
+
+QUESTION = {
+    "direct": "what each head writes straight into the answer's logit; measured: what is lost when it is silenced at the end",
+    "atp": "patching each head, guessed from one gradient; measured: patched",
+    "eap": "patching each edge, guessed from one gradient; measured: patched",
+    "eap-ig": "patching each edge, guessed from gradients between the prompts; measured: patched",
+}
+
+
+def show(found: Attribution, *, top: int, as_json: bool, out: str | None) -> None:
+    """Print the parts ranked highest and how well the ranking holds."""
+    from headatlas.methods.attribution import data_of
+    from headatlas.methods.files import clean
+
+    data = data_of(found, top)
+    if as_json:
+        print(json.dumps(clean(data), ensure_ascii=False))
+        return
+    console, run = Console(), data["run"]
+    say = lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
+    say(f"{found.method} on {data['n_examples']} prompts, {data['n_parts']} parts, in {run['unit']}")
+    say(QUESTION[found.method])
+    table = Table("part", "guess", "95% interval", "measured", "95% interval", "p", box=None, pad_edge=False)
+    for line in found.top(top):
+        known = not math.isnan(line.exact)
+        measured = (f"{line.exact:+.3f}", f"{line.exact_low:+.3f} to {line.exact_high:+.3f}", f"{line.p:.2g}")
+        table.add_row(
+            line.part,
+            f"{line.estimate:+.3f}",
+            f"{line.low:+.3f} to {line.high:+.3f}",
+            *(measured if known else ("",) * 3),
+        )
+    console.print(table)
+    if "total" in run:
+        heads = run["total"] - sum(run["others"].values())
+        say(f"all heads {heads:+.3f}, all other parts {run['total'] - heads:+.3f}, together {run['total']:+.3f}")
+        large = sorted(run["others"].items(), key=lambda item: -abs(item[1]))[:5]
+        say("largest other parts: " + ", ".join(f"{name} {value:+.3f}" for name, value in large))
+    for note in run.get("notes", []):
+        say(f"note: {note}")
+    seconds = run["seconds"]
+    say(
+        f"rank agreement (Spearman) {data['agreement']:.2f} over {data['measured']} parts measured exactly: the "
+        f"{run['measured_highest']} highest and {run['measured_spread']} spread over the other ranks; "
+        f"{seconds['guess']:.1f} s guessing, {seconds['measure']:.1f} s measuring"
+    )
+    if out is not None:
+        say(f"All parts in {out}")
