@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,11 +15,15 @@ if TYPE_CHECKING:
 
 def weights(
     model: Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")],
-    head: Annotated[str | None, typer.Option(help="The head to look at, such as 18.6; all heads for --copying.")] = None,
+    head: Annotated[
+        str | None, typer.Option(help="The head to look at, such as 18.6; all heads for --copying.")
+    ] = None,
     copying: Annotated[bool, typer.Option("--copying", help="Does it raise or lower what it attends to?")] = False,
     ov: Annotated[bool, typer.Option("--ov", help="Tokens it raises and lowers when it attends to each word.")] = False,
     qk: Annotated[bool, typer.Option("--qk", help="Tokens that its query at each word looks for.")] = False,
-    svd: Annotated[bool, typer.Option("--svd", help="Singular directions of OV and QK with tokens in and out.")] = False,
+    svd: Annotated[
+        bool, typer.Option("--svd", help="Singular directions of OV and QK with tokens in and out.")
+    ] = False,
     compose: Annotated[
         bool, typer.Option("--compose", help="Earlier heads it reads from, later heads that read it.")
     ] = False,
@@ -74,7 +79,7 @@ def _say(line: str) -> None:
     Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _show(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _show(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -98,13 +103,17 @@ def _copying(model: Any, head: Any, how: dict[str, Any], shown: bool) -> dict[st
         for up, down, value in zip(raised.summary(), lowered.summary(), eigen, strict=True)
     ]  # fmt: skip
     if shown:
-        _say(f"{len(how['tokens'])} words; a copy is a word among the 5 highest of the vocabulary when attended to ({how['form']} form)")
-        rows_of = lambda name: sorted(rows, key=lambda row: -row[name])[: how["top"]]  # type: ignore[operator, no-any-return]  # noqa: E731
+        _say(
+            f"{len(how['tokens'])} words; a copy is a word among the 5 highest of the vocabulary when attended to ({how['form']} form)"
+        )
         for name in ("copying", "negative"):
-            columns = ("head", name, "other word", "q", "eigenvalues")
-            _show(columns, [
-                (str(row["head"]), f"{row[name]:.2f}", f"{row[f'{name}_chance']:.2f}", f"{row[f'{name}_q']:.1g}", f"{row['eigenvalues']:+.2f}")
-                for row in rows_of(name)
+            best = sorted(
+                zip((raised if name == "copying" else lowered).summary(), eigen, strict=True),
+                key=lambda pair: -pair[0].score,
+            )
+            _show(("head", name, "other word", "q", "eigenvalues"), [
+                (str(line.head), f"{line.score:.2f}", f"{line.chance:.2f}", f"{line.q:.1g}", f"{value:+.2f}")
+                for line, value in best[: how["top"]]
             ])  # fmt: skip
     found: dict[str, Any] = clean({"form": how["form"], "n_words": len(how["tokens"]), "k": 5, "heads": rows})
     return found
@@ -136,9 +145,7 @@ def _tokens(model: Any, head: Any, how: dict[str, Any], shown: bool) -> dict[str
         found = writes_of(model, head, tokens, how["top"], form=how["form"], among=_ids(model))
     else:
         names = ("looks for", "avoids")
-        found = attends_to(
-            model, head, tokens, how["top"], offset=how["offset"], form=how["form"], among=_ids(model)
-        )
+        found = attends_to(model, head, tokens, how["top"], offset=how["offset"], form=how["form"], among=_ids(model))
     sides = [_texts(model.tokenizer, side) for side in found]
     words = model.tokenizer.pieces(tokens.tolist())
     rows = [
@@ -152,7 +159,10 @@ def _tokens(model: Any, head: Any, how: dict[str, Any], shown: bool) -> dict[str
 
 
 def _about(model: Any, head: Any, how: dict[str, Any]) -> str:
-    what = {"ov": "what it writes when it attends to a word", "qk": f"what a query looks for {how['offset'] or 0} tokens back"}
+    what = {
+        "ov": "what it writes when it attends to a word",
+        "qk": f"what a query looks for {how['offset'] or 0} tokens back",
+    }
     return f"{model.name} {head}: {what[how['view']]} ({how['form']} form, ordinary tokens only)"
 
 
@@ -171,7 +181,11 @@ def _svd(model: Any, head: Any, how: dict[str, Any], shown: bool) -> dict[str, A
             for one in found
         ]  # fmt: skip
         if shown:
-            note = "; this model norms queries and keys, which is left out" if circuit == "qk" and data["queries_normed"] else ""
+            note = (
+                "; this model norms queries and keys, which is left out"
+                if circuit == "qk" and data["queries_normed"]
+                else ""
+            )
             _say(f"{circuit.upper()} of {head}: singular directions, both ends{note}")
             rows = []
             for number, one in enumerate(data[circuit]):
@@ -196,7 +210,9 @@ def _compose(model: Any, head: Any, how: dict[str, Any], shown: bool) -> dict[st
             for link in links
         ]  # fmt: skip
         if shown and links:
-            _say(f"{head} {name.replace('_', ' ')} ({len(links)} pairs; chance: the stream between them turned at random)")
+            _say(
+                f"{head} {name.replace('_', ' ')} ({len(links)} pairs; chance: the stream between them turned at random)"
+            )
             _show(("first", "second", "by its", "score", "chance", "deviations"), [
                 (str(link.first), str(link.second), {"q": "queries", "k": "keys", "v": "values"}[link.kind], f"{link.score:.3f}", f"{link.chance:.3f}",
                  f"{link.deviations:.0f}")

@@ -20,9 +20,10 @@ from headatlas.errors import BadInput
 from headatlas.task import Batch, Vocabulary
 
 PAIR = ("clean", "corrupted", "answer", "wrong")
-LABELLED = ("text", "label")
+LABELLED = ("text", "label")  # and "group", in all lines or none
 _FORMS = (
-    'Each line is {"clean", "corrupted", "answer", "wrong"} ("corrupted" may be left out of all) or {"text", "label"}.'
+    'Each line is {"clean", "corrupted", "answer", "wrong"} ("corrupted" may be left out of all) or {"text", "label"} with '
+    '"group" if wanted.'
 )
 
 
@@ -30,12 +31,11 @@ def read_prompts(path: str | Path, tokenizer: Vocabulary) -> Batch:
     """The prompts of a JSONL file. Raises BadInput naming file, line and cure.
 
     Pairs become a batch with answer, wrong and at["end"], and their corrupted prompts its counterfactual. Labelled texts
-    become a batch with labels["label"] numbered in the order of facts["classes"].
+    become a batch with labels["label"] numbered in the order of facts["classes"], and labels["group"] where lines have one.
     """
     place = Path(path)
     lines = _lines(place)
-    keys = {frozenset(value) for _, value in lines}
-    if all(set(LABELLED) == set(known) for known in keys):
+    if "text" in lines[0][1]:
         return _labelled(place, lines, tokenizer)
     for number, value in lines:
         missing = [name for name in ("clean", "answer", "wrong") if name not in value]
@@ -67,7 +67,7 @@ def _lines(place: Path) -> list[tuple[int, dict[str, Any]]]:
         if not isinstance(value, dict):
             raise BadInput(f"Line {number} of {place.name} is not a JSON object.", _FORMS)
         for name, entry in value.items():
-            plain = isinstance(entry, str) or (name == "label" and isinstance(entry, int))
+            plain = isinstance(entry, str) or (name in ("label", "group") and isinstance(entry, int))
             if not plain or entry == "":
                 raise BadInput(
                     f"Line {number} of {place.name}: '{name}' must be text, got {json.dumps(entry)}.", _FORMS
@@ -101,13 +101,24 @@ def _pairs(place: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: 
 
 
 def _labelled(place: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: Vocabulary) -> Batch:
+    for number, value in lines:
+        wanted = (*LABELLED, *(["group"] if "group" in lines[0][1] else []))
+        missing = [name for name in wanted if name not in value]
+        strange = [name for name in value if name not in wanted]
+        if missing or strange:
+            what = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(strange)}"
+            raise BadInput(f"Line {number} of {place.name} {what}.", _FORMS)
     classes = sorted({str(value["label"]) for _, value in lines})
     if len(classes) < 2:
         raise BadInput(f"All texts of {place.name} have the label '{classes[0]}'.", "Give at least two labels.")
     rows = [_ids(place, number, value["text"], tokenizer) for number, value in lines]
     label = torch.tensor([classes.index(str(value["label"])) for _, value in lines])
     line = torch.tensor([number for number, _ in lines])
-    batch = _batch(rows, max(map(len, rows)), {"label": label, "line": line}, tokenizer.bos)
+    labels = {"label": label, "line": line}
+    if "group" in lines[0][1]:
+        groups = sorted({str(value["group"]) for _, value in lines})
+        labels["group"] = torch.tensor([groups.index(str(value["group"])) for _, value in lines])
+    batch = _batch(rows, max(map(len, rows)), labels, tokenizer.bos)
     return Batch(batch.tokens, batch.mask, batch.at, labels=batch.labels, facts={**batch.facts, "classes": classes})
 
 

@@ -1,0 +1,299 @@
+"""Probing: can a label be read off a head's output alone? A small classifier per head, tested on texts that it never saw.
+
+Li et al. 2023 (ITI) probe each head's output at the last token with logistic regression; Hoang et al. 2024 (NL-ITI) with a
+small network on the mean over several tokens. A probe shows that something can be read there, not that the model does.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from headatlas.edits import OnHeads
+from headatlas.edits.base import Place
+from headatlas.edits.collect import pieces, read
+from headatlas.errors import BadInput
+from headatlas.heads import HeadId
+from headatlas.methods.replay import GB
+from headatlas.model import Model
+from headatlas.scores import HeadScore, HeadScores
+from headatlas.task import Batch
+
+Array = NDArray[np.float64]
+KINDS = ("linear", "mlp")
+HIDDEN = 16  # units of the small network (NL-ITI's "MLP s")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The class of each example and the group that it must not be parted from.
+
+    y [example] numbers of `classes`; group [example] numbers: a question with all its answers, say. Examples of one group
+    never stand on both sides of a split.
+    """
+
+    y: NDArray[np.int64]
+    group: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What probes of each head found.
+
+    scores: HeadScores with a row per group: each head's mean is its balanced accuracy in cross-validation (0.5 for two
+    classes by chance), the control the same with shuffled labels. test: [head] balanced accuracy of probes trained on all
+    of these on groups that had no part in the ranking; None where none were held back. n_examples, n_test: their numbers.
+    """
+
+    scores: HeadScores
+    test: Array | None
+    labels: Labels
+    n_examples: int
+    n_test: int
+
+    @property
+    def heads(self) -> tuple[HeadId, ...]:
+        """The heads that were probed."""
+        return self.scores.heads
+
+    def top(self, k: int) -> list[tuple[HeadScore, float | None]]:
+        """The k heads with the highest accuracy in cross-validation, each with its accuracy on the held-back groups."""
+        held = {} if self.test is None else dict(zip(self.heads, self.test.tolist(), strict=True))
+        return [(line, held.get(line.head)) for line in self.scores.top(k)]
+
+
+def labels_of(batch: Batch, label: str = "label", group: str | None = None) -> Labels:
+    """The classes and groups of a batch by the names of its labels; equal prompts always share a group. Raises BadInput.
+
+    group: default "group" where the batch has such labels, else every prompt is its own group.
+    """
+    for name in (label, group):
+        if name is not None and name not in batch.labels:
+            known = ", ".join(name for name, value in batch.labels.items() if value.ndim == 1) or "none"
+            raise BadInput(f"These prompts have no label '{name}'.", f"Their labels are: {known}.")
+    value = batch.labels[label]
+    if value.ndim != 1 or value.is_floating_point():
+        raise BadInput(f"Label '{label}' is no class: one whole number an example is needed.", "Choose another label.")
+    found, y = np.unique(value.numpy(), return_inverse=True)
+    names = batch.facts.get("classes") if label == "label" else None
+    classes = tuple(str(names[i]) if names is not None else str(i) for i in found)
+    same = torch.where(batch.mask, batch.tokens, -1)
+    own = same.unique(dim=0, return_inverse=True)[1]
+    group = group or ("group" if "group" in batch.labels else None)
+    return Labels(y, _joined(own, batch.labels[group]) if group is not None else own.numpy(), classes)
+
+
+def _joined(first: Tensor, second: Tensor) -> NDArray[np.int64]:
+    """[example] groups in which all examples with an equal first or an equal second number come together."""
+    group = first.clone()
+    while True:
+        before = group.clone()
+        for numbers in (second, first):
+            _, index = numbers.unique(return_inverse=True)
+            least = torch.full((int(index.max()) + 1,), int(group.max()) + 1).scatter_reduce(0, index, group, "amin")
+            group = least[index]
+        if torch.equal(group, before):
+            return np.unique(group.numpy(), return_inverse=True)[1]
+
+
+def tokens_read(batch: Batch, at: str = "end", last: int = 1) -> Tensor:
+    """[example, token] weights that average over the `last` tokens up to a named position; a start token is left out.
+
+    Texts with fewer tokens are averaged over those they have. Raises BadInput.
+    """
+    if last < 1:
+        raise BadInput(f"A mean over {last} tokens is none.", "Give 1 or more.")
+    columns = torch.arange(batch.tokens.shape[1])
+    if at == "end" and "end" not in batch.at:
+        ends = torch.where(batch.mask, columns, -1).amax(1)
+    elif at in batch.at and batch.at[at].reshape(len(batch), -1).shape[1] == 1:
+        ends = batch.at[at].reshape(len(batch))
+    else:
+        known = ", ".join(sorted({"end", *(name for name, value in batch.at.items() if value[0].numel() == 1)}))
+        raise BadInput(f"These prompts have no single position '{at}'.", f"Choose one of {known}.")
+    if bool((ends < 0).any()):
+        raise BadInput(f"Example {int((ends < 0).long().argmax())} has no position '{at}'.", "Choose another position.")
+    inside = (columns > ends[:, None] - last) & (columns <= ends[:, None]) & batch.mask
+    if batch.facts.get("bos") is not None:
+        start = batch.mask.long().argmax(1)
+        inside &= (columns != start[:, None]) | (ends == start)[:, None]
+    return inside.float() / inside.sum(1, keepdim=True)
+
+
+def outputs(
+    model: Model, batch: Batch, heads: Sequence[HeadId], weight: Tensor, memory: int = GB
+) -> Iterator[tuple[HeadId, Tensor]]:
+    """(head, z [example, d_value] averaged with weight [example, token]) of each head in float32.
+
+    As many layers a pass as fit `memory` bytes.
+    """
+    model.require(heads)
+    places = list(dict.fromkeys((head.stack, head.layer) for head in heads))
+    size = {
+        place: 4 * len(batch) * model.site(place[1], place[0]).n_heads * model.site(place[1], place[0]).d_value
+        for place in places
+    }
+    while places:
+        together = [places.pop(0)]
+        while places and sum(size[place] for place in (*together, places[0])) <= memory:
+            together.append(places.pop(0))
+        mine = [head for head in heads if (head.stack, head.layer) in together]
+        found = _averaged(model, batch, OnHeads(mine), weight)
+        for head in mine:
+            yield head, found[head.stack, head.layer][:, head.head]
+
+
+def _averaged(model: Model, batch: Batch, what: OnHeads, weight: Tensor) -> dict[Place, Tensor]:
+    """(stack, layer) -> [example, head, d_value] of z averaged over tokens."""
+    parts: dict[Place, list[Tensor]] = {place: [] for place in what.layers}
+    share = weight
+
+    def keep(place: Place, z: Tensor) -> None:
+        parts[place].append(torch.einsum("et,ethd->ehd", share, z.detach().float()).cpu())
+
+    start = 0
+    for part in pieces(batch):
+        share = weight[start : start + len(part)].to(model.device)
+        start += len(part)
+        read(model, part, what, keep)
+    return {place: torch.cat(found) for place, found in parts.items()}
+
+
+def probe(
+    model: Model,
+    batch: Batch,
+    labels: Labels,
+    heads: Sequence[HeadId] | None = None,
+    *,
+    kind: str = "linear",
+    at: str = "end",
+    last: int = 1,
+    folds: int = 5,
+    shuffles: int = 3,
+    test: float = 0.2,
+    seed: int = 0,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> Probes:
+    """Train a classifier on each head's output and test it on other groups of examples.
+
+    kind: linear (logistic regression) or mlp (16 hidden units), both on outputs standardised by the training examples.
+    at, last: the tokens whose outputs are averaged (see `tokens_read`). folds: of the cross-validation that ranks heads.
+    shuffles: control probes on shuffled labels (whole groups' labels change places where a group has one label).
+    test: share of the groups held back from the ranking. Raises BadInput.
+    """
+    if kind not in KINDS:
+        raise BadInput(f"There is no probe '{kind}'.", f"Choose one of {', '.join(KINDS)}.")
+    if shuffles < 1 or not 0 <= test < 1 or folds < 2:
+        raise BadInput(
+            "Probing needs 2 folds, 1 shuffle and a test share from 0 to below 1.", "Check the numbers given."
+        )
+    chosen = tuple(model.heads if heads is None else heads)
+    ranking, held = _held_back(labels, test, folds, seed)
+    y, group = labels.y[ranking], labels.group[ranking]
+    _demand(y, group, labels, folds)
+    rng = np.random.default_rng(seed)
+    runs = [y, *(_shuffled(y, group, rng) for _ in range(shuffles))]
+    splits = [_splits(run, group, folds, seed) for run in runs]
+    rows = np.unique(group, return_inverse=True)[1]
+    found, tested = np.empty((2, len(rows), len(chosen))), np.full(len(chosen), np.nan)
+    for number, (_, z) in enumerate(outputs(model, batch, chosen, tokens_read(batch, at, last))):
+        x = z.double().numpy()
+        inside = x[ranking]
+        right = [_right(kind, inside, run, split, seed) for run, split in zip(runs, splits, strict=True)]
+        weighted = [hits * _balance(run) for hits, run in zip(right, runs, strict=True)]
+        found[:, :, number] = weighted[0], np.mean(weighted[1:], axis=0)
+        if len(held):
+            guess = _fitted(kind, inside, y, seed).predict(x[held])
+            tested[number] = float(((guess == labels.y[held]) * _balance(labels.y[held])).mean())
+        tick(number + 1, len(chosen))
+    groups = int(rows.max()) + 1
+    # A row per group, scaled so that the mean over groups is the balanced accuracy over examples.
+    summed = np.zeros((2, groups, len(chosen)))
+    for which in range(2):
+        np.add.at(summed[which], rows, found[which] * groups / len(y))
+    scores = HeadScores(chosen, summed[0], summed[1])
+    return Probes(scores, tested if len(held) else None, labels, len(ranking), len(held))
+
+
+def _held_back(labels: Labels, share: float, folds: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(examples that rank the heads, examples held back), without a group in both."""
+    everything = np.arange(len(labels.y))
+    if share == 0:
+        return everything, everything[:0]
+    parts = max(2, round(1 / share))
+    _demand(labels.y, labels.group, labels, max(parts, folds))
+    inside, held = next(
+        iter(StratifiedGroupKFold(parts, shuffle=True, random_state=seed).split(everything, labels.y, labels.group))
+    )
+    return inside, held
+
+
+def _demand(y: NDArray[np.int64], group: NDArray[np.int64], labels: Labels, folds: int) -> None:
+    """Raise BadInput unless every class is found in as many groups as there are parts."""
+    if len(labels.classes) < 2:
+        raise BadInput("All prompts have one label; there is nothing to tell apart.", "Give at least two labels.")
+    for number, name in enumerate(labels.classes):
+        n = len(np.unique(group[y == number]))
+        if n < folds:
+            raise BadInput(
+                f"Label '{name}' is found in {n} group(s) of prompts, and {folds} parts are to be made.",
+                "Give more prompts (texts that are alike count once), fewer --folds, or a smaller --test share.",
+            )
+
+
+def _shuffled(y: NDArray[np.int64], group: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Labels that have changed places: those of whole groups where each has one label, else those of examples."""
+    first, index = np.unique(group, return_index=True, return_inverse=True)[1:]
+    own = y[first]
+    if np.array_equal(own[index], y):
+        result: NDArray[np.int64] = rng.permutation(own)[index]
+        return result
+    return rng.permutation(y)
+
+
+def _splits(
+    y: NDArray[np.int64], group: NDArray[np.int64], folds: int, seed: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(y)), y, group))
+
+
+def _balance(y: NDArray[np.int64]) -> Array:
+    """[example] weights that make every class count alike; their mean is 1."""
+    _, index, count = np.unique(y, return_inverse=True, return_counts=True)
+    found: Array = len(y) / (len(count) * count[index])
+    return found
+
+
+def _right(
+    kind: str, x: Array, y: NDArray[np.int64], splits: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]], seed: int
+) -> Array:
+    """[example] 1 where a probe trained on the other folds gives the label."""
+    right = np.zeros(len(y))
+    for train, test in splits:
+        right[test] = _fitted(kind, x[train], y[train], seed).predict(x[test]) == y[test]
+    return right
+
+
+def _fitted(kind: str, x: Array, y: NDArray[np.int64], seed: int) -> Pipeline:
+    model = (
+        LogisticRegression(max_iter=1000, class_weight="balanced")
+        if kind == "linear"
+        else MLPClassifier((HIDDEN,), solver="lbfgs", alpha=1.0, max_iter=100, random_state=seed)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a network stopped early is a probe as well
+        found: Pipeline = make_pipeline(StandardScaler(), model).fit(x, y)
+    return found
