@@ -86,19 +86,16 @@ def edge_scores(
         raise BadInput(f"{steps} steps are none.", "Give at least 1; 5 is common.")
     graph = graph or Graph(model)
     base, source = sides(batch, direction)
-    one, peak = peak_of(
-        lambda: _piece(model, graph, metric, _Rows(batch, base, source, slice(0, 1)), steps, memory // 4),
-        model.hf.parameters(),
-    )
-    size = int(memory / (1.3 * peak))
+    one = _Rows(batch, base, source, slice(0, 1))
+    _, peak = peak_of(lambda: _record(model, graph, metric, one, None), model.hf.parameters())
+    size = int(memory / (4 * peak))  # what is recorded, what both runs wrote, and the readers' gradients
     if size < 1:
         raise BadInput(
-            f"Edges of one example need about {show_size(int(1.3 * peak))}, {show_size(memory)} are allowed.",
+            f"Edges of one example need about {show_size(4 * peak)}, {show_size(memory)} are allowed.",
             "Allow more with --memory, or use shorter prompts.",
         )
-    found, n = [one], len(batch)
-    tick(1, n)
-    for start in range(1, n, size):
+    found, n = [], len(batch)
+    for start in range(0, n, size):
         rows = _Rows(batch, base, source, slice(start, min(start + size, n)))
         found.append(_piece(model, graph, metric, rows, steps, memory // 4))
         tick(min(start + size, n), n)
