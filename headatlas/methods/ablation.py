@@ -55,7 +55,7 @@ def ablate(
     if mean not in MEANS:
         raise BadInput(f"There is no mean '{mean}'.", f"Choose one of {', '.join(MEANS)}.")
     cells, spots = cells_for(model, heads, "z"), spots_of(batch, positions)
-    prepare = _prepare(model, batch, cells, edit, mean, positions, reference)
+    prepare = replacements(model, batch, cells, edit, mean, positions, reference)
     facts = {
         "edit": edit,
         "mean": mean if edit == "mean" else None,
@@ -70,9 +70,10 @@ def ablate(
         )
 
 
-def _prepare(
+def replacements(
     model: Model, batch: Batch, cells: Sequence[Cell], edit: str, mean: str, positions: str, reference: Batch | None
 ) -> Prepare:
+    """How the edits of an ablation are made for some examples; see `ablate` for the options. Raises BadInput."""
     everything = sorted({head for cell in cells for head in cell})
     if edit == "zero":
         return lambda rows: _zero

@@ -1,0 +1,161 @@
+"""A circuit: the heads that do a task together, where they act, and what passes between them; a JSON file.
+
+{"schema": "headatlas/circuit/1", "name", "task", "model", "nodes": [{"head": "9.6", "at": "end", "role": "name-mover"}],
+ "edges": [{"sender": "8.6", "receiver": "q:9.6@end", "effect": -0.3, "q": 0.001}], "facts": {...}}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from headatlas.errors import BadInput, HeadAtlasError, StoreError
+from headatlas.heads import HeadId
+from headatlas.methods.files import read, write_json
+from headatlas.methods.path_receivers import Receiver
+
+SCHEMA = "headatlas/circuit/1"
+
+
+class Node(NamedTuple):
+    """A head that is part of a circuit, everywhere (at is None) or at a named position of the task's prompts."""
+
+    head: HeadId
+    at: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Node:
+        """Read `9.6` or `9.6@end`. Raises BadInput."""
+        name, sign, at = text.partition("@")
+        if sign and not at.strip():
+            raise BadInput(f"'{text}' names no position.", "Write a head such as 9.6, or 9.6@end.")
+        return cls(HeadId.parse(name), at.strip() or None)
+
+    def __str__(self) -> str:
+        return str(self.head) if self.at is None else f"{self.head}@{self.at}"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What passes from a head to a receiver; effect: its path patching effect, q: corrected p, None where not measured."""
+
+    sender: HeadId
+    receiver: Receiver
+    effect: float | None = None
+    q: float | None = None
+
+    @property
+    def key(self) -> tuple[HeadId, Receiver]:
+        """What makes it the same edge in another circuit."""
+        return self.sender, self.receiver
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """Heads and edges with a task.
+
+    roles: node -> class ("name-mover"); classes are removed together when completeness and minimality are measured.
+    model: the name of the model, None where any may be tried. facts: where it comes from and how it was found.
+    """
+
+    name: str
+    task: str
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...] = ()
+    roles: Mapping[Node, str] = field(default_factory=dict)
+    model: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.nodes:
+            raise BadInput(f"Circuit '{self.name}' has no heads.", "Name at least one, such as 9.6 or 9.6@end.")
+        object.__setattr__(self, "nodes", tuple(dict.fromkeys(self.nodes)))
+        both = {node.head for node in self.nodes if node.at is None} & {
+            node.head for node in self.nodes if node.at is not None
+        }
+        if both:
+            raise BadInput(
+                f"Circuit '{self.name}' has {min(both)} everywhere and at a position.", "Name it one way or the other."
+            )
+        strange = [node for node in self.roles if node not in self.nodes]
+        if strange:
+            raise BadInput(f"Circuit '{self.name}' has a role for {strange[0]}, which is no part of it.")
+
+    @property
+    def heads(self) -> tuple[HeadId, ...]:
+        """Its heads in the order of the layers, whatever their positions."""
+        return tuple(sorted({node.head for node in self.nodes}))
+
+    @property
+    def classes(self) -> dict[str, tuple[Node, ...]]:
+        """role -> its nodes."""
+        found: dict[str, tuple[Node, ...]] = {}
+        for node, role in self.roles.items():
+            found[role] = (*found.get(role, ()), node)
+        return found
+
+    def data(self) -> dict[str, Any]:
+        """The content of its file."""
+        nodes = [
+            {"head": str(node.head), "at": node.at, "role": self.roles.get(node)}
+            for node in sorted(self.nodes, key=lambda node: (node.head, node.at or ""))
+        ]
+        edges = [
+            {"sender": str(edge.sender), "receiver": edge.receiver.name, "effect": edge.effect, "q": edge.q}
+            for edge in self.edges
+        ]
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "task": self.task,
+            "model": self.model,
+            "nodes": nodes,
+            "edges": edges,
+            "facts": dict(self.facts),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, whole or not at all. Raises StoreError."""
+        write_json(Path(path), self.data())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Circuit:
+        """Read a file. Raises StoreError naming it and what is wrong."""
+        place = Path(path)
+        data = read(place)
+        if data.get("schema") != SCHEMA:
+            raise StoreError(
+                f"{place} is not a {SCHEMA} file (its schema is {json.dumps(data.get('schema'))}).",
+                "Make one: headatlas circuit find --out.",
+            )
+        try:
+            named = [(Node(HeadId.parse(row["head"]), row.get("at")), row.get("role")) for row in data["nodes"]]
+            edges = [
+                Edge(HeadId.parse(row["sender"]), Receiver.parse(row["receiver"]), row.get("effect"), row.get("q"))
+                for row in data.get("edges", [])
+            ]
+            return cls(
+                str(data["name"]),
+                str(data["task"]),
+                tuple(node for node, _ in named),
+                tuple(edges),
+                {node: role for node, role in named if role is not None},
+                data.get("model"),
+                data.get("facts", {}),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            what = f"lacks {error}" if isinstance(error, KeyError) else f"has a value of the wrong kind ({error})"
+            raise StoreError(
+                f"{place} {what}.", "See docs/methods/circuits.md for what a circuit file holds."
+            ) from error
+        except HeadAtlasError as error:
+            raise StoreError(f"{place}: {error.message}", error.hint) from error
+
+
+def parse_nodes(text: str | Iterable[str]) -> tuple[Node, ...]:
+    """Read `9.6@end 10.0@end 5.5`. Raises BadInput."""
+    parts = text.replace(",", " ").split() if isinstance(text, str) else text
+    return tuple(dict.fromkeys(Node.parse(part) for part in parts))

@@ -1,0 +1,212 @@
+"""What a task is worth with everything outside a circuit knocked out: the one measurement behind all numbers on circuits.
+
+A head that is knocked out gives a replacement (its mean over other prompts, its value on the counterfactual, or zero);
+MLPs, norms and embeddings are left to do what they do. Circuit numbers depend on how this is done (Miller et al. 2024,
+arXiv 2407.08734), so a `Protocol` goes into every result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headatlas.circuits.circuit import Node
+from headatlas.errors import BadInput
+from headatlas.heads import HeadId
+from headatlas.methods.ablation import EDITS, MEANS, replacements
+from headatlas.methods.replay import GB, Replay
+from headatlas.methods.sweep import Forgetful, Ledger, Make, Sweep, examples_at_once, spots_of
+from headatlas.model import Model
+from headatlas.task import Batch, Metric
+
+if TYPE_CHECKING:
+    from headatlas.model import Edit
+
+Array = NDArray[np.float64]
+Nodes = frozenset[Node]
+RATIOS = ("ratio-of-means", "mean-of-ratios")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How heads are knocked out, and how examples are brought together.
+
+    ablation: mean, resample (the counterfactual's value) or zero. mean: overall, position or template (per position and
+    wording, as in the IOI paper). reference: other prompts to take means over; None: the batch's counterfactuals, or itself.
+    ratio: ratio-of-means, or mean-of-ratios, where examples on which the whole model does badly weigh more.
+    """
+
+    ablation: str = "mean"
+    mean: str = "overall"
+    reference: Batch | None = None
+    ratio: str = "ratio-of-means"
+
+    def __post_init__(self) -> None:
+        for what, value, known in (
+            ("ablation", self.ablation, EDITS),
+            ("mean", self.mean, MEANS),
+            ("ratio", self.ratio, RATIOS),
+        ):
+            if value not in known:
+                raise BadInput(f"There is no {what} '{value}'.", f"Choose one of {', '.join(known)}.")
+
+    def facts(self, batch: Batch) -> dict[str, Any]:
+        """What a result says of how it was measured."""
+        source = "the prompts themselves" if batch.counterfactual is None else "their counterfactuals"
+        if self.reference is not None:
+            source = f"{len(self.reference)} other prompts"
+        return {
+            "ablation": self.ablation,
+            "mean": self.mean if self.ablation == "mean" else None,
+            "mean_over": source if self.ablation == "mean" else None,
+            "granularity": "nodes",
+            "mlps": "left in place",
+            "ratio": self.ratio,
+        }
+
+
+class State(NamedTuple):
+    """Which heads work: those in `kept` (None: all), less those in `removed`."""
+
+    kept: Nodes | None
+    removed: Nodes = frozenset()
+
+    @property
+    def key(self) -> str:
+        """A name to keep its values under."""
+        kept = "all" if self.kept is None else " ".join(sorted(map(str, self.kept)))
+        text = f"{kept} - {' '.join(sorted(map(str, self.removed)))}"
+        return f"set-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+
+
+WHOLE = State(None)
+EMPTY = State(frozenset())
+
+
+class Knockout:
+    """The metric of one batch with only some heads at work, per example; each state is measured once."""
+
+    def __init__(
+        self,
+        model: Model,
+        batch: Batch,
+        metric: Metric,
+        protocol: Protocol,
+        *,
+        memory: int = 4 * GB,
+        ledger: Ledger | None = None,
+        tick: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        self.model, self.batch, self.metric, self.protocol, self.memory = model, batch, metric, protocol, memory
+        self.ledger: Ledger = ledger if ledger is not None else Forgetful()
+        self.tick = tick
+        self.measured = 0  # states that were run, not read from the ledger
+        cells = tuple((head,) for head in model.heads)
+        prepare = replacements(model, batch, cells, protocol.ablation, protocol.mean, "all", protocol.reference)
+        self.sweep = Sweep("circuit", batch, metric, cells, {"all": None}, "z", prepare, facts=protocol.facts(batch))
+        self._known: dict[State, Array] = {}
+        self._only: tuple[Replay, Make] | None = None
+
+    def __call__(self, state: State) -> Array:
+        """[example] the metric in this state."""
+        return self.measure([state])[0]
+
+    def measure(self, states: Sequence[State]) -> Array:
+        """[state, example] the metric in each state; those not known yet are measured side by side. Raises BadInput."""
+        new = [state for state in dict.fromkeys(states) if state not in self._known]
+        for state in list(new):
+            known = self.ledger.get(state.key)
+            if known is not None:
+                self._known[state] = known
+                new.remove(state)
+        if new:
+            self.require(node for state in new for node in (*(state.kept or ()), *state.removed))
+            for state, found in zip(new, self._run(new), strict=True):
+                self._known[state] = found
+                self.ledger.put(state.key, found)
+            self.measured += len(new)
+        return np.stack([self._known[state] for state in states])
+
+    def require(self, nodes: Iterable[Node]) -> None:
+        """Raise BadInput for a head or a position that does not exist."""
+        for node in nodes:
+            self.model.require([node.head])
+            if node.at is not None:
+                self._where(node.at, slice(None))
+
+    # ---- running ------------------------------------------------------------------------------------------------
+    def _run(self, states: Sequence[State]) -> Array:
+        n, size = len(self.batch), examples_at_once(self.model, self.sweep, self.memory)
+        if size >= n:
+            if self._only is None:
+                self._only = self._replay(slice(0, n))
+            return self._pass(*self._only, slice(0, n), states)
+        pieces = []
+        for start in range(0, n, size):
+            rows = slice(start, min(start + size, n))
+            pieces.append(self._pass(*self._replay(rows), rows, states))
+        return np.concatenate(pieces, 1)
+
+    def _replay(self, rows: slice) -> tuple[Replay, Make]:
+        replay = Replay(self.model, self.batch.rows(rows), self.metric, memory=self.memory)
+        return replay, self.sweep.prepare(rows)
+
+    def _pass(self, replay: Replay, make: Make, rows: slice, states: Sequence[State]) -> Array:
+        return replay.measure([self._edits(state, make, rows) for state in states], tick=self.tick)
+
+    def _edits(self, state: State, make: Make, rows: slice) -> list[Edit]:
+        """The edits that put replacements in for all that does not work, those of the same tokens in one."""
+        together: dict[bytes, tuple[Tensor, list[HeadId]]] = {}
+        kept, removed = _by_head(state.kept), _by_head(state.removed)
+        real = self.batch.mask[rows]
+        for head in self.model.heads:
+            out = torch.zeros_like(real) if state.kept is None else real.clone()
+            for at in (kept or {}).get(head, ()):
+                out &= ~self._where(at, rows)
+            for at in (removed or {}).get(head, ()):
+                out |= self._where(at, rows) & real
+            if bool(out.any()):
+                together.setdefault(out.numpy().tobytes(), (out, []))[1].append(head)
+        return [edit for out, heads in together.values() for edit in make(tuple(heads), _positions(out))]
+
+    def _where(self, at: str | None, rows: slice) -> Tensor:
+        """[example, pos] whether a token stands at the named position."""
+        mask = self.batch.mask[rows]
+        if at is None:
+            return torch.ones_like(mask)
+        places = place_of(self.batch, at)
+        places = places if len(places) == 1 else places[rows]
+        columns = torch.arange(mask.shape[1])
+        return (columns[None, :, None] == places[:, None, :]).any(-1)
+
+
+def place_of(batch: Batch, at: str) -> Tensor:
+    """[example or 1, n] the tokens that a named position means. Raises BadInput."""
+    if at in ("all", "each"):
+        raise BadInput(f"'{at}' is no position of single tokens.", "Leave positions out for all tokens.")
+    places = spots_of(batch, at)[at]
+    assert places is not None
+    return places
+
+
+def _by_head(nodes: Nodes | None) -> dict[HeadId, list[str | None]] | None:
+    if nodes is None:
+        return None
+    found: dict[HeadId, list[str | None]] = {}
+    for node in nodes:
+        found.setdefault(node.head, []).append(node.at)
+    return found
+
+
+def _positions(out: Tensor) -> Tensor:
+    """[example, n] the positions at which `out` [example, pos] is True, -1 for fillers."""
+    width = int(out.sum(1).max())
+    order = (~out).long().argsort(dim=1, stable=True)[:, :width]
+    return torch.where(out.gather(1, order), order, -1)
