@@ -19,7 +19,7 @@ from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary
 
 T = TypeVar("T")
-TRIES = 400  # examples in a row that do not fit before a source of examples counts as dry
+TRIES = 200  # examples in a row that do not fit before a source of examples counts as dry
 
 
 class Piece(NamedTuple):
@@ -199,15 +199,19 @@ class _Row(NamedTuple):
 
 
 def _fitted(tokenizer: Vocabulary, example: Example, words: Sequence[str], known: dict[str, list[int]]) -> _Row:
-    made = [laid_out(tokenizer, part, known) for part in example.prompts]
-    lengths = {len(row) for row, _ in made}
-    if len(lengths) > 1:
-        raise _Misfit("its words have different lengths in tokens")
-    if max(lengths) > tokenizer.context:
-        raise _Misfit(f"prompts need {max(lengths)} positions, this model has {tokenizer.context}")
+    made = []
+    for part in example.prompts:
+        row, at = laid_out(tokenizer, part, known)
+        if len(row) > tokenizer.context:
+            raise _Misfit(f"prompts need {len(row)} positions, this model has {tokenizer.context}")
+        if made and len(row) != len(made[0][0]):
+            raise _Misfit("its words have different lengths in tokens")
+        made.append((row, at))
     broken = [role for _, at in made for role in words if len(at.get(role, [0])) != 1]
     if broken:
         raise _Misfit(f"it splits words that must be one token ({broken[0]})")
+    if made[0][0] in (made[1][0], made[2][0]):
+        raise _Misfit("nothing else of its length can take its place")
     if set(example.answer) & set(example.wrong):
         raise _Misfit("right and wrong answers begin with the same token")
     return _Row(example, [row for row, _ in made], [at for _, at in made])

@@ -52,7 +52,8 @@ def build(name: str, shots: int, tokenizer: Vocabulary, n: int, rng: np.random.G
         return Example([prompt(query, inputs, outputs), labels_changed, control], [ids[query]], wrong)
 
     spans = ("query", "input", "output") if shots else ("query",)
-    return collect(f"icl-{name}", tokenizer, n, [forever(draw)], spans=spans, half=half, shots=shots)
+    what = f"icl-{name}" + ("" if shots else "-zero-shot")
+    return collect(what, tokenizer, n, [forever(draw)], spans=spans, half=half, shots=shots)
 
 
 def _shot(given: str, wanted: str) -> list[Piece]:

@@ -24,6 +24,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, o
         raise UnfitTask("mcqa needs option labels that are one token; this tokenizer splits them all.")
     groups = [halved(questions, half) for questions in data["questions"].values()]
     everything = [(group, question) for group, questions in enumerate(groups) for question in questions]
+    size = {question["question"]: len(tokenizer.encode(question["question"])) for _, question in everything}
     what = f"mcqa-{options}" + (f"-{shots}-shot" if shots else "")
 
     def asked(question: str, shown: Sequence[str], labels: Sequence[str], style: dict[str, str]) -> list[Piece]:
@@ -52,7 +53,11 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, o
         moved, to = list(shown), (right + int(rng.integers(1, options))) % options
         moved[right], moved[to] = moved[to], moved[right]
         # The control's question has none of the options for its answer.
-        strange = [other for i, other in everything if i != group and other["options"][0] not in shown]
+        strange = [
+            other
+            for i, other in everything
+            if i != group and other["options"][0] not in shown and size[other["question"]] == size[question["question"]]
+        ] or [question]  # the same question again makes no control and is refused
         stranger = shuffled(strange, rng)[0]["question"]
         prompts = [
             [*front, *asked(text, order, labels, style)]
