@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -297,3 +298,17 @@ def _fitted(kind: str, x: Array, y: NDArray[np.int64], seed: int) -> Pipeline:
         warnings.simplefilter("ignore", ConvergenceWarning)  # a network stopped early is a probe as well
         found: Pipeline = make_pipeline(StandardScaler(), model).fit(x, y)
     return found
+
+
+def data_of(found: Probes) -> dict[str, Any]:
+    """The numbers as plain values, heads with the highest accuracy first."""
+    groups = len(found.scores.values)
+    lines = [
+        {"head": str(line.head), "accuracy": line.score, "low": line.low, "high": line.high, "shuffled": line.chance, "p": line.p,
+         "q": line.q, "held_back": held}
+        for line, held in found.top(len(found.heads))
+    ]  # fmt: skip
+    return {
+        "classes": list(found.labels.classes), "n_examples": found.n_examples, "n_groups": groups, "n_test": found.n_test,
+        "n_found": sum(line.q < 0.01 for line in found.scores.summary()), "heads": lines,
+    }  # fmt: skip

@@ -1,0 +1,82 @@
+"""`headatlas probe MODEL`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def probe(
+    model: Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")],
+    prompts: Annotated[str | None, typer.Option(help="JSONL file: text, label, and group if wanted.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Built-in task whose prompts have labels, such as statements.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Which label to read off, such as truth; a file has 'label'.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Label of what must not be parted, such as pair; a file has 'group'.")
+    ] = None,
+    kind: Annotated[str, typer.Option(help="linear (logistic regression) or mlp (16 hidden units).")] = "linear",
+    at: Annotated[str, typer.Option(help="Which position's outputs are read: end, or another of the task.")] = "end",
+    last: Annotated[int, typer.Option(help="Mean over so many tokens up to that position.")] = 1,
+    heads: Annotated[str | None, typer.Option(help="Only these heads, such as '9.6 9.9'; default: every head.")] = None,
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
+    shuffles: Annotated[int, typer.Option(help="Control probes on shuffled labels.")] = 3,
+    test: Annotated[float, typer.Option(help="Share of the groups held back from the ranking.")] = 0.2,
+    n: Annotated[int, typer.Option("--n", help="Prompts of a built-in task.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of prompts and splits.")] = 0,
+    top: Annotated[int, typer.Option(help="Rows of the table.")] = 15,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers of all heads as JSON.")] = False,
+) -> None:
+    """Which heads' outputs give a label away? Train a probe on each head, test it on prompts that it never saw.
+
+    Example: headatlas probe smollm2-135m --task statements --label truth --group pair --at stop
+    """
+    import headatlas as ha
+    from headatlas.cli._effects import counter
+    from headatlas.cli._labelled import labelled
+    from headatlas.cli._progress import Shown
+    from headatlas.heads import parse_heads
+    from headatlas.methods.probing import data_of
+    from headatlas.methods.probing import probe as measure
+
+    with Shown() as shown:
+        loaded = ha.load(model, dtype=dtype, device=device)
+        batch, labels = labelled(loaded, task, prompts, label, group, n, seed)
+        found = measure(
+            loaded, batch, labels, parse_heads(heads) if heads else None, kind=kind, at=at, last=last, folds=folds,
+            shuffles=shuffles, test=test, seed=seed, tick=counter(shown, "probe"),
+        )  # fmt: skip
+    data = {"model": loaded.name, "kind": kind, "at": at, "last": last, "seed": seed, **data_of(found)}
+    if as_json:
+        print(json.dumps(data, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(
+        f"{kind} probes of {' / '.join(labels.classes)} on {found.n_examples} prompts in {data['n_groups']} groups, "
+        f"{found.n_test} prompts held back",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
+    table = Table("head", "accuracy", "95% interval", "shuffled", "q", "held back", box=None, pad_edge=False)
+    for line, held in found.top(top):
+        kept = "" if held is None else f"{held:.2f}"
+        interval = f"{line.low:.2f} to {line.high:.2f}"
+        table.add_row(str(line.head), f"{line.score:.2f}", interval, f"{line.chance:.2f}", f"{line.q:.2g}", kept)
+    console.print(table)
+    console.print(
+        f"{data['n_found']} of {len(found.heads)} heads tell the classes apart (q < 0.01). Accuracies are balanced over classes; "
+        "the first rows are picked as the best, so trust the last column.",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,153 @@
+"""`headatlas steer MODEL`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+
+def steer(
+    model: Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")],
+    prompts: Annotated[str | None, typer.Option(help="JSONL file to find directions on: text, label, group.")] = None,
+    task: Annotated[str | None, typer.Option(help="Built-in task with labels to find directions on.")] = None,
+    label: Annotated[str | None, typer.Option(help="Which label of the task, such as truth.")] = None,
+    group: Annotated[str | None, typer.Option(help="Label of what must not be parted when heads are picked.")] = None,
+    toward: Annotated[str | None, typer.Option(help="The class to steer to; default: the last one.")] = None,
+    at: Annotated[
+        str, typer.Option(help="Which position's outputs are compared: end, or another of the task.")
+    ] = "end",
+    heads: Annotated[str | None, typer.Option(help="Heads to push; default: those with the best probes.")] = None,
+    layers: Annotated[str | None, typer.Option(help="Push the residual stream of these layers instead.")] = None,
+    pick: Annotated[int | None, typer.Option(help="How many best-probed heads to push; default: 1 in 20.")] = None,
+    direction: Annotated[str, typer.Option(help="mean (difference of means), probe, pca or random.")] = "mean",
+    alpha: Annotated[str, typer.Option(help="How far, in standard deviations; several to compare.")] = "5,10,15",
+    remove: Annotated[bool, typer.Option("--remove", help="Take the direction away as well.")] = False,
+    measure: Annotated[str | None, typer.Option(help="JSONL file to measure on: clean, answer, wrong.")] = None,
+    measure_task: Annotated[str | None, typer.Option(help="Built-in task to measure on.")] = None,
+    everywhere: Annotated[
+        bool, typer.Option("--everywhere", help="Push at every token, not only where the answer is given.")
+    ] = False,
+    draws: Annotated[int, typer.Option(help="Random directions to compare with.")] = 5,
+    generate: Annotated[
+        str | None, typer.Option(help="A prompt to continue with and without the largest push.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 40,
+    save: Annotated[str | None, typer.Option(help="Folder to keep the edit of the largest push in.")] = None,
+    n: Annotated[int, typer.Option("--n", help="Prompts of built-in tasks.")] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of prompts, splits and random directions.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Push heads along the direction that tells two kinds of text apart, and see what it does and what it costs.
+
+    Prompts to measure on give the answer that the push should favour as "answer". Where a task to measure on has the same
+    label, its logit difference is counted for the class that is steered to.
+
+    Example: headatlas steer smollm2-135m --task movie-review --label positive --measure-task movie-review-held-out
+    """
+    import headatlas as ha
+    from headatlas.cli._effects import counter, prompts_of
+    from headatlas.cli._labelled import labelled
+    from headatlas.cli._progress import Shown
+    from headatlas.edits import save as save_edits
+    from headatlas.errors import BadInput
+    from headatlas.methods import steering
+    from headatlas.methods.files import clean
+    from headatlas.task import find_task
+
+    if not (measure or measure_task or generate or save):
+        raise BadInput(
+            "Nothing is asked of the steering.",
+            "Add --measure FILE, --measure-task NAME, --generate TEXT or --save DIR.",
+        )
+    if heads and layers:
+        raise BadInput("Both --heads and --layers are given.", "Choose one.")
+    doses = steering.parse_alphas(alpha)
+    with Shown() as shown:
+        loaded = ha.load(model, dtype=dtype, device=device)
+        batch, labels = labelled(loaded, task, prompts, label, group, n, seed)
+        where: Any = layers or heads
+        if where is None:
+            where = steering.best_heads(
+                loaded, batch, labels, steering.one_in_twenty(loaded) if pick is None else pick, at=at, seed=seed, tick=counter(shown, "probe")
+            )  # fmt: skip
+        aim = steering.toward(labels, toward)
+        found = steering.find(
+            loaded, where, batch, aim, direction, site="residual" if layers else "z", at=steering.places(batch, at), seed=seed
+        )  # fmt: skip
+        data: dict[str, Any] = {
+            "model": loaded.name, "direction": direction, "toward": toward or labels.classes[-1],
+            "pushed": [steering.name_of(key) for key in found.directions], "site": found.site, "seed": seed,
+        }  # fmt: skip
+        if not as_json:
+            shown.say(f"pushing {', '.join(data['pushed'])} towards {data['toward']}")
+        if measure or measure_task:
+            target, metric, facts, _ = prompts_of(loaded, measure_task, measure, n, seed + 1)
+            metric = steering.toward_metric(metric, target, label, data["toward"])
+            neutral = find_task("prose")
+            assert neutral.metric is not None
+            dosed = steering.measure(
+                loaded, found, target, metric, [*doses, *([None] if remove else [])], draws=draws, everywhere=everywhere,
+                unrelated=(neutral(loaded.tokenizer, 16, seed), neutral.metric), seed=seed, tick=counter(shown, "measure"),
+            )  # fmt: skip
+            data["measured"] = {**facts, **steering.data_of(dosed)}
+        if generate is not None:
+            most = max(doses, key=abs)
+            data["generated"] = {
+                "prompt": generate,
+                "alpha": most,
+                "without": steering.generate(loaded, generate, None, tokens),
+                "with": steering.generate(loaded, generate, lambda places: [found.add(most, places)], tokens),
+            }
+        if save is not None:
+            save_edits([found.add(max(doses, key=abs))], save)
+            data["saved"] = save
+    if as_json:
+        print(json.dumps(clean(data), ensure_ascii=False))
+    else:
+        _show(data)
+
+
+def _show(data: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    if "measured" in data:
+        found = data["measured"]
+        say(f"{found['metric']} without steering: {found['base']:.3f} {found['unit']} ({found['n_examples']} prompts)")
+        table = Table(
+            "alpha",
+            "with",
+            "change",
+            "95% interval",
+            "random",
+            "largest random",
+            "loss on prose",
+            "",
+            box=None,
+            pad_edge=False,
+        )
+        for row in found["doses"]:
+            name = "removed" if row["alpha"] is None else f"{row['alpha']:g}"
+            interval = f"{row['low']:+.3f} to {row['high']:+.3f}"
+            table.add_row(
+                name, f"{row['value']:.3f}", f"{row['change']:+.3f}", interval, f"{row['random']:+.3f}", f"{row['random_reach']:.3f}",
+                f"{row['harm']:+.3f}", "beyond random" if row["beyond"] else "",
+            )  # fmt: skip
+        console.print(table)
+    if "generated" in data:
+        found = data["generated"]
+        say(f"without: {found['prompt']}{found['without']}")
+        say(f"alpha {found['alpha']:g}: {found['prompt']}{found['with']}")
+    if "saved" in data:
+        say(
+            f"Kept in {data['saved']}: load_edits gives the edit for every token; with positions it acts where you say."
+        )
