@@ -199,7 +199,7 @@ class _Row(NamedTuple):
 
 
 def _fitted(tokenizer: Vocabulary, example: Example, words: Sequence[str], known: dict[str, list[int]]) -> _Row:
-    made = []
+    made: list[tuple[list[int], dict[str, list[int]]]] = []
     for part in example.prompts:
         row, at = laid_out(tokenizer, part, known)
         if len(row) > tokenizer.context:

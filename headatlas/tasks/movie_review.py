@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, halves, logit_difference
-from headatlas.tasks._prompts import Example, Piece, collect, filled, forever, singles, table
+from headatlas.tasks._prompts import Example, Piece, collect, filled, shuffled, singles, table
 
 
 def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
@@ -29,16 +30,19 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
     if size == 0 or min(map(len, adjectives + verbs)) < 2:
         raise UnfitTask("movie-review needs words of praise and blame that are one token; this tokenizer splits them.")
 
-    def draw(kind: int) -> Example:
-        number = int(rng.integers(len(data["templates"])))
-        template, summary = data["templates"][number]["text"], data["templates"][number]["summary"]
-        own, other = ((str(rng.choice(adjectives[k])), str(rng.choice(verbs[k]))) for k in (kind, 1 - kind))
-        mixed = (own[0], other[1]) if rng.integers(2) else (other[0], own[1])
-        prompts = [_marked(filled(template, adjective=a, verb=v), summary) for a, v in (own, other, mixed)]
-        labels = {"template": number, "positive": kind}
-        return Example(prompts, answers[kind][:size], answers[1 - kind][:size], labels)
+    def examples(kind: int) -> Iterator[Example]:
+        every = itertools.product(enumerate(data["templates"]), adjectives[kind], verbs[kind])
+        for (number, template), *own in shuffled(every, rng):
+            other = [str(rng.choice(words[1 - kind])) for words in (adjectives, verbs)]
+            mixed = [own[0], other[1]] if rng.integers(2) else [other[0], own[1]]
+            prompts = [
+                _marked(filled(template["text"], adjective=a, verb=v), template["summary"])
+                for a, v in (own, other, mixed)
+            ]
+            labels = {"template": number, "positive": kind}
+            yield Example(prompts, answers[kind][:size], answers[1 - kind][:size], labels)
 
-    sources = [forever(functools.partial(draw, kind)) for kind in (1, 0)]
+    sources = [examples(kind) for kind in (1, 0)]
     return collect("movie-review", tokenizer, n, sources, words=("adjective", "verb", "summary"), half=half)
 
 
