@@ -163,16 +163,20 @@ def _by_source(at: LayerView, room: Room, positions: Tensor, direction: Tensor) 
     rows = at.rows(wanted)[torch.arange(len(positions)), :, which].float()  # [example, head, key]
     values = at.repeat(at.v).float()
     z = at.z[torch.arange(len(positions)), positions[:, 0]].float()
-    summed = torch.einsum("ehk,ehkd->ehd", rows, values)
+    demand_plain_sum(at, torch.einsum("ehk,ehkd->ehd", rows, values), z)
+    pull = room.pulled(direction[:, None]).squeeze(1)  # [example, head, d_value]
+    return rows * torch.einsum("ehkd,ehd->ehk", values, pull)
+
+
+def demand_plain_sum(at: LayerView, summed: Tensor, z: Tensor) -> None:
+    """Raise UnsupportedModel unless a layer's z is its attention weights times values, `summed`, of the same shape."""
     limit = 1e-4 if _exact(at.z.dtype) else 3e-2
     if summed.shape != z.shape or float((summed - z).abs().max()) > limit * float(z.abs().max()):
         raise UnsupportedModel(
             f"The heads of layer {at.layer} ({type(at.site.module).__name__}) do not simply add up the values they attend "
             "to, so their writes cannot be split by source token.",
-            "Leave the split by source out.",
+            "Leave the split by source out; headatlas attribute gives whole heads.",
         )
-    pull = room.pulled(direction[:, None]).squeeze(1)  # [example, head, d_value]
-    return rows * torch.einsum("ehkd,ehd->ehk", values, pull)
 
 
 def _exact(dtype: torch.dtype) -> bool:

@@ -48,6 +48,12 @@ def read_prompts(path: str | Path, tokenizer: Vocabulary) -> Batch:
     return _pairs(place, lines, tokenizer)
 
 
+def one_prompt(text: str, tokenizer: Vocabulary) -> Batch:
+    """A batch of one text, with its end. Raises BadInput for an empty or too long one."""
+    row = _fitted("The prompt", text, tokenizer)
+    return _batch([row], len(row), {}, tokenizer.bos)
+
+
 def _lines(place: Path) -> list[tuple[int, dict[str, Any]]]:
     """(number, object) of every line that is not empty."""
     try:
@@ -131,14 +137,19 @@ def _batch(rows: list[list[int]], length: int, labels: dict[str, Tensor], bos: i
 
 
 def _ids(place: Path, number: int, text: str, tokenizer: Vocabulary) -> list[int]:
+    return _fitted(f"Line {number} of {place.name}", text, tokenizer)
+
+
+def _fitted(where: str, text: str, tokenizer: Vocabulary) -> list[int]:
+    """The tokens of a text as this model reads it. Raises BadInput naming `where` it stands."""
     front = [] if tokenizer.bos is None else [tokenizer.bos]
     back = [] if tokenizer.eos is None else [tokenizer.eos]
     ids = tokenizer.encode(text)
     if not ids:
-        raise BadInput(f"Line {number} of {place.name}: '{text}' has no tokens.")
+        raise BadInput(f"{where}: '{text}' has no tokens.")
     room = tokenizer.context - len(front) - len(back)
     if len(ids) > room:
-        raise BadInput(f"Line {number} of {place.name} has {len(ids)} tokens; this model takes {room}.", "Shorten it.")
+        raise BadInput(f"{where} has {len(ids)} tokens; this model takes {room}.", "Shorten it.")
     return [*front, *ids, *back]
 
 

@@ -70,6 +70,15 @@ class Ending:
         """
         return logit_direction(self.model, ids, weights) * self.factor
 
+    def read(self, write: Tensor, scale: Tensor) -> Tensor:
+        """[example, vocab] logits that a write [example, d_model] adds under a scale [example, 1], less their mean."""
+        found = self.model.unembedding
+        assert found is not None
+        write = write - write.mean(-1, keepdim=True) if found.centers else write
+        write = write * found.gain.float() if found.gain is not None else write
+        logits = (write * scale * self.factor) @ found.weight.float()
+        return logits - logits.mean(-1, keepdim=True)
+
     def constant(self, ids: Tensor, weights: Tensor) -> Tensor:
         """[example] the part of sum(weights * logits[ids]) that is there without any write: shift and bias of the read-out."""
         found = self.model.unembedding

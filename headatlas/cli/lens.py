@@ -1,0 +1,72 @@
+"""`headatlas lens MODEL`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def lens(
+    model: Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")],
+    prompt: Annotated[str | None, typer.Option(help="A text.")] = None,
+    task: Annotated[str | None, typer.Option(help="A prompt of a built-in task (headatlas list tasks).")] = None,
+    heads: Annotated[
+        str | None, typer.Option(help="These heads, such as '9.6 9.9'; default: the largest writes.")
+    ] = None,
+    position: Annotated[int | None, typer.Option(help="Token at which to look, from 0; default: the last.")] = None,
+    tokens: Annotated[int, typer.Option(help="Tokens shown on either side.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of the task's prompt.")] = 0,
+    top: Annotated[int, typer.Option(help="Rows of the table.")] = 15,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+) -> None:
+    """Show the tokens that each head's write makes more and less likely at one position.
+
+    Example: headatlas lens smollm2-135m --prompt "The capital of France is" --top 8
+    """
+    import json
+
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    import headatlas as ha
+    from headatlas.errors import BadInput
+    from headatlas.heads import parse_heads
+    from headatlas.methods.files import clean
+    from headatlas.methods.lens import head_lens, lens_data
+    from headatlas.methods.prompts import one_prompt
+    from headatlas.task import find_task
+
+    if (prompt is None) == (task is None):
+        raise BadInput("Say what the prompt is.", "Give either --prompt TEXT or --task NAME.")
+    loaded = ha.load(model, dtype=dtype, device=device)
+    if prompt is not None:
+        batch = one_prompt(prompt, loaded.tokenizer)
+    else:
+        batch = find_task(str(task))(loaded.tokenizer, 1, seed)
+    where = torch.tensor([int(batch.mask[0].nonzero().max()) if position is None else position])
+    found = head_lens(loaded, batch, where, parse_heads(heads) if heads else None, k=tokens)
+    data = lens_data(loaded, batch, where, found, top if heads is None else len(found.heads))
+    if as_json:
+        print(json.dumps(clean(data), ensure_ascii=False))
+        return
+    console = Console()
+    shown = lambda text: repr(text).replace(" ", "·")  # noqa: E731
+    say = lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
+    say(
+        f"At token {data['position']}, {shown(data['token'])}, the model's next tokens: {' '.join(map(shown, data['predicted']))}"
+    )
+    table = Table("head", "size", "promotes", "suppresses", box=None, pad_edge=False)
+    for row in data["heads"]:
+        sides = (
+            " ".join(f"{shown(one['token'])} {one['logit']:+.2f}" for one in row[side])
+            for side in ("promoted", "suppressed")
+        )
+        table.add_row(row["head"], f"{row['size']:.3f}", *(side.replace("[", "\\[") for side in sides))
+    console.print(table)
+    say("logits that the write adds, less their mean over the vocabulary; size: their standard deviation")
+    for note in found.notes:
+        say(f"note: {note}")
