@@ -40,7 +40,7 @@ def batch(tokenizer: object, examples: int, length: int) -> Batch:
         "second": second,
         "duplicate_key": second - period,
     }
-    some = torch.arange(4, tokens.shape[1], 9).expand(examples, -1)
+    some = torch.arange(4, tokens.shape[1] - 2, 9).expand(examples, -1)
     half = some[:, : some.shape[1] // 2]
     at |= {"delimiters": some, "rare": half[:, :4], "ordinary": half[:, 4:8] if half.shape[1] >= 8 else half[:, :4]}
     at |= {"piece_query": some + 1, "piece_key": some, "start_query": some + 2, "start_key": some + 1}

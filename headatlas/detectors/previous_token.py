@@ -24,7 +24,7 @@ def previous_token(at: LayerView, batch: Batch) -> Tensor:
     Formula: mean over queries i >= 2 of A[i, i - 1] on random tokens (Clark et al. 2019; Elhage et al. 2021). Chance: the
     largest such mean at the rival offsets 0, 2, 3 and 4, so that a head that spreads over its neighbourhood does not count.
     """
-    return mean_of(where_queries(at.offset(1), at.places >= 2))
+    return mean_of(where_queries(at.band(0, 4)[..., 1], at.places >= 2))  # the band that chance needs too
 
 
 def control(at: LayerView, batch: Batch) -> Tensor:

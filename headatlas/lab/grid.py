@@ -171,7 +171,7 @@ def controls(quick: bool) -> Iterator[tuple[Callable[[], Model], int, str]]:
             yield functools.partial(lambda cell: model_of(planted(cell)), cell), seed, "no structure"
     if not quick:
         yield functools.partial(_shuffled, "smollm2-135m", 0), 0, "weight-shuffled"
-        yield functools.partial(_shuffled, "smollm2-135m", 1), 1, "weight-shuffled"
+        yield functools.partial(_shuffled, "smollm2-135m", FRESH[0]), FRESH[0], "weight-shuffled"
 
 
 def _untrained(cell: Cell) -> Model:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from headatlas.model.doorway import Pass
 
 
+STREAMED = 128  # queries a block where rows come from the kernel's log-sum-exp: small blocks stay in the cache
+
+
 class LayerView:
     """One attention layer during one forward pass; valid only inside `watch` (or an edit's call)."""
 
@@ -256,11 +259,32 @@ class LayerView:
     def reduce(self, fn: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Stream all rows in blocks of queries: fn(rows [example, head, n, key], positions [n]) -> [example, head, n, ...].
 
-        The results are joined along the query axis; no more than one block of rows exists at a time.
+        The results are joined along the query axis; no more than one block of rows exists at a time. Where every query
+        reads backwards, the keys after the block's last query, which get nothing, may be left out of the rows.
         """
         if self._pattern is not None:
             return fn(self._pattern, torch.arange(self.n_queries, device=self.q.device))
-        return torch.cat([fn(self._eager(block, self.v[..., :1])[1], block) for block in self._blocks()], 2)
+        if self._lse is None:
+            return torch.cat([fn(self._eager(block, self.v[..., :1])[1], block) for block in self._blocks()], 2)
+        return torch.cat([fn(rows, block) for rows, block in self._streamed(self._lse)], 2)
+
+    def _streamed(self, lse: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Blocks of rows from the kernel's log-sum-exp."""
+        q, k = self._grouped() * self._scale, self.k.transpose(-1, -2)
+        backwards = self._mask is None and self._is_causal_call()
+        size = min(self._block_size(), STREAMED)
+        for block in torch.arange(self.n_queries, device=q.device).split(size):
+            start, n = int(block[0]), len(block)
+            seen = start + n if backwards else self.n_keys
+            scores = torch.matmul(q[..., start : start + n, :].flatten(2, 3), k[..., :seen]).float()
+            scores = scores.unflatten(2, (-1, n)).flatten(1, 2)
+            rows = scores.sub_(lse[:, :, start : start + n, None]).exp_()
+            if backwards:
+                rows[..., start:].tril_()
+            else:
+                keys = torch.arange(self.n_keys, device=q.device).expand(n, -1)
+                rows.masked_fill_(~self._allowed(block[None, :, None].expand(1, -1, self.n_keys), keys[None]), 0.0)
+            yield rows, block
 
     # ---- chosen entries -----------------------------------------------------------------------------------------
     def _weights(self, scores: Tensor, lse: Tensor, allowed: Tensor) -> Tensor:
@@ -354,6 +378,8 @@ class LayerView:
     def _band_scores(self, low: int, high: int, size: int = 64) -> Tensor:
         """Scaled q.k of each query with its neighbours, by one small product per block of queries."""
         q, width = self._grouped(), high - low + 1
+        if width <= 2:
+            return torch.stack([self._offset_scores(k) for k in range(low, high + 1)], -1)
         keys = torch.nn.functional.pad(self.k, (0, 0, max(high, 0), max(-low, 0))).unsqueeze(2)
         shift = max(high, 0) - high  # column of the key `high` places before query 0
         blocks = []
@@ -365,6 +391,15 @@ class LayerView:
             index = steps + torch.arange(width - 1, -1, -1, device=q.device)
             blocks.append(scores.gather(-1, index.expand(*scores.shape[:-2], -1, -1)))
         return torch.cat(blocks, -2).flatten(1, 2).float() * self._scale
+
+    def _offset_scores(self, k: int) -> Tensor:
+        """Scaled q.k of each query with the key `k` places before it, 0 where there is none: [example, head, query]."""
+        q, n = self._grouped(), min(self.n_queries - max(k, 0), self.n_keys + min(k, 0))
+        scores = torch.zeros(*q.shape[:-1], device=q.device)
+        first = max(k, 0)
+        near = self.k[:, :, first - k : first - k + n].unsqueeze(2)
+        scores[..., first : first + n] = torch.einsum("egrnd,egond->egrn", q[..., first : first + n, :], near)
+        return scores.flatten(1, 2) * self._scale
 
     # ---- what heads write ---------------------------------------------------------------------------------------
     @property
