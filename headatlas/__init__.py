@@ -24,6 +24,24 @@ _PUBLIC = {
     "HeadScores": "headatlas.scores",
     "Zero": "headatlas.edits",
     "Mean": "headatlas.edits",
+    "Resample": "headatlas.edits",
+    "Swap": "headatlas.edits",
+    "Add": "headatlas.edits",
+    "Project": "headatlas.edits",
+    "Scale": "headatlas.edits",
+    "Block": "headatlas.edits",
+    "Temper": "headatlas.edits",
+    "load_edits": "headatlas.edits",
+    "ablate": "headatlas.methods.ablation",
+    "patch": "headatlas.methods.patching",
+    "path_patch": "headatlas.methods.path_patching",
+    "attribute": "headatlas.methods.attribution",
+    "edge_scores": "headatlas.methods.edges",
+    "direct_effects": "headatlas.methods.direct",
+    "head_lens": "headatlas.methods.lens",
+    "probe": "headatlas.methods.probing",
+    "copy_scores": "headatlas.methods.copying",
+    "Circuit": "headatlas.circuits.circuit",
     "mine": "headatlas.mining",
     "Atlas": "headatlas.atlas",
 }
@@ -31,10 +49,28 @@ __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
     from headatlas.atlas import Atlas as Atlas
+    from headatlas.circuits.circuit import Circuit as Circuit
+    from headatlas.edits import Add as Add
+    from headatlas.edits import Block as Block
     from headatlas.edits import Mean as Mean
+    from headatlas.edits import Project as Project
+    from headatlas.edits import Resample as Resample
+    from headatlas.edits import Scale as Scale
+    from headatlas.edits import Swap as Swap
+    from headatlas.edits import Temper as Temper
     from headatlas.edits import Zero as Zero
+    from headatlas.edits import load_edits as load_edits
     from headatlas.errors import HeadAtlasError as HeadAtlasError
     from headatlas.heads import HeadId as HeadId
+    from headatlas.methods.ablation import ablate as ablate
+    from headatlas.methods.attribution import attribute as attribute
+    from headatlas.methods.copying import copy_scores as copy_scores
+    from headatlas.methods.direct import direct_effects as direct_effects
+    from headatlas.methods.edges import edge_scores as edge_scores
+    from headatlas.methods.lens import head_lens as head_lens
+    from headatlas.methods.patching import patch as patch
+    from headatlas.methods.path_patching import path_patch as path_patch
+    from headatlas.methods.probing import probe as probe
     from headatlas.mining import mine as mine
     from headatlas.model import Model as Model
     from headatlas.model import load as load

@@ -22,7 +22,7 @@ from headatlas.methods.gate import gate_of_values
 from headatlas.methods.scan import Scan, scan
 from headatlas.methods.verdict import Ablation, Removal, Verdict, judge
 from headatlas.model import Model
-from headatlas.task import Batch, Metric, Task, held_out
+from headatlas.task import Batch, Metric, Task, Vocabulary, held_out
 
 VERDICT_EXAMPLES = 8  # held-out examples on which heads are ablated, more where they are shorter than
 VERDICT_LOSSES = 16  # places per example at which a loss is read
@@ -54,9 +54,10 @@ class Silent:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be run on a model: detectors by task with their batches, and what is skipped and why."""
+    """What will be run on a model: detectors by task, examples by task, and what is skipped and why."""
 
     by_task: dict[Task, list[Detector]]
+    sizes: dict[Task, int]
     skipped: list[dict[str, str]]
 
 
@@ -66,6 +67,7 @@ def plan(model: Model, names: Sequence[str] | None, n: int, seed: int) -> Plan:
     kinds = {site.causal for site in model.sites if site.stack != "cross"}
     chosen: dict[Task, list[Detector]] = {}
     skipped = []
+    sizes: dict[Task, int] = {}
     unfit: dict[Task, str] = {}
     for detector in wanted:
         reason = ""
@@ -75,7 +77,7 @@ def plan(model: Model, names: Sequence[str] | None, n: int, seed: int) -> Plan:
             reason = "needs token logits, and this model has no linear unembedding"
         elif detector.task not in chosen and detector.task not in unfit:
             try:
-                detector.task(model.tokenizer, 1, seed)
+                sizes[detector.task] = len(fitting(detector.task, model.tokenizer, n, seed))
             except UnfitTask as error:
                 unfit[detector.task] = str(error)
         reason = reason or unfit.get(detector.task, "")
@@ -83,7 +85,18 @@ def plan(model: Model, names: Sequence[str] | None, n: int, seed: int) -> Plan:
             skipped.append({"detector": detector.name, "reason": reason})
         else:
             chosen.setdefault(detector.task, []).append(detector)
-    return Plan(chosen, skipped)
+    return Plan(chosen, sizes, skipped)
+
+
+def fitting(task: Task, tokenizer: Vocabulary, n: int, seed: int) -> Batch:
+    """`n` examples, or as many as a task with few items has: a half, a quarter ... of `n`. Raises UnfitTask below 4."""
+    while True:
+        try:
+            return task(tokenizer, n, seed)
+        except UnfitTask:
+            if n < 8:
+                raise
+            n //= 2
 
 
 def mine(
@@ -168,14 +181,14 @@ def _work(model: Model, chosen: Plan, run: Run, partial: Path, final: Path, prog
         (partial / "tasks").mkdir(parents=True)
         progress.say(f"An unfinished run with other settings in {partial} was dropped.")
     write_json(known, identity)
-    n, seed = run.facts["n"], run.facts["seed"]
-    progress.plan([(task.name, n) for task in chosen.by_task])
+    seed = run.facts["seed"]
+    progress.plan([(task.name, chosen.sizes[task]) for task in chosen.by_task])
     results: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
     attention: dict[str, Any] = {}
     seconds = {"load": model.load_seconds, "forward": 0.0, "detect": 0.0, "verdict": 0.0}
     for task, group in chosen.by_task.items():
-        kept = partial / "tasks" / f"{task.name}.json"
+        kept, n = partial / "tasks" / f"{task.name}.json", chosen.sizes[task]
         if kept.exists():
             done = read_json(kept)
             progress.advance(task.name, n)
@@ -272,15 +285,15 @@ def _verdicts(
 
 def _fresh(model: Model, task: Task, n: int, seed: int) -> Batch:
     """Examples for verdicts: of the task's other half where it has one, short where it can be; about as many tokens always."""
-    other, fewest = held_out(task) or task, min(n, VERDICT_EXAMPLES)
-    words = model.tokenizer.within(VERDICT_CONTEXT)
-    try:
-        batch = other(words, fewest, seed + VERDICT_SEED)
-    except UnfitTask:
-        words = model.tokenizer
-        batch = other(words, fewest, seed + VERDICT_SEED)
-    count = min(n, VERDICT_EXAMPLES * VERDICT_CONTEXT // batch.tokens.shape[1])
-    return _thinned(other(words, count, seed + VERDICT_SEED) if count > fewest else batch)
+    other, seed = held_out(task) or task, seed + VERDICT_SEED
+    for words in (model.tokenizer.within(VERDICT_CONTEXT), model.tokenizer):
+        try:
+            few = other(words, min(n, VERDICT_EXAMPLES), seed)
+        except UnfitTask:
+            continue
+        count = VERDICT_EXAMPLES * VERDICT_CONTEXT // few.tokens.shape[1]
+        return _thinned(few if count <= len(few) else fitting(other, words, min(n, count), seed))
+    return _thinned(fitting(other, model.tokenizer, min(n, VERDICT_EXAMPLES), seed))
 
 
 def _ablation(model: Model, batch: Batch, metric: Metric, found: Scan, acts_at: str | None) -> Ablation:

@@ -83,16 +83,18 @@ def _detectors() -> list[dict[str, Any]]:
 
 
 def _tasks() -> list[dict[str, Any]]:
-    from headatlas.task import tasks
+    from headatlas.task import HELD_OUT, tasks
 
     return [
         {
             "name": task.name,
             "version": task.version,
             "metric": task.metric.name if task.metric else None,
+            "held_out": task.name + HELD_OUT if task.name + HELD_OUT in tasks() else None,
             "what": task.doc.partition("\n\n")[0],
         }
         for task in tasks().values()
+        if not task.name.endswith(HELD_OUT)
     ]
 
 
