@@ -7,26 +7,23 @@ A run is one immutable folder: `run.json` (what decides the numbers), `scores.pa
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from headatlas import catalogue
 from headatlas.errors import BadInput, StoreError, UnknownName
 from headatlas.heads import HeadId
 from headatlas.registry import did_you_mean
 from headatlas.report import repr_html
+from headatlas.store import read_json, writing
 
 SCHEMA = "headatlas/atlas/1"
 FILES = ("run.json", "scores.parquet", "examples.parquet", "atlas.json", "attention.json", "report.html")
@@ -44,78 +41,37 @@ class Run:
         return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def clean(value: Any) -> Any:
-    """The value with NaN and infinities as None, ready for JSON."""
-    if isinstance(value, float):
-        return round(value, 6) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
-    return value
-
-
-@contextlib.contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """Turn what can go wrong while writing into a StoreError that names the place."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{place} cannot be written: {error.strerror or error}.",
-            "Choose another folder with --out, or free some space.",
-        ) from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON under a temporary name and rename it."""
-    with writing(path):
-        half = path.with_name(path.name + ".half")
-        half.write_text(json.dumps(clean(value), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-        os.replace(half, path)
-
-
-def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Write a Parquet table under a temporary name and rename it."""
-    with writing(path):
-        half = path.with_name(path.name + ".half")
-        pq.write_table(pa.table(dict(columns)), half, compression="zstd")
-        os.replace(half, path)
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON; raises StoreError naming the file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path} is damaged ({error}).", f"Remove {path.parent} and mine again.") from error
-
-
 class Atlas:
-    """One finished run folder, or a folder of such folders, to be asked."""
+    """One finished run folder, or a folder of runs and sweeps (`headatlas ablate --out`, `patch --out`), to be asked."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not self.folder.exists():
             raise StoreError(f"There is no run at {self.folder}.", "Make one: headatlas mine MODEL")
-        self.runs = sorted(
-            path.parent
-            for path in self.folder.glob("**/atlas.json")
-            if not any(part.endswith(".partial") for part in path.parts)
-        )
-        if not self.runs:
+        self.runs, self.sweeps = self._finished("atlas.json"), self._finished("effects.json")
+        if not self.runs and not self.sweeps:
             partial = (
-                " (an unfinished one is; run the same mine command to complete it)"
+                " (an unfinished one is; run the same command to complete it)"
                 if list(self.folder.parent.glob(f"{self.folder.name}*.partial"))
                 else ""
             )
             raise StoreError(f"{self.folder} holds no finished run{partial}.", "Make one: headatlas mine MODEL")
 
+    def _finished(self, file: str) -> list[Path]:
+        """Folders with this file that are not under way."""
+        return sorted(
+            path.parent
+            for path in self.folder.glob(f"**/{file}")
+            if not any(part.endswith(".partial") for part in path.parts)
+        )
+
     @property
     def run(self) -> Path:
-        """The newest run folder."""
+        """The newest run folder. Raises StoreError where there are sweeps only."""
+        if not self.runs:
+            raise StoreError(
+                f"{self.folder} holds sweeps only, no run of `mine`.", "Ask them with query(...), table effects."
+            )
         return max(self.runs, key=lambda folder: (folder / "atlas.json").stat().st_mtime)
 
     @property
@@ -158,20 +114,34 @@ class Atlas:
         return sorted(best.values(), key=lambda row: -row["score"])[:k]
 
     def query(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
-        """Ask all runs with SQL; tables `scores` and `examples` have a column `run`. Raises BadInput for bad SQL."""
+        """Ask all runs and sweeps with SQL; every table has a column `run`, its folder's name. Raises BadInput for bad SQL.
+
+        Tables: `scores` and `examples` of runs of `mine`; `effects` and `effect_examples` of sweeps.
+        """
+        tables = {
+            "scores": (self.runs, "scores"),
+            "examples": (self.runs, "examples"),
+            "effects": (self.sweeps, "effects"),
+            "effect_examples": (self.sweeps, "examples"),
+        }
+        known = {name: table for name, table in tables.items() if table[0]}
         with duckdb.connect() as db:
-            for table in ("scores", "examples"):
-                files = [str(folder / f"{table}.parquet") for folder in self.runs]
-                relation = db.read_parquet(files, filename=True, union_by_name=True)
-                relation.create_view(f"_{table}")
+            for name, (folders, file) in known.items():
+                files = [str(folder / f"{file}.parquet") for folder in folders]
+                try:
+                    relation = db.read_parquet(files, filename=True, union_by_name=True)
+                except duckdb.Error as error:
+                    reason = str(error).splitlines()[0]
+                    raise StoreError(f"A table of {self.folder} is damaged: {reason}", "Run it again.") from error
+                relation.create_view(f"_{name}")
                 db.execute(
-                    f"CREATE VIEW {table} AS SELECT * EXCLUDE filename, split_part(filename, '/', -2) AS run FROM _{table}"
+                    f"CREATE VIEW {name} AS SELECT * EXCLUDE filename, split_part(filename, '/', -2) AS run FROM _{name}"
                 )
             try:
                 cursor = db.execute(sql, parameters)
             except duckdb.Error as error:
                 raise BadInput(
-                    f"The query failed: {str(error).splitlines()[0]}", "Tables: scores, examples."
+                    f"The query failed: {str(error).splitlines()[0]}", f"Tables: {', '.join(known)}."
                 ) from error
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

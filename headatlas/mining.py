@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 import headatlas
 from headatlas import record, report
-from headatlas.atlas import Atlas, Run, extras, publish, read_json, write_json, writing
+from headatlas.atlas import Atlas, Run, extras, publish
 from headatlas.detector import Detector, detectors, find_detector
 from headatlas.errors import BadInput, StoreError, UnfitTask
 from headatlas.heads import HeadId
@@ -22,6 +22,7 @@ from headatlas.methods.gate import gate_of_values
 from headatlas.methods.scan import Scan, scan
 from headatlas.methods.verdict import Ablation, Removal, Verdict, judge
 from headatlas.model import Model
+from headatlas.store import read_json, write_json, writing
 from headatlas.task import Batch, Metric, Task, Vocabulary, held_out
 
 VERDICT_EXAMPLES = 8  # held-out examples on which heads are ablated, more where they are shorter than
@@ -29,6 +30,7 @@ VERDICT_LOSSES = 16  # places per example at which a loss is read
 VERDICT_CONTEXT = 48  # tokens, their longest length where the task allows it: a verdict costs hundreds of runs
 VERDICT_SEED = 1_000_003
 TOKENS_AT_ONCE = 2048
+DIGITS = 6  # of numbers in atlas.json
 
 
 class Progress(Protocol):
@@ -204,8 +206,8 @@ def _work(model: Model, chosen: Plan, run: Run, partial: Path, final: Path, prog
     results.sort(key=lambda found: found["name"])
     data = record.summary(model, run, results, chosen.skipped, seconds)
     record.write_tables(partial, data, examples, model)
-    write_json(partial / "atlas.json", data)
-    write_json(partial / "attention.json", attention)
+    write_json(partial / "atlas.json", data, DIGITS)
+    write_json(partial / "attention.json", attention, DIGITS)
     with writing(partial):
         page = report.html(read_json(partial / "atlas.json"), extras(data, attention))
         (partial / "report.html").write_text(page, encoding="utf-8")

@@ -14,7 +14,7 @@ import torch
 
 import headatlas
 from headatlas import catalogue
-from headatlas.atlas import Run, write_table
+from headatlas.atlas import Run
 from headatlas.detector import Detector
 from headatlas.heads import HeadId
 from headatlas.methods.gate import Gate
@@ -22,6 +22,7 @@ from headatlas.methods.scan import Scan
 from headatlas.methods.verdict import DRAWS, Effect, Verdict
 from headatlas.model import Model
 from headatlas.scores import grid
+from headatlas.store import write_table
 from headatlas.task import Batch, Task
 
 

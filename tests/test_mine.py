@@ -238,3 +238,24 @@ def test_planted_effects_decide_the_verdict(folder):
     assert verdicts("1.1", "3.3") == {"1.1": "causal", "3.3": "group"}
     assert verdicts("2.2", "2.3") == {"2.2": "group", "2.3": "group"}
     assert verdicts("3.3", "4.4") == {"3.3": "refuted", "4.4": "refuted"}
+
+
+def test_sweeps_lie_beside_runs_and_are_asked_together(tmp_path: Path):
+    from headatlas.methods.ablation import ablate
+    from headatlas.task import find_task
+
+    model = toys.model("gqa")
+    task = find_task("repeated")
+    found = ablate(model, task(model.tokenizer, 4, seed=0), metric=task.metric, out=tmp_path / "atlas" / "sweep")
+    only_sweeps = Atlas(tmp_path / "atlas")
+    rows = only_sweeps.query("SELECT heads, effect, run FROM effects ORDER BY abs(effect) DESC")
+    best = max(found.summary(), key=lambda line: abs(line.effect))
+    assert (rows[0]["heads"], rows[0]["run"]) == (str(best.head), "sweep")
+    assert rows[0]["effect"] == pytest.approx(best.effect)
+    with pytest.raises(StoreError, match="sweeps only"):
+        only_sweeps.top("induction-head")
+    ha.mine(model, ["previous-token"], n=4, verdict=False, out=tmp_path / "atlas" / "run")
+    both = Atlas(tmp_path / "atlas").query(
+        "SELECT count(*) AS n FROM effects JOIN scores ON effects.layer = scores.layer AND effects.head = scores.head"
+    )
+    assert both == [{"n": len(model.heads)}]

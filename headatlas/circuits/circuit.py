@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from headatlas.errors import BadInput, HeadAtlasError, StoreError
 from headatlas.heads import HeadId
-from headatlas.methods.files import read, write_json
 from headatlas.methods.path_receivers import Receiver
+from headatlas.store import read_json, write_json
 
 SCHEMA = "headatlas/circuit/1"
 
@@ -125,7 +125,7 @@ class Circuit:
     def load(cls, path: str | Path) -> Circuit:
         """Read a file. Raises StoreError naming it and what is wrong."""
         place = Path(path)
-        data = read(place)
+        data = read_json(place)
         if data.get("schema") != SCHEMA:
             raise StoreError(
                 f"{place} is not a {SCHEMA} file (its schema is {json.dumps(data.get('schema'))}).",

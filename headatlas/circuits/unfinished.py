@@ -11,9 +11,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from headatlas.errors import StoreError
-from headatlas.methods.files import read, write_json, writing
 from headatlas.methods.keeping import Pieces, partial_of
 from headatlas.methods.sweep import Forgetful, Ledger
+from headatlas.store import read_json, write_json, writing
 
 
 @contextlib.contextmanager
@@ -36,7 +36,7 @@ def unfinished(out: str | Path | None, identity: Mapping[str, Any]) -> Iterator[
     try:
         with lock.acquire(timeout=0):
             known = place / "run.json"
-            if known.exists() and read(known).get("id") != identity["id"]:
+            if known.exists() and read_json(known).get("id") != identity["id"]:
                 with writing(place):
                     shutil.rmtree(place)
                     place.mkdir()

@@ -23,7 +23,7 @@ QUESTION = {
 def show(found: Attribution, *, top: int, as_json: bool, out: str | None) -> None:
     """Print the parts ranked highest and how well the ranking holds."""
     from headatlas.methods.attribution import data_of
-    from headatlas.methods.files import clean
+    from headatlas.store import clean
 
     data = data_of(found, top)
     if as_json:

@@ -48,8 +48,8 @@ def attribute(
     from headatlas.cli._progress import Shown
     from headatlas.methods.attribution import attribute as guess
     from headatlas.methods.attribution import data_of
-    from headatlas.methods.files import write_json
     from headatlas.methods.memory import parse_size
+    from headatlas.store import write_json
 
     budget = parse_size(memory)
     with Shown() as shown:

@@ -88,9 +88,9 @@ def find(
     from headatlas.circuits.unfinished import unfinished
     from headatlas.cli._effects import counter, pass_gate, prompts_of
     from headatlas.cli._progress import Shown
-    from headatlas.methods.files import clean
     from headatlas.methods.keeping import facts_of, partial_of
     from headatlas.methods.memory import parse_size
+    from headatlas.store import clean
     from headatlas.task import find_task
 
     budget = parse_size(memory)
@@ -173,9 +173,9 @@ def measure(
     from headatlas.circuits.unfinished import unfinished
     from headatlas.cli._effects import pass_gate, prompts_of
     from headatlas.cli._progress import Shown
-    from headatlas.methods.files import clean, write_json
     from headatlas.methods.keeping import facts_of
     from headatlas.methods.memory import parse_size
+    from headatlas.store import clean, write_json
 
     budget = parse_size(memory)
     with Shown() as shown:

@@ -35,9 +35,9 @@ def lens(
     import headatlas as ha
     from headatlas.errors import BadInput
     from headatlas.heads import parse_heads
-    from headatlas.methods.files import clean
     from headatlas.methods.lens import head_lens, lens_data
     from headatlas.methods.prompts import one_prompt
+    from headatlas.store import clean
     from headatlas.task import find_task
 
     if (prompt is None) == (task is None):

@@ -55,7 +55,7 @@ def steer(
     from headatlas.edits import save as save_edits
     from headatlas.errors import BadInput
     from headatlas.methods import steering
-    from headatlas.methods.files import clean
+    from headatlas.store import clean
     from headatlas.task import find_task
 
     if not (measure or measure_task or generate or save):

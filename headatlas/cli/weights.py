@@ -92,7 +92,7 @@ def _show(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
 
 def _copying(model: Any, head: Any, how: dict[str, Any], shown: bool) -> dict[str, Any]:
     from headatlas.methods.copying import copy_scores, eigenvalue_scores
-    from headatlas.methods.files import clean
+    from headatlas.store import clean
 
     heads = None if head is None else [head]
     raised, lowered = copy_scores(model, how["tokens"], form=how["form"], heads=heads)

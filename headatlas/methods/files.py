@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +13,7 @@ import pyarrow.parquet as pq
 from headatlas.errors import StoreError
 from headatlas.heads import HeadId
 from headatlas.methods.effects import HeadEffects
+from headatlas.store import clean, read_json, write_json, write_table
 
 SCHEMA = "headatlas/effects/1"
 
@@ -51,15 +48,6 @@ def data_of(found: HeadEffects) -> dict[str, Any]:
     return clean(data)
 
 
-def clean(value: Any) -> Any:
-    """The value with NaN and infinities as None, ready for JSON."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): clean(item) for key, item in value.items()}
-    return [clean(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 def write(found: HeadEffects, place: Path) -> None:
     """Write the files of a result into a folder."""
     data = data_of(found)
@@ -76,18 +64,15 @@ def write(found: HeadEffects, place: Path) -> None:
         "unchanged": found.base[example],
         "other": found.other[example] if found.other is not None else np.full(len(example), np.nan),
     }
-    with writing(place):
-        for name, columns in (("effects", table), ("examples", long)):
-            half = place / f"{name}.half"
-            pq.write_table(pa.table(columns), half, compression="zstd")
-            os.replace(half, place / f"{name}.parquet")
+    write_table(place / "effects.parquet", table)
+    write_table(place / "examples.parquet", long)
     write_json(place / "effects.json", data)
 
 
 def load(place: str | Path) -> HeadEffects:
     """Read a finished sweep. Raises StoreError."""
     place = Path(place)
-    data = read(place / "effects.json")
+    data = read_json(place / "effects.json")
     if data.get("schema") != SCHEMA:
         raise StoreError(f"{place / 'effects.json'} is not a {SCHEMA} file.", "Run the sweep again.")
     try:
@@ -112,35 +97,3 @@ def load(place: str | Path) -> HeadEffects:
         None if bool(np.isnan(estimate).all()) else estimate,
         data["run"],
     )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON under a temporary name and rename it."""
-    with writing(path.parent):
-        half = path.with_name(path.name + ".half")
-        half.write_text(json.dumps(clean(value), indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-        os.replace(half, path)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises StoreError naming the file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise StoreError(f"{path} is damaged ({error}).", f"Remove {path.parent} and run again.") from error
-    if not isinstance(found, dict):
-        raise StoreError(f"{path} is damaged.", f"Remove {path.parent} and run again.")
-    return found
-
-
-@contextlib.contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """Turn what can go wrong while writing into a StoreError that names the place."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{place} cannot be written: {error.strerror or error}.", "Choose another folder with --out."
-        ) from error

@@ -10,9 +10,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from headatlas.errors import BadInput
-from headatlas.methods.files import write_json, writing
 from headatlas.methods.flow import Edge, Node, Route
 from headatlas.model import Model
+from headatlas.store import write_json, writing
 
 SCHEMA = "headatlas/flow/1"
 COLOURS = {"attention": "#c2410c", "mlp": "#0f766e", "residual": "#94a3b8"}

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 import headatlas
 from headatlas.errors import StoreError
 from headatlas.methods.effects import HeadEffects
-from headatlas.methods.files import load, read, write, write_json, writing
+from headatlas.methods.files import load, write
 from headatlas.methods.sweep import Forgetful, Ledger, Sweep
 from headatlas.model import Model
+from headatlas.store import read_json, write_json, writing
 from headatlas.task import Batch
 
 Array = NDArray[np.float64]
@@ -104,7 +105,7 @@ def folder(out: str | Path | None, model: Model, sweep: Sweep, more: Mapping[str
     try:
         with lock.acquire(timeout=0):
             known = place / "run.json"
-            if known.exists() and read(known).get("id") != identity["id"]:
+            if known.exists() and read_json(known).get("id") != identity["id"]:
                 shutil.rmtree(place)
                 place.mkdir()
             write_json(known, identity)
@@ -122,7 +123,7 @@ def _finished(final: Path, identity: Mapping[str, Any]) -> HeadEffects | None:
         return None
     if not (final / "effects.json").is_file():
         raise StoreError(f"{final} exists and holds no effects.", "Choose another folder with --out.")
-    if read(final / "run.json").get("id") != identity["id"]:
+    if read_json(final / "run.json").get("id") != identity["id"]:
         raise StoreError(f"{final} holds another run.", "Choose another folder with --out, or remove it.")
     return load(final)
 

@@ -42,7 +42,8 @@ def site(
             found.setdefault(detector.head_type, []).append(detector.name)
     seen = []
     for folder in atlas or []:
-        from headatlas.atlas import Atlas, read_json
+        from headatlas.atlas import Atlas
+        from headatlas.store import read_json
 
         seen += [(str(run / "atlas.json"), read_json(run / "atlas.json")) for run in Atlas(folder).runs]
     book = Book(load(data), found, sightings(seen), address, repository)
