@@ -223,7 +223,10 @@ def measure(
 
 def edited_metric(model: Model, batch: Batch, metric: Metric, edits: Sequence[OnHeads]) -> Array:
     """[example] the metric with edits made for this batch in force."""
-    size = max(1, 4096 // batch.tokens.shape[1])
+    asked = metric.positions(batch).shape[
+        1
+    ]  # logits of the whole vocabulary there, at most a quarter of a gigabyte at once
+    size = max(1, min(4096 // batch.tokens.shape[1], (1 << 26) // (asked * max(model.vocabulary_size, 1))))
     scores = []
     for start in range(0, len(batch), size):
         rows = slice(start, start + size)
