@@ -1,0 +1,29 @@
+"""What several detectors need of the same model and prompts, computed once and forgotten with them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from headatlas.model import Model
+    from headatlas.task import Batch
+
+T = TypeVar("T")
+_KEPT: dict[tuple[int, int, str], Any] = {}
+
+
+def once(model: Model, batch: Batch, name: str, make: Callable[[], T]) -> T:
+    """What `make()` gives for this very model and batch object; called again under the same `name`, the same object.
+
+    It must be treated as read-only, and must not hold on to the model or the batch, or neither would ever be freed.
+    """
+    key = (id(model), id(batch), name)
+    if key not in _KEPT:
+        _KEPT[key] = make()
+        # An id may be given to another object as soon as its owner is gone: what was kept goes first.
+        for owner in (model, batch):
+            weakref.finalize(owner, _KEPT.pop, key, None)
+    found: T = _KEPT[key]
+    return found
