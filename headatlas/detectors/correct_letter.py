@@ -1,0 +1,66 @@
+"""Heads that look at the label of the right option of a multiple-choice question and write it as the answer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from headatlas.detector import Measured, model_detector
+from headatlas.methods.direct import Toward, direct_effects
+from headatlas.model import LayerView, Model
+from headatlas.task import Batch, find_task
+
+OPTIONS = 4
+
+
+@model_detector(
+    head_type="correct-letter-head",
+    task=find_task(f"mcqa-{OPTIONS}"),
+    version=1,
+    minimum_effect=0.1,
+    needs=("unembedding",),
+    acts_at="end",
+)
+def correct_letter(model: Model, batch: Batch) -> Measured:
+    """Attention from the end to the right option's label, over the other labels: 0 no preference, 1 all on the right one.
+
+    Formula: A[end, label y] - mean over x != y of A[end, label x], y the right option; 0 for heads whose direct effect by
+    way of the labels does not, on average, raise the right label's logit over the others' (Lieberum et al. 2023: attention
+    of correct letter heads, among nodes of high direct effect). The right option stands in each place equally often, so a
+    preference for one place or one letter cancels. Chance: the same for a question that none of the options answers. A
+    tenth of the attention is the least that counts.
+    """
+    assert batch.control is not None
+    effect = _written(model, batch).mean(0)
+    return Measured(*(_preference(model, part) * (effect > 0) for part in (batch, batch.control)))
+
+
+def _labels(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Positions [example, option] of the labels, and whether each is the right one's."""
+    # A label of several tokens is read where it is complete.
+    places = torch.stack([batch.at[f"label{i + 1}"].amax(1) for i in range(OPTIONS)], 1)
+    return places, torch.arange(OPTIONS) == batch.labels["right"][:, None]
+
+
+def _preference(model: Model, batch: Batch) -> Tensor:
+    """[example, head] attention from the end to the right label minus the mean over the others."""
+    places, right = _labels(batch)
+    weight = torch.where(right, 1.0, -1.0 / (OPTIONS - 1))
+    found: list[Tensor] = []
+
+    def watch(at: LayerView) -> None:
+        queries = batch.at["end"][:, None].expand(-1, OPTIONS).to(at.q.device)
+        attention = at.entries(queries, places.to(at.q.device)).float().cpu()
+        # A window that does not reach a label leaves it unseen: no attention.
+        found.append((attention.nan_to_num(0.0) * weight[:, None]).sum(-1))
+
+    model.forward(batch, watch=watch, logits_at=torch.zeros(1, dtype=torch.long))
+    return torch.cat(found, 1)
+
+
+def _written(model: Model, batch: Batch) -> Tensor:
+    """[example, head] direct effect, by way of all labels, on the right label's logit minus the mean of the others'."""
+    found = direct_effects(model, batch, toward=Toward.answer(batch), by_source=True).by_source
+    assert found is not None
+    keys = _labels(batch)[0][:, None].expand(-1, found.shape[1], -1)
+    return torch.from_numpy(found).gather(-1, keys).sum(-1)

@@ -1,0 +1,79 @@
+"""Heads that look at the word No rather than Yes when a question is to be answered with one of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from headatlas.detector import Measured, model_detector
+from headatlas.methods.verdict import Ablation, Removal
+from headatlas.model import LayerView, Model
+from headatlas.ops.patterns import mean_of, where_queries
+from headatlas.task import Batch, Metric
+from headatlas.tasks.yes_no import yes_no
+
+TINY = 1e-9  # keeps the logarithm finite where a head looks at neither word
+
+
+@model_detector(head_type="negative-head", task=yes_no, version=1, minimum_effect=0.05)
+def negative(model: Model, batch: Batch) -> Measured:
+    """Lean of attention to "No" over "Yes" in the instruction: 0 both alike, 1 such as half of all attention at 8 to 1.
+
+    Formula: mean over the tokens after both words of (A[i, yes] + A[i, no]) log(A[i, no] / A[i, yes]), in nats (negative
+    attention score, Yu et al. 2024, whose sum over tokens would grow with the prompt), averaged over both orders of the
+    words, so that looking at the nearer one cancels. Below 0: Yes is preferred. Chance: the same where two random words of
+    the text's own kind stand in the places of the two. A twentieth of the attention at 3 to 1 is the least that counts.
+    """
+    words = _strangers(model, batch)
+    places = torch.stack([batch.at["yes"], batch.at["no"]], 1)
+    said = batch.tokens.gather(1, places)
+    return Measured(_lean(model, batch, places, said), _lean(model, batch, places, words))
+
+
+def _lean(model: Model, batch: Batch, places: Tensor, words: Tensor) -> Tensor:
+    """[example, head] lean from words[:, 0] to words[:, 1], which stand at places [example, 2] in either order."""
+    orders = [
+        _score(model, replace(batch, tokens=batch.tokens.scatter(1, places, words[:, order]), control=None, counterfactual=None),
+               places[:, order])
+        for order in ([0, 1], [1, 0])
+    ]  # fmt: skip
+    return torch.stack(orders).mean(0)
+
+
+def _score(model: Model, batch: Batch, keys: Tensor) -> Tensor:
+    """[example, head] lean from the token at keys[:, 0] to that at keys[:, 1]."""
+    found: list[Tensor] = []
+
+    def watch(at: LayerView) -> None:
+        first, second = at.columns(keys.to(at.q.device)).float().unbind(-1)  # [example, head, query]
+        lean = (first + second) * ((second + TINY) / (first + TINY)).log()
+        after = at.valid_queries & (torch.arange(at.n_queries) > keys.amax(1, keepdim=True)).to(at.q.device)
+        found.append(mean_of(where_queries(lean, after)).cpu())
+
+    model.forward(batch, watch=watch, logits_at=torch.zeros(1, dtype=torch.long))
+    return torch.cat(found, 1)
+
+
+def _strangers(model: Model, batch: Batch) -> Tensor:
+    """[example, 2] two different frequent words for each example, none that the batch uses itself."""
+    plain = model.tokenizer.plain_ids()
+    used = set(batch.tokens.unique().tolist())
+    starts = [one for one, start in zip(plain, model.tokenizer.word_starts(plain), strict=True) if start]
+    free = torch.tensor([one for one in starts if one not in used][:2000])
+    order = torch.rand(len(batch), len(free), generator=torch.Generator().manual_seed(0)).argsort(1)
+    return free[order[:, :2]]
+
+
+def removal(model: Model, batch: Batch, metric: Metric) -> Removal:
+    """Resample-ablation of the heads, judged by how far the answer moves away from No.
+
+    Right answers are Yes and No in equal parts, so what a lean costs one half it gives the other: the metric is counted for
+    No on every question.
+    """
+
+    def toward_no(logits: Tensor, part: Batch) -> Tensor:
+        return metric.score(logits, part) * torch.where(part.labels["yes"] == 1, -1.0, 1.0)
+
+    return Ablation(model, batch, replace(metric, name="No over Yes", score=toward_no), {})
