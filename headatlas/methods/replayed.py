@@ -1,0 +1,61 @@
+"""What a task's metric loses when heads are changed at a few positions only: the question of verdicts, at their price."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headatlas.edits import Mean, OnHeads
+from headatlas.edits.collect import means
+from headatlas.heads import HeadId
+from headatlas.methods.replay import Replay
+from headatlas.task import Batch, Metric
+
+if TYPE_CHECKING:
+    from headatlas.model import Edit, Model
+
+Array = NDArray[np.float64]
+
+
+class Replayed:
+    """The effect of any set of heads on one batch when `change(heads)`, an edit at some positions, stands in their place.
+
+    Only the tokens from these positions on are computed (`Replay`), and each set of heads is measured once.
+    """
+
+    def __init__(self, model: Model, batch: Batch, metric: Metric, change: Callable[[Sequence[HeadId]], Edit]) -> None:
+        self.model, self._metric, self._change = model, metric, change
+        self._replay = Replay(model, batch, metric)
+        self._known: dict[frozenset[HeadId], Array] = {}
+
+    def worsening(self, heads: Iterable[HeadId]) -> Array:
+        """How much the metric worsens per example, [example], when `heads` are changed."""
+        key = frozenset(heads)
+        if key not in self._known:
+            effect = self._replay.effect([self._change(sorted(key))])
+            self._known[key] = -effect if self._metric.higher_is_better else effect
+        return self._known[key]
+
+
+def averaged_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) -> Replayed:
+    """Heads give at positions [example, n] what they give there on average over the batch (mean ablation)."""
+    values = averages(model, batch, positions)
+    return Replayed(model, batch, metric, lambda heads: Mean(heads, values, positions=positions))
+
+
+def averages(model: Model, batch: Batch, positions: Tensor) -> Mapping[tuple[str, int], Tensor]:
+    """(stack, layer) -> [head, d_value]: the mean of z at positions [example, n] over the batch."""
+    _, found, _ = means(model, batch, OnHeads(model.heads), tokens=positions)
+    return {place: value[0] for place, value in found.items()}
+
+
+def another(labels: Sequence[Tensor], fits: Callable[[int, int], bool]) -> Tensor:
+    """[example] for each example i the next one j, in turn, with fits(i, j); -1 where there is none."""
+    n = len(labels[0])
+    found = [next((j for j in ((i + step) % n for step in range(1, n)) if fits(i, j)), -1) for i in range(n)]
+    return torch.tensor(found)
