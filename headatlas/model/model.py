@@ -17,6 +17,7 @@ from headatlas.heads import HeadId
 from headatlas.model import anatomy
 from headatlas.model.anatomy import Site
 from headatlas.model.doorway import Edit, Pass
+from headatlas.model.hooks import count_past, enter, pass_through, pick
 from headatlas.model.sources import Source
 from headatlas.model.tokenizer import Tokenizer
 from headatlas.model.view import LayerView
@@ -212,7 +213,7 @@ class Model:
         bypassed: list[nn.Module] = []
         try:
             self.current = current
-            handles.append(self.hf.register_forward_pre_hook(_count_past(current), with_kwargs=True))
+            handles.append(self.hf.register_forward_pre_hook(count_past(current), with_kwargs=True))
             if start_at is not None:
                 self._bypass(*start_at, handles, bypassed)  # before the edits of the residual stream, which come on top
             for projection in {site.projection for site in self.sites}:
@@ -227,11 +228,11 @@ class Model:
                     )
                 if residual_edits and site.block is not None:
                     handles.append(
-                        site.block.register_forward_pre_hook(_enter(site, residual_edits, current), with_kwargs=True)
+                        site.block.register_forward_pre_hook(enter(site, residual_edits, current), with_kwargs=True)
                     )
             head = anatomy.unembedding_of(self.hf)
             if logits_at is not None and head is not None:
-                handles.append(head.register_forward_pre_hook(_pick(logits_at)))
+                handles.append(head.register_forward_pre_hook(pick(logits_at)))
             yield
         finally:
             self.current = None
@@ -256,17 +257,17 @@ class Model:
                     "This model's blocks are wrapped (offloaded or compiled), so they cannot be skipped.",
                     "Load it on one device.",
                 )
-            block.__dict__["forward"] = _pass_through(self.block_returns.get(block, 0))
+            block.__dict__["forward"] = pass_through(self.block_returns.get(block, 0))
             bypassed.append(block)
 
-        def enter(
+        def begin(
             _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             if args:
                 return (residual, *args[1:]), kwargs
             return args, {**kwargs, "hidden_states": residual}
 
-        handles.append(rooms[layer].register_forward_pre_hook(enter, with_kwargs=True))
+        handles.append(rooms[layer].register_forward_pre_hook(begin, with_kwargs=True))
 
     def decoder_blocks(self) -> list[nn.Module]:
         """The blocks of the main stack in order (the decoder's; the encoder's in an encoder)."""
@@ -359,50 +360,3 @@ class Model:
         )  # fmt: skip
         with self._lock, self._open(current, None, None):
             yield self.hf
-
-
-def _count_past(current: Pass) -> Callable[..., None]:
-    """Hook that notes how many tokens a cache already holds."""
-
-    def count(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        past = kwargs.get("past_key_values")
-        length = getattr(past, "get_seq_length", None)
-        current.start = int(length()) if length is not None else 0
-
-    return count
-
-
-def _enter(site: Site, edits: Sequence[Edit], current: Pass) -> Callable[..., Any]:
-    """Hook that edits the residual stream on its way into a block."""
-
-    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        seen = hidden.unsqueeze(1)  # so that positions are where a view expects them
-        view = LayerView(site, seen, seen, seen, None, {}, current)
-        for edit in edits:
-            hidden = Pass._apply(edit, view, hidden)
-        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
-
-    return enter
-
-
-def _pick(positions: Tensor) -> Callable[..., Any]:
-    """Hook that keeps only some positions of what goes into the unembedding."""
-
-    def pick(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden = args[0]
-        index = positions.to(hidden.device).clamp(min=0)
-        if index.ndim == 1:
-            return (hidden[:, index], *args[1:])
-        return (hidden.gather(1, index[..., None].expand(-1, -1, hidden.shape[-1])), *args[1:])
-
-    return pick
-
-
-def _pass_through(n_returned: int) -> Callable[..., Any]:
-    """A block that hands its input on, in the form in which the block returns its output."""
-
-    def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
-        return (hidden_states, *[None] * (n_returned - 1)) if n_returned else hidden_states
-
-    return forward
