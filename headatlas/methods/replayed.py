@@ -10,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headatlas.edits import Mean, OnHeads
+from headatlas.edits import Mean, OnHeads, Swap
 from headatlas.edits.collect import means
+from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.methods.ablation import demand_aligned
 from headatlas.methods.replay import Replay
 from headatlas.task import Batch, Metric
 
@@ -46,6 +48,19 @@ def averaged_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) -
     """Heads give at positions [example, n] what they give there on average over the batch (mean ablation)."""
     values = averages(model, batch, positions)
     return Replayed(model, batch, metric, lambda heads: Mean(heads, values, positions=positions))
+
+
+def resampled_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) -> Replayed:
+    """Heads give at positions [example, n] what they give there on the counterfactual prompts (resample ablation).
+
+    Raises BadInput without counterfactual prompts of the same length.
+    """
+    other = batch.counterfactual
+    if other is None:
+        raise BadInput("Resampling needs counterfactual prompts.", "Choose a task that has them.")
+    demand_aligned(batch, other)
+    values = Swap.over(model, model.heads, other, positions=positions).values
+    return Replayed(model, batch, metric, lambda heads: Swap(heads, values, positions=positions))
 
 
 def averages(model: Model, batch: Batch, positions: Tensor) -> Mapping[tuple[str, int], Tensor]:
