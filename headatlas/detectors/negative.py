@@ -23,13 +23,15 @@ def negative(model: Model, batch: Batch) -> Measured:
 
     Formula: mean over the tokens after both words of (A[i, yes] + A[i, no]) log(A[i, no] / A[i, yes]), in nats (negative
     attention score, Yu et al. 2024, whose sum over tokens would grow with the prompt), averaged over both orders of the
-    words, so that looking at the nearer one cancels. Below 0: Yes is preferred. Chance: the same where two random words of
-    the text's own kind stand in the places of the two. A twentieth of the attention at 3 to 1 is the least that counts.
+    words, so that looking at the nearer one cancels. Below 0: Yes is preferred. Chance: the largest lean, to either side,
+    that the head has between two random words in the places of the two, a pair an example: any head that matches contents
+    prefers one of two words. A twentieth of the attention at 3 to 1 beyond that is the least that counts.
     """
     words = _strangers(model, batch)
     places = torch.stack([batch.at["yes"], batch.at["no"]], 1)
     said = batch.tokens.gather(1, places)
-    return Measured(_lean(model, batch, places, said), _lean(model, batch, places, words))
+    largest = _lean(model, batch, places, words).abs().amax(0)
+    return Measured(_lean(model, batch, places, said), largest.expand(len(batch), -1))
 
 
 def _lean(model: Model, batch: Batch, places: Tensor, words: Tensor) -> Tensor:

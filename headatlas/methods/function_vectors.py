@@ -1,0 +1,151 @@
+"""Function vectors: what heads write at the last token of a prompt of examples, averaged over prompts, names the task. Todd et al. 2024.
+
+The indirect effect of a head is how much an answer's probability rises when that average is put in its place in prompts
+whose examples contradict each other. The sum of what the best heads write, added to the residual stream of a prompt
+without any example, should make the model do the task: that is the test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headatlas.edits import Add, Mean
+from headatlas.edits.base import Place
+from headatlas.edits.collect import pieces
+from headatlas.heads import HeadId
+from headatlas.methods.replay import Replay
+from headatlas.model import Model
+from headatlas.model.rooms import rooms_of
+from headatlas.model.stream import Writes, walk
+from headatlas.task import Batch, Metric, accuracy
+
+Array = NDArray[np.float64]
+SKILL = 0.4  # share of prompts that a model must get right for its averages to say anything of a task
+
+
+def _probability(logits: Tensor, batch: Batch) -> Tensor:
+    chance = logits[:, 0].float().softmax(-1)
+    answers = batch.answer.reshape(len(batch), -1)
+    return (chance.gather(-1, answers.clamp(min=0)) * (answers >= 0)).sum(1)
+
+
+# Probability of the answer's first token at at["end"].
+answer_probability = Metric("answer probability", lambda b: b.at["end"].reshape(-1, 1), _probability, True, "")
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """What a model computes at the last token of each prompt of a batch.
+
+    z: (stack, layer) -> [example, head, d_value]. writes: (stack, layer) -> [head, d_model], what each head adds to the
+    residual stream there (after the norm behind the attention, where there is one), averaged over the examples in `right`.
+    right: [example] whether the most likely next token is the answer.
+    """
+
+    z: Mapping[Place, Tensor]
+    writes: Mapping[Place, Tensor]
+    right: Tensor
+
+    def mean(self, chosen: Tensor | None = None) -> dict[Place, Tensor]:
+        """(stack, layer) -> [head, d_value] the mean of z over chosen [example] examples (bool); None: all."""
+        return {place: (z if chosen is None else z[chosen]).mean(0) for place, z in self.z.items()}
+
+
+@torch.no_grad()
+def ends(model: Model, batch: Batch) -> Ends:
+    """Run a batch and keep what is at its ends; the batch needs an answer and at["end"]. Raises UnsupportedModel."""
+    rooms = rooms_of(model)
+    z: dict[Place, list[Tensor]] = {}
+    total: dict[Place, Tensor] = {}
+    right: list[Tensor] = []
+    for part in pieces(batch):
+        found: dict[Place, Tensor] = {}
+
+        def each(block: Writes, found: dict[Place, Tensor] = found) -> None:
+            if block.z is not None and block.room.site is not None:
+                place = (block.room.site.stack, block.room.site.layer)
+                found[place] = block.heads()[:, 0]
+                z.setdefault(place, []).append(block.z[:, 0].float())
+
+        end = part.at["end"].reshape(-1, 1).to(model.device)
+        logits = walk(model, rooms, part, end, each, logits_at=end)
+        good = accuracy.score(logits.cpu(), part) > 0
+        right.append(good)
+        for place, written in found.items():
+            total[place] = total.get(place, 0.0) + written[good.to(written.device)].sum(0)
+    good = torch.cat(right)
+    writes = {place: value / max(int(good.sum()), 1) for place, value in total.items()}
+    return Ends({place: torch.cat(parts) for place, parts in z.items()}, writes, good)
+
+
+def indirect_effects(model: Model, batch: Batch, means: Sequence[Mapping[Place, Tensor]]) -> list[Array]:
+    """[example, head] rise of the answer's probability when a head's output at the end is replaced by a mean.
+
+    The prompts that run are the batch's counterfactual (the same examples with their labels in other places); the answers
+    are the batch's. means: (stack, layer) -> [head, d_value]; a result for each. Raises BadInput.
+    """
+    assert batch.counterfactual is not None
+    bench = Replay(model, batch, answer_probability, run_on=batch.counterfactual)
+    where = batch.at["end"].reshape(-1, 1)
+    runs = [[Mean([head], mean, positions=where)] for mean in means for head in model.heads]
+    rise = (bench.measure(runs) - bench.clean).T
+    return list(rise.reshape(len(batch), len(means), len(model.heads)).transpose(1, 0, 2))
+
+
+def vector_of(heads: Iterable[HeadId], writes: Mapping[Place, Tensor]) -> Tensor:
+    """[d_model] the function vector: the sum of what these heads write on average (see `Ends.writes`)."""
+    return torch.stack([writes[head.stack, head.layer][head.head] for head in heads]).sum(0)
+
+
+def layer_for(model: Model) -> int:
+    """The block whose input a function vector is added to unless told: a third of the way up (Todd et al. 2024)."""
+    return round(model.n_layers / 3)
+
+
+class Injection:
+    """A metric on prompts without examples when heads' summed vector is added to the stream at the end of each.
+
+    writes: see `Ends`. layer: the block whose input gets the vector, default `layer_for`. Raises BadInput.
+    """
+
+    def __init__(
+        self, model: Model, batch: Batch, metric: Metric, writes: Mapping[Place, Tensor], layer: int | None = None
+    ) -> None:
+        self.model, self.writes = model, writes
+        self.layer = layer_for(model) if layer is None else layer
+        self._where = batch.at["end"].reshape(-1, 1)
+        self._sign = 1.0 if metric.higher_is_better else -1.0
+        self._bench = Replay(model, batch, metric)
+        self._known: dict[frozenset[HeadId], Array] = {}
+
+    @property
+    def clean(self) -> Array:
+        """[example] the metric without any vector."""
+        return self._bench.clean
+
+    def measure(self, sets: Sequence[Iterable[HeadId]], scale: float = 1.0) -> Array:
+        """[set, example] the metric with the vector of each set of heads, times scale, added."""
+        place = (self.model.stacks[0], self.layer)
+        runs = [
+            [Add(place, vector_of(heads, self.writes), scale, site="residual", positions=self._where)] for heads in sets
+        ]
+        return self._bench.measure(runs)
+
+    def worsening(self, heads: Iterable[HeadId]) -> Array:
+        """[example] how much worse the metric is without the vector of these heads than with it."""
+        key = frozenset(heads)
+        if key not in self._known:
+            self._known[key] = self._sign * (self.measure([sorted(key)])[0] - self.clean)
+        return self._known[key]
+
+
+def without(batch: Batch, answers: Tensor) -> Batch:
+    """The examples whose answers are not among `answers`, so that averages over them do not give these away."""
+    same = torch.isin(batch.answer.reshape(len(batch), -1), answers.flatten()).any(1)
+    return batch.rows(~same)
