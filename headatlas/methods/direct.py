@@ -8,7 +8,8 @@ not, the model is refused. Effects that pass through later parts are not include
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor
 from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.model import LayerView, Model
+from headatlas.model import Edit, LayerView, Model
 from headatlas.model.rooms import Room, rooms_of
 from headatlas.model.stream import Writes, logit_direction, take_apart
 from headatlas.task import Batch, Metric, logit_difference
@@ -87,10 +88,12 @@ def direct_effects(
     *,
     toward: Toward | None = None,
     by_source: bool = False,
+    edits: Sequence[Edit] = (),
 ) -> DirectEffects:
     """Direct effect of every head on the answer's logit minus the wrong answer's, or on the sum of logits `toward`.
 
-    by_source: split each head's effect over the tokens that it attends to. Raises BadInput for a metric that is no sum of
+    by_source: split each head's effect over the tokens that it attends to. edits: changes that the run is made under; heads
+    whose z they set have no sources (NaN), and examples are then run all at once. Raises BadInput for a metric that is no sum of
     logits, UnsupportedModel where parts cannot be told apart or do not add up to the metric (to 1e-4 of the largest part
     in float32, 3e-2 in half precision).
     """
@@ -104,13 +107,15 @@ def direct_effects(
     if bool((toward.positions < 0).any()):
         raise BadInput("Some examples have no position at which their logits are read.")
     rooms, start, found = rooms_of(model), 0, []
-    for part in pieces(batch):
-        found.append(_piece(model, rooms, part, toward.rows(start, start + len(part)), by_source))
+    for part in [batch] if edits else pieces(batch):  # an edit may speak of all examples
+        found.append(_piece(model, rooms, part, toward.rows(start, start + len(part)), by_source, edits))
         start += len(part)
     return _joined(found)
 
 
-def _piece(model: Model, rooms: tuple[Room, ...], batch: Batch, toward: Toward, by_source: bool) -> DirectEffects:
+def _piece(
+    model: Model, rooms: tuple[Room, ...], batch: Batch, toward: Toward, by_source: bool, edits: Sequence[Edit]
+) -> DirectEffects:
     positions = toward.positions[:, None].to(model.device)
     direction = logit_direction(model, toward.ids, toward.weights)  # [example, d_model]
     heads: dict[Place, Tensor] = {}
@@ -119,9 +124,11 @@ def _piece(model: Model, rooms: tuple[Room, ...], batch: Batch, toward: Toward, 
     biases = torch.zeros(len(batch), device=model.device)
     homes = {(room.site.stack, room.site.layer): room for room in rooms if room.site is not None}
 
+    put = {head for edit in edits if edit.site == "z" for head in edit.heads}
+
     def watch(at: LayerView) -> None:
         if by_source:
-            sources[at.stack, at.layer] = _by_source(at, homes[at.stack, at.layer], positions, direction)
+            sources[at.stack, at.layer] = _by_source(at, homes[at.stack, at.layer], positions, direction, put)
 
     def each(block: Writes) -> None:
         nonlocal biases
@@ -137,7 +144,7 @@ def _piece(model: Model, rooms: tuple[Room, ...], batch: Batch, toward: Toward, 
             if by_source:
                 sources[site.stack, site.layer] *= block.scale
 
-    end = take_apart(model, rooms, batch, positions, each, watch=watch)
+    end = take_apart(model, rooms, batch, positions, each, watch=watch, edits=edits)
     scale = end.scale[:, 0, 0] * end.factor
     others["attention biases"] = biases
     values = torch.cat([heads[site.stack, site.layer] for site in model.sites], 1) * scale[:, None]
@@ -157,15 +164,21 @@ def _piece(model: Model, rooms: tuple[Room, ...], batch: Batch, toward: Toward, 
     )  # fmt: skip
 
 
-def _by_source(at: LayerView, room: Room, positions: Tensor, direction: Tensor) -> Tensor:
-    """[example, head, key] a layer's writes at positions [example, 1] along directions [example, d_model], by source token."""
+def _by_source(at: LayerView, room: Room, positions: Tensor, direction: Tensor, put: AbstractSet[HeadId]) -> Tensor:
+    """[example, head, key] a layer's writes at positions [example, 1] along directions [example, d_model], by source token.
+
+    NaN for heads of `put`, whose z does not come from what they attend to.
+    """
     wanted, which = positions.flatten().unique(return_inverse=True)
     rows = at.rows(wanted)[torch.arange(len(positions)), :, which].float()  # [example, head, key]
     values = at.repeat(at.v).float()
     z = at.z[torch.arange(len(positions)), positions[:, 0]].float()
-    demand_plain_sum(at, torch.einsum("ehk,ehkd->ehd", rows, values), z)
+    own = torch.tensor([head not in put for head in at.site.heads], device=z.device)
+    if bool(own.any()):
+        demand_plain_sum(at, torch.einsum("ehk,ehkd->ehd", rows, values)[:, own], z[:, own])
     pull = room.pulled(direction[:, None]).squeeze(1)  # [example, head, d_value]
-    return rows * torch.einsum("ehkd,ehd->ehk", values, pull)
+    found = rows * torch.einsum("ehkd,ehd->ehk", values, pull)
+    return found.masked_fill(~own[:, None], torch.nan)
 
 
 def demand_plain_sum(at: LayerView, summed: Tensor, z: Tensor) -> None:

@@ -6,7 +6,7 @@ they do not, the model is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
 from headatlas.model import anatomy
+from headatlas.model.doorway import Edit
 from headatlas.model.model import Model
 from headatlas.model.rooms import Room, first, given, remove, room_for_rounding
 from headatlas.model.view import LayerView
@@ -118,8 +119,9 @@ def take_apart(
     each: Callable[[Writes], None],
     *,
     watch: Callable[[LayerView], None] | None = None,
+    edits: Sequence[Edit] = (),
 ) -> Ending:
-    """Run the model and hand on what each block wrote at positions [example, n], block after block.
+    """Run the model (under edits) and hand on what each block wrote at positions [example, n], block after block.
 
     Returns the end of the stream. Raises UnsupportedModel where the parts do not add up.
     """
@@ -136,7 +138,7 @@ def take_apart(
         each(block)
 
     try:
-        found = walk(model, rooms, batch, positions, last, watch=watch, logits_at=positions)
+        found = walk(model, rooms, batch, positions, last, watch=watch, edits=edits, logits_at=positions)
     finally:
         remove(handles)
     return _ending(model, end, found)
@@ -150,6 +152,7 @@ def walk(
     each: Callable[[Writes], None],
     *,
     watch: Callable[[LayerView], None] | None = None,
+    edits: Sequence[Edit] = (),
     logits_at: Tensor,
 ) -> Tensor:
     """The same without the end of the stream: returns the model's logits at `logits_at`. Raises UnsupportedModel."""
@@ -193,7 +196,7 @@ def walk(
                 handles.append(room.post.module.register_forward_hook(hold(room, "after")))
         handles.append(room.block.register_forward_hook(close_room(room)))
     try:
-        return model.forward(batch, watch=look, logits_at=logits_at)
+        return model.forward(batch, watch=look, edits=edits, logits_at=logits_at)
     finally:
         remove(handles)
 
