@@ -7,12 +7,17 @@ import torch
 import transformers as T
 
 import headatlas as ha
-from headatlas.detector import find_detector
+from headatlas.detector import LayerDetector, detectors, find_detector
 from headatlas.edits import Mean
 from headatlas.heads import parse_heads
 from headatlas.methods.scan import scan
 from headatlas.methods.verdict import Ablation, matched
 from headatlas.task import find_task
+
+
+# Those that look at layers: with their verdicts minutes, not the whole program.
+LAYERED = [found.name for found in detectors().values() if isinstance(found, LayerDetector)]
+FIRST = [name for name in LAYERED if find_detector(name).task.name in ("repeated", "prose", "registers")]
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +65,9 @@ def test_ablating_smollm2s_induction_heads_costs_ten_times_more_than_random_ones
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_mining_smollm2(smollm2, tmp_path: Path):
-    atlas = ha.mine(smollm2, n=16, out=tmp_path / "run")
+    atlas = ha.mine(smollm2, FIRST, n=16, out=tmp_path / "run")
     best = atlas.top("induction-head", 4)
     assert {row["id"] for row in best[:3]} <= {"18.6", "17.3", "17.4", "17.5", "18.7"}
     induction = atlas.detectors("induction")[0]
@@ -70,6 +76,7 @@ def test_mining_smollm2(smollm2, tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_an_untrained_model_of_the_same_shape_shows_nothing(smollm2, tmp_path: Path):
     torch.manual_seed(0)
     hf = T.LlamaForCausalLM(T.AutoConfig.from_pretrained(smollm2.source.folder)).eval()
@@ -84,9 +91,10 @@ def test_an_untrained_model_of_the_same_shape_shows_nothing(smollm2, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", ["gemma3-270m", "minilm-l6"])
 def test_other_built_in_models_mine_without_special_flags(name, tmp_path: Path):
-    atlas = ha.mine(ha.load(name), n=8, out=tmp_path / "run")
+    atlas = ha.mine(ha.load(name), FIRST, n=8, out=tmp_path / "run")
     found = {row["name"]: row["heads"] for row in atlas.data["detectors"]}
     assert found["previous-token"]
     if name == "minilm-l6":

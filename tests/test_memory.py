@@ -85,5 +85,6 @@ def test_models_without_the_fast_kernel_recompute_rows_in_blocks():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_4096_tokens_on_the_built_in_model():
     check(ha.load("smollm2-135m"), 4096)
