@@ -14,7 +14,6 @@ from headatlas.methods.scan import scan
 from headatlas.methods.verdict import Ablation, matched
 from headatlas.task import find_task
 
-
 # Those that look at layers: with their verdicts minutes, not the whole program.
 LAYERED = [found.name for found in detectors().values() if isinstance(found, LayerDetector)]
 FIRST = [name for name in LAYERED if find_detector(name).task.name in ("repeated", "prose", "registers")]
