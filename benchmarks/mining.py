@@ -19,10 +19,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _measure import measure, report
 
 import headatlas as ha
-from headatlas.detector import detectors
+from headatlas.detector import LayerDetector, detectors
 from headatlas.methods.scan import scan
 from headatlas.task import Batch
 
+TASKS = ("repeated", "prose", "registers")  # those whose detectors share a pass over ordinary sequences
 ENTRY = ("induction", "duplicate-token", "previous-token", "attention-sink")
 
 
@@ -60,8 +61,8 @@ def ours(name: str, shape: tuple[int, int], only: tuple[str, ...] | None) -> Cal
     """The pass of `mine`: the same forward, logits included, with detectors watching."""
     model = ha.load(name)
     made = batch(model.tokenizer, *shape)
-    chosen = [d for d in detectors().values() if only is None or d.name in only]
-    chosen = [d for d in chosen if d.causal]
+    chosen = [d for d in detectors().values() if isinstance(d, LayerDetector) and d.causal and d.task.name in TASKS]
+    chosen = [d for d in chosen if only is None or d.name in only]
     return lambda: watched(model, made, chosen)
 
 
@@ -123,7 +124,7 @@ def main() -> None:
             f"{text} mine's pass, entry detectors ({len(ENTRY)})": functools.partial(
                 ours, arguments.model, shape, ENTRY
             ),
-            f"{text} mine's pass, all detectors": functools.partial(ours, arguments.model, shape, None),
+            f"{text} mine's pass, all detectors of sequences": functools.partial(ours, arguments.model, shape, None),
             f"{text} full rows (entropy, argmax) in blocks": functools.partial(full_rows, arguments.model, shape),
             f"{text} HF eager, output_attentions=True": functools.partial(eager, arguments.model, shape),
             f"{text} TransformerLens run_with_cache": functools.partial(transformer_lens, arguments.model, shape),

@@ -8,6 +8,8 @@ from headatlas.ops.patterns import aimed, mean_of
 from headatlas.task import Batch
 from headatlas.tasks.repeated import repeated
 
+COMPARED = 64
+
 
 @detector(
     head_type="induction-head",
@@ -23,16 +25,18 @@ def induction_copy(at: LayerView, batch: Batch) -> Tensor:
     """Prefix matching times copying: 0 looks elsewhere or copies nothing, 1 always looks there and always copies.
 
     Formula: max(0, mean over the second copy of A[i, j] c[j]), j = i - L + 1. c[j] = 2 r - 1 with r the share of the other
-    tokens of the sequence whose logit the OV circuit raises less than the logit of the attended token (v at j through
-    W_O, the norms' gains and W_U). Olsson et al. 2022 ask for both properties. Chance: about 0, also for a head that
-    looks there and writes at random; the same after the second copy is shuffled.
+    tokens of the sequence (64 of them, evenly spaced, where there are more) whose logit the OV circuit raises less than the
+    logit of the attended token (v at j through W_O, the norms' gains and W_U). Olsson et al. 2022 ask for both properties.
+    Chance: about 0, also for a head that looks there and writes at random; the same after the second copy is shuffled.
     """
     keys = batch.at["induction_key"]
     attention = at.entries(batch.at["predict"], keys)
-    logits = at.ov_logits(keys, batch.tokens.gather(1, keys))  # [example, head, key, token of key]
-    own = logits.diagonal(dim1=-2, dim2=-1)
-    rank = (logits < own.unsqueeze(-1)).float().sum(-1) / (logits.shape[-1] - 1)
-    return mean_of(attention * (2 * rank - 1)).clamp(min=0)
+    tokens = batch.tokens.gather(1, keys)
+    others = tokens[:, :: -(-tokens.shape[1] // COMPARED)]
+    own = at.ov_logits(keys, tokens, paired=True).unsqueeze(-1)
+    other = (others[:, None] != tokens[:, :, None]).unsqueeze(1)  # [example, 1, key, compared]
+    lower = ((at.ov_logits(keys, others) < own) & other).float().sum(-1)
+    return mean_of(attention * (2 * lower / other.float().sum(-1) - 1)).clamp(min=0)
 
 
 def planted(batch: Batch) -> Planted:

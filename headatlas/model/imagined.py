@@ -37,10 +37,11 @@ class ImaginedLayer(LayerView):
         self._tokens, self._copies = tokens, copies
         self.set_pattern(pattern)
 
-    def ov_logits(self, keys: Tensor, tokens: Tensor) -> Tensor:
-        """+1 or -1 for the token at each key, 0 for all others: [example, head, n, m]."""
+    def ov_logits(self, keys: Tensor, tokens: Tensor, *, paired: bool = False) -> Tensor:
+        """+1 or -1 for the token at each key, 0 for all others: [example, head, n, m]; paired: [example, head, n]."""
         if self._tokens is None or self._copies is None:
             raise BadInput("This imagined layer was not told what it writes.", "Give tokens and copies.")
         same = self._tokens.gather(1, keys.clamp(min=0))[:, :, None] == tokens[:, None, :]
         sign = torch.where(self._copies, 1.0, -1.0)
-        return same[:, None].float() * sign[None, :, None, None]
+        logits = same[:, None].float() * sign[None, :, None, None]
+        return logits.diagonal(dim1=-2, dim2=-1) if paired else logits

@@ -321,15 +321,17 @@ class LayerView(ChosenWeights):
                 z = z.gather(1, positions[:, :, None, None].expand(-1, -1, *z.shape[2:]))
         return torch.einsum("enhd,hdm->enhm", z, self.W_O.to(z.dtype))
 
-    def ov_logits(self, keys: Tensor, tokens: Tensor) -> Tensor:
+    def ov_logits(self, keys: Tensor, tokens: Tensor, *, paired: bool = False) -> Tensor:
         """What attending to key positions would write in favour of tokens, by the OV circuit and the unembedding alone.
 
-        keys [example, n], tokens [example, m] -> [example, head, n, m]: v at the key through W_O, the post-attention and
-        final norms' gains and W_U. The norms' data-dependent scales are positive and the same for all tokens, and are left
-        out: compare tokens, not sizes. Elhage et al. 2021, the full OV circuit.
+        keys [example, n], tokens [example, m] -> [example, head, n, m]; paired (n = m): each key's own token, [example, head,
+        n]. v at the key through W_O, the post-attention and final norms' gains and W_U. The norms' data-dependent scales are
+        positive and the same for all tokens, and are left out: compare tokens, not sizes. Elhage et al. 2021, the full OV
+        circuit.
         """
         v = self.v.gather(2, keys.clamp(min=0)[:, None, :, None].expand(-1, self.v.shape[1], -1, self.v.shape[-1]))
         written = torch.einsum("ehnd,hdm->ehnm", self.repeat(v).float(), self.W_O.float())
         if self.site.post_gain is not None:
             written = written * self.site.post_gain
-        return torch.einsum("ehnd,emd->ehnm", *self._pass.unembedding.directions(written, tokens))
+        formula = "ehnd,end->ehn" if paired else "ehnd,emd->ehnm"
+        return torch.einsum(formula, *self._pass.unembedding.directions(written, tokens))
