@@ -11,7 +11,7 @@ HOUSE = Path(headatlas.__file__).parent
 # Top to bottom; a plugin folder stands right below its contract and its files never import each other sideways.
 ORDER = [
     "errors", "heads", "store", "registry", "ops", "catalogue", "model", "edits", "task", "tasks", "detector", "scores", "methods",
-    "detectors", "circuits", "report", "atlas", "record", "mining", "lab", "apply", "cli", "web",
+    "detectors", "circuits", "report", "atlas", "record", "mining", "replication", "lab", "apply", "cli", "web",
 ]  # fmt: skip
 PLUGINS = {"detectors"}
 

@@ -58,7 +58,7 @@ def _of_task(model: Model, name: str, n: int, seed: int) -> Measured | None:
 
 
 def removal(model: Model, batch: Batch, metric: Metric) -> Removal:
-    """The sum of what the heads write on average, added at a third of the depth to prompts without examples."""
+    """The sum of what the heads write on average, added to the stream of prompts without examples."""
     task = f"icl-{MAPPINGS[0]}"
     seed = seed_of(batch)
     writes = ends(model, find_task(task)(model.tokenizer, AVERAGED, seed)).writes

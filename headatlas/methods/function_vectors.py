@@ -20,10 +20,12 @@ from headatlas.edits.base import Place
 from headatlas.edits.collect import pieces
 from headatlas.heads import HeadId
 from headatlas.methods.replay import Replay
+from headatlas.methods.verdict import matched
 from headatlas.model import Model
 from headatlas.model.rooms import rooms_of
 from headatlas.model.stream import Writes, walk
-from headatlas.task import Batch, Metric, accuracy
+from headatlas.ops import stats
+from headatlas.task import HELD_OUT, Batch, Metric, accuracy, find_task
 
 Array = NDArray[np.float64]
 SKILL = 0.4  # share of prompts that a model must get right for its averages to say anything of a task
@@ -104,8 +106,11 @@ def vector_of(heads: Iterable[HeadId], writes: Mapping[Place, Tensor]) -> Tensor
 
 
 def layer_for(model: Model) -> int:
-    """The block whose input a function vector is added to unless told: a third of the way up (Todd et al. 2024)."""
-    return round(model.n_layers / 3)
+    """The block whose input a function vector is added to unless told: three fifths of the way up.
+
+    Todd et al. 2024 add it at a third of GPT-J's depth; in small models it works higher up (docs/detectors/answers.md).
+    """
+    return round(0.6 * model.n_layers)
 
 
 class Injection:
@@ -143,6 +148,47 @@ class Injection:
         if key not in self._known:
             self._known[key] = self._sign * (self.measure([sorted(key)])[0] - self.clean)
         return self._known[key]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What the summed vector of some heads does on prompts without examples, next to vectors of as many random heads.
+
+    accuracy, with_vector: share of prompts whose most likely next token is the answer, without and with the vector added at
+    `layer`. gain: their difference, with its 95% interval low to high over prompts. random_gains: one for each random set.
+    """
+
+    task: str
+    layer: int
+    n: int
+    accuracy: float
+    with_vector: float
+    gain: float
+    low: float
+    high: float
+    random_gains: tuple[float, ...]
+
+
+def transfer(
+    model: Model, name: str, heads: Sequence[HeadId], layer: int, *, n: int = 24, draws: int = 10, seed: int = 0
+) -> Transfer:
+    """Do the heads' averages over prompts of the in-context task `name` make the model do it on held-out words without examples?
+
+    n: prompts for the average and to test on; random heads stand in the same layers. Raises UnknownName, UnfitTask.
+    """
+    model.require(heads)
+    writes = ends(model, find_task(f"icl-{name}")(model.tokenizer, n, seed)).writes
+    bare = find_task(f"icl-{name}-zero-shot{HELD_OUT}")(model.tokenizer, n, seed)
+    injection = Injection(model, bare, accuracy, writes, layer)
+    rng = np.random.default_rng(seed)
+    free = sorted(set(model.heads) - set(heads))
+    found = injection.measure([heads, *(matched(heads, free, rng) for _ in range(draws))])
+    gains = found - injection.clean
+    low, high = stats.bootstrap(gains[0][:, None], seed=seed)
+    return Transfer(
+        name, layer, len(bare), float(injection.clean.mean()), float(found[0].mean()), float(gains[0].mean()),
+        float(low[0]), float(high[0]), tuple(gains[1:].mean(1).tolist()),
+    )  # fmt: skip
 
 
 def without(batch: Batch, answers: Tensor) -> Batch:
