@@ -32,9 +32,11 @@ SKILL = 0.4  # share of prompts that a model must get right for its averages to 
 
 
 def _probability(logits: Tensor, batch: Batch) -> Tensor:
-    chance = logits[:, 0].float().softmax(-1)
+    last = logits[:, 0].float()
     answers = batch.answer.reshape(len(batch), -1)
-    return (chance.gather(-1, answers.clamp(min=0)) * (answers >= 0)).sum(1)
+    # Not a softmax of everything: with large vocabularies and many runs at once that is gigabytes.
+    chance = (last.gather(-1, answers.clamp(min=0)) - last.logsumexp(-1, keepdim=True)).exp()
+    return (chance * (answers >= 0)).sum(1)
 
 
 # Probability of the answer's first token at at["end"].
