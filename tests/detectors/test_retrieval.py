@@ -102,4 +102,4 @@ def test_retrieval_in_a_trained_model():
     trained = headatlas.load("smollm2-135m")
     found = scan(trained, BOTH, find_task("needle")(trained.tokenizer, 12, 0), size=4).scores
     heads = {str(line.head) for line in found["retrieval"].observed(BOTH[0].minimum_effect)}
-    assert len({"17.3", "17.4", "18.6", "18.7", "23.2"} & heads) >= 4
+    assert {"18.6", "23.2"} <= heads
