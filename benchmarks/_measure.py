@@ -41,7 +41,8 @@ def _child(work: Work, repeats: int, pipe: Any) -> None:
 def measure(works: dict[str, Work], *, repeats: int = 3) -> list[dict[str, Any]]:
     """A row per piece of work: name, seconds (best of `repeats`), peak_mb of its process, ratio and memory ratio to the first."""
     rows: list[dict[str, Any]] = []
-    context = multiprocessing.get_context("fork")
+    # Not forked: a child of a process whose threads have computed hangs in its first parallel loop.
+    context = multiprocessing.get_context("spawn")
     for name, work in works.items():
         here, there = context.Pipe(duplex=False)
         process = context.Process(target=_child, args=(work, repeats, there))
