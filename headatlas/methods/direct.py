@@ -152,7 +152,9 @@ def _piece(
     rest["read-out bias"] = end.constant(toward.ids, toward.weights)
     ids, weights = toward.ids.to(end.raw.device), toward.weights.to(end.raw.device)
     total = (end.raw[:, 0].gather(1, ids) * weights).sum(1) * end.factor
-    _demand_sum(model, values, rest, total)
+    # Where large parts of the stream cancel, their rounding is larger than small logits.
+    size = (end.residual[:, 0].abs() * direction.abs()).sum(-1) * scale
+    _demand_sum(model, values, rest, total, 10 * torch.finfo(torch.float32).eps * size)
     whole = torch.cat([sources[site.stack, site.layer] for site in model.sites], 1) if by_source else None
     notes = (
         () if not end.capped else ("logits before the model's cap, which bends large ones: effects add up before it",)
@@ -197,11 +199,11 @@ def _exact(dtype: torch.dtype) -> bool:
     return dtype in (torch.float32, torch.float64)
 
 
-def _demand_sum(model: Model, values: Tensor, others: Mapping[str, Tensor], total: Tensor) -> None:
-    """Raise UnsupportedModel unless heads [example, head] and other parts [example] add up to total [example]."""
+def _demand_sum(model: Model, values: Tensor, others: Mapping[str, Tensor], total: Tensor, rounding: Tensor) -> None:
+    """Raise UnsupportedModel unless heads [example, head] and other parts [example] add up to total, within rounding [example]."""
     parts = torch.cat([values, torch.stack(list(others.values()), 1)], 1)
     off = (parts.sum(1) - total).abs()
-    limit = (1e-4 if _exact(model.dtype) else 3e-2) * torch.maximum(parts.abs().amax(1), total.abs())
+    limit = (1e-4 if _exact(model.dtype) else 3e-2) * torch.maximum(parts.abs().amax(1), total.abs()) + rounding
     if not bool((off <= limit).all()):
         worst = int(off.argmax())
         raise UnsupportedModel(

@@ -195,6 +195,8 @@ def _room(model: Model, index: int, block: nn.Module, site: Site | None, seen: _
         norm = seen.taker(call.made)
         write = (norm or call).value.reshape(entry.shape).float()
         factor = float((missing * write).sum() / (write * write).sum().clamp(min=1e-30))
+        if not bool(write.any()):  # an MLP of zeros, as in planted models; what it writes is checked in every pass
+            factor = 1.0
         if factor != 0.0 and _same(missing, factor * write, entry, exit_, model.dtype):
             factor = 1.0 if abs(factor - 1.0) < 1e-4 else factor
             reader = _reader(seen, call, entry, entry + attention, model.dtype)

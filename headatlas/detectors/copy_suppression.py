@@ -1,0 +1,112 @@
+"""Heads that find a word of the text which is about to be said again, and argue against it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from headatlas.detector import Measured, model_detector
+from headatlas.edits import OnHeads
+from headatlas.edits.collect import means
+from headatlas.methods.circuit_weights import readout, token_vectors
+from headatlas.methods.copying import ov_ranks
+from headatlas.methods.verdict import Ablation
+from headatlas.model import Model
+from headatlas.model.embedding import queries_and_keys
+from headatlas.task import Batch, Metric
+from headatlas.tasks.prose import prose
+
+WORDS = 3  # drawn from each text
+LOWEST = 10  # ranks of the vocabulary that count as suppressed
+LEADING = 0.05  # of the keys with the highest scores count as attended, as in the paper's ablation
+OFFSET = 8  # tokens between a word and its prediction, for models that turn queries and keys by position
+
+
+@model_detector(
+    head_type="copy-suppression-head",
+    task=prose,
+    version=1,
+    minimum_effect=0.1,
+    needs=("unembedding",),
+    finds=("copy-suppression",),
+)
+def copy_suppression(model: Model, batch: Batch) -> Measured:
+    """Words that a head looks for when they are predicted, and lowers when it finds them: 0 none, 1 all.
+
+    Formula: share of 3 words a text that meet both conditions of McDougall et al. 2023, read off the weights. QK: with all
+    the words drawn as keys (effective embeddings, 8 places back), the word is among the 5% with the highest scores for the query
+    that the head makes of the word's unembedding vector, which is how a prediction of it stands in the stream. OV: when the head
+    attends to the word, the word is among the 10 tokens of the whole vocabulary that it lowers most. Chance: the same with the
+    query made of the word's own embedding, so that heads that look for copies of the current word and lower it stay at
+    chance; where embeddings and unembedding are tied, this is the baseline that the paper asks for. Minimum effect: one word in
+    ten; a head without either property would meet both for one in ten thousand. Verdict: the heads are mean-ablated, and the effect is not that on
+    the loss but the rise in the log probability, in nats, of tokens of the text so far that do not come next.
+    """
+    words = [drawn(model, row) for row in batch.tokens.tolist()]
+    known = torch.tensor(sorted({one for row in words for one in row}))
+    size = (len(batch), len(model.heads))
+    values, control = (torch.full(size, torch.nan, dtype=torch.float64) for _ in range(2))
+    if not len(known):
+        return Measured(values, control)
+    lowered = torch.from_numpy(ov_ranks(model, known, known[:, None]).lowered[..., 0] < LOWEST)  # [word, head]
+    own = token_vectors(model, known)
+    columns = readout(model)[0][:, known].T
+    asked = columns * (own.norm(dim=-1, keepdim=True) / columns.norm(dim=-1, keepdim=True))
+    both = [lowered & sought for sought in _sought(model, own, (asked, own))]
+    for example, row in enumerate(words):
+        if row:
+            places = torch.searchsorted(known, torch.tensor(row))
+            for target, hits in zip((values, control), both, strict=True):
+                target[example] = hits[places].double().mean(0)
+    return Measured(values, control)
+
+
+def drawn(model: Model, tokens: list[int]) -> list[int]:
+    """Up to WORDS different tokens of a text that are words of four letters or more, spread evenly over it."""
+    starts = model.tokenizer.word_starts(tokens)
+    several = {one for one, start in zip(tokens[1:], starts[1:], strict=True) if not start}
+    found = []
+    for one, start in zip(tokens, starts, strict=True):
+        text = model.tokenizer.decode(one).strip()
+        if start and one not in several and one not in found and text.isalpha() and len(text) >= 4:
+            found.append(one)
+    step = max(1, len(found) // WORDS)
+    return found[::step][:WORDS]
+
+
+def _sought(model: Model, keyed: Tensor, asking: Sequence[Tensor]) -> list[Tensor]:
+    """For each kind of query vectors [word, d_model], [word, head]: whether the word's own key is among the LEADING."""
+    found: list[list[Tensor]] = [[] for _ in asking]
+    for site in model.sites:
+        key = queries_and_keys(model, site, keyed, 0)[1]
+        for hits, vectors in zip(found, asking, strict=True):
+            query = queries_and_keys(model, site, vectors, OFFSET)[0]
+            scores = torch.einsum("whd,khd->hwk", query, key)
+            higher = (scores > scores.diagonal(dim1=1, dim2=2)[..., None]).sum(-1)  # [head, word]
+            hits.append((higher < LEADING * len(keyed)).T)
+    return [torch.cat(hits, 1).cpu() for hits in found]
+
+
+def _repeats(logits: Tensor, batch: Batch) -> Tensor:
+    positions = batch.at["predict"]
+    following = batch.tokens.gather(1, (positions + 1).clamp(min=0))[..., None]  # [example, n, 1]
+    real = batch.mask & (batch.mask.long().cumsum(1) > 1)  # without the first token, which is no word of the text
+    seen = real[:, None] & (torch.arange(batch.tokens.shape[1]) <= positions[..., None])
+    wrong = torch.zeros(logits.shape, dtype=torch.bool)
+    wrong.scatter_(-1, torch.where(seen, batch.tokens[:, None], following), True)
+    wrong.scatter_(-1, following, False)
+    mass = logits.float().log_softmax(-1).masked_fill(~wrong, -torch.inf).logsumexp(-1)
+    present = positions >= 0
+    return torch.where(present, mass, 0.0).sum(1) / present.sum(1)
+
+
+# Mean log probability that the next token is one of the text so far, where it is none of them.
+wrong_repeats = Metric("log probability of wrong repeats", lambda batch: batch.at["predict"], _repeats, False, "nats")
+
+
+def removal(model: Model, batch: Batch, metric: Metric) -> Ablation:
+    """The heads mean-ablated, and how much more the model then bets on tokens of the text that do not come next."""
+    _, found, _ = means(model, batch, OnHeads(model.heads))
+    return Ablation(model, batch, wrong_repeats, {place: value[0] for place, value in found.items()})
