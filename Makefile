@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-slow check docs clean
 
 demo: $(VENV)/.installed
-	$(BIN)/headatlas mine smollm2-135m
+	$(BIN)/headatlas mine smollm2-135m --task repeated --task prose --task registers
 
 test: $(VENV)/.installed-dev
 	$(BIN)/headatlas pull smollm2-135m

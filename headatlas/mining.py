@@ -23,7 +23,7 @@ from headatlas.methods.scan import Scan, scan
 from headatlas.methods.verdict import Ablation, Removal, Verdict, judge
 from headatlas.model import Model
 from headatlas.store import read_json, write_json, writing
-from headatlas.task import Batch, Metric, Task, Vocabulary, held_out
+from headatlas.task import Batch, Metric, Task, Vocabulary, find_task, held_out
 
 VERDICT_EXAMPLES = 8  # held-out examples on which heads are ablated, more where they are shorter than
 VERDICT_LOSSES = 16  # places per example at which a loss is read
@@ -63,9 +63,16 @@ class Plan:
     skipped: list[dict[str, str]]
 
 
-def plan(model: Model, names: Sequence[str] | None, n: int, seed: int) -> Plan:
-    """Choose the detectors that fit this model; raises UnknownName for a name that no detector has."""
+def plan(model: Model, names: Sequence[str] | None, tasks: Sequence[str] | None, n: int, seed: int) -> Plan:
+    """Choose the detectors that fit this model; raises UnknownName for a name that no detector or task has."""
     wanted = [find_detector(name) for name in names] if names else list(detectors().values())
+    if tasks:
+        asked = {find_task(name) for name in tasks}
+        wanted = [detector for detector in wanted if detector.task in asked]
+        if not wanted:
+            raise BadInput(
+                f"No detector asked for uses the task {' or '.join(tasks)}.", "See: headatlas list detectors"
+            )
     kinds = {site.causal for site in model.sites if site.stack != "cross"}
     chosen: dict[Task, list[Detector]] = {}
     skipped = []
@@ -105,6 +112,7 @@ def mine(
     model: Model,
     detectors: Sequence[str] | None = None,
     *,
+    tasks: Sequence[str] | None = None,
     n: int = 32,
     seed: int = 0,
     verdict: bool = True,
@@ -113,13 +121,13 @@ def mine(
 ) -> Atlas:
     """Score every head of `model` for every detector (or those named), judge what was observed, and keep it in a folder.
 
-    n: examples per task. Each finished task is kept: the same call after an interruption goes on from there, and a call
+    tasks: only the detectors of these tasks. n: examples per task. Each finished task is kept: the same call after an interruption goes on from there, and a call
     whose run is complete returns it at once. Raises BadInput, UnknownName, StoreError.
     """
     if n < 4:
         raise BadInput(f"{n} examples are too few for a p-value.", "Use --n 4 or more; 32 is the default.")
     progress = progress or Silent()
-    chosen = plan(model, detectors, n, seed)
+    chosen = plan(model, detectors, tasks, n, seed)
     run = Run(_facts(model, chosen, n, seed, verdict))
     final = Path(out) if out is not None else Path("atlas") / re.sub(r"[^\w.-]+", "-", model.name).strip("-") / run.id
     if _finished(final, run):

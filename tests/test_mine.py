@@ -259,3 +259,14 @@ def test_sweeps_lie_beside_runs_and_are_asked_together(tmp_path: Path):
         "SELECT count(*) AS n FROM effects JOIN scores ON effects.layer = scores.layer AND effects.head = scores.head"
     )
     assert both == [{"n": len(model.heads)}]
+
+
+def test_a_run_may_be_held_to_a_task(tmp_path: Path):
+    model = toys.model("gqa")
+    atlas = ha.mine(model, tasks=["repeated"], n=4, verdict=False, out=tmp_path / "run")
+    assert {found["task"] for found in atlas.data["detectors"]} == {"repeated"}
+    assert len(atlas.data["detectors"]) >= 5
+    with pytest.raises(UnknownName, match="reapeted"):
+        ha.mine(model, tasks=["reapeted"], n=4, out=tmp_path / "other")
+    with pytest.raises(BadInput, match="uses the task ioi"):
+        ha.mine(model, ["induction"], tasks=["ioi"], n=4, out=tmp_path / "other")

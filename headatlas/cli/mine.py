@@ -13,6 +13,9 @@ def mine(
         str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model (headatlas list models).")
     ],
     detector: Annotated[list[str] | None, typer.Option(help="Only this detector; may be given several times.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only the detectors of this task; may be given several times.")
+    ] = None,
     n: Annotated[int, typer.Option("--n", help="Examples per task.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of examples and random controls.")] = 0,
     no_verdict: Annotated[bool, typer.Option("--no-verdict", help="Leave the causal tests out.")] = False,
@@ -39,7 +42,16 @@ def mine(
         shown.say(f"Loading {model} ...")
         loaded = ha.load(model, revision=revision, dtype=dtype, device=device, bos=bos)
         shown.say(f"{loaded.architecture}: {len(loaded.heads)} heads, {loaded.tokenizer.bos_policy}")
-        atlas = ha.mine(loaded, detector or None, n=n, seed=seed, verdict=not no_verdict, out=out, progress=shown)
+        atlas = ha.mine(
+            loaded,
+            detector or None,
+            tasks=task or None,
+            n=n,
+            seed=seed,
+            verdict=not no_verdict,
+            out=out,
+            progress=shown,
+        )
     if as_json:
         print(json.dumps(atlas.data, ensure_ascii=False))
         return
