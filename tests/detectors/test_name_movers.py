@@ -1,14 +1,17 @@
 """Name movers and their relatives: found where they are planted, worked out again by hand, and true of a real model."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 import headatlas as ha
 from headatlas.detector import find_detector
-from headatlas.detectors.backup_name_mover import growth
-from headatlas.detectors.copy_suppression import copy_suppression
+from headatlas.detectors.backup_name_mover import WithoutMovers, growth
+from headatlas.detectors.copy_suppression import copy_suppression, wrong_repeats
 from headatlas.detectors.s_inhibition import inhibition
+from headatlas.edits import OnHeads, Resample, collect
 from headatlas.heads import HeadId
 from headatlas.lab.controls import untrained, weight_shuffled
 from headatlas.lab.grid import model_of
@@ -176,6 +179,43 @@ def test_the_planted_suppressor_is_found_and_one_of_repeats_is_not():
     found = copy_suppression.measure(model, prose(model.tokenizer, 16, 0))
     scores = HeadScores(model.heads, found.values.numpy(), found.control.numpy())
     assert observed(scores, copy_suppression.minimum_effect) == [HeadId(3, 1)]
+
+
+def test_without_movers_and_without_them_and_others_are_two_plain_runs():
+    model, batch = toys.model("gqa"), toy_batch()
+    gone, more = model.heads[1], model.heads[5]
+    found = WithoutMovers(model, batch, logit_difference, [gone]).worsening([more])
+    values = collect(model, batch.counterfactual, OnHeads(model.heads))
+    scores = []
+    for heads in ([gone], [gone, more]):
+        edit = Resample(heads, values, positions=batch.at["end"][:, None])
+        logits = model.forward(batch, edits=[edit], logits_at=logit_difference.positions(batch))
+        scores.append(logit_difference.score(logits, batch).double().numpy())
+    np.testing.assert_allclose(found, scores[0] - scores[1], atol=1e-5)
+
+
+def test_wrong_repeats_are_tokens_of_the_text_that_do_not_come_next():
+    tokens = torch.tensor([[1, 5, 6, 5, 7]])
+    batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), {"predict": torch.tensor([[2, 3]])})
+    logits = torch.randn(1, 2, 10, generator=torch.Generator().manual_seed(0))
+    p = logits.softmax(-1)[0]
+    expected = (p[0, 6].log() + (p[1, 5] + p[1, 6]).log()) / 2  # 5 does come next after the first place
+    assert wrong_repeats.score(logits, batch).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_a_model_without_training_has_no_such_head_in_a_whole_run(tmp_path: Path):
+    model = attach(toys.llama(vocab_size=49152, max_position_embeddings=512), tokenizer=toys.smollm2_vocabulary())
+    names = [
+        "name-mover",
+        "negative-name-mover",
+        "backup-name-mover",
+        "s-inhibition",
+        "letter-mover",
+        "copy-suppression",
+    ]
+    atlas = ha.mine(model, names, n=8, out=tmp_path / "run")
+    assert [found["name"] for found in atlas.data["detectors"]] == sorted(names)
+    assert all(found["heads"] == [] for found in atlas.data["detectors"])
 
 
 @pytest.fixture(scope="module")
