@@ -104,7 +104,7 @@ def page(model: ha.Model, shares: np.ndarray, attention: np.ndarray, clean: floa
         f"- Matter when ablated (above 3%) and write next to nothing to the logits themselves (below 1%): {', '.join(hidden) or 'none'}. "
         "They act through later heads; only ablation, or path patching into those heads, shows them.",
         f"- Write towards the answer (above 2%) and are missed by less than half of that when ablated: {', '.join(repaired) or 'none'}. "
-        "Others make up for them; their direct effect is the fair measure.",
+        "What comes after them changes with them (others make up for them, opponents oppose less); their direct effect is the fair measure.",
         "",
     ]  # fmt: skip
     return "\n".join(lines)
