@@ -195,7 +195,7 @@ def test_a_device_that_is_not_there(folder, capsys):
 
 
 def test_a_full_disk_is_said_and_leaves_no_run(folder, tmp_path, capsys, monkeypatch):
-    import headatlas.atlas as store
+    import headatlas.store as store
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")

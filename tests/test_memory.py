@@ -6,7 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import headatlas as ha
-from headatlas.detector import detectors
+from headatlas.detector import LayerDetector, detectors
 from headatlas.methods.scan import scan
 from headatlas.model import attach
 from headatlas.task import Batch, Metric
@@ -50,7 +50,8 @@ def long_batch(length: int, top: int) -> Batch:
 
 
 def watched_largest(model: ha.Model, batch: Batch, watch=None) -> Largest:
-    chosen = [detector for detector in detectors().values() if detector.causal]
+    plain = ("repeated", "prose", "registers")  # their positions are those that the batch above has
+    chosen = [d for d in detectors().values() if isinstance(d, LayerDetector) and d.causal and d.task.name in plain]
     one = Metric("one", lambda b: torch.zeros(1, dtype=torch.long), lambda logits, b: logits[:, 0, 0], True, "")
     with Largest() as largest:
         if watch is not None:

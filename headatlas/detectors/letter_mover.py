@@ -57,8 +57,12 @@ def letter_mover(model: Model, batch: Batch) -> Measured:
 def initials(model: Model, batch: Batch, slot: str, letters: Tensor) -> Tensor:
     """[example] the id, among the letters [example, 26], of the first letter of the word at `slot`."""
     named = {model.tokenizer.decode(one).strip(): one for one in letters[0].tolist()}
-    first = batch.tokens.gather(1, batch.at[slot].reshape(len(batch), -1)[:, :1])
-    return torch.tensor([named[model.tokenizer.decode(one).strip()[0]] for one in first[:, 0].tolist()])
+    places = batch.at[slot].reshape(len(batch), -1).tolist()
+    words = [
+        [row[place] for place in spots if place >= 0] for row, spots in zip(batch.tokens.tolist(), places, strict=True)
+    ]
+    # Of the whole word: its first token may be nothing but its space.
+    return torch.tensor([named[model.tokenizer.decode(word).strip()[0]] for word in words])
 
 
 def _toward(batch: Batch, letters: Tensor, chosen: Tensor) -> Toward:

@@ -230,7 +230,9 @@ def test_bands_columns_and_entries_equal_the_pattern(name: str):
 
 
 def statistics(model: Model, given: Any) -> dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]]:
-    sink = lambda at: at.reduce(lambda rows, _: (rows * at.valid_keys[:, None, None, : rows.shape[-1]]).square().sum(-1))  # noqa: E731
+    sink = lambda at: at.reduce(
+        lambda rows, _: (rows * at.valid_keys[:, None, None, : rows.shape[-1]]).square().sum(-1)
+    )
     return collect(model, given, lambda at: (at.z.clone(), sink(at), at.band(0, 4).clone()))
 
 

@@ -177,5 +177,5 @@ def test_mining_builds_only_the_tasks_of_its_detectors(monkeypatch):
     asked = []
     whole = unit.Task.__call__
     monkeypatch.setattr(unit.Task, "__call__", lambda self, *rest: asked.append(self.name) or whole(self, *rest))
-    plan(toys.model("gqa"), ["induction"], 4, 0)
+    plan(toys.model("gqa"), ["induction"], None, 4, 0)
     assert set(asked) == {"repeated"}
