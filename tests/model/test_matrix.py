@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 import headatlas as ha
 from headatlas.errors import UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.model import Model, attach, matrix, zoo
+from headatlas.model import LayerView, Model, attach, matrix, zoo
 from headatlas.model.layouts import layout_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -230,9 +230,9 @@ def test_bands_columns_and_entries_equal_the_pattern(name: str):
 
 
 def statistics(model: Model, given: Any) -> dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]]:
-    sink = lambda at: at.reduce(
-        lambda rows, _: (rows * at.valid_keys[:, None, None, : rows.shape[-1]]).square().sum(-1)
-    )
+    def sink(at: LayerView) -> Tensor:
+        return at.reduce(lambda rows, _: (rows * at.valid_keys[:, None, None, : rows.shape[-1]]).square().sum(-1))
+
     return collect(model, given, lambda at: (at.z.clone(), sink(at), at.band(0, 4).clone()))
 
 
