@@ -9,6 +9,7 @@ of 32 edges, the 16 highest and 16 spread over the others, with exact patching o
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable
@@ -58,9 +59,9 @@ def main() -> None:
     name, n, steps = given.model, given.n, given.steps
     rows = measure(
         {
-            f"forward and backward, {n} prompts": lambda: bare(name, n),
-            "EAP, every edge": lambda: edges(name, n, None),
-            f"EAP-IG, {steps} steps, every edge": lambda: edges(name, n, steps),
+            f"forward and backward, {n} prompts": functools.partial(bare, name, n),
+            "EAP, every edge": functools.partial(edges, name, n, None),
+            f"EAP-IG, {steps} steps, every edge": functools.partial(edges, name, n, steps),
         },
         repeats=1,
     )

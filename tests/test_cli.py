@@ -206,3 +206,15 @@ def test_a_full_disk_is_said_and_leaves_no_run(folder, tmp_path, capsys, monkeyp
     assert "No space left" in one_line(err)
     assert not (tmp_path / "run").exists()
     shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+def test_an_interruption_is_said_and_ends_with_130(folder, tmp_path, capsys, monkeypatch):
+    import headatlas
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(headatlas, "mine", stopped, raising=False)
+    code, _, err = run(capsys, "mine", folder, "--out", tmp_path / "run")
+    assert code == 130
+    assert "interrupted" in one_line(err)

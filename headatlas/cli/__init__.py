@@ -32,9 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except HeadAtlasError as error:
         print(f"headatlas: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("headatlas: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as ended:  # typer turns Ctrl-C into this
+        if ended.code == 130:
+            print("headatlas: interrupted. Runs with a folder kept what was finished; give the same command to go on.", file=sys.stderr)  # fmt: skip
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
