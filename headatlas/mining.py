@@ -16,7 +16,7 @@ import headatlas
 from headatlas import record, report
 from headatlas.atlas import Atlas, Run, extras, publish
 from headatlas.detector import Detector, detectors, find_detector
-from headatlas.errors import BadInput, StoreError, UnfitTask
+from headatlas.errors import BadInput, StoreError, UnfitTask, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.gate import gate_of_values
 from headatlas.methods.scan import Scan, scan
@@ -196,6 +196,7 @@ def _work(model: Model, chosen: Plan, run: Run, partial: Path, final: Path, prog
     results: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
     attention: dict[str, Any] = {}
+    skipped = list(chosen.skipped)
     seconds = {"load": model.load_seconds, "forward": 0.0, "detect": 0.0, "verdict": 0.0}
     for task, group in chosen.by_task.items():
         kept, n = partial / "tasks" / f"{task.name}.json", chosen.sizes[task]
@@ -209,10 +210,11 @@ def _work(model: Model, chosen: Plan, run: Run, partial: Path, final: Path, prog
         results += done["detectors"]
         examples += done["examples"]
         attention |= done["attention"]
+        skipped += done["skipped"]
         for name, spent in done["seconds"].items():
             seconds[name] += spent
     results.sort(key=lambda found: found["name"])
-    data = record.summary(model, run, results, chosen.skipped, seconds)
+    data = record.summary(model, run, results, skipped, seconds)
     record.write_tables(partial, data, examples, model)
     write_json(partial / "atlas.json", data, DIGITS)
     write_json(partial / "attention.json", attention, DIGITS)
@@ -237,6 +239,7 @@ def _one_task(
     metric = task.metric if model.kind == "decoder" and model.has_logits else None
     size = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
     found = scan(model, group, batch, metric=metric, size=size, tick=lambda done: progress.advance(task.name, done))
+    group = [d for d in group if d.name not in found.refused]
     observed = {d.name: [line.head for line in found.scores[d.name].observed(d.minimum_effect)] for d in group}
     able = None if found.metric is None else gate_of_values(task, found.metric, found.floor, model.vocabulary_size)
     verdicts: dict[str, Verdict] = {}
@@ -249,6 +252,7 @@ def _one_task(
         "examples": [record.per_example(d, found) for d in group],
         "attention": record.attention(model, task, group, observed, batch),
         "seconds": {**found.seconds, "verdict": spent},
+        "skipped": [{"detector": name, "reason": reason} for name, reason in found.refused.items()],
     }
 
 
@@ -277,19 +281,22 @@ def _verdicts(
         if not heads:
             continue
         progress.say(f"{task.name}: verdict on {len(heads)} heads observed by {detector.name}.")
-        own = detector.removal
-        if own is not None:
-            pair = (own(model, batch, metric), own(model, half, metric))
-        else:
-            if detector.acts_at not in removals:
-                removals[detector.acts_at] = (
-                    _ablation(model, batch, metric, found, detector.acts_at),
-                    _ablation(model, half, metric, found, detector.acts_at),
-                )
-            pair = removals[detector.acts_at]
-        verdicts[detector.name] = judge(
-            *pair, heads, taken, smallest=smallest, seed=seed, tick=lambda: progress.advance(step)
-        )
+        try:
+            own = detector.removal
+            if own is not None:
+                pair = (own(model, batch, metric), own(model, half, metric))
+            else:
+                if detector.acts_at not in removals:
+                    removals[detector.acts_at] = (
+                        _ablation(model, batch, metric, found, detector.acts_at),
+                        _ablation(model, half, metric, found, detector.acts_at),
+                    )
+                pair = removals[detector.acts_at]
+            verdicts[detector.name] = judge(
+                *pair, heads, taken, smallest=smallest, seed=seed, tick=lambda: progress.advance(step)
+            )
+        except UnsupportedModel as error:
+            progress.say(f"{task.name}: no verdict on {detector.name}: {error}")
     return verdicts
 
 

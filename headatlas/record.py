@@ -34,8 +34,12 @@ def result(
     lines = {line.head: line for line in scores.summary()}
     if verdict is None and (able is None or not able.able):
         reason = "the model has no metric on this task" if able is None else "the model does not do the task"
+    elif verdict is None and not wanted:
+        reason = "verdicts were switched off"
+    elif verdict is None and scores.observed(detector.minimum_effect):
+        reason = "its verdict cannot be measured on this model"
     else:
-        reason = "" if verdict is not None or wanted else "verdicts were switched off"
+        reason = ""
     heads = []
     for line in scores.observed(detector.minimum_effect):
         effect = verdict.effects[line.head] if verdict is not None else None

@@ -1,9 +1,13 @@
 """Detectors that need the whole model go through the same mill as those of one layer."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
+import headatlas as ha
 from headatlas.detector import Measured, ModelDetector, model_detector
+from headatlas.errors import UnsupportedModel
 from headatlas.methods.scan import scan
 from headatlas.methods.verdict import Ablation
 from headatlas.tasks.repeated import repeated
@@ -49,3 +53,16 @@ def test_removal_at_named_positions_leaves_the_others_alone():
     np.testing.assert_allclose(effects[0], effects[1], atol=1e-5)
     np.testing.assert_allclose(effects[2], 0.0, atol=1e-6)
     assert np.abs(effects[0] - effects[3]).max() > 1e-4
+
+
+def test_a_detector_that_a_model_cannot_be_asked_is_skipped_with_the_reason(monkeypatch, tmp_path):
+    def refusing(model, batch) -> Measured:
+        raise UnsupportedModel("Its blocks cannot be taken apart.", "Ask another model.")
+
+    asked = made()
+    monkeypatch.setattr("headatlas.mining.detectors", lambda: {asked.name: replace(asked, measure=refusing)})
+    atlas = ha.mine(toys.model("gqa"), n=4, out=tmp_path / "run")
+    assert atlas.data["detectors"] == []
+    assert atlas.data["skipped"] == [
+        {"detector": "first-head", "reason": "Its blocks cannot be taken apart. Ask another model."}
+    ]

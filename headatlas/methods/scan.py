@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.detector import Detector, LayerDetector, ModelDetector
+from headatlas.errors import UnfitTask, UnsupportedModel
 from headatlas.model import LayerView, Model
 from headatlas.scores import HeadScores
 from headatlas.task import Batch, Metric
@@ -28,6 +29,7 @@ class Scan:
     floor: Array | None  # [example], on the control batch
     mean_z: dict[tuple[str, int], Tensor]  # [head, d_value]
     seconds: dict[str, float] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)  # detectors that this model cannot be asked, and why
 
 
 def suits(detector: Detector, at: LayerView) -> bool:
@@ -114,11 +116,16 @@ def scan(
         tick(rows.stop - rows.start)
     joined = {name: np.concatenate(parts) if parts else None for name, parts in metrics.items()}
     scores = {d.name: HeadScores(heads, values[d.name], control[d.name]) for d in layered}
+    refused: dict[str, str] = {}
     for detector in detectors:
         if isinstance(detector, ModelDetector):
             began = time.perf_counter()
-            measured = detector.measure(model, batch)
+            try:
+                measured = detector.measure(model, batch)
+            except (UnsupportedModel, UnfitTask) as error:
+                refused[detector.name] = str(error)
+                continue
             scores[detector.name] = HeadScores(heads, *(part.double().cpu().numpy() for part in measured))
             clock["detect"] += time.perf_counter() - began
     means = {key: (total / max(tokens, 1)).float() for key, total in sums.items()}
-    return Scan(scores, joined["task"], joined["control"], means, clock)
+    return Scan(scores, joined["task"], joined["control"], means, clock, refused)
