@@ -13,7 +13,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check headatlas tests benchmarks
 	$(BIN)/ruff format --check headatlas tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --durations=12  # the models are tiny: more threads only wait for each other
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/headatlas pull smollm2-135m
