@@ -209,10 +209,12 @@ def test_a_value_of_a_long_facet_is_found_by_name(visit: Visit):
 def test_links_of_entries_into_the_list_choose_something(visit: Visit):
     page = visit("papers/garcia-carrasco-2024-acronyms.html")
     page.click("aside a >> text=GPT-2 small")
+    page.wait_for_url("**/papers/index.html?*")
     assert "garcia-carrasco-2024-acronyms" in shown(page)
     assert len(shown(page)) < 40
     page = visit("heads/induction-head.html")
     page.click("text=in the list")
+    page.wait_for_url("**/papers/index.html?*")
     assert len(shown(page)) == len(load().papers_for("induction-head"))
 
 
