@@ -1,7 +1,9 @@
 """The command line as a user meets it: help everywhere, JSON shapes, one-line errors with exit code 1."""
 
+import ast
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 import transformers as T
 import typer
 
+import headatlas
 from headatlas.cli import build, main
 from tests import toys
 
@@ -40,6 +43,19 @@ def test_every_command_has_help_with_an_example(command, capsys):
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0
     assert "Example" in out, f"{' '.join(command)} --help shows no example"
+
+
+def test_no_help_text_of_an_option_is_written_twice():
+    """What several commands take stands in headatlas/cli/_options.py, so that it says the same everywhere."""
+    calls = [
+        node
+        for file in sorted((Path(headatlas.__file__).parent / "cli").glob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("typer.Option", "typer.Argument")
+    ]
+    texts = Counter(ast.unparse(word.value) for call in calls for word in call.keywords if word.arg == "help")
+    assert len(texts) > 50
+    assert [text for text, times in texts.items() if times > 1] == []
 
 
 def test_every_command_stands_in_the_documentation():

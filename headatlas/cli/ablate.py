@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _options as option
+
 
 def ablate(
-    model: Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")],
-    task: Annotated[str | None, typer.Option(help="Built-in task (headatlas list tasks).")] = None,
-    prompts: Annotated[
-        str | None, typer.Option(help="JSONL file: clean, answer, wrong, and corrupted if wanted.")
-    ] = None,
+    model: option.Model,
+    task: option.Task = None,
+    prompts: option.Prompts = None,
     edit: Annotated[str, typer.Option(help="mean, zero or resample.")] = "mean",
     mean: Annotated[
         str, typer.Option(help="Mean over all tokens (overall), per position, or per position and template.")
@@ -20,22 +20,18 @@ def ablate(
     reference: Annotated[
         int | None, typer.Option(help="Take means over so many other prompts of the task; default: over the same ones.")
     ] = None,
-    positions: Annotated[str, typer.Option(help="all, end, each, or another named position of the task.")] = "all",
-    heads: Annotated[str | None, typer.Option(help="Only these heads, such as '9.6 9.9'; default: every head.")] = None,
-    triage: Annotated[
-        int | None, typer.Option(help="Measure only the K changes that a gradient ranks highest.")
-    ] = None,
-    n: Annotated[int, typer.Option("--n", help="Prompts of a built-in task.")] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
-    memory: Annotated[str, typer.Option(help="Memory that may be used beside the weights.")] = "4GB",
-    out: Annotated[
-        str | None, typer.Option(help="Folder to keep the result in; interrupted runs go on from there.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Go on although the model cannot do the task.")] = False,
-    top: Annotated[int, typer.Option(help="Rows of the table.")] = 15,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print effects.json instead of the table.")] = False,
+    positions: option.Positions = "all",
+    heads: option.Heads = None,
+    triage: option.Triage = None,
+    n: option.N = 32,
+    seed: option.Seed = 0,
+    memory: option.Memory = "4GB",
+    out: option.EffectsOut = None,
+    force: option.Force = False,
+    top: option.Top = 15,
+    device: option.Device = None,
+    dtype: option.Dtype = "auto",
+    as_json: option.EffectsJson = False,
 ) -> None:
     """Remove each head in turn and measure what becomes of a task: effect, interval and p-value per head.
 

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _options as option
+
 
 def attribute(
-    model: Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")],
-    task: Annotated[str | None, typer.Option(help="Built-in task (headatlas list tasks).")] = None,
+    model: option.Model,
+    task: option.Task = None,
     prompts: Annotated[
         str | None, typer.Option(help="JSONL file: clean, answer, wrong, and corrupted but for direct.")
     ] = None,
@@ -23,14 +25,14 @@ def attribute(
     positions: Annotated[str, typer.Option(help="For atp: all, end, or another named position of the task.")] = "all",
     steps: Annotated[int, typer.Option(help="For eap-ig: runs that the gradient is averaged over.")] = 5,
     verify: Annotated[int, typer.Option(help="Measure the K parts ranked highest exactly.")] = 0,
-    n: Annotated[int, typer.Option("--n", help="Prompts of a built-in task.")] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
-    memory: Annotated[str, typer.Option(help="Memory that may be used beside the weights.")] = "4GB",
+    n: option.N = 32,
+    seed: option.Seed = 0,
+    memory: option.Memory = "4GB",
     out: Annotated[str | None, typer.Option(help="JSON file to write every part to.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Go on although the model cannot do the task.")] = False,
-    top: Annotated[int, typer.Option(help="Rows of the table.")] = 15,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    force: option.Force = False,
+    top: option.Top = 15,
+    device: option.Device = None,
+    dtype: option.Dtype = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Guess how much each head, or each edge between parts, matters for the answer, from few runs.

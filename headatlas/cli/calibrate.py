@@ -11,12 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from headatlas.cli import _options as option
+
 
 def calibrate(
-    detector: Annotated[list[str] | None, typer.Option(help="Only this detector; may be given several times.")] = None,
+    detector: option.Detectors = None,
     quick: Annotated[bool, typer.Option("--quick", help="A small grid, minutes instead of hours.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the page (Markdown) here, and its figure beside it.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: option.Json = False,
 ) -> None:
     """Measure how often detectors are right, on models in which the truth is planted and on controls.
 

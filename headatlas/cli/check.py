@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from headatlas.cli import _options as option
+
 
 def check(
-    model: Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")],
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+    model: option.Model,
+    device: option.Device = None,
+    dtype: option.Dtype = "auto",
+    revision: option.Revision = None,
+    as_json: option.Json = False,
 ) -> None:
     """Check that the doorway into a model changes nothing, misses nothing and really acts.
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headatlas.cli import _options as option
+
 if TYPE_CHECKING:
     import headatlas as ha
     from headatlas.circuits.circuit import Circuit, Edge
@@ -22,9 +24,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ModelName = Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")]
-TaskName = Annotated[str | None, typer.Option("--task", help="Built-in task (headatlas list tasks).")]
-Prompts = Annotated[str | None, typer.Option(help="JSONL file: clean, answer, wrong, and corrupted if wanted.")]
 Ablation = Annotated[str, typer.Option(help="How heads outside are knocked out: mean, resample or zero.")]
 Mean = Annotated[
     str | None,
@@ -34,19 +33,13 @@ Mean = Annotated[
 ]
 Reference = Annotated[int, typer.Option(help="Means are taken over so many other prompts of the task.")]
 Ratio = Annotated[str, typer.Option(help="ratio-of-means or mean-of-ratios.")]
-N = Annotated[int, typer.Option("--n", help="Prompts of a built-in task.")]
-Memory = Annotated[str, typer.Option(help="Memory that may be used beside the weights.")]
-Force = Annotated[bool, typer.Option("--force", help="Go on although the model cannot do the task.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()
 def find(
-    model: ModelName,
-    task: TaskName = None,
-    prompts: Prompts = None,
+    model: option.Model,
+    task: option.Task = None,
+    prompts: option.Prompts = None,
     positions: Annotated[
         str | None,
         typer.Option(help="Heads may be part of it at these positions only, such as 'end s2'; default: everywhere."),
@@ -62,16 +55,16 @@ def find(
     mean: Mean = None,
     reference: Reference = 200,
     ratio: Ratio = "ratio-of-means",
-    n: N = 32,
-    seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
-    memory: Memory = "4GB",
+    n: option.N = 32,
+    seed: option.Seed = 0,
+    memory: option.Memory = "4GB",
     out: Annotated[
         str | None, typer.Option(help="File to write the circuit to; interrupted runs go on from there.")
     ] = None,
-    force: Force = False,
-    device: Device = None,
-    dtype: Dtype = "auto",
-    as_json: Json = False,
+    force: option.Force = False,
+    device: option.Device = None,
+    dtype: option.Dtype = "auto",
+    as_json: option.Json = False,
 ) -> None:
     """Find a small set of heads that does the task while all others are knocked out.
 
@@ -138,12 +131,12 @@ def find(
 
 @app.command("test")
 def measure(
-    model: ModelName,
+    model: option.Model,
     circuit: Annotated[
         str, typer.Argument(help="A circuit file, heads such as '9.6@end 5.5', or an id of the catalogue.")
     ],
-    task: TaskName = None,
-    prompts: Prompts = None,
+    task: option.Task = None,
+    prompts: option.Prompts = None,
     criteria: Annotated[
         str, typer.Option(help="What is measured beside faithfulness: completeness, minimality, both, or none.")
     ] = "completeness minimality",
@@ -152,16 +145,16 @@ def measure(
     mean: Mean = None,
     reference: Reference = 200,
     ratio: Ratio = "ratio-of-means",
-    n: N = 32,
+    n: option.N = 32,
     seed: Annotated[int, typer.Option(help="Seed of the prompts; that of `find` is 0.")] = 3,
-    memory: Memory = "4GB",
+    memory: option.Memory = "4GB",
     out: Annotated[
         str | None, typer.Option(help="File to write the result to; interrupted runs go on from there.")
     ] = None,
-    force: Force = False,
-    device: Device = None,
-    dtype: Dtype = "auto",
-    as_json: Json = False,
+    force: option.Force = False,
+    device: option.Device = None,
+    dtype: option.Dtype = "auto",
+    as_json: option.Json = False,
 ) -> None:
     """Measure whether a circuit is enough (faithfulness), all there is (completeness) and all needed (minimality).
 
@@ -202,7 +195,7 @@ def measure(
 def compare(
     found: Annotated[str, typer.Argument(help="A circuit file, or an id of the catalogue.")],
     reference: Annotated[str, typer.Argument(help="What it is compared with: a file or an id.")],
-    as_json: Json = False,
+    as_json: option.Json = False,
 ) -> None:
     """Say how much two circuits of one model have in common: heads, heads at positions, edges.
 

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _options as option
+
 
 def flow(
-    model: Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")],
+    model: option.Model,
     prompt: Annotated[str | None, typer.Option(help="A text; its route is shown.")] = None,
     task: Annotated[
         str | None, typer.Option(help="Built-in task; the share of each head over its prompts is shown.")
@@ -16,12 +18,12 @@ def flow(
     position: Annotated[int, typer.Option(help="Token whose prediction is followed back; -1 is the last.")] = -1,
     threshold: Annotated[float, typer.Option(help="Importance above which an edge is followed.")] = 0.04,
     out: Annotated[str | None, typer.Option(help="File for the route: .svg, .html, .graphml or .json.")] = None,
-    n: Annotated[int, typer.Option("--n", help="Prompts of a task.")] = 16,
+    n: option.N = 16,
     seed: Annotated[int, typer.Option(help="Seed of the task's prompts.")] = 0,
-    top: Annotated[int, typer.Option(help="Rows of the table.")] = 15,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    top: option.Top = 15,
+    device: option.Device = None,
+    dtype: option.Dtype = "auto",
+    as_json: option.Json = False,
 ) -> None:
     """Follow a prediction back to the tokens and heads it was built from (information flow routes).
 

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _options as option
+
 
 def lens(
-    model: Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")],
+    model: option.Model,
     prompt: Annotated[str | None, typer.Option(help="A text.")] = None,
     task: Annotated[str | None, typer.Option(help="A prompt of a built-in task (headatlas list tasks).")] = None,
     heads: Annotated[
@@ -17,10 +19,10 @@ def lens(
     position: Annotated[int | None, typer.Option(help="Token at which to look, from 0; default: the last.")] = None,
     tokens: Annotated[int, typer.Option(help="Tokens shown on either side.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the task's prompt.")] = 0,
-    top: Annotated[int, typer.Option(help="Rows of the table.")] = 15,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    top: option.Top = 15,
+    device: option.Device = None,
+    dtype: option.Dtype = "auto",
+    as_json: option.Json = False,
 ) -> None:
     """Show the tokens that each head's write makes more and less likely at one position.
 

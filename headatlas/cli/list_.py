@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from headatlas.cli import _options as option
 from headatlas.errors import UnknownName
 from headatlas.registry import did_you_mean
 
@@ -25,7 +26,7 @@ SHOWN = {
 
 def list_(
     what: Annotated[str, typer.Argument(help="detectors, tasks, models, head-types or methods.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: option.Json = False,
 ) -> None:
     """List what headatlas knows: detectors, tasks, models, head types, methods.
 

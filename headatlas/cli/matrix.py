@@ -10,10 +10,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from headatlas.cli import _options as option
+
 
 def matrix(
     families: Annotated[list[str] | None, typer.Argument(help="Families to try; all by default.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: option.Json = False,
     out: Annotated[Path | None, typer.Option(help="Write the page (Markdown) to this file; all families.")] = None,
 ) -> None:
     """Try a tiny model of every known family: which work, how, and which are refused and why.

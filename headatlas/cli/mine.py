@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _options as option
+
 
 def mine(
-    model: Annotated[
-        str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model (headatlas list models).")
-    ],
-    detector: Annotated[list[str] | None, typer.Option(help="Only this detector; may be given several times.")] = None,
+    model: option.Model,
+    detector: option.Detectors = None,
     task: Annotated[
         list[str] | None, typer.Option(help="Only the detectors of this task; may be given several times.")
     ] = None,
@@ -20,9 +20,9 @@ def mine(
     seed: Annotated[int, typer.Option(help="Seed of examples and random controls.")] = 0,
     no_verdict: Annotated[bool, typer.Option("--no-verdict", help="Leave the causal tests out.")] = False,
     out: Annotated[str | None, typer.Option(help="Run folder; default atlas/<model>/<run-id>/.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: cuda where there is one.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub model.")] = None,
+    device: option.Device = None,
+    dtype: option.Dtype = "auto",
+    revision: option.Revision = None,
     bos: Annotated[
         str, typer.Option(help="Start token in front of each text: auto, none, or a token such as '<|endoftext|>'.")
     ] = "auto",

@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _options as option
+
 
 def path(
-    model: Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")],
-    task: Annotated[str | None, typer.Option(help="Built-in task with counterfactual prompts, such as ioi.")] = None,
-    prompts: Annotated[str | None, typer.Option(help="JSONL file: clean, corrupted, answer, wrong.")] = None,
+    model: option.Model,
+    task: option.PairedTask = None,
+    prompts: option.PairedPrompts = None,
     senders: Annotated[
         str | None, typer.Option(help="Only these heads send, such as '9.6 9.9'; default: every head, one by one.")
     ] = None,
@@ -31,17 +33,15 @@ def path(
         str, typer.Option(help="noising (counterfactual into clean, as in the paper) or denoising (the reverse).")
     ] = "noising",
     mlps: Annotated[str, typer.Option(help="MLPs between sender and receiver: recomputed or frozen.")] = "recomputed",
-    n: Annotated[int, typer.Option("--n", help="Prompts of a built-in task.")] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of the prompts.")] = 0,
-    memory: Annotated[str, typer.Option(help="Memory that may be used beside the weights.")] = "4GB",
-    out: Annotated[
-        str | None, typer.Option(help="Folder to keep the result in; interrupted runs go on from there.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Go on although the model cannot do the task.")] = False,
-    top: Annotated[int, typer.Option(help="Rows of the table.")] = 15,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print effects.json instead of the table.")] = False,
+    n: option.N = 32,
+    seed: option.Seed = 0,
+    memory: option.Memory = "4GB",
+    out: option.EffectsOut = None,
+    force: option.Force = False,
+    top: option.Top = 15,
+    device: option.Device = None,
+    dtype: option.Dtype = "auto",
+    as_json: option.EffectsJson = False,
 ) -> None:
     """Follow what each head tells later heads, an MLP or the logits directly, with all other heads held (path patching).
 

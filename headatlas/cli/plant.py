@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _options as option
+
 
 def plant(
     heads: Annotated[
         list[str] | None,
         typer.Argument(help="layer.head:kind[:strength][:option=value ...], such as 1.0:induction:0.6."),
     ] = None,
-    out: Annotated[str | None, typer.Option(help="Folder to write; must not exist.")] = None,
+    out: Annotated[str | None, option.NEW_FOLDER] = None,
     architecture: Annotated[str, typer.Option(help="gpt2 or llama.")] = "gpt2",
     layers: Annotated[int, typer.Option(help="Number of layers.")] = 2,
     n_heads: Annotated[int, typer.Option("--heads", help="Heads in each layer.")] = 4,

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _options as option
+
 
 def probe(
-    model: Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")],
+    model: option.Model,
     prompts: Annotated[str | None, typer.Option(help="JSONL file: text, label, and group if wanted.")] = None,
     task: Annotated[
         str | None, typer.Option(help="Built-in task whose prompts have labels, such as statements.")
@@ -23,15 +25,15 @@ def probe(
     kind: Annotated[str, typer.Option(help="linear (logistic regression) or mlp (16 hidden units).")] = "linear",
     at: Annotated[str, typer.Option(help="Which position's outputs are read: end, or another of the task.")] = "end",
     last: Annotated[int, typer.Option(help="Mean over so many tokens up to that position.")] = 1,
-    heads: Annotated[str | None, typer.Option(help="Only these heads, such as '9.6 9.9'; default: every head.")] = None,
+    heads: option.Heads = None,
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
     shuffles: Annotated[int, typer.Option(help="Control probes on shuffled labels.")] = 3,
     test: Annotated[float, typer.Option(help="Share of the groups held back from the ranking.")] = 0.2,
-    n: Annotated[int, typer.Option("--n", help="Prompts of a built-in task.")] = 200,
+    n: option.N = 200,
     seed: Annotated[int, typer.Option(help="Seed of prompts and splits.")] = 0,
-    top: Annotated[int, typer.Option(help="Rows of the table.")] = 15,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    top: option.Top = 15,
+    device: option.Device = None,
+    dtype: option.Dtype = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers of all heads as JSON.")] = False,
 ) -> None:
     """Which heads' outputs give a label away? Train a probe on each head, test it on prompts that it never saw.

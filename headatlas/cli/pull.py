@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _options as option
+
 
 def pull(
-    model: Annotated[str, typer.Argument(help="Hub id (org/name@revision), folder, .gguf file, or built-in name.")],
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
+    model: option.Model,
+    revision: option.Revision = None,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Accept weights that can run code when read; off is safer.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
+    as_json: option.Json = False,
 ) -> None:
     """Fetch and convert a model so that it is there offline; prints where it came from.
-
-    The built-in models are listed by: headatlas list models
 
     Example: headatlas pull smollm2-135m
     """

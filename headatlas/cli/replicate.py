@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _options as option
+
 
 def replicate(
     model: Annotated[
@@ -21,9 +23,9 @@ def replicate(
     out: Annotated[
         str | None, typer.Option(help="Run folder of what is mined; default atlas/<model>/<run-id>/.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: cuda where there is one.")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON.")] = False,
+    device: option.Device = None,
+    dtype: option.Dtype = "auto",
+    as_json: option.Json = False,
 ) -> None:
     """Compare what papers say of a model's heads with the heads that detectors observe.
 

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from headatlas.cli import _options as option
+
 
 def steer(
-    model: Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")],
+    model: option.Model,
     prompts: Annotated[str | None, typer.Option(help="JSONL file to find directions on: text, label, group.")] = None,
     task: Annotated[str | None, typer.Option(help="Built-in task with labels to find directions on.")] = None,
     label: Annotated[str | None, typer.Option(help="Which label of the task, such as truth.")] = None,
@@ -37,9 +39,9 @@ def steer(
     save: Annotated[str | None, typer.Option(help="Folder to keep the edit of the largest push in.")] = None,
     n: Annotated[int, typer.Option("--n", help="Prompts of built-in tasks.")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of prompts, splits and random directions.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    device: option.Device = None,
+    dtype: option.Dtype = "auto",
+    as_json: option.Json = False,
 ) -> None:
     """Push heads along the direction that tells two kinds of text apart, and see what it does and what it costs.
 

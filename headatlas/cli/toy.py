@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _options as option
+
 
 def toy(
     kind: Annotated[str, typer.Argument(help="repeated (random words again and again) or markov (unknown chains).")],
-    out: Annotated[str, typer.Option(help="Folder to write; must not exist.")],
+    out: Annotated[str, option.NEW_FOLDER],
     seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Training steps; default: the recipe's own.")] = None,
 ) -> None:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headatlas.cli import _options as option
+
 if TYPE_CHECKING:
     from headatlas.methods.circuit_weights import TopTokens
     from headatlas.model import Tokenizer
 
 
 def weights(
-    model: Annotated[str, typer.Argument(help="Hub id, local folder, .gguf file or built-in model.")],
+    model: option.Model,
     head: Annotated[
         str | None, typer.Option(help="The head to look at, such as 18.6; all heads for --copying.")
     ] = None,
@@ -37,9 +39,9 @@ def weights(
         str, typer.Option(help="What stands for a token: effective (E + first MLP), embedding (E) or mlp.")
     ] = "effective",
     top: Annotated[int, typer.Option(help="Rows, or tokens a row.")] = 8,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...")] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    device: option.Device = None,
+    dtype: option.Dtype = "auto",
+    as_json: option.Json = False,
 ) -> None:
     """Read what heads do off the weights alone: what they look for, what they write, which heads they build on.
 

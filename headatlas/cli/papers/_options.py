@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from headatlas.cli._options import Json as Json
+
 Data = Annotated[
     Path | None,
     typer.Option("--data", help="Read the catalogue in this folder instead of the one that comes with headatlas."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Write to this file instead of printing.")]
 
 
