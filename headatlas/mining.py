@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 import headatlas
 from headatlas import record, report
@@ -19,8 +20,9 @@ from headatlas.detector import Detector, detectors, find_detector
 from headatlas.errors import BadInput, StoreError, UnfitTask, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.gate import gate_of_values
+from headatlas.methods.replayed import ablated
 from headatlas.methods.scan import Scan, scan
-from headatlas.methods.verdict import Ablation, Removal, Verdict, judge
+from headatlas.methods.verdict import Removal, Verdict, judge
 from headatlas.model import Model
 from headatlas.store import read_json, write_json, writing
 from headatlas.task import Batch, Metric, Task, Vocabulary, find_task, held_out
@@ -56,10 +58,10 @@ class Silent:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be run on a model: detectors by task, examples by task, and what is skipped and why."""
+    """What will be run on a model: detectors by task, the tasks' examples, and what is skipped and why."""
 
     by_task: dict[Task, list[Detector]]
-    sizes: dict[Task, int]
+    batches: dict[Task, Batch]
     skipped: list[dict[str, str]]
 
 
@@ -76,7 +78,7 @@ def plan(model: Model, names: Sequence[str] | None, tasks: Sequence[str] | None,
     kinds = {site.causal for site in model.sites if site.stack != "cross"}
     chosen: dict[Task, list[Detector]] = {}
     skipped = []
-    sizes: dict[Task, int] = {}
+    batches: dict[Task, Batch] = {}
     unfit: dict[Task, str] = {}
     for detector in wanted:
         reason = ""
@@ -86,7 +88,7 @@ def plan(model: Model, names: Sequence[str] | None, tasks: Sequence[str] | None,
             reason = "needs token logits, and this model has no linear unembedding"
         elif detector.task not in chosen and detector.task not in unfit:
             try:
-                sizes[detector.task] = len(fitting(detector.task, model.tokenizer, n, seed))
+                batches[detector.task] = fitting(detector.task, model.tokenizer, n, seed)
             except UnfitTask as error:
                 unfit[detector.task] = str(error)
         reason = reason or unfit.get(detector.task, "")
@@ -94,7 +96,7 @@ def plan(model: Model, names: Sequence[str] | None, tasks: Sequence[str] | None,
             skipped.append({"detector": detector.name, "reason": reason})
         else:
             chosen.setdefault(detector.task, []).append(detector)
-    return Plan(chosen, sizes, skipped)
+    return Plan(chosen, batches, skipped)
 
 
 def fitting(task: Task, tokenizer: Vocabulary, n: int, seed: int) -> Batch:
@@ -192,20 +194,20 @@ def _work(model: Model, chosen: Plan, run: Run, partial: Path, final: Path, prog
         progress.say(f"An unfinished run with other settings in {partial} was dropped.")
     write_json(known, identity)
     seed = run.facts["seed"]
-    progress.plan([(task.name, chosen.sizes[task]) for task in chosen.by_task])
+    progress.plan([(task.name, len(chosen.batches[task])) for task in chosen.by_task])
     results: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []
     attention: dict[str, Any] = {}
     skipped = list(chosen.skipped)
     seconds = {"load": model.load_seconds, "forward": 0.0, "detect": 0.0, "verdict": 0.0}
     for task, group in chosen.by_task.items():
-        kept, n = partial / "tasks" / f"{task.name}.json", chosen.sizes[task]
+        kept, batch = partial / "tasks" / f"{task.name}.json", chosen.batches[task]
         if kept.exists():
             done = read_json(kept)
-            progress.advance(task.name, n)
+            progress.advance(task.name, len(batch))
             progress.say(f"{task.name}: kept from before.")
         else:
-            done = _one_task(model, task, group, n, seed, run.facts["verdict"], progress)
+            done = _one_task(model, task, group, batch, seed, run.facts["verdict"], progress)
             write_json(kept, done)
         results += done["detectors"]
         examples += done["examples"]
@@ -233,9 +235,8 @@ def _thinned(batch: Batch) -> Batch:
 
 
 def _one_task(
-    model: Model, task: Task, group: list[Detector], n: int, seed: int, verdict: bool, progress: Progress
+    model: Model, task: Task, group: list[Detector], batch: Batch, seed: int, verdict: bool, progress: Progress
 ) -> dict[str, Any]:
-    batch = task(model.tokenizer, n, seed)
     metric = task.metric if model.kind == "decoder" and model.has_logits else None
     size = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
     found = scan(model, group, batch, metric=metric, size=size, tick=lambda done: progress.advance(task.name, done))
@@ -245,7 +246,7 @@ def _one_task(
     verdicts: dict[str, Verdict] = {}
     began = time.perf_counter()
     if verdict and metric is not None and able is not None and able.able and any(observed.values()):
-        verdicts = _verdicts(model, task, metric, group, found, observed, able.smallest, n, seed, progress)
+        verdicts = _verdicts(model, task, metric, group, found, observed, able.smallest, len(batch), seed, progress)
     spent = time.perf_counter() - began
     return {
         "detectors": [record.result(model, d, found, able, verdicts.get(d.name), verdict) for d in group],
@@ -286,12 +287,13 @@ def _verdicts(
             if own is not None:
                 pair = (own(model, batch, metric), own(model, half, metric))
             else:
-                if detector.acts_at not in removals:
-                    removals[detector.acts_at] = (
-                        _ablation(model, batch, metric, found, detector.acts_at),
-                        _ablation(model, half, metric, found, detector.acts_at),
+                acts_at = detector.acts_at
+                if acts_at not in removals:
+                    whole, part = (
+                        ablated(model, one, metric, found.mean_z, _positions(one, acts_at)) for one in (batch, half)
                     )
-                pair = removals[detector.acts_at]
+                    removals[acts_at] = whole, part
+                pair = removals[acts_at]
             verdicts[detector.name] = judge(
                 *pair, heads, taken, smallest=smallest, seed=seed, tick=lambda: progress.advance(step)
             )
@@ -313,6 +315,5 @@ def _fresh(model: Model, task: Task, n: int, seed: int) -> Batch:
     return _thinned(fitting(other, model.tokenizer, min(n, VERDICT_EXAMPLES), seed))
 
 
-def _ablation(model: Model, batch: Batch, metric: Metric, found: Scan, acts_at: str | None) -> Ablation:
-    positions = None if acts_at is None else batch.at[acts_at].reshape(len(batch), -1)
-    return Ablation(model, batch, metric, found.mean_z, positions)
+def _positions(batch: Batch, acts_at: str | None) -> Tensor | None:
+    return None if acts_at is None else batch.at[acts_at].reshape(len(batch), -1)

@@ -10,8 +10,9 @@ import headatlas as ha
 from headatlas.detector import LayerDetector, detectors, find_detector
 from headatlas.edits import Mean
 from headatlas.heads import parse_heads
+from headatlas.methods.replayed import ablated
 from headatlas.methods.scan import scan
-from headatlas.methods.verdict import Ablation, matched
+from headatlas.methods.verdict import matched
 from headatlas.task import find_task
 
 # Those that look at layers: with their verdicts minutes, not the whole program.
@@ -55,7 +56,7 @@ def test_ablating_smollm2s_induction_heads_costs_ten_times_more_than_random_ones
     task = find_task("repeated")
     batch = task(smollm2.tokenizer, 4, seed=11)
     found = scan(smollm2, [find_detector("induction")], task(smollm2.tokenizer, 8, seed=0))
-    ablation = Ablation(smollm2, batch, task.metric, found.mean_z)
+    ablation = ablated(smollm2, batch, task.metric, found.mean_z)
     heads = parse_heads("18.6 17.3 17.4 17.5 18.7")
     free = sorted(set(smollm2.heads) - {line.head for line in found.scores["induction"].top(20)})
     rng = np.random.default_rng(0)

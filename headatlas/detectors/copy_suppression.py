@@ -12,7 +12,7 @@ from headatlas.edits import OnHeads
 from headatlas.edits.collect import means
 from headatlas.methods.circuit_weights import readout, token_vectors
 from headatlas.methods.copying import ov_ranks
-from headatlas.methods.verdict import Ablation
+from headatlas.methods.replayed import Replayed, ablated
 from headatlas.model import Model
 from headatlas.model.embedding import queries_and_keys
 from headatlas.task import Batch, Metric
@@ -106,7 +106,7 @@ def _repeats(logits: Tensor, batch: Batch) -> Tensor:
 wrong_repeats = Metric("log probability of wrong repeats", lambda batch: batch.at["predict"], _repeats, False, "nats")
 
 
-def removal(model: Model, batch: Batch, metric: Metric) -> Ablation:
+def removal(model: Model, batch: Batch, metric: Metric) -> Replayed:
     """The heads mean-ablated, and how much more the model then bets on tokens of the text that do not come next."""
     _, found, _ = means(model, batch, OnHeads(model.heads))
-    return Ablation(model, batch, wrong_repeats, {place: value[0] for place, value in found.items()})
+    return ablated(model, batch, wrong_repeats, {place: value[0] for place, value in found.items()})

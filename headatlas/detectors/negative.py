@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
-from headatlas.methods.verdict import Ablation, Removal
+from headatlas.methods.replayed import Replayed, ablated
 from headatlas.model import LayerView, Model
 from headatlas.ops.patterns import mean_of, where_queries
 from headatlas.task import Batch, Metric
@@ -68,7 +68,7 @@ def _strangers(model: Model, batch: Batch) -> Tensor:
     return free[order[:, :2]]
 
 
-def removal(model: Model, batch: Batch, metric: Metric) -> Removal:
+def removal(model: Model, batch: Batch, metric: Metric) -> Replayed:
     """Resample-ablation of the heads, judged by how far the answer moves away from No.
 
     Right answers are Yes and No in equal parts, so what a lean costs one half it gives the other: the metric is counted for
@@ -78,4 +78,4 @@ def removal(model: Model, batch: Batch, metric: Metric) -> Removal:
     def toward_no(logits: Tensor, part: Batch) -> Tensor:
         return metric.score(logits, part) * torch.where(part.labels["yes"] == 1, -1.0, 1.0)
 
-    return Ablation(model, batch, replace(metric, name="No over Yes", score=toward_no), {})
+    return ablated(model, batch, replace(metric, name="No over Yes", score=toward_no), {})

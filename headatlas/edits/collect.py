@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headatlas.edits.base import OnHeads, Place, Positions, among, parse_positions
-from headatlas.heads import HeadId
+from headatlas.model.doorway import Tap
 
 if TYPE_CHECKING:
     from headatlas.model import Model
@@ -18,20 +18,6 @@ if TYPE_CHECKING:
 
 _ONE = torch.zeros(1, dtype=torch.long)  # logits are computed at one position only, nobody needs them here
 CHUNK = 4096  # tokens a pass
-
-
-class _Tap:
-    """An edit that changes nothing and shows the residual stream at the entry of a block."""
-
-    site = "residual"
-    heads: tuple[HeadId, ...] = ()
-
-    def __init__(self, layers: frozenset[Place], show: Callable[[LayerView, Tensor], None]) -> None:
-        self.layers, self.show = layers, show
-
-    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
-        self.show(at, x)
-        return x
 
 
 def read(model: Model, batch: Batch, what: OnHeads, show: Callable[[Place, Tensor], None]) -> None:
@@ -43,8 +29,8 @@ def read(model: Model, batch: Batch, what: OnHeads, show: Callable[[Place, Tenso
             found: Any = getattr(at, what.site)
             show((at.stack, at.layer), found if what.site == "z" else found.transpose(1, 2))
 
-    tap = _Tap(what.layers, lambda at, x: show((at.stack, at.layer), x.unsqueeze(2)))
-    edits: list[Any] = [tap] if what.site == "residual" else []
+    tap = Tap(what.layers, lambda place, x: show(place, x.unsqueeze(2)))
+    edits = [tap] if what.site == "residual" else []
     model.forward(batch, watch=watch, edits=edits, logits_at=_ONE)
 
 

@@ -18,8 +18,9 @@ from headatlas.lab.grid import Cell, controls, grid, half_of, model_of, planted
 from headatlas.lab.measure import read, without
 from headatlas.lab.planted import PlantedModel
 from headatlas.lab.spec import Head
+from headatlas.methods.replayed import ablated
 from headatlas.methods.scan import Scan, scan
-from headatlas.methods.verdict import Ablation, judge
+from headatlas.methods.verdict import judge
 from headatlas.model import Model
 from headatlas.task import Batch, Task
 
@@ -172,8 +173,8 @@ def _measure(
             if task.name == "repeated" and observed[detector.name] and task.metric is not None:
                 batch = task(model.tokenizer.within(48), 8, cell.seed + 1000)
                 judged = judge(
-                    Ablation(model, batch, task.metric, found.mean_z),
-                    Ablation(model, batch.rows(slice(0, 4)), task.metric, found.mean_z),
+                    ablated(model, batch, task.metric, found.mean_z),
+                    ablated(model, batch.rows(slice(0, 4)), task.metric, found.mean_z),
                     observed[detector.name],
                     taken,
                     smallest=0.01 * _gap(found),

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from headatlas.edits import Scale
 from headatlas.errors import UnsupportedModel
-from headatlas.heads import HeadId
 from headatlas.methods.path_mlp import candidates, entries, first_tensor, with_first
 from headatlas.methods.replay import side_by_side
 from headatlas.model import Edit, LayerView, Model
-from headatlas.model.doorway import Pass, delegate
+from headatlas.model.doorway import Pass, Tap, delegate
 from headatlas.model.rerun import few_logits
 from headatlas.task import Batch
 
@@ -30,20 +29,6 @@ Want = tuple[str, int]  # q, k, v, mlp (what enters) or residual (what enters th
 
 class _Enough(Exception):
     """All that was asked for has been seen; the rest of the pass is not needed."""
-
-
-class _Tap:
-    """An edit that changes nothing and shows the residual stream at the entry of blocks."""
-
-    site = "residual"
-    heads: tuple[HeadId, ...] = ()
-
-    def __init__(self, layers: Sequence[int], show: Callable[[int, Tensor], None]) -> None:
-        self.layers, self.show = frozenset(("decoder", layer) for layer in layers), show
-
-    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
-        self.show(at.layer, x)
-        return x
 
 
 @dataclass
@@ -71,8 +56,8 @@ class Frozen:
         def keep_z(at: LayerView) -> None:
             self.z[at.layer] = self._at(at.z)
 
-        def keep_residual(layer: int, x: Tensor) -> None:
-            self.residuals[layer] = self._at(x)
+        def keep_residual(place: tuple[str, int], x: Tensor) -> None:
+            self.residuals[place[1]] = self._at(x)
 
         def keep_input(layer: int) -> Callable[..., None]:
             def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -85,9 +70,9 @@ class Frozen:
             modules[0].register_forward_pre_hook(keep_input(layer), with_kwargs=True)
             for layer, modules in self.entries.items()
         ]
-        tap: list[Edit] = [_Tap([site.layer for site in model.sites], keep_residual)]
+        tap = Tap([(site.stack, site.layer) for site in model.sites], keep_residual)
         try:
-            model.forward(batch, watch=keep_z, edits=tap, logits_at=torch.zeros(1, dtype=torch.long))
+            model.forward(batch, watch=keep_z, edits=[tap], logits_at=torch.zeros(1, dtype=torch.long))
         finally:
             for handle in handles:
                 handle.remove()
@@ -194,10 +179,10 @@ class _FrozenPass(Pass):
         to_the_end: bool,
     ) -> None:
         model = frozen.model
-        ends = [layer for what, layer in wanted if what == "residual"]
-        tap: list[Edit] = [_Tap(ends, lambda layer, x: self._saw("residual", layer, x))]
+        ends = [("decoder", layer) for what, layer in wanted if what == "residual"]
+        tap = Tap(ends, lambda place, x: self._saw("residual", place[1], x))
         super().__init__(
-            model.sites, view_type=LayerView, path=model.path, valid={}, watch=None, edits=[*side_by_side(runs), *tap],
+            model.sites, view_type=LayerView, path=model.path, valid={}, watch=None, edits=[*side_by_side(runs), tap],
             unembedding=model.unembedding, fast=False, block_bytes=model.block_bytes,
         )  # fmt: skip
         self.frozen, self.copies, self.mlps, self.to_the_end = frozen, len(runs), mlps, to_the_end

@@ -1,4 +1,4 @@
-"""What a task's metric loses when heads are changed at a few positions only: the question of verdicts, at their price."""
+"""What a task's metric loses when heads are removed: the question of verdicts, at the price of what the removal touches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headatlas.edits import Mean, OnHeads, Swap
+from headatlas.edits import Mean, OnHeads, Resample, Swap, collect
 from headatlas.edits.collect import means
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
@@ -25,15 +25,21 @@ Array = NDArray[np.float64]
 
 
 class Replayed:
-    """The effect of any set of heads on one batch when `change(heads)`, an edit at some positions, stands in their place.
+    """The effect of any set of heads on one batch when `change(heads)`, an edit, stands in their place.
 
-    Only the tokens from these positions on are computed (`Replay`), and each set of heads is measured once.
+    Only layers from the first changed one on, and tokens from the first changed one on, are computed (`Replay`), and each
+    set of heads is measured once.
     """
 
     def __init__(self, model: Model, batch: Batch, metric: Metric, change: Callable[[Sequence[HeadId]], Edit]) -> None:
         self.model, self._metric, self._change = model, metric, change
         self._replay = Replay(model, batch, metric)
         self._known: dict[frozenset[HeadId], Array] = {}
+
+    @property
+    def clean(self) -> Array:
+        """[example] the metric with every head in place."""
+        return self._replay.clean
 
     def worsening(self, heads: Iterable[HeadId]) -> Array:
         """How much the metric worsens per example, [example], when `heads` are changed."""
@@ -42,6 +48,24 @@ class Replayed:
             effect = self._replay.effect([self._change(sorted(key))])
             self._known[key] = -effect if self._metric.higher_is_better else effect
         return self._known[key]
+
+
+def ablated(
+    model: Model,
+    batch: Batch,
+    metric: Metric,
+    mean_z: Mapping[tuple[str, int], Tensor],
+    positions: Tensor | None = None,
+) -> Replayed:
+    """Heads give what they gave on the batch's counterfactual prompts (resample ablation), where there are none their `mean_z`.
+
+    mean_z: (stack, layer) -> [head, d_value]. positions: where, [example, n] with -1 for none; None: everywhere.
+    """
+    other = batch.counterfactual
+    if other is None:
+        return Replayed(model, batch, metric, lambda heads: Mean(heads, mean_z, positions=positions))
+    values = collect(model, other, OnHeads(model.heads))
+    return Replayed(model, batch, metric, lambda heads: Resample(heads, values, positions=positions))
 
 
 def averaged_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) -> Replayed:

@@ -6,20 +6,16 @@ not used to find them, and compared with random heads of the same layers that no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from headatlas.edits import Mean, Resample
 from headatlas.heads import HeadId
-from headatlas.model import Edit, LayerView, Model
+from headatlas.model import Model
 from headatlas.ops import stats
-from headatlas.task import Batch, Metric
 
 Array = NDArray[np.float64]
 DRAWS = 20  # random sets per detector, and random single heads per observed head
@@ -57,21 +53,6 @@ class Verdict:
     examples: int
 
 
-class _Residuals:
-    """An edit that changes nothing and keeps the residual stream at the entry of every block."""
-
-    site = "residual"
-
-    def __init__(self, model: Model) -> None:
-        self.heads: tuple[HeadId, ...] = ()
-        self.layers = frozenset((site.stack, site.layer) for site in model.sites)
-        self.kept: dict[tuple[str, int], Tensor] = {}
-
-    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
-        self.kept[at.stack, at.layer] = x
-        return x
-
-
 class Removal(Protocol):
     """What a verdict asks: how much worse a metric is without a set of heads."""
 
@@ -80,65 +61,6 @@ class Removal(Protocol):
 
     def worsening(self, heads: Iterable[HeadId]) -> Array:
         """How much the metric worsens per example, [example], when `heads` are removed."""
-
-
-class Ablation:
-    """The effect of removing any set of heads on one batch, each set measured once.
-
-    positions: where they are removed, [example, n]; None: everywhere. Runs restart at the first edited layer from the clean
-    run's residual stream, and only the logits that the metric asks for are computed; both leave the numbers as they are.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        batch: Batch,
-        metric: Metric,
-        mean_z: Mapping[tuple[str, int], Tensor],
-        positions: Tensor | None = None,
-    ) -> None:
-        self.model, self.batch, self.metric, self.mean_z = model, batch, metric, mean_z
-        self.positions = positions
-        self._known: dict[frozenset[HeadId], Array] = {}
-        self._other = _z_of(model, batch.counterfactual) if batch.counterfactual is not None else None
-        self._residuals = _Residuals(model)
-        self._restarts = model.restarts and len(model.stacks) == 1
-        self.clean = self._score([self._residuals] if self._restarts else [], None)
-
-    def _score(self, edits: Sequence[Edit], start: tuple[int, Tensor] | None) -> Array:
-        logits = self.model.forward(
-            self.batch, edits=edits, start_at=start, logits_at=self.metric.positions(self.batch)
-        )
-        score: Array = self.metric.score(logits.cpu(), self.batch).double().numpy()
-        return score
-
-    def _edit(self, heads: Iterable[HeadId]) -> Edit:
-        if self._other is not None:
-            return Resample(heads, self._other, positions=self.positions)
-        return Mean(heads, self.mean_z, positions=self.positions)
-
-    def worsening(self, heads: Iterable[HeadId]) -> Array:
-        """How much the metric worsens per example, [example], when `heads` are removed."""
-        key = frozenset(heads)
-        if key not in self._known:
-            first = min(key, key=lambda head: head.layer)
-            place = (first.stack, first.layer)
-            start = (self._block(place), self._residuals.kept[place]) if self._restarts else None
-            change = self._score([self._edit(sorted(key))], start) - self.clean
-            self._known[key] = -change if self.metric.higher_is_better else change
-        return self._known[key]
-
-    def _block(self, place: tuple[str, int]) -> int:
-        block = self.model.site(place[1], place[0]).block
-        return next(i for i, room in enumerate(self.model.decoder_blocks()) if room is block)
-
-
-def _z_of(model: Model, batch: Batch) -> dict[tuple[str, int], Tensor]:
-    kept: dict[tuple[str, int], Tensor] = {}
-    model.forward(
-        batch, watch=lambda at: kept.update({(at.stack, at.layer): at.z}), logits_at=torch.zeros(1, dtype=torch.long)
-    )
-    return kept
 
 
 def judge(

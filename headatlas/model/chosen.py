@@ -169,7 +169,7 @@ class ChosenWeights:
 
     def _offset_scores(self, k: int) -> Tensor:
         """Scaled q.k of each query with the key `k` places before it, 0 where there is none: [example, head, query]."""
-        q, n = self._grouped(), min(self.n_queries - max(k, 0), self.n_keys + min(k, 0))
+        q, n = self._grouped(), max(0, min(self.n_queries - max(k, 0), self.n_keys + min(k, 0)))
         scores = torch.zeros(*q.shape[:-1], device=q.device)
         first = max(k, 0)
         near = self.k[:, :, first - k : first - k + n].unsqueeze(2)

@@ -48,6 +48,21 @@ class Edit(Protocol):
     def __call__(self, at: LayerView, x: Tensor) -> Tensor: ...  # noqa: D102
 
 
+class Tap:
+    """An edit that changes nothing and calls show((stack, layer), x) with the residual stream at the entry of blocks."""
+
+    site = "residual"
+    heads: tuple[HeadId, ...] = ()
+
+    def __init__(self, places: Iterable[tuple[str, int]], show: Callable[[tuple[str, int], Tensor], None]) -> None:
+        self.layers, self.show = frozenset(places), show
+
+    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+        """`x` itself."""
+        self.show((at.stack, at.layer), x)
+        return x
+
+
 def own(module: nn.Module, holder: object) -> None:
     """Send calls of `module` to `holder.current` (a Pass or None) from now on."""
     _OWNERS[module] = weakref.ref(holder)

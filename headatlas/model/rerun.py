@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId
 from headatlas.model import anatomy
 from headatlas.model.anatomy import Site
-from headatlas.model.doorway import Edit, Pass
+from headatlas.model.doorway import Edit, Pass, Tap
 from headatlas.model.model import Model
 from headatlas.model.view import LayerView
 
@@ -85,21 +84,6 @@ def attend_again(at: LayerView, *, q: Tensor | None = None, k: Tensor | None = N
     return LayerView(at.site, q, k, at.v, at._mask, at._kwargs, at._pass).compute()
 
 
-class _Residuals:
-    """An edit that changes nothing and keeps the residual stream at the entry of every block."""
-
-    site = "residual"
-    heads: tuple[HeadId, ...] = ()
-
-    def __init__(self, sites: Sequence[Site], kept: dict[tuple[str, int], Tensor]) -> None:
-        self.layers = frozenset((site.stack, site.layer) for site in sites)
-        self.kept = kept
-
-    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
-        self.kept[at.stack, at.layer] = x
-        return x
-
-
 def keep(model: Model, batch: Any, *, logits_at: Tensor | None = None, attention: bool = True) -> tuple[Kept, Tensor]:
     """Run the model on a batch and keep what later runs start from; also the logits of this run.
 
@@ -111,8 +95,8 @@ def keep(model: Model, batch: Any, *, logits_at: Tensor | None = None, attention
         if attention:
             kept.seen[at.stack, at.layer] = Seen.of(at)
 
-    edits: list[Edit] = [_Residuals(model.sites, kept.residuals)]
-    logits = model.forward(batch, watch=watch, edits=edits, logits_at=logits_at)
+    tap = Tap([(site.stack, site.layer) for site in model.sites], kept.residuals.__setitem__)
+    logits = model.forward(batch, watch=watch, edits=[tap], logits_at=logits_at)
     return kept, logits
 
 
