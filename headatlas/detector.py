@@ -49,6 +49,7 @@ class Planted:
 class Detector:
     """One measurement of heads: what all kinds of it have in common.
 
+    also: tasks of the same form (other lengths, other numbers of options) that it may be asked on instead, by name.
     minimum_effect: how far score must exceed chance for a head to count as observed.
     causal, encoder: whether it makes sense for models that read one way, or both ways.
     needs: "unembedding" where token logits are asked of the view.
@@ -61,6 +62,7 @@ class Detector:
     name: str
     head_type: str
     task: Task
+    also: tuple[Task, ...]
     version: int
     minimum_effect: float
     causal: bool
@@ -144,6 +146,7 @@ def detector(
     *,
     head_type: str,
     task: Task,
+    also: tuple[Task, ...] = (),
     version: int,
     minimum_effect: float,
     causal: bool = True,
@@ -157,8 +160,8 @@ def detector(
 
     def wrap(score: Score) -> LayerDetector:
         return LayerDetector(
-            _name(score), head_type, task, version, minimum_effect, causal, encoder, needs, acts_at, finds, undecided,
-            (score.__doc__ or "").strip(), score.__module__, score,
+            _name(score), head_type, task, also, version, minimum_effect, causal, encoder, needs, acts_at, finds,
+            undecided, (score.__doc__ or "").strip(), score.__module__, score,
         )  # fmt: skip
 
     return wrap
@@ -168,6 +171,7 @@ def model_detector(
     *,
     head_type: str,
     task: Task,
+    also: tuple[Task, ...] = (),
     version: int,
     minimum_effect: float,
     needs: tuple[str, ...] = (),
@@ -179,8 +183,8 @@ def model_detector(
 
     def wrap(measure: Measure) -> ModelDetector:
         return ModelDetector(
-            _name(measure), head_type, task, version, minimum_effect, True, False, needs, acts_at, finds, undecided,
-            (measure.__doc__ or "").strip(), measure.__module__, measure,
+            _name(measure), head_type, task, also, version, minimum_effect, True, False, needs, acts_at, finds,
+            undecided, (measure.__doc__ or "").strip(), measure.__module__, measure,
         )  # fmt: skip
 
     return wrap

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,12 +70,7 @@ def plan(model: Model, names: Sequence[str] | None, tasks: Sequence[str] | None,
     """Choose the detectors that fit this model; raises UnknownName for a name that no detector or task has."""
     wanted = [find_detector(name) for name in names] if names else list(detectors().values())
     if tasks:
-        asked = {find_task(name) for name in tasks}
-        wanted = [detector for detector in wanted if detector.task in asked]
-        if not wanted:
-            raise BadInput(
-                f"No detector asked for uses the task {' or '.join(tasks)}.", "See: headatlas list detectors"
-            )
+        wanted = _asked_on([find_task(name) for name in dict.fromkeys(tasks)], wanted)
     kinds = {site.causal for site in model.sites if site.stack != "cross"}
     chosen: dict[Task, list[Detector]] = {}
     skipped = []
@@ -97,6 +93,21 @@ def plan(model: Model, names: Sequence[str] | None, tasks: Sequence[str] | None,
         else:
             chosen.setdefault(detector.task, []).append(detector)
     return Plan(chosen, batches, skipped)
+
+
+def _asked_on(tasks: Sequence[Task], wanted: Sequence[Detector]) -> list[Detector]:
+    """The detectors of these tasks, and those that may be asked on one of them in place of their own."""
+    chosen = [replace(d, task=task) for task in tasks for d in wanted if task == d.task or task in d.also]
+    names = ", ".join(task.name for task in tasks)
+    if not chosen:
+        raise BadInput(f"No detector asked for uses the task {names}.", "See: headatlas list detectors")
+    twice = sorted(name for name, n in Counter(d.name for d in chosen).items() if n > 1)
+    if twice:
+        raise BadInput(
+            f"{' and '.join(twice)} can be asked on one task at a time, not on {names}.",
+            "Mine each into its own folder.",
+        )
+    return chosen
 
 
 def fitting(task: Task, tokenizer: Vocabulary, n: int, seed: int) -> Batch:

@@ -16,6 +16,8 @@ from headatlas.atlas import Atlas
 from headatlas.detector import detectors
 from headatlas.errors import BadInput, StoreError, UnknownName
 from headatlas.heads import HeadId
+from headatlas.mining import plan
+from headatlas.model import attach
 from tests import toys
 
 PLAIN = ["repeated", "prose", "registers"]  # where a test is not about all tasks
@@ -276,3 +278,14 @@ def test_a_run_may_be_held_to_a_task(tmp_path: Path):
         ha.mine(model, tasks=["reapeted"], n=4, out=tmp_path / "other")
     with pytest.raises(BadInput, match="uses the task ioi"):
         ha.mine(model, ["induction"], tasks=["ioi"], n=4, out=tmp_path / "other")
+
+
+def test_a_detector_may_be_asked_on_a_longer_task_of_the_same_form():
+    hf = toys.llama(vocab_size=49152, num_hidden_layers=1, max_position_embeddings=2048)
+    model = attach(hf, tokenizer=toys.smollm2_vocabulary())
+    chosen = plan(model, ["retrieval", "induction"], ["needle-1024"], 4, 0)
+    (task,), (group,) = zip(*chosen.by_task.items(), strict=True)
+    assert (task.name, [d.name for d in group], chosen.skipped) == ("needle-1024", ["retrieval"], [])
+    assert 900 < chosen.batches[task].mask.sum(1).max() <= 1024
+    with pytest.raises(BadInput, match=r"retrieval can be asked on one task at a time, not on needle, needle-1024"):
+        plan(model, ["retrieval"], ["needle", "needle-1024"], 4, 0)

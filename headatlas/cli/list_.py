@@ -69,6 +69,7 @@ def _detectors() -> list[dict[str, Any]]:
                 "head_type": detector.head_type,
                 "stage": catalogue.head_type(detector.head_type).stage,
                 "task": detector.task.name,
+                "also": [task.name for task in detector.also],
                 "minimum_effect": detector.minimum_effect,
                 "reads": " and ".join(
                     kind for kind, fits in (("one way", detector.causal), ("both ways", detector.encoder)) if fits

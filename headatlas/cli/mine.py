@@ -14,7 +14,10 @@ def mine(
     model: option.Model,
     detector: option.Detectors = None,
     task: Annotated[
-        list[str] | None, typer.Option(help="Only the detectors of this task; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            help="Only the detectors of this task, or that can be asked on it (needle-4096); may be given several times."
+        ),
     ] = None,
     n: Annotated[int, typer.Option("--n", help="Examples per task.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of examples and random controls.")] = 0,

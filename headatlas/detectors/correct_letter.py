@@ -8,14 +8,14 @@ from torch import Tensor
 from headatlas.detector import Measured, model_detector
 from headatlas.methods.direct import Toward, direct_effects
 from headatlas.model import LayerView, Model
-from headatlas.task import Batch, find_task
-
-OPTIONS = 4
+from headatlas.task import HELD_OUT, Batch, find_task
+from headatlas.tasks import mcqa
 
 
 @model_detector(
     head_type="correct-letter-head",
-    task=find_task(f"mcqa-{OPTIONS}"),
+    task=find_task("mcqa-4"),
+    also=tuple(task for task in mcqa.TASKS if task.name != "mcqa-4" and not task.name.endswith(HELD_OUT)),
     version=1,
     minimum_effect=0.1,
     needs=("unembedding",),
@@ -37,19 +37,21 @@ def correct_letter(model: Model, batch: Batch) -> Measured:
 
 def _labels(batch: Batch) -> tuple[Tensor, Tensor]:
     """Positions [example, option] of the labels, and whether each is the right one's."""
+    names = sorted(name for name in batch.at if name.startswith("label"))
     # A label of several tokens is read where it is complete.
-    places = torch.stack([batch.at[f"label{i + 1}"].amax(1) for i in range(OPTIONS)], 1)
-    return places, torch.arange(OPTIONS) == batch.labels["right"][:, None]
+    places = torch.stack([batch.at[name].amax(1) for name in names], 1)
+    return places, torch.arange(len(names)) == batch.labels["right"][:, None]
 
 
 def _preference(model: Model, batch: Batch) -> Tensor:
     """[example, head] attention from the end to the right label minus the mean over the others."""
     places, right = _labels(batch)
-    weight = torch.where(right, 1.0, -1.0 / (OPTIONS - 1))
+    options = places.shape[1]
+    weight = torch.where(right, 1.0, -1.0 / (options - 1))
     found: list[Tensor] = []
 
     def watch(at: LayerView) -> None:
-        queries = batch.at["end"][:, None].expand(-1, OPTIONS).to(at.q.device)
+        queries = batch.at["end"][:, None].expand(-1, options).to(at.q.device)
         attention = at.entries(queries, places.to(at.q.device)).float().cpu()
         # A window that does not reach a label leaves it unseen: no attention.
         found.append((attention.nan_to_num(0.0) * weight[:, None]).sum(-1))

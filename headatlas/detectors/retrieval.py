@@ -7,14 +7,14 @@ from headatlas.methods.replayed import Replayed, resampled_at
 from headatlas.model import Model
 from headatlas.model.view import LayerView
 from headatlas.ops.patterns import aimed, mean_of
-from headatlas.task import Batch, Metric
+from headatlas.task import HELD_OUT, Batch, Metric
 from headatlas.tasks import needle
 
-TASK = next(task for task in needle.TASKS if task.name == "needle")
+TASK, *LONGER = (task for task in needle.TASKS if not task.name.endswith(HELD_OUT))
 
 
 # The paper's own bound: a head is a retrieval head from a score of 0.1 on.
-@detector(head_type="retrieval-head", task=TASK, version=1, minimum_effect=0.1)
+@detector(head_type="retrieval-head", task=TASK, also=tuple(LONGER), version=1, minimum_effect=0.1)
 def retrieval(at: LayerView, batch: Batch) -> Tensor:
     """Share of the needle's tokens that a head copies as they are written: 0 none, 1 all.
 

@@ -8,14 +8,14 @@ from headatlas.methods.replayed import Replayed, resampled_at
 from headatlas.model import Model
 from headatlas.model.view import LayerView
 from headatlas.ops.patterns import aimed
-from headatlas.task import Batch, Metric
+from headatlas.task import HELD_OUT, Batch, Metric
 from headatlas.tasks import needle
 
-TASK = next(task for task in needle.TASKS if task.name == "needle")
+TASK, *LONGER = (task for task in needle.TASKS if not task.name.endswith(HELD_OUT))
 
 
 # A tenth of the row; by chance the few tokens of an answer among hundreds get about a hundredth.
-@detector(head_type="retrieval-head", task=TASK, version=1, minimum_effect=0.1)
+@detector(head_type="retrieval-head", task=TASK, also=tuple(LONGER), version=1, minimum_effect=0.1)
 def retrieval_needle(at: LayerView, batch: Batch) -> Tensor:
     """Attention from the end of the question to the needle in the text: 0 none, 1 all.
 

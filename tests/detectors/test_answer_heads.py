@@ -163,26 +163,27 @@ def test_removing_a_head_that_writes_no_moves_the_answer_away_from_no():
 
 
 # ---- correct letter -------------------------------------------------------------------------------------------------
-def questions(n: int, seed: int) -> Batch:
+def questions(n: int, seed: int, options: int = 4) -> Batch:
     """Made-up questions in which token 7 is the label of the right option; in the control it stands anywhere."""
     rng = np.random.default_rng(seed)
-    right, elsewhere = torch.arange(n) % 4, torch.from_numpy(rng.integers(0, 4, n))
-    at = {f"label{i + 1}": torch.full((n, 1), 3 + 2 * i) for i in range(4)} | {"end": torch.full((n,), 13)}
+    right, elsewhere = torch.arange(n) % options, torch.from_numpy(rng.integers(0, options, n))
+    at = {f"label{i + 1}": torch.full((n, 1), 3 + 2 * i) for i in range(options)} | {"end": torch.full((n,), 13)}
     labels = {"right": right, "answer": torch.full((n,), 9), "wrong": torch.tensor([10, 11, 12]).expand(n, -1)}
 
     def made(marked: torch.Tensor, control: Batch | None = None) -> Batch:
         tokens = torch.from_numpy(rng.integers(20, 40, (n, 14)))
-        for i in range(4):
+        for i in range(options):
             tokens[:, 3 + 2 * i] = torch.where(marked == i, 7, 8)
         return Batch(tokens, torch.ones(n, 14, dtype=torch.bool), at, labels=labels, control=control)
 
     return made(right, made(elsewhere))
 
 
-def test_a_head_that_looks_at_the_right_label_and_writes_the_answer_is_found_and_its_look_alikes_are_not():
+@pytest.mark.parametrize("options", [2, 4])
+def test_a_head_that_looks_at_the_right_label_and_writes_the_answer_is_found_and_its_look_alikes_are_not(options):
     # In order: the right kind; the same that writes against the answer; every label, whichever is right.
     model = reader([[7], [7], [7, 8]], [1, -1, 1], 64, answer=9)
-    batch = questions(16, 0)
+    batch = questions(16, 0, options)
     assert observed(model, "correct-letter", batch) == {HeadId(0, 0)}
     found = scores(model, "correct-letter", batch).summary()
     assert found[0].score > 0.9
@@ -190,21 +191,22 @@ def test_a_head_that_looks_at_the_right_label_and_writes_the_answer_is_found_and
     assert found[2].score < 0.05
 
 
-def test_the_preference_is_that_of_eager_attention_where_the_head_writes_for_the_right_label():
-    model, batch = toys.model("gqa"), questions(6, 1)
+@pytest.mark.parametrize("options", [2, 4])
+def test_the_preference_is_that_of_eager_attention_where_the_head_writes_for_the_right_label(options):
+    model, batch = toys.model("gqa"), questions(6, 1, options)
     wanted, written = torch.zeros(6, 8), torch.zeros(6, 8)
     direction = model.hf.lm_head.weight[9] - model.hf.lm_head.weight[[10, 11, 12]].mean(0)
     norm = model.hf.model.norm
     with torch.no_grad():
         states = model.hf(batch.tokens, output_hidden_states=True).hidden_states
         for e, pattern in enumerate(attention_of(model, batch)):
-            places = torch.tensor([3, 5, 7, 9])
-            right = torch.arange(4) == batch.labels["right"][e]
+            places = torch.tensor([3, 5, 7, 9])[:options]
+            right = torch.arange(options) == batch.labels["right"][e]
             seen = pattern[:, 13, places]
             wanted[e] = seen[:, right][:, 0] - seen[:, ~right].mean(1)
             for layer, block in enumerate(model.hf.model.layers):
                 x = block.input_layernorm(states[layer][e, places])
-                v = (x @ block.self_attn.v_proj.weight.T).view(4, 2, 8).repeat_interleave(2, 1)
+                v = (x @ block.self_attn.v_proj.weight.T).view(options, 2, 8).repeat_interleave(2, 1)
                 out = torch.einsum("khd,hdm->khm", v, block.self_attn.o_proj.weight.T.reshape(4, 8, 32))
                 heads = slice(4 * layer, 4 * layer + 4)
                 written[e, heads] = torch.einsum("hk,khm,m->h", seen[heads], out, direction * norm.weight)
