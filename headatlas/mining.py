@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,26 +10,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 import headatlas
 from headatlas import record, report
 from headatlas.atlas import Atlas, Run, extras, publish
 from headatlas.detector import Detector, detectors, find_detector
-from headatlas.errors import BadInput, StoreError, UnfitTask, UnsupportedModel
+from headatlas.errors import BadInput, UnfitTask, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.gate import gate_of_values
 from headatlas.methods.replayed import ablated
 from headatlas.methods.scan import Scan, scan
 from headatlas.methods.verdict import Removal, Verdict, judge
 from headatlas.model import Model
-from headatlas.store import read_json, write_json, writing
+from headatlas.store import claimed, finished, partial_of, read_json, write_json, writing
 from headatlas.task import Batch, Metric, Task, Vocabulary, find_task, held_out
 
 VERDICT_EXAMPLES = 8  # held-out examples on which heads are ablated, more where they are shorter than
 VERDICT_LOSSES = 16  # places per example at which a loss is read
 VERDICT_CONTEXT = 48  # tokens, their longest length where the task allows it: a verdict costs hundreds of runs
+VERDICT_TOKENS = 32_768  # of all of them together, at least four: their keys and values are kept in memory
 VERDICT_SEED = 1_000_003
 TOKENS_AT_ONCE = 2048
 DIGITS = 6  # of numbers in atlas.json
@@ -143,38 +142,15 @@ def mine(
     chosen = plan(model, detectors, tasks, n, seed)
     run = Run(_facts(model, chosen, n, seed, verdict))
     final = Path(out) if out is not None else Path("atlas") / re.sub(r"[^\w.-]+", "-", model.name).strip("-") / run.id
-    if _finished(final, run):
+    identity = {"id": run.id, **run.facts}
+    if finished(final, identity, "atlas.json"):
         progress.say(f"{final} holds this run already.")
         return Atlas(final)
-    partial = final.with_name(f"{final.name}.partial")
-    with writing(partial):
-        (partial / "tasks").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(partial) + ".lock")
-    try:
-        with lock.acquire(timeout=0):
-            _work(model, chosen, run, partial, final, progress)
-    except Timeout as error:
-        raise StoreError(
-            f"Another program is mining into {final} right now.", "Wait for it, or choose another folder with --out."
-        ) from error
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
+    with claimed(final, identity) as dropped:
+        if dropped:
+            progress.say(f"An unfinished run with other settings in {partial_of(final)} was dropped.")
+        _work(model, chosen, run, final, progress)
     return Atlas(final)
-
-
-def _finished(final: Path, run: Run) -> bool:
-    if not final.exists() or (final.is_dir() and not any(final.iterdir())):
-        return False
-    if not (final / "run.json").is_file():
-        raise StoreError(f"{final} exists and is not a run folder.", "Choose another folder with --out.")
-    known = read_json(final / "run.json")
-    read_json(final / "atlas.json")
-    if not isinstance(known, dict) or known.get("id") != run.id:
-        raise StoreError(
-            f"{final} holds another run ({known.get('id') if isinstance(known, dict) else 'unreadable'}).",
-            "Choose another folder with --out, or remove it.",
-        )
-    return True
 
 
 def _facts(model: Model, chosen: Plan, n: int, seed: int, verdict: bool) -> dict[str, Any]:
@@ -195,15 +171,11 @@ def _facts(model: Model, chosen: Plan, n: int, seed: int, verdict: bool) -> dict
     }
 
 
-def _work(model: Model, chosen: Plan, run: Run, partial: Path, final: Path, progress: Progress) -> None:
+def _work(model: Model, chosen: Plan, run: Run, final: Path, progress: Progress) -> None:
     """Everything between the plan and the finished folder."""
-    identity = {"id": run.id, **run.facts}
-    known = partial / "run.json"
-    if known.exists() and read_json(known).get("id") != run.id:
-        shutil.rmtree(partial)
-        (partial / "tasks").mkdir(parents=True)
-        progress.say(f"An unfinished run with other settings in {partial} was dropped.")
-    write_json(known, identity)
+    partial = partial_of(final)
+    with writing(partial):
+        (partial / "tasks").mkdir(exist_ok=True)
     seed = run.facts["seed"]
     progress.plan([(task.name, len(chosen.batches[task])) for task in chosen.by_task])
     results: list[dict[str, Any]] = []
@@ -322,7 +294,9 @@ def _fresh(model: Model, task: Task, n: int, seed: int) -> Batch:
         except UnfitTask:
             continue
         count = VERDICT_EXAMPLES * VERDICT_CONTEXT // few.tokens.shape[1]
-        return _thinned(few if count <= len(few) else fitting(other, words, min(n, count), seed))
+        if count <= len(few):
+            return _thinned(few.rows(slice(0, max(4, VERDICT_TOKENS // few.tokens.shape[1]))))
+        return _thinned(fitting(other, words, min(n, count), seed))
     return _thinned(fitting(other, model.tokenizer, min(n, VERDICT_EXAMPLES), seed))
 
 

@@ -39,11 +39,22 @@ def pieces(batch: Batch) -> list[Batch]:
     return batch.chunks(max(1, CHUNK // batch.tokens.shape[1]))
 
 
-def collect(model: Model, batch: Batch, what: OnHeads) -> dict[Place, Tensor]:
-    """(stack, layer) -> [example, token, head, width] at the site and layers of `what`."""
+def collect(model: Model, batch: Batch, what: OnHeads, *, at: Tensor | None = None) -> dict[Place, Tensor]:
+    """(stack, layer) -> [example, token, head, width] at the site and layers of `what`.
+
+    at: [example, n] the tokens wanted, so that [example, n, head, width] is all that is kept; -1 gives some other token's.
+    """
     parts: dict[Place, list[Tensor]] = {place: [] for place in what.layers}
+    done = 0
     for part in pieces(batch):
-        read(model, part, what, lambda place, x: parts[place].append(x.detach().clone()))
+        index = None if at is None else at[done : done + len(part)].clamp(min=0)[:, :, None, None].to(model.device)
+        done += len(part)
+
+        def keep(place: Place, x: Tensor, index: Tensor | None = index) -> None:
+            x = x.detach()
+            parts[place].append(x.clone() if index is None else x.gather(1, index.expand(-1, -1, *x.shape[2:])))
+
+        read(model, part, what, keep)
     return {place: torch.cat(found) for place, found in parts.items()}
 
 

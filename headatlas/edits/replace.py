@@ -135,13 +135,7 @@ class Swap(Stored):
             raise BadInput(f"{came.shape[1]} positions cannot be put at {to.shape[1]}.", "Give as many of both.")
         if int(came.max()) >= other.tokens.shape[1]:
             raise BadInput(f"Position {int(came.max())} lies outside the other run ({other.tokens.shape[1]} tokens).")
-        values = collect(model, other, OnHeads(heads, **where))
-        came = came.expand(len(other), -1).clamp(min=0)
-        picked = {
-            place: x.gather(1, came.to(x.device)[:, :, None, None].expand(-1, -1, *x.shape[2:]))
-            for place, x in values.items()
-        }
-        return cls(heads, picked, **where)
+        return cls(heads, collect(model, other, OnHeads(heads, **where), at=came.expand(len(other), -1)), **where)
 
     def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """The other run's values, each at its position."""

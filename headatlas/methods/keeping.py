@@ -9,13 +9,11 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 import headatlas
@@ -24,7 +22,7 @@ from headatlas.methods.effects import HeadEffects
 from headatlas.methods.files import load, write
 from headatlas.methods.sweep import Forgetful, Ledger, Sweep
 from headatlas.model import Model
-from headatlas.store import read_json, write_json, writing
+from headatlas.store import claimed, finished, partial_of, writing
 from headatlas.task import Batch
 
 Array = NDArray[np.float64]
@@ -81,11 +79,6 @@ class Kept:
         return found
 
 
-def partial_of(final: Path) -> Path:
-    """Where an unfinished sweep lies."""
-    return final.with_name(f"{final.name}.partial")
-
-
 @contextlib.contextmanager
 def folder(out: str | Path | None, model: Model, sweep: Sweep, more: Mapping[str, Any]) -> Iterator[Kept]:
     """The folder of a sweep: finished, resumed, or new; with out=None nothing is written. Raises StoreError."""
@@ -94,38 +87,11 @@ def folder(out: str | Path | None, model: Model, sweep: Sweep, more: Mapping[str
         yield Kept(None, identity)
         return
     final = Path(out)
-    done = _finished(final, identity)
-    if done is not None:
-        yield Kept(final, identity, done)
+    if finished(final, identity, "effects.json"):
+        yield Kept(final, identity, load(final))
         return
-    place = partial_of(final)
-    with writing(place):
-        place.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{place}.lock")
-    try:
-        with lock.acquire(timeout=0):
-            known = place / "run.json"
-            if known.exists() and read_json(known).get("id") != identity["id"]:
-                shutil.rmtree(place)
-                place.mkdir()
-            write_json(known, identity)
-            yield Kept(final, identity)
-    except Timeout as error:
-        raise StoreError(
-            f"Another program is writing to {final} right now.", "Wait for it, or choose another folder."
-        ) from error
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-
-
-def _finished(final: Path, identity: Mapping[str, Any]) -> HeadEffects | None:
-    if not final.exists() or (final.is_dir() and not any(final.iterdir())):
-        return None
-    if not (final / "effects.json").is_file():
-        raise StoreError(f"{final} exists and holds no effects.", "Choose another folder with --out.")
-    if read_json(final / "run.json").get("id") != identity["id"]:
-        raise StoreError(f"{final} holds another run.", "Choose another folder with --out, or remove it.")
-    return load(final)
+    with claimed(final, identity):
+        yield Kept(final, identity)
 
 
 def facts_of(model: Model, sweep: Sweep, more: Mapping[str, Any]) -> dict[str, Any]:

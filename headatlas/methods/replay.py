@@ -67,12 +67,20 @@ class Replay:
     """The metric of one batch under any number of changes, measured exactly.
 
     run_on: other prompts of the same shape that are run in place of the batch's own, which still says what is scored.
+    within: [example, n] the only positions that changes will act on, -1 for none: less is kept of long texts then.
     clean: [example] the metric of the unchanged run. memory: bytes that may be used beside the weights.
     forwards: how many whole runs the work so far was worth. notes: what could not be shortened, and why.
     """
 
     def __init__(
-        self, model: Model, batch: Batch, metric: Metric, *, run_on: Batch | None = None, memory: int = 4 * GB
+        self,
+        model: Model,
+        batch: Batch,
+        metric: Metric,
+        *,
+        run_on: Batch | None = None,
+        within: Tensor | None = None,
+        memory: int = 4 * GB,
     ) -> None:
         self.model, self.batch, self.metric, self.memory = model, batch, metric, memory
         self.prompts = run_on if run_on is not None else batch
@@ -85,7 +93,9 @@ class Replay:
         self._late = model.kind == "decoder" and model.stacks == ("decoder",) and all(s.causal for s in model.sites)
         self._row_bytes: dict[tuple[str, int], float] = {}
         if model.restarts:
-            self._kept, logits = keep(model, self.prompts, logits_at=self._positions, attention=self._late)
+            self._kept, logits = keep(
+                model, self.prompts, logits_at=self._positions, attention=self._late, window=self._window(within)
+            )
         else:
             self._late = False
             self._note("whole runs: this model's runs cannot start at a layer")
@@ -97,6 +107,8 @@ class Replay:
             self._note("all logits are computed: the model does more with them than read them one by one")
         if self._late:
             self._check_late()
+        if not self._late and self._kept.window is not None:  # whole runs need the whole stream
+            self._kept, _ = keep(model, self.prompts, logits_at=self._positions, attention=False)
 
     @property
     def reads(self) -> tuple[Tensor | None, Batch]:
@@ -112,6 +124,7 @@ class Replay:
         for i, edits in enumerate(runs):
             self.model.require_edits(edits)
             chosen = self._columns(edits)
+            self._demand_within(edits, chosen)
             key = b"" if chosen is None else chosen.numpy().tobytes()
             columns[key] = chosen
             plans.setdefault((self._place(edits), key), []).append(i)
@@ -144,16 +157,29 @@ class Replay:
     def _columns(self, edits: Sequence[Edit]) -> Tensor | None:
         """[example, r] the tokens to compute, -1 for fillers; None for all."""
         given = [getattr(edit, "positions", None) for edit in edits]
-        if not self._late or not given or any(one is None for one in given):
+        if not given or any(one is None for one in given):
             return None
+        return self._from(self._first, [one for one in given if one is not None])
+
+    def _demand_within(self, edits: Sequence[Edit], columns: Tensor | None) -> None:
+        window = self._kept.window
+        if window is not None and (columns is None or bool((columns[:, 0] < window[:, 0].cpu()).any())):
+            raise BadInput(
+                f"{', '.join(map(repr, edits)) or 'No edit at all'} needs tokens before those kept.",
+                "Name all positions that changes act on in `within`, or leave it out.",
+            )
+
+    def _window(self, within: Tensor | None) -> Tensor | None:
+        """The tokens that any run may compute, one more in front for the trial of late tokens; None for all."""
+        return None if within is None else self._from((self._first - 1).clamp(min=0), [within])
+
+    def _from(self, start: Tensor, positions: Sequence[Tensor]) -> Tensor | None:
+        """[example, r] the tokens from the first of start [example] and positions to the last that is read; None for all."""
         n, length = self.batch.tokens.shape
-        start = self._first
-        for one in given:
-            assert one is not None
-            begin = torch.where(one >= 0, one.cpu(), length).amin(1).expand(n)
-            start = torch.minimum(start, begin)
+        for one in positions:
+            start = torch.minimum(start, torch.where(one >= 0, one.cpu(), length).amin(1).expand(n))
         width = int((self._last - start).max()) + 1
-        if width > 0.75 * length:
+        if not self._late or width > 0.75 * length:
             return None
         chosen = start[:, None] + torch.arange(width)
         return torch.where(chosen <= self._last[:, None], chosen, -1)

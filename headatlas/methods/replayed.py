@@ -28,12 +28,19 @@ class Replayed:
     """The effect of any set of heads on one batch when `change(heads)`, an edit, stands in their place.
 
     Only layers from the first changed one on, and tokens from the first changed one on, are computed (`Replay`), and each
-    set of heads is measured once.
+    set of heads is measured once. within: [example, n] where changes act, None: anywhere.
     """
 
-    def __init__(self, model: Model, batch: Batch, metric: Metric, change: Callable[[Sequence[HeadId]], Edit]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        batch: Batch,
+        metric: Metric,
+        change: Callable[[Sequence[HeadId]], Edit],
+        within: Tensor | None = None,
+    ) -> None:
         self.model, self._metric, self._change = model, metric, change
-        self._replay = Replay(model, batch, metric)
+        self._replay = Replay(model, batch, metric, within=within)
         self._known: dict[frozenset[HeadId], Array] = {}
 
     @property
@@ -63,15 +70,17 @@ def ablated(
     """
     other = batch.counterfactual
     if other is None:
-        return Replayed(model, batch, metric, lambda heads: Mean(heads, mean_z, positions=positions))
+        return Replayed(model, batch, metric, lambda heads: Mean(heads, mean_z, positions=positions), positions)
+    if positions is not None:
+        return resampled_at(model, batch, metric, positions)
     values = collect(model, other, OnHeads(model.heads))
-    return Replayed(model, batch, metric, lambda heads: Resample(heads, values, positions=positions))
+    return Replayed(model, batch, metric, lambda heads: Resample(heads, values))
 
 
 def averaged_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) -> Replayed:
     """Heads give at positions [example, n] what they give there on average over the batch (mean ablation)."""
     values = averages(model, batch, positions)
-    return Replayed(model, batch, metric, lambda heads: Mean(heads, values, positions=positions))
+    return Replayed(model, batch, metric, lambda heads: Mean(heads, values, positions=positions), positions)
 
 
 def resampled_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) -> Replayed:
@@ -84,7 +93,7 @@ def resampled_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) 
         raise BadInput("Resampling needs counterfactual prompts.", "Choose a task that has them.")
     demand_aligned(batch, other)
     values = Swap.over(model, model.heads, other, positions=positions).values
-    return Replayed(model, batch, metric, lambda heads: Swap(heads, values, positions=positions))
+    return Replayed(model, batch, metric, lambda heads: Swap(heads, values, positions=positions), positions)
 
 
 def averages(model: Model, batch: Batch, positions: Tensor) -> Mapping[tuple[str, int], Tensor]:

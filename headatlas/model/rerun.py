@@ -54,10 +54,14 @@ class Seen:
 
 @dataclass
 class Kept:
-    """A finished run: tokens, mask and position ids [example, pos]; the residual stream by (stack, layer); attention."""
+    """A finished run: tokens, mask and position ids [example, pos]; the residual stream by (stack, layer); attention.
+
+    window: [example, r] consecutive tokens, -1 for fillers behind them, to which the residual stream was cut; None: all.
+    """
 
     tokens: Tensor
     mask: Tensor
+    window: Tensor | None = None
     residuals: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     seen: dict[tuple[str, int], Seen] = field(default_factory=dict)
 
@@ -67,6 +71,16 @@ class Kept:
         if bool(self.mask[:, 0].all()):
             return torch.arange(self.tokens.shape[1], device=self.tokens.device).expand(len(self.tokens), -1)
         return (self.mask.long().cumsum(-1) - 1).clamp(min=0)
+
+    def residual(self, place: tuple[str, int], columns: Tensor | None) -> Tensor:
+        """[example, r, d_model] the stream at the entry of a block, at tokens `columns` [example, r] (None: all)."""
+        found = self.residuals[place]
+        if columns is None:
+            assert self.window is None, "the stream was kept for some tokens only"
+            return found
+        index = columns if self.window is None else torch.where(columns < 0, -1, columns - self.window[:, :1])
+        assert int(index.max()) < found.shape[1]
+        return found.gather(1, index.clamp(min=0)[..., None].expand(-1, -1, found.shape[-1]))
 
     @property
     def bytes(self) -> int:
@@ -84,19 +98,32 @@ def attend_again(at: LayerView, *, q: Tensor | None = None, k: Tensor | None = N
     return LayerView(at.site, q, k, at.v, at._mask, at._kwargs, at._pass).compute()
 
 
-def keep(model: Model, batch: Any, *, logits_at: Tensor | None = None, attention: bool = True) -> tuple[Kept, Tensor]:
+def keep(
+    model: Model,
+    batch: Any,
+    *,
+    logits_at: Tensor | None = None,
+    attention: bool = True,
+    window: Tensor | None = None,
+) -> tuple[Kept, Tensor]:
     """Run the model on a batch and keep what later runs start from; also the logits of this run.
 
-    attention: keep keys and values too, so that late tokens can be computed alone.
+    attention: keep keys and values too, so that late tokens can be computed alone. window: keep the residual stream of these
+    tokens only (see `Kept`), for later runs that compute no others.
     """
     kept = Kept(batch.tokens.to(model.device), batch.mask.to(model.device))
+    index = None if window is None else window.to(model.device).clamp(min=0)[..., None]
+
+    def enter(place: tuple[str, int], x: Tensor) -> None:
+        kept.residuals[place] = x if index is None else x.gather(1, index.expand(-1, -1, x.shape[-1]))
 
     def watch(at: LayerView) -> None:
         if attention:
             kept.seen[at.stack, at.layer] = Seen.of(at)
 
-    tap = Tap([(site.stack, site.layer) for site in model.sites], kept.residuals.__setitem__)
+    tap = Tap([(site.stack, site.layer) for site in model.sites], enter)
     logits = model.forward(batch, watch=watch, edits=[tap], logits_at=logits_at)
+    kept.window = None if window is None else window.to(model.device)
     return kept, logits
 
 
@@ -148,10 +175,7 @@ class Rerun:
     def _start(self, model: Model, columns: Tensor | None) -> tuple[int, Tensor] | None:
         if self.place is None:
             return None
-        residual = self.kept.residuals[self.place]
-        if columns is not None:
-            residual = residual.gather(1, columns.clamp(min=0)[..., None].expand(-1, -1, residual.shape[-1]))
-        return model.block_index(*self.place), self._repeat(residual)
+        return model.block_index(*self.place), self._repeat(self.kept.residual(self.place, columns))
 
     def _repeat(self, x: Tensor) -> Tensor:
         return x if self.copies == 1 else x.repeat(self.copies, *[1] * (x.ndim - 1))

@@ -90,6 +90,23 @@ def test_replayed_runs_equal_whole_runs(name: str):
     scale = max(1.0, float(np.abs(expected).max()))
     np.testing.assert_allclose(found, expected, atol=1e-5 * scale, rtol=1e-5)
     assert np.ptp(expected, axis=0).min() > 0, "the edits changed nothing"
+    # Told where changes act, it keeps less and says the same.
+    near = [i for i, edits in enumerate(runs) if edits and all(edit.positions is not None for edit in edits)]
+    within = torch.stack([batch.at["end"], batch.at["middle"]], 1)
+    less = Replay(model, batch, metric, within=within)
+    found = less.measure([runs[i] for i in near])
+    np.testing.assert_allclose(found, expected[near], atol=1e-5 * scale, rtol=1e-5)
+
+
+def test_a_replay_told_where_changes_act_keeps_less_and_refuses_others(toy):
+    batch = prompts()
+    end = batch.at["end"][:, None]
+    whole, less = Replay(toy, batch, logit_difference), Replay(toy, batch, logit_difference, within=end)
+    streams = [sum(x.numel() for x in one._kept.residuals.values()) for one in (whole, less)]
+    assert streams[1] == streams[0] * 2 / LENGTH  # the end, and one token before it
+    for edits in ([], [Zero(["0.1"])], [Zero(["0.1"], positions=batch.at["middle"][:, None])]):
+        with pytest.raises(BadInput, match="needs tokens before those kept"):
+            less.measure([edits])
 
 
 @pytest.fixture(scope="module")
