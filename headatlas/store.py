@@ -1,4 +1,8 @@
-"""Files that are whole or not there: JSON and tables written under a temporary name, errors that name the place."""
+"""Files that are whole or not there: JSON and tables written under a temporary name, errors that name the place.
+
+Work that takes long keeps what it has done in a folder beside its result, `<name>.partial`; an interrupted run goes on
+from there, and the result gets its name when it is whole.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,14 @@ import contextlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from headatlas.errors import StoreError
 
@@ -65,3 +71,88 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise StoreError(f"{path} is damaged.", f"Remove {path.parent} and run again.")
     return found
+
+
+def partial_of(final: Path) -> Path:
+    """Where the unfinished work lies that ends in `final`."""
+    return final.with_name(f"{final.name}.partial")
+
+
+def finished(final: Path, identity: Mapping[str, Any], file: str) -> bool:
+    """Whether the folder `final` holds this very work; False where nothing is there, or an empty folder.
+
+    identity: what decides the numbers, with an "id". file: the JSON file that a finished folder has beside run.json.
+    Raises StoreError where something else is there, other work, or a damaged file.
+    """
+    if not _taken(final):
+        return False
+    run = final / "run.json"
+    found = read_json(run) if run.is_file() else {}
+    for name in (file, run.name):
+        if not (final / name).is_file():
+            raise StoreError(
+                f"{final} exists and is not a run folder: it holds no {name}.", "Choose another folder with --out."
+            )
+    if found.get("id") != identity["id"]:
+        raise StoreError(
+            f"{final} holds another run ({found.get('id')}).", "Choose another folder with --out, or remove it."
+        )
+    read_json(final / file)
+    return True
+
+
+@contextlib.contextmanager
+def claimed(final: Path, identity: Mapping[str, Any]) -> Iterator[bool]:
+    """Have the folder of unfinished work on `final` for this program alone; yields whether other work was dropped there.
+
+    identity: what decides the numbers, with an "id"; it is written to run.json in that folder before anything else. What
+    work with the same id left there stays, what belongs to another id is removed. The lock file beside the folder goes at
+    the end, after an error too; the folder itself is the caller's to rename or remove.
+    Raises StoreError where another program has the folder, `final` is there already, the folder's run.json is missing or
+    damaged, or nothing can be written.
+    """
+    place = partial_of(final)
+    lock = FileLock(f"{place}.lock")
+    with writing(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise StoreError(
+                f"Another program is writing to {final} right now.", "Wait for it, or choose another place with --out."
+            ) from error
+    try:
+        yield _own(place, final, identity)
+    finally:
+        # Only who holds the lock removes its file, and before letting go: a third program would lock a new file otherwise.
+        with contextlib.suppress(OSError):  # a file that stays locks nobody out
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+def _own(place: Path, final: Path, identity: Mapping[str, Any]) -> bool:
+    """Make the locked folder that of this work; whether other work was dropped."""
+    if _taken(final):  # another program finished just before the lock was ours
+        raise StoreError(f"{final} exists already.", "Run the same command to read it, or choose another place.")
+    known = place / "run.json"
+    with writing(place):
+        place.mkdir(exist_ok=True)
+        pieces = [item for item in place.iterdir() if item != known and item.suffix != ".half"]
+    if pieces and not known.exists():
+        raise StoreError(f"{place} holds no run.json, so whose files these are is not known.", "Move or remove it.")
+    other = known.exists() and read_json(known).get("id") != identity["id"]
+    if other:
+        with writing(place):  # run.json stays to the last: what an interruption leaves here still bears the other id
+            for item in pieces:
+                if item.is_dir() and not item.is_symlink():
+                    shutil.rmtree(item)
+                else:
+                    item.unlink()
+    write_json(known, identity)
+    return other
+
+
+def _taken(final: Path) -> bool:
+    """Whether something lies there; an empty folder does not count."""
+    with writing(final):
+        return final.exists() and not (final.is_dir() and not any(final.iterdir()))

@@ -8,12 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from headatlas.errors import StoreError
-from headatlas.methods.keeping import Pieces, partial_of
+from headatlas.methods.keeping import Pieces
 from headatlas.methods.sweep import Forgetful, Ledger
-from headatlas.store import read_json, write_json, writing
+from headatlas.store import claimed, partial_of, writing
 
 
 @contextlib.contextmanager
@@ -27,26 +25,11 @@ def unfinished(out: str | Path | None, identity: Mapping[str, Any]) -> Iterator[
         yield Forgetful()
         return
     final = Path(out)
-    if final.exists():
-        raise StoreError(f"{final} exists already.", "Choose another file with --out, or remove it.")
-    place = partial_of(final)
-    with writing(place):
-        place.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{place}.lock")
-    try:
-        with lock.acquire(timeout=0):
-            known = place / "run.json"
-            if known.exists() and read_json(known).get("id") != identity["id"]:
-                with writing(place):
-                    shutil.rmtree(place)
-                    place.mkdir()
-            write_json(known, dict(identity))
-            yield Pieces(place)
-            with writing(place):
-                shutil.rmtree(place)
-    except Timeout as error:
-        raise StoreError(
-            f"Another program is writing to {final} right now.", "Wait for it, or choose another file."
-        ) from error
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
+    with writing(final):
+        if final.exists():
+            raise StoreError(f"{final} exists already.", "Choose another file with --out, or remove it.")
+    with claimed(final, identity):
+        place = partial_of(final)
+        yield Pieces(place)
+        with writing(place):
+            shutil.rmtree(place)

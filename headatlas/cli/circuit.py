@@ -81,9 +81,9 @@ def find(
     from headatlas.circuits.unfinished import unfinished
     from headatlas.cli._effects import counter, pass_gate, prompts_of
     from headatlas.cli._progress import Shown
-    from headatlas.methods.keeping import facts_of, partial_of
+    from headatlas.methods.keeping import facts_of
     from headatlas.methods.memory import parse_size
-    from headatlas.store import clean
+    from headatlas.store import clean, partial_of
     from headatlas.task import find_task
 
     budget = parse_size(memory)
