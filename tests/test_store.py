@@ -82,12 +82,16 @@ def test_an_interrupted_drop_is_taken_up_again(final: Path, monkeypatch: pytest.
     real = shutil.rmtree
 
     def dies(folder: Path) -> None:
+        for file in folder.iterdir():
+            if file.is_file():
+                file.unlink()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(shutil, "rmtree", dies)
     with pytest.raises(KeyboardInterrupt), claimed(final, {"id": "b"}):
         pytest.fail("the folder still holds other work")
-    assert (partial_of(final) / "tasks" / "first.json").exists()
+    assert (partial_of(final) / "tasks").exists()
+    assert read_json(partial_of(final) / "run.json") == {"id": "a"}
     monkeypatch.setattr(shutil, "rmtree", real)
     with claimed(final, {"id": "b"}) as dropped:
         assert dropped is True
