@@ -63,7 +63,7 @@ class Gate:
         """The gate as it is written into an atlas."""
         return {
             "metric": self.metric.name, "value": self.value, "floor": self.floor, "margin": self.margin,
-            "unit": self.metric.unit, "accuracy": self.accuracy, "chance": self.chance,
+            "unit": self.metric.unit, "accuracy": self.accuracy, "chance": self.chance, "able": self.able,
         }  # fmt: skip
 
     def demand(self, model: Model, what: str) -> None:

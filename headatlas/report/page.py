@@ -15,8 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from headatlas.report.figure import stylesheet, svg
-from headatlas.report.reading import STAGE, STAGES, VERDICT_WORDS, VERDICTS, Reading, finite, read, summary
-from headatlas.report.words import change, number, probability
+from headatlas.report.reading import STAGE, STAGES, VERDICT_WORDS, VERDICTS, Reading, best_of, finite, read, summary
+from headatlas.report.words import change, number, percent, probability
 
 # Attention links of all examples together; at about 11 characters a link this keeps a file near one megabyte.
 _LINKS = 60_000
@@ -65,7 +65,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "change": change, "probability": probability}
+    environment.filters |= {"number": number, "change": change, "percent": percent, "probability": probability}
     return environment
 
 
@@ -203,6 +203,7 @@ def _details(reading: Reading) -> list[dict[str, Any]]:
                 "about": {"doc": "", "formula": "", "range": ""} | dict(about.get(entry["name"]) or {}),
                 "baseline": {"metric": None, "value": None, "floor": None} | dict(entry.get("baseline") or {}),
                 "untested": entry.get("untested"),
+                "best": best_of(entry),
                 "group": dict.fromkeys(_GROUP) | dict(entry.get("group") or {}),
                 "counts": [(verdict, counts[verdict]) for verdict in VERDICTS if counts[verdict]],
                 "heads": own[:5],

@@ -74,6 +74,23 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class Ability:
+    """A task that was tried: the model's metric on it and without the ability, its share of right answers and by chance.
+
+    able: whether the model does it; None where that was not measured. detectors: those that ask it.
+    """
+
+    task: str
+    able: bool | None
+    metric: str
+    value: float | None
+    floor: float | None
+    accuracy: float | None
+    chance: float | None
+    detectors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Stack:
     """The heads of one stack: `exists[layer][head]`; layers without attention have no heads."""
 
@@ -121,6 +138,20 @@ class Reading:
         return self.atlas.get("skipped") or []
 
     @property
+    def abilities(self) -> list[Ability]:
+        """The tasks in the order of their names."""
+        asked: dict[str, list[Mapping[str, Any]]] = {}
+        for entry in self.detectors:
+            asked.setdefault(entry["task"], []).append(entry)
+        found = []
+        for task, entries in sorted(asked.items()):
+            base = entries[0].get("baseline") or {}
+            numbers = {name: finite(base.get(name)) for name in ("value", "floor", "accuracy", "chance")}
+            names = tuple(entry["name"] for entry in entries)
+            found.append(Ability(task, base.get("able"), base.get("metric") or "", detectors=names, **numbers))
+        return found
+
+    @property
     def n_heads(self) -> int:
         """How many heads the model has."""
         return sum(stack.count for stack in self.stacks)
@@ -164,6 +195,20 @@ def finite(value: Any) -> float | None:
     if value is None or isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
+
+
+def best_of(entry: Mapping[str, Any]) -> tuple[str, float] | None:
+    """The head with the highest score of a detector, as layer.head, and that score; None where nothing was scored."""
+    scores = [
+        (value, f"{i}.{j}")
+        for i, row in enumerate(entry.get("scores") or [])
+        for j, item in enumerate(row or [])
+        if (value := finite(item)) is not None
+    ]
+    if not scores:
+        return None
+    value, address = max(scores, key=lambda found: found[0])
+    return address, value
 
 
 def stages_of(found: Sequence[Observation]) -> list[tuple[str, bool]]:

@@ -23,12 +23,13 @@ from headatlas.report.reading import (
     Observation,
     Reading,
     Stack,
+    best_of,
     finite,
     read,
     stages_of,
     summary,
 )
-from headatlas.report.words import change, number, plural, signed
+from headatlas.report.words import change, number, percent, plural, signed
 
 # Terminal colours are the reader's own theme's; these five names exist in all of them.
 _COLOUR = {"kr": "yellow", "ici": "blue", "lr": "green", "ep": "magenta", "none": "white"}
@@ -94,6 +95,8 @@ class Screen:
             yield _legend(reading, plain)
             yield Text()
             yield _types(reading, self.top, plain)
+        yield from _nothing(reading)
+        yield from _abilities(reading)
         yield from _skipped(reading)
 
 
@@ -185,9 +188,10 @@ def _types(reading: Reading, top: int, plain: bool) -> Table:
 def _table(*names: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 2, 0, 0))
     for name in names:
-        right = name in ("score", "chance", "effect")
-        # The type is what a narrow screen may fold; numbers and addresses stay whole.
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "head type", overflow="fold")
+        right = name in ("score", "chance", "effect", "value", "floor", "right", "by chance")
+        # Words are what a narrow screen may fold; numbers and addresses stay whole.
+        whole = name not in ("head type", "task", "metric")
+        table.add_column(name, justify="right" if right else "left", no_wrap=whole, overflow="fold")
     return table
 
 
@@ -202,6 +206,29 @@ def _cells(seen: Observation, reading: Reading) -> tuple[str | Text, ...]:
         signed(numbers["effect"]),
         Text(seen.verdict, style=style),
     )
+
+
+def _nothing(reading: Reading) -> Iterator[RenderableType]:
+    """Detectors that observed no head, each with its best score and what would have counted."""
+    lines = []
+    for entry in reading.detectors:
+        if not entry["heads"]:
+            best, least = best_of(entry), number(entry.get("minimum_effect"))
+            known = f"best {best[0]} {number(best[1])}, counts from {least} above chance" if best else "undefined here"
+            lines.append(Text.assemble(("none  ", "dim"), f"{entry['name']}: ", (known, "dim")))
+    if lines:
+        yield Group(Text(), *lines)
+
+
+def _abilities(reading: Reading) -> Iterator[RenderableType]:
+    if not reading.detectors:
+        return
+    table = _table("task", "done", "metric", "value", "floor", "right", "by chance")
+    for one in reading.abilities:
+        done = {True: Text("yes"), False: Text("no", style="bold"), None: Text("-", style="dim")}[one.able]
+        shares = (percent(one.accuracy), percent(one.chance))
+        table.add_row(one.task, done, one.metric or "none", number(one.value), number(one.floor), *shares)
+    yield Group(Text("\nWhat the model can do; heads of a task that it does not do are untested", style="dim"), table)
 
 
 def _skipped(reading: Reading) -> Sequence[RenderableType]:

@@ -55,6 +55,16 @@ def probability(value: object) -> str:
     return "< 0.001" if known < 0.001 else f"{known:.3f}"
 
 
+def percent(value: object) -> str:
+    """A share in percent, without decimals.
+
+    >>> percent(0.4375), percent(None)
+    ('44%', '–')
+    """
+    known = finite(value)
+    return "–" if known is None else f"{known:.0%}"
+
+
 def plural(count: int, one: str, many: str = "") -> str:
     """`1 head`, `2 heads`."""
     return f"{count} {one if count == 1 else many or one + 's'}"

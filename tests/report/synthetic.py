@@ -56,7 +56,7 @@ def atlas(n_layers: int = 30, n_heads: int = 9, *, seed: int = 0, per_detector: 
         if per_detector is not None:
             heads = _drawn(rng, n_layers, n_heads, per_detector)
         entries.append(_detector(rng, about, heads, n_layers, n_heads))
-    entries[-1]["baseline"] |= {"value": 0.04, "floor": 0.02}
+    entries[-1]["baseline"] |= {"value": 0.04, "floor": 0.02, "able": False, "accuracy": 0.28, "chance": 0.25}
     entries[-1]["untested"] = "the model cannot do the task"
     skipped = {
         "subword-merge": "The tokenizer splits none of the 200 rare words.",
@@ -102,7 +102,12 @@ def _detector(
         "version": 1,
         "n_examples": 64,
         "minimum_effect": 0.1,
-        "baseline": {"metric": metric or None, "value": 3.2 if signed else 2.1, "floor": 0.1 if signed else 9.4},
+        "baseline": {
+            "metric": metric or None,
+            "value": 3.2 if signed else 2.1,
+            "floor": 0.1 if signed else 9.4,
+            "able": True,
+        },
         "scores": grid,
         "chance": [[round(float(v), 5) for v in row] for row in chance],
         "heads": heads,

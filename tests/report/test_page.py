@@ -236,6 +236,17 @@ def test_without_scripts_the_map_is_there_as_a_picture(open_report: Open) -> Non
     assert page.locator("#provenance dt").filter(has_text="versions.torch").count() == 1
 
 
+def test_a_table_says_which_tasks_the_model_does(open_report: Open) -> None:
+    page = open_report(synthetic.atlas())
+    rows = [row.inner_text().split("\t") for row in page.query_selector_all("#tasks tbody tr")]
+    tasks = [entry["task"] for entry in synthetic.atlas()["detectors"]]
+    assert [row[0] for row in rows] == sorted(set(tasks))
+    done = {row[0]: row[1] for row in rows}
+    assert done[tasks[-1]] == "no"
+    assert done["repeated"] == "yes"
+    assert rows[[row[0] for row in rows].index(tasks[-1])][5:7] == ["28%", "25%"]
+
+
 def test_provenance_and_skipped_detectors_are_complete(open_report: Open) -> None:
     page = open_report(ATLAS)
     text = page.locator("#provenance").inner_text()

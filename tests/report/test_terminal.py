@@ -104,6 +104,19 @@ def test_a_detector_that_could_not_be_tested_says_why() -> None:
     assert "observed: 0 heads" in text
 
 
+def test_what_the_model_can_do_and_who_was_found_nowhere_stand_below_the_heads() -> None:
+    text = printed(synthetic.atlas(), width=120)
+    lines = [line.split() for line in text.splitlines()]
+    entry = synthetic.atlas()["detectors"][-1]
+    row = next(words for words in lines if words[:1] == [entry["task"]])
+    assert row[1] == "no"
+    assert row[-4:] == ["0.04", "0.02", "28%", "25%"]
+    assert [words[1] for words in lines if words[:1] == ["repeated"]] == ["yes"]
+    best = max((value, f"{i}.{j}") for i, scores in enumerate(entry["scores"]) for j, value in enumerate(scores))
+    nothing = next(words for words in lines if words[:2] == ["none", f"{entry['name']}:"])
+    assert nothing[2:5] == ["best", best[1], f"{best[0]:.2f},"]
+
+
 def test_an_empty_atlas_says_so() -> None:
     assert "None of the 16 heads passed any of 11 detectors." in printed(synthetic.nothing())
 
