@@ -74,7 +74,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def partial_of(final: Path) -> Path:
-    """Where the unfinished work lies that ends in `final`."""
+    """Where the unfinished work lies that ends in `final`; raises StoreError where `final` is a name for what is there."""
+    if final.name in ("", ".."):
+        raise StoreError(f"{final} is no name for something new.", "Give one to --out, such as runs/first.")
     return final.with_name(f"{final.name}.partial")
 
 

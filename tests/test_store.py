@@ -147,6 +147,9 @@ def test_a_place_that_is_taken_or_impossible_is_refused(final: Path, tmp_path: P
         pytest.fail("a folder was made below a file")
     with pytest.raises(StoreError, match="cannot be written: File name too long"):
         finished(tmp_path / ("x" * 300), {"id": "a"}, "atlas.json")
+    for here in (".", "..", "runs/..", "/"):
+        with pytest.raises(StoreError, match=r"is no name for something new"), claimed(Path(here), {"id": "a"}):
+            pytest.fail("a folder was to be renamed to what is there")
     assert left(final) == {"one", "one.partial"}
 
 
