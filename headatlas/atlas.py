@@ -170,7 +170,8 @@ def publish(partial: Path, final: Path) -> None:
     if missing:
         raise StoreError(f"{partial} lacks {', '.join(missing)}.", "Run the same command again.")
     with writing(final):
-        shutil.rmtree(partial / "tasks", ignore_errors=True)
+        for name in ("scans", "verdicts"):
+            shutil.rmtree(partial / name, ignore_errors=True)
         if final.is_dir() and not any(final.iterdir()):
             final.rmdir()
         os.replace(partial, final)

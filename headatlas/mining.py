@@ -1,59 +1,32 @@
-"""Mining a model: plan, group detectors by task, one pass a task, verdicts, a run folder; resumes where it stopped."""
+"""Mining a model: plan, group detectors by task, one scan a task, then verdicts, a run folder; resumes where it stopped."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from torch import Tensor
+import torch
 
 import headatlas
-from headatlas import record, report
+from headatlas import judging, record, report
 from headatlas.atlas import Atlas, Run, extras, publish
 from headatlas.detector import Detector, detectors, find_detector
-from headatlas.errors import BadInput, UnfitTask, UnsupportedModel
+from headatlas.errors import BadInput, UnfitTask
 from headatlas.heads import HeadId
 from headatlas.methods.gate import gate_of_values
-from headatlas.methods.replayed import ablated
-from headatlas.methods.scan import Scan, scan
-from headatlas.methods.verdict import Removal, Verdict, judge
+from headatlas.methods.scan import scan
 from headatlas.model import Model
-from headatlas.store import claimed, finished, partial_of, read_json, write_json, writing
-from headatlas.task import Batch, Metric, Task, Vocabulary, find_task, held_out
+from headatlas.progress import Progress, Silent
+from headatlas.store import claimed, finished, partial_of, read_arrays, read_json, write_arrays, write_json, writing
+from headatlas.task import Batch, Metric, Task, find_task, fitting
 
-VERDICT_EXAMPLES = 8  # held-out examples on which heads are ablated, more where they are shorter than
-VERDICT_LOSSES = 16  # places per example at which a loss is read
-VERDICT_CONTEXT = 48  # tokens, their longest length where the task allows it: a verdict costs hundreds of runs
-VERDICT_TOKENS = 32_768  # of all of them together, at least four: their keys and values are kept in memory
-VERDICT_SEED = 1_000_003
 TOKENS_AT_ONCE = 2048
 DIGITS = 6  # of numbers in atlas.json
-
-
-class Progress(Protocol):
-    """Who is told how far the work has come."""
-
-    def plan(self, steps: Sequence[tuple[str, int]]) -> None: ...  # noqa: D102
-    def advance(self, step: str, amount: int = 1, of: int | None = None) -> None: ...  # noqa: D102
-    def say(self, line: str) -> None: ...  # noqa: D102
-
-
-class Silent:
-    """Tells nobody."""
-
-    def plan(self, steps: Sequence[tuple[str, int]]) -> None:
-        """Do nothing."""
-
-    def advance(self, step: str, amount: int = 1, of: int | None = None) -> None:
-        """Do nothing."""
-
-    def say(self, line: str) -> None:
-        """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -109,17 +82,6 @@ def _asked_on(tasks: Sequence[Task], wanted: Sequence[Detector]) -> list[Detecto
     return chosen
 
 
-def fitting(task: Task, tokenizer: Vocabulary, n: int, seed: int) -> Batch:
-    """`n` examples, or as many as a task with few items has: a half, a quarter ... of `n`. Raises UnfitTask below 4."""
-    while True:
-        try:
-            return task(tokenizer, n, seed)
-        except UnfitTask:
-            if n < 8:
-                raise
-            n //= 2
-
-
 def mine(
     model: Model,
     detectors: Sequence[str] | None = None,
@@ -172,33 +134,34 @@ def _facts(model: Model, chosen: Plan, n: int, seed: int, verdict: bool) -> dict
 
 
 def _work(model: Model, chosen: Plan, run: Run, final: Path, progress: Progress) -> None:
-    """Everything between the plan and the finished folder."""
+    """Everything between the plan and the finished folder: all scans, then all verdicts, then the pages."""
     partial = partial_of(final)
-    with writing(partial):
-        (partial / "tasks").mkdir(exist_ok=True)
-    seed = run.facts["seed"]
     progress.plan([(task.name, len(chosen.batches[task])) for task in chosen.by_task])
-    results: list[dict[str, Any]] = []
-    examples: list[dict[str, Any]] = []
-    attention: dict[str, Any] = {}
-    skipped = list(chosen.skipped)
-    seconds = {"load": model.load_seconds, "forward": 0.0, "detect": 0.0, "verdict": 0.0}
+    scans = {}
     for task, group in chosen.by_task.items():
-        kept, batch = partial / "tasks" / f"{task.name}.json", chosen.batches[task]
+        kept, batch = partial / "scans" / f"{task.name}.json", chosen.batches[task]
         if kept.exists():
-            done = read_json(kept)
             progress.advance(task.name, len(batch))
             progress.say(f"{task.name}: kept from before.")
         else:
-            done = _one_task(model, task, group, batch, seed, run.facts["verdict"], progress)
-            write_json(kept, done)
-        results += done["detectors"]
-        examples += done["examples"]
-        attention |= done["attention"]
-        skipped += done["skipped"]
+            _scan(model, task, group, batch, kept, progress)
+        scans[task] = read_json(kept)
+    seconds = {"load": model.load_seconds, "forward": 0.0, "detect": 0.0, "verdict": 0.0}
+    for done in scans.values():
         for name, spent in done["seconds"].items():
             seconds[name] += spent
+    wanted: bool = run.facts["verdict"]
+    judged = _verdicts(model, chosen, scans, run.facts["seed"], partial, progress) if wanted else {}
+    seconds["verdict"] = sum(done["seconds"] for done in judged.values())
+    results = [
+        record.judged(entry, judged[task]["detectors"].get(entry["name"]) if task in judged else None, wanted)
+        for task, done in scans.items()
+        for entry in done["detectors"]
+    ]
     results.sort(key=lambda found: found["name"])
+    skipped = chosen.skipped + [item for done in scans.values() for item in done["skipped"]]
+    examples = [item for done in scans.values() for item in done["examples"]]
+    attention = {name: item for done in scans.values() for name, item in done["attention"].items()}
     data = record.summary(model, run, results, skipped, seconds)
     record.write_tables(partial, data, examples, model)
     write_json(partial / "atlas.json", data, DIGITS)
@@ -209,96 +172,76 @@ def _work(model: Model, chosen: Plan, run: Run, final: Path, progress: Progress)
     publish(partial, final)
 
 
-def _thinned(batch: Batch) -> Batch:
-    """The batch with the loss asked for at no more than about VERDICT_LOSSES places per example: logits are dear."""
-    places = batch.at.get("predict")
-    if places is None or places.shape[1] <= VERDICT_LOSSES:
-        return batch
-    return replace(batch, at={**batch.at, "predict": places[:, :: places.shape[1] // VERDICT_LOSSES]})
-
-
-def _one_task(
-    model: Model, task: Task, group: list[Detector], batch: Batch, seed: int, verdict: bool, progress: Progress
-) -> dict[str, Any]:
-    metric = task.metric if model.kind == "decoder" and model.has_logits else None
+def _scan(model: Model, task: Task, group: list[Detector], batch: Batch, kept: Path, progress: Progress) -> None:
+    """One task's scan, kept as JSON; mean z of its layers beside it, written first."""
+    metric = _metric(model, task)
     size = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
     found = scan(model, group, batch, metric=metric, size=size, tick=lambda done: progress.advance(task.name, done))
     group = [d for d in group if d.name not in found.refused]
     observed = {d.name: [line.head for line in found.scores[d.name].observed(d.minimum_effect)] for d in group}
     able = None if found.metric is None else gate_of_values(task, found.metric, found.floor, model.vocabulary_size)
-    verdicts: dict[str, Verdict] = {}
-    began = time.perf_counter()
-    if verdict and metric is not None and able is not None and able.able and any(observed.values()):
-        verdicts = _verdicts(model, task, metric, group, found, observed, able.smallest, len(batch), seed, progress)
-    spent = time.perf_counter() - began
-    return {
-        "detectors": [record.result(model, d, found, able, verdicts.get(d.name), verdict) for d in group],
+    with writing(kept):
+        kept.parent.mkdir(exist_ok=True)
+    mean_z = {f"{stack} {layer}": z.cpu().numpy() for (stack, layer), z in found.mean_z.items()}
+    write_arrays(kept.with_suffix(".npz"), mean_z)
+    done = {
+        "detectors": [record.result(model, d, found, able) for d in group],
         "examples": [record.per_example(d, found) for d in group],
         "attention": record.attention(model, task, group, observed, batch),
-        "seconds": {**found.seconds, "verdict": spent},
+        "seconds": found.seconds,
         "skipped": [{"detector": name, "reason": reason} for name, reason in found.refused.items()],
+        "smallest": able.smallest if able is not None and able.able else None,
     }
+    write_json(kept, done)
+
+
+def _metric(model: Model, task: Task) -> Metric | None:
+    return task.metric if model.kind == "decoder" and model.has_logits else None
 
 
 def _verdicts(
-    model: Model,
-    task: Task,
-    metric: Metric,
-    group: list[Detector],
-    found: Scan,
-    observed: dict[str, list[HeadId]],
-    smallest: float,
-    n: int,
-    seed: int,
-    progress: Progress,
-) -> dict[str, Verdict]:
-    """Verdicts on what was observed, on examples that were not used to find it."""
-    batch = _fresh(model, task, n, seed)
-    half = batch.rows(slice(0, max(1, len(batch) // 2)))
-    removals: dict[str | None, tuple[Removal, Removal]] = {}
-    taken = {head for heads in observed.values() for head in heads}
-    step = f"{task.name}: verdict"
-    progress.plan([(step, sum(len(heads) + 1 for heads in observed.values() if heads))])
-    verdicts = {}
-    for detector in group:
-        heads = observed[detector.name]
-        if not heads:
-            continue
-        progress.say(f"{task.name}: verdict on {len(heads)} heads observed by {detector.name}.")
-        try:
-            own = detector.removal
-            if own is not None:
-                pair = (own(model, batch, metric), own(model, half, metric))
-            else:
-                acts_at = detector.acts_at
-                if acts_at not in removals:
-                    whole, part = (
-                        ablated(model, one, metric, found.mean_z, _positions(one, acts_at)) for one in (batch, half)
-                    )
-                    removals[acts_at] = whole, part
-                pair = removals[acts_at]
-            verdicts[detector.name] = judge(
-                *pair, heads, taken, smallest=smallest, seed=seed, tick=lambda: progress.advance(step)
+    model: Model, chosen: Plan, scans: Mapping[Task, dict[str, Any]], seed: int, partial: Path, progress: Progress
+) -> dict[Task, dict[str, Any]]:
+    """Verdicts on the heads of every task that the model does; each task's are kept once they are there."""
+    observed = {task: _observed(chosen.by_task[task], done) for task, done in scans.items()}
+    assigned = {head for by_detector in observed.values() for heads in by_detector.values() for head in heads}
+    able = [task for task, done in scans.items() if done["smallest"] is not None and any(observed[task].values())]
+    progress.plan([(f"{task.name}: verdict", judging.steps(observed[task].values())) for task in able])
+    found = {}
+    for task in able:
+        kept, metric = partial / "verdicts" / f"{task.name}.json", _metric(model, task)
+        if kept.exists():
+            progress.advance(f"{task.name}: verdict", judging.steps(observed[task].values()))
+        else:
+            assert metric is not None
+            began = time.perf_counter()
+            mean_z = {
+                _place(name): torch.from_numpy(z)
+                for name, z in read_arrays(partial / "scans" / f"{task.name}.npz").items()
+            }
+            case = judging.Case(
+                task, metric, observed[task], mean_z, scans[task]["smallest"], len(chosen.batches[task]), assigned
             )
-        except UnsupportedModel as error:
-            progress.say(f"{task.name}: no verdict on {detector.name}: {error}")
-    return verdicts
+            by_detector = judging.verdicts(model, case, seed, progress)
+            with writing(kept.parent):
+                kept.parent.mkdir(exist_ok=True)
+            spent = time.perf_counter() - began
+            write_json(
+                kept, {"detectors": {name: record.verdict(one) for name, one in by_detector.items()}, "seconds": spent}
+            )
+        found[task] = read_json(kept)
+    return found
 
 
-def _fresh(model: Model, task: Task, n: int, seed: int) -> Batch:
-    """Examples for verdicts: of the task's other half where it has one, short where it can be; about as many tokens always."""
-    other, seed = held_out(task) or task, seed + VERDICT_SEED
-    for words in (model.tokenizer.within(VERDICT_CONTEXT), model.tokenizer):
-        try:
-            few = other(words, min(n, VERDICT_EXAMPLES), seed)
-        except UnfitTask:
-            continue
-        count = VERDICT_EXAMPLES * VERDICT_CONTEXT // few.tokens.shape[1]
-        if count <= len(few):
-            return _thinned(few.rows(slice(0, max(4, VERDICT_TOKENS // few.tokens.shape[1]))))
-        return _thinned(fitting(other, words, min(n, count), seed))
-    return _thinned(fitting(other, model.tokenizer, min(n, VERDICT_EXAMPLES), seed))
+def _observed(group: Sequence[Detector], done: Mapping[str, Any]) -> dict[Detector, list[HeadId]]:
+    entries = {entry["name"]: entry for entry in done["detectors"]}
+    return {
+        d: [HeadId(row["layer"], row["head"], row["stack"]) for row in entries[d.name]["heads"]]
+        for d in group
+        if d.name in entries
+    }
 
 
-def _positions(batch: Batch, acts_at: str | None) -> Tensor | None:
-    return None if acts_at is None else batch.at[acts_at].reshape(len(batch), -1)
+def _place(name: str) -> tuple[str, int]:
+    stack, layer = name.split()
+    return stack, int(layer)

@@ -26,25 +26,18 @@ from headatlas.store import write_table
 from headatlas.task import Batch, Task
 
 
-def result(
-    model: Model, detector: Detector, found: Scan, able: Gate | None, verdict: Verdict | None, wanted: bool
-) -> dict[str, Any]:
-    """One detector's part of atlas.json, and under "all" a row per head for the tables."""
+def result(model: Model, detector: Detector, found: Scan, able: Gate | None) -> dict[str, Any]:
+    """One detector's part of atlas.json as far as a scan knows it, and under "all" a row per head for the tables."""
     scores = found.scores[detector.name]
     lines = {line.head: line for line in scores.summary()}
-    if verdict is None and (able is None or not able.able):
-        reason = "the model has no metric on this task" if able is None else "the model does not do the task"
-    elif verdict is None and not wanted:
-        reason = "verdicts were switched off"
-    elif verdict is None and scores.observed(detector.minimum_effect):
-        reason = "its verdict cannot be measured on this model"
-    else:
-        reason = ""
-    heads = []
-    for line in scores.observed(detector.minimum_effect):
-        effect = verdict.effects[line.head] if verdict is not None else None
-        heads.append({**_line(line.head), "score": line.score, "low": line.low, "high": line.high, "chance": line.chance, "p": line.p, "q": line.q,
-                      "verdict": verdict.verdicts[line.head] if verdict is not None else "untested", **_effect(effect)})  # fmt: skip
+    reason = "the model has no metric on this task" if able is None else ""
+    if able is not None and not able.able:
+        reason = "the model does not do the task"
+    heads = [
+        {**_line(line.head), "score": line.score, "low": line.low, "high": line.high, "chance": line.chance,
+         "p": line.p, "q": line.q, "verdict": "untested", **_effect(None)}
+        for line in scores.observed(detector.minimum_effect)
+    ]  # fmt: skip
     score, chance = (np.array([getattr(lines[head], name) for head in model.heads]) for name in ("score", "chance"))
     main = model.stacks[0]
     return {
@@ -72,11 +65,31 @@ def result(
             for head in model.heads
         ],
         "heads": heads,
-        "group": {**_effect(verdict.group), "p": verdict.group.p, "draws": DRAWS, "examples": verdict.examples}
-        if verdict is not None
-        else None,
+        "group": None,
         "about": detector.about,
     }
+
+
+def verdict(found: Verdict) -> dict[str, Any]:
+    """A detector's verdict as plain data, for `judged`."""
+    return {
+        "heads": {
+            str(head): {"verdict": word, **_effect(found.effects[head])} for head, word in found.verdicts.items()
+        },
+        "group": {
+            **_effect(found.group), "p": found.group.p, "draws": DRAWS, "examples": found.examples,
+            "metric": found.metric.name, "unit": found.metric.unit,
+        },
+    }  # fmt: skip
+
+
+def judged(entry: Mapping[str, Any], found: Mapping[str, Any] | None, wanted: bool) -> dict[str, Any]:
+    """A detector's part of atlas.json with its verdict, or with the reason why there is none."""
+    if found is None:
+        reason = "verdicts were switched off" if not wanted else "its verdict cannot be measured on this model"
+        return {**entry, "untested": entry["untested"] or (reason if entry["heads"] or not wanted else "")}
+    heads = [{**row, **found["heads"][str(HeadId(row["layer"], row["head"], row["stack"]))]} for row in entry["heads"]]
+    return {**entry, "heads": heads, "group": found["group"]}
 
 
 def _line(head: HeadId) -> dict[str, Any]:
@@ -110,14 +123,18 @@ def attention(
     one = batch.rows(slice(0, 1))
     rows: dict[HeadId, list[list[float]]] = {}
 
+    def strongest(weights: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        top = weights.float().topk(min(3, weights.shape[-1]), dim=-1)
+        return torch.stack([top.values, top.indices.float()], -1)  # [example, head, query, 3, 2]
+
     def watch(at: Any) -> None:
         if (at.stack, at.layer) not in wanted:
             return
-        top = at.pattern[0].topk(min(3, at.n_keys), dim=-1)
+        top = at.reduce(strongest)[0]
         for head in {
             head for heads in observed.values() for head in heads if (head.stack, head.layer) == (at.stack, at.layer)
         }:
-            weights, keys = top.values[head.head], top.indices[head.head]
+            weights, keys = top[head.head].unbind(-1)
             rows[head] = [
                 [q, int(k), round(float(w), 3)]
                 for q in range(at.n_queries)

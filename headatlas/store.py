@@ -11,13 +11,16 @@ import json
 import math
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from headatlas.errors import StoreError
 
@@ -71,6 +74,24 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise StoreError(f"{path} is damaged.", f"Remove {path.parent} and run again.")
     return found
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays (.npz) under a temporary name and rename it. Raises StoreError."""
+    with writing(path):
+        half = path.with_name(path.name + ".half")
+        with half.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        os.replace(half, path)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read what `write_arrays` wrote. Raises StoreError naming the file."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise StoreError(f"{path} is damaged ({error}).", f"Remove {path.parent} and run again.") from error
 
 
 def partial_of(final: Path) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headatlas.errors import BadInput
+from headatlas.errors import BadInput, UnfitTask
 from headatlas.registry import discover, lookup
 
 
@@ -296,3 +296,14 @@ def find_task(name: str) -> Task:
 def held_out(task: Task) -> Task | None:
     """The task's twin on items it does not use itself; None where it has none (random tokens: another seed will do)."""
     return tasks().get(task.name + HELD_OUT)
+
+
+def fitting(task: Task, tokenizer: Vocabulary, n: int, seed: int) -> Batch:
+    """`n` examples, or as many as a task with few items has: a half, a quarter ... of `n`. Raises UnfitTask below 4."""
+    while True:
+        try:
+            return task(tokenizer, n, seed)
+        except UnfitTask:
+            if n < 8:
+                raise
+            n //= 2

@@ -10,8 +10,8 @@ import headatlas
 HOUSE = Path(headatlas.__file__).parent
 # Top to bottom; a plugin folder stands right below its contract and its files never import each other sideways.
 ORDER = [
-    "errors", "heads", "store", "registry", "ops", "catalogue", "model", "edits", "task", "tasks", "detector", "scores", "methods",
-    "detectors", "circuits", "report", "atlas", "record", "mining", "replication", "lab", "apply", "cli", "web",
+    "errors", "heads", "progress", "store", "registry", "ops", "catalogue", "model", "edits", "task", "tasks", "detector", "scores", "methods",
+    "detectors", "circuits", "report", "atlas", "record", "judging", "mining", "replication", "lab", "apply", "cli", "web",
 ]  # fmt: skip
 PLUGINS = {"detectors"}
 

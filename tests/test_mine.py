@@ -7,17 +7,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 import headatlas as ha
+from headatlas import judging, record
 from headatlas.atlas import Atlas
 from headatlas.detector import detectors
 from headatlas.errors import BadInput, StoreError, UnknownName
-from headatlas.heads import HeadId
+from headatlas.heads import HeadId, parse_heads
+from headatlas.lab.grid import model_of
+from headatlas.lab.planted import plant
+from headatlas.lab.spec import Head, PlantSpec
+from headatlas.methods.verdict import judge
 from headatlas.mining import plan
 from headatlas.model import attach
+from headatlas.task import next_token_loss
 from tests import toys
 
 PLAIN = ["repeated", "prose", "registers"]  # where a test is not about all tasks
@@ -133,7 +141,7 @@ def test_an_interrupted_run_goes_on_from_the_last_finished_task(folder, tmp_path
 
     model, out = ha.load(str(folder)), tmp_path / "run"
     done = []
-    real = mining._one_task
+    real = mining._scan
 
     def dies_at_the_third(model, task, *rest):
         if len(done) == 2:
@@ -141,14 +149,12 @@ def test_an_interrupted_run_goes_on_from_the_last_finished_task(folder, tmp_path
         done.append(task.name)
         return real(model, task, *rest)
 
-    monkeypatch.setattr(mining, "_one_task", dies_at_the_third)
+    monkeypatch.setattr(mining, "_scan", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         ha.mine(model, tasks=PLAIN, n=4, out=out)
     assert not out.exists()
     again = []
-    monkeypatch.setattr(
-        mining, "_one_task", lambda model, task, *rest: again.append(task.name) or real(model, task, *rest)
-    )
+    monkeypatch.setattr(mining, "_scan", lambda model, task, *rest: again.append(task.name) or real(model, task, *rest))
     atlas = ha.mine(model, tasks=PLAIN, n=4, out=out)
     assert set(again).isdisjoint(done)
     assert {found["task"] for found in atlas.data["detectors"]} == {*done, *again}
@@ -161,7 +167,7 @@ def test_a_killed_run_leaves_no_half_run_and_resumes(folder, tmp_path: Path):
     command += [word for task in PLAIN for word in ("--task", task)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     limit = time.monotonic() + 120
-    while not list(tmp_path.glob("run.partial/tasks/*.json")) and process.poll() is None and time.monotonic() < limit:
+    while not list(tmp_path.glob("run.partial/scans/*.json")) and process.poll() is None and time.monotonic() < limit:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -219,33 +225,69 @@ def test_encoders_get_the_detectors_that_make_sense(tmp_path: Path):
     assert all(found["untested"] for found in atlas.data["detectors"])
 
 
-def test_planted_effects_decide_the_verdict(folder):
-    """On a fake model whose loss depends on two heads in known ways, causal, group and refuted come out."""
-    import numpy as np
+OTHER_KIND = frozenset(parse_heads("1.4 1.5 1.6 1.7"))
 
-    from headatlas.methods.verdict import judge
 
-    class Known:
-        def __init__(self, n):
-            self.model, self.n = (
-                type("M", (), {"heads": tuple(HeadId(layer, head) for layer in range(6) for head in range(8))}),
-                n,
-            )
+class Known:
+    """A removal whose effects are written down: 1.1 alone, 2.2 and 2.3 together, and heads of another kind, 1.4 to 1.7."""
 
-        def worsening(self, heads):
-            heads = set(heads)
-            noise = np.random.default_rng(len(heads)).normal(0, 0.01, self.n)
-            strong = 1.0 if HeadId(1, 1) in heads else 0.0
-            backed_up = 0.8 if {HeadId(2, 2), HeadId(2, 3)} <= heads else 0.0
-            return noise + strong + backed_up
+    metric = next_token_loss
+    model = SimpleNamespace(heads=tuple(HeadId(layer, head) for layer in range(6) for head in range(8)))
 
-    def verdicts(*names):
-        heads = [HeadId.parse(name) for name in names]
-        return {str(head): word for head, word in judge(Known(8), Known(4), heads, heads).verdicts.items()}
+    def __init__(self, n: int) -> None:
+        self.n = n
 
+    def worsening(self, heads) -> np.ndarray:
+        heads = set(heads)
+        noise = np.random.default_rng(len(heads)).normal(0, 0.01, self.n)
+        strong = 1.0 if HeadId(1, 1) in heads else 0.0
+        backed_up = 0.8 if {HeadId(2, 2), HeadId(2, 3)} <= heads else 0.0
+        return noise + strong + backed_up + 2.0 * bool(heads & OTHER_KIND)
+
+
+def verdicts(*names: str, assigned=()) -> dict[str, str]:
+    heads = parse_heads(" ".join(names))
+    excluded = {*heads, *(() if assigned else OTHER_KIND)}
+    return {
+        str(head): word for head, word in judge(Known(8), Known(4), heads, excluded, assigned=assigned).verdicts.items()
+    }
+
+
+def test_planted_effects_decide_the_verdict():
     assert verdicts("1.1", "3.3") == {"1.1": "causal", "3.3": "group"}
     assert verdicts("2.2", "2.3") == {"2.2": "group", "2.3": "group"}
-    assert verdicts("3.3", "4.4") == {"3.3": "refuted", "4.4": "refuted"}
+    assert verdicts("3.3", "5.4") == {"3.3": "refuted", "5.4": "refuted"}
+
+
+def test_heads_of_other_kinds_are_no_controls_where_there_are_others():
+    heads = [HeadId(1, 1)]
+    assert judge(Known(8), Known(4), heads, heads).verdicts[heads[0]] == "refuted", "they raise the bar"
+    assert verdicts("1.1", assigned=OTHER_KIND) == {"1.1": "causal"}
+    # With nothing but heads of other kinds these must do.
+    found = judge(Known(8), Known(4), heads, heads, assigned=Known.model.heads)
+    assert found.effects[heads[0]].random_effect > 1.0
+    assert record.verdict(found)["group"]["metric"] == "next-token loss"
+
+
+def test_verdicts_are_kept_when_a_run_is_interrupted_after_them(tmp_path: Path, monkeypatch):
+    model = model_of(plant(PlantSpec((Head(0, 0, "previous"), Head(1, 1, "induction")), noise=0.02)))
+    asked = []
+    real = judging.verdicts
+    monkeypatch.setattr(judging, "verdicts", lambda *given: asked.append(1) or real(*given))
+    with monkeypatch.context() as once:
+        once.setattr(record, "summary", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ha.mine(model, ["previous-token", "induction"], n=8, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    atlas = ha.mine(model, ["previous-token", "induction"], n=8, out=tmp_path / "run")
+    assert asked == [1]
+    assert atlas.detectors("induction")[0]["heads"][0]["verdict"] == "causal"
+    assert atlas.detectors("induction")[0]["group"]["metric"] == "next-token loss"
+    assert sorted(path.name for path in atlas.run.iterdir() if path.is_dir()) == []
+
+
+def interrupted(*_) -> None:
+    raise KeyboardInterrupt
 
 
 def test_sweeps_lie_beside_runs_and_are_asked_together(tmp_path: Path):

@@ -124,10 +124,9 @@ class Injection:
     def __init__(
         self, model: Model, batch: Batch, metric: Metric, writes: Mapping[Place, Tensor], layer: int | None = None
     ) -> None:
-        self.model, self.writes = model, writes
+        self.model, self.metric, self.writes = model, metric, writes
         self.layer = layer_for(model) if layer is None else layer
         self._where = batch.at["end"].reshape(-1, 1)
-        self._sign = 1.0 if metric.higher_is_better else -1.0
         self._bench = Replay(model, batch, metric)
         self._known: dict[frozenset[HeadId], Array] = {}
 
@@ -148,7 +147,8 @@ class Injection:
         """[example] how much worse the metric is without the vector of these heads than with it."""
         key = frozenset(heads)
         if key not in self._known:
-            self._known[key] = self._sign * (self.measure([sorted(key)])[0] - self.clean)
+            rise = self.measure([sorted(key)])[0] - self.clean
+            self._known[key] = rise if self.metric.higher_is_better else -rise
         return self._known[key]
 
 

@@ -39,7 +39,7 @@ class Replayed:
         change: Callable[[Sequence[HeadId]], Edit],
         within: Tensor | None = None,
     ) -> None:
-        self.model, self._metric, self._change = model, metric, change
+        self.model, self.metric, self._change = model, metric, change
         self._replay = Replay(model, batch, metric, within=within)
         self._known: dict[frozenset[HeadId], Array] = {}
 
@@ -53,7 +53,7 @@ class Replayed:
         key = frozenset(heads)
         if key not in self._known:
             effect = self._replay.effect([self._change(sorted(key))])
-            self._known[key] = -effect if self._metric.higher_is_better else effect
+            self._known[key] = -effect if self.metric.higher_is_better else effect
         return self._known[key]
 
 

@@ -1,7 +1,8 @@
 """The causal verdict: does removing the observed heads change what the task measures, more than removing others would?
 
 Heads are mean-ablated (resample-ablated where the task has a counterfactual) alone and all together, on examples that were
-not used to find them, and compared with random heads of the same layers that no detector of the task observed.
+not used to find them, and compared with random heads of the same layers that no detector of the task observed; as far as
+there are enough of them, with heads in which no detector at all observed anything.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 from headatlas.heads import HeadId
 from headatlas.model import Model
 from headatlas.ops import stats
+from headatlas.task import Metric
 
 Array = NDArray[np.float64]
 DRAWS = 20  # random sets per detector, and random single heads per observed head
+REACH = 3  # layers away from which a head without any known kind is still preferred to one of the same layer with
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,13 @@ class Effect:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Verdict per head and the effects behind it; `group` is the effect of the whole set, `examples` how many it rests on."""
+    """Verdict per head and the effects behind it, on `metric`; `group` is the effect of the whole set, `examples` how many it rests on."""
 
     verdicts: dict[HeadId, str]
     effects: dict[HeadId, Effect]
     group: Effect
     examples: int
+    metric: Metric
 
 
 class Removal(Protocol):
@@ -58,6 +62,8 @@ class Removal(Protocol):
 
     @property
     def model(self) -> Model: ...  # noqa: D102
+    @property
+    def metric(self) -> Metric: ...  # noqa: D102
 
     def worsening(self, heads: Iterable[HeadId]) -> Array:
         """How much the metric worsens per example, [example], when `heads` are removed."""
@@ -69,37 +75,46 @@ def judge(
     observed: Sequence[HeadId],
     excluded: Iterable[HeadId],
     *,
+    assigned: Iterable[HeadId] = (),
     smallest: float = 0.0,
     seed: int = 0,
     tick: Callable[[], None] = lambda: None,
 ) -> Verdict:
     """Verdicts for one detector's observed heads; random controls never contain a head of `excluded`.
 
+    assigned: heads in which something else was observed; they serve as controls only where others are more than REACH
+    layers away or too few, so that a control is no head of another kind that happens to matter here.
     Random heads are removed on the batch of `rivals`, half the examples: fewer examples make their effects scatter more and
     so the bar higher, at half the cost. smallest: the least effect that counts as real, in units of the metric.
     """
     rng = np.random.default_rng(seed)
-    free = sorted(set(ablation.model.heads) - set(excluded) - set(observed))
-    singles = _pool(free, seed)
+    free, avoided = sorted(set(ablation.model.heads) - set(excluded) - set(observed)), frozenset(assigned)
+    singles = _pool(free, avoided, seed)
     effects = {}
     for head in observed:
         near = sorted(
-            (other for other in singles if other.stack == head.stack), key=lambda other: abs(other.layer - head.layer)
+            (other for other in singles if other.stack == head.stack), key=lambda other: _far(head, other, avoided)
         )
         effects[head] = _effect(
             ablation.worsening([head]), [rivals.worsening([other]) for other in near[:DRAWS]], seed, smallest
         )
         tick()
-    sets = [matched(observed, free, rng) for _ in range(DRAWS)] if free else []
+    sets = [matched(observed, free, rng, avoided) for _ in range(DRAWS)] if free else []
     group = _effect(ablation.worsening(observed), [rivals.worsening(draw) for draw in sets], seed, smallest)
     tick()
     verdicts = {}
     for head in observed:
         verdicts[head] = "causal" if effects[head].real else "group" if group.real and len(observed) > 1 else "refuted"
-    return Verdict(verdicts, effects, group, len(ablation.worsening(observed)))
+    return Verdict(verdicts, effects, group, len(ablation.worsening(observed)), ablation.metric)
 
 
-def _pool(free: Sequence[HeadId], seed: int, per_layer: int = 3) -> list[HeadId]:
+def _far(head: HeadId, other: HeadId, avoided: frozenset[HeadId]) -> tuple[bool, int]:
+    """How unlike a control is: heads to avoid, and those of distant layers, come after all others."""
+    distance = abs(other.layer - head.layer)
+    return other in avoided or distance > REACH, distance
+
+
+def _pool(free: Sequence[HeadId], avoided: frozenset[HeadId], seed: int, per_layer: int = 3) -> list[HeadId]:
     """A few free heads of each layer, the same for all detectors of a task, so that each is measured once."""
     rng = np.random.default_rng(seed)
     layers: dict[tuple[str, int], list[HeadId]] = {}
@@ -107,19 +122,28 @@ def _pool(free: Sequence[HeadId], seed: int, per_layer: int = 3) -> list[HeadId]
         layers.setdefault((head.stack, head.layer), []).append(head)
     # Shallow models have few layers: take more heads of each, so that there are enough to compare with.
     take = max(per_layer, -(-2 * DRAWS // max(len(layers), 1)))
-    return [group[i] for group in layers.values() for i in rng.permutation(len(group))[:take]]
+    mixed = [[group[i] for i in rng.permutation(len(group))] for group in layers.values()]
+    return [head for group in mixed for head in sorted(group, key=lambda one: one in avoided)[:take]]
 
 
-def matched(heads: Sequence[HeadId], free: Sequence[HeadId], rng: np.random.Generator) -> frozenset[HeadId]:
-    """As many random heads of the same layers; where a layer has no free head left, of the nearest layer that has."""
+def matched(
+    heads: Sequence[HeadId],
+    free: Sequence[HeadId],
+    rng: np.random.Generator,
+    avoided: frozenset[HeadId] = frozenset(),
+) -> frozenset[HeadId]:
+    """As many random heads of the same layers; where a layer has no free head left, of the nearest layer that has.
+
+    avoided: heads that are drawn only where there is no other within REACH layers.
+    """
     left = set(free)
     drawn: set[HeadId] = set()
     for head in heads:
         candidates = sorted(other for other in left if other.stack == head.stack)
         if not candidates:
             break
-        nearest = min(abs(other.layer - head.layer) for other in candidates)
-        choice = [other for other in candidates if abs(other.layer - head.layer) == nearest]
+        nearest = min(_far(head, other, avoided) for other in candidates)
+        choice = [other for other in candidates if _far(head, other, avoided) == nearest]
         picked = choice[int(rng.integers(len(choice)))]
         drawn.add(picked)
         left.discard(picked)

@@ -21,7 +21,7 @@ from headatlas.report.words import change, number, percent, probability
 # Attention links of all examples together; at about 11 characters a link this keeps a file near one megabyte.
 _LINKS = 60_000
 _FAINTEST = 0.02
-_GROUP = ("effect", "effect_low", "effect_high", "random_effect", "p")
+_GROUP = ("effect", "effect_low", "effect_high", "random_effect", "p", "metric")
 
 
 def html(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> str:
@@ -142,7 +142,10 @@ def _detector(reading: Reading, entry: Mapping[str, Any]) -> dict[str, Any]:
         "minimum_effect": _short(entry.get("minimum_effect")),
         "baseline": {"metric": (entry.get("baseline") or {}).get("metric")},
         "untested": entry.get("untested"),
-        "group": {"effect": _short((entry.get("group") or {}).get("effect"))},
+        "group": {
+            "effect": _short((entry.get("group") or {}).get("effect")),
+            "metric": (entry.get("group") or {}).get("metric"),
+        },
         "heads": len(entry["heads"]),
         "scores": [[_short(value) for value in row or []] for row in entry["scores"]],
         "chance": [[_short(value) for value in row or []] for row in entry["chance"]],

@@ -260,7 +260,13 @@ def _detector(
     lines.append(Text(f"observed: {plural(len(found), 'head')}{f' ({counts})' if counts else ''}"))
     if group.get("effect") is not None:
         effect = change(group["effect"], group.get("effect_low"), group.get("effect_high"))
-        lines.append(Text(f"all of them off: {effect}, random sets {number(group.get('random_effect'))}"))
+        other = group.get("metric") if group.get("metric") != baseline.get("metric") else None
+        lines.append(
+            Text(
+                f"all of them off: {effect}{f' in {other}' if other else ''}, "
+                f"random sets {number(group.get('random_effect'))}"
+            )
+        )
     shades = _ASCII_SHADES if plain else _SHADES
     parts: list[RenderableType] = [*lines, Text(), _shaded(reading, entry, width, shades)]
     if found:

@@ -52,7 +52,7 @@ function worse(effect) {
 }
 
 function verdictText(seen) {
-  const metric = seen.detector.baseline && seen.detector.baseline.metric ? seen.detector.baseline.metric : "the task's metric";
+  const metric = seen.detector.group.metric || seen.detector.baseline.metric || "the task's metric";
   if (seen.effect === null) return `Its effect was not tested: ${seen.detector.untested || "no verdict was asked for"}.`;
   const range = seen.effect < 0 ? interval(negated(seen.effect_high), negated(seen.effect_low)) : interval(seen.effect_low, seen.effect_high);
   const change = `Without this head, ${metric} gets ${worse(seen.effect)}${range ? ` (95% ${range})` : ""}; 95% of random heads of the same layers change it by less than ${number(seen.random_effect)}.`;
