@@ -25,6 +25,7 @@ from headatlas.methods.shared import once
 from headatlas.model import Model, attach
 from headatlas.scores import HeadScores
 from headatlas.task import Batch, logit_difference
+from headatlas.tasks.acronyms import SLOTS, acronyms
 from headatlas.tasks.ioi import ioi
 from headatlas.tasks.prose import prose
 from tests import toys
@@ -102,8 +103,8 @@ def test_nothing_is_observed_without_structure(make):
     assert observed(negative_scores(model, batch)) == []
 
 
-def test_effects_by_name_equal_those_worked_out_on_the_plain_model():
-    hf, batch = toys.llama(attn_implementation="eager"), toy_batch()
+def by_hand(hf, batch: Batch, direction: torch.Tensor) -> torch.Tensor:
+    """[example, head, key] what heads of a plain llama write at the end, by key, along directions [example, d_model] of logits."""
     kept: dict = {}
     hooks = [
         layer.self_attn.v_proj.register_forward_hook(lambda _, __, out, i=i: kept.update({i: out}))
@@ -111,24 +112,63 @@ def test_effects_by_name_equal_those_worked_out_on_the_plain_model():
     ]
     hooks.append(hf.model.norm.register_forward_pre_hook(lambda _, args: kept.update(final=args[0])))
     with torch.no_grad():
-        patterns = hf(input_ids=batch.tokens, output_attentions=True).attentions
+        patterns = hf(input_ids=batch.tokens, attention_mask=batch.mask.long(), output_attentions=True).attentions
     for hook in hooks:
         hook.remove()
     rows, end = torch.arange(len(batch)), batch.at["end"]
     final = kept["final"][rows, end]
     rms = (final.pow(2).mean(-1, keepdim=True) + hf.model.norm.variance_epsilon).sqrt()
-    unembedding = hf.lm_head.weight
-    direction = (unembedding[batch.answer] - unembedding[batch.wrong]) * hf.model.norm.weight / rms
-    expected = {"io": [], "s": []}
+    direction = direction * hf.model.norm.weight / rms
+    parts = []
     for i, layer in enumerate(hf.model.layers):
         values = kept[i].unflatten(-1, (2, 8)).repeat_interleave(2, 2)  # [example, key, head, d]
         out = layer.self_attn.o_proj.weight.unflatten(1, (4, 8))  # [d_model, head, d]
-        along = torch.einsum("ekhd,mhd,em->ehk", values, out, direction) * patterns[i][rows, :, end]
-        expected["io"].append(along[rows, :, batch.at["io"]])
-        expected["s"].append(along[rows, :, batch.at["s1"]] + along[rows, :, batch.at["s2"]])
+        along = torch.einsum("ekhd,mhd,em->ehk", values, out, direction)
+        parts.append(along * patterns[i][rows, :, end])
+    return torch.cat(parts, 1).detach()
+
+
+def test_effects_by_name_equal_those_worked_out_on_the_plain_model():
+    hf, batch = toys.llama(attn_implementation="eager"), toy_batch()
+    unembedding = hf.lm_head.weight
+    along = by_hand(hf, batch, unembedding[batch.answer] - unembedding[batch.wrong])
+    rows = torch.arange(len(batch))
+    io, s1, s2 = (along[rows, :, batch.at[name]] for name in ("io", "s1", "s2"))
     found = from_names(attach(hf), batch)
-    np.testing.assert_allclose(found.io, torch.cat(expected["io"], 1).detach().numpy(), atol=1e-5)
-    np.testing.assert_allclose(found.s, torch.cat(expected["s"], 1).detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(found.io, io, atol=1e-5)
+    np.testing.assert_allclose(found.s, s1 + s2, atol=1e-5)
+
+
+def test_letters_taken_from_words_equal_those_worked_out_on_the_plain_model(monkeypatch):
+    from headatlas.detectors import letter_mover as module
+
+    monkeypatch.setattr(module, "worth", lambda _: 1.0)  # in logits: this model knows no letters
+    words = toys.smollm2_vocabulary()
+    hf = toys.llama(vocab_size=49152, max_position_embeddings=512, attn_implementation="eager")
+    batch = acronyms(words, 6, 0)
+    letters = {words.decode(one).strip(): one for one in [int(batch.answer[0]), *batch.wrong[0].tolist()]}
+    every = torch.tensor(list(letters.values()))
+    rows = torch.arange(len(batch))
+    taken = []
+    for slot in range(3):
+        places = batch.at[SLOTS[slot]].reshape(len(batch), -1)
+        text = [
+            words.decode([int(t) for t in row[at[at >= 0]]]).strip()
+            for row, at in zip(batch.tokens, places, strict=True)
+        ]
+        own = torch.tensor([letters[word[0]] for word in text])
+        unembedding = hf.lm_head.weight
+        rest = (unembedding[every].sum(0) - unembedding[own]) / 25
+        along = by_hand(hf, batch, unembedding[own] - rest)
+        taken.append(sum(along[rows, :, at.clamp(min=0)] * (at >= 0)[:, None] for at in places.T))
+    each = torch.stack(taken)  # [slot, example, head]
+    asked = batch.labels["letter"].reshape(-1)
+    own = each[asked, rows]
+    others = (each.sum(0) - own) / 2
+    found = module.letter_mover.measure(attach(hf, tokenizer=words), batch)
+    np.testing.assert_allclose(found.values, own, atol=1e-5)
+    np.testing.assert_allclose(found.control, others - others.mean(0).clamp(max=0), atol=1e-5)
+    assert float(own.abs().max()) > 1e-3
 
 
 def toy_batch(n: int = 6) -> Batch:
