@@ -137,10 +137,16 @@ class Injection:
 
     def measure(self, sets: Sequence[Iterable[HeadId]], scale: float = 1.0) -> Array:
         """[set, example] the metric with the vector of each set of heads, times scale, added."""
-        place = (self.model.stacks[0], self.layer)
-        runs = [
-            [Add(place, vector_of(heads, self.writes), scale, site="residual", positions=self._where)] for heads in sets
-        ]
+        return self._added([(self.layer, vector_of(heads, self.writes) * scale) for heads in sets])
+
+    def by_layer(self, heads: Iterable[HeadId]) -> dict[int, Array]:
+        """Layer -> [example] the metric with the heads' vector added at the input of that layer's block, attention layers only."""
+        vector, layers = vector_of(heads, self.writes), sorted({site.layer for site in self.model.sites})
+        return dict(zip(layers, self._added([(layer, vector) for layer in layers]), strict=True))
+
+    def _added(self, what: Sequence[tuple[int, Tensor]]) -> Array:
+        stack = self.model.stacks[0]
+        runs = [[Add((stack, layer), x, site="residual", positions=self._where)] for layer, x in what]
         return self._bench.measure(runs)
 
     def worsening(self, heads: Iterable[HeadId]) -> Array:
@@ -191,6 +197,19 @@ def transfer(
         name, layer, len(bare), float(injection.clean.mean()), float(found[0].mean()), float(gains[0].mean()),
         float(low[0]), float(high[0]), tuple(gains[1:].mean(1).tolist()),
     )  # fmt: skip
+
+
+def gain_by_layer(model: Model, name: str, heads: Sequence[HeadId], *, n: int = 24, seed: int = 0) -> dict[int, float]:
+    """Layer -> how much the vector of `heads`, added there, raises accuracy on the task's own words without examples.
+
+    These are the words that averages and heads come from, so a layer may be chosen by them and `transfer`, on the words held
+    out, still be a test. Raises UnknownName, UnfitTask.
+    """
+    model.require(heads)
+    writes = ends(model, find_task(f"icl-{name}")(model.tokenizer, n, seed)).writes
+    bare = find_task(f"icl-{name}-zero-shot")(model.tokenizer, n, seed)
+    injection = Injection(model, bare, accuracy, writes)
+    return {layer: float((found - injection.clean).mean()) for layer, found in injection.by_layer(heads).items()}
 
 
 def without(batch: Batch, answers: Tensor) -> Batch:

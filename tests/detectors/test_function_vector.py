@@ -114,6 +114,8 @@ def test_injection_adds_the_summed_mean_writes_to_the_stream_at_the_end(kind):
         return (x, *args[1:])
 
     injection = Injection(model, batch, answer_probability, writes, layer=1)
+    np.testing.assert_allclose(injection.by_layer(heads)[1], injection.measure([heads])[0], atol=1e-9)
+    assert list(injection.by_layer(heads)) == list(range(model.n_layers))
     plain = probabilities(model, batch, batch.tokens)
     with hooked(model.decoder_blocks()[1], push):
         pushed = probabilities(model, batch, batch.tokens)
