@@ -18,6 +18,7 @@ from headatlas.lab.grid import Cell, controls, grid, half_of, model_of, planted
 from headatlas.lab.measure import read, without
 from headatlas.lab.planted import PlantedModel
 from headatlas.lab.spec import Head
+from headatlas.methods.gate import gate_of_values
 from headatlas.methods.replayed import ablated
 from headatlas.methods.scan import Scan, scan
 from headatlas.methods.verdict import judge
@@ -171,13 +172,15 @@ def _measure(
                     tally.labels.append(decided)
                     tally.observed.append(is_observed)
             if task.name == "repeated" and observed[detector.name] and task.metric is not None:
+                assert found.metric is not None
+                gate = gate_of_values(task, found.metric, found.floor, model.vocabulary_size)
                 batch = task(model.tokenizer.within(48), 8, cell.seed + 1000)
                 judged = judge(
                     ablated(model, batch, task.metric, found.mean_z),
                     ablated(model, batch.rows(slice(0, 4)), task.metric, found.mean_z),
                     observed[detector.name],
                     taken,
-                    smallest=0.01 * _gap(found),
+                    smallest=gate.smallest,
                     seed=cell.seed,
                 )
                 verdicts = judged.verdicts
@@ -187,12 +190,6 @@ def _measure(
                 if head.kind == "fake-induction" and real[head_id] >= WEAKEST:
                     tally.fake.append((head_id in observed[detector.name], verdicts.get(head_id, "not judged")))
             verdicts = {}
-
-
-def _gap(found: Scan) -> float:
-    assert found.metric is not None
-    assert found.floor is not None
-    return abs(float(found.floor.mean() - found.metric.mean()))
 
 
 def _matters(planted_model: PlantedModel, model: Model, head: HeadId, task: Task, seed: int) -> bool:
