@@ -18,7 +18,7 @@ import numpy as np
 
 from headatlas.catalogue.propose import Proposal, head_types
 from headatlas.catalogue.schema import HeadType, Paper
-from headatlas.errors import BadInput, HeadAtlasError
+from headatlas.errors import BadInput
 
 NAME_BONUS = 0.1  # for each head type named outright
 NAMES_COUNTED = 3
@@ -48,8 +48,9 @@ def paper_text(paper: Paper) -> str:
 @lru_cache(maxsize=2000)
 def terms(text: str) -> tuple[str, ...]:
     """Words and neighbouring pairs, in small letters, plurals folded into singulars, stop words left out."""
-    stop = _sklearn().ENGLISH_STOP_WORDS
-    words = [_single(word) for word in _WORD.findall(text.lower()) if word not in stop]
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    words = [_single(word) for word in _WORD.findall(text.lower()) if word not in ENGLISH_STOP_WORDS]
     return (*words, *(f"{first} {second}" for first, second in itertools.pairwise(words)))
 
 
@@ -57,19 +58,12 @@ def _single(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
 
 
-def _sklearn() -> Any:
-    try:
-        from sklearn.feature_extraction import text
-    except ImportError as error:
-        hint = "Run: pip install 'headatlas[papers]'"
-        raise HeadAtlasError("Ranking papers needs the 'scikit-learn' package.", hint) from error
-    return text
-
-
 class Scorer:
     """Fitted to a catalogue once, then asked about any text."""
 
     def __init__(self, papers: Iterable[Paper], heads: Iterable[HeadType]) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
         self.heads = tuple(heads)
         names = {head.id: head.name for head in self.heads}
         known = list(papers)
@@ -77,7 +71,7 @@ class Scorer:
             raise BadInput("The catalogue has no papers to compare with.", "Check the --data folder.")
         self.ids = [paper.id for paper in known]
         texts = [". ".join([paper_text(p), *(names[h] for h in p.heads if h in names), *p.tags]) for p in known]
-        self._vectoriser = _sklearn().TfidfVectorizer(analyzer=terms, sublinear_tf=True)
+        self._vectoriser = TfidfVectorizer(analyzer=terms, sublinear_tf=True)
         self._papers = self._vectoriser.fit_transform(texts)
         mean = np.asarray(self._papers.mean(axis=0)).ravel()
         self._mean = mean / np.linalg.norm(mean)
