@@ -166,7 +166,7 @@ def test_a_killed_run_leaves_no_half_run_and_resumes(folder, tmp_path: Path):
     command = [sys.executable, "-m", "headatlas", "mine", str(folder), "--n", "12", "--out", str(out)]
     command += [word for task in PLAIN for word in ("--task", task)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 300
     while not list(tmp_path.glob("run.partial/scans/*.json")) and process.poll() is None and time.monotonic() < limit:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
