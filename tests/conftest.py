@@ -1,12 +1,16 @@
-"""One browser for all tests that open pages."""
+"""What tests of several folders share: one browser for all that open pages, and a narrow model in SmolLM2's place."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+
+if TYPE_CHECKING:
+    from headatlas.model import Model
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = (
@@ -26,3 +30,22 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def narrow_smollm2() -> Model:
+    """Thirty layers of nine heads in three groups and the tokenizer, as SmolLM2 has, but narrow and with random weights."""
+    from headatlas.model import attach
+    from tests import toys
+
+    sizes = {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 36}
+    return attach(toys.llama(vocab_size=49152, **sizes), tokenizer=toys.smollm2_vocabulary())
+
+
+@pytest.fixture
+def load_gives_narrow_smollm2(narrow_smollm2: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever model a command or a page loads, it gets the narrow one."""
+    import headatlas
+
+    monkeypatch.setattr("headatlas.model.load", lambda *_, **__: narrow_smollm2)
+    monkeypatch.setattr(headatlas, "load", lambda *_, **__: narrow_smollm2, raising=False)

@@ -12,19 +12,9 @@ import transformers as T
 import typer
 
 import headatlas
-from headatlas.cli import build, main
+from headatlas.cli import build
 from tests import toys
-
-
-def run(capsys, *arguments: object) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command."""
-    try:
-        main([str(argument) for argument in arguments])
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    found = capsys.readouterr()
-    return code, found.out, found.err
+from tests.pages import run
 
 
 def commands() -> list[tuple[str, ...]]:

@@ -3,59 +3,34 @@
 import json
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
-import headatlas as ha
-from headatlas.cli import main
-from headatlas.model import attach
-from tests import toys
+from tests import pages
 
-DOCS = Path(__file__).parents[2] / "docs" / "methods"
-PAGES = ["path-patching.md", "circuits.md"]
-
-
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.S)
-
-
-@pytest.fixture(scope="module")
-def small() -> ha.Model:
-    """Thirty layers of nine heads in three groups, as SmolLM2 has, but narrow."""
-    sizes = {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 36}
-    return attach(toys.llama(vocab_size=49152, **sizes), tokenizer=toys.smollm2_vocabulary())
+PAGES = ["methods/path-patching.md", "methods/circuits.md"]
 
 
 @pytest.fixture(autouse=True)
-def place(small, tmp_path, monkeypatch):
+def place(load_gives_narrow_smollm2, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("headatlas.model.load", lambda *_, **__: small)
-    monkeypatch.setattr(ha, "load", lambda *_, **__: small, raising=False)
 
 
-def run(command: str, capsys) -> tuple[int, str, str]:
-    force = "" if "--force" in command or " compare " in command else " --force"
-    try:
-        main(shlex.split(command + force)[1:])
-        code = 0
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    shown = capsys.readouterr()
-    return code, shown.out, shown.err
+def run(command: str | list[str], capsys) -> tuple[int, str, str]:
+    """A command of a page, or one that is written out; forced, since random weights do no task."""
+    arguments = shlex.split(command)[1:] if isinstance(command, str) else command
+    forced = "--force" in arguments or arguments[:2] == ["circuit", "compare"]
+    return pages.run(capsys, *arguments, *([] if forced else ["--force"]))
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_python_blocks_run(page):
-    assert blocks(page, "python")
-    exec("\n".join(blocks(page, "python")), {})
+    pages.run_python(page)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_run(page, capsys):
-    commands = [line for block in blocks(page, "sh") for line in block.splitlines()]
-    assert commands
-    for command in commands:
+    for command in pages.commands(page):
         code, out, err = run(command, capsys)
         assert code == 0, (command, err)
         assert re.search("effect|recover|Jaccard", out), command

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,9 @@ from headatlas.lab.accuracy import SIZES, STRENGTHS
 from headatlas.lab.measure import read
 from headatlas.lab.planted import plant
 from headatlas.lab.spec import Head, PlantSpec, kinds, parse_head
+from tests import pages
 
-PAGE = (Path(__file__).parents[2] / "docs" / "lab.md").read_text(encoding="utf-8")
+PAGE = pages.text("lab.md")
 ROWS = {cells[1]: cells for cells in (line.split("|") for line in PAGE.splitlines()) if len(cells) > 2}
 
 

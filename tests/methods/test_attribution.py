@@ -9,7 +9,6 @@ import torch
 from scipy import stats as scipy_stats
 
 import headatlas as ha
-from headatlas.cli import main
 from headatlas.edits import OnHeads, Resample, Zero, collect
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.methods.attribution import Attribution, attribute, data_of, select
@@ -19,7 +18,7 @@ from headatlas.methods.triage import estimates
 from headatlas.model import attach
 from headatlas.model.zoo import FAMILIES
 from headatlas.task import logit_difference
-from tests.methods.test_docs import small  # noqa: F401
+from tests import pages
 from tests.methods.test_replay import prompts
 
 KINDS = ["gpt2", "llama", "gemma2", "gemma3", "falcon", "gpt-neox"]
@@ -184,22 +183,16 @@ def test_prompts_without_counterfactuals_have_direct_effects_only():
 
 
 @pytest.mark.parametrize("method", ["direct", "atp"])
-def test_the_command_prints_a_table_and_writes_every_part(small, method, tmp_path, monkeypatch, capsys):  # noqa: F811
-    monkeypatch.setattr("headatlas.model.load", lambda *_, **__: small)
-    monkeypatch.setattr(ha, "load", lambda *_, **__: small, raising=False)
+def test_the_command_prints_a_table_and_writes_every_part(load_gives_narrow_smollm2, method, tmp_path, capsys):
     out = tmp_path / "found.json"
     command = ["attribute", "smollm2-135m", "--task", "ioi", "--n", "2", "--method", method, "--force"]
-    with pytest.raises(SystemExit) as ended:
-        main([*command, "--verify", "2", "--out", str(out)])
-    assert ended.value.code in (0, None)
-    assert "rank agreement" in capsys.readouterr().out
+    code, text, _ = pages.run(capsys, *command, "--verify", "2", "--out", out)
+    assert code == 0
+    assert "rank agreement" in text
     data = json.loads(out.read_text())
     assert data["schema"] == "headatlas/attribution/1"
     assert len(data["parts"]) == 270
     assert data["measured"] == 18
-    with pytest.raises(SystemExit):
-        main([*command, "--json", "--top", "3"])
-    assert len(json.loads(capsys.readouterr().out)["parts"]) >= 3
-    with pytest.raises(SystemExit) as ended:
-        main(["attribute", "smollm2-135m", "--task", "ioi", "--method", "magic", "--force"])
-    assert ended.value.code == 1
+    _, text, _ = pages.run(capsys, *command, "--json", "--top", "3")
+    assert len(json.loads(text)["parts"]) >= 3
+    assert pages.run(capsys, "attribute", "smollm2-135m", "--task", "ioi", "--method", "magic", "--force")[0] == 1

@@ -1,28 +1,25 @@
 """What the pages on attribution, lens and flow say runs: every Python block and every command."""
 
-import shlex
-
 import pytest
 
-from headatlas.cli import main
-from tests.methods.test_docs import blocks, place, small  # noqa: F401
+from tests import pages
 
-PAGES = ["attribution.md", "lens.md", "flow.md"]
+PAGES = ["methods/attribution.md", "methods/lens.md", "methods/flow.md"]
+
+
+@pytest.fixture(autouse=True)
+def place(load_gives_narrow_smollm2, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_python_blocks_run(page):
-    assert blocks(page, "python")
-    exec("\n".join(blocks(page, "python")), {})
+    pages.run_python(page)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_run(page, capsys):
-    commands = [line for block in blocks(page, "sh") for line in block.splitlines()]
-    assert commands
-    for command in commands:
-        force = ["--force"] if "attribute" in command else []
-        with pytest.raises(SystemExit) as ended:
-            main([*shlex.split(command)[1:], *force])
-        assert ended.value.code in (0, None), command
-        assert "head" in capsys.readouterr().out
+    for command in pages.commands(page):
+        code, out, err = pages.run(capsys, *command, *(["--force"] if command[0] == "attribute" else []))
+        assert code == 0, (command, err)
+        assert "head" in out, command

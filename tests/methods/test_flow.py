@@ -8,14 +8,13 @@ import pytest
 import torch
 
 import headatlas as ha
-from headatlas.cli import main
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods import flow_files
 from headatlas.methods.flow import Importances, Node, extract, importances, shares
 from headatlas.model import attach
 from headatlas.model.zoo import FAMILIES
-from tests.methods.test_docs import small  # noqa: F401
+from tests import pages
 from tests.methods.test_replay import prompts
 
 TOKENS = torch.randint(5, 150, (9,), generator=torch.Generator().manual_seed(0))
@@ -147,11 +146,11 @@ def test_wrong_positions_and_thresholds_are_named(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_hold_the_route(small, tmp_path):  # noqa: F811
-    tokens = torch.tensor(small.tokenizer.encode("a <b> & c\n")[:3])
+def test_files_hold_the_route(narrow_smollm2, tmp_path):
+    tokens = torch.tensor(narrow_smollm2.tokenizer.encode("a <b> & c\n")[:3])
     route = extract(tokens, made())
     for ending in (".json", ".graphml", ".svg", ".html"):
-        flow_files.write(small, route, tmp_path / f"route{ending}")
+        flow_files.write(narrow_smollm2, route, tmp_path / f"route{ending}")
     data = json.loads((tmp_path / "route.json").read_text())
     assert len(data["edges"]) == 8
     assert data["heads"] == {"1.0": 0.5}
@@ -175,14 +174,10 @@ def test_files_hold_the_route(small, tmp_path):  # noqa: F811
     assert not list(tmp_path.glob("*.half"))
 
 
-def test_the_command(small, tmp_path, monkeypatch, capsys):  # noqa: F811
-    monkeypatch.setattr("headatlas.model.load", lambda *_, **__: small)
-    monkeypatch.setattr(ha, "load", lambda *_, **__: small, raising=False)
-
+def test_the_command(load_gives_narrow_smollm2, tmp_path, capsys):
     def run(*options: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["flow", "smollm2-135m", *options])
-        return int(ended.value.code or 0), capsys.readouterr().out
+        code, out, _ = pages.run(capsys, "flow", "smollm2-135m", *options)
+        return code, out
 
     code, text = run("--prompt", "The capital of France is", "--out", str(tmp_path / "route.svg"))
     assert code == 0

@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-import headatlas as ha
-from headatlas.cli import main
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.direct import Toward, direct_effects
 from headatlas.methods.lens import head_lens
 from headatlas.model import attach
 from headatlas.model.zoo import FAMILIES
-from tests.methods.test_docs import small  # noqa: F401
+from tests import pages
 from tests.methods.test_replay import prompts
 
 
@@ -72,14 +70,10 @@ def test_wrong_input_is_named():
         head_lens(attach(FAMILIES["bert-masked"].build()), batch, batch.at["end"])
 
 
-def test_the_command(small, monkeypatch, capsys):  # noqa: F811
-    monkeypatch.setattr("headatlas.model.load", lambda *_, **__: small)
-    monkeypatch.setattr(ha, "load", lambda *_, **__: small, raising=False)
-
+def test_the_command(load_gives_narrow_smollm2, capsys):
     def run(*options: str) -> tuple[int, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["lens", "smollm2-135m", *options])
-        return int(ended.value.code or 0), capsys.readouterr().out
+        code, out, _ = pages.run(capsys, "lens", "smollm2-135m", *options)
+        return code, out
 
     code, text = run("--prompt", "The capital of France is", "--heads", "3.1 4.2")
     assert code == 0
