@@ -46,6 +46,24 @@ def writing(place: Path) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `target` when all went well, and is gone otherwise.
+
+    Raises StoreError where `target` exists or cannot be written.
+    """
+    if target.exists():
+        raise StoreError(f"{target} exists already.", "Name a folder that does not exist yet.")
+    half = target.with_name(f".{target.name}.half-{os.getpid()}")
+    with writing(target):
+        try:
+            half.mkdir(parents=True)
+            yield half
+            half.rename(target)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
+
+
 def write_json(path: Path, value: Any, digits: int | None = None) -> None:
     """Write JSON under a temporary name and rename it. Raises StoreError."""
     with writing(path):

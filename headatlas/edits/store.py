@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from headatlas.edits.move import Add, Project, Scale
 from headatlas.edits.replace import Resample, Swap, Zero
 from headatlas.errors import BadInput, StoreError
 from headatlas.heads import HeadId
+from headatlas.store import new_folder
 
 SCHEMA = "headatlas/edits/1"
 KINDS: dict[str, type[OnHeads]] = {
@@ -29,22 +28,12 @@ KINDS: dict[str, type[OnHeads]] = {
 
 def save(edits: Sequence[OnHeads], folder: str | Path) -> None:
     """Write edits to a new folder (`edits.json`, `edits.safetensors`); whole or not at all. Raises BadInput, StoreError."""
-    place = Path(folder)
-    if place.exists():
-        raise StoreError(f"{place} exists already.", "Choose another folder, or remove it.")
     tensors: dict[str, Tensor] = {}
     described = [_described(edit, number, tensors) for number, edit in enumerate(edits)]
-    half = place.with_name(f"{place.name}.partial")
-    try:
-        shutil.rmtree(half, ignore_errors=True)
-        half.mkdir(parents=True)
+    with new_folder(Path(folder)) as half:
         save_file(tensors, half / "edits.safetensors")
         text = json.dumps({"schema": SCHEMA, "edits": described}, indent=1, ensure_ascii=False)
         (half / "edits.json").write_text(text + "\n", encoding="utf-8")
-        os.replace(half, place)
-    except OSError as error:
-        shutil.rmtree(half, ignore_errors=True)
-        raise StoreError(f"{place} cannot be written: {error.strerror or error}.", "Choose another folder.") from error
 
 
 def load_edits(folder: str | Path) -> list[OnHeads]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from headatlas.errors import BadInput, StoreError
+from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.lab.construct.plan import Geometry, make_plan
 from headatlas.lab.construct.positions import rotary_base
@@ -20,6 +19,7 @@ from headatlas.lab.construct.stream import Stream
 from headatlas.lab.construct.transformer import build, save
 from headatlas.lab.construct.words import Words, tokenizer, words
 from headatlas.lab.spec import Head, PlantSpec
+from headatlas.store import new_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -56,11 +56,7 @@ class PlantedModel:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write model, tokenizer and truth.json into a new folder, whole or not at all. Raises StoreError."""
         target = Path(folder)
-        if target.exists():
-            raise StoreError(f"{target} exists already.", "Name a folder that does not exist yet.")
-        partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-        try:
-            partial.mkdir(parents=True)
+        with new_folder(target) as partial:
             save(self.model, partial)
             self.tokenizer.save_pretrained(partial)
             facts = {
@@ -71,11 +67,6 @@ class PlantedModel:
                 "heads": [head.facts() for head in self.truth.values()],
             }
             (partial / TRUTH).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-            partial.rename(target)
-        except OSError as error:
-            raise StoreError(f"{target} cannot be written: {error.strerror}.", "Name another folder.") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
         return target
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from headatlas.errors import BadInput, StoreError
+from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.lab.construct import targets
 from headatlas.lab.construct.transformer import save
@@ -24,6 +23,7 @@ from headatlas.lab.measure import attend, logits_of, without
 from headatlas.lab.toy_curve import Curve, Point, draw
 from headatlas.lab.toy_data import counting_losses, markov_chains, repeated_tokens
 from headatlas.registry import lookup
+from headatlas.store import new_folder
 
 _SCHEMA = "headatlas/toy/1"
 _HELD_OUT, _EXAMPLES = 777, 64
@@ -75,11 +75,7 @@ class Toy:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the model, its tokenizer where it has words, curve.json and curve.svg, whole or not at all."""
         target = Path(folder)
-        if target.exists():
-            raise StoreError(f"{target} exists already.", "Name a folder that does not exist yet.")
-        partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-        try:
-            partial.mkdir(parents=True)
+        with new_folder(target) as partial:
             save(self.model, partial)
             if self.recipe.worded:
                 tokenizer(words(self.recipe.vocab), self.recipe.length).save_pretrained(partial)
@@ -89,11 +85,6 @@ class Toy:
             )
             (partial / "curve.json").write_text(text + "\n", encoding="utf-8")
             (partial / "curve.svg").write_text(draw(self.curve), encoding="utf-8")
-            partial.rename(target)
-        except OSError as error:
-            raise StoreError(f"{target} cannot be written: {error.strerror}.", "Name another folder.") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
         return target
 
 
