@@ -187,10 +187,11 @@ a family that is not listed may work as well; `headatlas check MODEL` tells for 
 
 ## {n_works} families that work
 
-`tests/model/test_matrix.py` and `tests/model/test_weights.py` compare each with an untouched copy of itself: the same
-output to the last bit, with and without watchers; attention weights equal to the model's own; every layer seen at its
-address; a zeroed head moves the output; the heads' writes sum to the block's output; padding on either side changes no
-number of any example; runs that start at a layer equal whole runs; per-head weights give the q, k and v that arrive.
+`test_matrix.py`, `test_matrix_edits.py` and `test_weights.py` in `tests/model/` compare each with an untouched copy of
+itself: the same output to the last bit, with and without watchers; attention weights equal to the model's own; every
+layer seen at its address; a zeroed head moves the output; the heads' writes sum to the block's output; padding on
+either side changes no number of any example; runs that start at a layer equal whole runs; per-head weights give the q,
+k and v that arrive.
 
 {works}
 

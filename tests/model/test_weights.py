@@ -13,14 +13,9 @@ from torch import Tensor, nn
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.model import attach, weights, zoo
 from headatlas.model.parts import is_linear
-from tests.model.test_matrix import FAMILIES, inputs, opened
+from tests.model.families import FAMILIES, inputs, opened
 
 LATENT = ("deepseek-v2", "deepseek-v3")
-
-
-@pytest.fixture(params=FAMILIES)
-def name(request: pytest.FixtureRequest) -> str:
-    return request.param
 
 
 @contextlib.contextmanager
