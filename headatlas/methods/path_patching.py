@@ -31,7 +31,7 @@ from headatlas.methods.memory import peak_of, show_size
 from headatlas.methods.patching import DIRECTIONS
 from headatlas.methods.path_frozen import Frozen, Want, demand_tokenwise
 from headatlas.methods.path_receivers import Receiver, parse_receivers
-from headatlas.methods.replay import AT_ONCE, GB, MANY, Replay
+from headatlas.methods.replay import GB, Replay, tokens_a_pass
 from headatlas.methods.sweep import Forgetful, Ledger, Make, Sweep, cells_for, examples_at_once, metric_of, spots_of
 from headatlas.model import Model
 from headatlas.task import Batch, Metric, logit_difference
@@ -166,7 +166,7 @@ class _Paths:
 
     def _bands(self, n_examples: int) -> list[list[int]]:
         """Numbers of the senders in runs of neighbours that fill a pass."""
-        limit = AT_ONCE.get(self.model.device.type, MANY)
+        limit = tokens_a_pass(self.model)
         width = max(
             1
             if places is None and one.kind == "logits"
@@ -324,7 +324,7 @@ class _Piece:
                 f"{show_size(self.paths.memory)} are allowed.",
                 "Allow more with --memory, or use fewer or shorter prompts.",
             )
-        return max(1, min(fits, AT_ONCE.get(self.model.device.type, MANY) // frozen.columns.numel()))
+        return max(1, min(fits, tokens_a_pass(self.model) // frozen.columns.numel()))
 
     def _keep(self, columns: Tensor) -> Frozen:
         key = _key(columns)

@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headatlas.edits import Scale
+from headatlas.edits import OnHeads, Scale
 from headatlas.errors import BadInput, HeadAtlasError
 from headatlas.heads import HeadId
 from headatlas.methods.memory import peak_of, show_size
 from headatlas.model import Model
-from headatlas.model.rerun import Kept, Rerun, few_logits, keep
+from headatlas.model.rerun import AT_ONCE, Kept, Rerun, few_logits, keep
 from headatlas.task import Batch, Metric, logit_difference, logit_margin
 
 if TYPE_CHECKING:
@@ -31,11 +31,14 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Place = tuple[str, int]
-AT_ONCE = {"cpu": 2048}  # tokens a pass: more do not make a CPU faster
-MANY = 1 << 16  # on other devices
 GB = 1 << 30
 # Metrics that read no logits but those of the batch's answer and wrong tokens.
 _READS_ANSWERS = (logit_difference, logit_margin)
+
+
+def tokens_a_pass(model: Model) -> int:
+    """Tokens of several runs side by side beyond which a device gets no faster."""
+    return 2048 if model.device.type == "cpu" else 1 << 16
 
 
 class Side:
@@ -221,7 +224,7 @@ class Replay:
                 f"One run of {len(self.batch)} examples needs about {need}, {show_size(self.memory)} are allowed.",
                 "Allow more with --memory, or use fewer or shorter prompts.",
             )
-        return max(1, min(fits, AT_ONCE.get(self.model.device.type, MANY) // (width * len(self.batch))))
+        return max(1, min(fits, tokens_a_pass(self.model) // (width * len(self.batch))))
 
     # ---- exactness ----------------------------------------------------------------------------------------------
     def _answers_suffice(self) -> bool:
@@ -247,15 +250,22 @@ class Replay:
             return
         site = self.model.sites[0]  # what it changes passes through every later block
         edit = Scale(site.heads, 0.5, positions=start[:, None].expand(n, 1))
-        whole = self._pass([[edit]], None, None)[0]
+        rows = slice(0, max(1, AT_ONCE // length))  # of long texts a few
+        whole = self._trial(edit, rows, None, None)
         try:
-            late = self._pass([[edit]], (site.stack, site.layer), self._columns([edit]))[0]
+            late = self._trial(edit, rows, (site.stack, site.layer), self._columns([edit]))
             exact, why = self._same(late, whole), "they depend on more than earlier keys and values"
         except (HeadAtlasError, ValueError, TypeError, RuntimeError, AttributeError, LookupError) as error:
             exact, why = False, f"the model's own code does not take them, {type(error).__name__}"
         if not exact:
             self._late = False
             self._note(f"late tokens cannot be computed alone ({why}); whole sequences instead")
+
+    def _trial(self, edit: OnHeads, rows: slice, place: Place | None, columns: Tensor | None) -> Array:
+        """The metric of the examples in `rows` under an edit."""
+        where = columns[rows].to(self.model.device) if columns is not None else None
+        job = Rerun(self._kept.rows(rows), 1, self._positions[rows].to(self.model.device), place, where, self._ids)
+        return self._score(job.logits(self.model, [edit.rows(rows)])[0], self._reading.rows(rows))
 
     def _note(self, text: str) -> None:
         self.notes.append(text)

@@ -24,10 +24,15 @@ from headatlas.model.doorway import Edit, Pass, Tap
 from headatlas.model.model import Model
 from headatlas.model.view import LayerView
 
+AT_ONCE = 8192  # tokens a pass of long texts; a mask of all their pairs at once would not fit
+
 
 @dataclass(frozen=True)
 class Seen:
-    """What one attention layer saw in a kept run: keys, values [example, group, key, d], mask and position biases."""
+    """What one attention layer saw in a kept run: keys, values [example, group, key, d], mask and position biases.
+
+    Where the run was kept for a window of queries, mask and biases have their rows only.
+    """
 
     k: Tensor
     v: Tensor
@@ -45,6 +50,29 @@ class Seen:
         }
         causal = at._mask is None and at._pass.path == "sdpa" and at._is_causal_call()
         return cls(at.k, at.v, at._mask, causal, biases)
+
+    def rows(self, rows: slice) -> Seen:
+        """Of some examples."""
+        mask = self.mask if self.mask is None or len(self.mask) == 1 else self.mask[rows]
+        biases = {name: bias if len(bias) == 1 else bias[rows] for name, bias in self.biases.items()}
+        return Seen(self.k[rows], self.v[rows], mask, self.causal, biases)
+
+    def cut(self, window: Tensor, known: dict[int, tuple[Tensor, Tensor]]) -> Seen:
+        """With the mask and biases of the queries in window [example, r] alone; known: masks cut before, which layers share."""
+        if self.mask is None:
+            keys = torch.arange(self.k.shape[2], device=window.device)
+            rows = (
+                keys <= window.clamp(min=0)[:, None, :, None]
+                if self.causal
+                else torch.ones_like(keys, dtype=torch.bool)
+            )
+            mask = rows.expand(len(window), 1, window.shape[1], -1)
+        else:
+            if id(self.mask) not in known:
+                known[id(self.mask)] = self.mask, rows_at(self.mask, window)
+            mask = known[id(self.mask)][1]
+        biases = {name: rows_at(bias, window) for name, bias in self.biases.items()}
+        return Seen(self.k, self.v, mask, False, biases)
 
     @property
     def bytes(self) -> int:
@@ -72,15 +100,29 @@ class Kept:
             return torch.arange(self.tokens.shape[1], device=self.tokens.device).expand(len(self.tokens), -1)
         return (self.mask.long().cumsum(-1) - 1).clamp(min=0)
 
+    def rows(self, rows: slice) -> Kept:
+        """The run of some examples."""
+        window = None if self.window is None else self.window[rows]
+        return Kept(
+            self.tokens[rows], self.mask[rows], window,
+            {place: x[rows] for place, x in self.residuals.items()},
+            {place: seen.rows(rows) for place, seen in self.seen.items()},
+        )  # fmt: skip
+
     def residual(self, place: tuple[str, int], columns: Tensor | None) -> Tensor:
         """[example, r, d_model] the stream at the entry of a block, at tokens `columns` [example, r] (None: all)."""
         found = self.residuals[place]
         if columns is None:
             assert self.window is None, "the stream was kept for some tokens only"
             return found
-        index = columns if self.window is None else torch.where(columns < 0, -1, columns - self.window[:, :1])
-        assert int(index.max()) < found.shape[1]
+        index = self.within(columns)
         return found.gather(1, index.clamp(min=0)[..., None].expand(-1, -1, found.shape[-1]))
+
+    def within(self, columns: Tensor) -> Tensor:
+        """Tokens [example, r] counted from the window's first; -1 stays."""
+        if self.window is None:
+            return columns
+        return torch.where(columns < 0, -1, columns - self.window[:, :1])
 
     @property
     def bytes(self) -> int:
@@ -98,6 +140,15 @@ def attend_again(at: LayerView, *, q: Tensor | None = None, k: Tensor | None = N
     return LayerView(at.site, q, k, at.v, at._mask, at._kwargs, at._pass).compute()
 
 
+def rows_at(whole: Tensor, queries: Tensor) -> Tensor:
+    """Rows of a mask or bias [example or 1, head or 1, query or 1, key] at queries [example, r], -1 for fillers."""
+    if whole.shape[2] == 1:
+        return whole
+    rows = whole.expand(len(queries), -1, -1, -1)
+    index = queries.clamp(min=0)[:, None, :, None]
+    return rows.gather(2, index.expand(-1, rows.shape[1], -1, rows.shape[3]))
+
+
 def keep(
     model: Model,
     batch: Any,
@@ -109,22 +160,59 @@ def keep(
     """Run the model on a batch and keep what later runs start from; also the logits of this run.
 
     attention: keep keys and values too, so that late tokens can be computed alone. window: keep the residual stream of these
-    tokens only (see `Kept`), for later runs that compute no others.
+    tokens only (see `Kept`), for later runs that compute no others; long texts then run a few at a time.
     """
-    kept = Kept(batch.tokens.to(model.device), batch.mask.to(model.device))
-    index = None if window is None else window.to(model.device).clamp(min=0)[..., None]
+    if window is None:
+        return _keep(model, batch, logits_at, attention, None)
+    size = max(1, AT_ONCE // batch.tokens.shape[1])
+    parts = []
+    for start in range(0, len(batch.tokens), size):
+        rows = slice(start, start + size)
+        part = SimpleNamespace(tokens=batch.tokens[rows], mask=batch.mask[rows])
+        wanted = logits_at[rows] if logits_at is not None and len(logits_at) == len(batch.tokens) else logits_at
+        parts.append(_keep(model, part, wanted, attention, window[rows].to(model.device)))
+    return _joined([kept for kept, _ in parts]), torch.cat([logits for _, logits in parts])
+
+
+def _keep(
+    model: Model, batch: Any, logits_at: Tensor | None, attention: bool, window: Tensor | None
+) -> tuple[Kept, Tensor]:
+    kept = Kept(batch.tokens.to(model.device), batch.mask.to(model.device), window)
+    known: dict[int, tuple[Tensor, Tensor]] = {}
 
     def enter(place: tuple[str, int], x: Tensor) -> None:
-        kept.residuals[place] = x if index is None else x.gather(1, index.expand(-1, -1, x.shape[-1]))
+        if window is not None:
+            x = x.gather(1, window.clamp(min=0)[..., None].expand(-1, -1, x.shape[-1]))
+        kept.residuals[place] = x
 
     def watch(at: LayerView) -> None:
         if attention:
-            kept.seen[at.stack, at.layer] = Seen.of(at)
+            seen = Seen.of(at)
+            kept.seen[at.stack, at.layer] = seen if window is None else seen.cut(window, known)
 
     tap = Tap([(site.stack, site.layer) for site in model.sites], enter)
     logits = model.forward(batch, watch=watch, edits=[tap], logits_at=logits_at)
-    kept.window = None if window is None else window.to(model.device)
     return kept, logits
+
+
+def _joined(parts: Sequence[Kept]) -> Kept:
+    """Runs of several pieces of a batch as one; each part lets go of a layer as soon as it is joined."""
+    if len(parts) == 1:
+        return parts[0]
+    tokens, mask, window = (torch.cat([getattr(one, name) for one in parts]) for name in ("tokens", "mask", "window"))
+    whole = Kept(tokens, mask, window)
+    for place in list(parts[0].residuals):
+        whole.residuals[place] = torch.cat([one.residuals.pop(place) for one in parts])
+    for place in list(parts[0].seen):
+        seen = [one.seen.pop(place) for one in parts]
+        k, v = (torch.cat([getattr(one, name) for one in seen]) for name in ("k", "v"))
+        masks = [one.mask.expand(len(one.k), -1, -1, -1) for one in seen if one.mask is not None]
+        biases = {
+            name: torch.cat([one.biases[name].expand(len(one.k), -1, -1, -1) for one in seen])
+            for name in seen[0].biases
+        }
+        whole.seen[place] = Seen(k, v, torch.cat(masks) if masks else None, False, biases)
+    return whole
 
 
 @dataclass(frozen=True)
@@ -218,25 +306,23 @@ class LatePass(Pass):
 
     def _rows(self, whole: Tensor) -> Tensor:
         """The new tokens' rows of a mask or bias [example or 1, head or 1, query or 1, key], for every copy."""
-        if whole.shape[2] > 1:
-            rows = whole.expand(len(self._cols), -1, -1, -1)
-            index = self._cols.clamp(min=0)[:, None, :, None]
-            whole = rows.gather(2, index.expand(-1, rows.shape[1], -1, rows.shape[3]))
+        whole = rows_at(whole, self.kept.within(self._cols))
         return whole if len(whole) == 1 else whole.repeat(self.copies, 1, 1, 1)
 
     def _mask(self, seen: Seen) -> Tensor | None:
         key = id(seen.mask)
         if key not in self._masks:
             if seen.mask is not None:
-                self._masks[key] = self._rows(seen.mask)
+                mask = self._rows(seen.mask)
             elif seen.causal:
                 keys = torch.arange(seen.k.shape[2], device=seen.k.device)
-                allowed = keys <= self._cols.clamp(min=0)[:, None, :, None]
-                # A single last token that sees everything needs no mask, and faster kernels then serve it.
-                whole = allowed.shape[2] == 1 and bool(allowed.all())
-                self._masks[key] = None if whole else allowed.repeat(self.copies, 1, 1, 1)
+                mask = (keys <= self._cols.clamp(min=0)[:, None, :, None]).repeat(self.copies, 1, 1, 1)
             else:
-                self._masks[key] = None
+                mask = None
+            # A single last token that sees everything needs no mask, and faster kernels then serve it.
+            if mask is not None and mask.dtype == torch.bool and mask.shape[2] == 1 and bool(mask.all()):
+                mask = None
+            self._masks[key] = mask
         return self._masks[key]
 
 

@@ -107,7 +107,7 @@ def test_many_senders_in_small_pieces_give_the_same(toy, monkeypatch):
     receivers = ["logits", "q:2.1", "v:2.0 2.1", "mlp:1"]
     whole = path_patch(toy, batch, receivers=receivers, positions="all")
     assert whole.values.shape == (3, 12, 4)
-    monkeypatch.setattr("headatlas.methods.path_patching.AT_ONCE", {"cpu": 80})
+    monkeypatch.setattr("headatlas.methods.path_patching.tokens_a_pass", lambda _: 80)
     monkeypatch.setattr("headatlas.methods.path_patching.examples_at_once", lambda *_: 2)
     seen = []
     pieces = path_patch(
@@ -165,7 +165,7 @@ def test_receivers_read_as_written():
 
 def test_results_are_kept_and_an_interrupted_run_goes_on(toy, tmp_path, monkeypatch):
     batch = batches()
-    monkeypatch.setattr("headatlas.methods.path_patching.AT_ONCE", {"cpu": 8})
+    monkeypatch.setattr("headatlas.methods.path_patching.tokens_a_pass", lambda _: 8)
 
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt

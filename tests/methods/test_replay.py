@@ -184,3 +184,26 @@ def test_the_model_is_as_it_was_after_replays_also_after_a_failure(toy):
     assert torch.equal(toy.forward(batch), plain)
     assert "forward" not in toy.hf.lm_head.__dict__
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in toy.hf.modules())
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "mistral", "gpt-neox", "bloom", "gpt2"])
+def test_long_texts_run_a_few_at_a_time_and_give_the_same(name: str, monkeypatch):
+    model, batch = attach(FAMILIES[name].build()), prompts(4)
+    full = replace(batch, mask=batch.mask.clone())
+    full.mask[2:] = True  # so that pieces with and without padding meet
+    end = full.at["end"][:, None]
+    runs = [[Zero([head], positions=end)] for head in model.heads]
+    expected = brute(model, full, logit_difference, runs)
+    seen = []
+    forward = type(model).forward
+    monkeypatch.setattr("headatlas.model.rerun.AT_ONCE", 2 * LENGTH)
+    monkeypatch.setattr("headatlas.methods.replay.AT_ONCE", 2 * LENGTH)
+    monkeypatch.setattr(
+        type(model),
+        "forward",
+        lambda self, given, **more: seen.append(len(given.tokens)) or forward(self, given, **more),
+    )
+    found = Replay(model, full, logit_difference, within=end)
+    assert seen.count(2) >= 3
+    assert 4 not in seen, "no pass over the whole batch"
+    np.testing.assert_allclose(found.measure(runs), expected, atol=1e-5 * max(1.0, np.abs(expected).max()), rtol=1e-5)
