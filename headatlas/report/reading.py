@@ -197,18 +197,15 @@ def finite(value: Any) -> float | None:
     return float(value)
 
 
-def best_of(entry: Mapping[str, Any]) -> tuple[str, float] | None:
-    """The head with the highest score of a detector, as layer.head, and that score; None where nothing was scored."""
-    scores = [
-        (value, f"{i}.{j}")
-        for i, row in enumerate(entry.get("scores") or [])
-        for j, item in enumerate(row or [])
-        if (value := finite(item)) is not None
+def best_of(entry: Mapping[str, Any]) -> tuple[str, float, float] | None:
+    """The head with the highest score of a detector, as layer.head, its score and chance; None where nothing was scored."""
+    found = [
+        (f"{i}.{j}", score, chance)
+        for i, rows in enumerate(zip(entry.get("scores") or [], entry.get("chance") or [], strict=False))
+        for j, pair in enumerate(zip(rows[0] or [], rows[1] or [], strict=False))
+        if (score := finite(pair[0])) is not None and (chance := finite(pair[1])) is not None
     ]
-    if not scores:
-        return None
-    value, address = max(scores, key=lambda found: found[0])
-    return address, value
+    return max(found, key=lambda one: one[1]) if found else None
 
 
 def stages_of(found: Sequence[Observation]) -> list[tuple[str, bool]]:

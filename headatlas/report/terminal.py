@@ -214,7 +214,9 @@ def _nothing(reading: Reading) -> Iterator[RenderableType]:
     for entry in reading.detectors:
         if not entry["heads"]:
             best, least = best_of(entry), number(entry.get("minimum_effect"))
-            known = f"best {best[0]} {number(best[1])}, counts from {least} above chance" if best else "undefined here"
+            known = "undefined here"
+            if best:
+                known = f"best {best[0]} {number(best[1])} (chance {number(best[2])}); counts: +{least}, q < 0.01"
             lines.append(Text.assemble(("none  ", "dim"), f"{entry['name']}: ", (known, "dim")))
     if lines:
         yield Group(Text(), *lines)

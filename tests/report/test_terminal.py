@@ -10,6 +10,7 @@ from rich.console import Console
 
 from headatlas.errors import BadInput, UnknownName
 from headatlas.report import render
+from headatlas.report.words import number
 from tests.report import synthetic
 from tests.report.synthetic_words import extras
 
@@ -112,9 +113,10 @@ def test_what_the_model_can_do_and_who_was_found_nowhere_stand_below_the_heads()
     assert row[1] == "no"
     assert row[-4:] == ["0.04", "0.02", "28%", "25%"]
     assert [words[1] for words in lines if words[:1] == ["repeated"]] == ["yes"]
-    best = max((value, f"{i}.{j}") for i, scores in enumerate(entry["scores"]) for j, value in enumerate(scores))
+    rows = enumerate(zip(entry["scores"], entry["chance"], strict=True))
+    best = max((s, f"{i}.{j}", s, c) for i, row in rows for j, (s, c) in enumerate(zip(*row, strict=True)))
     nothing = next(words for words in lines if words[:2] == ["none", f"{entry['name']}:"])
-    assert nothing[2:5] == ["best", best[1], f"{best[0]:.2f},"]
+    assert nothing[2:7] == ["best", best[1], number(best[2]), "(chance", f"{number(best[3])});"]
 
 
 def test_an_empty_atlas_says_so() -> None:
