@@ -1,5 +1,6 @@
 """Mining end to end on toys: what is written, that it resumes, that equal settings give equal numbers."""
 
+import functools
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from headatlas.heads import HeadId, parse_heads
 from headatlas.lab.grid import model_of
 from headatlas.lab.planted import plant
 from headatlas.lab.spec import Head, PlantSpec
-from headatlas.methods.verdict import judge
+from headatlas.methods.verdict import judge, matched
 from headatlas.mining import plan
 from headatlas.model import attach
 from headatlas.task import next_token_loss
@@ -267,6 +268,18 @@ def test_heads_of_other_kinds_are_no_controls_where_there_are_others():
     found = judge(Known(8), Known(4), heads, heads, assigned=Known.model.heads)
     assert found.effects[heads[0]].random_effect > 1.0
     assert record.verdict(found)["group"]["metric"] == "next-token loss"
+
+
+def test_random_sets_come_from_the_nearest_heads_of_no_kind_and_differ():
+    free = [head for head in Known.model.heads if head != HeadId(2, 0)]
+    others = frozenset(head for head in free if head.layer == 2 and head.head < 7)
+    draw = functools.partial(matched, [HeadId(2, 0)], free, np.random.default_rng(0))
+    assert {head for _ in range(40) for head in draw(others)} == {HeadId(2, 7)}
+    wide = {head for _ in range(200) for head in draw(others, 4)}
+    assert wide == {HeadId(2, 7)} | {head for head in free if head.layer in (1, 3)}
+    # Where fewer than four are free of every kind, those of other kinds help out, the nearest first.
+    rest = frozenset(head for head in free if head != HeadId(2, 7))
+    assert {head for _ in range(200) for head in draw(rest, 4)} == {head for head in free if head.layer == 2}
 
 
 def test_verdicts_are_kept_when_a_run_is_interrupted_after_them(tmp_path: Path, monkeypatch):

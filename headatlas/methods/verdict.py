@@ -22,6 +22,7 @@ from headatlas.task import Metric
 Array = NDArray[np.float64]
 DRAWS = 20  # random sets per detector, and random single heads per observed head
 REACH = 3  # layers away from which a head without any known kind is still preferred to one of the same layer with
+CHOICE = 4  # heads to draw from, so that random sets differ: where a layer has fewer, neighbouring layers help out
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def judge(
             ablation.worsening([head]), [rivals.worsening([other]) for other in near[:DRAWS]], seed, smallest
         )
         tick()
-    sets = [matched(observed, free, rng, avoided) for _ in range(DRAWS)] if free else []
+    sets = [matched(observed, free, rng, avoided, CHOICE) for _ in range(DRAWS)] if free else []
     group = _effect(ablation.worsening(observed), [rivals.worsening(draw) for draw in sets], seed, smallest)
     tick()
     verdicts = {}
@@ -109,7 +110,7 @@ def judge(
 
 
 def _far(head: HeadId, other: HeadId, avoided: frozenset[HeadId]) -> tuple[bool, int]:
-    """How unlike a control is: heads to avoid, and those of distant layers, come after all others."""
+    """How unlike a control is: heads to avoid, and those of distant layers, come after all others; sorts the nearest first."""
     distance = abs(other.layer - head.layer)
     return other in avoided or distance > REACH, distance
 
@@ -131,10 +132,11 @@ def matched(
     free: Sequence[HeadId],
     rng: np.random.Generator,
     avoided: frozenset[HeadId] = frozenset(),
+    choice: int = 1,
 ) -> frozenset[HeadId]:
-    """As many random heads of the same layers; where a layer has no free head left, of the nearest layer that has.
+    """As many random heads of the same layers; where a layer has fewer than `choice` free heads left, of the nearest layers.
 
-    avoided: heads that are drawn only where there is no other within REACH layers.
+    avoided: heads that are drawn only where there are not so many others within REACH layers.
     """
     left = set(free)
     drawn: set[HeadId] = set()
@@ -142,9 +144,10 @@ def matched(
         candidates = sorted(other for other in left if other.stack == head.stack)
         if not candidates:
             break
-        nearest = min(_far(head, other, avoided) for other in candidates)
-        choice = [other for other in candidates if _far(head, other, avoided) == nearest]
-        picked = choice[int(rng.integers(len(choice)))]
+        far = {other: _far(head, other, avoided) for other in candidates}
+        reach = sorted(far.values())[:choice][-1]
+        near = [other for other in candidates if far[other] <= reach]
+        picked = near[int(rng.integers(len(near)))]
         drawn.add(picked)
         left.discard(picked)
     return frozenset(drawn)
