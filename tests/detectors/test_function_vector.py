@@ -177,6 +177,7 @@ def test_shuffled_weights_have_no_function_vector(smollm2):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_one_head_of_smollm2_stands_out_with_either_seed(smollm2):
     for seed in (0, 1):
         best = scores(smollm2, 32, seed).top(2)
@@ -186,6 +187,7 @@ def test_one_head_of_smollm2_stands_out_with_either_seed(smollm2):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_vector_makes_smollm2_do_at_least_three_tasks_without_examples(smollm2):
     heads = [line.head for line in scores(smollm2, 32).top(10)]
     rows = [

@@ -150,6 +150,7 @@ def test_removal_is_mean_ablation_at_the_end(model, hf, name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_facts_in_a_trained_model_and_in_its_shuffled_twin():
     import headatlas
 

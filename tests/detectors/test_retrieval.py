@@ -96,10 +96,11 @@ def test_a_planted_retrieval_head_is_found_and_its_removal_is_felt():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_retrieval_in_a_trained_model():
     import headatlas
 
     trained = headatlas.load("smollm2-135m")
-    found = scan(trained, BOTH, find_task("needle")(trained.tokenizer, 12, 0), size=4).scores
+    found = scan(trained, BOTH, find_task("needle")(trained.tokenizer, 32, 0), size=4).scores
     heads = {str(line.head) for line in found["retrieval"].observed(BOTH[0].minimum_effect)}
     assert {"18.6", "23.2"} <= heads
