@@ -95,8 +95,9 @@ def mine(
 ) -> Atlas:
     """Score every head of `model` for every detector (or those named), judge what was observed, and keep it in a folder.
 
-    tasks: only the detectors of these tasks. n: examples per task. Each finished task is kept: the same call after an interruption goes on from there, and a call
-    whose run is complete returns it at once. Raises BadInput, UnknownName, StoreError.
+    tasks: only the detectors of these tasks, or those that can be asked on them. n: examples per task. Each finished task is
+    kept: the same call after an interruption goes on from there, and a call whose run is complete returns it at once. Raises
+    BadInput, UnknownName, StoreError.
     """
     if n < 4:
         raise BadInput(f"{n} examples are too few for a p-value.", "Use --n 4 or more; 32 is the default.")

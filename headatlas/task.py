@@ -140,6 +140,10 @@ class Metric:
     unit: str
     compares: bool = False
 
+    def worse(self, change: Any) -> Any:
+        """By how much a change of the metric is one for the worse."""
+        return -change if self.higher_is_better else change
+
 
 def _loss(logits: Tensor, batch: Batch) -> Tensor:
     positions = batch.at["predict"]

@@ -90,8 +90,8 @@ class WithoutMovers:
 
     def worsening(self, heads: Iterable[HeadId]) -> Array:
         """How much the metric worsens further [example] when `heads` are knocked out beside the name movers."""
-        change: Array = self._score(self.gone | set(heads)) - self.without
-        return -change if self.metric.higher_is_better else change
+        found: Array = self.metric.worse(self._score(self.gone | set(heads)) - self.without)
+        return found
 
     def _score(self, heads: Iterable[HeadId]) -> Array:
         edit = Resample(sorted(heads), self._values, positions=self._positions)

@@ -41,8 +41,8 @@ class DirectPath:
 
     def worsening(self, heads: Iterable[HeadId]) -> Array:
         """How much the metric worsens [example] without what `heads` write directly."""
-        change = self._score(sorted(set(heads))) - self.clean
-        return -change if self.metric.higher_is_better else change
+        found: Array = self.metric.worse(self._score(sorted(set(heads))) - self.clean)
+        return found
 
     def _score(self, heads: list[HeadId]) -> Array:
         edits = [Resample(heads, self._values, positions=self._positions)] if heads else []

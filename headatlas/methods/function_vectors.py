@@ -153,8 +153,7 @@ class Injection:
         """[example] how much worse the metric is without the vector of these heads than with it."""
         key = frozenset(heads)
         if key not in self._known:
-            rise = self.measure([sorted(key)])[0] - self.clean
-            self._known[key] = rise if self.metric.higher_is_better else -rise
+            self._known[key] = self.metric.worse(self.clean - self.measure([sorted(key)])[0])
         return self._known[key]
 
 

@@ -52,8 +52,7 @@ class Replayed:
         """How much the metric worsens per example, [example], when `heads` are changed."""
         key = frozenset(heads)
         if key not in self._known:
-            effect = self._replay.effect([self._change(sorted(key))])
-            self._known[key] = -effect if self.metric.higher_is_better else effect
+            self._known[key] = self.metric.worse(self._replay.effect([self._change(sorted(key))]))
         return self._known[key]
 
 

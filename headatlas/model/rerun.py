@@ -60,13 +60,9 @@ class Seen:
     def cut(self, window: Tensor, known: dict[int, tuple[Tensor, Tensor]]) -> Seen:
         """With the mask and biases of the queries in window [example, r] alone; known: masks cut before, which layers share."""
         if self.mask is None:
-            keys = torch.arange(self.k.shape[2], device=window.device)
-            rows = (
-                keys <= window.clamp(min=0)[:, None, :, None]
-                if self.causal
-                else torch.ones_like(keys, dtype=torch.bool)
-            )
-            mask = rows.expand(len(window), 1, window.shape[1], -1)
+            mask = _backwards(window, self.k.shape[2])
+            if not self.causal:
+                mask = torch.ones_like(mask)
         else:
             if id(self.mask) not in known:
                 known[id(self.mask)] = self.mask, rows_at(self.mask, window)
@@ -138,6 +134,11 @@ def attend_again(at: LayerView, *, q: Tensor | None = None, k: Tensor | None = N
     """
     q, k = at.q if q is None else q, at.k if k is None else k
     return LayerView(at.site, q, k, at.v, at._mask, at._kwargs, at._pass).compute()
+
+
+def _backwards(queries: Tensor, n_keys: int) -> Tensor:
+    """[example, 1, r, key] whether a key stands at or before the query, for queries [example, r]."""
+    return torch.arange(n_keys, device=queries.device) <= queries.clamp(min=0)[:, None, :, None]
 
 
 def rows_at(whole: Tensor, queries: Tensor) -> Tensor:
@@ -315,8 +316,7 @@ class LatePass(Pass):
             if seen.mask is not None:
                 mask = self._rows(seen.mask)
             elif seen.causal:
-                keys = torch.arange(seen.k.shape[2], device=seen.k.device)
-                mask = (keys <= self._cols.clamp(min=0)[:, None, :, None]).repeat(self.copies, 1, 1, 1)
+                mask = _backwards(self._cols, seen.k.shape[2]).repeat(self.copies, 1, 1, 1)
             else:
                 mask = None
             # A single last token that sees everything needs no mask, and faster kernels then serve it.
