@@ -21,7 +21,7 @@ from headatlas.task import Metric
 
 Array = NDArray[np.float64]
 DRAWS = 20  # random sets per detector, and random single heads per observed head
-REACH = 3  # layers away from which a head without any known kind is still preferred to one of the same layer with
+REACH = 3  # a head of no known kind up to so many layers away serves rather than a nearer one of another kind
 CHOICE = 4  # heads to draw from, so that random sets differ: where a layer has fewer, neighbouring layers help out
 
 
@@ -49,7 +49,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Verdict per head and the effects behind it, on `metric`; `group` is the effect of the whole set, `examples` how many it rests on."""
+    """Verdict per head and the effects on `metric` behind it; `group`: that of the whole set, `examples`: how many it rests on."""
 
     verdicts: dict[HeadId, str]
     effects: dict[HeadId, Effect]
