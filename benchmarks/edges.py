@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _measure import line, machine, measure
 
 import headatlas as ha
-from headatlas.methods.attribution import attribute
-from headatlas.methods.edges import edge_scores
+from headatlas.methods.attribution.attribute import attribute
+from headatlas.methods.attribution.edge_attribution import edge_scores
 from headatlas.task import Batch, find_task, logit_difference
 
 

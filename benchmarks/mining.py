@@ -20,7 +20,7 @@ from _measure import measure, report
 
 import headatlas as ha
 from headatlas.detector import LayerDetector, detectors
-from headatlas.methods.scan import scan
+from headatlas.mining.scan import scan
 from headatlas.task import Batch
 
 TASKS = ("repeated", "prose", "registers")  # those whose detectors share a pass over ordinary sequences

@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _measure import line, machine, measure
 
 import headatlas as ha
-from headatlas.methods.path_patching import path_patch
-from headatlas.methods.path_receivers import Receiver, parse_receivers
+from headatlas.methods.path_patching.receivers import Receiver, parse_receivers
+from headatlas.methods.path_patching.sweep import path_patch
 from headatlas.task import Batch, find_task, logit_difference
 
 RECEIVERS = ("logits", "q:23.3", "q:24.4", "q:29.1", "q:20.0")

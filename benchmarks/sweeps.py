@@ -28,7 +28,7 @@ from _measure import line, machine, measure
 
 import headatlas as ha
 from headatlas.edits import Mean
-from headatlas.methods.ablation import ablate
+from headatlas.methods.sweeps.ablation import ablate
 from headatlas.task import Batch, find_task, logit_difference
 
 TRIAGE = 30

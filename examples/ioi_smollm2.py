@@ -15,10 +15,10 @@ import numpy as np
 from scipy.stats import pearsonr, spearmanr
 
 import headatlas as ha
-from headatlas.methods.ablation import ablate
-from headatlas.methods.direct import direct_effects
-from headatlas.methods.movers import attention_to
-from headatlas.methods.path_patching import path_patch
+from headatlas.detectors._measures.name_movers import attention_to
+from headatlas.methods.direct_logit_attribution import direct_effects
+from headatlas.methods.path_patching.sweep import path_patch
+from headatlas.methods.sweeps.ablation import ablate
 from headatlas.task import find_task
 
 SHOWN = 12

@@ -11,7 +11,7 @@ import argparse
 
 import headatlas as ha
 from headatlas.errors import HeadAtlasError
-from headatlas.methods.gate import gate_on_held_out
+from headatlas.methods.sweeps.task_gate import gate_on_held_out
 from headatlas.task import HELD_OUT, find_task, tasks
 
 

@@ -32,17 +32,17 @@ _PUBLIC = {
     "Block": "headatlas.edits",
     "Temper": "headatlas.edits",
     "load_edits": "headatlas.edits",
-    "ablate": "headatlas.methods.ablation",
-    "patch": "headatlas.methods.patching",
-    "path_patch": "headatlas.methods.path_patching",
-    "attribute": "headatlas.methods.attribution",
-    "edge_scores": "headatlas.methods.edges",
-    "direct_effects": "headatlas.methods.direct",
-    "head_lens": "headatlas.methods.lens",
+    "ablate": "headatlas.methods.sweeps.ablation",
+    "patch": "headatlas.methods.sweeps.activation_patching",
+    "path_patch": "headatlas.methods.path_patching.sweep",
+    "attribute": "headatlas.methods.attribution.attribute",
+    "edge_scores": "headatlas.methods.attribution.edge_attribution",
+    "direct_effects": "headatlas.methods.direct_logit_attribution",
+    "head_lens": "headatlas.methods.logit_lens",
     "probe": "headatlas.methods.probing",
-    "copy_scores": "headatlas.methods.copying",
+    "copy_scores": "headatlas.methods.weights.copying",
     "Circuit": "headatlas.circuits.circuit",
-    "mine": "headatlas.mining",
+    "mine": "headatlas.mining.run",
     "Atlas": "headatlas.atlas",
 }
 __all__ = ["__version__", *_PUBLIC]
@@ -62,16 +62,16 @@ if TYPE_CHECKING:
     from headatlas.edits import load_edits as load_edits
     from headatlas.errors import HeadAtlasError as HeadAtlasError
     from headatlas.heads import HeadId as HeadId
-    from headatlas.methods.ablation import ablate as ablate
-    from headatlas.methods.attribution import attribute as attribute
-    from headatlas.methods.copying import copy_scores as copy_scores
-    from headatlas.methods.direct import direct_effects as direct_effects
-    from headatlas.methods.edges import edge_scores as edge_scores
-    from headatlas.methods.lens import head_lens as head_lens
-    from headatlas.methods.patching import patch as patch
-    from headatlas.methods.path_patching import path_patch as path_patch
+    from headatlas.methods.attribution.attribute import attribute as attribute
+    from headatlas.methods.attribution.edge_attribution import edge_scores as edge_scores
+    from headatlas.methods.direct_logit_attribution import direct_effects as direct_effects
+    from headatlas.methods.logit_lens import head_lens as head_lens
+    from headatlas.methods.path_patching.sweep import path_patch as path_patch
     from headatlas.methods.probing import probe as probe
-    from headatlas.mining import mine as mine
+    from headatlas.methods.sweeps.ablation import ablate as ablate
+    from headatlas.methods.sweeps.activation_patching import patch as patch
+    from headatlas.methods.weights.copying import copy_scores as copy_scores
+    from headatlas.mining.run import mine as mine
     from headatlas.model import Model as Model
     from headatlas.model import load as load
     from headatlas.scores import HeadScores as HeadScores

@@ -14,7 +14,7 @@ from headatlas.task import Batch, Task
 
 if TYPE_CHECKING:
     from headatlas.model import Model
-    from headatlas.model.view import LayerView
+    from headatlas.model.core.view import LayerView
 
 # Planted kinds that match contents: what they attend to in prose is not theirs to choose, so it does not decide.
 MATCHERS = (

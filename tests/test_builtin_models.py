@@ -10,9 +10,9 @@ from headatlas.detector import LayerDetector, detectors, find_detector
 from headatlas.edits import Mean
 from headatlas.heads import parse_heads
 from headatlas.lab.controls import untrained, weight_shuffled
-from headatlas.methods.replayed import ablated
-from headatlas.methods.scan import scan
-from headatlas.methods.verdict import matched
+from headatlas.methods.sweeps.matched_controls import matched
+from headatlas.methods.sweeps.set_ablation import ablated
+from headatlas.mining.scan import scan
 from headatlas.model import attach
 from headatlas.task import find_task
 

@@ -6,8 +6,8 @@ import torch
 
 from headatlas import catalogue
 from headatlas.detector import Detector, LayerDetector, detectors
-from headatlas.methods.scan import scan
-from headatlas.model.imagined import ImaginedLayer
+from headatlas.mining.scan import scan
+from headatlas.model.synthetic_view import ImaginedLayer
 from headatlas.task import Batch
 from tests import toys
 

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import headatlas as ha
 from headatlas.detector import LayerDetector, detectors
-from headatlas.methods.scan import scan
+from headatlas.mining.scan import scan
 from headatlas.model import attach
 from headatlas.task import Batch, Metric
 from tests import toys

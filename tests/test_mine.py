@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import headatlas as ha
-from headatlas import judging, record
 from headatlas.atlas import Atlas
 from headatlas.detector import detectors
 from headatlas.errors import BadInput, StoreError, UnknownName
@@ -23,8 +22,10 @@ from headatlas.heads import HeadId, parse_heads
 from headatlas.lab.grid import model_of
 from headatlas.lab.planted import plant
 from headatlas.lab.spec import Head, PlantSpec
-from headatlas.methods.verdict import judge, matched
-from headatlas.mining import plan
+from headatlas.methods.sweeps.matched_controls import judge, matched
+from headatlas.mining import atlas_json
+from headatlas.mining import verdicts as verdicts_of_tasks
+from headatlas.mining.run import plan
 from headatlas.model import attach
 from headatlas.task import next_token_loss
 from tests import toys
@@ -138,7 +139,7 @@ def test_sql_over_runs(atlas: Atlas):
 
 
 def test_an_interrupted_run_goes_on_from_the_last_finished_task(folder, tmp_path: Path, monkeypatch):
-    import headatlas.mining as mining
+    from headatlas.mining import run as mining
 
     model, out = ha.load(str(folder)), tmp_path / "run"
     done = []
@@ -267,7 +268,7 @@ def test_heads_of_other_kinds_are_no_controls_where_there_are_others():
     # With nothing but heads of other kinds these must do.
     found = judge(Known(8), Known(4), heads, heads, assigned=Known.model.heads)
     assert found.effects[heads[0]].random_effect > 1.0
-    assert record.verdict(found)["group"]["metric"] == "next-token loss"
+    assert atlas_json.verdict(found)["group"]["metric"] == "next-token loss"
 
 
 def test_random_sets_come_from_the_nearest_heads_of_no_kind_and_differ():
@@ -285,10 +286,10 @@ def test_random_sets_come_from_the_nearest_heads_of_no_kind_and_differ():
 def test_verdicts_are_kept_when_a_run_is_interrupted_after_them(tmp_path: Path, monkeypatch):
     model = model_of(plant(PlantSpec((Head(0, 0, "previous"), Head(1, 1, "induction")), noise=0.02)))
     asked = []
-    real = judging.verdicts
-    monkeypatch.setattr(judging, "verdicts", lambda *given: asked.append(1) or real(*given))
+    real = verdicts_of_tasks.verdicts
+    monkeypatch.setattr(verdicts_of_tasks, "verdicts", lambda *given: asked.append(1) or real(*given))
     with monkeypatch.context() as once:
-        once.setattr(record, "summary", interrupted)
+        once.setattr(atlas_json, "summary", interrupted)
         with pytest.raises(KeyboardInterrupt):
             ha.mine(model, ["previous-token", "induction"], n=8, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -304,7 +305,7 @@ def interrupted(*_) -> None:
 
 
 def test_sweeps_lie_beside_runs_and_are_asked_together(tmp_path: Path):
-    from headatlas.methods.ablation import ablate
+    from headatlas.methods.sweeps.ablation import ablate
     from headatlas.task import find_task
 
     model = toys.model("gqa")

@@ -8,8 +8,8 @@ import torch
 import headatlas as ha
 from headatlas.detector import Measured, ModelDetector, model_detector
 from headatlas.errors import UnsupportedModel
-from headatlas.methods.replayed import ablated
-from headatlas.methods.scan import scan
+from headatlas.methods.sweeps.set_ablation import ablated
+from headatlas.mining.scan import scan
 from headatlas.tasks.repeated import repeated
 from tests import toys
 
@@ -60,7 +60,7 @@ def test_a_detector_that_a_model_cannot_be_asked_is_skipped_with_the_reason(monk
         raise UnsupportedModel("Its blocks cannot be taken apart.", "Ask another model.")
 
     asked = made()
-    monkeypatch.setattr("headatlas.mining.detectors", lambda: {asked.name: replace(asked, measure=refusing)})
+    monkeypatch.setattr("headatlas.mining.run.detectors", lambda: {asked.name: replace(asked, measure=refusing)})
     atlas = ha.mine(toys.model("gqa"), n=4, out=tmp_path / "run")
     assert atlas.data["detectors"] == []
     assert atlas.data["skipped"] == [

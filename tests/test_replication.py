@@ -5,13 +5,14 @@ import json
 import pytest
 
 import headatlas as ha
-from headatlas import catalogue, replication
+from headatlas import catalogue
 from headatlas.catalogue.schema import Claim
 from headatlas.cli import main
 from headatlas.errors import BadInput, UnknownName
 from headatlas.lab.grid import model_of
 from headatlas.lab.planted import plant
 from headatlas.lab.spec import Head, PlantSpec
+from headatlas.mining import replication
 
 CLAIM = next(
     one for one in catalogue.load().claims.values() if one.head_type == "induction-head" and one.hub_id == "gpt2"

@@ -84,7 +84,7 @@ def model(kind: str) -> Model:
 @functools.cache
 def smollm2_vocabulary() -> Tokenizer:
     """The tokenizer of the built-in model, without its weights."""
-    from headatlas.model.sources import resolve
+    from headatlas.model.sources.resolve import resolve
 
     return Tokenizer.load(resolve("smollm2-135m").folder, causal=True, context=8192, vocab_size=49152)
 

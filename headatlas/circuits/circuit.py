@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from headatlas.errors import BadInput, HeadAtlasError, StoreError
 from headatlas.heads import HeadId
-from headatlas.methods.path_receivers import Receiver
+from headatlas.methods.path_patching.receivers import Receiver
 from headatlas.store import read_json, write_json
 
 SCHEMA = "headatlas/circuit/1"

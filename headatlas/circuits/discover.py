@@ -17,7 +17,7 @@ from headatlas.circuits.circuit import Node
 from headatlas.circuits.knockout import EMPTY, WHOLE, Knockout, State, place_of
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.methods.triage import estimate
+from headatlas.methods.sweeps.gradient_estimate import estimate
 
 METHODS = ("attribution", "greedy")
 BETWEEN = 8  # sizes that are tried at once between a circuit that is too small and one that is large enough

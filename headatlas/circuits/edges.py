@@ -10,10 +10,10 @@ import numpy as np
 
 from headatlas.circuits.circuit import Edge, Node
 from headatlas.heads import HeadId
-from headatlas.methods.effects import HeadEffects
-from headatlas.methods.path_patching import path_patch
-from headatlas.methods.path_receivers import HEAD_INPUTS, Receiver
-from headatlas.methods.replay import GB
+from headatlas.methods.path_patching.receivers import HEAD_INPUTS, Receiver
+from headatlas.methods.path_patching.sweep import path_patch
+from headatlas.methods.sweeps.cached_runs import GB
+from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from headatlas.circuits.circuit import Node
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.methods.ablation import EDITS, MEANS, replacements
-from headatlas.methods.replay import GB, Replay
-from headatlas.methods.sweep import Forgetful, Ledger, Make, Sweep, examples_at_once, spots_of
+from headatlas.methods.sweeps.ablation import EDITS, MEANS, replacements
+from headatlas.methods.sweeps.cached_runs import GB, Replay
+from headatlas.methods.sweeps.run import Forgetful, Ledger, Make, Sweep, examples_at_once, spots_of
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
 

@@ -9,7 +9,7 @@ from headatlas import catalogue
 from headatlas.circuits.circuit import Circuit, Edge, Node
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.methods.path_receivers import HEAD_INPUTS, Receiver
+from headatlas.methods.path_patching.receivers import HEAD_INPUTS, Receiver
 from headatlas.model import Model
 from headatlas.registry import lookup
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from headatlas.methods.attribution import Attribution
+    from headatlas.methods.attribution.attribute import Attribution
 
 QUESTION = {
     "direct": "what each head writes straight into the answer's logit; measured: what is lost when it is silenced at the end",
@@ -22,7 +22,7 @@ QUESTION = {
 
 def show(found: Attribution, *, top: int, as_json: bool, out: str | None) -> None:
     """Print the parts ranked highest and how well the ranking holds."""
-    from headatlas.methods.attribution import data_of
+    from headatlas.methods.attribution.attribute import data_of
     from headatlas.store import clean
 
     data = data_of(found, top)

@@ -13,7 +13,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     import headatlas as ha
     from headatlas.cli._progress import Shown
-    from headatlas.methods.effects import HeadEffects
+    from headatlas.methods.sweeps.effects import HeadEffects
     from headatlas.task import Metric
 
 
@@ -24,8 +24,8 @@ def prompts_of(
     from pathlib import Path
 
     from headatlas.errors import BadInput
-    from headatlas.methods.gate import gate_of_prompts, gate_on_held_out
-    from headatlas.methods.prompts import read_prompts
+    from headatlas.methods.sweeps.task_gate import gate_of_prompts, gate_on_held_out
+    from headatlas.prompts_file import read_prompts
     from headatlas.task import find_task, logit_difference
 
     if (task is None) == (file is None):
@@ -71,7 +71,7 @@ def counter(shown: Shown, step: str) -> Callable[[int, int], None]:
 
 def show(found: HeadEffects, *, top: int, as_json: bool, out: str | None) -> None:
     """Print the result."""
-    from headatlas.methods.files import data_of
+    from headatlas.methods.sweeps.effects_io import data_of
 
     data = data_of(found)
     if as_json:

@@ -15,7 +15,7 @@ def labelled(
     """Prompts of a file or a task, and their classes and groups. Raises BadInput unless exactly one source is given."""
     from headatlas.errors import BadInput
     from headatlas.methods.probing import labels_of
-    from headatlas.methods.prompts import read_prompts
+    from headatlas.prompts_file import read_prompts
     from headatlas.task import find_task
 
     if (task is None) == (file is None):

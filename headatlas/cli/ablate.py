@@ -44,9 +44,9 @@ def ablate(
     from headatlas.cli._progress import Shown
     from headatlas.errors import BadInput
     from headatlas.heads import parse_heads
-    from headatlas.methods.ablation import ablate as measure
-    from headatlas.methods.ablation import reference_of
-    from headatlas.methods.memory import parse_size
+    from headatlas.methods.sweeps.ablation import ablate as measure
+    from headatlas.methods.sweeps.ablation import reference_of
+    from headatlas.methods.sweeps.memory_budget import parse_size
     from headatlas.task import find_task
 
     budget = parse_size(memory)

@@ -48,9 +48,9 @@ def attribute(
     from headatlas.cli._attribution import show
     from headatlas.cli._effects import counter, pass_gate, prompts_of
     from headatlas.cli._progress import Shown
-    from headatlas.methods.attribution import attribute as guess
-    from headatlas.methods.attribution import data_of
-    from headatlas.methods.memory import parse_size
+    from headatlas.methods.attribution.attribute import attribute as guess
+    from headatlas.methods.attribution.attribute import data_of
+    from headatlas.methods.sweeps.memory_budget import parse_size
     from headatlas.store import write_json
 
     budget = parse_size(memory)

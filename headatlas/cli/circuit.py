@@ -73,16 +73,16 @@ def find(
     Example: headatlas circuit find smollm2-135m --task ioi --target 0.9 --edges --out ioi.json
     """
     import headatlas as ha
+    from headatlas.circuits.checkpoint import unfinished
     from headatlas.circuits.circuit import Circuit
     from headatlas.circuits.discover import discover
     from headatlas.circuits.edges import measure_edges
     from headatlas.circuits.evaluate import faithfulness
     from headatlas.circuits.knockout import Knockout
-    from headatlas.circuits.unfinished import unfinished
     from headatlas.cli._effects import counter, pass_gate, prompts_of
     from headatlas.cli._progress import Shown
-    from headatlas.methods.keeping import facts_of
-    from headatlas.methods.memory import parse_size
+    from headatlas.methods.sweeps.checkpoint import facts_of
+    from headatlas.methods.sweeps.memory_budget import parse_size
     from headatlas.store import clean, partial_of
     from headatlas.task import find_task
 
@@ -161,13 +161,13 @@ def measure(
     Example: headatlas circuit test smollm2-135m '23.3 20.0 18.6' --task ioi --criteria minimality
     """
     import headatlas as ha
+    from headatlas.circuits.checkpoint import unfinished
     from headatlas.circuits.evaluate import evaluate
     from headatlas.circuits.knockout import Knockout
-    from headatlas.circuits.unfinished import unfinished
     from headatlas.cli._effects import pass_gate, prompts_of
     from headatlas.cli._progress import Shown
-    from headatlas.methods.keeping import facts_of
-    from headatlas.methods.memory import parse_size
+    from headatlas.methods.sweeps.checkpoint import facts_of
+    from headatlas.methods.sweeps.memory_budget import parse_size
     from headatlas.store import clean, write_json
 
     budget = parse_size(memory)
@@ -260,7 +260,7 @@ def _protocol(
     seed: int,
 ) -> Protocol:
     from headatlas.circuits.knockout import Protocol
-    from headatlas.methods.ablation import reference_of
+    from headatlas.methods.sweeps.ablation import reference_of
     from headatlas.task import find_task
 
     other = None

@@ -39,9 +39,9 @@ def flow(
     from headatlas.cli._effects import counter
     from headatlas.cli._progress import Shown
     from headatlas.errors import BadInput
-    from headatlas.methods import flow_files
-    from headatlas.methods.flow import extract, importances, shares, shares_data
-    from headatlas.methods.prompts import one_prompt
+    from headatlas.methods.information_flow import export
+    from headatlas.methods.information_flow.routes import extract, importances, shares, shares_data
+    from headatlas.prompts_file import one_prompt
     from headatlas.task import find_task
 
     if (prompt is None) == (task is None):
@@ -69,8 +69,8 @@ def flow(
     tokens = one_prompt(str(prompt), loaded.tokenizer).tokens[0]
     route = extract(tokens, importances(loaded, tokens), position=position, threshold=threshold)
     if out is not None:
-        flow_files.write(loaded, route, Path(out))
-    data = flow_files.data_of(loaded, route)
+        export.write(loaded, route, Path(out))
+    data = export.data_of(loaded, route)
     if as_json:
         print(json.dumps(data, ensure_ascii=False))
         return

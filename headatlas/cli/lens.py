@@ -37,8 +37,8 @@ def lens(
     import headatlas as ha
     from headatlas.errors import BadInput
     from headatlas.heads import parse_heads
-    from headatlas.methods.lens import head_lens, lens_data
-    from headatlas.methods.prompts import one_prompt
+    from headatlas.methods.logit_lens import head_lens, lens_data
+    from headatlas.prompts_file import one_prompt
     from headatlas.store import clean
     from headatlas.task import find_task
 

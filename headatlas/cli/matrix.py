@@ -23,12 +23,12 @@ def matrix(
     Example: headatlas matrix llama falcon mpt
     """
     from headatlas.errors import BadInput
-    from headatlas.model import matrix as trial
-    from headatlas.model import zoo
+    from headatlas.model.families import support_table as trial
+    from headatlas.model.families import tiny_models
 
     if out is not None and families:
         raise BadInput("The page holds all families.", "Leave the names or --out away.")
-    chosen = [zoo.family(name) for name in families] if families else list(zoo.all_families())
+    chosen = [tiny_models.family(name) for name in families] if families else list(tiny_models.all_families())
     found = trial.rows(chosen)
     if out is not None:
         trial.write(out, found)

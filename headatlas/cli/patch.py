@@ -41,8 +41,8 @@ def patch(
     from headatlas.cli._effects import counter, pass_gate, prompts_of, show
     from headatlas.cli._progress import Shown
     from headatlas.heads import parse_heads
-    from headatlas.methods.memory import parse_size
-    from headatlas.methods.patching import patch as measure
+    from headatlas.methods.sweeps.activation_patching import patch as measure
+    from headatlas.methods.sweeps.memory_budget import parse_size
 
     budget = parse_size(memory)
     with Shown() as shown:

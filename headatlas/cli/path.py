@@ -54,8 +54,8 @@ def path(
     from headatlas.cli._effects import counter, pass_gate, prompts_of, show
     from headatlas.cli._progress import Shown
     from headatlas.heads import parse_heads
-    from headatlas.methods.memory import parse_size
-    from headatlas.methods.path_patching import path_patch
+    from headatlas.methods.path_patching.sweep import path_patch
+    from headatlas.methods.sweeps.memory_budget import parse_size
 
     budget = parse_size(memory)
     with Shown() as shown:

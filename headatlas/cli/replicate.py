@@ -35,10 +35,10 @@ def replicate(
     Example: headatlas replicate openai-community/gpt2 --claim olsson-2022-gpt2-anchor
     """
     import headatlas as ha
-    from headatlas import replication
     from headatlas.atlas import Atlas
     from headatlas.cli._progress import Shown
     from headatlas.errors import BadInput, SourceError, UnknownName
+    from headatlas.mining import replication
 
     claims = replication.claims_on(model, claim)
     wanted = replication.needed(claims)

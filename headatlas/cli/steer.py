@@ -51,12 +51,12 @@ def steer(
     Example: headatlas steer smollm2-135m --task movie-review --label positive --measure-task movie-review-held-out
     """
     import headatlas as ha
+    from headatlas.apply import steering
     from headatlas.cli._effects import counter, prompts_of
     from headatlas.cli._labelled import labelled
     from headatlas.cli._progress import Shown
     from headatlas.edits import save as save_edits
     from headatlas.errors import BadInput
-    from headatlas.methods import steering
     from headatlas.store import clean
     from headatlas.task import find_task
 

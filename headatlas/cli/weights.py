@@ -11,7 +11,7 @@ import typer
 from headatlas.cli import _options as option
 
 if TYPE_CHECKING:
-    from headatlas.methods.circuit_weights import TopTokens
+    from headatlas.methods.weights.qk_ov import TopTokens
     from headatlas.model import Tokenizer
 
 
@@ -50,7 +50,7 @@ def weights(
     import headatlas as ha
     from headatlas.errors import BadInput
     from headatlas.heads import HeadId
-    from headatlas.methods.copying import tokens_of
+    from headatlas.methods.weights.copying import tokens_of
 
     asked = [name for name, flag in zip(_VIEWS, (copying, ov, qk, svd, compose), strict=True) if flag] or ["copying"]
     if len(asked) > 1:
@@ -93,7 +93,7 @@ def _show(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def _copying(model: Any, head: Any, how: dict[str, Any], shown: bool) -> dict[str, Any]:
-    from headatlas.methods.copying import copy_scores, eigenvalue_scores
+    from headatlas.methods.weights.copying import copy_scores, eigenvalue_scores
     from headatlas.store import clean
 
     heads = None if head is None else [head]
@@ -139,7 +139,7 @@ def _line(tokens: list[dict[str, Any]]) -> str:
 
 
 def _tokens(model: Any, head: Any, how: dict[str, Any], shown: bool) -> dict[str, Any]:
-    from headatlas.methods.circuit_weights import attends_to, writes_of
+    from headatlas.methods.weights.qk_ov import attends_to, writes_of
 
     tokens = how["tokens"] if how["given"] else how["tokens"][:5]
     if how["view"] == "ov":
@@ -169,7 +169,7 @@ def _about(model: Any, head: Any, how: dict[str, Any]) -> str:
 
 
 def _svd(model: Any, head: Any, how: dict[str, Any], shown: bool) -> dict[str, Any]:
-    from headatlas.methods.circuit_weights import circuits_of, singular
+    from headatlas.methods.weights.qk_ov import circuits_of, singular
 
     data: dict[str, Any] = {"form": how["form"], "offset": how["offset"] or 0}
     data["queries_normed"] = circuits_of(model, head.layer, head.stack).normed
@@ -199,7 +199,7 @@ def _svd(model: Any, head: Any, how: dict[str, Any], shown: bool) -> dict[str, A
 
 
 def _compose(model: Any, head: Any, how: dict[str, Any], shown: bool) -> dict[str, Any]:
-    from headatlas.methods.composition import compose
+    from headatlas.methods.weights.composition import compose
 
     data: dict[str, Any] = {"offset": how["offset"] or 0}
     for name, ends in (("reads_from", (None, [head])), ("read_by", ([head], None))):

@@ -9,12 +9,20 @@ import torch
 from numpy.typing import NDArray
 
 from headatlas.detector import Measured, model_detector
+from headatlas.detectors._measures.name_movers import (
+    SMALLEST,
+    clean,
+    from_names,
+    movers,
+    name_heads,
+    not_below_zero,
+    worth,
+)
 from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.methods.movers import SMALLEST, clean, from_names, movers, name_heads, not_below_zero, worth
-from headatlas.methods.replay import Replay
-from headatlas.methods.verdict import matched
+from headatlas.methods.sweeps.cached_runs import Replay
+from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
 from headatlas.tasks.ioi import ioi

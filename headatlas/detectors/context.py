@@ -3,8 +3,8 @@
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.methods.replayed import Replayed, averaged_at
-from headatlas.methods.sides import sides
+from headatlas.detectors._measures.knowledge_conflict import sides
+from headatlas.methods.sweeps.set_ablation import Replayed, averaged_at
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
 from headatlas.tasks.conflict import knowledge_conflict

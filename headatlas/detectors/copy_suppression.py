@@ -10,11 +10,11 @@ from torch import Tensor
 from headatlas.detector import Measured, model_detector
 from headatlas.edits import OnHeads
 from headatlas.edits.collect import means
-from headatlas.methods.circuit_weights import readout, token_vectors
-from headatlas.methods.copying import ov_ranks
-from headatlas.methods.replayed import Replayed, ablated
+from headatlas.methods.sweeps.set_ablation import Replayed, ablated
+from headatlas.methods.weights.copying import ov_ranks
+from headatlas.methods.weights.qk_ov import readout, token_vectors
 from headatlas.model import Model
-from headatlas.model.embedding import queries_and_keys
+from headatlas.model.runs.token_embedding import queries_and_keys
 from headatlas.task import Batch, Metric
 from headatlas.tasks.prose import prose
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
-from headatlas.methods.direct import Toward, direct_effects
+from headatlas.methods.direct_logit_attribution import Toward, direct_effects
 from headatlas.model import LayerView, Model
 from headatlas.task import HELD_OUT, Batch, find_task
 from headatlas.tasks import mcqa

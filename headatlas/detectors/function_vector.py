@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 
 from headatlas.detector import Measured, model_detector
+from headatlas.detectors._measures.memo import seed_of
 from headatlas.errors import UnfitTask
 from headatlas.methods.function_vectors import SKILL, Injection, ends, indirect_effects, without
-from headatlas.methods.shared import seed_of
-from headatlas.methods.verdict import Removal
+from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.model import Model
 from headatlas.task import HELD_OUT, Batch, Metric, find_task
 

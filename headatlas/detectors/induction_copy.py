@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from headatlas.detector import Planted, detector
-from headatlas.model.view import LayerView
+from headatlas.model.core.view import LayerView
 from headatlas.ops.patterns import aimed, mean_of
 from headatlas.task import Batch
 from headatlas.tasks.repeated import repeated

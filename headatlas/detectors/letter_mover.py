@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
-from headatlas.methods.direct import Toward, direct_effects
-from headatlas.methods.direct_path import DirectPath
-from headatlas.methods.movers import SMALLEST, not_below_zero, worth
+from headatlas.detectors._measures.name_movers import SMALLEST, not_below_zero, worth
+from headatlas.methods.direct_logit_attribution import Toward, direct_effects
+from headatlas.methods.path_patching.direct_effect import DirectPath
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
 from headatlas.tasks.acronyms import SLOTS, acronyms

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.methods.recall import recall
+from headatlas.detectors._measures.fact_recall import recall
 from headatlas.model import Model
 from headatlas.ops import stats
 from headatlas.task import Batch

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
-from headatlas.methods.replayed import Replayed, ablated
+from headatlas.methods.sweeps.set_ablation import Replayed, ablated
 from headatlas.model import LayerView, Model
 from headatlas.ops.patterns import mean_of, where_queries
 from headatlas.task import Batch, Metric

@@ -3,8 +3,8 @@
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.methods.direct_path import DirectPath
-from headatlas.methods.movers import SMALLEST, negative_scores
+from headatlas.detectors._measures.name_movers import SMALLEST, negative_scores
+from headatlas.methods.path_patching.direct_effect import DirectPath
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
 from headatlas.tasks.ioi import ioi

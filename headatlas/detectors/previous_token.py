@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from headatlas.detector import Planted, detector
-from headatlas.model.view import LayerView
+from headatlas.model.core.view import LayerView
 from headatlas.ops.patterns import at_offset, mean_of, where_queries
 from headatlas.task import Batch
 from headatlas.tasks.repeated import repeated

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.methods.recall import among_relations, recall
-from headatlas.methods.replayed import Replayed, averaged_at
+from headatlas.detectors._measures.fact_recall import among_relations, recall
+from headatlas.methods.sweeps.set_ablation import Replayed, averaged_at
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
 from headatlas.tasks.facts import facts

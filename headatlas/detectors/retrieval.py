@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from headatlas.detector import Planted, detector
-from headatlas.methods.replayed import Replayed, resampled_at
+from headatlas.methods.sweeps.set_ablation import Replayed, resampled_at
 from headatlas.model import Model
-from headatlas.model.view import LayerView
+from headatlas.model.core.view import LayerView
 from headatlas.ops.patterns import aimed, mean_of
 from headatlas.task import HELD_OUT, Batch, Metric
 from headatlas.tasks import needle

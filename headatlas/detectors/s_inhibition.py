@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from headatlas.detector import Measured, model_detector
+from headatlas.detectors._measures.name_movers import attention_to, movers, name_heads, worth
 from headatlas.heads import HeadId
-from headatlas.methods.movers import attention_to, movers, name_heads, worth
-from headatlas.methods.path_patching import path_patch
-from headatlas.methods.path_receivers import Receiver
-from headatlas.methods.verdict import matched
+from headatlas.methods.path_patching.receivers import Receiver
+from headatlas.methods.path_patching.sweep import path_patch
+from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.model import Model
 from headatlas.task import Batch, logit_difference
 from headatlas.tasks.ioi import ioi

@@ -3,7 +3,7 @@
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.methods.summary import brought
+from headatlas.detectors._measures.sentiment import brought
 from headatlas.model import Model
 from headatlas.task import Batch
 from headatlas.tasks.movie_review import movie_review

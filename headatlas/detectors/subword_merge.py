@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from headatlas.detector import Planted, detector
-from headatlas.model.view import LayerView
+from headatlas.model.core.view import LayerView
 from headatlas.ops.patterns import aimed, at_offset
 from headatlas.task import Batch
 from headatlas.tasks.prose import prose

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
 from headatlas.errors import UnfitTask
-from headatlas.methods.copying import ov_ranks
+from headatlas.methods.weights.copying import ov_ranks
 from headatlas.model import Model
 from headatlas.task import Batch
 from headatlas.tasks.succession import neighbours, succession

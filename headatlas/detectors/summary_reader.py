@@ -3,8 +3,8 @@
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.methods.replayed import Replayed
-from headatlas.methods.summary import taken, unread
+from headatlas.detectors._measures.sentiment import taken, unread
+from headatlas.methods.sweeps.set_ablation import Replayed
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
 from headatlas.tasks.movie_review import movie_review

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from headatlas.detector import Measured, model_detector
+from headatlas.detectors._measures.memo import seed_of
 from headatlas.errors import UnfitTask
 from headatlas.methods.probing import labels_of, probe
-from headatlas.methods.shared import seed_of
 from headatlas.model import Model
 from headatlas.task import Batch
 from headatlas.tasks.statements import statements

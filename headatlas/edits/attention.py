@@ -11,7 +11,7 @@ from headatlas.edits.base import Heads, OnHeads, Positions, among, parse_positio
 from headatlas.errors import BadInput
 
 if TYPE_CHECKING:
-    from headatlas.model.view import LayerView
+    from headatlas.model.core.view import LayerView
 
 
 class Block(OnHeads):

@@ -12,7 +12,7 @@ from headatlas.errors import BadInput
 from headatlas.heads import HeadId, parse_heads
 
 if TYPE_CHECKING:
-    from headatlas.model.view import LayerView
+    from headatlas.model.core.view import LayerView
 
 Heads = str | HeadId | Iterable[str | HeadId]
 Layers = int | str | tuple[str, int] | Iterable[int | str | tuple[str, int]]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from headatlas.edits.base import OnHeads, Place, Positions, among, parse_positions
-from headatlas.model.doorway import Tap
+from headatlas.model.core.dispatch import Tap
 
 if TYPE_CHECKING:
     from headatlas.model import Model
-    from headatlas.model.view import LayerView
+    from headatlas.model.core.view import LayerView
     from headatlas.task import Batch
 
 _ONE = torch.zeros(1, dtype=torch.long)  # logits are computed at one position only, nobody needs them here

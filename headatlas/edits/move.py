@@ -13,7 +13,7 @@ from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 
 if TYPE_CHECKING:
-    from headatlas.model.view import LayerView
+    from headatlas.model.core.view import LayerView
 
 Key = HeadId | Place
 Directions = Tensor | Mapping[Key, Tensor]  # one for all, or by head (by layer for the residual stream)

@@ -14,7 +14,7 @@ from headatlas.errors import BadInput
 
 if TYPE_CHECKING:
     from headatlas.model import Model
-    from headatlas.model.view import LayerView
+    from headatlas.model.core.view import LayerView
     from headatlas.task import Batch
 
 Values = Mapping[Place, Tensor]

@@ -18,10 +18,10 @@ from headatlas.lab.grid import Cell, controls, grid, half_of, model_of, planted
 from headatlas.lab.measure import read, without
 from headatlas.lab.planted import PlantedModel
 from headatlas.lab.spec import Head
-from headatlas.methods.gate import gate_of_values
-from headatlas.methods.replayed import ablated
-from headatlas.methods.scan import Scan, scan
-from headatlas.methods.verdict import judge
+from headatlas.methods.sweeps.matched_controls import judge
+from headatlas.methods.sweeps.set_ablation import ablated
+from headatlas.methods.sweeps.task_gate import gate_of_values
+from headatlas.mining.scan import Scan, scan
 from headatlas.model import Model
 from headatlas.task import Batch, Task
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.lab.construct.recipe import Kind
+from headatlas.lab.construct.terms import Kind
 from headatlas.registry import discover, lookup
 
 _CHOICES = {"tokens": (None, "names", "delimiters", "ordinals"), "finds": ("duplicate", "recent")}

@@ -19,11 +19,11 @@ from headatlas.edits import Add, Mean
 from headatlas.edits.base import Place
 from headatlas.edits.collect import pieces
 from headatlas.heads import HeadId
-from headatlas.methods.replay import Replay
-from headatlas.methods.verdict import matched
+from headatlas.methods.sweeps.cached_runs import Replay
+from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.model import Model
-from headatlas.model.rooms import rooms_of
-from headatlas.model.stream import Writes, walk
+from headatlas.model.runs.residual_stream import Writes, walk
+from headatlas.model.structure.blocks import rooms_of
 from headatlas.ops import stats
 from headatlas.task import HELD_OUT, Batch, Metric, accuracy, find_task
 

@@ -27,7 +27,7 @@ from headatlas.edits.base import Place
 from headatlas.edits.collect import pieces, read
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.methods.replay import GB
+from headatlas.methods.sweeps.cached_runs import GB
 from headatlas.model import Model
 from headatlas.scores import HeadScore, HeadScores
 from headatlas.task import Batch

@@ -1,9 +1,9 @@
 """The only place that knows transformers: where models come from, and the doorway into their attention."""
 
-from headatlas.model.doorway import Edit
+from headatlas.model.core.dispatch import Edit
+from headatlas.model.core.model import Model
+from headatlas.model.core.tokenizer import Tokenizer
+from headatlas.model.core.view import LayerView
 from headatlas.model.loading import attach, builtins, load, table_of
-from headatlas.model.model import Model
-from headatlas.model.tokenizer import Tokenizer
-from headatlas.model.view import LayerView
 
 __all__ = ["Edit", "LayerView", "Model", "Tokenizer", "attach", "builtins", "load", "table_of"]

@@ -12,12 +12,14 @@ import transformers
 from torch import Tensor, nn
 
 from headatlas.errors import BadInput, HeadAtlasError, SourceError, UnsupportedModel
-from headatlas.model import anatomy, doorway, layouts, selfcheck, wiring
-from headatlas.model.builtin import BUILTINS
-from headatlas.model.model import Model
-from headatlas.model.selfcheck import Check
-from headatlas.model.sources import Source, resolve
-from headatlas.model.tokenizer import Tokenizer
+from headatlas.model import layouts
+from headatlas.model.core import dispatch
+from headatlas.model.core.model import Model
+from headatlas.model.core.tokenizer import Tokenizer
+from headatlas.model.sources.builtin import BUILTINS
+from headatlas.model.sources.resolve import Source, resolve
+from headatlas.model.structure import attention_layers, qkv_columns, selfcheck
+from headatlas.model.structure.selfcheck import Check
 
 transformers.utils.logging.disable_progress_bar()  # our own progress is shown instead
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -147,23 +149,23 @@ def examine(
         tokenizer = _tokenizer(source, config, kind, bos)
     model = Model(hf, tokenizer, source, kind=kind, path=path)
     for module in hf.modules():
-        if anatomy.dispatches(module) or module in placed:
-            doorway.own(module, model)
+        if attention_layers.dispatches(module) or module in placed:
+            dispatch.own(module, model)
     if layout is None:
-        hf.set_attn_implementation(doorway.NAMES[path])  # type: ignore[operator]
-    probe = anatomy.Probe(hf, path)
+        hf.set_attn_implementation(dispatch.NAMES[path])  # type: ignore[operator]
+    probe = attention_layers.Probe(hf, path)
     with probe, torch.no_grad():
         model.current = probe
         try:
             _run(hf, model._plain(inputs))
         finally:
             model.current = None
-    anatomy.check_firing(probe, hf, type(hf).__name__)
+    attention_layers.check_firing(probe, hf, type(hf).__name__)
     with torch.no_grad():
-        model.sites = anatomy.sites(probe, hf, encoder_only=kind == "encoder")
+        model.sites = attention_layers.sites(probe, hf, encoder_only=kind == "encoder")
     model.block_returns = probe.blocks
-    model.sites = wiring.traced(model, inputs)
-    model.unembedding = anatomy.unembedding(probe, hf) if kind != "encoder" else None
+    model.sites = qkv_columns.traced(model, inputs)
+    model.unembedding = attention_layers.unembedding(probe, hf) if kind != "encoder" else None
     return model, _checks(model, inputs, reference)
 
 

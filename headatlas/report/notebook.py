@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from headatlas.report.atlas_view import STAGE, VERDICTS, Observation, read, summary
 from headatlas.report.figure import svg
-from headatlas.report.reading import STAGE, VERDICTS, Observation, read, summary
 from headatlas.report.words import number, plural, signed
 
 # Notebooks bring their own colours and may be dark; a light sheet of our own stays readable in all of them.

@@ -14,8 +14,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from headatlas.report.atlas_view import STAGE, STAGES, VERDICT_WORDS, VERDICTS, Reading, best_of, finite, read, summary
 from headatlas.report.figure import stylesheet, svg
-from headatlas.report.reading import STAGE, STAGES, VERDICT_WORDS, VERDICTS, Reading, best_of, finite, read, summary
 from headatlas.report.words import change, number, percent, probability
 
 # Attention links of all examples together; at about 11 characters a link this keeps a file near one megabyte.

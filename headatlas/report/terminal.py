@@ -15,7 +15,7 @@ from rich.text import Text
 
 from headatlas.errors import UnknownName
 from headatlas.registry import did_you_mean
-from headatlas.report.reading import (
+from headatlas.report.atlas_view import (
     CONFIRMED,
     STAGE,
     STAGES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from headatlas.report.reading import finite
+from headatlas.report.atlas_view import finite
 
 
 def number(value: object) -> str:

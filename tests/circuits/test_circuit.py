@@ -11,7 +11,7 @@ from headatlas.circuits.compare import compare
 from headatlas.circuits.published import from_catalogue, published
 from headatlas.errors import BadInput, StoreError, UnknownName
 from headatlas.heads import HeadId
-from headatlas.methods.path_receivers import Receiver
+from headatlas.methods.path_patching.receivers import Receiver
 from tests import toys
 
 

@@ -10,17 +10,17 @@ import pytest
 import torch
 
 import headatlas as ha
+from headatlas.circuits.checkpoint import unfinished
 from headatlas.circuits.circuit import Circuit, Node, parse_nodes
 from headatlas.circuits.discover import discover
 from headatlas.circuits.edges import measure_edges, receivers_of
 from headatlas.circuits.evaluate import Interval, evaluate
 from headatlas.circuits.knockout import EMPTY, WHOLE, Knockout, Protocol, State
-from headatlas.circuits.unfinished import unfinished
 from headatlas.errors import BadInput, StoreError
 from headatlas.heads import HeadId
-from headatlas.methods.path_patching import path_patch
+from headatlas.methods.path_patching.sweep import path_patch
 from headatlas.model import attach
-from headatlas.model.zoo import FAMILIES
+from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.task import logit_difference
 from tests.methods.test_replay import prompts
 

@@ -12,7 +12,7 @@ from headatlas.circuits.knockout import Knockout, Protocol
 from headatlas.heads import HeadId
 from headatlas.lab.planted import plant
 from headatlas.lab.spec import Head, PlantSpec
-from headatlas.methods.path_patching import path_patch
+from headatlas.methods.path_patching.sweep import path_patch
 from headatlas.model import attach
 from headatlas.task import Batch, logit_difference
 

@@ -11,13 +11,13 @@ from sklearn.preprocessing import StandardScaler
 
 from headatlas import load
 from headatlas.detector import find_detector
+from headatlas.detectors._measures.memo import seed_of
 from headatlas.heads import HeadId
 from headatlas.lab.controls import weight_shuffled
 from headatlas.lab.grid import model_of
 from headatlas.lab.planted import plant
 from headatlas.lab.spec import Head, PlantSpec
 from headatlas.methods.probing import labels_of
-from headatlas.methods.shared import seed_of
 from headatlas.model import Model, attach
 from headatlas.scores import HeadScores
 from headatlas.task import Batch

@@ -8,6 +8,14 @@ import torch
 
 import headatlas as ha
 from headatlas.detector import find_detector
+from headatlas.detectors._measures.memo import once
+from headatlas.detectors._measures.name_movers import (
+    SMALLEST,
+    attention_to,
+    from_names,
+    name_mover_scores,
+    negative_scores,
+)
 from headatlas.detectors.backup_name_mover import WithoutMovers, growth
 from headatlas.detectors.copy_suppression import copy_suppression, wrong_repeats
 from headatlas.detectors.s_inhibition import inhibition
@@ -17,11 +25,9 @@ from headatlas.lab.controls import untrained, weight_shuffled
 from headatlas.lab.grid import model_of
 from headatlas.lab.planted import PlantedModel, plant
 from headatlas.lab.spec import Head, PlantSpec
-from headatlas.methods.copying import copy_scores, tokens_of
-from headatlas.methods.direct_path import DirectPath
-from headatlas.methods.movers import SMALLEST, attention_to, from_names, name_mover_scores, negative_scores
-from headatlas.methods.path_patching import path_patch
-from headatlas.methods.shared import once
+from headatlas.methods.path_patching.direct_effect import DirectPath
+from headatlas.methods.path_patching.sweep import path_patch
+from headatlas.methods.weights.copying import copy_scores, tokens_of
 from headatlas.model import Model, attach
 from headatlas.scores import HeadScores
 from headatlas.task import Batch, logit_difference

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from headatlas.detector import find_detector
+from headatlas.detectors._measures.fact_recall import Recall, among_relations, recall, stranger
+from headatlas.detectors._measures.knowledge_conflict import sides
 from headatlas.lab.controls import untrained, weight_shuffled
-from headatlas.methods.recall import Recall, among_relations, recall, stranger
-from headatlas.methods.scan import scan
-from headatlas.methods.sides import sides
+from headatlas.mining.scan import scan
 from headatlas.model import attach
 from headatlas.task import find_task, logit_difference
 from tests import toys

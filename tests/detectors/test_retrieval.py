@@ -10,7 +10,7 @@ from headatlas.detector import find_detector
 from headatlas.heads import HeadId
 from headatlas.lab.planted import plant
 from headatlas.lab.spec import Head, PlantSpec
-from headatlas.methods.scan import scan
+from headatlas.mining.scan import scan
 from headatlas.model import attach
 from headatlas.task import Batch, find_task, logit_difference
 from tests import toys

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from headatlas.detector import find_detector
+from headatlas.detectors._measures import sentiment
 from headatlas.lab.controls import untrained
-from headatlas.methods import summary
-from headatlas.methods.scan import scan
+from headatlas.mining.scan import scan
 from headatlas.model import attach
 from headatlas.task import find_task, logit_difference
 from tests import toys
@@ -65,14 +65,14 @@ class Plain:
 
 
 def test_effects_are_those_of_changed_runs_of_the_plain_model(model, monkeypatch):
-    monkeypatch.setattr(summary, "LOOKS", 0.0)  # so that every head is measured
+    monkeypatch.setattr(sentiment, "LOOKS", 0.0)  # so that every head is measured
     batch = batch_of()
     plain, d = Plain(batch), model.hf.config.head_dim
     own, attention, clean = plain.seen(batch.tokens)
     other, _, exchanged = plain.seen(batch.counterfactual.tokens)
     unit = np.abs(clean - exchanged).mean()
     each, at, end = torch.arange(len(batch)), batch.at["summary"], batch.at["end"]
-    brought, taken = summary.brought(model, batch), summary.taken(model, batch)
+    brought, taken = sentiment.brought(model, batch), sentiment.taken(model, batch)
     kinds = list(zip(batch.labels["template"].tolist(), batch.labels["positive"].tolist(), strict=True))
     partner = [
         next(((i + s) % 12 for s in range(1, 12) if kinds[(i + s) % 12] == kind), -1) for i, kind in enumerate(kinds)
@@ -94,9 +94,9 @@ def test_effects_are_those_of_changed_runs_of_the_plain_model(model, monkeypatch
 
 
 def test_heads_that_look_elsewhere_are_not_measured(model, monkeypatch):
-    monkeypatch.setattr(summary, "LOOKS", 1.1)
+    monkeypatch.setattr(sentiment, "LOOKS", 1.1)
     batch = batch_of()
-    for found in (summary.brought(model, batch), summary.taken(model, batch)):
+    for found in (sentiment.brought(model, batch), sentiment.taken(model, batch)):
         assert not found.effect.any()
 
 
@@ -114,7 +114,7 @@ def test_removal_exchanges_what_is_read_and_nothing_else(model):
 
 
 def test_an_untrained_model_has_none(monkeypatch):
-    monkeypatch.setattr(summary, "LOOKS", 0.0)
+    monkeypatch.setattr(sentiment, "LOOKS", 0.0)
     model = attach(untrained(toys.llama(vocab_size=49152, num_hidden_layers=3).config, seed=1))
     found = scan(model, MINE, batch_of(24)).scores
     assert not any(found[d.name].observed(d.minimum_effect) for d in MINE)

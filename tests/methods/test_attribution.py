@@ -11,12 +11,12 @@ from scipy import stats as scipy_stats
 import headatlas as ha
 from headatlas.edits import OnHeads, Resample, Zero, collect
 from headatlas.errors import BadInput, UnsupportedModel
-from headatlas.methods.attribution import Attribution, attribute, data_of, select
-from headatlas.methods.patching import patch, plan
-from headatlas.methods.sweep import metric_of
-from headatlas.methods.triage import estimates
+from headatlas.methods.attribution.attribute import Attribution, attribute, data_of, select
+from headatlas.methods.sweeps.activation_patching import patch, plan
+from headatlas.methods.sweeps.gradient_estimate import estimates
+from headatlas.methods.sweeps.run import metric_of
 from headatlas.model import attach
-from headatlas.model.zoo import FAMILIES
+from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.task import logit_difference
 from tests import pages
 from tests.methods.test_replay import prompts

@@ -8,10 +8,10 @@ import torch
 
 import headatlas as ha
 from headatlas.errors import BadInput, UnsupportedModel
-from headatlas.methods.direct import Toward, direct_effects
+from headatlas.methods.direct_logit_attribution import Toward, direct_effects
 from headatlas.model import attach
-from headatlas.model.rooms import rooms_of
-from headatlas.model.zoo import FAMILIES
+from headatlas.model.families.tiny_models import FAMILIES
+from headatlas.model.structure.blocks import rooms_of
 from headatlas.task import logit_difference, next_token_loss
 from tests.methods.test_replay import prompts
 

@@ -8,11 +8,11 @@ import torch
 
 import headatlas as ha
 from headatlas.errors import BadInput, UnsupportedModel
-from headatlas.methods.edge_effects import _Run, edge_effects
-from headatlas.methods.edge_graph import Difference, Graph, written
-from headatlas.methods.edges import edge_scores, sides
+from headatlas.methods.attribution.edge_attribution import edge_scores, sides
+from headatlas.methods.attribution.edge_graph import Difference, Graph, written
+from headatlas.methods.attribution.edge_patching import _Run, edge_effects
 from headatlas.model import attach
-from headatlas.model.zoo import FAMILIES
+from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.task import Batch, logit_difference
 from tests.methods.test_replay import prompts
 

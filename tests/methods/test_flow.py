@@ -10,10 +10,10 @@ import torch
 import headatlas as ha
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.methods import flow_files
-from headatlas.methods.flow import Importances, Node, extract, importances, shares
+from headatlas.methods.information_flow import export
+from headatlas.methods.information_flow.routes import Importances, Node, extract, importances, shares
 from headatlas.model import attach
-from headatlas.model.zoo import FAMILIES
+from headatlas.model.families.tiny_models import FAMILIES
 from tests import pages
 from tests.methods.test_replay import prompts
 
@@ -142,7 +142,7 @@ def test_wrong_positions_and_thresholds_are_named(tmp_path):
         extract(torch.tensor([1, 2, 3]), made(), threshold=1.0)
     model = opened("llama")
     with pytest.raises(BadInput, match="not written"):
-        flow_files.write(model, extract(torch.tensor([1, 2, 3]), made()), tmp_path / "route.png")
+        export.write(model, extract(torch.tensor([1, 2, 3]), made()), tmp_path / "route.png")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -150,7 +150,7 @@ def test_files_hold_the_route(narrow_smollm2, tmp_path):
     tokens = torch.tensor(narrow_smollm2.tokenizer.encode("a <b> & c\n")[:3])
     route = extract(tokens, made())
     for ending in (".json", ".graphml", ".svg", ".html"):
-        flow_files.write(narrow_smollm2, route, tmp_path / f"route{ending}")
+        export.write(narrow_smollm2, route, tmp_path / f"route{ending}")
     data = json.loads((tmp_path / "route.json").read_text())
     assert len(data["edges"]) == 8
     assert data["heads"] == {"1.0": 0.5}

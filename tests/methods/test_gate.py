@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from headatlas.errors import BadInput
-from headatlas.methods.gate import SKILL, gate_of_values
+from headatlas.methods.sweeps.task_gate import SKILL, gate_of_values
 from headatlas.task import find_task
 
 VOCABULARY = 100

@@ -8,10 +8,10 @@ import torch
 
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.methods.direct import Toward, direct_effects
-from headatlas.methods.lens import head_lens
+from headatlas.methods.direct_logit_attribution import Toward, direct_effects
+from headatlas.methods.logit_lens import head_lens
 from headatlas.model import attach
-from headatlas.model.zoo import FAMILIES
+from headatlas.model.families.tiny_models import FAMILIES
 from tests import pages
 from tests.methods.test_replay import prompts
 

@@ -10,12 +10,12 @@ import headatlas as ha
 from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput, StoreError, UnsupportedModel
 from headatlas.heads import HeadId, parse_heads
-from headatlas.methods import files
-from headatlas.methods.path_patching import path_patch
-from headatlas.methods.path_receivers import Receiver
-from headatlas.methods.sweep import metric_of
+from headatlas.methods.path_patching.receivers import Receiver
+from headatlas.methods.path_patching.sweep import path_patch
+from headatlas.methods.sweeps import effects_io
+from headatlas.methods.sweeps.run import metric_of
 from headatlas.model import attach
-from headatlas.model.zoo import FAMILIES
+from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.task import logit_difference
 from tests.methods.literal_paths import Plain, path_patched
 from tests.methods.test_replay import prompts
@@ -107,8 +107,8 @@ def test_many_senders_in_small_pieces_give_the_same(toy, monkeypatch):
     receivers = ["logits", "q:2.1", "v:2.0 2.1", "mlp:1"]
     whole = path_patch(toy, batch, receivers=receivers, positions="all")
     assert whole.values.shape == (3, 12, 4)
-    monkeypatch.setattr("headatlas.methods.path_patching.tokens_a_pass", lambda _: 80)
-    monkeypatch.setattr("headatlas.methods.path_patching.examples_at_once", lambda *_: 2)
+    monkeypatch.setattr("headatlas.methods.path_patching.sweep.tokens_a_pass", lambda _: 80)
+    monkeypatch.setattr("headatlas.methods.path_patching.sweep.examples_at_once", lambda *_: 2)
     seen = []
     pieces = path_patch(
         toy, batch, receivers=receivers, positions="all", tick=lambda done, total: seen.append((done, total))
@@ -165,7 +165,7 @@ def test_receivers_read_as_written():
 
 def test_results_are_kept_and_an_interrupted_run_goes_on(toy, tmp_path, monkeypatch):
     batch = batches()
-    monkeypatch.setattr("headatlas.methods.path_patching.tokens_a_pass", lambda _: 8)
+    monkeypatch.setattr("headatlas.methods.path_patching.sweep.tokens_a_pass", lambda _: 8)
 
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
@@ -178,7 +178,7 @@ def test_results_are_kept_and_an_interrupted_run_goes_on(toy, tmp_path, monkeypa
     whole = path_patch(toy, batch, **given)
     np.testing.assert_allclose(again.values, whole.values, atol=1e-6)
     assert again.facts["forwards"] < whole.facts["forwards"]
-    read = files.load(tmp_path / "run")
+    read = effects_io.load(tmp_path / "run")
     np.testing.assert_array_equal(read.values, again.values)
     assert (read.positions, read.facts["mlps"], read.facts["method"]) == (
         ("logits", "q:2.1"),

@@ -15,8 +15,8 @@ from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods import probing
 from headatlas.methods.probing import Labels, labels_of, outputs, probe, tokens_read
-from headatlas.methods.prompts import read_prompts
 from headatlas.model import attach
+from headatlas.prompts_file import read_prompts
 from headatlas.task import Batch
 from tests import toys
 

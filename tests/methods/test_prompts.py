@@ -12,9 +12,9 @@ import torch
 import headatlas as ha
 from headatlas.cli import main
 from headatlas.errors import BadInput
-from headatlas.methods import files
-from headatlas.methods.gate import gate_of_prompts, gate_of_task
-from headatlas.methods.prompts import read_prompts
+from headatlas.methods.sweeps import effects_io
+from headatlas.methods.sweeps.task_gate import gate_of_prompts, gate_of_task
+from headatlas.prompts_file import read_prompts
 from headatlas.task import find_task, logit_difference
 from tests import toys
 
@@ -139,7 +139,7 @@ def test_ablate_and_patch_take_a_users_prompts(folder, own, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "2 changes measured exactly" in text
     assert "2 left unmeasured" in text
-    assert files.load(out).kind == "denoising"
+    assert effects_io.load(out).kind == "denoising"
 
 
 def main_ok(arguments: list[str]) -> None:

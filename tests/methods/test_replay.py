@@ -10,9 +10,9 @@ import headatlas as ha
 from headatlas.edits import Add, Block, Mean, OnHeads, Resample, Scale, Temper, Zero, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.methods.replay import Replay
+from headatlas.methods.sweeps.cached_runs import Replay
 from headatlas.model import attach
-from headatlas.model.zoo import FAMILIES
+from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.task import Batch, Metric, logit_difference
 
 LENGTH = 24
@@ -196,8 +196,8 @@ def test_long_texts_run_a_few_at_a_time_and_give_the_same(name: str, monkeypatch
     expected = brute(model, full, logit_difference, runs)
     seen = []
     forward = type(model).forward
-    monkeypatch.setattr("headatlas.model.rerun.AT_ONCE", 2 * LENGTH)
-    monkeypatch.setattr("headatlas.methods.replay.AT_ONCE", 2 * LENGTH)
+    monkeypatch.setattr("headatlas.model.runs.cached_forward.AT_ONCE", 2 * LENGTH)
+    monkeypatch.setattr("headatlas.methods.sweeps.cached_runs.AT_ONCE", 2 * LENGTH)
     monkeypatch.setattr(
         type(model),
         "forward",

@@ -4,7 +4,7 @@ import gc
 
 import torch
 
-from headatlas.methods.shared import once
+from headatlas.detectors._measures.memo import once
 from headatlas.task import Batch
 
 
@@ -17,10 +17,10 @@ def made():
 
 
 def test_computed_once_and_forgotten_with_the_batch_or_the_model():
-    from headatlas.methods import shared
+    from headatlas.detectors._measures import memo
 
     model, batch, calls = Stand(), made(), []
-    before = len(shared._KEPT)
+    before = len(memo._KEPT)
 
     def make():
         calls.append(1)
@@ -34,7 +34,7 @@ def test_computed_once_and_forgotten_with_the_batch_or_the_model():
     assert len(calls) == 4
     del batch
     gc.collect()
-    assert len(shared._KEPT) == before + 1
+    assert len(memo._KEPT) == before + 1
     del model
     gc.collect()
-    assert len(shared._KEPT) == before
+    assert len(memo._KEPT) == before

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from headatlas.apply import steering
+from headatlas.apply.steering import find, generate, measure
 from headatlas.cli import main
 from headatlas.edits import load_edits, save
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.methods import steering
 from headatlas.methods.probing import Labels, labels_of
-from headatlas.methods.steering import find, generate, measure
 from headatlas.model import attach
 from headatlas.task import Batch, logit_difference, next_token_loss
 from tests import toys

@@ -20,14 +20,14 @@ import headatlas as ha
 from headatlas.edits import Mean, OnHeads, Resample, Swap, Zero, collect
 from headatlas.errors import BadInput, StoreError, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.methods import files
-from headatlas.methods.ablation import ablate, reference_of
-from headatlas.methods.effects import HeadEffects, sign_flip_p
-from headatlas.methods.memory import parse_size
-from headatlas.methods.patching import patch
-from headatlas.methods.sweep import metric_of
+from headatlas.methods.sweeps import effects_io
+from headatlas.methods.sweeps.ablation import ablate, reference_of
+from headatlas.methods.sweeps.activation_patching import patch
+from headatlas.methods.sweeps.effects import HeadEffects, sign_flip_p
+from headatlas.methods.sweeps.memory_budget import parse_size
+from headatlas.methods.sweeps.run import metric_of
 from headatlas.model import attach
-from headatlas.model.zoo import FAMILIES
+from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.task import logit_difference
 from headatlas.tasks.ioi import ioi
 from tests import toys
@@ -140,7 +140,7 @@ def test_few_examples_at_once_give_the_same(toy, monkeypatch):
     ]
     for edit, mean in runs:
         whole = ablate(toy, batch, edit=edit, mean=mean, positions="middle")
-        monkeypatch.setattr("headatlas.methods.sweep.examples_at_once", lambda *_: 3)
+        monkeypatch.setattr("headatlas.methods.sweeps.run.examples_at_once", lambda *_: 3)
         pieces = ablate(toy, batch, edit=edit, mean=mean, positions="middle")
         monkeypatch.undo()
         assert (whole.facts["examples_at_once"], pieces.facts["examples_at_once"]) == (4, 3)
@@ -289,7 +289,7 @@ def test_results_are_kept_and_read_back(toy, tmp_path):
         "effects.parquet",
         "examples.parquet",
     }
-    same(files.load(tmp_path / "run"), found)
+    same(effects_io.load(tmp_path / "run"), found)
     data = json.loads((tmp_path / "run" / "effects.json").read_text())
     assert data["schema"] == "headatlas/effects/1"
     assert (data["measured"], data["unmeasured"], len(data["effects"])) == (4, 8, 12)
@@ -356,7 +356,7 @@ def test_damage_is_named(toy, tmp_path):
     ablate(toy, batch, edit="zero", out=tmp_path / "run")
     (tmp_path / "run" / "examples.parquet").write_bytes(b"no")
     with pytest.raises(StoreError, match=r"examples\.parquet cannot be read"):
-        files.load(tmp_path / "run")
+        effects_io.load(tmp_path / "run")
     (tmp_path / "run" / "run.json").write_text("{")
     with pytest.raises(StoreError, match="is damaged"):
         ablate(toy, batch, edit="zero", out=tmp_path / "run")

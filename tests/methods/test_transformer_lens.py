@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import headatlas as ha
-from headatlas.methods.patching import patch
+from headatlas.methods.sweeps.activation_patching import patch
 from headatlas.model import attach
 from headatlas.task import Batch
 from tests import toys

@@ -8,12 +8,13 @@ import torch
 
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.methods import circuit_weights
-from headatlas.methods.circuit_weights import attends_to, circuits_of, singular, token_vectors, writes_of
-from headatlas.methods.composition import compose
-from headatlas.methods.copying import copy_scores, eigenvalue_scores, ov_ranks
-from headatlas.model import Model, attach, zoo
-from headatlas.model.embedding import embedded, turned
+from headatlas.methods.weights import qk_ov
+from headatlas.methods.weights.composition import compose
+from headatlas.methods.weights.copying import copy_scores, eigenvalue_scores, ov_ranks
+from headatlas.methods.weights.qk_ov import attends_to, circuits_of, singular, token_vectors, writes_of
+from headatlas.model import Model, attach
+from headatlas.model.families import tiny_models
+from headatlas.model.runs.token_embedding import embedded, turned
 
 TOKENS = torch.tensor([5, 17, 44, 90, 158])
 FAMILIES = ["gpt2", "llama", "gemma3", "gemma2", "gpt-neox", "gptj", "phi", "mistral", "qwen2", "qwen3", "bloom", "opt", "olmo2", "granite", "falcon"]  # fmt: skip
@@ -21,7 +22,7 @@ FAMILIES = ["gpt2", "llama", "gemma3", "gemma2", "gpt-neox", "gptj", "phi", "mis
 
 @functools.cache
 def opened(name: str) -> Model:
-    return attach(zoo.family(name).build())
+    return attach(tiny_models.family(name).build())
 
 
 @pytest.fixture(params=FAMILIES)
@@ -51,7 +52,7 @@ def by_hand(name: str, hf: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma3", "gpt-neox", "olmo2", "qwen2"])
 def test_effective_embeddings_are_embedding_and_first_mlp(name):
     with torch.no_grad():
-        e, mlp = by_hand(name, zoo.family(name).build())
+        e, mlp = by_hand(name, tiny_models.family(name).build())
     model = opened(name)
     torch.testing.assert_close(embedded(model, TOKENS, "embedding"), e, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(embedded(model, TOKENS, "mlp"), mlp, atol=1e-4, rtol=1e-4)
@@ -135,8 +136,8 @@ def test_top_tokens_are_those_of_the_whole_matrices(name):
 
 
 def writes_logits(model, written):
-    matrix, bias = circuit_weights.readout(model)
-    logits = circuit_weights.to_logits(model, written) @ matrix
+    matrix, bias = qk_ov.readout(model)
+    logits = qk_ov.to_logits(model, written) @ matrix
     return logits if bias is None else logits + bias
 
 
@@ -149,7 +150,7 @@ def test_singular_directions_are_those_of_the_circuit():
     for i, direction in enumerate(found):
         assert direction.size == pytest.approx(sizes[i].item(), rel=1e-4)
         assert direction.share == pytest.approx((sizes[i] ** 2 / dense.square().sum()).item(), rel=1e-4)
-        read, write = vectors @ u[:, i], vh[i] @ circuit_weights.readout(model)[0]
+        read, write = vectors @ u[:, i], vh[i] @ qk_ov.readout(model)[0]
         ends = {tuple(direction.up[0].tokens[0].tolist()), tuple(direction.down[0].tokens[0].tolist())}
         assert ends == {tuple(read.topk(5).indices.tolist()), tuple((-read).topk(5).indices.tolist())}
         same = tuple(direction.up[0].tokens[0].tolist()) == tuple(read.topk(5).indices.tolist())
@@ -161,7 +162,7 @@ def test_eigenvalue_scores_are_those_of_the_token_by_token_matrix():
     for name in ("llama", "gpt2", "gemma3", "olmo2"):
         model = opened(name)
         scores = eigenvalue_scores(model, form="embedding")
-        matrix, _ = circuit_weights.readout(model)
+        matrix, _ = qk_ov.readout(model)
         for number, head in enumerate(model.heads):
             circuits = circuits_of(model, head.layer)
             x = circuits.read(embedded(model, torch.arange(160), "embedding"))

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from headatlas.model import Model, attach, zoo
+from headatlas.model import Model, attach
+from headatlas.model.families import tiny_models
 
-FAMILIES = sorted(zoo.FAMILIES)
+FAMILIES = sorted(tiny_models.FAMILIES)
 TEXT = [name for name in FAMILIES if name not in ("whisper", "vit", "deit", "dinov2")]
 every_family = pytest.mark.parametrize("name", FAMILIES)
 every_text_model = pytest.mark.parametrize("text", TEXT)
@@ -19,12 +20,12 @@ every_text_model = pytest.mark.parametrize("text", TEXT)
 
 @functools.cache
 def opened(name: str) -> Model:
-    return attach(zoo.family(name).build())
+    return attach(tiny_models.family(name).build())
 
 
 @functools.cache
 def untouched(name: str) -> nn.Module:
-    return zoo.family(name).build()
+    return tiny_models.family(name).build()
 
 
 def tokens(n: int, length: int, seed: int = 0) -> Tensor:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from headatlas.model.builtin import BUILTINS
-from headatlas.model.cache import home_folder, read_manifest
-from headatlas.model.sources import resolve
-from headatlas.model.tokenizer import Tokenizer
+from headatlas.model.core.tokenizer import Tokenizer
+from headatlas.model.sources.builtin import BUILTINS
+from headatlas.model.sources.cache import home_folder, read_manifest
+from headatlas.model.sources.resolve import resolve
 
 
 def fetched(name: str) -> Path:

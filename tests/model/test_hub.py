@@ -14,8 +14,8 @@ from huggingface_hub import constants
 from transformers import AutoModelForCausalLM
 
 from headatlas.errors import SourceError, UnknownName
-from headatlas.model import hub
-from headatlas.model.sources import resolve
+from headatlas.model.sources import hub
+from headatlas.model.sources.resolve import resolve
 from tests.model.source_files import COMMIT, fake_hub, save_llama, sha256, use_hub
 
 

@@ -12,7 +12,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 import headatlas as ha
-from headatlas.model import LayerView, Model, attach, matrix, zoo
+from headatlas.model import LayerView, Model, attach
+from headatlas.model.families import support_table, tiny_models
 from headatlas.model.layouts import layout_of
 from tests.model.families import collect, every_family, every_text_model, inputs, opened, tokens, untouched
 
@@ -54,7 +55,7 @@ class Attentions(TorchFunctionMode):
 @torch.no_grad()
 def own_patterns(name: str, given: dict[str, Tensor]) -> dict[str, list[Tensor]]:
     """Attention weights by stack that an untouched copy reports of its own eager attention."""
-    hf = zoo.family(name).build()
+    hf = tiny_models.family(name).build()
     if name == "falcon-alibi":  # its eager attention adds the position bias twice, so its default one is the oracle
         with Attentions() as attentions:
             hf(**given)
@@ -84,14 +85,14 @@ def test_patterns_equal_the_models_own(name: str):
 
 @every_family
 def test_every_attention_layer_is_seen_at_its_address(name: str):
-    model, family = opened(name), zoo.family(name)
+    model, family = opened(name), tiny_models.family(name)
     seen = collect(model, inputs(name), lambda at: (at.q.shape[1], at.k.shape[1], at.z.shape[2]))
     assert set(seen) == {(stack, layer) for stack, layers in family.stacks.items() for layer in layers}
     assert set(seen.values()) == {(4, family.groups, 4)}
     assert len(model.heads) == len(set(model.heads)) == 4 * len(seen)
     assert [site.multiplier for site in model.sites] == pytest.approx([family.multiplier] * len(model.sites), rel=1e-5)
     assert {site.post_gain is not None for site in model.sites} == {family.post_norm}
-    found = matrix.row_of(family, model)
+    found = support_table.row_of(family, model)
     assert (found.window, found.sink) == (family.reach, name == "gpt-oss")
     assert (found.between is not None) == (name in ("bitnet", "qwen3-next", "afmoe"))
 
@@ -202,7 +203,7 @@ def test_padding_changes_no_example(text: str, side: str):
 
 @every_family
 def test_half_precision_stays_bounded(name: str):
-    hf = zoo.family(name).build(dtype=torch.bfloat16)
+    hf = tiny_models.family(name).build(dtype=torch.bfloat16)
     given = {
         key: value.to(torch.bfloat16) if value.is_floating_point() else value for key, value in inputs(name).items()
     }

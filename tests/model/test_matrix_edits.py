@@ -12,7 +12,7 @@ from torch import Tensor
 import headatlas as ha
 from headatlas.errors import UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.model import zoo
+from headatlas.model.families import tiny_models
 from tests.model.families import every_family, inputs, opened, tokens
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -100,7 +100,7 @@ def test_a_run_started_at_a_layer_equals_the_whole_run(name: str):
     heads = tuple(head for head in model.heads if head.stack == main)
     whole = model.forward(given, edits=[Keep(heads, kept)])
     assert torch.equal(whole, model.forward(given))
-    assert len(kept) == len(zoo.family(name).stacks[main])
+    assert len(kept) == len(tiny_models.family(name).stacks[main])
     for layer, residual in kept.items():
         again = model.forward(given, start_at=(model.block_index(main, layer), residual))
         torch.testing.assert_close(again, whole, atol=1e-5, rtol=1e-5)

@@ -11,22 +11,23 @@ import pytest
 import torch
 
 from headatlas.errors import UnsupportedModel
-from headatlas.model import attach, matrix, zoo
+from headatlas.model import attach
+from headatlas.model.families import support_table, tiny_models
 from tests.model.families import collect, inputs, opened
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.mark.parametrize("name", sorted(zoo.REFUSED))
+@pytest.mark.parametrize("name", sorted(tiny_models.REFUSED))
 def test_families_that_bypass_the_doorway_are_refused_by_name(name: str):
-    family = zoo.family(name)
+    family = tiny_models.family(name)
     with pytest.raises(UnsupportedModel, match=family.architecture) as refusal:
         attach(family.build())
     assert refusal.value.hint
 
 
 def test_a_wrapped_module_is_refused_by_name():
-    hf = zoo.family("bloom").build()
+    hf = tiny_models.family("bloom").build()
     module = hf.transformer.h[1].self_attention
     module.forward = lambda *args, **kwargs: type(module).forward(module, *args, **kwargs)
     with pytest.raises(UnsupportedModel, match=r"BloomAttention\.forward was already replaced"):
@@ -38,14 +39,14 @@ def test_rounding_on_several_threads_makes_no_decoder_an_encoder():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert attach(zoo.family("qwen2-moe").build()).kind == "decoder"
+        assert attach(tiny_models.family("qwen2-moe").build()).kind == "decoder"
     finally:
         torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "bloom", "falcon", "gptj", "gpt-neo"])
 def test_a_model_can_be_opened_again_and_is_freed(name: str):
-    hf = zoo.family(name).build()
+    hf = tiny_models.family(name).build()
     expected = attach(hf).forward(inputs(name))
     second = attach(hf)
     assert torch.equal(second.forward(inputs(name)), expected)
@@ -58,11 +59,11 @@ def test_a_model_can_be_opened_again_and_is_freed(name: str):
 
 def test_the_page_of_models_is_fresh():
     """docs/models.md says what is found now; `headatlas matrix --out docs/models.md` makes it anew."""
-    found = [matrix.row_of(zoo.family(name), opened(name)) for name in zoo.FAMILIES]
-    found += matrix.rows(zoo.REFUSED.values())
+    found = [support_table.row_of(tiny_models.family(name), opened(name)) for name in tiny_models.FAMILIES]
+    found += support_table.rows(tiny_models.REFUSED.values())
     page = (Path(__file__).parents[2] / "docs" / "models.md").read_text().splitlines()
-    for columns, lines in matrix.halves(found):
-        for line in matrix.table(lines, columns):
+    for columns, lines in support_table.halves(found):
+        for line in support_table.table(lines, columns):
             assert line in page
     assert sum(line.startswith("| ") for line in page) == len(found) + 4  # two tables with a heading and a rule each
 

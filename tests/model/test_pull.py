@@ -17,9 +17,9 @@ from huggingface_hub import constants
 from transformers import AutoModelForCausalLM
 
 from headatlas.errors import SourceError
-from headatlas.model import builtin, cache
-from headatlas.model.builtin import Builtin, Part, PinnedFile
-from headatlas.model.sources import resolve
+from headatlas.model.sources import builtin, cache
+from headatlas.model.sources.builtin import Builtin, Part, PinnedFile
+from headatlas.model.sources.resolve import resolve
 from tests.model.source_files import COMMIT, fake_hub, save_llama, sha256, use_hub, write_gguf, write_wheel
 
 
@@ -174,7 +174,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, home: Path) -> 
 def test_too_little_disk_is_noticed_before_converting(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headatlas.model.convert._BYTES", 1 << 50)
+    monkeypatch.setattr("headatlas.model.sources.resolve.convert._BYTES", 1 << 50)
     with pytest.raises(SourceError, match=r"needs .* GB"):
         resolve(str(write_gguf(tmp_path / "toy.gguf")), home=home, say=lambda _: None)
     assert entries(home) == []

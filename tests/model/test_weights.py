@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from headatlas.errors import BadInput, UnsupportedModel
-from headatlas.model import attach, weights, zoo
-from headatlas.model.parts import is_linear
+from headatlas.model import attach
+from headatlas.model.core import head_weights
+from headatlas.model.core.linear_and_norm import is_linear
+from headatlas.model.families import tiny_models
 from tests.model.families import FAMILIES, inputs, opened
 
 LATENT = ("deepseek-v2", "deepseek-v3")
@@ -47,7 +49,7 @@ def applied(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out if bias is None else out + bias[:, None]
 
 
-def pairs_of(ours: weights.HeadWeights) -> dict[str, tuple[Tensor, Tensor | None]]:
+def pairs_of(ours: head_weights.HeadWeights) -> dict[str, tuple[Tensor, Tensor | None]]:
     return {"q": (ours.W_Q, ours.b_Q), "k": (ours.W_K, ours.b_K), "v": (ours.W_V, ours.b_V)}
 
 
@@ -60,12 +62,12 @@ def test_weights_give_the_queries_keys_and_values_of_the_doorway(name: str):
     with watching(list(parts), list(dict.fromkeys(skip))) as reads:
         found = arrived(model, inputs(name))
     for site in model.sites:
-        ours = weights.weights_of(model, site.layer, site.stack)
+        ours = head_weights.weights_of(model, site.layer, site.stack)
         turn = turns[site.module] = turns.get(site.module, -1) + 1
         q, k, v = found[site.stack, site.layer]
         assert ours.exact == (name != "olmo")
         assert ours.W_Q.shape == (4, ours.W_Q.shape[1], site.d_head)
-        assert ours.W_K.shape[0] == ours.W_V.shape[0] == ours.groups == zoo.family(name).groups
+        assert ours.W_K.shape[0] == ours.W_V.shape[0] == ours.groups == tiny_models.family(name).groups
         x = {what: reads[getattr(site.wiring, what).projections[0]][turn] for what in "qkv"}
         guess = {what: applied(x[what], *pair) for what, pair in pairs_of(ours).items()}
         if name == "olmo":  # clips its queries, keys and values
@@ -82,7 +84,7 @@ def test_weights_give_the_queries_keys_and_values_of_the_doorway(name: str):
 def test_low_rank_values_and_keys_are_exact_up_to_the_inner_norms_scale(name: str):
     model = opened(name)
     for site in model.sites:
-        ours = weights.weights_of(model, site.layer)
+        ours = head_weights.weights_of(model, site.layer)
         assert not ours.exact
         first = next(part for part in site.module.modules() if type(part) is nn.Linear)
         with watching([first], []) as reads:
@@ -104,10 +106,10 @@ def test_low_rank_values_and_keys_are_exact_up_to_the_inner_norms_scale(name: st
 
 
 def test_known_layouts_by_hand():
-    def of(name: str) -> tuple[Any, weights.HeadWeights]:
+    def of(name: str) -> tuple[Any, head_weights.HeadWeights]:
         model = opened(name)
         site = model.sites[1]
-        return site.module, weights.weights_of(model, site.layer, site.stack)
+        return site.module, head_weights.weights_of(model, site.layer, site.stack)
 
     module, ours = of("gpt2")  # Conv1D, [q | k | v]
     torch.testing.assert_close(ours.W_K[2], module.c_attn.weight[:, 32 + 16 : 32 + 24])
@@ -139,7 +141,7 @@ def test_folded_weights_act_on_the_stream_before_the_norm(name: str):
     site = model.sites[-1]
     if name in (*NO_NORM_BEFORE, "mobilebert"):
         with pytest.raises(UnsupportedModel, match=r"no gain to fold|does not normalise"):
-            weights.folded(model, site.layer, site.stack)
+            head_weights.folded(model, site.layer, site.stack)
         return
     norm = site.wiring.inputs[site.wiring.q.projections[0]].norm
     before = {key: value.clone() for key, value in model.hf.state_dict().items()}
@@ -147,8 +149,8 @@ def test_folded_weights_act_on_the_stream_before_the_norm(name: str):
         q = arrived(model, inputs(name))[site.stack, site.layer][0]
     x = reads[norm][-2 if name == "albert" else 0]
     x = x.view(2, -1, x.shape[-1])
-    ours = weights.folded(model, site.layer, site.stack)
-    centred = weights.norm_gain(norm, x.shape[-1])[1]
+    ours = head_weights.folded(model, site.layer, site.stack)
+    centred = head_weights.norm_gain(norm, x.shape[-1])[1]
     scale = (x - x.mean(-1, keepdim=True) if centred else x).square().mean(-1, keepdim=True).sqrt()
     guess = applied(x / scale, ours.W_Q, ours.b_Q)[:, :, 0]
     torch.testing.assert_close(q[:, :, 0], guess.clamp(-1, 1) if name == "olmo" else guess, atol=2e-3, rtol=2e-3)
@@ -158,7 +160,7 @@ def test_folded_weights_act_on_the_stream_before_the_norm(name: str):
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma", "opt", "olmo", "bloom", "phi", "nemotron", "gpt-neox"])
 def test_the_folded_unembedding_gives_the_logits(name: str):
     model = opened(name)
-    weight, bias = weights.folded_unembedding(model)
+    weight, bias = head_weights.folded_unembedding(model)
     seen: dict[str, Tensor] = {}
     norms = [part for part in model.hf.modules() if "norm" in type(part).__name__.lower()]
     handles = [n.register_forward_hook(lambda _, args, __: seen.update(last=args[0])) for n in norms]
@@ -191,15 +193,15 @@ class Int8(nn.Module):
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "bloom", "gpt-neox"])
 def test_quantised_projections_are_read_by_asking_them(name: str):
-    hf = zoo.family(name).build()
+    hf = tiny_models.family(name).build()
     for module in list(hf.modules()):
         for child_name, child in list(module.named_children()):
             if type(child) is nn.Linear and child is not hf.get_output_embeddings():
                 setattr(module, child_name, Int8(child))
     model = attach(hf)
     site = model.sites[1]
-    plain = weights.weights_of(opened(name), 1)
-    ours = weights.weights_of(model, 1)
+    plain = head_weights.weights_of(opened(name), 1)
+    ours = head_weights.weights_of(model, 1)
     projection = site.wiring.v.projections[0]
     with watching([projection], []) as reads:
         v = arrived(model, inputs(name))["decoder", 1][2]
@@ -213,16 +215,16 @@ def test_quantised_projections_are_read_by_asking_them(name: str):
 
 def test_half_precision_reads_the_same_columns():
     for name in ("phi3", "gpt-neox", "deepseek-v3", "falcon-grouped"):
-        half = attach(zoo.family(name).build(dtype=torch.bfloat16))
-        full = weights.weights_of(opened(name), 2)
-        torch.testing.assert_close(weights.weights_of(half, 2).W_K.float(), full.W_K, atol=3e-2, rtol=3e-2)
+        half = attach(tiny_models.family(name).build(dtype=torch.bfloat16))
+        full = head_weights.weights_of(opened(name), 2)
+        torch.testing.assert_close(head_weights.weights_of(half, 2).W_K.float(), full.W_K, atol=3e-2, rtol=3e-2)
 
 
 def test_a_view_gives_its_layers_weights():
     model, seen = opened("mistral"), []
 
     def watch(at: Any) -> None:
-        ours = weights.weights_of(model, at.layer)
+        ours = head_weights.weights_of(model, at.layer)
         assert torch.equal(at.W_Q, ours.W_Q)
         assert torch.equal(at.W_K, ours.W_K)
         assert torch.equal(at.W_V, ours.W_V)
@@ -235,6 +237,6 @@ def test_a_view_gives_its_layers_weights():
 
 def test_refusals_name_what_is_wrong():
     with pytest.raises(BadInput, match="no attention layer 7"):
-        weights.weights_of(opened("llama"), 7)
+        head_weights.weights_of(opened("llama"), 7)
     with pytest.raises(UnsupportedModel, match="BertModel has no linear read-out"):
-        weights.folded_unembedding(opened("bert"))
+        head_weights.folded_unembedding(opened("bert"))

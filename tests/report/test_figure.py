@@ -13,7 +13,7 @@ import pytest
 
 from headatlas.errors import BadInput
 from headatlas.report import repr_html, svg, words
-from headatlas.report.reading import STAGES, read
+from headatlas.report.atlas_view import STAGES, read
 from tests.report import synthetic
 from tests.report.synthetic_words import extras, hostile_extras
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from headatlas.report import html
-from headatlas.report.reading import STAGES
+from headatlas.report.atlas_view import STAGES
 from tests.report import synthetic
 from tests.report.conftest import Open
 from tests.report.synthetic_words import extras, hostile_extras

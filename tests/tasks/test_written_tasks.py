@@ -5,8 +5,8 @@ import torch
 
 from headatlas.errors import UnfitTask
 from headatlas.model import Tokenizer
-from headatlas.model.cache import home_folder, read_manifest
-from headatlas.model.sources import resolve
+from headatlas.model.sources.cache import home_folder, read_manifest
+from headatlas.model.sources.resolve import resolve
 from headatlas.task import HELD_OUT, Batch, find_task, held_out, tasks
 from tests import toys
 
@@ -172,7 +172,7 @@ def test_every_kind_of_prompt_comes_equally_often(tokenizers):
 
 def test_mining_builds_only_the_tasks_of_its_detectors(monkeypatch):
     from headatlas import task as unit
-    from headatlas.mining import plan
+    from headatlas.mining.run import plan
 
     asked = []
     whole = unit.Task.__call__

@@ -10,7 +10,7 @@ from headatlas.heads import HeadId
 from headatlas.lab.construct import positions
 from headatlas.lab.construct.codes import Codes, token_codes
 from headatlas.lab.construct.positions import Array, Kernel
-from headatlas.lab.construct.recipe import FULL, Flag, Match, Recipe, Where
+from headatlas.lab.construct.terms import FULL, Flag, Match, Recipe, Where
 from headatlas.lab.construct.words import Words
 from headatlas.lab.spec import Head, find_kind
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from headatlas.heads import HeadId
 from headatlas.lab.construct.plan import Needs, Plan, key_needs, value_needs
-from headatlas.lab.construct.recipe import Flag, Match, Recipe, Where, Write
 from headatlas.lab.construct.stream import Stream
+from headatlas.lab.construct.terms import Flag, Match, Recipe, Where, Write
 
 # The share of a useless write that falls on the predictions.
 LEAK = 0.05

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from headatlas.lab.construct import targets as where
 from headatlas.lab.construct.plan import Plan
-from headatlas.lab.construct.recipe import NEARBY, Match, Recipe, Write, kind, match_apart
+from headatlas.lab.construct.terms import NEARBY, Match, Recipe, Write, kind, match_apart
 from headatlas.lab.construct.words import Words
 from headatlas.lab.spec import Head
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from headatlas.lab.construct import targets as where
 from headatlas.lab.construct.plan import Plan
-from headatlas.lab.construct.recipe import Recipe, Write, kind, look_first
+from headatlas.lab.construct.terms import Recipe, Write, kind, look_first
 from headatlas.lab.construct.words import Words
 from headatlas.lab.spec import Head
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.bloom.modeling_bloom import dropout_add
 
-from headatlas.model import doorway
+from headatlas.model.core import dispatch
 from headatlas.model.layouts import Layout, StandIn, place
 
 
@@ -26,7 +26,7 @@ def _forward(
     layer_past: Any = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    if not doorway.is_open(self) or (self.pretraining_tp > 1 and self.slow_but_exact):
+    if not dispatch.is_open(self) or (self.pretraining_tp > 1 and self.slow_but_exact):
         output: tuple[Tensor, Tensor | None] = type(self).forward(
             self, hidden_states, residual, alibi, attention_mask, layer_past, **kwargs
         )
@@ -35,7 +35,7 @@ def _forward(
     if layer_past is not None:
         key, value = layer_past.update(key, value, self.layer_idx)
     bias = alibi.unflatten(0, query.shape[:2])  # by example, so that one example can be looked at alone
-    z, weights = doorway.enter("eager", self, query, key, value, attention_mask, alibi=bias)
+    z, weights = dispatch.enter("eager", self, query, key, value, attention_mask, alibi=bias)
     written = self.dense(z.flatten(2))
     return dropout_add(written, residual, self.hidden_dropout, self.training), weights
 
@@ -67,7 +67,7 @@ def _eager(
 def install(module: nn.Module) -> None:
     """Route one BloomAttention through the doorway."""
     place(module, "forward", _forward)
-    doorway.lend(module, _eager)
+    dispatch.lend(module, _eager)
 
 
 layout = Layout("bloom", ("BloomAttention",), install)

@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from headatlas.model import doorway
+from headatlas.model.core import dispatch
 from headatlas.model.layouts import Layout, place
 
 
@@ -38,7 +38,7 @@ class _Catch(TorchFunctionMode):
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, dropout_p: float
     ) -> Tensor:
         step = self.module.num_key_value_groups if self.module.new_decoder_architecture else 1
-        z, _ = doorway.enter(
+        z, _ = dispatch.enter(
             "sdpa", self.module, query, key[:, ::step], value[:, ::step], attn_mask,
             scaling=self.module.inv_norm_factor, is_causal=is_causal, dropout=dropout_p,
         )  # fmt: skip
@@ -57,7 +57,7 @@ def _kernel(
 
 
 def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-    if not doorway.is_open(self):
+    if not dispatch.is_open(self):
         return type(self).forward(self, *args, **kwargs)
     catch = _Catch(self)
     with catch:
@@ -70,7 +70,7 @@ def install(module: nn.Module) -> None:
     own: Any = module
     own.num_key_value_groups = own.num_heads // own.num_kv_heads  # the name that transformers' own functions read
     place(module, "forward", _forward)
-    doorway.lend(module, eager_attention_forward, _kernel)
+    dispatch.lend(module, eager_attention_forward, _kernel)
 
 
 layout = Layout("falcon", ("FalconAttention",), install, path="sdpa")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headatlas.model import doorway
+from headatlas.model.core import dispatch
 from headatlas.model.layouts import Layout, StandIn, place
 
 
@@ -24,7 +24,7 @@ def _attn(
     mask = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, torch.finfo(torch.float32).min)
     if attention_mask is not None:
         mask = mask + attention_mask
-    z, weights = doorway.enter("eager", self, query, key, value, mask, scaling=1.0)
+    z, weights = dispatch.enter("eager", self, query, key, value, mask, scaling=1.0)
     return z.transpose(1, 2), weights
 
 
@@ -40,7 +40,7 @@ def _eager(
 def install(module: nn.Module) -> None:
     """Route one GPTNeoSelfAttention through the doorway."""
     place(module, "_attn", _attn)
-    doorway.lend(module, _eager)
+    dispatch.lend(module, _eager)
 
 
 layout = Layout("gpt-neo", ("GPTNeoSelfAttention",), install)

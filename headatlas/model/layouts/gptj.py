@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from headatlas.model import doorway
+from headatlas.model.core import dispatch
 from headatlas.model.layouts import Layout, place
 
 
@@ -14,7 +14,7 @@ def _attn(
     self: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """In place of the class's `_attn`, which `_eager` asks for the numbers."""
-    z, weights = doorway.enter("eager", self, query, key, value, attention_mask, scaling=1 / self.scale_attn)
+    z, weights = dispatch.enter("eager", self, query, key, value, attention_mask, scaling=1 / self.scale_attn)
     return z.transpose(1, 2), weights
 
 
@@ -29,7 +29,7 @@ def _eager(
 def install(module: nn.Module) -> None:
     """Route one GPTJAttention through the doorway."""
     place(module, "_attn", _attn)
-    doorway.lend(module, _eager)
+    dispatch.lend(module, _eager)
 
 
 layout = Layout("gptj", ("GPTJAttention",), install)

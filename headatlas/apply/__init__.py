@@ -1,0 +1,1 @@
+"""What papers do with heads once they are found; one intervention a file."""

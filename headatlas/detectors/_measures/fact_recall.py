@@ -1,0 +1,110 @@
+"""How heads recall a fact: what each adds to the object's logit out of the subject's tokens and out of the relation's.
+
+Chughtai et al. 2024: a head's direct effect at the last token is a sum over the tokens it attends to. Heads that take
+theirs from the subject raise what is known of it, heads that take it from the relation raise whatever could answer.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headatlas.detectors._measures.memo import once
+from headatlas.errors import BadInput
+from headatlas.methods.direct_logit_attribution import Toward, direct_effects
+from headatlas.methods.sweeps.set_ablation import another
+from headatlas.model import Model
+from headatlas.task import Batch
+
+Array = NDArray[np.float64]
+FACTOR = 10.0  # how much more a head must take from one side than from the other to belong to it
+
+
+class Recall(NamedTuple):
+    """Shares of the object's logit, [example, head]; the others are what counts as chance.
+
+    subject, relation: direct effect on the object through the tokens of either. other_subject: the same through the subject's
+    tokens on an object of the same relation that belongs to somebody else. other_relation: through the relation's tokens on
+    an answer to another relation; NaN where the batch has none.
+    """
+
+    subject: Array
+    relation: Array
+    other_subject: Array
+    other_relation: Array
+
+    @property
+    def sides(self) -> NDArray[np.str_]:
+        """[head] "subject" or "relation" where the mean size through its tokens is FACTOR times the other, else "mixed"."""
+        subject, relation = np.abs(self.subject.mean(0)), np.abs(self.relation.mean(0))
+        rest = np.where(relation >= FACTOR * subject, "relation", "mixed")
+        return np.where((subject >= FACTOR * relation) & (subject > 0), "subject", rest)
+
+
+def recall(model: Model, batch: Batch) -> Recall:
+    """The direct effects on a batch of the task `facts` by side.
+
+    Logits are taken relative to the mean over all objects of the batch, so that what raises every word alike does not count,
+    and are divided by the mean size of the object's logit so taken.
+    """
+    return once(model, batch, "recall of facts", lambda: _recall(model, batch))
+
+
+def _recall(model: Model, batch: Batch) -> Recall:
+    right, wrong = batch.answer.reshape(len(batch), -1)[:, 0], batch.wrong.reshape(len(batch), -1)[:, 0]
+    everything = torch.cat([right, wrong]).unique()
+    strange = stranger(batch)
+
+    def split(ids: Tensor) -> tuple[Array, Array, Array]:
+        baseline = everything.expand(len(batch), -1)
+        weights = torch.full(baseline.shape, -1.0 / len(everything))
+        toward = Toward(
+            batch.at["end"].reshape(-1), torch.cat([ids[:, None], baseline], 1), torch.cat([torch.ones(len(batch), 1), weights], 1)
+        )  # fmt: skip
+        found = direct_effects(model, batch, toward=toward, by_source=True)
+        assert found.by_source is not None
+        subject, relation = (_through(found.by_source, batch.at[side]) for side in ("subject", "relation"))
+        return subject, relation, found.total
+
+    subject, relation, total = split(right)
+    other_subject = split(wrong)[0]
+    other_relation = split(torch.where(strange < 0, right, right[strange]))[1]
+    other_relation[(strange < 0).numpy()] = np.nan
+    unit = float(np.abs(total).mean())
+    return Recall(subject / unit, relation / unit, other_subject / unit, other_relation / unit)
+
+
+def stranger(batch: Batch) -> Tensor:
+    """[example] the next example with another relation and another answer; -1 where there is none."""
+    relation, answer = batch.labels["relation"], batch.answer.reshape(len(batch), -1)[:, 0]
+    return another([relation], lambda i, j: bool(relation[i] != relation[j]) and bool(answer[i] != answer[j]))
+
+
+def among_relations(batch: Batch) -> Batch:
+    """The same prompts, with the answers to all other relations of the batch in the place of the wrong answer.
+
+    The logit difference then says how far the model answers the relation at all, right or not. Raises BadInput where the
+    batch has one relation.
+    """
+    relation, answer = batch.labels["relation"], batch.answer.reshape(len(batch), -1)[:, 0]
+    rivals = [
+        answer[(relation != own) & (answer != right)].unique() for own, right in zip(relation, answer, strict=True)
+    ]
+    if min(len(one) for one in rivals) == 0:
+        raise BadInput("These facts have one relation, so there are no answers to others.", "Use more prompts.")
+    width = max(len(one) for one in rivals)
+    wrong = torch.stack([torch.nn.functional.pad(one, (0, width - len(one)), value=-1) for one in rivals])
+    return Batch(batch.tokens, batch.mask, batch.at, batch.marks, {**batch.labels, "wrong": wrong}, batch.facts)
+
+
+def _through(by_source: Array, places: Tensor) -> Array:
+    """[example, head] the part of [example, head, key] that comes from places [example, k], -1 for none."""
+    wanted = torch.zeros(len(places), by_source.shape[-1], dtype=torch.bool)
+    example, slot = (places >= 0).nonzero(as_tuple=True)
+    wanted[example, places[example, slot]] = True
+    found: Array = np.einsum("ehk,ek->eh", by_source, wanted.numpy().astype(np.float64))
+    return found

@@ -1,0 +1,1 @@
+"""Attribution: estimates of effects from gradients, of heads, MLPs and edges."""

@@ -1,0 +1,247 @@
+"""Edge attribution patching: a guess at what every edge between parts carries over from one prompt to another.
+
+Guess for an edge: (writer's value in the other run - in this one) . d metric / d (reader's input), summed over positions
+(Syed et al. 2023). EAP-IG averages the gradient over runs whose embeddings lie between the two prompts' (Hanna et al.
+2024, equation 3), here at the middles (k - 1/2) / steps of equal steps. Each reader's gradient is taken back through its
+own projections and norm only; that they all add up to the gradient of the block's input is checked in every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from headatlas.errors import BadInput, UnsupportedModel
+from headatlas.heads import HeadId
+from headatlas.methods.attribution.edge_graph import Difference, Graph, written
+from headatlas.methods.sweeps.cached_runs import GB
+from headatlas.methods.sweeps.gradient_estimate import demand_gradients, no_gradient
+from headatlas.methods.sweeps.memory_budget import peak_of, show_size
+from headatlas.model import Edit, LayerView, Model
+from headatlas.model.structure.blocks import first, given, remove
+from headatlas.task import Batch, Metric
+
+if TYPE_CHECKING:
+    from headatlas.model.structure.blocks import Feed
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class _Tape:
+    """An edit that changes nothing and keeps, with gradients, all that readers read and what they make of it.
+
+    entry: [example, pos, d_model] what the first block is given in place of its own input; None for that.
+    """
+
+    layers: frozenset[tuple[str, int]]
+    entry: Tensor | None
+    site: str = "residual"
+    heads: tuple[HeadId, ...] = ()
+    entries: list[Tensor] = field(default_factory=list)  # each block's input
+    arrays: list[dict[str, Tensor]] = field(default_factory=list)  # each block's q, k, v [example, head, pos, d]
+    middles: dict[int, Tensor] = field(
+        default_factory=dict
+    )  # what feed-forward parts read, where not the block's input
+    feeds: dict[int, Tensor] = field(default_factory=dict)
+    end: list[Tensor] = field(default_factory=list)  # the last block's output
+
+    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+        """The block's input."""
+        if not self.entries:
+            x = (x if self.entry is None else self.entry.to(x.dtype)).detach().requires_grad_(True)
+        self.entries.append(x)
+        return x
+
+    def watch(self, at: LayerView) -> None:
+        """Keep q, k and v."""
+        self.arrays.append({"q": at.q, "k": at.k, "v": at.v})
+
+
+def edge_scores(
+    model: Model,
+    batch: Batch,
+    metric: Metric,
+    *,
+    direction: str = "denoising",
+    steps: int | None = None,
+    memory: int = 4 * GB,
+    graph: Graph | None = None,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Graph, Array]:
+    """Guessed effect [example, edge] of every edge in `graph.edges()`, in units of the metric.
+
+    direction: denoising (this run is the counterfactual's, values come from the clean prompt) or noising. steps: None for
+    EAP, else the number of runs over which EAP-IG averages. Memory beside the weights stays below `memory` bytes.
+    Raises BadInput, UnsupportedModel.
+    """
+    demand_gradients(model)
+    if steps is not None and steps < 1:
+        raise BadInput(f"{steps} steps are none.", "Give at least 1; 5 is common.")
+    graph = graph or Graph(model)
+    base, source = sides(batch, direction)
+    one = _Rows(batch, base, source, slice(0, 1))
+    _, peak = peak_of(lambda: _record(model, graph, metric, one, None), model.hf.parameters())
+    size = int(memory / (4 * peak))  # what is recorded, what both runs wrote, and the readers' gradients
+    if size < 1:
+        raise BadInput(
+            f"Edges of one example need about {show_size(4 * peak)}, {show_size(memory)} are allowed.",
+            "Allow more with --memory, or use shorter prompts.",
+        )
+    found, n = [], len(batch)
+    for start in range(0, n, size):
+        rows = _Rows(batch, base, source, slice(start, min(start + size, n)))
+        found.append(_piece(model, graph, metric, rows, steps, memory // 4))
+        tick(min(start + size, n), n)
+    return graph, np.concatenate(found)
+
+
+def sides(batch: Batch, direction: str) -> tuple[Batch, Batch]:
+    """(the prompts that are run, those whose values are put in). Raises BadInput."""
+    from headatlas.methods.sweeps.ablation import demand_aligned
+
+    if direction not in ("denoising", "noising"):
+        raise BadInput(f"There is no direction '{direction}'.", "Choose one of denoising, noising.")
+    other = batch.counterfactual
+    if other is None:
+        raise BadInput(
+            "Edges are compared between prompts and their counterfactuals.", "Choose a task that has them, such as ioi."
+        )
+    demand_aligned(batch, other)
+    return (other, batch) if direction == "denoising" else (batch, other)
+
+
+class _Rows:
+    """Some examples: what is scored, what is run, and where values come from."""
+
+    def __init__(self, batch: Batch, base: Batch, source: Batch, rows: slice) -> None:
+        self.scored, self.base, self.source = batch.rows(rows), base.rows(rows), source.rows(rows)
+
+
+def _piece(model: Model, graph: Graph, metric: Metric, rows: _Rows, steps: int | None, memory: int) -> Array:
+    """Guessed effects [example, edge] of some examples."""
+    base, source = written(model, graph, rows.base), written(model, graph, rows.source)
+    change = Difference(graph, base, source)
+    shares = [0.0] if steps is None else [(k + 0.5) / steps for k in range(steps)]
+    total = torch.zeros(len(rows.scored), len(graph.writers), len(graph.readers))
+    for share in shares:
+        entry = None if steps is None else base.entry + share * (source.entry - base.entry)
+        total += _scores(model, graph, metric, rows, change, entry, memory) / len(shares)
+    pairs = torch.tensor(graph.edges())
+    result: Array = total[:, pairs[:, 0], pairs[:, 1]].double().numpy()
+    return result
+
+
+def _scores(
+    model: Model, graph: Graph, metric: Metric, rows: _Rows, change: Difference, entry: Tensor | None, memory: int
+) -> Tensor:
+    """[example, writer, reader] guessed effects at one run's gradient."""
+    tape, score = _record(model, graph, metric, rows, entry)
+    blocks = range(len(graph.rooms))
+    wanted = [*tape.entries, *tape.end]
+    wanted += [tape.arrays[i][kind] for i in blocks for kind in ("q", "k", "v")] + [tape.feeds[i] for i in blocks]
+    slopes = torch.autograd.grad(score, wanted, retain_graph=True, allow_unused=True)
+    slope = {id(x): torch.zeros_like(x) if g is None else g for x, g in zip(wanted, slopes, strict=True)}
+    result = torch.zeros(len(rows.scored), len(graph.writers), len(graph.readers))
+    read_from = {
+        index: [j for j, r in enumerate(graph.readers) if r.block == index] for index in [*blocks, len(blocks)]
+    }
+    writers = {index: [i for i, w in enumerate(graph.writers) if w.block == index] for index in [-1, *blocks]}
+    held: dict[int, Tensor] = {len(blocks): slope[id(tape.end[0])].float().unsqueeze(2)}
+    for index in reversed(blocks):
+        held[index] = _felt(model, graph, tape, slope, index)
+        if index == 0 or sum(x.numel() * 4 for x in held.values()) > memory:
+            _contract(change, held, writers, read_from, result)
+            held.clear()
+    return result
+
+
+@torch.no_grad()
+def _contract(
+    change: Difference,
+    held: dict[int, Tensor],
+    writers: dict[int, list[int]],
+    readers: dict[int, list[int]],
+    result: Tensor,
+) -> None:
+    """Fill in the scores of all edges into the blocks whose gradients [example, pos, reader, d_model] are held."""
+    for index, mine in writers.items():
+        if index > max(held):
+            break
+        moved = change.block(index).transpose(1, 2).flatten(2)  # [example, writer, pos x d_model]
+        for block, slope in held.items():
+            if index <= block:
+                found = torch.einsum("ewx,erx->ewr", moved, slope.transpose(1, 2).flatten(2)).cpu()
+                result[:, torch.tensor(mine)[:, None], torch.tensor(readers[block])[None]] = found
+
+
+def _felt(model: Model, graph: Graph, tape: _Tape, slope: dict[int, Tensor], index: int) -> Tensor:
+    """[example, pos, reader, d_model] gradient of the metric by the input of each reader of a block, in the graph's order."""
+    entry, felt = tape.entries[index], []
+    for kind in ("q", "k", "v"):
+        array = tape.arrays[index][kind]
+        back = slope[id(array)]
+        for number in range(array.shape[1]):
+            alone = torch.zeros_like(back)
+            alone[:, number] = back[:, number]
+            felt.append(torch.autograd.grad(array, entry, alone, retain_graph=True)[0])
+    feed = tape.feeds[index]
+    read = tape.middles.get(index, entry)
+    felt.append(torch.autograd.grad(feed, read, slope[id(feed)], retain_graph=True)[0].view_as(entry))
+    after = tape.entries[index + 1] if index + 1 < len(tape.entries) else tape.end[0]
+    summed, whole = torch.stack(felt).float().sum(0) + slope[id(after)].float(), slope[id(entry)].float()
+    limit = 1e-3 if model.dtype in (torch.float32, torch.float64) else 5e-2
+    if float((summed - whole).norm()) > limit * float(whole.norm()) + 1e-12:
+        raise UnsupportedModel(
+            f"Block {index} of {model.architecture} reads its input in more ways than as queries, keys, values and a "
+            "feed-forward part, so its edges cannot be told apart.",
+            "Use --method atp, or patch.",
+        )
+    return torch.stack(felt, 2).float()
+
+
+def _record(model: Model, graph: Graph, metric: Metric, rows: _Rows, entry: Tensor | None) -> tuple[_Tape, Tensor]:
+    """One run with gradients: all that was read, and the metric summed over examples."""
+    tape = _Tape(frozenset((site.stack, site.layer) for site in model.sites), entry)
+    handles: list[Any] = []
+    for room in graph.rooms:
+        assert room.feed is not None
+        handles += _listen(tape, room.index, room.feed)
+    last = graph.rooms[-1].block
+    handles.append(last.register_forward_hook(lambda _, __, output: tape.end.append(first(output))))
+    positions, edits = metric.positions(rows.scored), [tape]
+    try:
+        logits = model.forward(rows.base, watch=tape.watch, edits=_as_edits(edits), logits_at=positions, grad=True)
+    finally:
+        remove(handles)
+    score = metric.score(logits.cpu(), rows.scored).sum()
+    if not score.requires_grad:
+        raise no_gradient(model)
+    return tape, score
+
+
+def _as_edits(tapes: list[_Tape]) -> list[Edit]:
+    return list(tapes)
+
+
+def _listen(tape: _Tape, index: int, feed: Feed) -> list[Any]:
+    """Hooks that keep what a feed-forward part read and gave."""
+
+    def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tape.middles.setdefault(index, given(args, kwargs))
+
+    def gave(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        tape.feeds[index] = first(output)
+        fresh = first(output).clone()  # some blocks go on to add in place
+        return (fresh, *output[1:]) if isinstance(output, tuple) else fresh
+
+    handles = [(feed.post or feed.module).register_forward_hook(gave)]
+    if feed.reader is not None:
+        handles.append(feed.reader.register_forward_pre_hook(read, with_kwargs=True))
+    return handles

@@ -1,0 +1,179 @@
+"""The edges of a model's residual stream: who writes into it, who reads it, and which reader comes after which writer.
+
+Writers are the embedding, heads and feed-forward parts; readers are the queries of a head, the keys or values of a group
+of heads that share them, feed-forward parts and the logits (Elhage et al. 2021). A run's residual stream is the sum of its
+writers, so a reader can be given another run's value of one of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headatlas.errors import UnsupportedModel
+from headatlas.heads import HeadId
+from headatlas.model import Model
+from headatlas.model.runs.residual_stream import Writes, walk
+from headatlas.model.structure.blocks import Room, rooms_of
+
+_ONE = torch.zeros(1, dtype=torch.long)  # logits are computed at one position only, nobody needs them here
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A part that writes: "embedding" (block -1), "head" (with its number) or "mlp"."""
+
+    name: str
+    kind: str
+    block: int
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A part that reads: "q" of a head, "k" or "v" of a group (with its number), "mlp", or "logits" (after the last block)."""
+
+    name: str
+    kind: str
+    block: int
+    number: int = 0
+
+
+class Graph:
+    """All writers and readers of a model of one stack, in order. Raises UnsupportedModel where they cannot be told apart."""
+
+    def __init__(self, model: Model) -> None:
+        self.rooms = rooms_of(model)
+        writers, readers = [Writer("embedding", "embedding", -1)], []
+        for room in self.rooms:
+            site = room.site
+            if site is None:
+                raise UnsupportedModel(
+                    f"Block {room.index} of {model.architecture} ({type(room.block).__name__}) has no attention, and what "
+                    "it reads is not told apart.",
+                    "Edges are scored for models that attend in every block; use --method atp or direct.",
+                )
+            size = site.n_heads // site.n_groups
+            names = [str(head) for head in site.heads]
+            groups = [names[i * size : (i + 1) * size] for i in range(site.n_groups)]
+            writers += [Writer(name, "head", room.index, i) for i, name in enumerate(names)]
+            writers.append(Writer(f"mlp {room.index}", "mlp", room.index))
+            readers += [Reader(f"{name}.q", "q", room.index, i) for i, name in enumerate(names)]
+            for kind in ("k", "v"):
+                readers += [Reader(f"{_group(group)}.{kind}", kind, room.index, i) for i, group in enumerate(groups)]
+            readers.append(Reader(f"mlp {room.index}", "mlp", room.index))
+        readers.append(Reader("logits", "logits", len(self.rooms)))
+        self.writers, self.readers = tuple(writers), tuple(readers)
+
+    def reaches(self, writer: Writer, reader: Reader) -> bool:
+        """Whether the reader comes after the writer: in a later block, or a feed-forward part after its block's heads."""
+        if writer.block == reader.block and writer.kind == "head" and reader.kind == "mlp":
+            feed = self.rooms[reader.block].feed
+            return feed is not None and feed.reader is not None
+        return writer.block < reader.block
+
+    def edges(self) -> list[tuple[int, int]]:
+        """(writer, reader) numbers of every edge."""
+        return [
+            (i, j)
+            for i, writer in enumerate(self.writers)
+            for j, reader in enumerate(self.readers)
+            if self.reaches(writer, reader)
+        ]
+
+    def name(self, edge: tuple[int, int]) -> str:
+        """An edge as text: "9.6 -> 10.7.q"."""
+        return f"{self.writers[edge[0]].name} -> {self.readers[edge[1]].name}"
+
+    def heads_of(self, edge: tuple[int, int]) -> tuple[HeadId, ...]:
+        """The heads at either end of an edge, the writing one first."""
+        writer, reader = self.writers[edge[0]], self.readers[edge[1]]
+        found: list[HeadId] = []
+        if writer.kind == "head":
+            found += [self._heads(writer.block)[writer.number]]
+        if reader.kind in ("q", "k", "v"):
+            heads = self._heads(reader.block)
+            size = 1 if reader.kind == "q" else len(heads) // self._groups(reader.block)
+            found += heads[reader.number * size : (reader.number + 1) * size]
+        return tuple(found)
+
+    def _heads(self, block: int) -> tuple[HeadId, ...]:
+        site = self.rooms[block].site
+        assert site is not None
+        return site.heads
+
+    def _groups(self, block: int) -> int:
+        site = self.rooms[block].site
+        assert site is not None
+        return site.n_groups
+
+
+def _group(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]}-{names[-1].rpartition('.')[2]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What all writers wrote in one run, at all positions: entry [example, pos, d_model], then block by block."""
+
+    entry: Tensor
+    z: tuple[Tensor, ...]  # [example, pos, head, d_value]
+    scale: tuple[Tensor, ...]  # [example, pos, 1]
+    feed: tuple[Tensor, ...]  # [example, pos, d_model]
+    bias: tuple[Tensor, ...]  # [example, pos, d_model]
+
+    def heads(self, room: Room, which: slice = slice(None)) -> Tensor:
+        """[example, pos, head, d_model] what the heads of a block added."""
+        z, scale = self.z[room.index], self.scale[room.index]
+        written = torch.einsum("enhv,hvm->enhm", z[:, :, which].float(), room.weight[which].float())
+        return room.carried(written) * scale[:, :, None]
+
+
+def written(model: Model, graph: Graph, prompts: Any) -> Written:
+    """Run the model and keep what every writer wrote. Raises UnsupportedModel where the parts do not add up."""
+    blocks: list[Writes] = []
+    n, length = prompts.tokens.shape
+    everywhere = torch.arange(length).expand(n, -1)
+    with torch.no_grad():
+        walk(model, graph.rooms, prompts, everywhere, blocks.append, logits_at=_ONE)
+    return Written(
+        blocks[0].entry,
+        tuple(block.z for block in blocks if block.z is not None),
+        tuple(block.scale for block in blocks),
+        tuple(block.feed for block in blocks),
+        tuple(block.bias for block in blocks),
+    )
+
+
+class Difference:
+    """What each writer wrote more in one run than in another."""
+
+    def __init__(self, graph: Graph, base: Written, source: Written) -> None:
+        self.graph, self.base, self.source = graph, base, source
+        for room, one, other in zip(graph.rooms, base.bias, source.bias, strict=True):
+            if float((one - other).abs().max()) > 1e-5 * max(1.0, float(one.abs().max())):
+                raise UnsupportedModel(
+                    f"The constant part of block {room.index}'s attention differs between runs: a norm behind it rescales "
+                    "its bias, which belongs to no head.",
+                    "Edges are not scored for this model; use --method atp.",
+                )
+
+    def block(self, index: int) -> Tensor:
+        """[example, pos, writer, d_model] of a block's heads and feed-forward part; of the embedding for -1."""
+        if index < 0:
+            return (self.source.entry - self.base.entry).unsqueeze(2)
+        room = self.graph.rooms[index]
+        feed = (self.source.feed[index] - self.base.feed[index]).unsqueeze(2)
+        return torch.cat([self.source.heads(room) - self.base.heads(room), feed], 2)
+
+    def of(self, writer: Writer) -> Tensor:
+        """[example, pos, d_model] of one writer."""
+        if writer.kind == "embedding":
+            return self.source.entry - self.base.entry
+        if writer.kind == "mlp":
+            return self.source.feed[writer.block] - self.base.feed[writer.block]
+        room, which = self.graph.rooms[writer.block], slice(writer.number, writer.number + 1)
+        return (self.source.heads(room, which) - self.base.heads(room, which)).squeeze(2)

@@ -1,0 +1,146 @@
+"""What single edges really carry: one reader is given another run's value of one writer, everything after it is computed.
+
+The stream that the reader reads is its own plus (writer's value in the other run - in this one), at all positions; other
+readers see the stream as it was (path patching with everything downstream recomputed; Goldowsky-Dill et al. 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from headatlas.heads import HeadId
+from headatlas.methods.attribution.edge_attribution import sides
+from headatlas.methods.attribution.edge_graph import Difference, Graph, Reader, written
+from headatlas.model import Edit, LayerView, Model
+from headatlas.model.structure.blocks import Room, first, given, remove
+from headatlas.task import Batch, Metric
+
+Array = NDArray[np.float64]
+CHUNK = 4096  # tokens a pass
+
+
+class _Change:
+    """An edit of one site of one layer: the whole of it, or one head (group) of it."""
+
+    heads: tuple[HeadId, ...] = ()
+
+    def __init__(self, room: Room, site: str, change: Callable[[Tensor], Tensor]) -> None:
+        assert room.site is not None
+        self.site, self.layers, self.change = site, frozenset([(room.site.stack, room.site.layer)]), change
+
+    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+        return self.change(x)
+
+
+@torch.no_grad()
+def edge_effects(
+    model: Model,
+    batch: Batch,
+    metric: Metric,
+    graph: Graph,
+    edges: Sequence[tuple[int, int]],
+    *,
+    direction: str = "denoising",
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> Array:
+    """[example, edge] change of the metric when each edge alone carries the other run's value. Raises UnsupportedModel."""
+    base, source = sides(batch, direction)
+    size = max(1, CHUNK // batch.tokens.shape[1])
+    found = np.zeros((len(batch), len(edges)))
+    for start in range(0, len(batch), size):
+        rows = slice(start, start + size)
+        scored, ran = batch.rows(rows), base.rows(rows)
+        change = Difference(graph, written(model, graph, ran), written(model, graph, source.rows(rows)))
+        run = _Run(model, graph, metric, scored, ran)
+        unchanged = run.score()
+        for j, (i, k) in enumerate(edges):
+            shift = change.of(graph.writers[i])
+            found[rows, j] = run.read(graph.readers[k], shift) - unchanged
+            tick(start + (j + 1) * len(scored) // len(edges), len(batch))
+    return found
+
+
+class _Run:
+    """Runs of the same prompts in which one reader reads something else."""
+
+    def __init__(self, model: Model, graph: Graph, metric: Metric, scored: Batch, ran: Batch) -> None:
+        self.model, self.graph, self.metric, self.scored, self.ran = model, graph, metric, scored, ran
+        self.positions = metric.positions(scored)
+
+    def score(
+        self, edits: Sequence[Edit] = (), handles: Sequence[Any] = (), watch: Callable[[LayerView], None] | None = None
+    ) -> Array:
+        """The metric [example] of a run under edits and hooks, which are taken away afterwards."""
+        try:
+            logits = self.model.forward(self.ran, edits=edits, watch=watch, logits_at=self.positions)
+        finally:
+            remove(handles)
+        score: Array = self.metric.score(logits.cpu(), self.scored).double().numpy()
+        return score
+
+    def read(self, reader: Reader, shift: Tensor) -> Array:
+        """The metric [example] when the reader reads its stream plus shift [example, pos, d_model]."""
+        if reader.kind == "logits":
+            last = self.graph.rooms[-1].block
+            return self.score(handles=[last.register_forward_hook(_outgoing(lambda x: x + shift.to(x.dtype)))])
+        room = self.graph.rooms[reader.block]
+        assert room.feed is not None
+        added = _Change(room, "residual", lambda x: x + shift.to(x.dtype))
+        if reader.kind != "mlp":
+            value = self._seen(reader, added)
+            return self.score([_Change(room, reader.kind, _put(value, reader.number))])
+        if room.feed.reader is not None:
+            hook = room.feed.reader.register_forward_pre_hook(_incoming(shift), with_kwargs=True)
+            return self.score(handles=[hook])
+        kept: list[Tensor] = []
+        module = room.feed.post or room.feed.module
+        listen = module.register_forward_hook(lambda _, __, output: kept.append(first(output).clone()))
+        self.score([added], [listen])
+        return self.score(handles=[module.register_forward_hook(_outgoing(lambda _: kept[0]))])
+
+    def _seen(self, reader: Reader, added: _Change) -> Tensor:
+        """The reader's q, k or v [example, head, pos, d] when its whole block reads the changed stream."""
+        kept: list[Tensor] = []
+
+        def watch(at: LayerView) -> None:
+            if (at.stack, at.layer) in added.layers:
+                kept.append(getattr(at, reader.kind))
+
+        self.score([added], watch=watch)
+        return kept[0]
+
+
+def _put(value: Tensor, number: int) -> Callable[[Tensor], Tensor]:
+    def change(x: Tensor) -> Tensor:
+        result = x.clone()
+        result[:, number] = value[:, number]
+        return result
+
+    return change
+
+
+def _outgoing(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """Forward hook that changes the hidden states a module returns."""
+
+    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        changed = change(first(output))
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    return hook
+
+
+def _incoming(shift: Tensor) -> Callable[..., Any]:
+    """Forward pre-hook that adds to the hidden states a module is given."""
+
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        x = given(args, kwargs)
+        x = x + shift.to(x.dtype).view_as(x)
+        return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": x})
+
+    return hook

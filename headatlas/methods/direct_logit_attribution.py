@@ -1,0 +1,226 @@
+"""Direct logit attribution: how much each head, each feed-forward part and the embedding add to an answer's logit.
+
+What a part writes into the residual stream is read out as the last hidden state is: through the final norm, whose scale
+is kept at its value in this run, and W_U (Elhage et al. 2021; Wang et al. 2022, section 3.1). Norms between attention and
+stream (Gemma) keep their scale too, factors count. The parts then add up to the metric, which is checked: where they do
+not, the model is refused. Effects that pass through later parts are not included; patching measures those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headatlas.edits.collect import pieces
+from headatlas.errors import BadInput, UnsupportedModel
+from headatlas.heads import HeadId
+from headatlas.model import Edit, LayerView, Model
+from headatlas.model.runs.residual_stream import Writes, logit_direction, take_apart
+from headatlas.model.structure.blocks import Room, rooms_of
+from headatlas.task import Batch, Metric, logit_difference
+
+Array = NDArray[np.float64]
+Place = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Toward:
+    """A weighted sum of logits at one position of each example: positions [example], ids and weights [example, m]."""
+
+    positions: Tensor
+    ids: Tensor
+    weights: Tensor
+
+    @classmethod
+    def answer(cls, batch: Batch) -> Toward:
+        """The logit of the answer minus that of the wrong answer at at["end"], as the metric `logit_difference` has it."""
+        missing = [name for name in ("answer", "wrong") if name not in batch.labels]
+        if missing or "end" not in batch.at:
+            raise BadInput(
+                f"These prompts have no {missing[0] if missing else 'end'}, so there is no answer to write towards.",
+                "Use prompts with an answer, a wrong answer and their end, or give `toward`.",
+            )
+        sides = [(batch.answer, 1.0), (batch.wrong, -1.0)]
+        ids = [side.reshape(len(batch), -1) for side, _ in sides]
+        weights = [
+            sign * (one >= 0) / (one >= 0).sum(1, keepdim=True) for one, (_, sign) in zip(ids, sides, strict=True)
+        ]
+        return cls(batch.at["end"].reshape(-1), torch.cat(ids, 1).clamp(min=0), torch.cat(weights, 1))
+
+    @classmethod
+    def tokens(cls, positions: Tensor, tokens: Tensor) -> Toward:
+        """The logit of one token each: positions, tokens [example]."""
+        return cls(positions, tokens[:, None], torch.ones(len(tokens), 1))
+
+    def rows(self, start: int, stop: int) -> Toward:
+        """Some examples."""
+        return Toward(self.positions[start:stop], self.ids[start:stop], self.weights[start:stop])
+
+
+@dataclass(frozen=True)
+class DirectEffects:
+    """What each part adds to a sum of logits (unit: logits).
+
+    heads, values: [example, head]. others: name -> [example]: "embedding", "mlp 0" ..., "attention biases", "read-out
+    bias". total: [example] the sum that the model itself gives. by_source: [example, head, key] the same as values, by the
+    token that each head took it from; None unless asked for. notes: what a reader must know.
+    """
+
+    heads: tuple[HeadId, ...]
+    values: Array
+    others: Mapping[str, Array]
+    total: Array
+    by_source: Array | None = None
+    notes: tuple[str, ...] = ()
+
+
+@torch.no_grad()
+def direct_effects(
+    model: Model,
+    batch: Batch,
+    metric: Metric = logit_difference,
+    *,
+    toward: Toward | None = None,
+    by_source: bool = False,
+    edits: Sequence[Edit] = (),
+) -> DirectEffects:
+    """Direct effect of every head on the answer's logit minus the wrong answer's, or on the sum of logits `toward`.
+
+    by_source: split each head's effect over the tokens that it attends to. edits: changes that the run is made under; heads
+    whose z they set have no sources (NaN), and examples are then run all at once. Raises BadInput for a metric that is no sum of
+    logits, UnsupportedModel where parts cannot be told apart or do not add up to the metric (to 1e-4 of the largest part
+    in float32, 3e-2 in half precision).
+    """
+    if toward is None:
+        if metric is not logit_difference:
+            raise BadInput(
+                f"Direct effects are parts of a sum of logits; the {metric.name} is none.",
+                "Choose a task that is measured by the logit difference (such as ioi), or give `toward`.",
+            )
+        toward = Toward.answer(batch)
+    if bool((toward.positions < 0).any()):
+        raise BadInput("Some examples have no position at which their logits are read.")
+    rooms, start, found = rooms_of(model), 0, []
+    for part in [batch] if edits else pieces(batch):  # an edit may speak of all examples
+        found.append(_piece(model, rooms, part, toward.rows(start, start + len(part)), by_source, edits))
+        start += len(part)
+    return _joined(found)
+
+
+def _piece(
+    model: Model, rooms: tuple[Room, ...], batch: Batch, toward: Toward, by_source: bool, edits: Sequence[Edit]
+) -> DirectEffects:
+    positions = toward.positions[:, None].to(model.device)
+    direction = logit_direction(model, toward.ids, toward.weights)  # [example, d_model]
+    heads: dict[Place, Tensor] = {}
+    sources: dict[Place, Tensor] = {}
+    others: dict[str, Tensor] = {}
+    biases = torch.zeros(len(batch), device=model.device)
+    homes = {(room.site.stack, room.site.layer): room for room in rooms if room.site is not None}
+
+    put = {head for edit in edits if edit.site == "z" for head in edit.heads}
+
+    def watch(at: LayerView) -> None:
+        if by_source:
+            sources[at.stack, at.layer] = _by_source(at, homes[at.stack, at.layer], positions, direction, put)
+
+    def each(block: Writes) -> None:
+        nonlocal biases
+        along = lambda x: torch.einsum("end,ed->e", x, direction)  # noqa: E731
+        if not others:
+            others["embedding"] = along(block.entry)
+        name = "mlp" if block.z is not None else "block"
+        others[f"{name} {block.room.index}"] = along(block.feed)
+        biases = biases + along(block.bias)
+        site = block.room.site
+        if block.z is not None and site is not None:
+            heads[site.stack, site.layer] = (block.pull(direction[:, None]) * block.z.float()).sum(-1).squeeze(1)
+            if by_source:
+                sources[site.stack, site.layer] *= block.scale
+
+    end = take_apart(model, rooms, batch, positions, each, watch=watch, edits=edits)
+    scale = end.scale[:, 0, 0] * end.factor
+    others["attention biases"] = biases
+    values = torch.cat([heads[site.stack, site.layer] for site in model.sites], 1) * scale[:, None]
+    rest = {name: value * scale for name, value in others.items()}
+    rest["read-out bias"] = end.constant(toward.ids, toward.weights)
+    ids, weights = toward.ids.to(end.raw.device), toward.weights.to(end.raw.device)
+    total = (end.raw[:, 0].gather(1, ids) * weights).sum(1) * end.factor
+    # Where large parts of the stream cancel, their rounding is larger than small logits.
+    size = (end.residual[:, 0].abs() * direction.abs()).sum(-1) * scale
+    _demand_sum(model, values, rest, total, 10 * torch.finfo(torch.float32).eps * size)
+    whole = torch.cat([sources[site.stack, site.layer] for site in model.sites], 1) if by_source else None
+    notes = (
+        () if not end.capped else ("logits before the model's cap, which bends large ones: effects add up before it",)
+    )
+    plain = lambda x: x.double().cpu().numpy()  # noqa: E731
+    return DirectEffects(
+        model.heads, plain(values), {name: plain(value) for name, value in rest.items()}, plain(total),
+        plain(whole * scale[:, None, None]) if whole is not None else None, notes,
+    )  # fmt: skip
+
+
+def _by_source(at: LayerView, room: Room, positions: Tensor, direction: Tensor, put: AbstractSet[HeadId]) -> Tensor:
+    """[example, head, key] a layer's writes at positions [example, 1] along directions [example, d_model], by source token.
+
+    NaN for heads of `put`, whose z does not come from what they attend to.
+    """
+    wanted, which = positions.flatten().unique(return_inverse=True)
+    rows = at.rows(wanted)[torch.arange(len(positions)), :, which].float()  # [example, head, key]
+    values = at.repeat(at.v).float()
+    z = at.z[torch.arange(len(positions)), positions[:, 0]].float()
+    own = torch.tensor([head not in put for head in at.site.heads], device=z.device)
+    if bool(own.any()):
+        demand_plain_sum(at, torch.einsum("ehk,ehkd->ehd", rows, values)[:, own], z[:, own])
+    pull = room.pulled(direction[:, None]).squeeze(1)  # [example, head, d_value]
+    found = rows * torch.einsum("ehkd,ehd->ehk", values, pull)
+    return found.masked_fill(~own[:, None], torch.nan)
+
+
+def demand_plain_sum(at: LayerView, summed: Tensor, z: Tensor) -> None:
+    """Raise UnsupportedModel unless a layer's z is its attention weights times values, `summed`, of the same shape."""
+    limit = 1e-4 if _exact(at.z.dtype) else 3e-2
+    if summed.shape != z.shape or float((summed - z).abs().max()) > limit * float(z.abs().max()):
+        raise UnsupportedModel(
+            f"The heads of layer {at.layer} ({type(at.site.module).__name__}) do not simply add up the values they attend "
+            "to, so their writes cannot be split by source token.",
+            "Leave the split by source out; headatlas attribute gives whole heads.",
+        )
+
+
+def _exact(dtype: torch.dtype) -> bool:
+    """Whether numbers of this type are exact to about seven digits."""
+    return dtype in (torch.float32, torch.float64)
+
+
+def _demand_sum(model: Model, values: Tensor, others: Mapping[str, Tensor], total: Tensor, rounding: Tensor) -> None:
+    """Raise UnsupportedModel unless heads [example, head] and other parts [example] add up to total, within rounding [example]."""
+    parts = torch.cat([values, torch.stack(list(others.values()), 1)], 1)
+    off = (parts.sum(1) - total).abs()
+    limit = (1e-4 if _exact(model.dtype) else 3e-2) * torch.maximum(parts.abs().amax(1), total.abs()) + rounding
+    if not bool((off <= limit).all()):
+        worst = int(off.argmax())
+        raise UnsupportedModel(
+            f"The parts of {model.architecture} add up to {float(parts[worst].sum()):.4f} logits where the model gives "
+            f"{float(total[worst]):.4f}, so its direct effects would be wrong.",
+            "Load it in float32, or use ablation and patching.",
+        )
+
+
+def _joined(found: list[DirectEffects]) -> DirectEffects:
+    """The pieces of a batch as one."""
+    sources = [one.by_source for one in found if one.by_source is not None]
+    return DirectEffects(
+        found[0].heads,
+        np.concatenate([one.values for one in found]),
+        {name: np.concatenate([one.others[name] for one in found]) for name in found[0].others},
+        np.concatenate([one.total for one in found]),
+        np.concatenate(sources) if sources else None,
+        tuple(dict.fromkeys(note for one in found for note in one.notes)),
+    )

@@ -1,0 +1,1 @@
+"""Information flow routes: which parts of a prediction came along which edges."""

@@ -1,0 +1,113 @@
+"""Logit lens per head: the tokens that a single head's write makes more and less likely, if read out as it is.
+
+A head's write at a position goes through the final norm, whose scale is kept at its value in this run, and W_U
+(nostalgebraist 2020; per head: Elhage et al. 2021). The mean over the vocabulary is taken off, which changes no
+probability. Later parts read the write too; that is not shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headatlas.errors import BadInput
+from headatlas.heads import HeadId
+from headatlas.model import Model
+from headatlas.model.runs.residual_stream import Ending, Writes, take_apart
+from headatlas.model.structure.blocks import rooms_of
+from headatlas.task import Batch
+
+Array = NDArray[np.float64]
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class HeadLens:
+    """What heads write in favour of and against, in logits above the mean over the vocabulary.
+
+    heads. size: [example, head] standard deviation over the vocabulary. promoted, suppressed: [example, head, k] token ids,
+    strongest first, with raised and lowered: [example, head, k] their logits. notes: what a reader must know.
+    """
+
+    heads: tuple[HeadId, ...]
+    size: Array
+    promoted: Ids
+    raised: Array
+    suppressed: Ids
+    lowered: Array
+    notes: tuple[str, ...] = ()
+
+    def largest(self, k: int) -> list[int]:
+        """Numbers of the `k` heads with the largest mean size."""
+        return [int(i) for i in np.argsort(-self.size.mean(0), kind="stable")[:k]]
+
+
+@torch.no_grad()
+def head_lens(
+    model: Model, batch: Batch, positions: Tensor, heads: Sequence[HeadId] | None = None, *, k: int = 5
+) -> HeadLens:
+    """The k tokens that each head promotes and suppresses most at positions [example].
+
+    Raises BadInput for heads or positions that do not exist, UnsupportedModel where writes cannot be told apart.
+    """
+    heads = tuple(heads) if heads is not None else model.heads
+    model.require(heads)
+    length = batch.mask.sum(1) if bool(batch.mask[:, 0].all()) else torch.full((len(batch),), batch.tokens.shape[1])
+    if bool(((positions < 0) | (positions >= length)).any()):
+        raise BadInput(
+            f"Position {int(positions.max() if int(positions.min()) >= 0 else positions.min())} lies outside the prompt.",
+            f"Its tokens are 0 to {int(length.min()) - 1}.",
+        )
+    if not 1 <= k <= max(model.vocabulary_size, 1):
+        raise BadInput(f"{k} tokens cannot be shown.", "Give 1 or more.")
+    blocks: list[Writes] = []
+    end = take_apart(model, rooms_of(model), batch, positions[:, None].to(model.device), blocks.append)
+    by_place = {(b.room.site.stack, b.room.site.layer): b for b in blocks if b.room.site is not None}
+    found = [_head(end, by_place[head.stack, head.layer], head.head, k) for head in heads]
+    size, promoted, raised, suppressed, lowered = (
+        torch.stack(parts, 1).cpu().numpy() for parts in zip(*found, strict=True)
+    )
+    notes = ("logits before the model's cap, which bends large ones",) if end.capped else ()
+    return HeadLens(heads, size, promoted, raised, suppressed, lowered, notes)
+
+
+def _head(end: Ending, block: Writes, head: int, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Size [example]; ids and logits [example, k] of the tokens promoted and suppressed most."""
+    write = block.heads(slice(head, head + 1))[:, 0, 0]  # [example, d_model]
+    logits = end.read(write, end.scale[:, 0]).double()
+    up, down = logits.topk(k, -1), (-logits).topk(k, -1)
+    return logits.std(-1, correction=0), up.indices, up.values, down.indices, -down.values
+
+
+def lens_data(model: Model, batch: Batch, positions: Tensor, found: HeadLens, top: int) -> dict[str, Any]:
+    """The first example's `top` largest heads as plain data, with tokens as text and the model's own next tokens."""
+    text = lambda one: model.tokenizer.decode(int(one))  # noqa: E731
+    logits = model.forward(batch.rows([0]), logits_at=positions[:1, None])[0, 0]
+
+    def side(ids: Ids, values: Array, i: int) -> list[dict[str, Any]]:
+        pairs = zip(ids[0, i], values[0, i], strict=True)
+        return [{"id": int(one), "token": text(one), "logit": float(value)} for one, value in pairs]
+
+    return {
+        "schema": "headatlas/lens/1",
+        "model": model.name,
+        "position": int(positions[0]),
+        "token": text(batch.tokens[0, positions[0]]),
+        "predicted": [text(one) for one in logits.topk(5).indices],
+        "notes": list(found.notes),
+        "heads": [
+            {
+                "head": str(found.heads[i]),
+                "size": float(found.size[0, i]),
+                "promoted": side(found.promoted, found.raised, i),
+                "suppressed": side(found.suppressed, found.lowered, i),
+            }
+            for i in found.largest(top)
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Path patching: the effect of one head through chosen receivers alone."""

@@ -1,0 +1,1 @@
+"""Sweeps: one intervention on every head in turn, and the effect of each."""

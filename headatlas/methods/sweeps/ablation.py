@@ -1,0 +1,144 @@
+"""Ablation: what happens to a task when a head's output is removed, for every head of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from headatlas.edits import Mean, OnHeads, Resample, Zero, collect
+from headatlas.errors import BadInput
+from headatlas.heads import HeadId
+from headatlas.methods.sweeps import checkpoint
+from headatlas.methods.sweeps.cached_runs import GB
+from headatlas.methods.sweeps.effects import Cell, HeadEffects
+from headatlas.methods.sweeps.run import Make, Prepare, Sweep, cells_for, run, spots_of
+from headatlas.model import Model
+from headatlas.task import Batch, Metric, Task, Vocabulary, logit_difference
+
+if TYPE_CHECKING:
+    from headatlas.model.core.dispatch import Edit
+
+EDITS = ("mean", "zero", "resample")
+MEANS = ("overall", "position", "template")
+
+
+def ablate(
+    model: Model,
+    batch: Batch,
+    heads: Sequence[HeadId | Cell] | None = None,
+    *,
+    metric: Metric = logit_difference,
+    edit: str = "mean",
+    mean: str = "overall",
+    positions: str = "all",
+    reference: Batch | None = None,
+    triage: int | None = None,
+    memory: int = 4 * GB,
+    out: str | Path | None = None,
+    about: Mapping[str, Any] | None = None,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> HeadEffects:
+    """Remove each head (or each of the sets given) and measure the metric, every example on its own.
+
+    edit: mean (over `reference`; else the counterfactual prompts where there are some, else the batch itself), zero, or
+    resample (the same head's output on the counterfactual prompt). mean: over all tokens (those at `positions` where
+    named), for each position, or for each position and label "template". positions: all, each, or a named one ("end").
+    triage: measure only that many, ranked by attribution patching. out: a folder to keep the result in; the same call
+    goes on from what an interrupted one left there. Raises BadInput.
+    """
+    if edit not in EDITS:
+        raise BadInput(f"There is no ablation '{edit}'.", f"Choose one of {', '.join(EDITS)}.")
+    if mean not in MEANS:
+        raise BadInput(f"There is no mean '{mean}'.", f"Choose one of {', '.join(MEANS)}.")
+    cells, spots = cells_for(model, heads, "z"), spots_of(batch, positions)
+    prepare = replacements(model, batch, cells, edit, mean, positions, reference)
+    facts = {
+        "edit": edit,
+        "mean": mean if edit == "mean" else None,
+        "positions": positions,
+        "site": "z",
+        **(about or {}),
+    }
+    sweep = Sweep("ablation", batch, metric, cells, spots, "z", prepare, facts=facts)
+    with checkpoint.folder(out, model, sweep, {"triage": triage, "reference": checkpoint.digest(reference)}) as kept:
+        return kept.result or kept.finish(
+            run(model, sweep, triage=triage, memory=memory, ledger=kept.ledger, tick=tick), model, sweep
+        )
+
+
+def replacements(
+    model: Model, batch: Batch, cells: Sequence[Cell], edit: str, mean: str, positions: str, reference: Batch | None
+) -> Prepare:
+    """How the edits of an ablation are made for some examples; see `ablate` for the options. Raises BadInput."""
+    everything = sorted({head for cell in cells for head in cell})
+    if edit == "zero":
+        return lambda rows: _zero
+    if edit == "resample":
+        other = batch.counterfactual
+        if other is None:
+            raise BadInput("These prompts have no counterfactual to take values from.", "Choose --edit mean or zero.")
+        demand_aligned(batch, other)
+
+        def resampled(rows: slice) -> Make:
+            values = collect(model, other.rows(rows), OnHeads(everything))
+            return lambda cell, places: [Resample(cell, values, positions=places)]
+
+        return resampled
+    whole = mean_over(model, everything, batch, mean, positions, reference)
+
+    def averaged(rows: slice) -> Make:
+        mine = whole.rows(rows)
+        assert isinstance(mine, Mean)
+        return lambda cell, places: [Mean(cell, mine.values, mine.template, positions=places)]
+
+    return averaged
+
+
+def _zero(cell: Cell, places: Tensor | None) -> Sequence[Edit]:
+    return [Zero(cell, positions=places)]
+
+
+def mean_over(
+    model: Model, heads: Sequence[HeadId], batch: Batch, mean: str, positions: str, reference: Batch | None
+) -> Mean:
+    """The means that `batch`'s heads are replaced by; see `ablate`."""
+    source = reference or batch.counterfactual or batch
+    if reference is None and source is not batch:  # a counterfactual has its prompt's positions and template
+        source = replace(source, at={**batch.at, **source.at}, labels={**batch.labels, **source.labels})
+    if mean == "overall":
+        tokens = None
+        if positions not in ("all", "each"):
+            if positions not in source.at:
+                hint = "Give it one, or take the mean per position."
+                raise BadInput(f"The reference has no position '{positions}'.", hint)
+            tokens = source.at[positions].reshape(len(source), -1)
+        return Mean.over(model, heads, source, tokens=tokens)
+    template = "template" if mean == "template" else None
+    return Mean.over(model, heads, source, per_position=True, template=template, target=batch)
+
+
+def reference_of(task: Task, tokenizer: Vocabulary, n: int, seed: int) -> Batch:
+    """`n` other prompts of a task to take means over: their counterfactuals where the task has them. Raises BadInput."""
+    made = task(tokenizer, n, seed + 1)
+    return made.counterfactual if made.counterfactual is not None else made
+
+
+def demand_aligned(batch: Batch, other: Batch) -> None:
+    """Raise BadInput unless each prompt is as long as its counterfactual, so that positions mean the same in both."""
+    hint = "Values can be put position by position only into prompts of the same length: change the wording."
+    mine, theirs = batch.mask.sum(1), other.mask.sum(1)
+    apart = (mine != theirs).nonzero().flatten().tolist()
+    if apart:
+        first, lines = apart[0], batch.labels.get("line")
+        where = f"Line {int(lines[first])}" if lines is not None else f"Example {first + 1}"
+        raise BadInput(
+            f"{where}: the prompt has {int(mine[first])} tokens and its counterfactual {int(theirs[first])} "
+            f"({len(apart)} such of {len(batch)}).",
+            hint,
+        )
+    if batch.mask.shape != other.mask.shape or not bool((batch.mask == other.mask).all()):
+        raise BadInput("The prompts and their counterfactuals are padded differently.", hint)

@@ -1,0 +1,285 @@
+"""Many changed runs of the same prompts at the cost of what the changes touch.
+
+A clean run is kept. A changed run enters at the first changed layer with the clean residual stream; where nothing before
+some token changes, earlier tokens are taken from the clean run and only later ones computed; runs that start at the same
+place share one pass, side by side along the batch; and logits are computed at the positions, and for the tokens, that the
+metric reads. The numbers are those of one whole run per change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headatlas.edits import OnHeads, Scale
+from headatlas.errors import BadInput, HeadAtlasError
+from headatlas.heads import HeadId
+from headatlas.methods.sweeps.memory_budget import peak_of, show_size
+from headatlas.model import Model
+from headatlas.model.runs.cached_forward import AT_ONCE, Kept, Rerun, few_logits, keep
+from headatlas.task import Batch, Metric, logit_difference, logit_margin
+
+if TYPE_CHECKING:
+    from headatlas.model.core.dispatch import Edit
+    from headatlas.model.core.view import LayerView
+
+Array = NDArray[np.float64]
+Place = tuple[str, int]
+GB = 1 << 30
+# Metrics that read no logits but those of the batch's answer and wrong tokens.
+_READS_ANSWERS = (logit_difference, logit_margin)
+
+
+def tokens_a_pass(model: Model) -> int:
+    """Tokens of several runs side by side beyond which a device gets no faster."""
+    return 2048 if model.device.type == "cpu" else 1 << 16
+
+
+class Side:
+    """Edits of one site of several runs that lie side by side in a batch: each acts on its own run's rows."""
+
+    def __init__(self, site: str, runs: Sequence[Sequence[Edit]]) -> None:
+        self.site = site
+        self.runs = [[edit for edit in edits if edit.site == site] for edits in runs]
+        everything = [edit for edits in self.runs for edit in edits]
+        self.heads: tuple[HeadId, ...] = tuple({head for edit in everything for head in edit.heads})
+        self.layers = frozenset(place for edit in everything for place in edit.layers)
+
+    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+        """The rows of each run changed by its own edits."""
+        parts = list(x.split(len(x) // len(self.runs)))
+        for i, edits in enumerate(self.runs):
+            for edit in edits:
+                if (at.stack, at.layer) in edit.layers:
+                    parts[i] = edit(at, parts[i]).to(x.dtype)
+        return torch.cat(parts)
+
+
+def side_by_side(runs: Sequence[Sequence[Edit]]) -> list[Edit]:
+    """Edits that carry out several runs in one batch."""
+    return [Side(site, runs) for site in dict.fromkeys(edit.site for edits in runs for edit in edits)]
+
+
+class Replay:
+    """The metric of one batch under any number of changes, measured exactly.
+
+    run_on: other prompts of the same shape that are run in place of the batch's own, which still says what is scored.
+    within: [example, n] the only positions that changes will act on, -1 for none: less is kept of long texts then.
+    clean: [example] the metric of the unchanged run. memory: bytes that may be used beside the weights.
+    forwards: how many whole runs the work so far was worth. notes: what could not be shortened, and why.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        batch: Batch,
+        metric: Metric,
+        *,
+        run_on: Batch | None = None,
+        within: Tensor | None = None,
+        memory: int = 4 * GB,
+    ) -> None:
+        self.model, self.batch, self.metric, self.memory = model, batch, metric, memory
+        self.prompts = run_on if run_on is not None else batch
+        self.forwards = 1.0
+        self.notes: list[str] = []
+        self._positions = metric.positions(batch).expand(len(batch), -1)
+        self._last = torch.where(self._positions >= 0, self._positions, -1).amax(1)
+        self._first = torch.where(self._positions >= 0, self._positions, batch.tokens.shape[1]).amin(1)
+        self._ids, self._reading = _answers_only(batch, metric)
+        self._late = model.kind == "decoder" and model.stacks == ("decoder",) and all(s.causal for s in model.sites)
+        self._row_bytes: dict[tuple[str, int], float] = {}
+        if model.restarts:
+            self._kept, logits = keep(
+                model, self.prompts, logits_at=self._positions, attention=self._late, window=self._window(within)
+            )
+        else:
+            self._late = False
+            self._note("whole runs: this model's runs cannot start at a layer")
+            self._kept = Kept(self.prompts.tokens.to(model.device), self.prompts.mask.to(model.device))
+            logits = model.forward(self.prompts, logits_at=self._positions)
+        self.clean = self._score(logits, self.batch)
+        if self._ids is not None and not self._answers_suffice():
+            self._ids, self._reading = None, batch
+            self._note("all logits are computed: the model does more with them than read them one by one")
+        if self._late:
+            self._check_late()
+        if not self._late and self._kept.window is not None:  # whole runs need the whole stream
+            self._kept, _ = keep(model, self.prompts, logits_at=self._positions, attention=False)
+
+    @property
+    def reads(self) -> tuple[Tensor | None, Batch]:
+        """Ids whose logits suffice for the metric, None for all; and the batch to score those logits with."""
+        return self._ids, self._reading
+
+    # ---- measuring ----------------------------------------------------------------------------------------------
+    def measure(self, runs: Sequence[Sequence[Edit]], *, tick: Callable[[int], None] = lambda done: None) -> Array:
+        """The metric [run, example] under each list of edits. `tick(runs)` is called after each pass."""
+        result = np.full((len(runs), len(self.batch)), np.nan)
+        plans: dict[tuple[Any, bytes], list[int]] = {}
+        columns: dict[bytes, Tensor | None] = {}
+        for i, edits in enumerate(runs):
+            self.model.require_edits(edits)
+            chosen = self._columns(edits)
+            self._demand_within(edits, chosen)
+            key = b"" if chosen is None else chosen.numpy().tobytes()
+            columns[key] = chosen
+            plans.setdefault((self._place(edits), key), []).append(i)
+        for place, key in sorted(plans, key=lambda plan: (self._depth(plan[0]), plan[1])):
+            members = plans[place, key]
+            while members:
+                size = self._copies(columns[key], place)
+                now, members = members[:size], members[size:]
+                result[now] = self._pass([runs[i] for i in now], place, columns[key])
+                tick(len(now))
+        return result
+
+    def effect(self, edits: Sequence[Edit]) -> Array:
+        """How much the metric changes [example] under `edits`."""
+        change: Array = self.measure([edits])[0] - self.clean
+        return change
+
+    # ---- what a run needs ---------------------------------------------------------------------------------------
+    def _place(self, edits: Sequence[Edit]) -> Place | None:
+        """The first (stack, layer) that changes and at which a run can start; None for the whole model."""
+        touched = {place for edit in edits for place in edit.layers}
+        main = self.model.stacks[-1] if len(self.model.stacks) == 1 else "decoder"
+        if not self.model.restarts or not touched or any(stack not in (main, "cross") for stack, _ in touched):
+            return None
+        return min(((main, layer) for _, layer in touched), key=self._depth)
+
+    def _depth(self, place: Place | None) -> int:
+        return 0 if place is None else self.model.block_index(*place)
+
+    def _columns(self, edits: Sequence[Edit]) -> Tensor | None:
+        """[example, r] the tokens to compute, -1 for fillers; None for all."""
+        given = [getattr(edit, "positions", None) for edit in edits]
+        if not given or any(one is None for one in given):
+            return None
+        return self._from(self._first, [one for one in given if one is not None])
+
+    def _demand_within(self, edits: Sequence[Edit], columns: Tensor | None) -> None:
+        window = self._kept.window
+        if window is not None and (columns is None or bool((columns[:, 0] < window[:, 0].cpu()).any())):
+            raise BadInput(
+                f"{', '.join(map(repr, edits)) or 'No edit at all'} needs tokens before those kept.",
+                "Name all positions that changes act on in `within`, or leave it out.",
+            )
+
+    def _window(self, within: Tensor | None) -> Tensor | None:
+        """The tokens that any run may compute, one more in front for the trial of late tokens; None for all."""
+        return None if within is None else self._from((self._first - 1).clamp(min=0), [within])
+
+    def _from(self, start: Tensor, positions: Sequence[Tensor]) -> Tensor | None:
+        """[example, r] the tokens from the first of start [example] and positions to the last that is read; None for all."""
+        n, length = self.batch.tokens.shape
+        for one in positions:
+            start = torch.minimum(start, torch.where(one >= 0, one.cpu(), length).amin(1).expand(n))
+        width = int((self._last - start).max()) + 1
+        if not self._late or width > 0.75 * length:
+            return None
+        chosen = start[:, None] + torch.arange(width)
+        return torch.where(chosen <= self._last[:, None], chosen, -1)
+
+    # ---- running ------------------------------------------------------------------------------------------------
+    def _pass(self, runs: Sequence[Sequence[Edit]], place: Place | None, columns: Tensor | None) -> Array:
+        """One pass over several runs side by side: [run, example]."""
+        width = self.batch.tokens.shape[1] if columns is None else columns.shape[1]
+        where = columns.to(self.model.device) if columns is not None else None
+        positions = self._positions.to(self.model.device)
+        job = Rerun(self._kept, len(runs), positions, place, where, self._ids)
+        kind = ("whole" if place is None else "restart" if columns is None else "late", width)
+        work: Callable[[], Tensor] = lambda: job.logits(self.model, side_by_side(runs))  # noqa: E731
+        if kind in self._row_bytes:
+            logits = work()
+        else:  # the first of its kind runs alone and tells how much memory a run takes
+            logits, peak = peak_of(work, self.model.hf.parameters())
+            self._row_bytes[kind] = 1.2 * peak / len(self.batch)
+        depth = len(self.model.decoder_blocks()) if self.model.restarts else 1
+        share = 1.0 - self._depth(place) / depth
+        self.forwards += len(runs) * share * width / self.batch.tokens.shape[1]
+        return np.stack([self._score(one, self._reading) for one in logits])
+
+    def _score(self, logits: Tensor, batch: Batch) -> Array:
+        found: Array = self.metric.score(logits.cpu(), batch).double().numpy()
+        return found
+
+    def _copies(self, columns: Tensor | None, place: Place | None) -> int:
+        """How many runs go side by side. Raises BadInput where not even one fits into the memory."""
+        width = self.batch.tokens.shape[1] if columns is None else columns.shape[1]
+        known = self._row_bytes.get(("whole" if place is None else "restart" if columns is None else "late", width))
+        if known is None:
+            return 1
+        left = self.memory - self._kept.bytes
+        fits = int(left / max(known * len(self.batch), 1))
+        if fits < 1:
+            need = show_size(int(self._kept.bytes + known * len(self.batch)))
+            raise BadInput(
+                f"One run of {len(self.batch)} examples needs about {need}, {show_size(self.memory)} are allowed.",
+                "Allow more with --memory, or use fewer or shorter prompts.",
+            )
+        return max(1, min(fits, tokens_a_pass(self.model) // (width * len(self.batch))))
+
+    # ---- exactness ----------------------------------------------------------------------------------------------
+    def _answers_suffice(self) -> bool:
+        """Whether the logits of the answers alone are those of the whole vocabulary; tried on one example."""
+        one = self._reading.rows(slice(0, 1))
+        try:
+            with few_logits(self.model, self._ids):
+                logits = self.model.forward(self.prompts.rows(slice(0, 1)), logits_at=self._positions[:1])
+            return self._same(self._score(logits, one), self.clean[:1])
+        except (ValueError, TypeError, RuntimeError, AttributeError, LookupError):
+            return False  # the model's own code stumbled over a vocabulary that small
+
+    def _same(self, first: Array, second: Array) -> bool:
+        half = self.model.dtype not in (torch.float32, torch.float64)
+        limit = (5e-2 if half else 1e-4) * max(1.0, float(np.abs(self.clean).max()))
+        return bool(np.abs(first - second).max() <= limit)
+
+    def _check_late(self) -> None:
+        """Late tokens computed alone must give what whole runs give, under a change that is felt; otherwise they are not."""
+        n, length = self.batch.tokens.shape
+        start = self._first - 1
+        if int(start.min()) < 0 or int((self._last - start).max()) + 1 > 0.75 * length:
+            return
+        site = self.model.sites[0]  # what it changes passes through every later block
+        edit = Scale(site.heads, 0.5, positions=start[:, None].expand(n, 1))
+        rows = slice(0, max(1, AT_ONCE // length))  # of long texts a few
+        whole = self._trial(edit, rows, None, None)
+        try:
+            late = self._trial(edit, rows, (site.stack, site.layer), self._columns([edit]))
+            exact, why = self._same(late, whole), "they depend on more than earlier keys and values"
+        except (HeadAtlasError, ValueError, TypeError, RuntimeError, AttributeError, LookupError) as error:
+            exact, why = False, f"the model's own code does not take them, {type(error).__name__}"
+        if not exact:
+            self._late = False
+            self._note(f"late tokens cannot be computed alone ({why}); whole sequences instead")
+
+    def _trial(self, edit: OnHeads, rows: slice, place: Place | None, columns: Tensor | None) -> Array:
+        """The metric of the examples in `rows` under an edit."""
+        where = columns[rows].to(self.model.device) if columns is not None else None
+        job = Rerun(self._kept.rows(rows), 1, self._positions[rows].to(self.model.device), place, where, self._ids)
+        return self._score(job.logits(self.model, [edit.rows(rows)])[0], self._reading.rows(rows))
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def _answers_only(batch: Batch, metric: Metric) -> tuple[Tensor | None, Batch]:
+    """Ids whose logits the metric reads, and the batch with its answers renumbered accordingly; None for all logits."""
+    if not any(metric is known for known in _READS_ANSWERS):
+        return None, batch
+    answers = [batch.answer, batch.wrong]
+    ids = torch.cat([value.flatten() for value in answers]).unique()
+    ids = ids[ids >= 0]
+    labels = dict(batch.labels)
+    for name in ("answer", "wrong"):
+        value = labels[name]
+        labels[name] = torch.where(value >= 0, torch.searchsorted(ids, value.clamp(min=0)), value)
+    return ids, replace(batch, labels=labels)

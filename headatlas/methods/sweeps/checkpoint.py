@@ -1,0 +1,135 @@
+"""The folder of a sweep while it runs: finished pieces lie in `<folder>.partial`, so that an interrupted sweep goes on from there.
+
+The folder gets its name when everything is there; `headatlas.methods.sweeps.effects_io` says what is in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import headatlas
+from headatlas.errors import StoreError
+from headatlas.methods.sweeps.effects import HeadEffects
+from headatlas.methods.sweeps.effects_io import load, write
+from headatlas.methods.sweeps.run import Forgetful, Ledger, Sweep
+from headatlas.model import Model
+from headatlas.store import claimed, finished, partial_of, writing
+from headatlas.task import Batch
+
+Array = NDArray[np.float64]
+
+
+class Pieces:
+    """A ledger of NumPy files in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, name: str) -> Array | None:
+        """The piece kept under `name`, None where there is none."""
+        path = self.folder / f"{name}.npy"
+        if not path.exists():
+            return None
+        try:
+            found: Array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} is damaged ({error}).", f"Remove {self.folder} and run again.") from error
+        return found
+
+    def put(self, name: str, values: Array) -> None:
+        """Keep a piece."""
+        with writing(self.folder):
+            half = self.folder / f"{name}.half"
+            with half.open("wb") as file:
+                np.save(file, values, allow_pickle=False)
+            os.replace(half, self.folder / f"{name}.npy")
+
+
+class Kept:
+    """A sweep's folder while it runs: the finished result if there is one, else a ledger to go on with."""
+
+    def __init__(self, final: Path | None, identity: Mapping[str, Any], result: HeadEffects | None = None) -> None:
+        self.final, self.identity, self.result = final, identity, result
+        self.ledger: Ledger = Pieces(partial_of(final)) if final is not None and result is None else Forgetful()
+
+    def finish(self, found: HeadEffects, model: Model, sweep: Sweep) -> HeadEffects:
+        """Write the result and give the folder its name; the result with its facts complete."""
+        facts = {**self.identity, **found.facts}
+        found = HeadEffects(
+            found.kind, found.cells, found.positions, found.values, found.base, found.other, found.estimate, facts
+        )
+        if self.final is not None:
+            place = partial_of(self.final)
+            write(found, place)
+            with writing(self.final):
+                for piece in place.glob("*.npy"):
+                    piece.unlink()
+                if self.final.is_dir():
+                    self.final.rmdir()  # it is empty, `folder` saw to that
+                os.replace(place, self.final)
+        return found
+
+
+@contextlib.contextmanager
+def folder(out: str | Path | None, model: Model, sweep: Sweep, more: Mapping[str, Any]) -> Iterator[Kept]:
+    """The folder of a sweep: finished, resumed, or new; with out=None nothing is written. Raises StoreError."""
+    identity = facts_of(model, sweep, more)
+    if out is None:
+        yield Kept(None, identity)
+        return
+    final = Path(out)
+    if finished(final, identity, "effects.json"):
+        yield Kept(final, identity, load(final))
+        return
+    with claimed(final, identity):
+        yield Kept(final, identity)
+
+
+def facts_of(model: Model, sweep: Sweep, more: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the numbers, with an id of twelve hexadecimal digits made of it."""
+    source = model.source
+    facts = {
+        "model": model.name,
+        "sha256": source.sha256 if source is not None else model.fingerprint(),
+        "revision": source.revision if source is not None else None,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention_path": model.path,
+        "bos": model.tokenizer.bos_policy,
+        "kind": sweep.kind,
+        "metric": sweep.metric.name,
+        "unit": sweep.metric.unit,
+        "prompts": digest(sweep.batch),
+        "cells": len(sweep.cells),
+        "headatlas": headatlas.__version__,
+        **sweep.facts,
+        **more,
+    }
+    text = json.dumps({**facts, "heads": [[str(head) for head in cell] for cell in sweep.cells]}, sort_keys=True)
+    return {"id": hashlib.sha256(text.encode()).hexdigest()[:12], **facts}
+
+
+def digest(batch: Batch | None) -> str | None:
+    """A hash of a batch's tokens, positions and labels, and of its counterfactual's."""
+    if batch is None:
+        return None
+    parts = hashlib.sha256()
+    for part in (batch, batch.counterfactual):
+        if part is not None:
+            for name, value in [
+                ("tokens", part.tokens),
+                ("mask", part.mask),
+                *sorted(part.at.items()),
+                *sorted(part.labels.items()),
+            ]:
+                parts.update(name.encode())
+                parts.update(value.cpu().numpy().tobytes())
+    return parts.hexdigest()[:16]

@@ -1,0 +1,210 @@
+"""Guessing the effect of every change from one gradient, so that only the promising ones need measuring.
+
+Attribution patching (Nanda 2023; Syed et al. 2023): effect of replacing x by x' = (x' - x) . d metric / d x, to first
+order. Two runs and one backward pass for all heads and positions. It only ranks; what is reported is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headatlas.errors import BadInput, UnsupportedModel
+from headatlas.heads import HeadId
+from headatlas.methods.sweeps.memory_budget import peak_of, show_size
+from headatlas.model import Model
+from headatlas.model.runs.cached_forward import attend_again
+from headatlas.ops import stats
+
+if TYPE_CHECKING:
+    from headatlas.methods.sweeps.run import Sweep
+    from headatlas.model.core.view import LayerView
+    from headatlas.task import Batch
+
+Array = NDArray[np.float64]
+Place = tuple[str, int]
+
+
+class _Leaf:
+    """An edit that changes nothing, from which gradients are counted, so that weights need none."""
+
+    site = "residual"
+    heads: tuple[HeadId, ...] = ()
+
+    def __init__(self, place: Place) -> None:
+        self.layers = frozenset([place])
+
+    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+        return x.detach().requires_grad_(True)
+
+
+def estimate(model: Model, sweep: Sweep, memory: int) -> Array:
+    """[cell, spot] guessed mean effect of each change of a sweep. Raises BadInput, UnsupportedModel."""
+    return stats.mean(estimates(model, sweep, memory))
+
+
+def estimates(model: Model, sweep: Sweep, memory: int, *, exact_softmax: bool = False) -> Array:
+    """[example, cell, spot] guessed effect of each change, NaN where an example has no such position.
+
+    exact_softmax: for queries and keys, attention is computed again with the changed ones and the gradient is taken behind
+    it, so that a saturated softmax does not hide them (AtP*, Kramar et al. 2024, section 3.1).
+    Raises BadInput, UnsupportedModel.
+    """
+    if sweep.site not in ("q", "k", "v", "z"):
+        raise BadInput(f"Triage cannot rank changes of '{sweep.site}'.", "Leave --triage out to measure all of them.")
+    demand_gradients(model)
+    n = len(sweep.batch)
+    one, peak = peak_of(lambda: _piece(model, sweep, slice(0, 1), exact_softmax), model.hf.parameters())
+    size = int(memory / (1.3 * peak))
+    if size < 1:
+        raise BadInput(
+            f"A gradient of one example needs about {show_size(int(1.3 * peak))}, {show_size(memory)} are allowed.",
+            "Allow more with --memory, use shorter prompts, or leave --triage out.",
+        )
+    rest = [_piece(model, sweep, slice(i, min(i + size, n)), exact_softmax) for i in range(1, n, size)]
+    return np.concatenate([one, *rest])
+
+
+def demand_gradients(model: Model) -> None:
+    """Raise UnsupportedModel for weights through which gradients do not flow; frozen ones are fine."""
+    quantised = getattr(model.hf, "is_quantized", False) or any(
+        not weight.is_floating_point() for weight in model.hf.parameters()
+    )
+    if quantised or any(weight.is_inference() for weight in model.hf.parameters()):
+        raise no_gradient(model)
+
+
+def no_gradient(model: Model) -> UnsupportedModel:
+    """What to say where gradients are needed and there are none."""
+    return UnsupportedModel(
+        f"No gradient flows through {model.name} (quantised, or loaded for inference only).",
+        "Load it in float32, bfloat16 or float16, or measure exactly (headatlas patch without --triage).",
+    )
+
+
+def _piece(model: Model, sweep: Sweep, rows: slice, exact_softmax: bool) -> Array:
+    """Guessed effects [example, cell, spot] of some examples, NaN where an example has no such spot."""
+    batch = sweep.batch.rows(rows)
+    prompts = sweep.run_on.rows(rows) if sweep.run_on is not None else batch
+    what = "z" if exact_softmax and sweep.site in ("q", "k") else sweep.site
+    views, values = _watched(model, sweep, prompts, sweep.metric.positions(batch), what)
+    score = sweep.metric.score(values.pop("logits").cpu(), batch).sum()
+    if not score.requires_grad:
+        raise no_gradient(model)
+    tensors = [values[_key(place)] for place in views]
+    gradients = torch.autograd.grad(score, tensors, allow_unused=True)
+    # Where nothing after a layer reads it, there is no gradient.
+    slopes = {
+        place: torch.zeros_like(x) if slope is None else slope
+        for place, x, slope in zip(views, tensors, gradients, strict=True)
+    }
+    if exact_softmax and sweep.site in ("q", "k"):
+        felt = [_felt_behind(model, sweep, views, slopes, rows, places) for places in _places(sweep, rows)]
+    else:
+        felt = [_felt(model, sweep, views, values, slopes, rows)] * len(sweep.spots)
+    # The views know their pass, which knows the watcher, which knows the views: let go, or the whole graph stays alive.
+    views.clear()
+    values.clear()
+    return _gathered(sweep, felt, rows, everywhere=exact_softmax and sweep.site == "k")
+
+
+def _felt(
+    model: Model,
+    sweep: Sweep,
+    views: Mapping[Place, LayerView],
+    values: Mapping[str, Tensor],
+    slopes: Mapping[Place, Tensor],
+    rows: slice,
+) -> dict[HeadId, Tensor]:
+    """[example, token] first-order effect of each head's change, by head, or by the first head of a KV group."""
+    make = sweep.prepare(rows)
+    felt: dict[HeadId, Tensor] = {}
+    for place, view in views.items():
+        heads, x = model.site(place[1], place[0]).heads, values[_key(place)].detach()
+        changed = x
+        for edit in make(heads, None):
+            changed = edit(view, changed).detach()
+        product = ((changed - x).float() * slopes[place].float()).sum(-1)
+        product = (product if sweep.site == "z" else product.transpose(1, 2)).cpu()
+        size = len(heads) // product.shape[2]
+        felt |= {heads[i * size]: product[:, :, i] for i in range(product.shape[2])}
+    return felt
+
+
+@torch.no_grad()
+def _felt_behind(
+    model: Model,
+    sweep: Sweep,
+    views: Mapping[Place, LayerView],
+    slopes: Mapping[Place, Tensor],
+    rows: slice,
+    places: Tensor | None,
+) -> dict[HeadId, Tensor]:
+    """[example, query] effect of each head's queries or keys changed at `places`, first-order behind its attention only."""
+    make = sweep.prepare(rows)
+    felt: dict[HeadId, Tensor] = {}
+    for place, view in views.items():
+        heads, x = model.site(place[1], place[0]).heads, getattr(view, sweep.site).detach()
+        changed = x
+        for edit in make(heads, places):
+            changed = edit(view, changed)
+        before, after = (attend_again(view, **{sweep.site: value}) for value in (x, changed))
+        limit = 1e-3 if model.dtype in (torch.float32, torch.float64) else 3e-2
+        if before.shape != view.z.shape or float((before - view.z).abs().max()) > limit * float(view.z.abs().max()):
+            raise UnsupportedModel(
+                f"Something lies between the attention of {type(view.site.module).__name__} and its output projection, so "
+                "it cannot be computed again for other queries or keys.",
+                "Attribute z or v, or measure exactly (headatlas patch).",
+            )
+        product = ((after - before).float() * slopes[place].float()).sum(-1).cpu()
+        felt |= {head: product[:, :, i] for i, head in enumerate(heads)}
+    return felt
+
+
+def _places(sweep: Sweep, rows: slice) -> list[Tensor | None]:
+    """Positions of each spot [example or 1, n], or None for all, for some examples."""
+    return [x if x is None or len(x) == 1 else x[rows] for x in sweep.spots.values()]
+
+
+def _key(place: Place) -> str:
+    return f"{place[0]}.{place[1]}"
+
+
+def _watched(
+    model: Model, sweep: Sweep, prompts: Batch, positions: Tensor, what: str
+) -> tuple[dict[Place, LayerView], dict[str, Tensor]]:
+    """Views and tensors of the site by layer, and the logits, all with gradients."""
+    wanted = {(head.stack, head.layer) for cell in sweep.cells for head in cell}
+    views: dict[Place, LayerView] = {}
+    values: dict[str, Tensor] = {}
+
+    def watch(at: LayerView) -> None:
+        place = (at.stack, at.layer)
+        if place in wanted:
+            views[place], values[_key(place)] = at, getattr(at, what)
+
+    first = model.sites[0]
+    leaf: list[Any] = [_Leaf((first.stack, first.layer))] if model.restarts and len(model.stacks) == 1 else []
+    values["logits"] = model.forward(prompts, watch=watch, edits=leaf, logits_at=positions, grad=True)
+    return views, values
+
+
+def _gathered(sweep: Sweep, felt: list[dict[HeadId, Tensor]], rows: slice, *, everywhere: bool) -> Array:
+    """[example, cell, spot] sums over the tokens of each spot (over all of them if `everywhere`), NaN where there are none."""
+    mask = sweep.batch.mask[rows]
+    found = np.zeros((len(mask), len(sweep.cells), len(sweep.spots)))
+    columns = torch.arange(mask.shape[1])
+    for j, places in enumerate(_places(sweep, rows)):
+        share = mask if places is None else mask & (columns[None, :, None] == places[:, None, :]).any(-1)
+        absent = ~share.any(1).numpy()
+        counted = mask if everywhere else share
+        for i, cell in enumerate(sweep.cells):
+            parts = [(felt[j][head] * counted).sum(1) for head in cell if head in felt[j]]
+            found[:, i, j] = torch.stack(parts).sum(0).double().numpy()
+        found[absent, :, j] = np.nan
+    return found

@@ -1,0 +1,108 @@
+"""What a task's metric loses when heads are removed: the question of verdicts, at the price of what the removal touches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headatlas.edits import Mean, OnHeads, Resample, Swap, collect
+from headatlas.edits.collect import means
+from headatlas.errors import BadInput
+from headatlas.heads import HeadId
+from headatlas.methods.sweeps.ablation import demand_aligned
+from headatlas.methods.sweeps.cached_runs import Replay
+from headatlas.task import Batch, Metric
+
+if TYPE_CHECKING:
+    from headatlas.model import Edit, Model
+
+Array = NDArray[np.float64]
+
+
+class Replayed:
+    """The effect of any set of heads on one batch when `change(heads)`, an edit, stands in their place.
+
+    Only layers from the first changed one on, and tokens from the first changed one on, are computed (`Replay`), and each
+    set of heads is measured once. within: [example, n] where changes act, None: anywhere.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        batch: Batch,
+        metric: Metric,
+        change: Callable[[Sequence[HeadId]], Edit],
+        within: Tensor | None = None,
+    ) -> None:
+        self.model, self.metric, self._change = model, metric, change
+        self._replay = Replay(model, batch, metric, within=within)
+        self._known: dict[frozenset[HeadId], Array] = {}
+
+    @property
+    def clean(self) -> Array:
+        """[example] the metric with every head in place."""
+        return self._replay.clean
+
+    def worsening(self, heads: Iterable[HeadId]) -> Array:
+        """How much the metric worsens per example, [example], when `heads` are changed."""
+        key = frozenset(heads)
+        if key not in self._known:
+            self._known[key] = self.metric.worse(self._replay.effect([self._change(sorted(key))]))
+        return self._known[key]
+
+
+def ablated(
+    model: Model,
+    batch: Batch,
+    metric: Metric,
+    mean_z: Mapping[tuple[str, int], Tensor],
+    positions: Tensor | None = None,
+) -> Replayed:
+    """Heads give what they gave on the batch's counterfactual prompts (resample ablation), where there are none their `mean_z`.
+
+    mean_z: (stack, layer) -> [head, d_value]. positions: where, [example, n] with -1 for none; None: everywhere.
+    """
+    other = batch.counterfactual
+    if other is None:
+        return Replayed(model, batch, metric, lambda heads: Mean(heads, mean_z, positions=positions), positions)
+    if positions is not None:
+        return resampled_at(model, batch, metric, positions)
+    values = collect(model, other, OnHeads(model.heads))
+    return Replayed(model, batch, metric, lambda heads: Resample(heads, values))
+
+
+def averaged_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) -> Replayed:
+    """Heads give at positions [example, n] what they give there on average over the batch (mean ablation)."""
+    values = averages(model, batch, positions)
+    return Replayed(model, batch, metric, lambda heads: Mean(heads, values, positions=positions), positions)
+
+
+def resampled_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) -> Replayed:
+    """Heads give at positions [example, n] what they give there on the counterfactual prompts (resample ablation).
+
+    Raises BadInput without counterfactual prompts of the same length.
+    """
+    other = batch.counterfactual
+    if other is None:
+        raise BadInput("Resampling needs counterfactual prompts.", "Choose a task that has them.")
+    demand_aligned(batch, other)
+    values = Swap.over(model, model.heads, other, positions=positions).values
+    return Replayed(model, batch, metric, lambda heads: Swap(heads, values, positions=positions), positions)
+
+
+def averages(model: Model, batch: Batch, positions: Tensor) -> Mapping[tuple[str, int], Tensor]:
+    """(stack, layer) -> [head, d_value]: the mean of z at positions [example, n] over the batch."""
+    _, found, _ = means(model, batch, OnHeads(model.heads), tokens=positions)
+    return {place: value[0] for place, value in found.items()}
+
+
+def another(labels: Sequence[Tensor], fits: Callable[[int, int], bool]) -> Tensor:
+    """[example] for each example i the next one j, in turn, with fits(i, j); -1 where there is none."""
+    n = len(labels[0])
+    found = [next((j for j in ((i + step) % n for step in range(1, n)) if fits(i, j)), -1) for i in range(n)]
+    return torch.tensor(found)

@@ -1,0 +1,1 @@
+"""Mining: from a model to an atlas of its heads."""

@@ -1,0 +1,362 @@
+"""An unmodified Hugging Face model with a doorway: forward passes that can be watched and edited."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headatlas.errors import BadInput, UnsupportedModel
+from headatlas.heads import HeadId
+from headatlas.model.core.dispatch import Edit, Pass
+from headatlas.model.core.hooks import count_past, enter, pass_through, pick
+from headatlas.model.core.tokenizer import Tokenizer
+from headatlas.model.core.view import LayerView
+from headatlas.model.sources.resolve import Source
+from headatlas.model.structure import attention_layers
+from headatlas.model.structure.attention_layers import Site
+
+Inputs = Any  # a Batch (anything with tokens and mask), a token tensor [example, pos], or a mapping of the model's own inputs
+
+
+class Model:
+    """A transformer and its doorway; made by `headatlas.load`.
+
+    hf: the unmodified transformers model. heads: every attention head. sites: every attention layer.
+    kind: "decoder", "encoder" or "encoder-decoder". path: "sdpa" or "eager", what computes attention when unedited.
+    """
+
+    def __init__(
+        self,
+        hf: nn.Module,
+        tokenizer: Tokenizer,
+        source: Source | None,
+        *,
+        kind: str,
+        path: str,
+        block_bytes: int = 1 << 26,
+    ) -> None:
+        self.hf, self.tokenizer, self.source, self.kind, self.path = hf, tokenizer, source, kind, path
+        self.block_bytes = block_bytes  # attention rows held at once where they must be recomputed
+        self.load_seconds = 0.0
+        self.current: Pass | Any = None
+        self.fast = True  # whether the kernel with log-sum-exp may be used
+        self.left_padding: str | None = "positions"  # how left padding is passed on; None: refused
+        self.sites: tuple[Site, ...] = ()
+        self.unembedding: attention_layers.Unembedding | None = None
+        self.block_returns: dict[nn.Module, int] = {}
+        self.restarts = True  # whether a run may start at a layer; the self-check finds out
+        self._lock = threading.RLock()
+        self._accepts = set(inspect.signature(hf.forward).parameters)
+
+    # ---- facts --------------------------------------------------------------------------------------------------
+    @property
+    def config(self) -> Any:
+        """The model's configuration; the text part of a multimodal one."""
+        config: Any = self.hf.config
+        return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+    @property
+    def name(self) -> str:
+        """The name it was loaded by."""
+        return self.source.name if self.source is not None else type(self.hf).__name__
+
+    @property
+    def architecture(self) -> str:
+        """Class name of the transformers model."""
+        return type(self.hf).__name__
+
+    @property
+    def heads(self) -> tuple[HeadId, ...]:
+        """Every attention head, in the order of the layers."""
+        return attention_layers.all_heads(self.sites)
+
+    @property
+    def stacks(self) -> tuple[str, ...]:
+        """Stacks with attention, such as ("decoder",) or ("encoder", "decoder", "cross")."""
+        return tuple(dict.fromkeys(site.stack for site in self.sites))
+
+    @property
+    def n_layers(self) -> int:
+        """Blocks of the deepest stack, with or without attention."""
+        return max(site.layer for site in self.sites) + 1
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.sites[0].output_weight().shape[-1])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next(self.hf.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the first weights are."""
+        return next(self.hf.parameters()).device
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids."""
+        return int(getattr(self.config, "vocab_size", 0) or 0)
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether the model gives token logits."""
+        return attention_layers.unembedding_of(self.hf) is not None
+
+    def fingerprint(self) -> str:
+        """A sha256 over the weights, for models that came from no file."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.hf.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def site(self, layer: int, stack: str = "decoder") -> Site:
+        """The attention layer `layer` of a stack; raises BadInput naming what there is."""
+        for site in self.sites:
+            if site.layer == layer and site.stack == stack:
+                return site
+        known = sorted({site.layer for site in self.sites if site.stack == stack})
+        there = (
+            f"its layers with attention are {known[0]} to {known[-1]}"
+            if known
+            else f"its stacks are {', '.join(self.stacks)}"
+        )
+        raise BadInput(f"{self.name} has no attention layer {layer} in the {stack}; {there}.")
+
+    def require(self, heads: Iterable[HeadId]) -> None:
+        """Raise BadInput unless every head exists."""
+        known = set(self.heads)
+        for head in heads:
+            if head in known:
+                continue
+            if (
+                HeadId(head.layer, head.head, self.stacks[0]) in known
+                and head.stack == "decoder"
+                and "decoder" not in self.stacks
+            ):
+                raise BadInput(
+                    f"{self.name} has no decoder.", f"Write {HeadId(head.layer, head.head, self.stacks[0])}."
+                )
+            width = self.site(head.layer, head.stack).n_heads
+            raise BadInput(f"{self.name} has no head {head}: layer {head.layer} has heads 0 to {width - 1}.")
+
+    def require_edits(self, edits: Iterable[Edit]) -> None:
+        """Raise BadInput for an edit of a head or a layer that does not exist."""
+        for edit in edits:
+            self.require(edit.heads)
+            for stack, layer in edit.layers:
+                self.site(layer, stack)
+
+    # ---- forward ------------------------------------------------------------------------------------------------
+    def forward(
+        self,
+        batch: Inputs,
+        *,
+        watch: Callable[[LayerView], None] | None = None,
+        edits: Sequence[Edit] = (),
+        start_at: tuple[int, Tensor] | None = None,
+        logits_at: Tensor | None = None,
+        grad: bool = False,
+    ) -> Tensor:
+        """Run the model: logits [example, pos, vocab], or last hidden states [example, pos, d_model] where there is no head.
+
+        watch(at) is called once per attention layer; `edits` act where they say. start_at = (layer, residual
+        [example, pos, d_model]) skips the blocks before `layer` and enters it with that residual stream.
+        logits_at [example, n] or [n]: compute logits only there (negative positions: row of position 0, to be ignored).
+        Raises BadInput for edits of heads that do not exist and for padding that the model cannot take.
+        """
+        inputs, valid = self._inputs(batch)
+        edits = list(edits)
+        self.require_edits(edits)
+        current = Pass(
+            self.sites, view_type=LayerView, path=self.path, valid=valid, watch=watch, edits=edits, unembedding=self.unembedding, fast=self.fast,
+            block_bytes=self.block_bytes,
+        )  # fmt: skip
+        with torch.set_grad_enabled(grad):
+            return self.run(inputs, current, start_at, logits_at)
+
+    __call__ = forward
+
+    def run(
+        self, inputs: Mapping[str, Any], current: Pass, start_at: tuple[int, Tensor] | None, logits_at: Tensor | None
+    ) -> Tensor:
+        """One pass on the model's own inputs; `forward` for passes that were prepared elsewhere."""
+        with self._lock, self._open(current, start_at, logits_at):
+            output = self.hf(**self._plain(dict(inputs)))
+        return self.read(output)
+
+    @staticmethod
+    def read(output: Any) -> Tensor:
+        """The logits of a transformers output, or its last hidden states."""
+        found: Tensor = output.logits if getattr(output, "logits", None) is not None else output.last_hidden_state
+        return found
+
+    @contextlib.contextmanager
+    def _open(self, current: Pass, start_at: tuple[int, Tensor] | None, logits_at: Tensor | None) -> Iterator[None]:
+        """Install this pass's hooks; everything is put back on exit, also after an exception."""
+        if self.current is not None:
+            raise BadInput(
+                "A forward pass was started inside another one of the same model.",
+                "Finish the first, or load the model twice.",
+            )
+        handles: list[Any] = []
+        bypassed: list[nn.Module] = []
+        try:
+            self.current = current
+            handles.append(self.hf.register_forward_pre_hook(count_past(current), with_kwargs=True))
+            if start_at is not None:
+                self._bypass(*start_at, handles, bypassed)  # before the edits of the residual stream, which come on top
+            for projection in {site.projection for site in self.sites}:
+                handles.append(projection.register_forward_pre_hook(current.project))
+            for site in self.sites:
+                residual_edits = current.of(site, "residual")
+                if residual_edits and site.block is None:
+                    raise UnsupportedModel(
+                        f"{self.architecture} shares its blocks between layers or keeps them in no list, so the residual "
+                        "stream of one layer cannot be reached.",
+                        "Edit z, q, k, v or the pattern instead.",
+                    )
+                if residual_edits and site.block is not None:
+                    handles.append(
+                        site.block.register_forward_pre_hook(enter(site, residual_edits, current), with_kwargs=True)
+                    )
+            head = attention_layers.unembedding_of(self.hf)
+            if logits_at is not None and head is not None:
+                handles.append(head.register_forward_pre_hook(pick(logits_at)))
+            yield
+        finally:
+            self.current = None
+            for handle in handles:
+                handle.remove()
+            for block in bypassed:
+                del block.__dict__["forward"]
+
+    def _bypass(self, layer: int, residual: Tensor, handles: list[Any], bypassed: list[nn.Module]) -> None:
+        if not self.restarts:
+            raise UnsupportedModel(
+                f"A run of {self.architecture} cannot start at a layer: its blocks are shared, or a block needs more of "
+                "earlier ones than the residual stream.",
+                "Run the whole model (leave start_at out).",
+            )
+        rooms = self.decoder_blocks()
+        if not 0 <= layer < len(rooms):
+            raise BadInput(f"start_at layer {layer} does not exist.", f"{self.name} has blocks 0 to {len(rooms) - 1}.")
+        for block in rooms[:layer]:
+            if "forward" in block.__dict__:
+                raise UnsupportedModel(
+                    "This model's blocks are wrapped (offloaded or compiled), so they cannot be skipped.",
+                    "Load it on one device.",
+                )
+            block.__dict__["forward"] = pass_through(self.block_returns.get(block, 0))
+            bypassed.append(block)
+
+        def begin(
+            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            if args:
+                return (residual, *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": residual}
+
+        handles.append(rooms[layer].register_forward_pre_hook(begin, with_kwargs=True))
+
+    def decoder_blocks(self) -> list[nn.Module]:
+        """The blocks of the main stack in order (the decoder's; the encoder's in an encoder)."""
+        main = "decoder" if "decoder" in self.stacks else self.stacks[0]
+        first = next(site for site in self.sites if site.stack == main)
+        rooms = attention_layers.blocks(self.hf)
+        home = next((path for path in rooms if first.name.startswith(path + ".")), None)
+        if home is None:
+            raise UnsupportedModel(f"{self.architecture} keeps its blocks in no list, so runs cannot start at a layer.")
+        prefix = home.rsplit(".", 1)[0]
+        return [room for path, room in rooms.items() if path.rsplit(".", 1)[0] == prefix]
+
+    def block_index(self, stack: str, layer: int) -> int:
+        """Where the block of an attention layer stands among `decoder_blocks`, for `start_at`."""
+        block = self.site(layer, stack).block
+        found = next((i for i, room in enumerate(self.decoder_blocks()) if room is block), None)
+        if found is None:
+            raise UnsupportedModel(f"Layer {layer} of the {stack} is in no block at which a run could start.")
+        return found
+
+    # ---- inputs -------------------------------------------------------------------------------------------------
+    def _inputs(self, batch: Inputs) -> tuple[dict[str, Any], dict[str, Tensor | None]]:
+        """The model's own keyword inputs, and which positions of each stack are real."""
+        if isinstance(batch, Mapping):
+            inputs = {
+                name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in batch.items()
+            }
+            given = inputs.get("attention_mask")
+            valid = given.bool() if given is not None else None
+            decoder = inputs.get("decoder_attention_mask")
+            main = decoder.bool() if decoder is not None else None
+            return self._plain(inputs), {"encoder": valid, "decoder": main if self.kind == "encoder-decoder" else valid}
+        tokens: Tensor = batch if isinstance(batch, Tensor) else batch.tokens
+        mask: Tensor = torch.ones_like(tokens, dtype=torch.bool) if isinstance(batch, Tensor) else batch.mask
+        tokens, mask = tokens.to(self.device), mask.to(self.device)
+        size = self.vocabulary_size
+        self._refuse_tokens(tokens, mask, size)
+        inputs = {"input_ids": tokens}
+        if not bool(mask.all()):
+            pad = getattr(self.config, "pad_token_id", None)
+            if isinstance(pad, int) and 0 <= pad < (size or pad + 1):
+                inputs["input_ids"] = tokens = tokens.masked_fill(~mask, pad)  # RoBERTa counts positions by it
+            inputs["attention_mask"] = mask.long()
+            if not bool(mask[:, 0].all()):
+                self._left(inputs, mask)
+        if self.kind == "encoder-decoder":
+            # The same text on both sides: the decoder reads it again, as in teacher forcing of a copying task.
+            inputs |= {"decoder_input_ids": tokens}
+            if "attention_mask" in inputs and "decoder_attention_mask" in self._accepts:
+                inputs["decoder_attention_mask"] = inputs["attention_mask"]
+        present = None if bool(mask.all()) else mask
+        return self._plain(inputs), {"encoder": present, "decoder": present}
+
+    def _plain(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        if "use_cache" in self._accepts or any(name in self._accepts for name in ("past_key_values", "kwargs")):
+            return {"use_cache": False, **inputs}
+        return inputs
+
+    def _refuse_tokens(self, tokens: Tensor, mask: Tensor, size: int) -> None:
+        if tokens.ndim != 2:
+            raise BadInput(f"Tokens must be [example, pos], got shape {tuple(tokens.shape)}.")
+        if tokens.shape[1] > self.tokenizer.context:
+            raise BadInput(
+                f"{tokens.shape[1]} tokens are more than {self.name} takes ({self.tokenizer.context}).",
+                "Use shorter prompts.",
+            )
+        if size and (int(tokens.max()) >= size or int(tokens.min()) < 0):
+            raise BadInput(
+                f"Token id {int(tokens.max())} lies outside the vocabulary of {self.name} (0 to {size - 1})."
+            )
+        if not bool(mask.any(1).all()):
+            raise BadInput("An example of the batch is all padding.")
+
+    def _left(self, inputs: dict[str, Any], mask: Tensor) -> None:
+        if self.left_padding is None:
+            raise BadInput(
+                f"{self.architecture} counts positions from the left, padding included.", "Pad on the right."
+            )
+        if self.left_padding == "positions":
+            inputs["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)
+
+    @contextlib.contextmanager
+    def edited(self, edits: Sequence[Edit]) -> Iterator[nn.Module]:
+        """The plain transformers model with edits in force, for its own `forward` and `generate`, cached decoding included."""
+        self.require_edits(edits)
+        valid: dict[str, Tensor | None] = {}
+        current = Pass(
+            self.sites, view_type=LayerView, path=self.path, valid=valid, watch=None, edits=edits, unembedding=self.unembedding, fast=False,
+            block_bytes=self.block_bytes,
+        )  # fmt: skip
+        with self._lock, self._open(current, None, None):
+            yield self.hf

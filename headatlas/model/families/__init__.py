@@ -1,0 +1,1 @@
+"""The model families that work, tried one by one on tiny random models."""

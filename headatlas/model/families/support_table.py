@@ -1,0 +1,218 @@
+"""Which model families work, how their attention is reached, and which are refused: found by trying each tiny model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import transformers
+
+from headatlas.errors import StoreError, UnsupportedModel
+from headatlas.model import layouts, loading
+from headatlas.model.core import head_weights
+from headatlas.model.core.model import Model
+from headatlas.model.core.view import LayerView
+from headatlas.model.families.tiny_models import Family
+from headatlas.model.structure import selfcheck
+
+
+@dataclass(frozen=True)
+class Row:
+    """One family. refused: why, or None; then the rest is what was found.
+
+    attention: what computes it when nothing is edited, sdpa or eager, and whether a layout brings it to the doorway.
+    window: how many places back its shortest-sighted layer sees, None for all. sink: a learned sink takes part of each
+    row. between: what lies between a head's pattern times values and the output projection (a gate or norm), or None.
+    writes: how a head's write enters the residual stream. left_padding: who counts positions, or refused. restarts:
+    whether a run may start at a layer. weights: whether per-head weights are exact.
+    """
+
+    family: str
+    architecture: str
+    refused: str | None = None
+    stacks: tuple[str, ...] = ()
+    attention: str = ""
+    heads: int = 0
+    groups: int = 0
+    window: int | None = None
+    sink: bool = False
+    between: str | None = None
+    writes: str = ""
+    left_padding: str = ""
+    restarts: bool = False
+    weights: str = ""
+
+
+def rows(families: Iterable[Family]) -> list[Row]:
+    """Try each family; takes about a fifth of a second each."""
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # what a family cannot do is the answer here, not a warning
+    try:
+        return [row(family) for family in families]
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+
+
+def row(family: Family) -> Row:
+    """Try one family."""
+    try:
+        return row_of(family, loading.attach(family.build()))
+    except UnsupportedModel as error:
+        return Row(family.name, family.architecture, refused=error.message)
+
+
+def row_of(family: Family, model: Model) -> Row:
+    """What an opened model shows of itself."""
+    inputs = selfcheck.sample(model.hf, model.config, length=40)
+    seen: list[SimpleNamespace] = []
+    model.forward(inputs, watch=lambda at: seen.append(_look(at)))
+    first = model.sites[0]
+    reaches = [look.reach for look in seen if look.stack != "cross" and look.reach < look.n_keys - 1]
+    layout = layouts.layout_of(model.hf)
+    padding = {"positions": "by position ids", "mask": "by the model", None: "refused"}
+    return Row(
+        family.name,
+        model.architecture,
+        stacks=model.stacks,
+        attention=model.path if layout is None else f"{model.path}, layout {layout.name}",
+        heads=first.n_heads,
+        groups=first.n_groups,
+        window=min(reaches) if reaches else None,
+        sink=any(look.sink for look in seen),
+        between="gate or norm" if any(look.changed for look in seen) else None,
+        writes=_writes(model),
+        left_padding=padding[model.left_padding] if "input_ids" in inputs else "not text",
+        restarts=model.restarts,
+        weights=_weights(model),
+    )
+
+
+def _look(at: LayerView) -> SimpleNamespace:
+    """What one layer shows on a short input."""
+    pattern, z = at.pattern, at.z.clone()
+    places = torch.arange(at.n_keys) - torch.arange(at.n_queries)[:, None]
+    distance = places.abs() if not at.causal else -places
+    plain = at.from_pattern(pattern)
+    return SimpleNamespace(
+        stack=at.stack,
+        n_keys=at.n_keys,
+        reach=int(torch.where(pattern.amax((0, 1)) > 0, distance, 0).max()),
+        sink=bool((pattern.sum(-1) < 1 - 1e-3).any()),
+        changed=not torch.allclose(plain, z, atol=1e-3 * float(z.abs().max()) + 1e-6),
+    )
+
+
+def _writes(model: Model) -> str:
+    site = model.sites[0]
+    if site.post_gain is not None:
+        return "through a gain per channel"
+    return "straight" if site.multiplier == 1.0 else f"times {site.multiplier:.3g}"
+
+
+def _weights(model: Model) -> str:
+    try:
+        exact = all(head_weights.of_site(site).exact for site in model.sites)
+    except UnsupportedModel:
+        return "no"
+    return "yes" if exact else "not exact"
+
+
+def as_json(found: Sequence[Row]) -> dict[str, Any]:
+    """The table as plain data."""
+    return {"families": [vars(line) for line in found]}
+
+
+COLUMNS: Mapping[str, Callable[[Row], str]] = {
+    "Family": lambda line: line.family,
+    "Class": lambda line: f"`{line.architecture}`",
+    "Stacks": lambda line: ", ".join(line.stacks),
+    "Attention by": lambda line: line.attention,
+    "KV groups": lambda line: f"{line.groups} of {line.heads}",
+    "Sees back": lambda line: "all" if line.window is None else str(line.window),
+    "Sink": lambda line: "learned" if line.sink else "",
+    "Before W_O": lambda line: line.between or "",
+    "Writes": lambda line: line.writes,
+    "Left padding": lambda line: line.left_padding,
+    "Starts at a layer": lambda line: "yes" if line.restarts else "no",
+    "W_Q, W_K, W_V": lambda line: line.weights,
+}
+REFUSALS: Mapping[str, Callable[[Row], str]] = {
+    "Family": lambda line: line.family,
+    "Class": lambda line: f"`{line.architecture}`",
+    "Why": lambda line: (line.refused or "").removeprefix(f"{line.architecture} is not supported: "),
+}
+
+
+def table(found: Sequence[Row], columns: Mapping[str, Callable[[Row], str]]) -> list[str]:
+    """Rows as the lines of a Markdown table."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    return lines + ["| " + " | ".join(cell(line) for cell in columns.values()) + " |" for line in found]
+
+
+def halves(found: Sequence[Row]) -> list[tuple[Mapping[str, Callable[[Row], str]], list[Row]]]:
+    """The families that work and those that are refused, each with the columns that tell about them."""
+    works = [line for line in found if line.refused is None]
+    return [(COLUMNS, works), (REFUSALS, [line for line in found if line.refused is not None])]
+
+
+def write(path: Path, found: Sequence[Row]) -> None:
+    """Write the page, whole or not at all. Raises StoreError."""
+    half = path.with_name(path.name + ".part")
+    try:
+        half.write_text(markdown(found), encoding="utf-8")
+        half.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}.", "Choose another place for --out.") from error
+
+
+def markdown(found: Sequence[Row]) -> str:
+    """The page docs/models.md."""
+    works, refused = (lines for _, lines in halves(found))
+    return PAGE.format(
+        version=transformers.__version__,
+        n_works=len(works),
+        n_refused=len(refused),
+        works="\n".join(table(works, COLUMNS)),
+        refused="\n".join(table(refused, REFUSALS)),
+    )
+
+
+PAGE = """# Models
+
+This page is made by `headatlas matrix --out docs/models.md` (transformers {version}): for each family, a model of three
+small layers with random weights is built, opened and looked at. Families are recognised by what they do, not by name, so
+a family that is not listed may work as well; `headatlas check MODEL` tells for a real checkpoint.
+
+## {n_works} families that work
+
+`test_matrix.py`, `test_matrix_edits.py` and `test_weights.py` in `tests/model/` compare each with an untouched copy of
+itself: the same output to the last bit, with and without watchers; attention weights equal to the model's own; every
+layer seen at its address; a zeroed head moves the output; the heads' writes sum to the block's output; padding on
+either side changes no number of any example; runs that start at a layer equal whole runs; per-head weights give the q,
+k and v that arrive.
+
+{works}
+
+- **Attention by**: what computes attention where no pattern is edited, `sdpa` (torch's kernels) or `eager` (the model's
+  own code); a layout is a file in `headatlas/model/layouts/` for a family that does not ask transformers' interface.
+- **KV groups**: key and value heads of the tiny model, of its query heads. Edits of k and v act on a whole group.
+- **Sees back**: how many places back the layer with the shortest window sees (also ahead, in an encoder).
+- **Sink**: a learned sink takes part of each row, whose weights then sum to less than one.
+- **Before W_O**: what changes a head's pattern times values before the output projection; `z` is taken after it.
+- **Writes**: how a head's write enters the residual stream: straight, by a factor, or through a gain per channel (of a
+  norm, whose scale depends on the token, or of a learned scale).
+- **Left padding**: by position ids that skip it, by the model's own mask, or refused with a message (pad on the right).
+- **Starts at a layer**: whether a run may enter at a layer with a kept residual stream. Where not, sweeps run whole.
+- **W_Q, W_K, W_V**: `yes` means q = x W_Q + b exactly, before rotary embeddings and norms of queries and keys; `not
+  exact` that values are clipped, or that a norm lies within a low-rank product.
+
+## {n_refused} families that are refused
+
+A model is refused with such a message and exit code 1, because its numbers could be wrong.
+
+{refused}
+"""

@@ -1,0 +1,258 @@
+"""The residual stream taken apart: what every head and every feed-forward part of a model adds to it, exactly.
+
+That the parts add up to what each block really added is checked in every pass, at every position that is used; where
+they do not, the model is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headatlas.errors import UnsupportedModel
+from headatlas.model.core.dispatch import Edit
+from headatlas.model.core.model import Model
+from headatlas.model.core.view import LayerView
+from headatlas.model.structure import attention_layers
+from headatlas.model.structure.blocks import Room, first, given, remove, room_for_rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Writes:
+    """What one block added to the residual stream at n positions of each example.
+
+    entry, exit: [example, n, d_model] the stream before and after. z: [example, n, head, d_value] or None without attention.
+    scale: [example, n, 1] what the norm after the attention multiplied by in this run (1 without). bias, feed:
+    [example, n, d_model] the attention's constant part, and the feed-forward part (all that a block without attention adds).
+    """
+
+    room: Room
+    entry: Tensor
+    exit: Tensor
+    z: Tensor | None
+    scale: Tensor
+    bias: Tensor
+    feed: Tensor
+
+    def heads(self, which: slice = slice(None)) -> Tensor:
+        """[example, n, head, d_model] what each head added; the norm after the attention keeps this run's scale."""
+        assert self.z is not None
+        weight = self.room.weight[which].float()
+        written = torch.einsum("enhv,hvm->enhm", self.z[:, :, which].float(), weight)
+        return self.room.carried(written) * self.scale[:, :, None]
+
+    def pull(self, direction: Tensor) -> Tensor:
+        """[example, n, head, d_value] what z must be multiplied by to give a head's write along direction [example, n, d_model]."""
+        return self.room.pulled(direction) * self.scale[:, :, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Ending:
+    """The end of the stream: residual [example, n, d_model], the final norm's scale [example, n, 1], and the logits.
+
+    raw: [example, n, vocab] what W_U gave. factor: what the model multiplies it by; capped: whether it then bends it.
+    """
+
+    model: Model
+    residual: Tensor
+    scale: Tensor
+    raw: Tensor
+    factor: float
+    capped: bool
+
+    def along(self, ids: Tensor, weights: Tensor) -> Tensor:
+        """[example, d_model] the direction in the stream whose product with a write is its part of sum(weights * logits[ids]).
+
+        ids, weights: [example, m]. The final norm's scale, this run's, is left out: multiply by `scale`.
+        """
+        return logit_direction(self.model, ids, weights) * self.factor
+
+    def read(self, write: Tensor, scale: Tensor) -> Tensor:
+        """[example, vocab] logits that a write [example, d_model] adds under a scale [example, 1], less their mean."""
+        found = self.model.unembedding
+        assert found is not None
+        write = write - write.mean(-1, keepdim=True) if found.centers else write
+        write = write * found.gain.float() if found.gain is not None else write
+        logits = (write * scale * self.factor) @ found.weight.float()
+        return logits - logits.mean(-1, keepdim=True)
+
+    def constant(self, ids: Tensor, weights: Tensor) -> Tensor:
+        """[example] the part of sum(weights * logits[ids]) that is there without any write: shift and bias of the read-out."""
+        found = self.model.unembedding
+        assert found is not None
+        columns = found.weight.T[ids.to(found.weight.device)].float()
+        weights = weights.to(columns.device).float()
+        result = torch.zeros(len(ids), device=columns.device)
+        if found.shift is not None:
+            result = result + torch.einsum("emd,d,em->e", columns, found.shift.float(), weights)
+        bias = attention_layers.offset(found.head)
+        if bias is not None:
+            result = result + (bias.float()[ids.to(bias.device)] * weights).sum(1)
+        return result * self.factor
+
+
+def logit_direction(model: Model, ids: Tensor, weights: Tensor) -> Tensor:
+    """[example, d_model]: W_U's columns of ids [example, m] weighted, through the final norm's gain and centring."""
+    found = model.unembedding
+    if found is None:
+        raise UnsupportedModel(
+            f"{model.architecture} has no linear read-out from its last hidden states to tokens, so nothing writes "
+            "directly to its logits.",
+            "Use a model with a language-model head.",
+        )
+    columns = found.weight.T[ids.to(found.weight.device)].float()
+    direction = torch.einsum("emd,em->ed", columns, weights.to(columns.device).float())
+    if found.gain is not None:
+        direction = direction * found.gain.float()
+    return direction - direction.mean(-1, keepdim=True) if found.centers else direction
+
+
+def take_apart(
+    model: Model,
+    rooms: tuple[Room, ...],
+    batch: Any,
+    positions: Tensor,
+    each: Callable[[Writes], None],
+    *,
+    watch: Callable[[LayerView], None] | None = None,
+    edits: Sequence[Edit] = (),
+) -> Ending:
+    """Run the model (under edits) and hand on what each block wrote at positions [example, n], block after block.
+
+    Returns the end of the stream. Raises UnsupportedModel where the parts do not add up.
+    """
+    end: dict[str, Tensor] = {}
+    pick = _picker(positions)
+    head = attention_layers.unembedding_of(model.hf)
+    handles: list[Any] = []
+    if head is not None:
+        handles.append(head.register_forward_pre_hook(lambda _, args: end.update(normed=pick(args[0]))))
+        handles.append(head.register_forward_hook(lambda _, __, output: end.update(raw=output)))
+
+    def last(block: Writes) -> None:
+        end["residual"] = block.exit
+        each(block)
+
+    try:
+        found = walk(model, rooms, batch, positions, last, watch=watch, edits=edits, logits_at=positions)
+    finally:
+        remove(handles)
+    return _ending(model, end, found)
+
+
+def walk(
+    model: Model,
+    rooms: tuple[Room, ...],
+    batch: Any,
+    positions: Tensor,
+    each: Callable[[Writes], None],
+    *,
+    watch: Callable[[LayerView], None] | None = None,
+    edits: Sequence[Edit] = (),
+    logits_at: Tensor,
+) -> Tensor:
+    """The same without the end of the stream: returns the model's logits at `logits_at`. Raises UnsupportedModel."""
+    held: dict[int, dict[str, Tensor]] = {}
+    shapes: dict[int, torch.Size] = {}
+    at_layer = {(room.site.stack, room.site.layer): room for room in rooms if room.site is not None}
+    pick = _picker(positions)
+
+    def look(at: LayerView) -> None:
+        held[at_layer[at.stack, at.layer].index]["z"] = pick(at.z)
+        if watch is not None:
+            watch(at)
+
+    def open_room(room: Room) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            entry = given(args, kwargs)
+            held[room.index], shapes[room.index] = {"entry": pick(entry).clone()}, entry.shape
+
+        return hook
+
+    def hold(room: Room, name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            # Now, and as a copy: some blocks go on to add in place.
+            held[room.index][name] = pick(first(output).reshape(shapes[room.index])).clone()
+
+        return hook
+
+    def close_room(room: Room) -> Callable[..., None]:
+        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            each(_writes(model, room, held.pop(room.index), pick(first(output))))
+
+        return hook
+
+    handles: list[Any] = []
+    for room in rooms:
+        handles.append(room.block.register_forward_pre_hook(open_room(room), with_kwargs=True))
+        if room.site is not None and room.feed is not None:
+            handles.append(room.site.projection.register_forward_hook(hold(room, "written")))
+            handles.append((room.feed.post or room.feed.module).register_forward_hook(hold(room, "feed")))
+            if room.post is not None:
+                handles.append(room.post.module.register_forward_hook(hold(room, "after")))
+        handles.append(room.block.register_forward_hook(close_room(room)))
+    try:
+        return model.forward(batch, watch=look, edits=edits, logits_at=logits_at)
+    finally:
+        remove(handles)
+
+
+def _picker(positions: Tensor) -> Callable[[Tensor], Tensor]:
+    """Takes [example, n, ...] at positions [example, n] out of [example, pos, ...]."""
+
+    def pick(x: Tensor) -> Tensor:
+        index = positions.to(x.device).view(*positions.shape, *[1] * (x.ndim - 2))
+        return x.gather(1, index.expand(-1, -1, *x.shape[2:]))
+
+    return pick
+
+
+def _writes(model: Model, room: Room, parts: dict[str, Tensor], output: Tensor) -> Writes:
+    entry, exit_ = parts["entry"].float(), output.float()
+    if room.site is None or room.feed is None:
+        zero = torch.zeros_like(entry)
+        return Writes(room, entry, exit_, None, torch.ones_like(entry[..., :1]), zero, exit_ - entry)
+    scale = room.scale(parts["written"], parts.get("after", parts["written"]))
+    bias = room.constant(scale)
+    feed = parts["feed"].float() * room.feed.factor
+    found = Writes(room, entry, exit_, parts["z"], scale, bias, feed)
+    attention = room.carried(torch.einsum("enhv,hvm->enm", parts["z"].float(), room.weight.float())) * scale + bias
+    off = (exit_ - entry - attention - feed).abs().amax(-1)
+    if not bool((off <= 10 * room_for_rounding(model.dtype, entry, exit_, attention, feed)).all()):
+        raise UnsupportedModel(
+            f"The parts of block {room.index} of {model.architecture} do not add up to what it added to the residual "
+            f"stream on these prompts (off by {float(off.max()):.2g}).",
+            "Direct effects and paths are not computed for it; ablation and patching are.",
+        )
+    return found
+
+
+def _ending(model: Model, end: dict[str, Tensor], found: Tensor) -> Ending:
+    read = model.unembedding
+    if read is None or "normed" not in end:
+        raise UnsupportedModel(
+            f"{model.architecture} has no linear read-out from its last hidden states to tokens, so nothing writes "
+            "directly to its logits.",
+            "Use a model with a language-model head.",
+        )
+    residual, normed = end["residual"].float(), end["normed"].float()
+    plain = residual - residual.mean(-1, keepdim=True) if read.centers else residual
+    plain = plain * read.gain.float() if read.gain is not None else plain
+    wanted = normed - read.shift.float() if read.shift is not None else normed
+    scale = (wanted * plain).sum(-1, keepdim=True) / (plain * plain).sum(-1, keepdim=True)
+    off = (wanted - scale * plain).abs().amax(-1)
+    if not bool((off <= 10 * room_for_rounding(model.dtype, normed, scale * plain)).all()):
+        raise UnsupportedModel(
+            f"Between the last block of {model.architecture} and its logits lies more than a norm.",
+            "Direct effects on logits are not computed for it; ablation and patching are.",
+        )
+    raw, logits = end["raw"].float(), found.float()
+    factor = float((logits * raw).sum() / (raw * raw).sum())
+    factor = 1.0 if abs(factor - 1.0) < 1e-4 else factor
+    limit = 1e-4 if model.dtype in (torch.float32, torch.float64) else 2e-2
+    capped = bool((logits - factor * raw).abs().max() > limit * logits.abs().max())
+    return Ending(model, residual, scale, raw, 1.0 if capped else factor, capped)

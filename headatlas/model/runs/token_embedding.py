@@ -1,0 +1,211 @@
+"""What stands for a token at the bottom of the residual stream: its embedding, alone or with what the first MLP adds.
+
+Learned by running the bottom of the model, not by knowing its family: scales (Gemma), norms (BLOOM) and projections of
+embeddings are in, positions are out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from headatlas.errors import BadInput, UnsupportedModel
+from headatlas.model.structure.attention_layers import Site
+
+if TYPE_CHECKING:
+    from headatlas.model.core.model import Model
+
+FORMS = ("effective", "embedding", "mlp")
+_AT_ONCE = 4096  # tokens a pass
+
+
+class _Reached(Exception):
+    """Ends a run; holds what was wanted of it."""
+
+    def __init__(self, found: Tensor) -> None:
+        super().__init__()
+        self.found = found
+
+
+def embedded(model: Model, tokens: Tensor, form: str = "effective") -> Tensor:
+    """Vectors [token, d_model] (float32) that stand for tokens [token] when circuits are read off the weights.
+
+    embedding: E, what enters the first block, without its position.
+    effective: E + MLP0(norm(E)), the first block's output with its attention silent, since in many models the first MLP is
+    an extension of the embedding (Wang et al. 2022, McDougall et al. 2023). mlp: MLP0(norm(E)) alone (Gould et al. 2023).
+    Raises BadInput, and UnsupportedModel where a token's part cannot be told from its position's or the first block has
+    no attention.
+    """
+    if form not in FORMS:
+        raise BadInput(f"There is no form '{form}' of embeddings.", f"Choose one of {', '.join(FORMS)}.")
+    if tokens.ndim != 1 or not len(tokens):
+        raise BadInput(f"Tokens must be [token], at least one; got shape {tuple(tokens.shape)}.")
+    block = _first_block(model)
+    position = _position(model, block)
+    found = []
+    for part in tokens.split(_AT_ONCE):
+        plain = _entering(model, block, part[:, None])[:, 0].float() - position
+        if form != "embedding":
+            after = _after(model, block, part, plain)
+            plain = after - plain if form == "mlp" else after
+        found.append(plain)
+    return torch.cat(found)
+
+
+def _first_block(model: Model) -> nn.Module:
+    if model.kind == "encoder-decoder":
+        raise UnsupportedModel(
+            f"{model.name} has an encoder and a decoder; what a token is to a head is not given by its embedding alone.",
+            "Weights of single heads can still be read: headatlas.model.core.head_weights.",
+        )
+    block = model.decoder_blocks()[0]
+    if not any(site.block is block for site in model.sites):
+        raise UnsupportedModel(f"The first block of {model.name} has no attention heads, so no effective embedding.")
+    return block
+
+
+def _position(model: Model, block: nn.Module) -> Tensor:
+    """What the first position adds to the stream, [d_model] or 0. Raises UnsupportedModel where it is not a sum."""
+    size = min(model.vocabulary_size, 64)
+    tokens = torch.linspace(0, model.vocabulary_size - 1, size).long()
+    seen = _entering(model, block, tokens[:, None].expand(-1, 3)).float()
+    rounding = 8 * torch.finfo(model.dtype).eps * float(seen.abs().max())
+    step = seen[:, 1:] - seen[:, :1]
+    if float(step.abs().max()) <= rounding:
+        return seen.new_zeros(())
+    table: Any = model.hf.get_input_embeddings
+    matrix = table().weight[tokens].detach().float()
+    if float((step - step.mean(0)).abs().max()) <= rounding and matrix.shape == seen[:, 0].shape:
+        centred, own = seen[:, 0] - seen[:, 0].mean(0), matrix - matrix.mean(0)
+        scale = (centred * own).sum() / own.square().sum()
+        position = (seen[:, 0] - scale * matrix).mean(0)
+        if float((seen[:, 0] - scale * matrix - position).abs().max()) <= rounding:
+            return position
+    raise UnsupportedModel(
+        f"{model.name} mixes tokens and positions before the first block (a norm over their sum), so a token alone has "
+        "no embedding there.",
+        "Scores from attention and activations do not need one: headatlas mine.",
+    )
+
+
+def _entering(model: Model, block: nn.Module, tokens: Tensor) -> Tensor:
+    """[example, pos, d_model] what enters the first block for tokens [example, pos]."""
+
+    def reach(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        raise _Reached(args[0] if args else kwargs["hidden_states"])
+
+    return _until(model, tokens, None, lambda: [block.register_forward_pre_hook(reach, with_kwargs=True)])
+
+
+def _after(model: Model, block: nn.Module, tokens: Tensor, residual: Tensor) -> Tensor:
+    """[token, d_model] the first block's output for a residual stream [token, d_model], its attention silent."""
+
+    def silence(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
+        return torch.zeros_like(output)
+
+    def reach(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        raise _Reached(output[0] if isinstance(output, tuple) else output)
+
+    def hooks() -> list[Any]:
+        projections = [site.projection for site in model.sites if site.block is block]
+        return [
+            *(part.register_forward_hook(silence) for part in projections),
+            block.register_forward_hook(reach),
+        ]
+
+    entry = residual.to(model.dtype)[:, None]
+    return _until(model, tokens[:, None], entry, hooks)[:, 0].float()
+
+
+def turned(model: Model, site: Site, position: int) -> Tensor:
+    """How a position turns queries: [head, d_head, d_head] R with q_at_position = q @ R; the identity without rotary embeddings.
+
+    Found by letting the layer's projections put out unit vectors as queries. Scales that do not depend on the position
+    are not in (they are part of the weights). Raises UnsupportedModel where queries cannot be traced to projections.
+    """
+    if site.wiring is None:
+        raise UnsupportedModel(
+            f"The queries of {site.name} cannot be traced to its projections.", "Leave the offset out."
+        )
+    if not 0 <= position < model.tokenizer.context:
+        raise BadInput(f"Offset {position} lies outside the context of {model.name}.", "Give 0 or a smaller offset.")
+    origin, width = site.wiring.q, site.d_head
+    places = {part: index for index, part in enumerate(origin.projections)}
+    basis = torch.arange(width, device=model.device)
+
+    def unit(module: nn.Module, _: tuple[Any, ...], output: Tensor) -> Tensor:
+        result = torch.zeros_like(output).view(width, -1, output.shape[-1])
+        head, number = (origin.which == places[module]).nonzero(as_tuple=True)
+        value = (1 / origin.factor[head, number]).to(output.dtype)
+        result[basis[number], :, origin.column[head, number]] = value[:, None]
+        return result.view_as(output)
+
+    def skip(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        through = args[0] if args else output
+        return through.view_as(output)
+
+    def hooks() -> list[Any]:
+        inner = [part for part in site.module.modules() if "norm" in type(part).__name__.lower()]
+        return [
+            *(part.register_forward_hook(unit) for part in places),
+            *(part.register_forward_hook(skip) for part in inner),
+        ]
+
+    def reach(at: Any) -> None:
+        if at.site is site:
+            raise _Reached(at.q[:, :, position])
+
+    tokens = torch.zeros(width, position + 1, dtype=torch.long)
+    entry = torch.zeros(width, position + 1, model.d_model, dtype=model.dtype, device=model.device)
+    start = (model.block_index(site.stack, site.layer), entry) if model.restarts and site.stack != "encoder" else None
+    found = _until(model, tokens, start, hooks, watch=reach).float()
+    return found.transpose(0, 1)
+
+
+def queries_and_keys(model: Model, site: Site, stream: Tensor, offset: int) -> tuple[Tensor, Tensor]:
+    """(q, k), both [token, head, d_head] float32, that a layer makes of residual streams [token, d_model].
+
+    Queries as at position `offset`, keys as at position 0, by the model's own code: with its norms, biases and rotary
+    embeddings. Raises BadInput, and UnsupportedModel where a run cannot start at the layer.
+    """
+    if not 0 <= offset < model.tokenizer.context:
+        raise BadInput(f"Offset {offset} lies outside the context of {model.name}.", "Give 0 or a smaller offset.")
+    layer = model.block_index(site.stack, site.layer)
+
+    def at(position: int, of: Callable[[Any], Tensor]) -> Tensor:
+        def reach(view: Any) -> None:
+            if view.site is site:
+                raise _Reached(of(view).float())
+
+        found = []
+        for part in stream.to(model.dtype).split(max(1, _AT_ONCE // (position + 1))):
+            entry = part[:, None].expand(-1, position + 1, -1).contiguous()
+            tokens = torch.zeros(entry.shape[:2], dtype=torch.long)
+            found.append(_until(model, tokens, (layer, entry), lambda: [], watch=reach))
+        return torch.cat(found)
+
+    queries = at(offset, lambda view: view.q[:, :, offset])
+    return queries, at(0, lambda view: view.repeat(view.k)[:, :, 0])
+
+
+def _until(
+    model: Model,
+    tokens: Tensor,
+    entry: Tensor | tuple[int, Tensor] | None,
+    hooks: Callable[[], list[Any]],
+    watch: Callable[[Any], None] | None = None,
+) -> Tensor:
+    """Run the model with hooks until one of them has what is wanted; hooks are removed again."""
+    start = (0, entry) if isinstance(entry, Tensor) else entry
+    handles = hooks()
+    try:
+        model.forward(tokens, start_at=start, watch=watch)
+    except _Reached as reached:
+        return reached.found.detach()
+    finally:
+        for handle in handles:
+            handle.remove()
+    raise UnsupportedModel(f"A run of {model.name} did not come to the part of it that was asked for.")

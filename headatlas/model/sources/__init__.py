@@ -1,0 +1,1 @@
+"""Where models come from: names, hubs, folders, GGUF files, the cache."""

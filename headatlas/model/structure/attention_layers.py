@@ -1,0 +1,294 @@
+"""Finding the parts of an unmodified model by watching one short forward pass, not by knowing its family.
+
+Where attention is computed, which projection takes the heads' outputs, which block it belongs to, whether a norm
+follows before the residual stream, and how hidden states become logits: all is seen in what calls what with which tensor.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from headatlas.errors import UnsupportedModel
+from headatlas.heads import HeadId
+from headatlas.model.core.dispatch import delegate
+from headatlas.model.core.linear_and_norm import is_linear, is_norm, matrix, norm_gain, norm_shift, offset
+from headatlas.model.core.write_path import BlockCall, passage
+
+if TYPE_CHECKING:
+    from headatlas.model.structure.qkv_columns import Wiring
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One attention layer: the module that attends and the projection that its heads write through."""
+
+    stack: str
+    layer: int
+    module: nn.Module
+    projection: nn.Module
+    block: nn.Module | None  # the transformer block it lies in; None where layers share one or there is no list of them
+    name: str  # path of the module
+    n_heads: int
+    n_groups: int
+    d_head: int  # width of q and k
+    d_value: int  # width of a head in z
+    causal: bool
+    post_gain: Tensor | None  # gain per channel between the projection and the residual stream: a norm's, or a scale
+    multiplier: float  # factor on the way into the residual stream
+    pattern_editable: bool = True
+    wiring: Wiring | None = None  # which columns of which projections become q, k and v; None where it cannot be told
+
+    @property
+    def heads(self) -> tuple[HeadId, ...]:
+        """The heads of this layer."""
+        return tuple(HeadId(self.layer, head, self.stack) for head in range(self.n_heads))
+
+    def output_weight(self) -> Tensor:
+        """W_O per head, [head, d_value, d_model]; a view of the projection's weight, or a copy where it is quantised."""
+        return matrix(self.projection).unflatten(0, (self.n_heads, self.d_value))
+
+    def output_bias(self) -> Tensor | None:
+        """Bias of the output projection, [d_model] or None."""
+        return offset(self.projection)
+
+
+@dataclass
+class Call:
+    """One attention call seen by the probe."""
+
+    module: nn.Module
+    n_heads: int
+    n_groups: int
+    d_head: int
+    width: int  # n_heads x d_value
+    causal: bool
+    projection: nn.Module | None = None
+    output: Tensor | None = None  # the projection's output
+    post: nn.Module | None = None
+
+
+class Probe:
+    """Watches one forward pass: attention calls in order, and what each of their outputs runs into."""
+
+    def __init__(self, model: nn.Module, path: str) -> None:
+        self.model, self.path = model, path
+        self.calls: list[Call] = []
+        self.blocks: dict[nn.Module, int] = {}  # block -> how many things it returned in a tuple, 0 for a bare tensor
+        self.block_calls: dict[nn.Module, BlockCall] = {}
+        self.final_input: Tensor | None = None  # what the unembedding got
+        self.norms: list[tuple[nn.Module, Any]] = []  # (norm, its output)
+        self._handles: list[Any] = []
+
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
+    ) -> Any:
+        """Record a call and compute it as the model would."""
+        output, weights = delegate(self.path, module)(module, query, key, value, mask, **kwargs)
+        causal = mask is None and bool(
+            kwargs["is_causal"] if kwargs.get("is_causal") is not None else getattr(module, "is_causal", True)
+        )
+        if mask is not None and mask.shape[-1] == mask.shape[-2] > 1:
+            seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+            causal = not bool(seen.triu(1).any())
+        self.calls.append(
+            Call(module, query.shape[1], key.shape[1], query.shape[-1], output.shape[-1] * output.shape[-2], causal)
+        )
+        return output, weights
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if not args or not isinstance(args[0], Tensor):
+            return
+        x = args[0]
+        last = self.calls[-1] if self.calls else None
+        if last is not None and last.projection is None and is_linear(module) and x.shape[-1] == last.width:
+            last.projection = module
+        for call in self.calls[-2:]:
+            # The very tensor that left the projection enters a norm: a post-norm (Gemma 2/3, OLMo 2).
+            if call.output is not None and x is call.output and call.post is None and is_norm(module):
+                call.post = module
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        for call in self.calls[-1:]:
+            if module is call.projection and call.output is None:
+                call.output = output
+        if isinstance(output, Tensor) and is_norm(module):
+            self.norms.append((module, output))
+
+    def __enter__(self) -> Probe:
+        for module in self.model.modules():
+            if not any(True for _ in module.children()) or is_norm(module):
+                self._handles.append(module.register_forward_pre_hook(self._before))
+                self._handles.append(module.register_forward_hook(self._after))
+        for block in blocks(self.model).values():
+            self._handles.append(block.register_forward_hook(self._block, with_kwargs=True))
+        head = unembedding_of(self.model)
+        if head is not None:
+            self._handles.append(head.register_forward_pre_hook(self._final))
+        return self
+
+    def _block(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        self.blocks[module] = len(output) if isinstance(output, tuple) else 0
+        self.block_calls[module] = (args, kwargs)
+
+    def _final(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.final_input = args[0]
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """Transformer blocks: the members of module lists that (or whose parts) attend, by path."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and not any(name.startswith(known + ".") for known in found):
+            found |= {f"{name}.{index}": member for index, member in enumerate(module)}
+    return found
+
+
+def unembedding_of(model: nn.Module) -> nn.Module | None:
+    """The map from hidden states to logits, or None."""
+    getter = getattr(model, "get_output_embeddings", None)
+    found: nn.Module | None = getter() if getter is not None else None
+    return found
+
+
+def dispatches(module: nn.Module) -> bool:
+    """Whether the module's own forward asks transformers' attention interface, by its source."""
+    forward = type(module).forward
+    try:
+        source = inspect.getsource(forward)
+    except (OSError, TypeError):
+        return False
+    return "get_interface(" in source or "attention_interface(" in source
+
+
+def attention_like(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Modules whose class is called attention and that own weights, outermost first, nested ones left out."""
+    found: list[tuple[str, nn.Module]] = []
+    for name, module in model.named_modules():
+        inside = any(name.startswith(known + ".") for known, _ in found)
+        owns = any(parameter.ndim >= 2 for parameter in module.parameters())
+        if "attention" in type(module).__name__.lower() and owns and not inside:
+            found.append((name, module))
+    return found
+
+
+def stack_of(name: str, module: nn.Module, encoder_only: bool) -> str:
+    """decoder, encoder or cross, from the module's path."""
+    path = name.lower()
+    if re.search(r"cross|encoder_attn|encdec", path + type(module).__name__.lower()) or getattr(
+        module, "is_cross_attention", False
+    ):
+        return "cross"
+    if encoder_only or re.search(r"(^|\.)encoder(\.|$)", path):
+        return "encoder"
+    return "decoder"
+
+
+def sites(probe: Probe, model: nn.Module, *, encoder_only: bool) -> tuple[Site, ...]:
+    """The attention layers that the probe saw, numbered within their stack."""
+    names = {module: name for name, module in model.named_modules()}
+    rooms = blocks(model)
+    taken: set[tuple[str, int]] = set()
+    shared = len({call.module for call in probe.calls}) < len(probe.calls)
+    result = []
+    for call in probe.calls:
+        name = names[call.module]
+        if call.projection is None:
+            raise UnsupportedModel(
+                f"{type(model).__name__} is not supported: no output projection takes the heads' outputs as they leave the "
+                f"attention of {name} ({type(call.module).__name__}), so what single heads write cannot be told apart.",
+                "Run `headatlas matrix` for the families that work.",
+            )
+        stack = stack_of(name, call.module, encoder_only)
+        numbers = [int(part) for part in name.split(".") if part.isdigit()]
+        layer = numbers[0] if numbers and not shared else sum(1 for known, _ in taken if known == stack)
+        if (stack, layer) in taken:
+            layer = sum(1 for known, _ in taken if known == stack)
+        taken.add((stack, layer))
+        block = next((room for path, room in rooms.items() if name.startswith(path + ".")), None)
+        gain, factor = None, 1.0
+        if block is not None:
+            gain, factor = passage(block, probe.block_calls[block], call.projection)
+        if call.post is not None:
+            scale = norm_gain(call.post, matrix(call.projection).shape[1])[0]
+            gain = scale if gain is None else scale * gain
+        result.append(
+            Site(stack, layer, call.module, call.projection, None if shared else block, name, call.n_heads, call.n_groups, call.d_head,
+                 call.width // call.n_heads, call.causal and stack == "decoder", gain, factor)
+        )  # fmt: skip
+    return tuple(result)
+
+
+class Unembedding:
+    """How a vector in the residual stream bears on logits: final norm's gain, then W_U."""
+
+    def __init__(self, head: nn.Module, gain: Tensor | None, centers: bool, shift: Tensor | None) -> None:
+        self.head, self.gain, self.centers, self.shift = head, gain, centers, shift
+
+    @property
+    def weight(self) -> Tensor:
+        """W_U as [d_model, vocab]."""
+        return matrix(self.head)
+
+    def directions(self, written: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """`written` [example, ..., d_model] through the final norm's gain, and W_U's columns of tokens [example, m] -> [example, m, d_model]."""
+        if self.centers:
+            written = written - written.mean(-1, keepdim=True)
+        if self.gain is not None:
+            written = written * self.gain
+        return written, self.weight.T[tokens].float()
+
+
+def unembedding(probe: Probe, model: nn.Module) -> Unembedding | None:
+    """The unembedding with the norm in front of it, or None where logits are not a linear read-out of the last block."""
+    head = unembedding_of(model)
+    if head is None or probe.final_input is None or not is_linear(head):
+        return None
+    last = probe.final_input
+    for norm, output in reversed(probe.norms):
+        if output.data_ptr() == last.data_ptr() and output.shape[-1] == last.shape[-1]:
+            gain, centers = norm_gain(norm, last.shape[-1])
+            return Unembedding(head, gain, centers, norm_shift(norm, last.shape[-1]))
+    return None
+
+
+def check_firing(probe: Probe, model: nn.Module, architecture: str) -> None:
+    """Refuse a model some of whose attention never came through the doorway. Raises UnsupportedModel."""
+    fired = {call.module for call in probe.calls}
+    candidates = [
+        (name, module)
+        for name, module in attention_like(model)
+        if not re.search(r"vision|audio|image|speech_enc", name.lower())
+    ]
+
+    def seen(module: nn.Module) -> bool:
+        return any(part in fired for part in module.modules())
+
+    missed = [(name, module) for name, module in candidates if not seen(module)]
+    if not fired and not candidates:
+        raise UnsupportedModel(
+            f"{architecture} has no attention heads (no attention module in {type(model).__name__}).",
+            "headatlas needs a transformer with softmax attention.",
+        )
+    if missed:
+        kinds = sorted({type(module).__name__ for _, module in missed})
+        raise UnsupportedModel(
+            f"{architecture} is not supported: {len(missed)} of {len(candidates)} attention modules ({', '.join(kinds)}; first: {missed[0][0]}) "
+            "compute attention without asking transformers' attention interface, so their heads cannot be seen or changed.",
+            "Run `headatlas matrix` for the families that work, or add a layout in headatlas/model/layouts/.",
+        )
+
+
+def all_heads(found: Sequence[Site]) -> tuple[HeadId, ...]:
+    """Every head of every site in order."""
+    return tuple(head for site in found for head in site.heads)

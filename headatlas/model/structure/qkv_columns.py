@@ -1,0 +1,182 @@
+"""Which columns of which projections become which numbers of q, k and v, found by sending numbered columns through.
+
+Fused, interleaved, grouped, transposed: families store these weights in a dozen ways. Instead of knowing them, one short
+run replaces what each projection puts out by the number of the column, written in digits over a few examples, and reads
+the numbers off q, k and v at the doorway. Norms on the way hand their input on during that run, and the first position
+is not turned by rotary embeddings, so that what arrives is a column times a factor (1, or a scale such as BART's).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from headatlas.heads import HeadId
+from headatlas.model.core.linear_and_norm import is_linear
+
+if TYPE_CHECKING:
+    from headatlas.model.core.model import Model
+    from headatlas.model.core.view import LayerView
+    from headatlas.model.structure.attention_layers import Site
+
+BASE, DIGITS = 16, 5  # a digit is sent as SMALL * (1 + digit / 16), exact and well apart in half precision
+SMALL, LARGE = 2.0**-6, 2.0**10  # below any clipping of queries, keys and values, and above it
+EXAMPLES = DIGITS + 2  # SMALL itself, the digits, LARGE
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where an array of numbers comes from: column `column` of `projections[which]` times `factor`, element by element.
+
+    clipped: large numbers do not come through whole (OLMo's clip_qkv).
+    """
+
+    projections: tuple[nn.Module, ...]
+    which: Tensor
+    column: Tensor
+    factor: Tensor
+    clipped: bool
+
+    def is_one_to_one(self) -> bool:
+        """Whether each number has a column of its own."""
+        pairs = torch.stack([self.which.flatten(), self.column.flatten()])
+        return pairs.unique(dim=1).shape[1] == pairs.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """What a projection reads: the module's input (origin None) or other projections' columns; and the norm before it."""
+
+    origin: Origin | None
+    norm: nn.Module | None
+
+
+@dataclass(frozen=True, eq=False)
+class Wiring:
+    """The origins of q [head, d_head], k and v [group, d]; and what each projection involved reads."""
+
+    q: Origin
+    k: Origin
+    v: Origin
+    inputs: dict[nn.Module, Input]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An edit that changes nothing and keeps the first position of q, k or v of every layer."""
+
+    heads: tuple[HeadId, ...]
+    site: str
+    found: dict[tuple[str, int], dict[str, Tensor]]
+
+    @property
+    def layers(self) -> frozenset[tuple[str, int]]:
+        return frozenset((head.stack, head.layer) for head in self.heads)
+
+    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+        self.found.setdefault((at.stack, at.layer), {})[self.site] = x[:, :, 0].float()
+        return x
+
+
+class _Numbers:
+    """One attention module's part of the run: which projection's columns have which numbers, and what each one read."""
+
+    def __init__(self) -> None:
+        self.offsets: dict[nn.Module, int] = {}
+        self.reads: dict[nn.Module, Tensor] = {}
+        self.size = 0
+
+    def replace(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        """Forward hook of a projection: its column numbers in place of its output."""
+        width = output.shape[-1]
+        if module not in self.offsets:
+            self.offsets[module], self.size = self.size, self.size + width
+        self.reads[module] = args[0]
+        ids = torch.arange(width, device=output.device) + self.offsets[module]
+        digits = torch.stack([ids // BASE**place % BASE for place in range(DIGITS)])
+        one = torch.ones(1, width, device=output.device)
+        codes = torch.cat([SMALL * one, SMALL * (1 + digits / BASE), LARGE * one]).to(output.dtype)
+        return codes.repeat_interleave(output.numel() // width // EXAMPLES, 0).view_as(output)
+
+    def origin(self, x: Tensor) -> Origin | None:
+        """Read the numbers off x [digit, ...]; None where there are none."""
+        factor = x[0] / SMALL
+        digits = (x[1:-1] / x[0] - 1) * BASE
+        whole = digits.round()
+        readable = ((digits - whole).abs() < 0.3) & (whole >= 0) & (whole < BASE) & (factor.abs() > 1e-6)
+        powers = torch.tensor([BASE**place for place in range(DIGITS)], device=x.device)
+        ids = torch.tensordot(powers, whole.nan_to_num(0).long(), dims=1)
+        if not bool(readable.all()) or int(ids.max()) >= self.size:
+            return None
+        modules = tuple(self.offsets)
+        starts = torch.tensor([self.offsets[module] for module in modules], device=x.device)
+        which = torch.searchsorted(starts, ids, right=True) - 1
+        used = which.unique()
+        clipped = bool(((x[-1] / (factor * LARGE) - 1).abs() > 1e-2).any())
+        projections = tuple(modules[int(i)] for i in used)
+        return Origin(projections, torch.searchsorted(used, which), ids - starts[which], factor, clipped)
+
+    def latent(self, read: Tensor) -> Origin | None:
+        """The origin of what a projection reads, where that is other projections' output; each number comes but once."""
+        origin = self.origin(read.reshape(EXAMPLES, -1, read.shape[-1])[:, 0].float())
+        return origin if origin is not None and origin.is_one_to_one() else None
+
+
+class _Norms:
+    """What norms put out during the run, to see what a projection reads; within attention they hand their input on."""
+
+    def __init__(self) -> None:
+        self.outputs: list[tuple[nn.Module, Tensor]] = []
+
+    def note(self, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
+        """Forward hook of a norm outside attention."""
+        self.outputs.append((module, output))
+
+    def skip(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        """Forward hook of a norm within attention."""
+        through = args[0] if args else output
+        self.outputs.append((module, through))
+        return through
+
+    def before(self, x: Tensor) -> nn.Module | None:
+        """The norm that put out this very tensor, or what it is a reshaping of."""
+        return next(
+            (norm for norm, y in reversed(self.outputs) if y.data_ptr() == x.data_ptr() and y.numel() == x.numel()),
+            None,
+        )
+
+
+def traced(model: Model, inputs: dict[str, Tensor]) -> tuple[Site, ...]:
+    """The model's sites with their wiring, where it can be read; one run of the model on copies of a sample example."""
+    copies = {name: value[:1].repeat(EXAMPLES, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
+    numbers = {site.module: _Numbers() for site in model.sites}
+    outputs = {site.projection for site in model.sites}
+    norms, handles = _Norms(), []
+    within = {part for module in numbers for part in module.modules()}
+    for module in model.hf.modules():
+        if "norm" in type(module).__name__.lower():
+            handles.append(module.register_forward_hook(norms.skip if module in within else norms.note))
+    for home, own in numbers.items():
+        for part in home.modules():
+            if is_linear(part) and part not in outputs:
+                handles.append(part.register_forward_hook(own.replace))
+    heads = tuple(head for site in model.sites for head in site.heads)
+    found: dict[tuple[str, int], dict[str, Tensor]] = {}
+    try:
+        model.forward(copies, edits=[_Read(heads, what, found) for what in ("q", "k", "v")])
+    finally:
+        for handle in handles:
+            handle.remove()
+    sites = []
+    for site in model.sites:
+        own = numbers[site.module]
+        q, k, v = (own.origin(found[site.stack, site.layer][what]) for what in ("q", "k", "v"))
+        wiring = None
+        if q is not None and k is not None and v is not None and q.is_one_to_one() and v.is_one_to_one():
+            inputs_of = {part: Input(own.latent(read), norms.before(read)) for part, read in own.reads.items()}
+            wiring = Wiring(q, k, v, inputs_of)
+        sites.append(replace(site, wiring=wiring))
+    return tuple(sites)

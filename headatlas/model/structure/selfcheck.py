@@ -1,0 +1,238 @@
+"""The self-check on load: the doorway must change nothing, miss nothing, and really act; otherwise the model is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from headatlas.errors import BadInput, HeadAtlasError, UnsupportedModel
+from headatlas.heads import HeadId
+
+if TYPE_CHECKING:
+    from headatlas.model.core.model import Model
+    from headatlas.model.core.view import LayerView
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table: what was checked, the number found, and the bound it must keep."""
+
+    name: str
+    ok: bool
+    value: float | None
+    bound: float | None
+    note: str
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """A probing edit of every head of chosen layers."""
+
+    heads: tuple[HeadId, ...]
+    site: str
+    change: Callable[[Tensor], Tensor]
+
+    @property
+    def layers(self) -> frozenset[tuple[str, int]]:
+        return frozenset((head.stack, head.layer) for head in self.heads)
+
+    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+        return self.change(x)
+
+
+def bound(dtype: torch.dtype, fp32: float, half: float) -> float:
+    """The tolerance for a type of weights."""
+    return fp32 if dtype in (torch.float32, torch.float64) else half
+
+
+def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor) -> list[Check]:
+    """All checks on sample inputs, against the `reference` output of the untouched model. Runs the model about ten times."""
+    checks: list[Check] = []
+
+    def note(name: str, value: float, limit: float, text: str = "", *, above: bool = False) -> None:
+        ok = value > limit if above else value <= limit
+        checks.append(Check(name, bool(ok), value, limit, text))
+
+    scale = float(reference.float().abs().max()) + 1e-9
+    half = bound(model.dtype, 0.0, 1e-2)
+    seen: dict[tuple[str, int], dict[str, float]] = {}
+    outputs: dict[int, Tensor] = {}
+
+    def watch(at: LayerView) -> None:
+        valid = at.valid_queries[:, None, :, None]
+        rows = at.rows(torch.arange(at.n_queries, device=at.q.device)).float()
+        sums = rows.sum(-1)
+        facts = {
+            "sum": float(((sums - 1).abs() * valid[..., 0]).max()),
+            "over": float(((sums - 1) * valid[..., 0]).max()),
+        }
+        facts["ahead"] = float((rows * torch.ones_like(rows).triu(1) * valid).max()) if at.causal else 0.0
+        keys = torch.arange(at.n_keys, device=at.q.device).expand(len(rows), -1)
+        facts["entries"] = float(((at.columns(keys).float() - rows).abs() * valid).max())
+        bias = at.site.output_bias()
+        outputs[id(at.site.projection)] = at.writes().float().sum(2) + (0.0 if bias is None else bias)
+        seen[at.stack, at.layer] = facts
+
+    real: dict[int, Tensor] = {}
+    handles = [
+        site.projection.register_forward_hook(lambda module, _, out: real.update({id(module): out.float()}))
+        for site in model.sites
+    ]
+    try:
+        watched = model.forward(inputs, watch=watch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    note(
+        "same output watched and unwatched",
+        float((watched - reference).float().abs().max()) / scale,
+        half,
+        "relative to the largest output",
+    )
+    missed = [site.name for site in model.sites if (site.stack, site.layer) not in seen]
+    note("attention layers that never ran", float(len(missed)), 0.0, ", ".join(missed[:3]))
+    sinks = max(facts["sum"] for facts in seen.values()) > bound(model.dtype, 1e-4, 2e-2)
+    note(
+        "attention rows sum to one",
+        max(facts["over"] for facts in seen.values()),
+        bound(model.dtype, 1e-4, 2e-2),
+        "below one: a learned sink takes the rest" if sinks else "",
+    )
+    note("attention to later tokens", max(facts["ahead"] for facts in seen.values()), 0.0, "causal layers")
+    note(
+        "entries equal rows",
+        max(facts["entries"] for facts in seen.values()),
+        bound(model.dtype, 2e-5, 2e-2),
+        "fast kernel against the model's own eager attention",
+    )
+    wide = max(float(value.abs().max()) for value in real.values()) + 1e-9
+    apart = max(float((outputs[key] - real[key]).abs().max()) for key in outputs)
+    note("sum of heads' writes equals the block's output", apart / wide, bound(model.dtype, 1e-4, 3e-2), "relative")
+
+    whole = tuple(head for site in model.sites for head in site.heads)
+    same = model.forward(inputs, edits=[_Probe(whole, "pattern", torch.clone)])
+    drift = float((same - reference).float().abs().max()) / scale
+    note(
+        "an identity edit of all patterns changes nothing",
+        drift,
+        bound(model.dtype, 1e-4, 5e-2),
+        "eager against the fast kernel",
+    )
+    for site in (model.sites[0], model.sites[-1]):
+        # The whole layer: a single head may well write nothing.
+        changed = model.forward(inputs, edits=[_Probe(site.heads, "z", torch.zeros_like)])
+        note(
+            f"zeroing the heads of {site.stack} layer {site.layer} moves the output",
+            float((changed - reference).float().abs().max()),
+            0.0,
+            above=True,
+        )
+    return checks
+
+
+def restart(model: Model, inputs: Mapping[str, Tensor], reference: Tensor) -> Check:
+    """Whether a run may start at a layer with the residual stream of a whole run; sets `model.restarts`."""
+    main = [site for site in model.sites if site.stack == ("decoder" if "decoder" in model.stacks else model.stacks[0])]
+    kept: dict[int, Tensor] = {}
+    limit = bound(model.dtype, 1e-5, 2e-2) * (float(reference.float().abs().max()) + 1e-9)
+    far = 0.0
+
+    @dataclass(frozen=True)
+    class Keep(_Probe):
+        def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+            kept[at.layer] = x
+            return x
+
+    try:
+        model.forward(inputs, edits=[Keep(tuple(site.heads[0] for site in main), "residual", torch.clone)])
+        rooms = model.decoder_blocks()
+        for site in (main[len(main) // 2], main[-1]):
+            index = next(i for i, room in enumerate(rooms) if room is site.block)
+            again = model.forward(inputs, start_at=(index, kept[site.layer]))
+            far = max(far, float((again - reference).float().abs().max()))
+        model.restarts = far <= limit
+    except (HeadAtlasError, ValueError, TypeError, RuntimeError, AttributeError, LookupError, StopIteration):
+        model.restarts = False  # the model's own code stumbled over what a skipped block did not hand on
+    note = (
+        "" if model.restarts else "no: blocks are shared or hand on more than the residual stream; whole runs instead"
+    )
+    return Check("runs can start at a layer", True, far if model.restarts else None, limit, note)
+
+
+def padding(model: Model, tokens: Tensor, reference: Tensor) -> list[Check]:
+    """Whether padded batches give what single examples give; sets how left padding is passed on, or that it is refused."""
+    limit = bound(model.dtype, 1e-4, 5e-2) * (float(reference.float().abs().max()) + 1e-9)
+    length, short = tokens.shape[1], tokens[:1, : tokens.shape[1] - 3]
+    alone = model.forward(short)
+    checks = []
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    mask[0, length - 3 :] = False
+    right = model.forward(SimpleNamespace(tokens=tokens, mask=mask))[:1, : length - 3]
+    far = float((right - alone).float().abs().max())
+    checks.append(Check("right padding changes nothing", far <= limit, far, limit, ""))
+    shifted = torch.cat([tokens[:1, length - 3 :], short], 1)
+    both = SimpleNamespace(tokens=torch.cat([shifted, tokens[1:2]]), mask=mask[:2].flip(1))
+    for way in ("positions", "mask", None):
+        model.left_padding = way
+        if way is None or (way == "positions" and "position_ids" not in model._accepts):
+            continue
+        try:
+            far = float((model.forward(both)[:1, 3:] - alone).float().abs().max())
+        except (TypeError, ValueError, BadInput):
+            continue
+        if far <= limit:
+            break
+    text = {
+        "positions": "positions counted from the first token",
+        "mask": "the model counts by itself",
+        None: "refused for this family",
+    }
+    checks.append(
+        Check(
+            "left padding changes nothing", True, far if model.left_padding else None, limit, text[model.left_padding]
+        )
+    )
+    return checks
+
+
+def demand(model: Model, checks: list[Check]) -> None:
+    """Raise UnsupportedModel naming the first check that failed."""
+    for check in checks:
+        if not check.ok:
+            number = "" if check.value is None else f" ({check.value:.3g}, bound {check.bound:.3g})"
+            raise UnsupportedModel(
+                f"{model.architecture} failed the self-check '{check.name}'{number}: {check.note or 'its numbers could be wrong'}.",
+                "headatlas refuses models that it cannot look into exactly.",
+            )
+
+
+def sample(hf: Any, config: Any, length: int = 12) -> dict[str, Tensor]:
+    """Two random examples of whatever the model takes: tokens, pixels or audio features."""
+    generator = torch.Generator().manual_seed(0)
+    main = getattr(hf, "main_input_name", "input_ids")
+    parameter = next(hf.parameters())
+    device, dtype = parameter.device, parameter.dtype
+    if main == "pixel_values":
+        size = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
+        channels = getattr(config, "num_channels", 3)
+        return {"pixel_values": torch.randn(2, channels, size, size, generator=generator).to(device, dtype)}
+    vocabulary = int(config.vocab_size)
+    special = (getattr(config, f"{name}_token_id", None) for name in ("pad", "bos", "eos"))
+    reserved = {value for value in special if isinstance(value, int)}
+    usable = torch.tensor([token for token in range(min(vocabulary, 5000)) if token not in reserved][-2000:])
+    context = int(getattr(config, "max_position_embeddings", length) or length)
+    tokens = usable[torch.randint(len(usable), (2, max(4, min(length, context - 2))), generator=generator)].to(device)
+    if main == "input_features":
+        frames = 2 * config.max_source_positions
+        return {
+            "input_features": torch.randn(2, config.num_mel_bins, frames, generator=generator).to(device, dtype),
+            "decoder_input_ids": tokens,
+        }
+    if getattr(config, "is_encoder_decoder", False):
+        return {"input_ids": tokens, "decoder_input_ids": tokens}
+    return {"input_ids": tokens}

@@ -1,0 +1,47 @@
+"""A layer made up from an attention pattern, for showing and testing what a detector makes of it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from headatlas.errors import BadInput
+from headatlas.model.core.view import LayerView
+
+
+class ImaginedLayer(LayerView):
+    """A LayerView whose heads attend as told.
+
+    pattern: [example, head, query, key]. tokens: [example, pos] and copies: [head] bool say what attending writes: in
+    favour of the attended token (True) or against it (False).
+    """
+
+    def __init__(
+        self,
+        pattern: Tensor,
+        *,
+        valid: Tensor,
+        causal: bool = True,
+        tokens: Tensor | None = None,
+        copies: Tensor | None = None,
+    ) -> None:
+        examples, heads, queries, keys = pattern.shape
+        stack = "decoder" if causal else "encoder"
+        site = SimpleNamespace(layer=0, stack=stack, n_heads=heads, causal=causal)
+        q, k = torch.zeros(examples, heads, queries, 1), torch.zeros(examples, heads, keys, 1)
+        current = SimpleNamespace(valid={stack: valid}, path="eager", block_bytes=1 << 26)
+        super().__init__(cast(Any, site), q, k, k, None, {}, cast(Any, current))
+        self._tokens, self._copies = tokens, copies
+        self.set_pattern(pattern)
+
+    def ov_logits(self, keys: Tensor, tokens: Tensor, *, paired: bool = False) -> Tensor:
+        """+1 or -1 for the token at each key, 0 for all others: [example, head, n, m]; paired: [example, head, n]."""
+        if self._tokens is None or self._copies is None:
+            raise BadInput("This imagined layer was not told what it writes.", "Give tokens and copies.")
+        same = self._tokens.gather(1, keys.clamp(min=0))[:, :, None] == tokens[:, None, :]
+        sign = torch.where(self._copies, 1.0, -1.0)
+        logits = same[:, None].float() * sign[None, :, None, None]
+        return logits.diagonal(dim1=-2, dim2=-1) if paired else logits
