@@ -330,7 +330,7 @@ def test_an_interrupted_sweep_goes_on(toy, tmp_path):
 def test_a_killed_process_leaves_what_it_had_done(tmp_path):
     script = f"""
 import time
-from headatlas.methods.ablation import ablate, reference_of
+from headatlas.methods.sweeps.ablation import ablate, reference_of
 from headatlas.model import attach
 from headatlas.model.zoo import FAMILIES
 from tests.methods.test_replay import prompts
