@@ -332,7 +332,7 @@ def test_a_killed_process_leaves_what_it_had_done(tmp_path):
 import time
 from headatlas.methods.sweeps.ablation import ablate, reference_of
 from headatlas.model import attach
-from headatlas.model.zoo import FAMILIES
+from headatlas.model.families.tiny_models import FAMILIES
 from tests.methods.test_replay import prompts
 ablate(attach(FAMILIES["llama"].build()), prompts(3), edit="zero", out={str(tmp_path / "run")!r},
        tick=lambda done, total: time.sleep(0.4))
