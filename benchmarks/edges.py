@@ -38,7 +38,7 @@ def bare(name: str, n: int) -> Callable[[], object]:
         inputs = model.hf.get_input_embeddings()(batch.tokens).detach().requires_grad_(True)
         logits = model.hf(inputs_embeds=inputs, attention_mask=batch.mask.long(), use_cache=False).logits
         rows = torch.arange(len(batch))
-        score = logit_difference.score(logits[rows, batch.at["end"]][:, None], batch).sum()
+        score = logit_difference.score(logits[rows, batch.positions["end"]][:, None], batch).sum()
         return torch.autograd.grad(score, inputs)
 
     return run

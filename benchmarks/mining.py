@@ -81,8 +81,8 @@ def full_rows(name: str, shape: tuple[int, int]) -> Callable[[], object]:
     model = ha.load(name)
     made = batch(model.tokenizer, *shape)
 
-    def look(at: object) -> None:
-        at.reduce(lambda rows, _: torch.stack([torch.special.entr(rows).sum(-1), rows.argmax(-1).float()], -1))  # type: ignore[attr-defined]
+    def look(layer: object) -> None:
+        layer.reduce(lambda rows, _: torch.stack([torch.special.entr(rows).sum(-1), rows.argmax(-1).float()], -1))  # type: ignore[attr-defined]
 
     return lambda: model.forward(made, watch=look)
 

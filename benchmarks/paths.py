@@ -60,8 +60,8 @@ def loop(*given: Any) -> Callable[[], object]:
     own = Pairs(*given)
     hf = own.model.hf
     hf.set_attn_implementation("sdpa")
-    layers, heads = hf.model.layers, own.model.site(0).n_heads
-    mask, end = own.batch.mask.long(), own.batch.at["end"]
+    layers, heads = hf.model.layers, own.model.layer(0).n_heads
+    mask, end = own.batch.mask.long(), own.batch.positions["end"]
     rows = torch.arange(len(end))
     assert own.batch.counterfactual is not None
 

@@ -64,7 +64,7 @@ class Sweep:
         self.model = ha.load(name)
         self.batch, self.positions, self.every, self.notes = made(self.model), positions, every, notes
         self.warm = False
-        end = self.batch.at["end"]
+        end = self.batch.positions["end"]
         self.end = end.reshape(-1, 1)
         source = self.batch.counterfactual or self.batch
         tokens = self.end if positions == "end" else None
@@ -107,17 +107,17 @@ def hooks(*given: Any) -> Callable[[], object]:
         with torch.no_grad():
             clean, effects, heads = forward(), [], own.heads()
             for head in heads:
-                site = own.model.site(head.layer)
+                layer = own.model.layer(head.layer)
                 value = own.mean.values["decoder", head.layer][head.head]
 
                 def ablated(
-                    _: Any, args: tuple[Any, ...], site: Any = site, head: Any = head, value: Any = value
+                    _: Any, args: tuple[Any, ...], layer: Any = layer, head: Any = head, value: Any = value
                 ) -> Any:
-                    z = args[0].unflatten(-1, (site.n_heads, -1)).clone()
+                    z = args[0].unflatten(-1, (layer.n_heads, -1)).clone()
                     z[:, :, head.head] = torch.where(own.columns[..., None], value, z[:, :, head.head])
                     return (z.flatten(-2),)
 
-                handle = site.projection.register_forward_pre_hook(ablated)
+                handle = layer.projection.register_forward_pre_hook(ablated)
                 effects.append(forward() - clean)
                 handle.remove()
         own.note(heads, np.array(effects))

@@ -53,7 +53,7 @@ class Detector:
     minimum_effect: how far score must exceed chance for a head to count as observed.
     causal, encoder: whether it makes sense for models that read one way, or both ways.
     needs: "unembedding" where token logits are asked of the view.
-    acts_at: name of the positions (`batch.at`) at which the verdict removes its heads; None: everywhere.
+    verdict_positions: name of the positions (`batch.positions`) at which the verdict removes its heads; None: everywhere.
     finds: kinds of planted heads (headatlas.lab.kinds) that it must find, whatever they write if it looks at attention
     alone; all other kinds must be left alone, but for those that are `undecided`. Empty: it is uncalibrated.
     The papers behind it are those of its head type in the catalogue; the docstring names formula and source.
@@ -68,7 +68,7 @@ class Detector:
     causal: bool
     encoder: bool
     needs: tuple[str, ...]
-    acts_at: str | None
+    verdict_positions: str | None
     finds: tuple[str, ...]
     undecided: tuple[str, ...]
     doc: str
@@ -78,7 +78,7 @@ class Detector:
     def removal(self) -> Callable[..., Any] | None:
         """The function `removal(model, batch, metric)` of the detector's file, if its heads are not judged by ablation.
 
-        It gives an object with `model` and `worsening(heads) -> [example]`: how much worse the task's metric is without
+        It gives an object with `model` and `metric_drop(heads) -> [example]`: how much worse the task's metric is without
         these heads, such as their direct effect alone for heads that others stand in for.
         """
         return getattr(importlib.import_module(self.module), "removal", None)
@@ -152,7 +152,7 @@ def detector(
     causal: bool = True,
     encoder: bool = False,
     needs: tuple[str, ...] = (),
-    acts_at: str | None = None,
+    verdict_positions: str | None = None,
     finds: tuple[str, ...] = (),
     undecided: tuple[str, ...] = (),
 ) -> Callable[[Score], LayerDetector]:
@@ -160,7 +160,7 @@ def detector(
 
     def wrap(score: Score) -> LayerDetector:
         return LayerDetector(
-            _name(score), head_type, task, also, version, minimum_effect, causal, encoder, needs, acts_at, finds,
+            _name(score), head_type, task, also, version, minimum_effect, causal, encoder, needs, verdict_positions, finds,
             undecided, (score.__doc__ or "").strip(), score.__module__, score,
         )  # fmt: skip
 
@@ -175,7 +175,7 @@ def model_detector(
     version: int,
     minimum_effect: float,
     needs: tuple[str, ...] = (),
-    acts_at: str | None = None,
+    verdict_positions: str | None = None,
     finds: tuple[str, ...] = (),
     undecided: tuple[str, ...] = (),
 ) -> Callable[[Measure], ModelDetector]:
@@ -183,7 +183,7 @@ def model_detector(
 
     def wrap(measure: Measure) -> ModelDetector:
         return ModelDetector(
-            _name(measure), head_type, task, also, version, minimum_effect, True, False, needs, acts_at, finds,
+            _name(measure), head_type, task, also, version, minimum_effect, True, False, needs, verdict_positions, finds,
             undecided, (measure.__doc__ or "").strip(), measure.__module__, measure,
         )  # fmt: skip
 

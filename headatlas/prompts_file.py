@@ -30,7 +30,7 @@ _FORMS = (
 def read_prompts(path: str | Path, tokenizer: Vocabulary) -> Batch:
     """The prompts of a JSONL file. Raises BadInput naming file, line and cure.
 
-    Pairs become a batch with answer, wrong and at["end"], and their corrupted prompts its counterfactual. Labelled texts
+    Pairs become a batch with answer, wrong and positions["end"], and their corrupted prompts its counterfactual. Labelled texts
     become a batch with labels["label"] numbered in the order of facts["classes"], and labels["group"] where lines have one.
     """
     place = Path(path)
@@ -102,7 +102,7 @@ def _pairs(place: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: 
     counterfactual = _batch(others, length, {"line": lines_at}) if others is not None else None
     batch = _batch(rows, length, {**labels, "line": lines_at}, tokenizer.bos)
     return Batch(
-        batch.tokens, batch.mask, batch.at, labels=batch.labels, facts=batch.facts, counterfactual=counterfactual
+        batch.tokens, batch.mask, batch.positions, labels=batch.labels, facts=batch.facts, counterfactual=counterfactual
     )
 
 
@@ -125,7 +125,9 @@ def _labelled(place: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenize
         groups = sorted({str(value["group"]) for _, value in lines})
         labels["group"] = torch.tensor([groups.index(str(value["group"])) for _, value in lines])
     batch = _batch(rows, max(map(len, rows)), labels, tokenizer.bos)
-    return Batch(batch.tokens, batch.mask, batch.at, labels=batch.labels, facts={**batch.facts, "classes": classes})
+    return Batch(
+        batch.tokens, batch.mask, batch.positions, labels=batch.labels, facts={**batch.facts, "classes": classes}
+    )
 
 
 def _batch(rows: list[list[int]], length: int, labels: dict[str, Tensor], bos: int | None = None) -> Batch:

@@ -43,7 +43,7 @@ class Batch:
     """Token sequences with the places and answers that detectors and metrics need.
 
     tokens, mask: [example, pos]; mask is False on padding.
-    at: name -> [example] or [example, k] positions in `tokens`, -1 where absent. Shifted by padding.
+    positions: name -> [example] or [example, k] positions in `tokens`, -1 where absent. Shifted by padding.
     marks: name -> [example, pos] labels of tokens (0 or -1 where nothing applies). Padded with -1.
     labels: name -> [example, ...] values that belong to an example (answer ids in `answer`, `wrong`, classes ...).
     facts: values of the whole batch (the period of a repetition, the task's settings).
@@ -53,7 +53,7 @@ class Batch:
 
     tokens: Tensor
     mask: Tensor
-    at: Mapping[str, Tensor] = field(default_factory=dict)
+    positions: Mapping[str, Tensor] = field(default_factory=dict)
     marks: Mapping[str, Tensor] = field(default_factory=dict)
     labels: Mapping[str, Tensor] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class Batch:
             raise BadInput(
                 f"tokens {tuple(self.tokens.shape)} and mask {tuple(self.mask.shape)} must both be [example, pos]."
             )
-        for kind, values in (("at", self.at), ("marks", self.marks), ("labels", self.labels)):
+        for kind, values in (("positions", self.positions), ("marks", self.marks), ("labels", self.labels)):
             for name, value in values.items():
                 if len(value) != len(self.tokens):
                     raise BadInput(
@@ -95,7 +95,7 @@ class Batch:
             self,
             tokens=self.tokens[index],
             mask=self.mask[index],
-            at=take(self.at),
+            positions=take(self.positions),
             marks=take(self.marks),
             labels=take(self.labels),
             control=self.control.rows(index) if self.control is not None else None,
@@ -116,7 +116,7 @@ class Batch:
             self,
             tokens=pad(self.tokens, token),
             mask=pad(self.mask, False),
-            at={name: torch.where(value >= 0, value + left, value) for name, value in self.at.items()},
+            positions={name: torch.where(value >= 0, value + left, value) for name, value in self.positions.items()},
             marks={name: pad(value, -1) for name, value in self.marks.items()},
             control=self.control.padded(left, right, token) if self.control is not None else None,
             counterfactual=self.counterfactual.padded(left, right, token) if self.counterfactual is not None else None,
@@ -146,7 +146,7 @@ class Metric:
 
 
 def _loss(logits: Tensor, batch: Batch) -> Tensor:
-    positions = batch.at["predict"]
+    positions = batch.positions["predict"]
     target = batch.tokens.gather(1, (positions + 1).clamp(min=0))
     nll = -logits.float().log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
     present = positions >= 0
@@ -199,29 +199,29 @@ def _first(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def _exact(logits: Tensor, batch: Batch) -> Tensor:
-    positions = batch.at["predict"]
+    positions = batch.positions["predict"]
     target = batch.tokens.gather(1, (positions + 1).clamp(min=0))
     return ((logits.argmax(-1) == target) | (positions < 0)).all(1).float()
 
 
 def _end(batch: Batch) -> Tensor:
-    return batch.at["end"].reshape(-1, 1)
+    return batch.positions["end"].reshape(-1, 1)
 
 
-# Mean cross-entropy of the token after each position in at["predict"].
-next_token_loss = Metric("next-token loss", lambda batch: batch.at["predict"], _loss, False, "nats")
-# Logit of the answer minus logit of the wrong answer at at["end"]; several ids are averaged.
+# Mean cross-entropy of the token after each position in positions["predict"].
+next_token_loss = Metric("next-token loss", lambda batch: batch.positions["predict"], _loss, False, "nats")
+# Logit of the answer minus logit of the wrong answer at positions["end"]; several ids are averaged.
 logit_difference = Metric("logit difference", _end, _difference, True, "logits", compares=True)
-# Logit of the best answer minus logit of the best wrong answer at at["end"]: above 0 where the model would choose right.
+# Logit of the best answer minus logit of the best wrong answer at positions["end"]: above 0 where the model would choose right.
 logit_margin = Metric("logit margin", _end, _margin, True, "logits", compares=True)
 # Logit of the best answer minus the highest logit of all other tokens: above 0 where greedy decoding would write it.
 logit_lead = Metric("logit lead", _end, _lead, True, "logits", compares=True)
-# Probability of all answers minus probability of all wrong answers at at["end"] (greater-than: Hanna et al. 2023).
+# Probability of all answers minus probability of all wrong answers at positions["end"] (greater-than: Hanna et al. 2023).
 probability_difference = Metric("probability difference", _end, _probability_difference, True, "", compares=True)
-# 1 where the most likely token of the whole vocabulary at at["end"] is an answer.
+# 1 where the most likely token of the whole vocabulary at positions["end"] is an answer.
 accuracy = Metric("accuracy", _end, _first, True, "share")
-# 1 where each token after the positions at["predict"] is the most likely one: greedy decoding would write them all.
-exact_match = Metric("exact match", lambda batch: batch.at["predict"], _exact, True, "share")
+# 1 where each token after the positions positions["predict"] is the most likely one: greedy decoding would write them all.
+exact_match = Metric("exact match", lambda batch: batch.positions["predict"], _exact, True, "share")
 
 
 @dataclass(frozen=True)

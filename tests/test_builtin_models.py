@@ -41,7 +41,9 @@ def test_smollm2_shows_its_known_heads(smollm2):
     try:
         smollm2.forward(
             batch.rows(slice(0, 1)),
-            watch=lambda at: by_rows.update({at.layer: find_detector("induction").score(at, batch.rows(slice(0, 1)))}),
+            watch=lambda layer: by_rows.update(
+                {layer.index: find_detector("induction").score(layer, batch.rows(slice(0, 1)))}
+            ),
         )
     finally:
         smollm2.fast = True
@@ -61,8 +63,8 @@ def test_ablating_smollm2s_induction_heads_costs_ten_times_more_than_random_ones
     heads = parse_heads("18.6 17.3 17.4 17.5 18.7")
     free = sorted(set(smollm2.heads) - {line.head for line in found.scores["induction"].top(20)})
     rng = np.random.default_rng(0)
-    random = [abs(ablation.worsening(matched(heads, free, rng)).mean()) for _ in range(10)]
-    assert ablation.worsening(heads).mean() > 10 * np.median(random)
+    random = [abs(ablation.metric_drop(matched(heads, free, rng)).mean()) for _ in range(10)]
+    assert ablation.metric_drop(heads).mean() > 10 * np.median(random)
 
 
 @pytest.mark.slow
@@ -104,6 +106,8 @@ def test_mean_ablation_by_the_edit_is_the_mean(smollm2):
     values = {("decoder", 18): torch.arange(9 * 64, dtype=torch.float32).reshape(9, 64)}
     seen = {}
     smollm2.forward(
-        torch.tensor([[1, 500, 600]]), edits=[Mean("18.6", values)], watch=lambda at: seen.update({at.layer: at.z})
+        torch.tensor([[1, 500, 600]]),
+        edits=[Mean("18.6", values)],
+        watch=lambda layer: seen.update({layer.index: layer.z}),
     )
     assert torch.equal(seen[18][0, :, 6], values["decoder", 18][6].expand(3, -1))

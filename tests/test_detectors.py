@@ -7,7 +7,7 @@ import torch
 from headatlas import catalogue
 from headatlas.detector import Detector, LayerDetector, detectors
 from headatlas.mining.scan import scan
-from headatlas.model.synthetic_view import ImaginedLayer
+from headatlas.model.synthetic_view import SyntheticLayer
 from headatlas.task import Batch
 from tests import toys
 
@@ -31,9 +31,9 @@ def uniform(batch: Batch) -> torch.Tensor:
     return (seen / seen.sum(-1, keepdim=True)).expand(n, length, length)
 
 
-def imagine(batch: Batch, *patterns: torch.Tensor, copies: tuple[bool, ...] = ()) -> ImaginedLayer:
+def imagine(batch: Batch, *patterns: torch.Tensor, copies: tuple[bool, ...] = ()) -> SyntheticLayer:
     flags = torch.tensor(list(copies) + [True] * (len(patterns) - len(copies)))
-    return ImaginedLayer(torch.stack(patterns, 1), valid=batch.mask, tokens=batch.tokens, copies=flags)
+    return SyntheticLayer(torch.stack(patterns, 1), valid=batch.mask, tokens=batch.tokens, copies=flags)
 
 
 def measure(
@@ -82,10 +82,10 @@ def test_shape_range_and_undefined_values(detector: Detector):
 def test_inputs_are_not_changed(detector: Detector):
     batch = batch_for(detector)
     pattern = uniform(batch).clone()
-    before = (batch.tokens.clone(), {name: value.clone() for name, value in batch.at.items()}, pattern.clone())
+    before = (batch.tokens.clone(), {name: value.clone() for name, value in batch.positions.items()}, pattern.clone())
     measure(detector, batch, pattern)
     assert torch.equal(batch.tokens, before[0])
-    assert all(torch.equal(batch.at[name], value) for name, value in before[1].items())
+    assert all(torch.equal(batch.positions[name], value) for name, value in before[1].items())
     assert torch.equal(pattern, before[2])
 
 
@@ -126,7 +126,7 @@ def toy_batch(detector: Detector, model) -> Batch:
         return Batch(
             part.tokens % 150 + 5,
             part.mask,
-            part.at,
+            part.positions,
             part.marks,
             part.labels,
             part.facts,

@@ -19,13 +19,13 @@ def test_directions_find_what_was_planted():
     tokens = inputs.tokens.clone()
     tokens[:, -1] = torch.where(labels == 1, 20, 60)
     inputs = Batch(tokens, inputs.mask)
-    z = collect(model, inputs, OnHeads("1.2", site="q"))["decoder", 1][:, -1, 2]
-    difference = directions.difference_of_means(model, "1.2", inputs, labels, site="q")
+    z = collect(model, inputs, OnHeads("1.2", component="q"))["decoder", 1][:, -1, 2]
+    difference = directions.difference_of_means(model, "1.2", inputs, labels, component="q")
     torch.testing.assert_close(
         difference[HeadId(1, 2)], z[labels == 1].mean(0) - z[labels == 0].mean(0), atol=1e-6, rtol=1e-4
     )
-    probe = directions.probe(model, "1.2", inputs, labels, site="q")
-    principal = directions.principal(model, "1.2", inputs, k=2, site="q")
+    probe = directions.probe(model, "1.2", inputs, labels, component="q")
+    principal = directions.principal(model, "1.2", inputs, k=2, component="q")
     assert principal[HeadId(1, 2)].shape == (2, z.shape[1])
     covariance = np.linalg.eigh(np.cov(z.numpy().T))
     top = np.abs(covariance.eigenvectors[:, -1] @ principal[HeadId(1, 2)][0].numpy())
@@ -40,7 +40,7 @@ def test_directions_find_what_was_planted():
     assert accuracy(probe) > 0.95
     control = directions.random(difference, seed=1)
     assert float(control[HeadId(1, 2)].norm()) == pytest.approx(float(difference[HeadId(1, 2)].norm()), rel=1e-5)
-    residual = directions.difference_of_means(model, 1, inputs, labels, site="residual")
+    residual = directions.difference_of_means(model, 1, inputs, labels, component="residual")
     assert residual["decoder", 1].shape == (32,)
     with pytest.raises(BadInput, match="Labels must be 0 and 1"):
         directions.probe(model, "1.2", inputs, torch.ones(60))

@@ -37,13 +37,13 @@ def batch(n: int = 3, length: int = 40, seed: int = 0, **labels) -> Batch:
     return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), labels=labels)
 
 
-def seen(model: ha.Model, inputs, site: str, edits=()) -> dict[int, torch.Tensor]:
-    """What the site holds in each layer of a run, by token: [example, token, head, width]."""
+def seen(model: ha.Model, inputs, component: str, edits=()) -> dict[int, torch.Tensor]:
+    """What the component holds in each layer of a run, by token: [example, token, head, width]."""
     found = {}
 
-    def watch(at):
-        value = getattr(at, site)
-        found[at.layer] = (value if site == "z" else value.transpose(1, 2)).clone()
+    def watch(layer):
+        value = getattr(layer, component)
+        found[layer.index] = (value if component == "z" else value.transpose(1, 2)).clone()
 
     model.forward(inputs, watch=watch, edits=edits)
     return found
@@ -51,13 +51,13 @@ def seen(model: ha.Model, inputs, site: str, edits=()) -> dict[int, torch.Tensor
 
 def by_hook(model: ha.Model, inputs, layer: int, change) -> torch.Tensor:
     """Logits when the input of a layer's output projection, [example, pos, head, d], is changed by a plain hook."""
-    site = model.sites[layer]
+    attention = model.layers[layer]
 
     def hook(_, args):
-        z = args[0].unflatten(-1, (site.n_heads, -1)).clone()
+        z = args[0].unflatten(-1, (attention.n_heads, -1)).clone()
         return (change(z).flatten(-2),)
 
-    handle = site.projection.register_forward_pre_hook(hook)
+    handle = attention.projection.register_forward_pre_hook(hook)
     try:
         with torch.no_grad():
             return model.hf(input_ids=inputs.tokens).logits
@@ -168,7 +168,7 @@ def test_resample_and_swap_take_another_runs_values(model):
 
 def test_add_project_and_scale(model):
     inputs = batch()
-    width = model.sites[1].d_value
+    width = model.layers[1].d_value
     generator = torch.Generator().manual_seed(3)
     u, v = torch.randn(2, width, generator=generator)
 
@@ -206,7 +206,7 @@ def test_add_project_and_scale(model):
 
 def test_edits_of_one_site_act_in_order():
     model, inputs = toys.model("gqa"), batch()
-    width = model.sites[1].d_value
+    width = model.layers[1].d_value
     u = torch.ones(width)
     first = model.forward(inputs, edits=[Add("1.2", u), Scale("1.2", 2)])
     second = model.forward(inputs, edits=[Scale("1.2", 2), Add("1.2", u)])
@@ -214,22 +214,22 @@ def test_edits_of_one_site_act_in_order():
     assert not torch.allclose(first, second)
 
 
-# ---- other sites --------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("site", ["q", "k", "v", "z", "pattern", "residual"])
-def test_every_site_is_changed_where_named_and_nowhere_else(model, site):
+# ---- other components --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("component", ["q", "k", "v", "z", "pattern", "residual"])
+def test_every_site_is_changed_where_named_and_nowhere_else(model, component):
     inputs, other, places = batch(), batch(3, 40, seed=1), [5, 17]
-    what = "1" if site == "residual" else "1.0 1.1 1.2 1.3"
-    edit = Swap.over(model, what, other, positions=places, site=site)
-    source = collect(model, other, OnHeads(what, site=site))["decoder", 1]
-    before = collect(model, inputs, OnHeads(what, site=site))["decoder", 1]
+    what = "1" if component == "residual" else "1.0 1.1 1.2 1.3"
+    edit = Swap.over(model, what, other, positions=places, component=component)
+    source = collect(model, other, OnHeads(what, component=component))["decoder", 1]
+    before = collect(model, inputs, OnHeads(what, component=component))["decoder", 1]
     kept = []
 
     class Spy(OnHeads):
-        def __call__(self, at, x):
+        def __call__(self, layer, x):
             kept.append(self._by_token(x).clone())
             return x
 
-    model.forward(inputs, edits=[edit, Spy(what, site=site)])
+    model.forward(inputs, edits=[edit, Spy(what, component=component)])
     expected = before.clone()
     expected[:, places] = source[:, places]
     torch.testing.assert_close(kept[0], expected, atol=2e-6, rtol=1e-5)
@@ -238,15 +238,15 @@ def test_every_site_is_changed_where_named_and_nowhere_else(model, site):
 def test_keys_and_values_belong_to_groups():
     model, inputs = toys.model("gqa"), batch()
     with pytest.raises(BadInput, match=r"1\.0 cannot have its k edited alone: it is shared with 1\.1"):
-        model.forward(inputs, edits=[Zero("1.0", site="k")])
-    whole = model.forward(inputs, edits=[Zero("1.0 1.1", site="v")])
-    torch.testing.assert_close(model.forward(inputs, edits=[Zero("1.0", site="v", group=True)]), whole)
+        model.forward(inputs, edits=[Zero("1.0", component="k")])
+    whole = model.forward(inputs, edits=[Zero("1.0 1.1", component="v")])
+    torch.testing.assert_close(model.forward(inputs, edits=[Zero("1.0", component="v", group=True)]), whole)
     # With their values gone, both heads of the group put out nothing, and the other group is as before.
     torch.testing.assert_close(whole, model.forward(inputs, edits=[Zero("1.0 1.1")]), atol=2e-6, rtol=1e-5)
-    assert "whole KV groups" in repr(Zero("1.0", site="v", group=True))
+    assert "whole KV groups" in repr(Zero("1.0", component="v", group=True))
     mha = toys.model("mha")
     torch.testing.assert_close(
-        mha.forward(inputs, edits=[Zero("1.0", site="v")]),
+        mha.forward(inputs, edits=[Zero("1.0", component="v")]),
         mha.forward(inputs, edits=[Zero("1.0")]),
         atol=2e-6,
         rtol=1e-5,
@@ -257,16 +257,16 @@ def masked(model, inputs, layer: int, heads: list[int], queries, keys) -> torch.
     """Logits with attention masked before the softmax, by eager attention written here: scores, mask, softmax."""
     kept = {}
 
-    def watch(at):
-        if at.layer == layer:
-            scores = torch.einsum("ehqd,ehkd->ehqk", at.q, at.repeat(at.k)) * at._scale
+    def watch(view):
+        if view.index == layer:
+            scores = torch.einsum("ehqd,ehkd->ehqk", view.q, view.repeat(view.k)) * view._scale
             n = scores.shape[-1]
             scores = scores.masked_fill(torch.ones(n, n, dtype=torch.bool).triu(1), -torch.inf)
             for head in heads:
                 for query in queries:
                     scores[:, head, query, keys] = -torch.inf
             weights = scores.softmax(-1).nan_to_num(0.0)
-            kept["z"] = torch.einsum("ehqk,ehkd->eqhd", weights, at.repeat(at.v))
+            kept["z"] = torch.einsum("ehqk,ehkd->eqhd", weights, view.repeat(view.v))
 
     model.forward(inputs, watch=watch)
     return by_hook(model, inputs, layer, lambda _: kept["z"])
@@ -312,11 +312,11 @@ def test_sinks_keep_their_part_when_attention_is_blocked_or_tempered():
     model, inputs = attach(gpt_oss()), batch(2, 16)
     kept = {}
 
-    def watch(at):
-        scores = torch.einsum("ehqd,ehkd->ehqk", at.q, at.repeat(at.k)) * at._scale
+    def watch(layer):
+        scores = torch.einsum("ehqd,ehkd->ehqk", layer.q, layer.repeat(layer.k)) * layer._scale
         scores = scores.masked_fill(torch.ones(16, 16, dtype=torch.bool).triu(1), -torch.inf)
         sink = torch.tensor([0.5, 1.5, -1.0, 3.0])[None, :, None, None].expand(2, 4, 16, 1)
-        kept[at.layer] = torch.cat([scores, sink], -1)
+        kept[layer.index] = torch.cat([scores, sink], -1)
 
     model.forward(inputs, watch=watch)
     blocked = kept[1].clone()
@@ -335,9 +335,9 @@ def test_tempered_attention_equals_divided_scores(temperature):
     found = seen(model, inputs, "pattern", [Temper("1.2", temperature)])[1][:, :, 2]
     kept = {}
 
-    def watch(at):
-        scores = torch.einsum("ehqd,ehkd->ehqk", at.q, at.repeat(at.k)) * at._scale
-        kept[at.layer] = scores.masked_fill(torch.ones(20, 20, dtype=torch.bool).triu(1), -torch.inf)
+    def watch(layer):
+        scores = torch.einsum("ehqd,ehkd->ehqk", layer.q, layer.repeat(layer.k)) * layer._scale
+        kept[layer.index] = scores.masked_fill(torch.ones(20, 20, dtype=torch.bool).triu(1), -torch.inf)
 
     model.forward(inputs, watch=watch)
     torch.testing.assert_close(found, (kept[1] / temperature).softmax(-1)[:, 2], atol=2e-6, rtol=1e-5)
@@ -347,7 +347,7 @@ def test_tempered_attention_equals_divided_scores(temperature):
 def test_edits_are_frozen_and_leave_their_input_alone():
     edit = Zero("1.1")
     with pytest.raises(AttributeError, match="frozen"):
-        edit.site = "q"
+        edit.component = "q"
     model, inputs = toys.model("gqa"), batch()
     values = collect(model, inputs, OnHeads("1.1"))
     before = values["decoder", 1].clone()
@@ -360,18 +360,18 @@ def test_edits_are_frozen_and_leave_their_input_alone():
 def test_wrong_edits_say_what_is_wrong():
     model, inputs = toys.model("gqa"), batch()
     for make, text in [
-        (lambda: Zero("1.1", site="mlp"), "does not act on 'mlp'"),
-        (lambda: Add("1.1", torch.ones(8), site="pattern"), "does not act on 'pattern'"),
+        (lambda: Zero("1.1", component="mlp"), "does not act on 'mlp'"),
+        (lambda: Add("1.1", torch.ones(8), component="pattern"), "does not act on 'pattern'"),
         (lambda: Zero("1.1", positions=[-1]), "negative"),
         (lambda: Zero("1.1", positions=[0.5]), "whole numbers"),
-        (lambda: Zero("1.1", site="residual"), "not a layer"),
-        (lambda: Zero([HeadId(1, 1)], site="residual"), "belongs to no head"),
+        (lambda: Zero("1.1", component="residual"), "not a layer"),
+        (lambda: Zero([HeadId(1, 1)], component="residual"), "belongs to no head"),
         (lambda: Temper("1.1", 0.0), "not possible"),
         (lambda: Project("1.1", torch.zeros(8)), "direction for 1.1 is zero"),
         (lambda: Mean("1.1", {("decoder", 0): torch.zeros(4, 8)}), "no values for layer decoder:1"),
         (lambda: Swap("1.1", {("decoder", 1): torch.zeros(1, 1, 4, 8)}), "needs positions"),
         (lambda: Add("1.1 1.2", {HeadId(1, 1): torch.ones(8)}), "no direction for 1.2"),
-        (lambda: model.forward(inputs, edits=[Zero(7, site="residual")]), "no attention layer 7"),
+        (lambda: model.forward(inputs, edits=[Zero(7, component="residual")]), "no attention layer 7"),
         (lambda: model.forward(inputs, edits=[Add("1.1", torch.ones(9))]), "9 numbers"),
         (lambda: model.forward(inputs, edits=[Mean("1.1", {("decoder", 1): torch.zeros(4, 9)})]), "9 numbers a head"),
         (lambda: model.forward(inputs, edits=[Zero("1.1", positions=[[1], [2]])]), "made for 2 examples"),
@@ -389,10 +389,10 @@ def test_gradients_flow_through_edits():
     direction = torch.ones(8, requires_grad=False)
     kept = []
 
-    def watch(at):
-        if at.layer == 1:
-            at.z.retain_grad()
-            kept.append(at.z)
+    def watch(layer):
+        if layer.index == 1:
+            layer.z.retain_grad()
+            kept.append(layer.z)
 
     model.forward(inputs, watch=watch, edits=[Scale("1.1", 2.0), Add("1.2", direction)], grad=True)[0, -1, 7].backward()
     assert float(kept[0].grad[0, -1].norm()) > 0

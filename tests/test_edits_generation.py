@@ -13,10 +13,10 @@ from tests.test_edits import batch
 
 
 def every_kind(model, start: Batch) -> list[list[OnHeads]]:
-    """Edits of every kind and site that act on tokens of the prompt and on generated ones alike."""
+    """Edits of every kind and component that act on tokens of the prompt and on generated ones alike."""
     other = Batch((start.tokens + 11) % 140 + 5, start.mask)
     group = "1.0 1.1 1.2 1.3"
-    width = model.sites[1].d_value
+    width = model.layers[1].d_value
     u = torch.randn(width, generator=torch.Generator().manual_seed(0))
     residual = torch.randn(model.d_model, generator=torch.Generator().manual_seed(1))
     length = start.tokens.shape[1]
@@ -27,13 +27,16 @@ def every_kind(model, start: Batch) -> list[list[OnHeads]]:
         [Mean.over(model, "0.2", other, per_position=True, positions=range(length))],
         [Resample.over(model, "1.1", other, positions=range(3, length))],
         [Swap.over(model, "0.1", other, positions=[4], source=[2])],
-        [Swap.over(model, group, other, positions=[1, 4], site="k"), Zero(group, site="v", positions=[3, length + 1])],
-        [Scale("1.1", 2.0, site="q", positions=late)],
+        [
+            Swap.over(model, group, other, positions=[1, 4], component="k"),
+            Zero(group, component="v", positions=[3, length + 1]),
+        ],
+        [Scale("1.1", 2.0, component="q", positions=late)],
         [Add("1.0", u, scale=5, positions=late), Project("1.1", u)],
-        [Add(1, residual, scale=3, site="residual", positions=late)],
+        [Add(1, residual, scale=3, component="residual", positions=late)],
         [Block("1.0 1.1", keys=[0, 2, length], queries=late)],
         [Temper("1.3", 0.3, positions=late)],
-        [Swap.over(model, "0.2", other, positions=[3, 5], site="pattern")],
+        [Swap.over(model, "0.2", other, positions=[3, 5], component="pattern")],
     ]
 
 

@@ -31,14 +31,14 @@ def test_thirty_prompts_use_every_wording_once(batch):
 
 def test_positions_stand_at_the_names(batch):
     for i in range(30):
-        at = {name: int(value[i]) for name, value in batch.at.items()}
+        positions = {name: int(value[i]) for name, value in batch.positions.items()}
         token = batch.tokens[i]
-        assert token[at["io"]] == batch.answer[i]
-        assert token[at["s1"]] == token[at["s2"]] == batch.wrong[i]
-        assert at["s1_next"] == at["s1"] + 1
-        assert at["s1"] < at["s2"] < at["end"] == int(batch.mask[i].sum()) - 1
-        assert (at["io"] < at["s1"]) == bool(batch.labels["kind"][i])
-        assert word(token[at["end"]]) == "to"
+        assert token[positions["io"]] == batch.answer[i]
+        assert token[positions["s1"]] == token[positions["s2"]] == batch.wrong[i]
+        assert positions["s1_next"] == positions["s1"] + 1
+        assert positions["s1"] < positions["s2"] < positions["end"] == int(batch.mask[i].sum()) - 1
+        assert (positions["io"] < positions["s1"]) == bool(batch.labels["kind"][i])
+        assert word(token[positions["end"]]) == "to"
         assert (token == batch.answer[i]).sum() == 1
         assert (token == batch.wrong[i]).sum() == 2
 
@@ -47,7 +47,7 @@ def test_counterfactual_has_three_other_names_and_the_same_words(batch):
     other = batch.counterfactual
     assert torch.equal(other.mask, batch.mask)
     for i in range(30):
-        places = [int(batch.at[name][i]) for name in ("io", "s1", "s2")]
+        places = [int(batch.positions[name][i]) for name in ("io", "s1", "s2")]
         assert (other.tokens[i] != batch.tokens[i]).nonzero().flatten().tolist() == sorted(places)
         names = {word(other.tokens[i, place]) for place in places}
         assert len(names) == 3
@@ -57,7 +57,7 @@ def test_counterfactual_has_three_other_names_and_the_same_words(batch):
 def test_control_replaces_the_second_naming_only(batch):
     for i in range(30):
         changed = (batch.control.tokens[i] != batch.tokens[i]).nonzero().flatten().tolist()
-        assert changed == [int(batch.at["s2"][i])]
+        assert changed == [int(batch.positions["s2"][i])]
     torch.testing.assert_close(batch.control.answer, batch.answer)
 
 

@@ -55,21 +55,21 @@ def watched_largest(model: ha.Model, batch: Batch, watch=None) -> Largest:
     one = Metric("one", lambda b: torch.zeros(1, dtype=torch.long), lambda logits, b: logits[:, 0, 0], True, "")
     with Largest() as largest:
         if watch is not None:
-            model.forward(batch, watch=watch, logits_at=torch.zeros(1, dtype=torch.long))
+            model.forward(batch, watch=watch, logit_positions=torch.zeros(1, dtype=torch.long))
         else:
             scan(model, chosen, batch, metric=one)
     return largest
 
 
 def check(model: ha.Model, length: int) -> None:
-    heads = model.sites[0].n_heads
+    heads = model.layers[0].n_heads
     whole = heads * length * length
     batch = long_batch(length, 150)
     found = watched_largest(model, batch)
     assert found.numel < whole / 4, found.what
     sums = []
     blocks = watched_largest(
-        model, batch, watch=lambda at: sums.append(at.reduce(lambda rows, _: rows.sum(-1)).mean().item())
+        model, batch, watch=lambda layer: sums.append(layer.reduce(lambda rows, _: rows.sum(-1)).mean().item())
     )
     assert blocks.numel < whole / 4, blocks.what
     np.testing.assert_allclose(sums, 1.0, atol=1e-4)

@@ -239,7 +239,7 @@ class Known:
     def __init__(self, n: int) -> None:
         self.n = n
 
-    def worsening(self, heads) -> np.ndarray:
+    def metric_drop(self, heads) -> np.ndarray:
         heads = set(heads)
         noise = np.random.default_rng(len(heads)).normal(0, 0.01, self.n)
         strong = 1.0 if HeadId(1, 1) in heads else 0.0

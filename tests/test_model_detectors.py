@@ -47,7 +47,7 @@ def test_removal_at_named_positions_leaves_the_others_alone():
     nowhere = torch.full((len(batch), 1), -1)
     everywhere = torch.arange(batch.tokens.shape[1]).expand(len(batch), -1)
     effects = [
-        ablated(model, batch, repeated.metric, found.mean_z, where).worsening(heads)
+        ablated(model, batch, repeated.metric, found.mean_z, where).metric_drop(heads)
         for where in (None, everywhere, nowhere, everywhere[:, :4])
     ]
     np.testing.assert_allclose(effects[0], effects[1], atol=1e-5)

@@ -42,23 +42,23 @@ class Steering:
 
     directions: Mapping[Key, Tensor]
     spread: Mapping[Key, float]
-    site: str
+    component: str
     kind: str
 
     @property
     def _where(self) -> Heads | Layers:
-        if self.site == "residual":
+        if self.component == "residual":
             return [(str(stack), int(layer)) for stack, layer in self.directions]  # type: ignore[misc]
         return [key for key in self.directions if isinstance(key, HeadId)]
 
     def add(self, alpha: float, positions: Positions = None) -> Add:
         """The edit that moves outputs by alpha standard deviations along the direction; negative: against it."""
         moved = {key: self.spread[key] * value for key, value in self.directions.items()}
-        return Add(self._where, moved, scale=alpha, site=self.site, positions=positions)
+        return Add(self._where, moved, scale=alpha, component=self.component, positions=positions)
 
     def remove(self, positions: Positions = None) -> Project:
         """The edit that takes away what outputs have along the direction."""
-        return Project(self._where, self.directions, site=self.site, positions=positions)
+        return Project(self._where, self.directions, component=self.component, positions=positions)
 
     def dose(self, alpha: float | None, positions: Positions = None) -> OnHeads:
         """`add(alpha)`, or `remove()` where alpha is None."""
@@ -66,7 +66,7 @@ class Steering:
 
     def random(self, seed: int) -> Steering:
         """The control: random directions, moved by the same distances."""
-        return Steering(directions.random(self.directions, seed), self.spread, self.site, "random")
+        return Steering(directions.random(self.directions, seed), self.spread, self.component, "random")
 
 
 def find(
@@ -76,27 +76,31 @@ def find(
     labels: Tensor,
     kind: str = "mean",
     *,
-    site: str = "z",
-    at: Tensor | None = None,
+    component: str = "z",
+    positions: Tensor | None = None,
     seed: int = 0,
 ) -> Steering:
     """Directions from prompts labelled 0 to prompts labelled 1, of length one.
 
-    where: heads, or layers where site is "residual". kind: mean (difference of class means), probe (logistic regression),
-    pca (first principal direction, pointing to class 1) or random. at [example, n]: the tokens that are averaged within an
+    where: heads, or layers where component is "residual". kind: mean (difference of class means), probe (logistic regression),
+    pca (first principal direction, pointing to class 1) or random. positions [example, n]: the tokens that are averaged within an
     example; default the last. Raises BadInput.
     """
     if kind not in DIRECTIONS:
         raise BadInput(f"There is no direction '{kind}'.", f"Choose one of {', '.join(DIRECTIONS)}.")
-    if site not in ("z", "residual"):
-        raise BadInput(f"Steering does not act on '{site}'.", "Choose z (outputs of heads) or residual (layers).")
+    if component not in ("z", "residual"):
+        raise BadInput(f"Steering does not act on '{component}'.", "Choose z (outputs of heads) or residual (layers).")
     columns = torch.arange(batch.tokens.shape[1])
-    places = torch.where(batch.mask, columns, -1).amax(1, keepdim=True) if at is None else at.reshape(len(batch), -1)
-    means = directions.difference_of_means(model, where, batch, labels, site=site, positions=places)
+    places = (
+        torch.where(batch.mask, columns, -1).amax(1, keepdim=True)
+        if positions is None
+        else positions.reshape(len(batch), -1)
+    )
+    means = directions.difference_of_means(model, where, batch, labels, component=component, positions=places)
     if kind == "probe":
-        found = directions.probe(model, where, batch, labels, site=site, positions=places)
+        found = directions.probe(model, where, batch, labels, component=component, positions=places)
     elif kind == "pca":
-        first = directions.principal(model, where, batch, site=site, positions=places)
+        first = directions.principal(model, where, batch, component=component, positions=places)
         found = {key: value[0] * (1 if float(value[0] @ means[key]) >= 0 else -1) for key, value in first.items()}
     else:
         found = directions.random(means, seed) if kind == "random" else means
@@ -106,20 +110,22 @@ def find(
             f"The two classes do not differ at {', '.join(flat)}.", "Leave these out, or give other prompts."
         )
     unit = {key: value / value.norm() for key, value in found.items()}
-    return Steering(unit, _spread(model, where, batch, unit, site, places), site, kind)
+    return Steering(unit, _spread(model, where, batch, unit, component, places), component, kind)
 
 
 def _spread(
-    model: Model, where: Heads | Layers, batch: Batch, unit: Mapping[Key, Tensor], site: str, places: Tensor
+    model: Model, where: Heads | Layers, batch: Batch, unit: Mapping[Key, Tensor], component: str, places: Tensor
 ) -> dict[Key, float]:
     """Standard deviation over all chosen tokens of all examples of the outputs along each direction."""
     found: dict[Key, float] = {}
     present = places >= 0
-    for place, x in collect(model, batch, OnHeads(where, site=site)).items():
+    for place, x in collect(model, batch, OnHeads(where, component=component)).items():
         index = places.clamp(min=0)[:, :, None, None].expand(-1, -1, *x.shape[2:])
         chosen = x.float().cpu().gather(1, index)[present]  # [token, head, width]
         for key, direction in unit.items():
-            here = key == place if site == "residual" else isinstance(key, HeadId) and (key.stack, key.layer) == place
+            here = (
+                key == place if component == "residual" else isinstance(key, HeadId) and (key.stack, key.layer) == place
+            )
             if here:
                 column = 0 if not isinstance(key, HeadId) else key.head
                 found[key] = float((chosen[:, column] @ direction.cpu()).std())
@@ -231,7 +237,7 @@ def edited_metric(model: Model, batch: Batch, metric: Metric, edits: Sequence[On
     for start in range(0, len(batch), size):
         rows = slice(start, start + size)
         part = batch.rows(rows)
-        logits = model.forward(part, edits=[edit.rows(rows) for edit in edits], logits_at=metric.positions(part))
+        logits = model.forward(part, edits=[edit.rows(rows) for edit in edits], logit_positions=metric.positions(part))
         scores.append(metric.score(logits.cpu(), part).double().numpy())
     return np.concatenate(scores)
 
@@ -281,14 +287,14 @@ def best_heads(
     labels: Labels,
     k: int,
     *,
-    at: str = "end",
+    position: str = "end",
     seed: int = 0,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[HeadId, ...]:
     """The k heads whose linear probes are the most accurate in cross-validation (ITI's choice). Raises BadInput."""
     if not 1 <= k <= len(model.heads):
         raise BadInput(f"{k} heads cannot be picked.", f"{model.name} has {len(model.heads)}.")
-    found = probe(model, batch, labels, at=at, shuffles=1, test=0, seed=seed, tick=tick)
+    found = probe(model, batch, labels, position=position, shuffles=1, test=0, seed=seed, tick=tick)
     return tuple(line.head for line in found.scores.top(k))
 
 
@@ -323,9 +329,9 @@ def toward_metric(metric: Metric, batch: Batch, label: str | None, target: str) 
     return replace(metric, name=f"{metric.name} towards {label} {target}", score=score)
 
 
-def places(batch: Batch, at: str) -> Tensor:
+def places(batch: Batch, position: str) -> Tensor:
     """[example, 1] a named position of each example."""
-    return tokens_read(batch, at).argmax(1, keepdim=True)
+    return tokens_read(batch, position).argmax(1, keepdim=True)
 
 
 def name_of(key: Key) -> str:

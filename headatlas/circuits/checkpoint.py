@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from headatlas.errors import StoreError
-from headatlas.methods.sweeps.checkpoint import Pieces
-from headatlas.methods.sweeps.run import Forgetful, Ledger
+from headatlas.methods.sweeps.checkpoint import FolderStore
+from headatlas.methods.sweeps.run import ChunkStore, NoStore
 from headatlas.store import claimed, partial_of, writing
 
 
 @contextlib.contextmanager
-def unfinished(out: str | Path | None, identity: Mapping[str, Any]) -> Iterator[Ledger]:
+def unfinished(out: str | Path | None, identity: Mapping[str, Any]) -> Iterator[ChunkStore]:
     """A ledger for work that ends in the file `out`; what it holds goes when the work is done without an error.
 
     identity: what decides the numbers, with an "id"; pieces of other work in the same place are thrown away.
     out=None: nothing is kept. Raises StoreError where `out` exists, or another program works on it.
     """
     if out is None:
-        yield Forgetful()
+        yield NoStore()
         return
     final = Path(out)
     with writing(final):
@@ -30,6 +30,6 @@ def unfinished(out: str | Path | None, identity: Mapping[str, Any]) -> Iterator[
             raise StoreError(f"{final} exists already.", "Choose another file with --out, or remove it.")
     with claimed(final, identity):
         place = partial_of(final)
-        yield Pieces(place)
+        yield FolderStore(place)
         with writing(place):
             shutil.rmtree(place)

@@ -24,18 +24,18 @@ class Node(NamedTuple):
     """A head that is part of a circuit, everywhere (at is None) or at a named position of the task's prompts."""
 
     head: HeadId
-    at: str | None = None
+    position: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Node:
         """Read `9.6` or `9.6@end`. Raises BadInput."""
-        name, sign, at = text.partition("@")
-        if sign and not at.strip():
+        name, sign, position = text.partition("@")
+        if sign and not position.strip():
             raise BadInput(f"'{text}' names no position.", "Write a head such as 9.6, or 9.6@end.")
-        return cls(HeadId.parse(name), at.strip() or None)
+        return cls(HeadId.parse(name), position.strip() or None)
 
     def __str__(self) -> str:
-        return str(self.head) if self.at is None else f"{self.head}@{self.at}"
+        return str(self.head) if self.position is None else f"{self.head}@{self.position}"
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Circuit:
         if not self.nodes:
             raise BadInput(f"Circuit '{self.name}' has no heads.", "Name at least one, such as 9.6 or 9.6@end.")
         object.__setattr__(self, "nodes", tuple(dict.fromkeys(self.nodes)))
-        both = {node.head for node in self.nodes if node.at is None} & {
-            node.head for node in self.nodes if node.at is not None
+        both = {node.head for node in self.nodes if node.position is None} & {
+            node.head for node in self.nodes if node.position is not None
         }
         if both:
             raise BadInput(
@@ -100,8 +100,8 @@ class Circuit:
     def data(self) -> dict[str, Any]:
         """The content of its file."""
         nodes = [
-            {"head": str(node.head), "at": node.at, "role": self.roles.get(node)}
-            for node in sorted(self.nodes, key=lambda node: (node.head, node.at or ""))
+            {"head": str(node.head), "at": node.position, "role": self.roles.get(node)}
+            for node in sorted(self.nodes, key=lambda node: (node.head, node.position or ""))
         ]
         edges = [
             {"sender": str(edge.sender), "receiver": edge.receiver.name, "effect": edge.effect, "q": edge.q}

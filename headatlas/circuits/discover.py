@@ -156,14 +156,14 @@ class _Search:
 def _ranking(knockout: Knockout, positions: Sequence[str]) -> list[Node]:
     """All nodes by the size of the guessed effect of knocking each out of the whole model, largest first."""
     sweep, batch = knockout.sweep, knockout.batch
-    spots: dict[str, Tensor | None] = {name: place_of(batch, name) for name in positions}
-    spots = spots or {"all": None}
+    named_positions: dict[str, Tensor | None] = {name: place_of(batch, name) for name in positions}
+    named_positions = named_positions or {"all": None}
     known = knockout.ledger.get("ranking")
     if known is None:
         # The first-order effect of the very replacement that knocks a head out.
-        known = estimate(knockout.model, replace(sweep, spots=spots), knockout.memory)
+        known = estimate(knockout.model, replace(sweep, positions=named_positions), knockout.memory)
         knockout.ledger.put("ranking", known)
-    heads: list[HeadId] = [cell[0] for cell in sweep.cells]
-    nodes = [Node(head, name if positions else None) for head in heads for name in spots]
+    heads: list[HeadId] = [head_set[0] for head_set in sweep.head_sets]
+    nodes = [Node(head, name if positions else None) for head in heads for name in named_positions]
     order = np.argsort(-np.abs(known).ravel(), kind="stable")
     return [nodes[i] for i in order]

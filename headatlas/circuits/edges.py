@@ -27,8 +27,8 @@ def receivers_of(model: Model, nodes: Sequence[Node]) -> tuple[Receiver, ...]:
     for node in nodes:
         for kind in HEAD_INPUTS:
             # What a head reads may come from any token; only its query stands where the head acts.
-            at = node.at if kind == "q" else None
-            found[Receiver(kind, (node.head,), at=at).within(model, group=True)] = None
+            position = node.position if kind == "q" else None
+            found[Receiver(kind, (node.head,), position=position).within(model, group=True)] = None
     return tuple(found)
 
 

@@ -140,7 +140,7 @@ def evaluate(
     rng = np.random.default_rng(seed)
     complete = completeness(circuit, knockout, draws, rng) if "completeness" in criteria else None
     minimal = minimality(circuit, knockout, draws, rng) if "minimality" in criteria else None
-    positions = sorted({node.at for node in circuit.nodes if node.at is not None})
+    positions = sorted({node.position for node in circuit.nodes if node.position is not None})
     protocol = {
         **knockout.sweep.facts,
         "positions": positions or "all",

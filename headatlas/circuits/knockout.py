@@ -21,8 +21,8 @@ from headatlas.circuits.circuit import Node
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.ablation import EDITS, MEANS, replacements
-from headatlas.methods.sweeps.cached_runs import GB, Replay
-from headatlas.methods.sweeps.run import Forgetful, Ledger, Make, Sweep, examples_at_once, spots_of
+from headatlas.methods.sweeps.cached_runs import GB, CachedRuns
+from headatlas.methods.sweeps.run import ChunkStore, Make, NoStore, Sweep, examples_at_once, positions_of
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
 
@@ -101,18 +101,20 @@ class Knockout:
         protocol: Protocol,
         *,
         memory: int = 4 * GB,
-        ledger: Ledger | None = None,
+        ledger: ChunkStore | None = None,
         tick: Callable[[int], None] = lambda done: None,
     ) -> None:
         self.model, self.batch, self.metric, self.protocol, self.memory = model, batch, metric, protocol, memory
-        self.ledger: Ledger = ledger if ledger is not None else Forgetful()
+        self.ledger: ChunkStore = ledger if ledger is not None else NoStore()
         self.tick = tick
         self.measured = 0  # states that were run, not read from the ledger
-        cells = tuple((head,) for head in model.heads)
-        prepare = replacements(model, batch, cells, protocol.ablation, protocol.mean, "all", protocol.reference)
-        self.sweep = Sweep("circuit", batch, metric, cells, {"all": None}, "z", prepare, facts=protocol.facts(batch))
+        head_sets = tuple((head,) for head in model.heads)
+        prepare = replacements(model, batch, head_sets, protocol.ablation, protocol.mean, "all", protocol.reference)
+        self.sweep = Sweep(
+            "circuit", batch, metric, head_sets, {"all": None}, "z", prepare, facts=protocol.facts(batch)
+        )
         self._known: dict[State, Array] = {}
-        self._only: tuple[Replay, Make] | None = None
+        self._only: tuple[CachedRuns, Make] | None = None
 
     def __call__(self, state: State) -> Array:
         """[example] the metric in this state."""
@@ -138,8 +140,8 @@ class Knockout:
         """Raise BadInput for a head or a position that does not exist."""
         for node in nodes:
             self.model.require([node.head])
-            if node.at is not None:
-                self._where(node.at, slice(None))
+            if node.position is not None:
+                self._where(node.position, slice(None))
 
     # ---- running ------------------------------------------------------------------------------------------------
     def _run(self, states: Sequence[State]) -> Array:
@@ -154,11 +156,11 @@ class Knockout:
             pieces.append(self._pass(*self._replay(rows), rows, states))
         return np.concatenate(pieces, 1)
 
-    def _replay(self, rows: slice) -> tuple[Replay, Make]:
-        replay = Replay(self.model, self.batch.rows(rows), self.metric, memory=self.memory)
+    def _replay(self, rows: slice) -> tuple[CachedRuns, Make]:
+        replay = CachedRuns(self.model, self.batch.rows(rows), self.metric, memory=self.memory)
         return replay, self.sweep.prepare(rows)
 
-    def _pass(self, replay: Replay, make: Make, rows: slice, states: Sequence[State]) -> Array:
+    def _pass(self, replay: CachedRuns, make: Make, rows: slice, states: Sequence[State]) -> Array:
         return replay.measure([self._edits(state, make, rows) for state in states], tick=self.tick)
 
     def _edits(self, state: State, make: Make, rows: slice) -> list[Edit]:
@@ -176,22 +178,22 @@ class Knockout:
                 together.setdefault(out.numpy().tobytes(), (out, []))[1].append(head)
         return [edit for out, heads in together.values() for edit in make(tuple(heads), _positions(out))]
 
-    def _where(self, at: str | None, rows: slice) -> Tensor:
+    def _where(self, position: str | None, rows: slice) -> Tensor:
         """[example, pos] whether a token stands at the named position."""
         mask = self.batch.mask[rows]
-        if at is None:
+        if position is None:
             return torch.ones_like(mask)
-        places = place_of(self.batch, at)
+        places = place_of(self.batch, position)
         places = places if len(places) == 1 else places[rows]
         columns = torch.arange(mask.shape[1])
         return (columns[None, :, None] == places[:, None, :]).any(-1)
 
 
-def place_of(batch: Batch, at: str) -> Tensor:
+def place_of(batch: Batch, position: str) -> Tensor:
     """[example or 1, n] the tokens that a named position means. Raises BadInput."""
-    if at in ("all", "each"):
-        raise BadInput(f"'{at}' is no position of single tokens.", "Leave positions out for all tokens.")
-    places = spots_of(batch, at)[at]
+    if position in ("all", "each"):
+        raise BadInput(f"'{position}' is no position of single tokens.", "Leave positions out for all tokens.")
+    places = positions_of(batch, position)[position]
     assert places is not None
     return places
 
@@ -201,7 +203,7 @@ def _by_head(nodes: Nodes | None) -> dict[HeadId, list[str | None]] | None:
         return None
     found: dict[HeadId, list[str | None]] = {}
     for node in nodes:
-        found.setdefault(node.head, []).append(node.at)
+        found.setdefault(node.head, []).append(node.position)
     return found
 
 

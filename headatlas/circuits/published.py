@@ -55,7 +55,7 @@ def from_catalogue(name: str) -> Circuit:
                 edges.append(Edge(HeadId.parse(sender), Receiver("logits")))
             elif edge.kind in HEAD_INPUTS:
                 edges += [
-                    Edge(HeadId.parse(sender), Receiver(edge.kind, (HeadId.parse(head),), at=at))
+                    Edge(HeadId.parse(sender), Receiver(edge.kind, (HeadId.parse(head),), position=at))
                     for head in target.heads
                     for at in _positions(target.positions)
                 ]

@@ -21,7 +21,7 @@ def attribute(
     direction: Annotated[
         str, typer.Option(help="denoising (clean into corrupted) or noising (corrupted into clean); not for direct.")
     ] = "denoising",
-    site: Annotated[str, typer.Option(help="For atp: z (a head's output), q, k or v.")] = "z",
+    component: Annotated[str, typer.Option(help="For atp: z (a head's output), q, k or v.")] = "z",
     positions: Annotated[str, typer.Option(help="For atp: all, end, or another named position of the task.")] = "all",
     steps: Annotated[int, typer.Option(help="For eap-ig: runs that the gradient is averaged over.")] = 5,
     verify: Annotated[int, typer.Option(help="Measure the K parts ranked highest exactly.")] = 0,
@@ -59,7 +59,7 @@ def attribute(
         batch, metric, about, gate = prompts_of(loaded, task, prompts, n, seed)
         pass_gate(shown, loaded, gate, task or str(prompts), force)
         found = guess(
-            loaded, batch, method=method, metric=metric, direction=direction, site=site, positions=positions, steps=steps,
+            loaded, batch, method=method, metric=metric, direction=direction, component=component, positions=positions, steps=steps,
             verify=verify, memory=budget, about={"model": loaded.name, **about}, tick=counter(shown, "measure"),
         )  # fmt: skip
     if out is not None:

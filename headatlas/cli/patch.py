@@ -16,7 +16,7 @@ def patch(
     direction: Annotated[
         str, typer.Option(help="denoising (clean into corrupted) or noising (corrupted into clean).")
     ] = "denoising",
-    site: Annotated[str, typer.Option(help="What is put in: z (a head's output), q, k, v or pattern.")] = "z",
+    component: Annotated[str, typer.Option(help="What is put in: z (a head's output), q, k, v or pattern.")] = "z",
     positions: option.Positions = "all",
     heads: option.Heads = None,
     triage: option.Triage = None,
@@ -50,7 +50,7 @@ def patch(
         batch, metric, about, gate = prompts_of(loaded, task, prompts, n, seed)
         pass_gate(shown, loaded, gate, task or str(prompts), force)
         found = measure(
-            loaded, batch, parse_heads(heads) if heads else None, metric=metric, direction=direction, site=site,
+            loaded, batch, parse_heads(heads) if heads else None, metric=metric, direction=direction, component=component,
             positions=positions, triage=triage, memory=budget, out=out, about=about, tick=counter(shown, "patch"),
         )  # fmt: skip
     show(found, top=top, as_json=as_json, out=out)

@@ -23,7 +23,9 @@ def probe(
         str | None, typer.Option(help="Label of what must not be parted, such as pair; a file has 'group'.")
     ] = None,
     kind: Annotated[str, typer.Option(help="linear (logistic regression) or mlp (16 hidden units).")] = "linear",
-    at: Annotated[str, typer.Option(help="Which position's outputs are read: end, or another of the task.")] = "end",
+    position: Annotated[
+        str, typer.Option(help="Which position's outputs are read: end, or another of the task.")
+    ] = "end",
     last: Annotated[int, typer.Option(help="Mean over so many tokens up to that position.")] = 1,
     heads: option.Heads = None,
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
@@ -38,7 +40,7 @@ def probe(
 ) -> None:
     """Which heads' outputs give a label away? Train a probe on each head, test it on prompts that it never saw.
 
-    Example: headatlas probe smollm2-135m --task statements --label truth --group pair --at stop
+    Example: headatlas probe smollm2-135m --task statements --label truth --group pair --position stop
     """
     import headatlas as ha
     from headatlas.cli._effects import counter
@@ -52,10 +54,10 @@ def probe(
         loaded = ha.load(model, dtype=dtype, device=device)
         batch, labels = labelled(loaded, task, prompts, label, group, n, seed)
         found = measure(
-            loaded, batch, labels, parse_heads(heads) if heads else None, kind=kind, at=at, last=last, folds=folds,
+            loaded, batch, labels, parse_heads(heads) if heads else None, kind=kind, position=position, last=last, folds=folds,
             shuffles=shuffles, test=test, seed=seed, tick=counter(shown, "probe"),
         )  # fmt: skip
-    data = {"model": loaded.name, "kind": kind, "at": at, "last": last, "seed": seed, **data_of(found)}
+    data = {"model": loaded.name, "kind": kind, "at": position, "last": last, "seed": seed, **data_of(found)}
     if as_json:
         print(json.dumps(data, ensure_ascii=False))
         return

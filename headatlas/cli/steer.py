@@ -17,7 +17,7 @@ def steer(
     label: Annotated[str | None, typer.Option(help="Which label of the task, such as truth.")] = None,
     group: Annotated[str | None, typer.Option(help="Label of what must not be parted when heads are picked.")] = None,
     toward: Annotated[str | None, typer.Option(help="The class to steer to; default: the last one.")] = None,
-    at: Annotated[
+    position: Annotated[
         str, typer.Option(help="Which position's outputs are compared: end, or another of the task.")
     ] = "end",
     heads: Annotated[str | None, typer.Option(help="Heads to push; default: those with the best probes.")] = None,
@@ -74,15 +74,15 @@ def steer(
         where: Any = layers or heads
         if where is None:
             where = steering.best_heads(
-                loaded, batch, labels, steering.one_in_twenty(loaded) if pick is None else pick, at=at, seed=seed, tick=counter(shown, "probe")
+                loaded, batch, labels, steering.one_in_twenty(loaded) if pick is None else pick, position=position, seed=seed, tick=counter(shown, "probe")
             )  # fmt: skip
         aim = steering.toward(labels, toward)
         found = steering.find(
-            loaded, where, batch, aim, direction, site="residual" if layers else "z", at=steering.places(batch, at), seed=seed
+            loaded, where, batch, aim, direction, component="residual" if layers else "z", positions=steering.places(batch, position), seed=seed
         )  # fmt: skip
         data: dict[str, Any] = {
             "model": loaded.name, "direction": direction, "toward": toward or labels.classes[-1],
-            "pushed": [steering.name_of(key) for key in found.directions], "site": found.site, "seed": seed,
+            "pushed": [steering.name_of(key) for key in found.directions], "site": found.component, "seed": seed,
         }  # fmt: skip
         if not as_json:
             shown.say(f"pushing {', '.join(data['pushed'])} towards {data['toward']}")

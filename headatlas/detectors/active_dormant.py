@@ -11,17 +11,22 @@ from headatlas.tasks.registers import registers
 
 
 @detector(head_type="active-dormant-head", task=registers, version=1, minimum_effect=0.15, encoder=True)
-def active_dormant(at: LayerView, batch: Batch) -> Tensor:
+def active_dormant(layer: LayerView, batch: Batch) -> Tensor:
     """How much attention on the first token changes when the text changes its register: 0 not at all, 1 from none to all.
 
     Formula: |mean of A[i, 0] over the second half - over the first half|, the halves being passages of two registers
     (code and prose, recipe and novel ...; Guo et al. 2024). Chance: two passages of the same register.
     """
-    first = at.valid_keys.float().argmax(1, keepdim=True)
-    sink = at.columns(first)[..., 0]
-    place, middle = torch.arange(at.n_queries, device=first.device), batch.at["middle"].to(first.device)[:, None]
-    before = mean_of(where_queries(sink, (at.places >= 8) & (place < middle)))
-    after = mean_of(where_queries(sink, (at.places >= 0) & (place >= middle + 8)))  # a few tokens to notice the change
+    first = layer.valid_keys.float().argmax(1, keepdim=True)
+    sink = layer.columns(first)[..., 0]
+    place, middle = (
+        torch.arange(layer.n_queries, device=first.device),
+        batch.positions["middle"].to(first.device)[:, None],
+    )
+    before = mean_of(where_queries(sink, (layer.places >= 8) & (place < middle)))
+    after = mean_of(
+        where_queries(sink, (layer.places >= 0) & (place >= middle + 8))
+    )  # a few tokens to notice the change
     return (after - before).abs()
 
 
@@ -31,7 +36,7 @@ def planted(batch: Batch) -> Planted:
     pattern = at_offset((n, length, length), 0)
     nowhere = torch.full((n, 1), -1)
     dormant = aimed((n, length, length), nowhere, nowhere)
-    second = torch.arange(length) >= batch.at["middle"][:, None]
+    second = torch.arange(length) >= batch.positions["middle"][:, None]
     return Planted(torch.where(second[..., None], pattern, dormant))
 
 

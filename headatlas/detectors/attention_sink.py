@@ -20,23 +20,23 @@ from headatlas.tasks.prose import prose
     # What a head of graded strength leaves over, and all of it where nothing matches, rests on the first token.
     undecided=(*MATCHERS, "positional", "window", "delimiter"),
 )
-def attention_sink(at: LayerView, batch: Batch) -> Tensor:
+def attention_sink(layer: LayerView, batch: Batch) -> Tensor:
     """Attention on the first token of the text (the start token where there is one): 0 none, 1 all.
 
     Formula: mean over queries i >= 2 of A[i, 0] on prose (Xiao et al. 2023; Guo et al. 2024). Chance: the same for the
     second token.
     """
-    return _mass(at, 0)
+    return _mass(layer, 0)
 
 
-def control(at: LayerView, batch: Batch) -> Tensor:
+def control(layer: LayerView, batch: Batch) -> Tensor:
     """Attention on the second token: [example, head]."""
-    return _mass(at, 1)
+    return _mass(layer, 1)
 
 
-def _mass(at: LayerView, place: int) -> Tensor:
-    first = at.valid_keys.float().argmax(1, keepdim=True)  # past left padding
-    return mean_of(where_queries(at.columns(first + place)[..., 0], at.places >= 2))
+def _mass(layer: LayerView, place: int) -> Tensor:
+    first = layer.valid_keys.float().argmax(1, keepdim=True)  # past left padding
+    return mean_of(where_queries(layer.columns(first + place)[..., 0], layer.places >= 2))
 
 
 def planted(batch: Batch) -> Planted:

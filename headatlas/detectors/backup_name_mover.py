@@ -21,7 +21,7 @@ from headatlas.detectors._measures.name_movers import (
 from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.methods.sweeps.cached_runs import Replay
+from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
@@ -63,7 +63,7 @@ def growth(model: Model, batch: Batch, gone: Iterable[HeadId], named: Iterable[H
     unit = worth(before.total)
 
     def grown(heads: Iterable[HeadId]) -> Array:
-        edit = Resample(sorted(heads), values, positions=batch.at["end"].reshape(-1, 1))
+        edit = Resample(sorted(heads), values, positions=batch.positions["end"].reshape(-1, 1))
         after = from_names(model, batch, edits=[edit])
         found: Array = (np.maximum(after.moved, 0.0) - np.maximum(before.moved, 0.0)) / unit
         return found
@@ -92,11 +92,11 @@ class WithoutMovers:
     def __init__(self, model: Model, batch: Batch, metric: Metric, gone: Iterable[HeadId]) -> None:
         self.model, self.metric, self.gone = model, metric, frozenset(gone)
         self._values = _elsewhere(model, batch)
-        self._positions = batch.at["end"].reshape(-1, 1)
-        self._replay = Replay(model, batch, metric)
+        self._positions = batch.positions["end"].reshape(-1, 1)
+        self._replay = CachedRuns(model, batch, metric)
         self.without = self._score(self.gone)
 
-    def worsening(self, heads: Iterable[HeadId]) -> Array:
+    def metric_drop(self, heads: Iterable[HeadId]) -> Array:
         """How much the metric worsens further [example] when `heads` are knocked out beside the name movers."""
         found: Array = self.metric.worse(self._score(self.gone | set(heads)) - self.without)
         return found

@@ -4,7 +4,7 @@ import torch
 
 from headatlas.detector import Measured, model_detector
 from headatlas.detectors._measures.knowledge_conflict import sides
-from headatlas.methods.sweeps.set_ablation import Replayed, averaged_at
+from headatlas.methods.sweeps.set_ablation import SetAblation, averaged_at
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
 from headatlas.tasks.conflict import knowledge_conflict
@@ -25,6 +25,6 @@ def context(model: Model, batch: Batch) -> Measured:
     return Measured(torch.from_numpy(found.claimed), torch.from_numpy(found.strangers))
 
 
-def removal(model: Model, batch: Batch, metric: Metric) -> Replayed:
+def removal(model: Model, batch: Batch, metric: Metric) -> SetAblation:
     """Mean ablation at the last token, as for memory heads, so that both can be compared."""
-    return averaged_at(model, batch, metric, batch.at["end"].reshape(-1, 1))
+    return averaged_at(model, batch, metric, batch.positions["end"].reshape(-1, 1))

@@ -10,7 +10,7 @@ from torch import Tensor
 from headatlas.detector import Measured, model_detector
 from headatlas.edits import OnHeads
 from headatlas.edits.collect import means
-from headatlas.methods.sweeps.set_ablation import Replayed, ablated
+from headatlas.methods.sweeps.set_ablation import SetAblation, ablated
 from headatlas.methods.weights.copying import ov_ranks
 from headatlas.methods.weights.qk_ov import readout, token_vectors
 from headatlas.model import Model
@@ -79,10 +79,10 @@ def drawn(model: Model, tokens: list[int]) -> list[int]:
 def _sought(model: Model, keyed: Tensor, asking: Sequence[Tensor]) -> list[Tensor]:
     """For each kind of query vectors [word, d_model], [word, head]: whether the word's own key is among the LEADING."""
     found: list[list[Tensor]] = [[] for _ in asking]
-    for site in model.sites:
-        key = queries_and_keys(model, site, keyed, 0)[1]
+    for layer in model.layers:
+        key = queries_and_keys(model, layer, keyed, 0)[1]
         for hits, vectors in zip(found, asking, strict=True):
-            query = queries_and_keys(model, site, vectors, OFFSET)[0]
+            query = queries_and_keys(model, layer, vectors, OFFSET)[0]
             scores = torch.einsum("whd,khd->hwk", query, key)
             higher = (scores > scores.diagonal(dim1=1, dim2=2)[..., None]).sum(-1)  # [head, word]
             hits.append((higher < LEADING * len(keyed)).T)
@@ -90,7 +90,7 @@ def _sought(model: Model, keyed: Tensor, asking: Sequence[Tensor]) -> list[Tenso
 
 
 def _repeats(logits: Tensor, batch: Batch) -> Tensor:
-    positions = batch.at["predict"]
+    positions = batch.positions["predict"]
     following = batch.tokens.gather(1, (positions + 1).clamp(min=0))[..., None]  # [example, n, 1]
     real = batch.mask & (batch.mask.long().cumsum(1) > 1)  # without the first token, which is no word of the text
     seen = real[:, None] & (torch.arange(batch.tokens.shape[1]) <= positions[..., None])
@@ -103,10 +103,12 @@ def _repeats(logits: Tensor, batch: Batch) -> Tensor:
 
 
 # Mean log probability that the next token is one of the text so far, where it is none of them.
-wrong_repeats = Metric("log probability of wrong repeats", lambda batch: batch.at["predict"], _repeats, False, "nats")
+wrong_repeats = Metric(
+    "log probability of wrong repeats", lambda batch: batch.positions["predict"], _repeats, False, "nats"
+)
 
 
-def removal(model: Model, batch: Batch, metric: Metric) -> Replayed:
+def removal(model: Model, batch: Batch, metric: Metric) -> SetAblation:
     """The heads mean-ablated, and how much more the model then bets on tokens of the text that do not come next."""
     _, found, _ = means(model, batch, OnHeads(model.heads))
     return ablated(model, batch, wrong_repeats, {place: value[0] for place, value in found.items()})

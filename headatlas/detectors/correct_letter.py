@@ -19,7 +19,7 @@ from headatlas.tasks import mcqa
     version=1,
     minimum_effect=0.1,
     needs=("unembedding",),
-    acts_at="end",
+    verdict_positions="end",
 )
 def correct_letter(model: Model, batch: Batch) -> Measured:
     """Attention from the end to the right option's label, over the other labels: 0 no preference, 1 all on the right one.
@@ -37,9 +37,9 @@ def correct_letter(model: Model, batch: Batch) -> Measured:
 
 def _labels(batch: Batch) -> tuple[Tensor, Tensor]:
     """Positions [example, option] of the labels, and whether each is the right one's."""
-    names = sorted(name for name in batch.at if name.startswith("label"))
+    names = sorted(name for name in batch.positions if name.startswith("label"))
     # A label of several tokens is read where it is complete.
-    places = torch.stack([batch.at[name].amax(1) for name in names], 1)
+    places = torch.stack([batch.positions[name].amax(1) for name in names], 1)
     return places, torch.arange(len(names)) == batch.labels["right"][:, None]
 
 
@@ -50,13 +50,13 @@ def _preference(model: Model, batch: Batch) -> Tensor:
     weight = torch.where(right, 1.0, -1.0 / (options - 1))
     found: list[Tensor] = []
 
-    def watch(at: LayerView) -> None:
-        queries = batch.at["end"][:, None].expand(-1, options).to(at.q.device)
-        attention = at.entries(queries, places.to(at.q.device)).float().cpu()
+    def watch(layer: LayerView) -> None:
+        queries = batch.positions["end"][:, None].expand(-1, options).to(layer.q.device)
+        attention = layer.entries(queries, places.to(layer.q.device)).float().cpu()
         # A window that does not reach a label leaves it unseen: no attention.
         found.append((attention.nan_to_num(0.0) * weight[:, None]).sum(-1))
 
-    model.forward(batch, watch=watch, logits_at=torch.zeros(1, dtype=torch.long))
+    model.forward(batch, watch=watch, logit_positions=torch.zeros(1, dtype=torch.long))
     return torch.cat(found, 1)
 
 

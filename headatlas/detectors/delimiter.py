@@ -18,27 +18,27 @@ from headatlas.tasks.prose import prose
     encoder=True,
     finds=("delimiter",),
 )
-def delimiter(at: LayerView, batch: Batch) -> Tensor:
+def delimiter(layer: LayerView, batch: Batch) -> Tensor:
     """Attention on punctuation marks: 0 none, 1 all.
 
     Formula: mean over queries that are no punctuation themselves of the sum of A[i, j] over punctuation keys j (Clark et al.
     2019; Kovaleva et al. 2019). Chance: the larger of the sums over the tokens just before and just after these keys.
     """
-    return _mass(at, batch, 0)
+    return _mass(layer, batch, 0)
 
 
-def control(at: LayerView, batch: Batch) -> Tensor:
+def control(layer: LayerView, batch: Batch) -> Tensor:
     """The larger of the masses on the tokens before and after the punctuation: [example, head]."""
-    return torch.maximum(_mass(at, batch, -1), _mass(at, batch, 1))
+    return torch.maximum(_mass(layer, batch, -1), _mass(layer, batch, 1))
 
 
-def _mass(at: LayerView, batch: Batch, shift: int) -> Tensor:
-    marks = batch.at["delimiters"].to(at.q.device)
-    keys = torch.where(marks >= 0, (marks + shift).clamp(0, at.n_keys - 1), -1)
-    queries = at.valid_queries & (batch.marks["delimiter"].to(at.q.device) == 0)
+def _mass(layer: LayerView, batch: Batch, shift: int) -> Tensor:
+    marks = batch.positions["delimiters"].to(layer.q.device)
+    keys = torch.where(marks >= 0, (marks + shift).clamp(0, layer.n_keys - 1), -1)
+    queries = layer.valid_queries & (batch.marks["delimiter"].to(layer.q.device) == 0)
     # A mark right before or after counts for the offset, not for being punctuation: queries next to the first mark wait.
-    seen = torch.arange(at.n_queries, device=keys.device) > marks[:, :1] + 1
-    return mean_of(where_queries(at.columns(keys).nansum(-1), queries & seen if at.causal else queries))
+    seen = torch.arange(layer.n_queries, device=keys.device) > marks[:, :1] + 1
+    return mean_of(where_queries(layer.columns(keys).nansum(-1), queries & seen if layer.causal else queries))
 
 
 def planted(batch: Batch) -> Planted:

@@ -17,19 +17,19 @@ from headatlas.tasks.repeated import repeated
     encoder=True,
     finds=("duplicate", "repeat-suppression"),
 )
-def duplicate_token(at: LayerView, batch: Batch) -> Tensor:
+def duplicate_token(layer: LayerView, batch: Batch) -> Tensor:
     """Attention from a repeated token to its first copy: 0 never, 1 always.
 
     Formula: mean over the second copy of A[i, i - L], L the period (Wang et al. 2022). Chance: the same places after the
     second copy is shuffled, about 1 / (number of keys).
     """
-    return mean_of(at.entries(batch.at["second"], batch.at["duplicate_key"]))
+    return mean_of(layer.entries(batch.positions["second"], batch.positions["duplicate_key"]))
 
 
 def planted(batch: Batch) -> Planted:
     """Every token of the second copy attends to its first copy."""
     length = batch.tokens.shape[1]
-    return Planted(aimed((len(batch), length, length), batch.at["second"], batch.at["duplicate_key"]))
+    return Planted(aimed((len(batch), length, length), batch.positions["second"], batch.positions["duplicate_key"]))
 
 
 def look_alike(batch: Batch) -> Planted:

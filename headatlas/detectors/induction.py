@@ -18,22 +18,26 @@ from headatlas.tasks.repeated import repeated
     # It matches far induction targets.
     undecided=("retrieval",),
 )
-def induction(at: LayerView, batch: Batch) -> Tensor:
+def induction(layer: LayerView, batch: Batch) -> Tensor:
     """Attention from a repeated token to the successor of its first copy: 0 never, 1 always.
 
     Formula: mean over the second copy of A[i, i - L + 1], L the period (prefix matching; Olsson et al. 2022,
     Elhage et al. 2021). Chance: the same places after the second copy is shuffled, about 1 / (number of keys).
     """
-    return mean_of(at.entries(batch.at["predict"], batch.at["induction_key"]))
+    return mean_of(layer.entries(batch.positions["predict"], batch.positions["induction_key"]))
 
 
 def planted(batch: Batch) -> Planted:
     """Every token of the second copy attends to the successor of its first copy."""
     length = batch.tokens.shape[1]
-    return Planted(aimed((len(batch), length, length), batch.at["predict"], batch.at["induction_key"]), copies=True)
+    return Planted(
+        aimed((len(batch), length, length), batch.positions["predict"], batch.positions["induction_key"]), copies=True
+    )
 
 
 def look_alike(batch: Batch) -> Planted:
     """A duplicate-token head: it finds the first copy of the token itself, not its successor."""
     length = batch.tokens.shape[1]
-    return Planted(aimed((len(batch), length, length), batch.at["second"], batch.at["duplicate_key"]), copies=True)
+    return Planted(
+        aimed((len(batch), length, length), batch.positions["second"], batch.positions["duplicate_key"]), copies=True
+    )

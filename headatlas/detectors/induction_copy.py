@@ -21,7 +21,7 @@ COMPARED = 64
     # It matches and copies far induction targets.
     undecided=("retrieval",),
 )
-def induction_copy(at: LayerView, batch: Batch) -> Tensor:
+def induction_copy(layer: LayerView, batch: Batch) -> Tensor:
     """Prefix matching times copying: 0 looks elsewhere or copies nothing, 1 always looks there and always copies.
 
     Formula: max(0, mean over the second copy of A[i, j] c[j]), j = i - L + 1. c[j] = 2 r - 1 with r the share of the other
@@ -29,20 +29,22 @@ def induction_copy(at: LayerView, batch: Batch) -> Tensor:
     logit of the attended token (v at j through W_O, the norms' gains and W_U). Olsson et al. 2022 ask for both properties.
     Chance: about 0, also for a head that looks there and writes at random; the same after the second copy is shuffled.
     """
-    keys = batch.at["induction_key"]
-    attention = at.entries(batch.at["predict"], keys)
+    keys = batch.positions["induction_key"]
+    attention = layer.entries(batch.positions["predict"], keys)
     tokens = batch.tokens.gather(1, keys)
     others = tokens[:, :: -(-tokens.shape[1] // COMPARED)]
-    own = at.ov_logits(keys, tokens, paired=True).unsqueeze(-1)
+    own = layer.ov_logits(keys, tokens, paired=True).unsqueeze(-1)
     other = (others[:, None] != tokens[:, :, None]).unsqueeze(1)  # [example, 1, key, compared]
-    lower = ((at.ov_logits(keys, others) < own) & other).float().sum(-1)
+    lower = ((layer.ov_logits(keys, others) < own) & other).float().sum(-1)
     return mean_of(attention * (2 * lower / other.float().sum(-1) - 1)).clamp(min=0)
 
 
 def planted(batch: Batch) -> Planted:
     """Attends to the successor of the first copy and raises its logit."""
     length = batch.tokens.shape[1]
-    return Planted(aimed((len(batch), length, length), batch.at["predict"], batch.at["induction_key"]), copies=True)
+    return Planted(
+        aimed((len(batch), length, length), batch.positions["predict"], batch.positions["induction_key"]), copies=True
+    )
 
 
 def look_alike(batch: Batch) -> Planted:

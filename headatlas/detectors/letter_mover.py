@@ -57,7 +57,7 @@ def letter_mover(model: Model, batch: Batch) -> Measured:
 def initials(model: Model, batch: Batch, slot: str, letters: Tensor) -> Tensor:
     """[example] the id, among the letters [example, 26], of the first letter of the word at `slot`."""
     named = {model.tokenizer.decode(one).strip(): one for one in letters[0].tolist()}
-    places = batch.at[slot].reshape(len(batch), -1).tolist()
+    places = batch.positions[slot].reshape(len(batch), -1).tolist()
     words = [
         [row[place] for place in spots if place >= 0] for row, spots in zip(batch.tokens.tolist(), places, strict=True)
     ]
@@ -69,12 +69,12 @@ def _toward(batch: Batch, letters: Tensor, chosen: Tensor) -> Toward:
     """The logit of the chosen letter [example] minus the mean of the other letters', at the last token."""
     own = letters == chosen[:, None]
     weights = torch.where(own, 1.0, -1.0 / (letters.shape[1] - 1))
-    return Toward(batch.at["end"].reshape(-1), letters, weights)
+    return Toward(batch.positions["end"].reshape(-1), letters, weights)
 
 
 def _columns(batch: Batch, slot: str) -> Tensor:
     """[example, pos] whether a token belongs to the word at `slot`."""
-    places = batch.at[slot].reshape(len(batch), -1)
+    places = batch.positions[slot].reshape(len(batch), -1)
     return (torch.arange(batch.tokens.shape[1]) == places[:, :, None]).any(1)
 
 

@@ -22,27 +22,27 @@ WINDOW = 8
     # In prose most words are unknown to a planted vocabulary, so heads that match contents find matches next door.
     undecided=(*MATCHERS, "delimiter"),
 )
-def local_context(at: LayerView, batch: Batch) -> Tensor:
+def local_context(layer: LayerView, batch: Batch) -> Tensor:
     """Share of attention within the last 8 tokens, the current one included: 0 all elsewhere, 1 all within.
 
     Formula: mean over queries i >= 16 of sum over k < 8 of A[i, i - k] (encoders: |k| < 8). Chance: the share of the equally
     wide window just beyond, which is equal for a head without a preference for near tokens.
     """
-    return _share(at, 0, WINDOW - 1)
+    return _share(layer, 0, WINDOW - 1)
 
 
-def control(at: LayerView, batch: Batch) -> Tensor:
+def control(layer: LayerView, batch: Batch) -> Tensor:
     """The share of the next window out: [example, head]."""
-    return _share(at, WINDOW, 2 * WINDOW - 1)
+    return _share(layer, WINDOW, 2 * WINDOW - 1)
 
 
-def _share(at: LayerView, near: int, far: int) -> Tensor:
-    low = 0 if at.causal else -(2 * WINDOW - 1)
-    band = at.band(low, 2 * WINDOW - 1)
+def _share(layer: LayerView, near: int, far: int) -> Tensor:
+    low = 0 if layer.causal else -(2 * WINDOW - 1)
+    band = layer.band(low, 2 * WINDOW - 1)
     offsets = torch.arange(low, 2 * WINDOW, device=band.device)
     inside = (offsets.abs() >= near) & (offsets.abs() <= far)
     # Only queries whose both windows lie within the text behind them.
-    return mean_of(where_queries(band[..., inside].nansum(-1), at.places >= 2 * WINDOW))
+    return mean_of(where_queries(band[..., inside].nansum(-1), layer.places >= 2 * WINDOW))
 
 
 def planted(batch: Batch) -> Planted:

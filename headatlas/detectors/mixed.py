@@ -13,7 +13,7 @@ from headatlas.tasks.facts import facts
 
 # Half of what is asked of subject and relation heads: here it is asked of both sides.
 @model_detector(
-    head_type="mixed-head", task=facts, version=1, minimum_effect=0.01, needs=("unembedding",), acts_at="end"
+    head_type="mixed-head", task=facts, version=1, minimum_effect=0.01, needs=("unembedding",), verdict_positions="end"
 )
 def mixed(model: Model, batch: Batch) -> Measured:
     """Share of a fact's logit that a head takes from subject and relation each, the smaller of the two: 0 none, 1 all of it.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
-from headatlas.methods.sweeps.set_ablation import Replayed, ablated
+from headatlas.methods.sweeps.set_ablation import SetAblation, ablated
 from headatlas.model import LayerView, Model
 from headatlas.ops.patterns import mean_of, where_queries
 from headatlas.task import Batch, Metric
@@ -28,7 +28,7 @@ def negative(model: Model, batch: Batch) -> Measured:
     prefers one of two words. A twentieth of the attention at 3 to 1 beyond that is the least that counts.
     """
     words = _strangers(model, batch)
-    places = torch.stack([batch.at["yes"], batch.at["no"]], 1)
+    places = torch.stack([batch.positions["yes"], batch.positions["no"]], 1)
     said = batch.tokens.gather(1, places)
     largest = _lean(model, batch, places, words).abs().amax(0)
     return Measured(_lean(model, batch, places, said), largest.expand(len(batch), -1))
@@ -48,13 +48,13 @@ def _score(model: Model, batch: Batch, keys: Tensor) -> Tensor:
     """[example, head] lean from the token at keys[:, 0] to that at keys[:, 1]."""
     found: list[Tensor] = []
 
-    def watch(at: LayerView) -> None:
-        first, second = at.columns(keys.to(at.q.device)).float().unbind(-1)  # [example, head, query]
+    def watch(layer: LayerView) -> None:
+        first, second = layer.columns(keys.to(layer.q.device)).float().unbind(-1)  # [example, head, query]
         lean = (first + second) * ((second + TINY) / (first + TINY)).log()
-        after = at.valid_queries & (torch.arange(at.n_queries) > keys.amax(1, keepdim=True)).to(at.q.device)
+        after = layer.valid_queries & (torch.arange(layer.n_queries) > keys.amax(1, keepdim=True)).to(layer.q.device)
         found.append(mean_of(where_queries(lean, after)).cpu())
 
-    model.forward(batch, watch=watch, logits_at=torch.zeros(1, dtype=torch.long))
+    model.forward(batch, watch=watch, logit_positions=torch.zeros(1, dtype=torch.long))
     return torch.cat(found, 1)
 
 
@@ -68,7 +68,7 @@ def _strangers(model: Model, batch: Batch) -> Tensor:
     return free[order[:, :2]]
 
 
-def removal(model: Model, batch: Batch, metric: Metric) -> Replayed:
+def removal(model: Model, batch: Batch, metric: Metric) -> SetAblation:
     """Resample-ablation of the heads, judged by how far the answer moves away from No.
 
     Right answers are Yes and No in equal parts, so what a lean costs one half it gives the other: the metric is counted for

@@ -20,30 +20,30 @@ REACH = 16  # offsets 2..16 back, and in encoders 1..16 ahead as well
     encoder=True,
     finds=("positional",),
 )
-def positional(at: LayerView, batch: Batch) -> Tensor:
+def positional(layer: LayerView, batch: Batch) -> Tensor:
     """Attention at the head's best fixed offset, 0 and -1 left out: 0 no such offset, 1 all mass at one offset.
 
     Formula: max over k in 2..16 (encoders also -16..-1) of the mean over queries of A[i, i - k], on random tokens, so that
     content cannot explain it (Voita et al. 2019). Chance: the second best offset that is no neighbour of the best, which
     asks that the mass is concentrated.
     """
-    return _by_offset(at).amax(-1)
+    return _by_offset(layer).amax(-1)
 
 
-def control(at: LayerView, batch: Batch) -> Tensor:
+def control(layer: LayerView, batch: Batch) -> Tensor:
     """The second best offset at least two places from the best: [example, head]."""
-    means = _by_offset(at)
+    means = _by_offset(layer)
     places = torch.arange(means.shape[-1], device=means.device)
     near = (places - means.argmax(-1, keepdim=True)).abs() < 2
     return means.masked_fill(near, 0.0).amax(-1)
 
 
-def _by_offset(at: LayerView) -> Tensor:
+def _by_offset(layer: LayerView) -> Tensor:
     """Mean attention per offset, [example, head, offset], without 0 and 1."""
-    if at.causal:
-        later = (at.places >= REACH)[:, None, :, None]
-        return mean_of(at.band(0, REACH)[..., 2:].masked_fill(~later, torch.nan), -2)
-    low, high = mean_of(at.band(-REACH, -1), -2), mean_of(at.band(0, REACH)[..., 2:], -2)
+    if layer.causal:
+        later = (layer.places >= REACH)[:, None, :, None]
+        return mean_of(layer.band(0, REACH)[..., 2:].masked_fill(~later, torch.nan), -2)
+    low, high = mean_of(layer.band(-REACH, -1), -2), mean_of(layer.band(0, REACH)[..., 2:], -2)
     # An empty column between the two ranges keeps offsets -1 and 2 from counting as neighbours.
     return torch.cat([low, torch.zeros_like(low[..., :2]), high], -1).nan_to_num(0.0)
 

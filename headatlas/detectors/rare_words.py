@@ -11,33 +11,33 @@ from headatlas.tasks.prose import prose
 
 
 @detector(head_type="rare-words-head", task=prose, version=1, minimum_effect=0.1, encoder=True)
-def rare_words(at: LayerView, batch: Batch) -> Tensor:
+def rare_words(layer: LayerView, batch: Batch) -> Tensor:
     """Attention on the two rarest words of the text: 0 none, 1 all.
 
     Formula: mean over the queries after both words of the sum of A[i, j] over their pieces j; rarity is the vocabulary rank
     of the rarest piece (after Voita et al. 2019, who ask for the argmax). Chance: the same for as many pieces of two
     ordinary words of the same text.
     """
-    return _mass(at, batch, "rare")
+    return _mass(layer, batch, "rare")
 
 
-def control(at: LayerView, batch: Batch) -> Tensor:
+def control(layer: LayerView, batch: Batch) -> Tensor:
     """The mass on two ordinary words: [example, head]."""
-    return _mass(at, batch, "ordinary")
+    return _mass(layer, batch, "ordinary")
 
 
-def _mass(at: LayerView, batch: Batch, words: str) -> Tensor:
-    keys = batch.at[words].to(at.q.device)
-    last = torch.maximum(batch.at["rare"].amax(1), batch.at["ordinary"].amax(1)).to(at.q.device)
-    later = at.valid_queries & (torch.arange(at.n_queries, device=keys.device) > last[:, None] + 2)
-    mass = mean_of(where_queries(at.columns(keys).nansum(-1), later))
+def _mass(layer: LayerView, batch: Batch, words: str) -> Tensor:
+    keys = batch.positions[words].to(layer.q.device)
+    last = torch.maximum(batch.positions["rare"].amax(1), batch.positions["ordinary"].amax(1)).to(layer.q.device)
+    later = layer.valid_queries & (torch.arange(layer.n_queries, device=keys.device) > last[:, None] + 2)
+    mass = mean_of(where_queries(layer.columns(keys).nansum(-1), later))
     return mass.masked_fill((last < 0)[:, None], torch.nan)
 
 
 def planted(batch: Batch) -> Planted:
     """Every later token attends to the pieces of the rarest words."""
     n, length = batch.tokens.shape
-    keys = batch.at["rare"]
+    keys = batch.positions["rare"]
     pieces = keys.shape[1]
     queries = torch.arange(length).repeat_interleave(pieces).expand(n, -1)
     targets = keys.repeat(1, length)
@@ -47,7 +47,7 @@ def planted(batch: Batch) -> Planted:
 def look_alike(batch: Batch) -> Planted:
     """A head that looks at two ordinary words."""
     n, length = batch.tokens.shape
-    keys = batch.at["ordinary"]
+    keys = batch.positions["ordinary"]
     queries = torch.arange(length).repeat_interleave(keys.shape[1]).expand(n, -1)
     targets = keys.repeat(1, length)
     return Planted(aimed((n, length, length), torch.where(queries > targets, queries, -1), targets))

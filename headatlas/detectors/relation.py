@@ -5,7 +5,7 @@ import torch
 
 from headatlas.detector import Measured, model_detector
 from headatlas.detectors._measures.fact_recall import among_relations, recall
-from headatlas.methods.sweeps.set_ablation import Replayed, averaged_at
+from headatlas.methods.sweeps.set_ablation import SetAblation, averaged_at
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
 from headatlas.tasks.facts import facts
@@ -26,9 +26,9 @@ def relation(model: Model, batch: Batch) -> Measured:
     return Measured(*(torch.from_numpy(np.where(own, part, 0.0)) for part in (found.relation, found.other_relation)))
 
 
-def removal(model: Model, batch: Batch, metric: Metric) -> Replayed:
+def removal(model: Model, batch: Batch, metric: Metric) -> SetAblation:
     """Mean ablation at the last token, by what the answer loses against answers to other relations.
 
     The task's wrong answer belongs to the same relation, and heads that raise both alike could never move its metric.
     """
-    return averaged_at(model, among_relations(batch), metric, batch.at["end"].reshape(-1, 1))
+    return averaged_at(model, among_relations(batch), metric, batch.positions["end"].reshape(-1, 1))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from headatlas.detector import Planted, detector
-from headatlas.methods.sweeps.set_ablation import Replayed, resampled_at
+from headatlas.methods.sweeps.set_ablation import SetAblation, resampled_at
 from headatlas.model import Model
 from headatlas.model.core.view import LayerView
 from headatlas.ops.patterns import aimed
@@ -16,47 +16,47 @@ TASK, *LONGER = (task for task in needle.TASKS if not task.name.endswith(HELD_OU
 
 # A tenth of the row; by chance the few tokens of an answer among hundreds get about a hundredth.
 @detector(head_type="retrieval-head", task=TASK, also=tuple(LONGER), version=1, minimum_effect=0.1)
-def retrieval_needle(at: LayerView, batch: Batch) -> Tensor:
+def retrieval_needle(layer: LayerView, batch: Batch) -> Tensor:
     """Attention from the end of the question to the needle in the text: 0 none, 1 all.
 
     Formula: sum over the tokens j of the answer in the text of A[end, j], end the position that decides the answer (the needle
     test of Wu et al. 2024, as attention mass). Chance: the mean attention from there to as many other tokens of the text, the
     first token and the question left out.
     """
-    span = batch.at["needle"].to(at.q.device)
-    queries = batch.at["end"].to(at.q.device)[:, None].expand(span.shape)
-    return at.entries(queries, span).float().nansum(-1)
+    span = batch.positions["needle"].to(layer.q.device)
+    queries = batch.positions["end"].to(layer.q.device)[:, None].expand(span.shape)
+    return layer.entries(queries, span).float().nansum(-1)
 
 
-def control(at: LayerView, batch: Batch) -> Tensor:
+def control(layer: LayerView, batch: Batch) -> Tensor:
     """Mean attention from the same row to the text's other tokens, times the number of the needle's: [example, head]."""
-    row = at.rows(batch.at["end"].to(at.q.device)[:, None])[:, :, 0].float()  # [example, head, key]
+    row = layer.rows(batch.positions["end"].to(layer.q.device)[:, None])[:, :, 0].float()  # [example, head, key]
     text = _text(batch).to(row.device)
     share = torch.einsum("ehk,ek->eh", row, text.float()) / text.sum(1, keepdim=True)
-    return share * (batch.at["needle"] >= 0).sum(1, keepdim=True).to(row.device)
+    return share * (batch.positions["needle"] >= 0).sum(1, keepdim=True).to(row.device)
 
 
 def _text(batch: Batch) -> Tensor:
     """[example, key] the tokens of the text without its first one, the needle and the question."""
     columns = torch.arange(batch.tokens.shape[1])
-    asked, first = batch.at["asked"], batch.mask.float().argmax(1, keepdim=True)
+    asked, first = batch.positions["asked"], batch.mask.float().argmax(1, keepdim=True)
     before = columns < asked.where(asked >= 0, len(columns)).amin(1, keepdim=True)
     inside = batch.mask & before & (columns > first)
-    return inside & ~(columns[None, :, None] == batch.at["needle"][:, None]).any(-1)
+    return inside & ~(columns[None, :, None] == batch.positions["needle"][:, None]).any(-1)
 
 
-def removal(model: Model, batch: Batch, metric: Metric) -> Replayed:
+def removal(model: Model, batch: Batch, metric: Metric) -> SetAblation:
     """At the positions that produce the answer, heads give what they give where the needle says something else."""
-    return resampled_at(model, batch, metric, batch.at["predict"])
+    return resampled_at(model, batch, metric, batch.positions["predict"])
 
 
 def planted(batch: Batch) -> Planted:
     """The question's end attends to the needle."""
-    length, span = batch.tokens.shape[1], batch.at["needle"]
-    return Planted(aimed((len(batch), length, length), batch.at["end"][:, None].expand(span.shape), span))
+    length, span = batch.tokens.shape[1], batch.positions["needle"]
+    return Planted(aimed((len(batch), length, length), batch.positions["end"][:, None].expand(span.shape), span))
 
 
 def look_alike(batch: Batch) -> Planted:
     """A head that finds the city of the needle's sentence, and not what is said of it."""
-    length, city = batch.tokens.shape[1], batch.at["city"]
-    return Planted(aimed((len(batch), length, length), batch.at["end"][:, None].expand(city.shape), city))
+    length, city = batch.tokens.shape[1], batch.positions["city"]
+    return Planted(aimed((len(batch), length, length), batch.positions["end"][:, None].expand(city.shape), city))

@@ -20,7 +20,7 @@ from headatlas.tasks.ioi import ioi
     version=1,
     minimum_effect=0.01,
     needs=("unembedding",),
-    acts_at="end",
+    verdict_positions="end",
 )
 def s_inhibition(model: Model, batch: Batch) -> Measured:
     """Loss when the message to the name movers' queries is another one: 0 none, 1 the whole logit difference.

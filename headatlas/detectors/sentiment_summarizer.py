@@ -10,7 +10,9 @@ from headatlas.tasks.movie_review import movie_review
 
 
 # One percent of what exchanging the review does: the least that counts as an effect in verdicts too.
-@model_detector(head_type="sentiment-summarizer", task=movie_review, version=1, minimum_effect=0.01, acts_at="summary")
+@model_detector(
+    head_type="sentiment-summarizer", task=movie_review, version=1, minimum_effect=0.01, verdict_positions="summary"
+)
 def sentiment_summarizer(model: Model, batch: Batch) -> Measured:
     """Share of a review's effect that a head brings to the summary word: 0 none, 1 all of it.
 

@@ -12,7 +12,12 @@ from headatlas.tasks.facts import facts
 
 # Two percent of the logit: what the papers on circuits ask of a head that is to count as writing the answer.
 @model_detector(
-    head_type="subject-head", task=facts, version=1, minimum_effect=0.02, needs=("unembedding",), acts_at="end"
+    head_type="subject-head",
+    task=facts,
+    version=1,
+    minimum_effect=0.02,
+    needs=("unembedding",),
+    verdict_positions="end",
 )
 def subject(model: Model, batch: Batch) -> Measured:
     """Share of a fact's logit that a head takes from the subject's tokens and from nowhere else: 0 none, 1 all of it.

@@ -4,7 +4,7 @@ import torch
 
 from headatlas.detector import Measured, model_detector
 from headatlas.detectors._measures.sentiment import taken, unread
-from headatlas.methods.sweeps.set_ablation import Replayed
+from headatlas.methods.sweeps.set_ablation import SetAblation
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
 from headatlas.tasks.movie_review import movie_review
@@ -25,6 +25,6 @@ def summary_reader(model: Model, batch: Batch) -> Measured:
     return Measured(torch.from_numpy(found.effect), torch.from_numpy(found.other))
 
 
-def removal(model: Model, batch: Batch, metric: Metric) -> Replayed:
+def removal(model: Model, batch: Batch, metric: Metric) -> SetAblation:
     """The heads find at the summary word what the opposite review has put there, and everything else as it is."""
     return unread(model, batch, metric)

@@ -31,5 +31,5 @@ def truthfulness(model: Model, batch: Batch) -> Measured:
     except UnfitTask:  # a tokenizer that splits many of the words: what mining could draw must do
         read = batch
     labels = labels_of(read, "truth", "pair")
-    found = probe(model, read, labels, at="stop", shuffles=SHUFFLES, test=0, seed=seed).scores
+    found = probe(model, read, labels, position="stop", shuffles=SHUFFLES, test=0, seed=seed).scores
     return Measured(torch.from_numpy(found.values), torch.from_numpy(found.control))

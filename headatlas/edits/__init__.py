@@ -1,10 +1,10 @@
 """Edits of heads: frozen callables that return a new tensor, given to `Model.forward(edits=[...])` or `Model.edited`.
 
-    with model.edited([Zero("9.6 9.9"), Add(12, direction, scale=4, site="residual")]) as hf:
+    with model.edited([Zero("9.6 9.9"), Add(12, direction, scale=4, component="residual")]) as hf:
         hf.generate(...)
 
-They act on z [example, pos, head, width], each head's output before the output projection, unless `site` says q, k, v,
-pattern or residual. Several edits of one site act in the order given.
+They act on z [example, pos, head, width], each head's output before the output projection, unless `component` says q, k, v,
+pattern or residual. Several edits of one component act in the order given.
 """
 
 from headatlas.edits import directions

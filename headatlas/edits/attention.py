@@ -24,10 +24,10 @@ class Block(OnHeads):
 
     keys: Tensor
     renormalise: bool
-    sites = ("pattern",)
+    components = ("pattern",)
 
     def __init__(self, heads: Heads, keys: Positions, queries: Positions = None, renormalise: bool = True) -> None:
-        super().__init__(heads, site="pattern", positions=queries)
+        super().__init__(heads, component="pattern", positions=queries)
         blocked = parse_positions(keys)
         if blocked is None:
             raise BadInput(
@@ -35,15 +35,15 @@ class Block(OnHeads):
             )
         self._set(keys=blocked, renormalise=bool(renormalise))
 
-    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+    def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """Rows with the keys gone."""
-        gone = among(at.key_columns, self.keys, len(x), repr(self))[:, None, None, :]
+        gone = among(layer.key_columns, self.keys, len(x), repr(self))[:, None, None, :]
         left = x.float().masked_fill(gone, 0.0)
         if not self.renormalise:
             return left
         # What a row sums to after masking before the softmax: 1 - blocked, counted from what is left, since the
         # difference would lose all digits where nearly everything is blocked. A learned sink keeps its part.
-        rest = left.sum(-1, keepdim=True) + sink_of(at, x)
+        rest = left.sum(-1, keepdim=True) + sink_of(layer, x)
         return torch.where(rest > 0, left / rest.clamp(min=torch.finfo(torch.float32).tiny), 0.0)
 
     def rows(self, index: Tensor | slice) -> OnHeads:
@@ -68,17 +68,17 @@ class Temper(OnHeads):
     """
 
     temperature: float
-    sites = ("pattern",)
+    components = ("pattern",)
 
     def __init__(self, heads: Heads, temperature: float, positions: Positions = None) -> None:
-        super().__init__(heads, site="pattern", positions=positions)
+        super().__init__(heads, component="pattern", positions=positions)
         if not temperature > 0:
             raise BadInput(f"A temperature of {temperature} is not possible.", "Choose one above 0; 1 changes nothing.")
         self._set(temperature=float(temperature))
 
-    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+    def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """Tempered rows."""
-        weights, sink = x.float(), sink_of(at, x)
+        weights, sink = x.float(), sink_of(layer, x)
         # Relative to the largest, so that powers neither overflow nor vanish.
         top = torch.maximum(weights.amax(-1, keepdim=True), sink).clamp(min=torch.finfo(torch.float32).tiny)
         power = 1.0 / self.temperature
@@ -95,8 +95,8 @@ class Temper(OnHeads):
         return {"temperature": self.temperature}
 
 
-def sink_of(at: LayerView, rows: Tensor) -> Tensor:
+def sink_of(layer: LayerView, rows: Tensor) -> Tensor:
     """What a learned sink takes of each row [..., 1]; exactly zero where there is none."""
-    if not at.has_sink:
+    if not layer.has_sink:
         return torch.zeros_like(rows[..., :1], dtype=torch.float32)
     return (1.0 - rows.float().sum(-1, keepdim=True)).clamp(min=0.0)

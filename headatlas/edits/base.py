@@ -24,13 +24,13 @@ SITES = ("q", "k", "v", "pattern", "z", "residual")
 class Where(TypedDict, total=False):
     """The keywords that every edit takes.
 
-    site: q, k, v, pattern, z (a head's output before the output projection) or residual (what enters a block).
+    component: q, k, v, pattern, z (a head's output before the output projection) or residual (what enters a block).
     positions: tokens of the whole sequence, from 0, padding counted: [n] for all examples, or [example, n] with -1 for
     none; left out: all. They mean the same in cached generation, where each pass sees the newest tokens only.
     group: a change of k or v may reach all heads that share them, also those not named.
     """
 
-    site: str
+    component: str
     positions: Positions
     group: bool
 
@@ -38,29 +38,29 @@ class Where(TypedDict, total=False):
 class OnHeads:
     """Base of all edits: frozen, composable (given as a list), act on the heads named, or on whole layers' residual stream.
 
-    `heads` are heads ("9.6", "9.6 10.1", HeadIds); where site is "residual" they are layers (9, "encoder:2").
+    `heads` are heads ("9.6", "9.6 10.1", HeadIds); where component is "residual" they are layers (9, "encoder:2").
     """
 
     heads: tuple[HeadId, ...]
     layers: frozenset[Place]
-    site: str
+    component: str
     positions: Tensor | None
     group: bool
-    sites: tuple[str, ...] = SITES  # where this kind of edit makes sense
+    components: tuple[str, ...] = SITES  # where this kind of edit makes sense
 
     def __init__(self, heads: Heads | Layers, **where: Unpack[Where]) -> None:
-        site = where.get("site", "z")
-        if site not in self.sites:
+        component = where.get("component", "z")
+        if component not in self.components:
             raise BadInput(
-                f"{type(self).__name__} does not act on '{site}'.", f"Choose one of {', '.join(self.sites)}."
+                f"{type(self).__name__} does not act on '{component}'.", f"Choose one of {', '.join(self.components)}."
             )
-        residual = site == "residual"
+        residual = component == "residual"
         named = () if residual else parse_heads(heads)  # type: ignore[arg-type]
         places = parse_layers(heads) if residual else [(head.stack, head.layer) for head in named]
         self._set(
             heads=tuple(dict.fromkeys(named)),
             layers=frozenset(places),
-            site=site,
+            component=component,
             positions=parse_positions(where.get("positions")),
             group=bool(where.get("group", False)),
         )
@@ -74,20 +74,20 @@ class OnHeads:
         raise AttributeError(f"{type(self).__name__} is frozen; make a new one with another {name}.")
 
     # ---- acting -------------------------------------------------------------------------------------------------
-    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
-        """`x` of the edit's site with the change made; a new tensor."""
+    def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
+        """`x` of the edit's component with the change made; a new tensor."""
         part = self._by_token(x)
-        index = self._index(at, part.shape[2])
+        index = self._index(layer, part.shape[2])
         chosen = part[:, :, index]
-        changed = self.change(at, chosen, index).to(x.dtype)
-        touched = self._touched(at, len(x))
+        changed = self.change(layer, chosen, index).to(x.dtype)
+        touched = self._touched(layer, len(x))
         if touched is not None:
             changed = torch.where(touched[:, :, None, None], changed, chosen)
         result = part.clone()
         result[:, :, index] = changed
         return self._by_token(result, back=True)
 
-    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+    def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """New values for x [example, token, n, width] of the heads (KV groups, 0 for the residual stream) in `index` [n]."""
         raise NotImplementedError
 
@@ -103,42 +103,42 @@ class OnHeads:
         return other
 
     def _by_token(self, x: Tensor, *, back: bool = False) -> Tensor:
-        """The site's tensor as [example, token, head, width], or back."""
-        if self.site == "residual":
+        """The component's tensor as [example, token, head, width], or back."""
+        if self.component == "residual":
             return x.squeeze(2) if back else x.unsqueeze(2)
-        return x if self.site == "z" else x.transpose(1, 2)
+        return x if self.component == "z" else x.transpose(1, 2)
 
-    def columns(self, at: LayerView) -> Tensor:
-        """[example or 1, token] which token of the whole sequence each token of the site is."""
-        return at.key_columns if self.site in ("k", "v") else at.query_columns
+    def columns(self, layer: LayerView) -> Tensor:
+        """[example or 1, token] which token of the whole sequence each token of the component is."""
+        return layer.key_columns if self.component in ("k", "v") else layer.query_columns
 
-    def _touched(self, at: LayerView, n_examples: int) -> Tensor | None:
+    def _touched(self, layer: LayerView, n_examples: int) -> Tensor | None:
         """[example or 1, token] whether the edit acts there; None for everywhere."""
-        return None if self.positions is None else among(self.columns(at), self.positions, n_examples, repr(self))
+        return None if self.positions is None else among(self.columns(layer), self.positions, n_examples, repr(self))
 
-    def here(self, at: Any) -> list[int]:
+    def here(self, layer: Any) -> list[int]:
         """The edit's heads that lie in the layer of `at`."""
-        return [head.head for head in self.heads if head.layer == at.layer and head.stack == at.stack]
+        return [head.head for head in self.heads if head.layer == layer.index and head.stack == layer.stack]
 
-    def _index(self, at: LayerView, width: int) -> Tensor:
-        if self.site == "residual":
+    def _index(self, layer: LayerView, width: int) -> Tensor:
+        if self.component == "residual":
             found = [0]
-        elif self.site in ("k", "v") and width != at.n_heads:
-            found = self._groups(at, width)
+        elif self.component in ("k", "v") and width != layer.n_heads:
+            found = self._groups(layer, width)
         else:
-            found = self.here(at)
-        return torch.tensor(found, device=at.q.device)
+            found = self.here(layer)
+        return torch.tensor(found, device=layer.q.device)
 
-    def _groups(self, at: LayerView, n_groups: int) -> list[int]:
-        size, named = at.n_heads // n_groups, set(self.here(at))
+    def _groups(self, layer: LayerView, n_groups: int) -> list[int]:
+        size, named = layer.n_heads // n_groups, set(self.here(layer))
         groups = sorted({head // size for head in named})
         for group in groups:
             members = range(group * size, (group + 1) * size)
-            missing = [str(HeadId(at.layer, head, at.stack)) for head in members if head not in named]
+            missing = [str(HeadId(layer.index, head, layer.stack)) for head in members if head not in named]
             if missing and not self.group:
-                mine = [str(HeadId(at.layer, head, at.stack)) for head in members if head in named]
+                mine = [str(HeadId(layer.index, head, layer.stack)) for head in members if head in named]
                 raise BadInput(
-                    f"{', '.join(mine)} cannot have its {self.site} edited alone: it is shared with {', '.join(missing)}.",
+                    f"{', '.join(mine)} cannot have its {self.component} edited alone: it is shared with {', '.join(missing)}.",
                     "Name all heads of the group, or write group=True to change it for all of them.",
                 )
         return groups
@@ -149,8 +149,8 @@ class OnHeads:
             f"layer {layer}" if stack == "decoder" else f"{stack} layer {layer}" for stack, layer in sorted(self.layers)
         ]
         shown = " ".join(names) if len(names) <= 12 else f"{' '.join(names[:10])} ... {len(names)} heads"
-        parts = [shown if self.site == "z" else f"{self.site} of {shown}", *self.details()]
-        if self.site in ("k", "v"):
+        parts = [shown if self.component == "z" else f"{self.component} of {shown}", *self.details()]
+        if self.component in ("k", "v"):
             parts.append("for whole KV groups" if self.group else "KV groups complete")
         if self.positions is not None:
             given = self.positions
@@ -164,7 +164,7 @@ class OnHeads:
         return []
 
     def options(self) -> dict[str, Any]:
-        """Plain values and tensors beside heads, site, positions and group that make this edit again."""
+        """Plain values and tensors beside heads, component, positions and group that make this edit again."""
         return {}
 
 

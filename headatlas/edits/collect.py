@@ -1,4 +1,4 @@
-"""Reading what heads compute on a batch, by site: the values that edits put in place of others, and their means."""
+"""Reading what heads compute on a batch, by component: the values that edits put in place of others, and their means."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ CHUNK = 4096  # tokens a pass
 
 
 def read(model: Model, batch: Batch, what: OnHeads, show: Callable[[Place, Tensor], None]) -> None:
-    """One pass; `show` gets [example, token, head, width] at the site and each layer of `what` (groups for k, v)."""
+    """One pass; `show` gets [example, token, head, width] at the component and each layer of `what` (groups for k, v)."""
     model.require_edits([what])
 
-    def watch(at: LayerView) -> None:
-        if (at.stack, at.layer) in what.layers and what.site != "residual":
-            found: Any = getattr(at, what.site)
-            show((at.stack, at.layer), found if what.site == "z" else found.transpose(1, 2))
+    def watch(layer: LayerView) -> None:
+        if (layer.stack, layer.index) in what.layers and what.component != "residual":
+            found: Any = getattr(layer, what.component)
+            show((layer.stack, layer.index), found if what.component == "z" else found.transpose(1, 2))
 
     tap = Tap(what.layers, lambda place, x: show(place, x.unsqueeze(2)))
-    edits = [tap] if what.site == "residual" else []
-    model.forward(batch, watch=watch, edits=edits, logits_at=_ONE)
+    edits = [tap] if what.component == "residual" else []
+    model.forward(batch, watch=watch, edits=edits, logit_positions=_ONE)
 
 
 def pieces(batch: Batch) -> list[Batch]:
@@ -39,15 +39,19 @@ def pieces(batch: Batch) -> list[Batch]:
     return batch.chunks(max(1, CHUNK // batch.tokens.shape[1]))
 
 
-def collect(model: Model, batch: Batch, what: OnHeads, *, at: Tensor | None = None) -> dict[Place, Tensor]:
-    """(stack, layer) -> [example, token, head, width] at the site and layers of `what`.
+def collect(model: Model, batch: Batch, what: OnHeads, *, positions: Tensor | None = None) -> dict[Place, Tensor]:
+    """(stack, layer) -> [example, token, head, width] at the component and layers of `what`.
 
-    at: [example, n] the tokens wanted, so that [example, n, head, width] is all that is kept; -1 gives some other token's.
+    positions: [example, n] the tokens wanted, so that [example, n, head, width] is all that is kept; -1 gives some other token's.
     """
     parts: dict[Place, list[Tensor]] = {place: [] for place in what.layers}
     done = 0
     for part in pieces(batch):
-        index = None if at is None else at[done : done + len(part)].clamp(min=0)[:, :, None, None].to(model.device)
+        index = (
+            None
+            if positions is None
+            else positions[done : done + len(part)].clamp(min=0)[:, :, None, None].to(model.device)
+        )
         done += len(part)
 
         def keep(place: Place, x: Tensor, index: Tensor | None = index) -> None:

@@ -74,7 +74,7 @@ def _by_key(
 ) -> dict[Key, Tensor]:
     """`find` on each head's [example, width], averaged over the chosen tokens of an example."""
     what = OnHeads(heads, **where)
-    if what.site == "pattern":
+    if what.component == "pattern":
         raise BadInput("Attention patterns have no directions.", "Choose q, k, v, z or residual.")
     columns = torch.arange(batch.tokens.shape[1])[None]
     last = torch.where(batch.mask, columns, -1).amax(1, keepdim=True)
@@ -86,8 +86,8 @@ def _by_key(
     found: dict[Key, Tensor] = {}
     for place, x in collect(model, batch, what).items():
         averaged = torch.einsum("et,ethd->ehd", weight, x.float().cpu())
-        size = model.site(place[1], place[0]).n_heads // x.shape[2]
-        if what.site == "residual":
+        size = model.layer(place[1], place[0]).n_heads // x.shape[2]
+        if what.component == "residual":
             found[place] = find(averaged[:, 0])
         for head in what.heads:
             if (head.stack, head.layer) == place:

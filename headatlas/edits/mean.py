@@ -73,12 +73,12 @@ class Mean(Stored):
         """Whether there is a mean for each position."""
         return next(iter(self.values.values())).ndim - (self.template is not None) == 3
 
-    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+    def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """The means."""
-        value = self._value(at, x, index)
+        value = self._value(layer, x, index)
         value = value[self.template.to(x.device)] if self.template is not None else value[None]
         fit(len(value), len(x), repr(self))
-        value = self._at_tokens(at, value, len(x)) if self.per_position else value[:, None]
+        value = self._at_tokens(layer, value, len(x)) if self.per_position else value[:, None]
         return value.expand(x.shape)
 
     def rows(self, index: Tensor | slice) -> OnHeads:

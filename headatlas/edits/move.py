@@ -20,10 +20,10 @@ Directions = Tensor | Mapping[Key, Tensor]  # one for all, or by head (by layer 
 
 
 class _Along(OnHeads):
-    """Base of edits with directions in the space of the site, by head."""
+    """Base of edits with directions in the space of the component, by head."""
 
     directions: Mapping[Key, Tensor]
-    sites = ("q", "k", "v", "z", "residual")
+    components = ("q", "k", "v", "z", "residual")
 
     def __init__(self, heads: Heads | Layers, directions: Directions, **where: Unpack[Where]) -> None:
         super().__init__(heads, **where)
@@ -39,20 +39,20 @@ class _Along(OnHeads):
         """The directions."""
         return {"directions": self.directions}
 
-    def _vectors(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+    def _vectors(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """The directions of the heads in `index`, stacked; for a KV group those of its first head named."""
-        size = at.n_heads // at.k.shape[1] if self.site in ("k", "v") else 1
-        named = self.here(at)
+        size = layer.n_heads // layer.k.shape[1] if self.component in ("k", "v") else 1
+        named = self.here(layer)
         vectors = []
         for i in index.tolist():
-            if self.site == "residual":
-                key: Key = (at.stack, at.layer)
+            if self.component == "residual":
+                key: Key = (layer.stack, layer.index)
             else:
-                key = HeadId(at.layer, next(head for head in named if head // size == i), at.stack)
+                key = HeadId(layer.index, next(head for head in named if head // size == i), layer.stack)
             vectors.append(self.directions[key].to(x.device))
         if vectors[0].shape[-1] != x.shape[-1]:
             raise BadInput(
-                f"{self!r} has directions of {vectors[0].shape[-1]} numbers, layer {at.layer} has {x.shape[-1]}."
+                f"{self!r} has directions of {vectors[0].shape[-1]} numbers, layer {layer.index} has {x.shape[-1]}."
             )
         return torch.stack(vectors)
 
@@ -68,9 +68,9 @@ class Add(_Along):
         super().__init__(heads, directions, **where)
         self._set(scale=float(scale))
 
-    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+    def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """Moved values."""
-        return x + self.scale * self._vectors(at, x, index).to(x.dtype)
+        return x + self.scale * self._vectors(layer, x, index).to(x.dtype)
 
     def details(self) -> list[str]:
         """The factor."""
@@ -92,9 +92,9 @@ class Project(_Along):
         super().__init__(heads, directions, **where)
         self._set(only=bool(only), directions=_bases(self.directions))
 
-    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+    def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """Projected values."""
-        basis = self._vectors(at, x, index)
+        basis = self._vectors(layer, x, index)
         along = torch.einsum("ethd,hkd,hkc->ethc", x.float(), basis, basis)
         return along if self.only else x.float() - along
 
@@ -130,7 +130,7 @@ class Scale(OnHeads):
         super().__init__(heads, **where)
         self._set(factor=float(factor))
 
-    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+    def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """Scaled values."""
         return x * self.factor
 

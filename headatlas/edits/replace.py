@@ -23,7 +23,7 @@ Values = Mapping[Place, Tensor]
 class Zero(OnHeads):
     """Set what heads compute to zero (zero ablation)."""
 
-    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+    def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """Zeros."""
         return torch.zeros_like(x)
 
@@ -46,31 +46,31 @@ class Stored(OnHeads):
         """The values."""
         return {"values": self.values}
 
-    def _value(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+    def _value(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """The layer's values for the heads in `index`, the heads second to last."""
-        value = self.values[at.stack, at.layer].to(x.device)
+        value = self.values[layer.stack, layer.index].to(x.device)
         if int(index.max()) >= value.shape[-2]:
-            raise BadInput(f"{self!r} holds values of {value.shape[-2]} heads; layer {at.layer} has more.")
+            raise BadInput(f"{self!r} holds values of {value.shape[-2]} heads; layer {layer.index} has more.")
         value = value.index_select(-2, index)
-        if self.site == "pattern":
-            return self._keys(at, value)
+        if self.component == "pattern":
+            return self._keys(layer, value)
         if value.shape[-1] != x.shape[-1]:
             raise BadInput(
-                f"{self!r} holds {value.shape[-1]} numbers a head, layer {at.layer} of this model has {x.shape[-1]}."
+                f"{self!r} holds {value.shape[-1]} numbers a head, layer {layer.index} of this model has {x.shape[-1]}."
             )
         return value
 
     @staticmethod
-    def _keys(at: LayerView, value: Tensor) -> Tensor:
+    def _keys(layer: LayerView, value: Tensor) -> Tensor:
         """Attention weights for the keys that there are now; to keys that the stored rows did not have: none."""
-        keys = at.key_columns[0]
+        keys = layer.key_columns[0]
         known = value[..., keys.clamp(max=value.shape[-1] - 1)]
         return torch.where(keys < value.shape[-1], known, 0.0)
 
-    def _at_tokens(self, at: LayerView, value: Tensor, n_examples: int) -> Tensor:
+    def _at_tokens(self, layer: LayerView, value: Tensor, n_examples: int) -> Tensor:
         """Pick from [example or 1, position, ...] the layer's tokens: [example or 1, token, ...]."""
-        columns = self.columns(at)
-        touched = self._touched(at, n_examples)
+        columns = self.columns(layer)
+        touched = self._touched(layer, n_examples)
         used = columns if touched is None else torch.where(touched, columns, -1)
         if int(used.max()) >= value.shape[1]:
             raise BadInput(
@@ -97,11 +97,11 @@ class Resample(Stored):
         values = collect(model, other, OnHeads(heads, **where))
         return cls(heads, values if order is None else {place: x[order] for place, x in values.items()}, **where)
 
-    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+    def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """The other run's values."""
-        value = self._value(at, x, index)
+        value = self._value(layer, x, index)
         fit(len(value), len(x), repr(self))
-        return self._at_tokens(at, value, len(x)).expand(x.shape)
+        return self._at_tokens(layer, value, len(x)).expand(x.shape)
 
     def rows(self, index: Tensor | slice) -> OnHeads:
         """See OnHeads.rows."""
@@ -135,13 +135,15 @@ class Swap(Stored):
             raise BadInput(f"{came.shape[1]} positions cannot be put at {to.shape[1]}.", "Give as many of both.")
         if int(came.max()) >= other.tokens.shape[1]:
             raise BadInput(f"Position {int(came.max())} lies outside the other run ({other.tokens.shape[1]} tokens).")
-        return cls(heads, collect(model, other, OnHeads(heads, **where), at=came.expand(len(other), -1)), **where)
+        return cls(
+            heads, collect(model, other, OnHeads(heads, **where), positions=came.expand(len(other), -1)), **where
+        )
 
-    def change(self, at: LayerView, x: Tensor, index: Tensor) -> Tensor:
+    def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """The other run's values, each at its position."""
-        value = self._value(at, x, index)
+        value = self._value(layer, x, index)
         fit(len(value), len(x), repr(self))
-        columns = self.columns(at)
+        columns = self.columns(layer)
         assert self.positions is not None
         which = (columns[:, :, None] == self.positions.to(x.device)[:, None, :]).long().argmax(-1)
         which = which.expand(len(x), -1)

@@ -76,7 +76,7 @@ def _described(edit: OnHeads, number: int, tensors: dict[str, Tensor]) -> dict[s
         "kind": kind,
         "heads": [str(head) for head in edit.heads],
         "layers": [f"{stack}:{layer}" for stack, layer in sorted(edit.layers)],
-        "site": edit.site,
+        "site": edit.component,
         "group": edit.group,
         "positions": put(edit.positions, f"{number}.positions"),
         "options": {name: put(value, f"{number}.{name}") for name, value in edit.options().items()},
@@ -106,7 +106,7 @@ def _made(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> OnHeads:
     kind: Any = KINDS[entry["kind"]]
     options = {name: get(value) for name, value in entry["options"].items()}
     positions = get(entry["positions"])
-    where: dict[str, Any] = {"site": entry["site"], "positions": positions, "group": entry["group"]}
+    where: dict[str, Any] = {"component": entry["site"], "positions": positions, "group": entry["group"]}
     if kind is Block:
         where = {"queries": positions}
     elif kind is Temper:

@@ -201,7 +201,7 @@ def _matters(planted_model: PlantedModel, model: Model, head: HeadId, task: Task
     def loss() -> float:
         with torch.no_grad():
             logits = planted_model.model(batch.tokens).logits
-        places = batch.at["predict"].clamp(min=0)
+        places = batch.positions["predict"].clamp(min=0)
         at = logits.gather(1, places[..., None].expand(-1, -1, logits.shape[-1]))
         return float(metric.score(at, batch).mean())
 

@@ -21,8 +21,8 @@ from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model import Edit, LayerView, Model
-from headatlas.model.runs.residual_stream import Writes, logit_direction, take_apart
-from headatlas.model.structure.blocks import Room, rooms_of
+from headatlas.model.runs.residual_stream import Writes, decompose, logit_direction
+from headatlas.model.structure.blocks import Block, rooms_of
 from headatlas.task import Batch, Metric, logit_difference
 
 Array = NDArray[np.float64]
@@ -39,9 +39,9 @@ class Toward:
 
     @classmethod
     def answer(cls, batch: Batch) -> Toward:
-        """The logit of the answer minus that of the wrong answer at at["end"], as the metric `logit_difference` has it."""
+        """The logit of the answer minus that of the wrong answer at positions["end"], as the metric `logit_difference` has it."""
         missing = [name for name in ("answer", "wrong") if name not in batch.labels]
-        if missing or "end" not in batch.at:
+        if missing or "end" not in batch.positions:
             raise BadInput(
                 f"These prompts have no {missing[0] if missing else 'end'}, so there is no answer to write towards.",
                 "Use prompts with an answer, a wrong answer and their end, or give `toward`.",
@@ -51,7 +51,7 @@ class Toward:
         weights = [
             sign * (one >= 0) / (one >= 0).sum(1, keepdim=True) for one, (_, sign) in zip(ids, sides, strict=True)
         ]
-        return cls(batch.at["end"].reshape(-1), torch.cat(ids, 1).clamp(min=0), torch.cat(weights, 1))
+        return cls(batch.positions["end"].reshape(-1), torch.cat(ids, 1).clamp(min=0), torch.cat(weights, 1))
 
     @classmethod
     def tokens(cls, positions: Tensor, tokens: Tensor) -> Toward:
@@ -114,7 +114,7 @@ def direct_effects(
 
 
 def _piece(
-    model: Model, rooms: tuple[Room, ...], batch: Batch, toward: Toward, by_source: bool, edits: Sequence[Edit]
+    model: Model, rooms: tuple[Block, ...], batch: Batch, toward: Toward, by_source: bool, edits: Sequence[Edit]
 ) -> DirectEffects:
     positions = toward.positions[:, None].to(model.device)
     direction = logit_direction(model, toward.ids, toward.weights)  # [example, d_model]
@@ -122,13 +122,15 @@ def _piece(
     sources: dict[Place, Tensor] = {}
     others: dict[str, Tensor] = {}
     biases = torch.zeros(len(batch), device=model.device)
-    homes = {(room.site.stack, room.site.layer): room for room in rooms if room.site is not None}
+    homes = {(room.attention.stack, room.attention.index): room for room in rooms if room.attention is not None}
 
-    put = {head for edit in edits if edit.site == "z" for head in edit.heads}
+    put = {head for edit in edits if edit.component == "z" for head in edit.heads}
 
-    def watch(at: LayerView) -> None:
+    def watch(layer: LayerView) -> None:
         if by_source:
-            sources[at.stack, at.layer] = _by_source(at, homes[at.stack, at.layer], positions, direction, put)
+            sources[layer.stack, layer.index] = _by_source(
+                layer, homes[layer.stack, layer.index], positions, direction, put
+            )
 
     def each(block: Writes) -> None:
         nonlocal biases
@@ -138,16 +140,16 @@ def _piece(
         name = "mlp" if block.z is not None else "block"
         others[f"{name} {block.room.index}"] = along(block.feed)
         biases = biases + along(block.bias)
-        site = block.room.site
-        if block.z is not None and site is not None:
-            heads[site.stack, site.layer] = (block.pull(direction[:, None]) * block.z.float()).sum(-1).squeeze(1)
+        layer = block.room.attention
+        if block.z is not None and layer is not None:
+            heads[layer.stack, layer.index] = (block.pull(direction[:, None]) * block.z.float()).sum(-1).squeeze(1)
             if by_source:
-                sources[site.stack, site.layer] *= block.scale
+                sources[layer.stack, layer.index] *= block.scale
 
-    end = take_apart(model, rooms, batch, positions, each, watch=watch, edits=edits)
+    end = decompose(model, rooms, batch, positions, each, watch=watch, edits=edits)
     scale = end.scale[:, 0, 0] * end.factor
     others["attention biases"] = biases
-    values = torch.cat([heads[site.stack, site.layer] for site in model.sites], 1) * scale[:, None]
+    values = torch.cat([heads[layer.stack, layer.index] for layer in model.layers], 1) * scale[:, None]
     rest = {name: value * scale for name, value in others.items()}
     rest["read-out bias"] = end.constant(toward.ids, toward.weights)
     ids, weights = toward.ids.to(end.raw.device), toward.weights.to(end.raw.device)
@@ -155,7 +157,7 @@ def _piece(
     # Where large parts of the stream cancel, their rounding is larger than small logits.
     size = (end.residual[:, 0].abs() * direction.abs()).sum(-1) * scale
     _demand_sum(model, values, rest, total, 10 * torch.finfo(torch.float32).eps * size)
-    whole = torch.cat([sources[site.stack, site.layer] for site in model.sites], 1) if by_source else None
+    whole = torch.cat([sources[layer.stack, layer.index] for layer in model.layers], 1) if by_source else None
     notes = (
         () if not end.capped else ("logits before the model's cap, which bends large ones: effects add up before it",)
     )
@@ -166,29 +168,29 @@ def _piece(
     )  # fmt: skip
 
 
-def _by_source(at: LayerView, room: Room, positions: Tensor, direction: Tensor, put: AbstractSet[HeadId]) -> Tensor:
+def _by_source(layer: LayerView, room: Block, positions: Tensor, direction: Tensor, put: AbstractSet[HeadId]) -> Tensor:
     """[example, head, key] a layer's writes at positions [example, 1] along directions [example, d_model], by source token.
 
     NaN for heads of `put`, whose z does not come from what they attend to.
     """
     wanted, which = positions.flatten().unique(return_inverse=True)
-    rows = at.rows(wanted)[torch.arange(len(positions)), :, which].float()  # [example, head, key]
-    values = at.repeat(at.v).float()
-    z = at.z[torch.arange(len(positions)), positions[:, 0]].float()
-    own = torch.tensor([head not in put for head in at.site.heads], device=z.device)
+    rows = layer.rows(wanted)[torch.arange(len(positions)), :, which].float()  # [example, head, key]
+    values = layer.repeat(layer.v).float()
+    z = layer.z[torch.arange(len(positions)), positions[:, 0]].float()
+    own = torch.tensor([head not in put for head in layer.attention.heads], device=z.device)
     if bool(own.any()):
-        demand_plain_sum(at, torch.einsum("ehk,ehkd->ehd", rows, values)[:, own], z[:, own])
+        demand_plain_sum(layer, torch.einsum("ehk,ehkd->ehd", rows, values)[:, own], z[:, own])
     pull = room.pulled(direction[:, None]).squeeze(1)  # [example, head, d_value]
     found = rows * torch.einsum("ehkd,ehd->ehk", values, pull)
     return found.masked_fill(~own[:, None], torch.nan)
 
 
-def demand_plain_sum(at: LayerView, summed: Tensor, z: Tensor) -> None:
+def demand_plain_sum(layer: LayerView, summed: Tensor, z: Tensor) -> None:
     """Raise UnsupportedModel unless a layer's z is its attention weights times values, `summed`, of the same shape."""
-    limit = 1e-4 if _exact(at.z.dtype) else 3e-2
+    limit = 1e-4 if _exact(layer.z.dtype) else 3e-2
     if summed.shape != z.shape or float((summed - z).abs().max()) > limit * float(z.abs().max()):
         raise UnsupportedModel(
-            f"The heads of layer {at.layer} ({type(at.site.module).__name__}) do not simply add up the values they attend "
+            f"The heads of layer {layer.index} ({type(layer.attention.module).__name__}) do not simply add up the values they attend "
             "to, so their writes cannot be split by source token.",
             "Leave the split by source out; headatlas attribute gives whole heads.",
         )

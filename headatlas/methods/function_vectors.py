@@ -19,10 +19,10 @@ from headatlas.edits import Add, Mean
 from headatlas.edits.base import Place
 from headatlas.edits.collect import pieces
 from headatlas.heads import HeadId
-from headatlas.methods.sweeps.cached_runs import Replay
+from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.model import Model
-from headatlas.model.runs.residual_stream import Writes, walk
+from headatlas.model.runs.residual_stream import Writes, visit_blocks
 from headatlas.model.structure.blocks import rooms_of
 from headatlas.ops import stats
 from headatlas.task import HELD_OUT, Batch, Metric, accuracy, find_task
@@ -39,8 +39,8 @@ def _probability(logits: Tensor, batch: Batch) -> Tensor:
     return (chance * (answers >= 0)).sum(1)
 
 
-# Probability of the answer's first token at at["end"].
-answer_probability = Metric("answer probability", lambda b: b.at["end"].reshape(-1, 1), _probability, True, "")
+# Probability of the answer's first token at positions["end"].
+answer_probability = Metric("answer probability", lambda b: b.positions["end"].reshape(-1, 1), _probability, True, "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class Ends:
 
 @torch.no_grad()
 def ends(model: Model, batch: Batch) -> Ends:
-    """Run a batch and keep what is at its ends; the batch needs an answer and at["end"]. Raises UnsupportedModel."""
+    """Run a batch and keep what is at its ends; the batch needs an answer and positions["end"]. Raises UnsupportedModel."""
     rooms = rooms_of(model)
     z: dict[Place, list[Tensor]] = {}
     total: dict[Place, Tensor] = {}
@@ -72,13 +72,13 @@ def ends(model: Model, batch: Batch) -> Ends:
         found: dict[Place, Tensor] = {}
 
         def each(block: Writes, found: dict[Place, Tensor] = found) -> None:
-            if block.z is not None and block.room.site is not None:
-                place = (block.room.site.stack, block.room.site.layer)
+            if block.z is not None and block.room.attention is not None:
+                place = (block.room.attention.stack, block.room.attention.index)
                 found[place] = block.heads()[:, 0]
                 z.setdefault(place, []).append(block.z[:, 0].float())
 
-        end = part.at["end"].reshape(-1, 1).to(model.device)
-        logits = walk(model, rooms, part, end, each, logits_at=end)
+        end = part.positions["end"].reshape(-1, 1).to(model.device)
+        logits = visit_blocks(model, rooms, part, end, each, logit_positions=end)
         good = accuracy.score(logits.cpu(), part) > 0
         right.append(good)
         for place, written in found.items():
@@ -95,8 +95,8 @@ def indirect_effects(model: Model, batch: Batch, means: Sequence[Mapping[Place, 
     are the batch's. means: (stack, layer) -> [head, d_value]; a result for each. Raises BadInput.
     """
     assert batch.counterfactual is not None
-    bench = Replay(model, batch, answer_probability, run_on=batch.counterfactual)
-    where = batch.at["end"].reshape(-1, 1)
+    bench = CachedRuns(model, batch, answer_probability, run_on=batch.counterfactual)
+    where = batch.positions["end"].reshape(-1, 1)
     runs = [[Mean([head], mean, positions=where)] for mean in means for head in model.heads]
     rise = (bench.measure(runs) - bench.clean).T
     return list(rise.reshape(len(batch), len(means), len(model.heads)).transpose(1, 0, 2))
@@ -126,8 +126,8 @@ class Injection:
     ) -> None:
         self.model, self.metric, self.writes = model, metric, writes
         self.layer = layer_for(model) if layer is None else layer
-        self._where = batch.at["end"].reshape(-1, 1)
-        self._bench = Replay(model, batch, metric)
+        self._where = batch.positions["end"].reshape(-1, 1)
+        self._bench = CachedRuns(model, batch, metric)
         self._known: dict[frozenset[HeadId], Array] = {}
 
     @property
@@ -141,15 +141,15 @@ class Injection:
 
     def by_layer(self, heads: Iterable[HeadId]) -> dict[int, Array]:
         """Layer -> [example] the metric with the heads' vector added at the input of that layer's block, attention layers only."""
-        vector, layers = vector_of(heads, self.writes), sorted({site.layer for site in self.model.sites})
+        vector, layers = vector_of(heads, self.writes), sorted({layer.index for layer in self.model.layers})
         return dict(zip(layers, self._added([(layer, vector) for layer in layers]), strict=True))
 
     def _added(self, what: Sequence[tuple[int, Tensor]]) -> Array:
         stack = self.model.stacks[0]
-        runs = [[Add((stack, layer), x, site="residual", positions=self._where)] for layer, x in what]
+        runs = [[Add((stack, layer), x, component="residual", positions=self._where)] for layer, x in what]
         return self._bench.measure(runs)
 
-    def worsening(self, heads: Iterable[HeadId]) -> Array:
+    def metric_drop(self, heads: Iterable[HeadId]) -> Array:
         """[example] how much worse the metric is without the vector of these heads than with it."""
         key = frozenset(heads)
         if key not in self._known:

@@ -19,7 +19,7 @@ from torch import Tensor
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.model import Model
-from headatlas.model.runs.residual_stream import Ending, Writes, take_apart
+from headatlas.model.runs.residual_stream import FinalResidual, Writes, decompose
 from headatlas.model.structure.blocks import rooms_of
 from headatlas.task import Batch
 
@@ -67,8 +67,8 @@ def head_lens(
     if not 1 <= k <= max(model.vocabulary_size, 1):
         raise BadInput(f"{k} tokens cannot be shown.", "Give 1 or more.")
     blocks: list[Writes] = []
-    end = take_apart(model, rooms_of(model), batch, positions[:, None].to(model.device), blocks.append)
-    by_place = {(b.room.site.stack, b.room.site.layer): b for b in blocks if b.room.site is not None}
+    end = decompose(model, rooms_of(model), batch, positions[:, None].to(model.device), blocks.append)
+    by_place = {(b.room.attention.stack, b.room.attention.index): b for b in blocks if b.room.attention is not None}
     found = [_head(end, by_place[head.stack, head.layer], head.head, k) for head in heads]
     size, promoted, raised, suppressed, lowered = (
         torch.stack(parts, 1).cpu().numpy() for parts in zip(*found, strict=True)
@@ -77,7 +77,7 @@ def head_lens(
     return HeadLens(heads, size, promoted, raised, suppressed, lowered, notes)
 
 
-def _head(end: Ending, block: Writes, head: int, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _head(end: FinalResidual, block: Writes, head: int, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Size [example]; ids and logits [example, k] of the tokens promoted and suppressed most."""
     write = block.heads(slice(head, head + 1))[:, 0, 0]  # [example, d_model]
     logits = end.read(write, end.scale[:, 0]).double()
@@ -88,7 +88,7 @@ def _head(end: Ending, block: Writes, head: int, k: int) -> tuple[Tensor, Tensor
 def lens_data(model: Model, batch: Batch, positions: Tensor, found: HeadLens, top: int) -> dict[str, Any]:
     """The first example's `top` largest heads as plain data, with tokens as text and the model's own next tokens."""
     text = lambda one: model.tokenizer.decode(int(one))  # noqa: E731
-    logits = model.forward(batch.rows([0]), logits_at=positions[:1, None])[0, 0]
+    logits = model.forward(batch.rows([0]), logit_positions=positions[:1, None])[0, 0]
 
     def side(ids: Ids, values: Array, i: int) -> list[dict[str, Any]]:
         pairs = zip(ids[0, i], values[0, i], strict=True)

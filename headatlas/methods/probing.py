@@ -110,7 +110,7 @@ def _joined(first: Tensor, second: Tensor) -> NDArray[np.int64]:
             return np.unique(group.numpy(), return_inverse=True)[1]
 
 
-def tokens_read(batch: Batch, at: str = "end", last: int = 1) -> Tensor:
+def tokens_read(batch: Batch, position: str = "end", last: int = 1) -> Tensor:
     """[example, token] weights that average over the `last` tokens up to a named position; a start token is left out.
 
     Texts with fewer tokens are averaged over those they have. Raises BadInput.
@@ -118,15 +118,17 @@ def tokens_read(batch: Batch, at: str = "end", last: int = 1) -> Tensor:
     if last < 1:
         raise BadInput(f"A mean over {last} tokens is none.", "Give 1 or more.")
     columns = torch.arange(batch.tokens.shape[1])
-    if at == "end" and "end" not in batch.at:
+    if position == "end" and "end" not in batch.positions:
         ends = torch.where(batch.mask, columns, -1).amax(1)
-    elif at in batch.at and batch.at[at].reshape(len(batch), -1).shape[1] == 1:
-        ends = batch.at[at].reshape(len(batch))
+    elif position in batch.positions and batch.positions[position].reshape(len(batch), -1).shape[1] == 1:
+        ends = batch.positions[position].reshape(len(batch))
     else:
-        known = ", ".join(sorted({"end", *(name for name, value in batch.at.items() if value[0].numel() == 1)}))
-        raise BadInput(f"These prompts have no single position '{at}'.", f"Choose one of {known}.")
+        known = ", ".join(sorted({"end", *(name for name, value in batch.positions.items() if value[0].numel() == 1)}))
+        raise BadInput(f"These prompts have no single position '{position}'.", f"Choose one of {known}.")
     if bool((ends < 0).any()):
-        raise BadInput(f"Example {int((ends < 0).long().argmax())} has no position '{at}'.", "Choose another position.")
+        raise BadInput(
+            f"Example {int((ends < 0).long().argmax())} has no position '{position}'.", "Choose another position."
+        )
     inside = (columns > ends[:, None] - last) & (columns <= ends[:, None]) & batch.mask
     if batch.facts.get("bos") is not None:
         start = batch.mask.long().argmax(1)
@@ -144,7 +146,7 @@ def outputs(
     model.require(heads)
     places = list(dict.fromkeys((head.stack, head.layer) for head in heads))
     size = {
-        place: 4 * len(batch) * model.site(place[1], place[0]).n_heads * model.site(place[1], place[0]).d_value
+        place: 4 * len(batch) * model.layer(place[1], place[0]).n_heads * model.layer(place[1], place[0]).d_value
         for place in places
     }
     while places:
@@ -180,7 +182,7 @@ def probe(
     heads: Sequence[HeadId] | None = None,
     *,
     kind: str = "linear",
-    at: str = "end",
+    position: str = "end",
     last: int = 1,
     folds: int = 5,
     shuffles: int = 3,
@@ -210,7 +212,7 @@ def probe(
     splits = [_splits(run, group, folds, seed) for run in runs]
     rows = np.unique(group, return_inverse=True)[1]
     found, tested = np.empty((2, len(rows), len(chosen))), np.full(len(chosen), np.nan)
-    for number, (_, z) in enumerate(outputs(model, batch, chosen, tokens_read(batch, at, last))):
+    for number, (_, z) in enumerate(outputs(model, batch, chosen, tokens_read(batch, position, last))):
         x = z.double().numpy()
         inside = x[ranking]
         right = [_right(kind, inside, run, split, seed) for run, split in zip(runs, splits, strict=True)]

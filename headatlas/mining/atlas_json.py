@@ -127,22 +127,25 @@ def attention(
         top = weights.float().topk(min(3, weights.shape[-1]), dim=-1)
         return torch.stack([top.values, top.indices.float()], -1)  # [example, head, query, 3, 2]
 
-    def watch(at: Any) -> None:
-        if (at.stack, at.layer) not in wanted:
+    def watch(layer: Any) -> None:
+        if (layer.stack, layer.index) not in wanted:
             return
-        top = at.reduce(strongest)[0]
+        top = layer.reduce(strongest)[0]
         for head in {
-            head for heads in observed.values() for head in heads if (head.stack, head.layer) == (at.stack, at.layer)
+            head
+            for heads in observed.values()
+            for head in heads
+            if (head.stack, head.layer) == (layer.stack, layer.index)
         }:
             weights, keys = top[head.head].unbind(-1)
             rows[head] = [
                 [q, int(k), round(float(w), 3)]
-                for q in range(at.n_queries)
+                for q in range(layer.n_queries)
                 for w, k in zip(weights[q], keys[q], strict=True)
                 if w >= 0.05
             ]
 
-    model.forward(one, watch=watch, logits_at=torch.zeros(1, dtype=torch.long))
+    model.forward(one, watch=watch, logit_positions=torch.zeros(1, dtype=torch.long))
     pieces = model.tokenizer.pieces(one.tokens[0].tolist())
     return {
         d.name: {"tokens": pieces, "task": task.name, "heads": {str(head): rows[head] for head in observed[d.name]}}
@@ -155,7 +158,7 @@ def summary(
     model: Model, run: Run, results: list[dict[str, Any]], skipped: list[dict[str, str]], seconds: dict[str, float]
 ) -> dict[str, Any]:
     """The content of atlas.json."""
-    source, first = model.source, model.sites[0]
+    source, first = model.source, model.layers[0]
     return {
         "schema": "headatlas/atlas/1",
         "model": {
@@ -165,7 +168,7 @@ def summary(
             "sha256": run.facts["sha256"],
             "architecture": model.architecture,
             "n_layers": model.n_layers,
-            "n_heads": max(site.n_heads for site in model.sites),
+            "n_heads": max(layer.n_heads for layer in model.layers),
             "n_kv_heads": first.n_groups,
             "d_model": model.d_model,
             "d_head": first.d_head,

@@ -44,7 +44,7 @@ def plan(model: Model, names: Sequence[str] | None, tasks: Sequence[str] | None,
     wanted = [find_detector(name) for name in names] if names else list(detectors().values())
     if tasks:
         wanted = _asked_on([find_task(name) for name in dict.fromkeys(tasks)], wanted)
-    kinds = {site.causal for site in model.sites if site.stack != "cross"}
+    kinds = {layer.causal for layer in model.layers if layer.stack != "cross"}
     chosen: dict[Task, list[Detector]] = {}
     skipped = []
     batches: dict[Task, Batch] = {}

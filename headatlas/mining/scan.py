@@ -32,9 +32,9 @@ class Scan:
     refused: dict[str, str] = field(default_factory=dict)  # detectors that this model cannot be asked, and why
 
 
-def suits(detector: Detector, at: LayerView) -> bool:
+def suits(detector: Detector, layer: LayerView) -> bool:
     """Whether a detector makes sense for this layer."""
-    return at.stack != "cross" and (detector.causal if at.causal else detector.encoder)
+    return layer.stack != "cross" and (detector.causal if layer.causal else detector.encoder)
 
 
 def scan(
@@ -66,39 +66,39 @@ def scan(
     def fill(
         target: dict[str, Array],
         rows: slice,
-        at: LayerView,
+        layer: LayerView,
         detector: LayerDetector,
         part: Batch,
         score: Callable[[LayerView, Batch], Tensor],
     ) -> None:
-        found = score(at, part)
-        first = start_of[at.stack, at.layer]
-        target[detector.name][rows, first : first + at.n_heads] = found.detach().float().cpu().numpy()
+        found = score(layer, part)
+        first = start_of[layer.stack, layer.index]
+        target[detector.name][rows, first : first + layer.n_heads] = found.detach().float().cpu().numpy()
 
     def run(part: Batch, rows: slice, *, main: bool) -> None:
         nonlocal tokens
         began, spent = time.perf_counter(), 0.0
 
-        def watch(at: LayerView) -> None:
+        def watch(layer: LayerView) -> None:
             nonlocal spent
             entered = time.perf_counter()
             for detector in layered:
-                if not suits(detector, at):
+                if not suits(detector, layer):
                     continue
                 if main:
-                    fill(values, rows, at, detector, part, detector.score)
+                    fill(values, rows, layer, detector, part, detector.score)
                     if detector.control is not None:
-                        fill(control, rows, at, detector, part, detector.control)
+                        fill(control, rows, layer, detector, part, detector.control)
                 elif detector.control is None:
-                    fill(control, rows, at, detector, part, detector.score)
+                    fill(control, rows, layer, detector, part, detector.score)
             if main:
-                real = at.valid_queries[:, :, None, None]
-                total = (at.z.float() * real).sum((0, 1))
-                sums[at.stack, at.layer] = sums.get((at.stack, at.layer), 0.0) + total.double()
+                real = layer.valid_queries[:, :, None, None]
+                total = (layer.z.float() * real).sum((0, 1))
+                sums[layer.stack, layer.index] = sums.get((layer.stack, layer.index), 0.0) + total.double()
             spent += time.perf_counter() - entered
 
         wanted = metric.positions(part) if metric is not None else torch.zeros(1, dtype=torch.long)
-        logits = model.forward(part, watch=watch, logits_at=wanted)
+        logits = model.forward(part, watch=watch, logit_positions=wanted)
         if metric is not None:
             score = metric.score(logits.cpu(), part)
             metrics["task" if main else "control"].append(score.double().numpy())

@@ -53,16 +53,17 @@ def verdicts(model: Model, case: Case, seed: int, progress: Progress) -> dict[st
             continue
         progress.say(f"{case.task.name}: verdict on {len(heads)} heads observed by {detector.name}.")
         try:
-            own, acts_at = detector.removal, detector.acts_at
+            own, verdict_positions = detector.removal, detector.verdict_positions
             if own is not None:
                 pair = own(model, batch, case.metric), own(model, half, case.metric)
             else:
-                if acts_at not in removals:
+                if verdict_positions not in removals:
                     whole, part = (
-                        ablated(model, one, case.metric, case.mean_z, _positions(one, acts_at)) for one in (batch, half)
+                        ablated(model, one, case.metric, case.mean_z, _positions(one, verdict_positions))
+                        for one in (batch, half)
                     )
-                    removals[acts_at] = whole, part
-                pair = removals[acts_at]
+                    removals[verdict_positions] = whole, part
+                pair = removals[verdict_positions]
             found[detector.name] = judge(
                 *pair, heads, taken, assigned=case.assigned, smallest=case.smallest, seed=seed,
                 tick=lambda: progress.advance(step),
@@ -94,11 +95,11 @@ def fresh(model: Model, task: Task, n: int, seed: int) -> Batch:
 
 def _thinned(batch: Batch) -> Batch:
     """The batch with the loss asked for at no more than about LOSSES places per example: logits are dear."""
-    places = batch.at.get("predict")
+    places = batch.positions.get("predict")
     if places is None or places.shape[1] <= LOSSES:
         return batch
-    return replace(batch, at={**batch.at, "predict": places[:, :: places.shape[1] // LOSSES]})
+    return replace(batch, positions={**batch.positions, "predict": places[:, :: places.shape[1] // LOSSES]})
 
 
-def _positions(batch: Batch, acts_at: str | None) -> Tensor | None:
-    return None if acts_at is None else batch.at[acts_at].reshape(len(batch), -1)
+def _positions(batch: Batch, verdict_positions: str | None) -> Tensor | None:
+    return None if verdict_positions is None else batch.positions[verdict_positions].reshape(len(batch), -1)

@@ -153,7 +153,7 @@ def examine(
             dispatch.own(module, model)
     if layout is None:
         hf.set_attn_implementation(dispatch.NAMES[path])  # type: ignore[operator]
-    probe = attention_layers.Probe(hf, path)
+    probe = attention_layers.LayerProbe(hf, path)
     with probe, torch.no_grad():
         model.current = probe
         try:
@@ -162,9 +162,9 @@ def examine(
             model.current = None
     attention_layers.check_firing(probe, hf, type(hf).__name__)
     with torch.no_grad():
-        model.sites = attention_layers.sites(probe, hf, encoder_only=kind == "encoder")
+        model.layers = attention_layers.attention_layers(probe, hf, encoder_only=kind == "encoder")
     model.block_returns = probe.blocks
-    model.sites = qkv_columns.traced(model, inputs)
+    model.layers = qkv_columns.traced(model, inputs)
     model.unembedding = attention_layers.unembedding(probe, hf) if kind != "encoder" else None
     return model, _checks(model, inputs, reference)
 
@@ -178,8 +178,8 @@ def _checks(model: Model, inputs: dict[str, Tensor], reference: Tensor) -> list[
         checks = selfcheck.inspect_model(model, inputs, reference)
     editable = next((check for check in checks if check.name.startswith("an identity edit")), None)
     if editable is not None and not editable.ok:
-        for site in model.sites:
-            object.__setattr__(site, "pattern_editable", False)
+        for layer in model.layers:
+            object.__setattr__(layer, "pattern_editable", False)
         checks[checks.index(editable)] = Check(
             "patterns can be edited",
             True,
@@ -243,7 +243,7 @@ def table_of(
     """Facts about a model and its self-check, passed or not, for `headatlas check`."""
     hf, source = _read(name, revision=revision, dtype=dtype, device=device, allow_pickle=False)
     model, checks = examine(hf, source=source)
-    groups = sorted({site.n_groups for site in model.sites})
+    groups = sorted({layer.n_groups for layer in model.layers})
     facts = {
         "model": model.name,
         "architecture": model.architecture,

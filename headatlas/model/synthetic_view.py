@@ -12,7 +12,7 @@ from headatlas.errors import BadInput
 from headatlas.model.core.view import LayerView
 
 
-class ImaginedLayer(LayerView):
+class SyntheticLayer(LayerView):
     """A LayerView whose heads attend as told.
 
     pattern: [example, head, query, key]. tokens: [example, pos] and copies: [head] bool say what attending writes: in
@@ -30,10 +30,10 @@ class ImaginedLayer(LayerView):
     ) -> None:
         examples, heads, queries, keys = pattern.shape
         stack = "decoder" if causal else "encoder"
-        site = SimpleNamespace(layer=0, stack=stack, n_heads=heads, causal=causal)
+        layer = SimpleNamespace(index=0, stack=stack, n_heads=heads, causal=causal)
         q, k = torch.zeros(examples, heads, queries, 1), torch.zeros(examples, heads, keys, 1)
         current = SimpleNamespace(valid={stack: valid}, path="eager", block_bytes=1 << 26)
-        super().__init__(cast(Any, site), q, k, k, None, {}, cast(Any, current))
+        super().__init__(cast(Any, layer), q, k, k, None, {}, cast(Any, current))
         self._tokens, self._copies = tokens, copies
         self.set_pattern(pattern)
 

@@ -114,7 +114,7 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Reading:
+class AtlasView:
     """An atlas, checked and joined with the catalogue's words."""
 
     atlas: Mapping[str, Any]
@@ -216,7 +216,7 @@ def stages_of(found: Sequence[Observation]) -> list[tuple[str, bool]]:
     return [(stage.id, confirmed[stage.id]) for stage in STAGES if stage.id in confirmed]
 
 
-def read(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> Reading:
+def read(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> AtlasView:
     """Check the schema and join the observed heads with their names. Raises BadInput."""
     schema = atlas.get("schema") if isinstance(atlas, Mapping) else None
     if schema != SCHEMA:
@@ -224,7 +224,7 @@ def read(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> R
             f"This is not an atlas that this version reads: its schema is {schema!r}, expected '{SCHEMA}'.",
             "Give the content of an atlas.json written by `headatlas mine`.",
         )
-    bare = Reading(atlas, extras or {}, (), ())
+    bare = AtlasView(atlas, extras or {}, (), ())
     observations = tuple(_observe(bare, entry, line) for entry in bare.detectors for line in entry["heads"])
     seen_in = [name for name, _ in Counter(seen.stack for seen in observations).most_common()]
     names = list(dict.fromkeys([*(bare.model.get("stacks") or ()), *seen_in])) or ["decoder"]
@@ -232,7 +232,7 @@ def read(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> R
     return replace(bare, observations=observations, stacks=stacks)
 
 
-def summary(reading: Reading) -> str:
+def summary(reading: AtlasView) -> str:
     """One sentence: how many heads show a known behaviour, and for how many it matters."""
     seen = {(item.stack, item.layer, item.head) for item in reading.observations}
     causal = {(item.stack, item.layer, item.head) for item in reading.observations if item.verdict == "causal"}
@@ -249,7 +249,7 @@ def summary(reading: Reading) -> str:
 _NUMBERS = ("score", "low", "high", "chance", "p", "q", "effect", "effect_low", "effect_high", "random_effect")
 
 
-def _observe(names: Reading, entry: Mapping[str, Any], line: Mapping[str, Any]) -> Observation:
+def _observe(names: AtlasView, entry: Mapping[str, Any], line: Mapping[str, Any]) -> Observation:
     stage, verdict = names.stage_of(entry), line.get("verdict") or "untested"
     if stage not in STAGE or verdict not in VERDICTS:
         raise BadInput(
@@ -270,7 +270,7 @@ def _observe(names: Reading, entry: Mapping[str, Any], line: Mapping[str, Any]) 
     )
 
 
-def _stack(name: str, bare: Reading, observations: Sequence[Observation], *, main: bool) -> Stack:
+def _stack(name: str, bare: AtlasView, observations: Sequence[Observation], *, main: bool) -> Stack:
     """A head exists where any detector has a score for it; without any grid the model's own numbers say."""
     grids = [entry["scores"] for entry in bare.detectors if main and entry.get("scores")]
     found = {(seen.layer, seen.head) for seen in observations if seen.stack == name}

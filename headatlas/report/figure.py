@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 from xml.sax.saxutils import escape
 
-from headatlas.report.atlas_view import CONFIRMED, STAGE, STAGES, Observation, Reading, Stack, read, stages_of
+from headatlas.report.atlas_view import CONFIRMED, STAGE, STAGES, AtlasView, Observation, Stack, read, stages_of
 
 _LEFT, _RIGHT, _PROFILE, _AXIS = 34, 12, 40, 22
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -65,7 +65,7 @@ def stylesheet(theme: str) -> str:
     return light + (f"@media(prefers-color-scheme:dark){{{dark}}}" if theme == "auto" else "")
 
 
-def _map(reading: Reading, stack: Stack, cell: float, tall: float, top: float) -> list[str]:
+def _map(reading: AtlasView, stack: Stack, cell: float, tall: float, top: float) -> list[str]:
     gap = 1.0 if cell < 11 else 2.4
     heads = reading.by_head(stack.name)
     base: list[str] = []
@@ -124,7 +124,7 @@ def _step(cell: float, size: float) -> int:
     return next((step for step in (1, 2, 5, 10, 20) if step * cell >= size), 20)
 
 
-def _legend(reading: Reading, width: float, top: float) -> tuple[list[str], float]:
+def _legend(reading: AtlasView, width: float, top: float) -> tuple[list[str], float]:
     """Stages that occur and what the borders mean, wrapped to the width; with the height it ends at."""
     seen = {item.stage for item in reading.observations}
     entries = [(stage.id, reading.stage_name(stage.id)) for stage in STAGES if stage.id in seen]
@@ -152,7 +152,7 @@ def _swatch(kind: str, x: float, y: float) -> str:
     return _path("ha-border", [_box(x + 1, y + 1, 10, 10)], f' stroke-width="1.7"{dash}')
 
 
-def _counts(reading: Reading) -> str:
+def _counts(reading: AtlasView) -> str:
     def of(stage: str, found: Iterable[Observation]) -> int:
         return len({(seen.stack, seen.layer, seen.head) for seen in found if seen.stage == stage})
 

@@ -14,7 +14,17 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from headatlas.report.atlas_view import STAGE, STAGES, VERDICT_WORDS, VERDICTS, Reading, best_of, finite, read, summary
+from headatlas.report.atlas_view import (
+    STAGE,
+    STAGES,
+    VERDICT_WORDS,
+    VERDICTS,
+    AtlasView,
+    best_of,
+    finite,
+    read,
+    summary,
+)
 from headatlas.report.figure import stylesheet, svg
 from headatlas.report.words import change, number, percent, probability
 
@@ -102,7 +112,7 @@ def embed(value: Any) -> Markup:
     return Markup(text)
 
 
-def payload(reading: Reading) -> dict[str, Any]:
+def payload(reading: AtlasView) -> dict[str, Any]:
     """What the page's script needs, with numbers cut to a few significant digits."""
     index = {entry["name"]: i for i, entry in enumerate(reading.detectors)}
     types = {kind: _type(reading, kind) for kind in {entry["head_type"] for entry in reading.detectors}}
@@ -124,7 +134,7 @@ def payload(reading: Reading) -> dict[str, Any]:
     }
 
 
-def _type(reading: Reading, kind: str) -> dict[str, Any]:
+def _type(reading: AtlasView, kind: str) -> dict[str, Any]:
     about = (reading.extras.get("head_types") or {}).get(kind) or {}
     return {
         "name": reading.type_name(kind),
@@ -133,7 +143,7 @@ def _type(reading: Reading, kind: str) -> dict[str, Any]:
     }
 
 
-def _detector(reading: Reading, entry: Mapping[str, Any]) -> dict[str, Any]:
+def _detector(reading: AtlasView, entry: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": entry["name"],
         "type": entry["head_type"],
@@ -175,7 +185,7 @@ def _examples(examples: Mapping[str, Any]) -> dict[str, Any]:
     return packed
 
 
-def _facts(reading: Reading) -> list[tuple[str, str]]:
+def _facts(reading: AtlasView) -> list[tuple[str, str]]:
     model = reading.model
     grouped = model.get("n_kv_heads") not in (None, model.get("n_heads"))
     heads = f"{model.get('n_heads')} a layer" + (f", {model['n_kv_heads']} for keys and values" if grouped else "")
@@ -190,7 +200,7 @@ def _facts(reading: Reading) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts if value is not None]
 
 
-def _details(reading: Reading) -> list[dict[str, Any]]:
+def _details(reading: AtlasView) -> list[dict[str, Any]]:
     """One entry a detector for the section that explains them."""
     about = reading.extras.get("detectors") or {}
     details: list[dict[str, Any]] = []

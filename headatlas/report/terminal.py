@@ -20,8 +20,8 @@ from headatlas.report.atlas_view import (
     STAGE,
     STAGES,
     VERDICTS,
+    AtlasView,
     Observation,
-    Reading,
     Stack,
     best_of,
     finite,
@@ -51,7 +51,7 @@ def render(
     return Screen(reading, chosen, top, width)
 
 
-def _find(reading: Reading, name: str) -> Sequence[Mapping[str, Any]]:
+def _find(reading: AtlasView, name: str) -> Sequence[Mapping[str, Any]]:
     found = [entry for entry in reading.detectors if name in (entry["name"], entry["head_type"])]
     if found:
         return found
@@ -67,7 +67,7 @@ def _find(reading: Reading, name: str) -> Sequence[Mapping[str, Any]]:
 class Screen:
     """An atlas that draws itself to the width and the characters of the terminal."""
 
-    reading: Reading
+    reading: AtlasView
     chosen: Sequence[Mapping[str, Any]] | None
     top: int
     width: int | None
@@ -158,7 +158,7 @@ def _band(stack: Stack, layers: range, cell: int, label: int, marks: Mapping[tup
     return lines
 
 
-def _legend(reading: Reading, plain: bool) -> Text:
+def _legend(reading: AtlasView, plain: bool) -> Text:
     present = [stage.id for stage in STAGES if any(seen.stage == stage.id for seen in reading.observations)]
     text = Text("\nacross: layers (L), down: heads\n", style="default")
     for stage in present:
@@ -175,7 +175,7 @@ def _legend(reading: Reading, plain: bool) -> Text:
     return text
 
 
-def _types(reading: Reading, top: int, plain: bool) -> Table:
+def _types(reading: AtlasView, top: int, plain: bool) -> Table:
     table = _table("head type", "head", "score", "chance", "effect", "verdict")
     for kind, found in reading.by_type():
         for index, seen in enumerate(found[:top]):
@@ -195,7 +195,7 @@ def _table(*names: str) -> Table:
     return table
 
 
-def _cells(seen: Observation, reading: Reading) -> tuple[str | Text, ...]:
+def _cells(seen: Observation, reading: AtlasView) -> tuple[str | Text, ...]:
     style = {"causal": "bold", "group": "", "refuted": "dim", "untested": "dim"}[seen.verdict]
     address = seen.address if len(reading.stacks) > 1 else f"{seen.layer}.{seen.head}"
     numbers = seen.numbers
@@ -208,7 +208,7 @@ def _cells(seen: Observation, reading: Reading) -> tuple[str | Text, ...]:
     )
 
 
-def _nothing(reading: Reading) -> Iterator[RenderableType]:
+def _nothing(reading: AtlasView) -> Iterator[RenderableType]:
     """Detectors that observed no head, each with its best score and what would have counted."""
     lines = []
     for entry in reading.detectors:
@@ -222,7 +222,7 @@ def _nothing(reading: Reading) -> Iterator[RenderableType]:
         yield Group(Text(), *lines)
 
 
-def _abilities(reading: Reading) -> Iterator[RenderableType]:
+def _abilities(reading: AtlasView) -> Iterator[RenderableType]:
     if not reading.detectors:
         return
     table = _table("task", "done", "metric", "value", "floor", "right", "by chance")
@@ -233,7 +233,7 @@ def _abilities(reading: Reading) -> Iterator[RenderableType]:
     yield Group(Text("\nWhat the model can do; heads of a task that it does not do are untested", style="dim"), table)
 
 
-def _skipped(reading: Reading) -> Sequence[RenderableType]:
+def _skipped(reading: AtlasView) -> Sequence[RenderableType]:
     if not reading.skipped:
         return []
     lines = [
@@ -243,7 +243,7 @@ def _skipped(reading: Reading) -> Sequence[RenderableType]:
 
 
 def _detector(
-    reading: Reading, entry: Mapping[str, Any], top: int, width: int, plain: bool
+    reading: AtlasView, entry: Mapping[str, Any], top: int, width: int, plain: bool
 ) -> Sequence[RenderableType]:
     """One detector: what it measures, how able the model is, its scores as shades, its best heads."""
     about = (reading.extras.get("detectors") or {}).get(entry["name"]) or {}
@@ -280,7 +280,7 @@ def _detector(
     return [*parts, Text()]
 
 
-def _shaded(reading: Reading, entry: Mapping[str, Any], width: int, shades: str) -> RenderableType:
+def _shaded(reading: AtlasView, entry: Mapping[str, Any], width: int, shades: str) -> RenderableType:
     values = {
         (i, j): known
         for i, row in enumerate(entry["scores"])

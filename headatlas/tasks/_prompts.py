@@ -120,13 +120,13 @@ def laid_out(
             raise _Misfit("it joins words that the task has to keep apart")
     encoded = iter(parts)
     row = [] if tokenizer.bos is None else [tokenizer.bos]
-    at: dict[str, list[int]] = {}
+    positions: dict[str, list[int]] = {}
     for piece in pieces:
         ids = list(piece.ids) or next(encoded)
         if piece.role:
-            at.setdefault(piece.role, []).extend(range(len(row), len(row) + len(ids)))
+            positions.setdefault(piece.role, []).extend(range(len(row), len(row) + len(ids)))
         row += ids
-    return row, at
+    return row, positions
 
 
 def _merged(pieces: Pieces) -> Iterator[Piece]:
@@ -195,45 +195,45 @@ class _Row(NamedTuple):
 
     example: Example
     tokens: list[list[int]]
-    at: list[dict[str, list[int]]]
+    positions: list[dict[str, list[int]]]
 
 
 def _fitted(tokenizer: Vocabulary, example: Example, words: Sequence[str], known: dict[str, list[int]]) -> _Row:
     made: list[tuple[list[int], dict[str, list[int]]]] = []
     for part in example.prompts:
-        row, at = laid_out(tokenizer, part, known)
+        row, positions = laid_out(tokenizer, part, known)
         if len(row) > tokenizer.context:
             raise _Misfit(f"prompts need {len(row)} positions, this model has {tokenizer.context}")
         if made and len(row) != len(made[0][0]):
             raise _Misfit("its words have different lengths in tokens")
-        made.append((row, at))
-    broken = [role for _, at in made for role in words if len(at.get(role, [0])) != 1]
+        made.append((row, positions))
+    broken = [role for _, positions in made for role in words if len(positions.get(role, [0])) != 1]
     if broken:
         raise _Misfit(f"it splits words that must be one token ({broken[0]})")
     if made[0][0] in (made[1][0], made[2][0]):
         raise _Misfit("nothing else of its length can take its place")
     if set(example.answer) & set(example.wrong):
         raise _Misfit("right and wrong answers begin with the same token")
-    return _Row(example, [row for row, _ in made], [at for _, at in made])
+    return _Row(example, [row for row, _ in made], [positions for _, positions in made])
 
 
 def _batched(rows: Sequence[_Row], words: Sequence[str], spans: Sequence[str], facts: Mapping[str, Any]) -> Batch:
     length = max(len(row.tokens[0]) for row in rows)
     mask = torch.arange(length) < torch.tensor([len(row.tokens[0]) for row in rows])[:, None]
-    roles = sorted({role for row in rows for at in row.at for role in at})
+    roles = sorted({role for row in rows for positions in row.positions for role in positions})
     labels = {name: torch.tensor([row.example.labels[name] for row in rows]) for name in rows[0].example.labels}
     answers = {name: ids([getattr(row.example, name) for row in rows]) for name in ("answer", "wrong")}
 
     def batch(kind: int, **more: Any) -> Batch:
         tokens = torch.tensor([row.tokens[kind] + [0] * (length - len(row.tokens[kind])) for row in rows])
-        at = {}
+        positions = {}
         for role in roles:
-            places = lists([row.at[kind].get(role, []) for row in rows])
-            at[role] = places[:, 0] if role in words else places
+            places = lists([row.positions[kind].get(role, []) for row in rows])
+            positions[role] = places[:, 0] if role in words else places
             if role in spans:
-                at[f"{role}_last"] = places.amax(1)
-        at["end"] = mask.sum(1) - 1
-        return Batch(tokens, mask, at, facts=facts, **more)
+                positions[f"{role}_last"] = places.amax(1)
+        positions["end"] = mask.sum(1) - 1
+        return Batch(tokens, mask, positions, facts=facts, **more)
 
     return batch(
         0, labels={**labels, **answers}, counterfactual=batch(1, labels=labels),

@@ -77,14 +77,19 @@ def build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) ->
     length = max(map(len, rows["prompt"]))
     if length > tokenizer.context:
         raise UnfitTask(f"ioi needs {length} positions; this model has {tokenizer.context}.")
-    at = {name: torch.tensor(values) for name, values in places.items()}
+    positions = {name: torch.tensor(values) for name, values in places.items()}
     known = {name: torch.tensor(values) for name, values in labels.items()}
     plain = {name: known[name] for name in ("template", "kind")}
-    counterfactual = Batch(*padded(rows["counterfactual"], length), at, labels=plain)
-    control = Batch(*padded(rows["control"], length), at, labels=known)
+    counterfactual = Batch(*padded(rows["counterfactual"], length), positions, labels=plain)
+    control = Batch(*padded(rows["control"], length), positions, labels=known)
     facts = {"bos": tokenizer.bos, "names": len(names)}
     return Batch(
-        *padded(rows["prompt"], length), at, labels=known, facts=facts, control=control, counterfactual=counterfactual
+        *padded(rows["prompt"], length),
+        positions,
+        labels=known,
+        facts=facts,
+        control=control,
+        counterfactual=counterfactual,
     )
 
 

@@ -89,10 +89,10 @@ def _forced(batch: Batch) -> Batch:
     """The answer stands at the end of each prompt; `end` is before its first deciding token, `predict` before each."""
 
     def moved(part: Batch) -> Batch:
-        answer = part.at["answer"]
+        answer = part.positions["answer"]
         predict = answer.where(answer < 0, answer - 1)
         end = predict.gather(1, batch.labels["first"][:, None])[:, 0]
-        return replace(part, at={**part.at, "predict": predict, "end": end})
+        return replace(part, positions={**part.positions, "predict": predict, "end": end})
 
     assert batch.counterfactual is not None
     assert batch.control is not None

@@ -42,7 +42,7 @@ def prose(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     orders = [shuffled(tokenizer, row, rng) for row in rows]
     batch = described(tokenizer, rows, rng)
     control = described(tokenizer, orders, rng)
-    return Batch(batch.tokens, batch.mask, batch.at, batch.marks, control=control)
+    return Batch(batch.tokens, batch.mask, batch.positions, batch.marks, control=control)
 
 
 def chosen(n: int, rng: np.random.Generator) -> list[str]:
@@ -118,9 +118,9 @@ def described(tokenizer: Vocabulary, rows: list[list[int]], rng: np.random.Gener
             if start is not None and start - (q - keys[0]) >= low:
                 lists["start_query"][-1] += [start] * len(keys)
                 lists["start_key"][-1] += [start - (q - key) for key in keys]
-    at = {name: positions(values) for name, values in lists.items()}
-    at["predict"] = torch.arange(min(16, length // 3), length - 1).expand(n, -1)
-    return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), at, {"delimiter": delimiter, "word": word})
+    found = {name: positions(values) for name, values in lists.items()}
+    found["predict"] = torch.arange(min(16, length // 3), length - 1).expand(n, -1)
+    return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), found, {"delimiter": delimiter, "word": word})
 
 
 def _rare(

@@ -12,7 +12,7 @@ from headatlas.tasks.prose import LENGTH, passages, windowed
 
 @task(metric=next_token_loss, version=1, margin=1.0, floor="uniform")
 def registers(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
-    """[bos] 63 tokens of one passage, 64 of a passage of another register; at["middle"] is where the second begins.
+    """[bos] 63 tokens of one passage, 64 of a passage of another register; positions["middle"] is where the second begins.
 
     Control: both passages from one register.
     """
@@ -27,9 +27,9 @@ def registers(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
         front = windowed(tokenizer, a, length, rng)
         rows.append(_joined(front, windowed(tokenizer, str(rng.choice(other)), length, rng), length))
         same.append(_joined(front, windowed(tokenizer, b, length, rng), length))
-    at = {"middle": torch.full((n,), length // 2), "predict": torch.arange(16, length - 1).expand(n, -1)}
+    positions = {"middle": torch.full((n,), length // 2), "predict": torch.arange(16, length - 1).expand(n, -1)}
     mask = torch.ones(n, length, dtype=torch.bool)
-    return Batch(torch.tensor(rows), mask, at, control=Batch(torch.tensor(same), mask, at))
+    return Batch(torch.tensor(rows), mask, positions, control=Batch(torch.tensor(same), mask, positions))
 
 
 def _joined(first: list[int], second: list[int], length: int) -> list[int]:

@@ -31,15 +31,15 @@ def repeated(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     start = len(front)
     tokens, mask = torch.tensor(np.array(rows)), torch.ones(n, len(rows[0]), dtype=torch.bool)
     second = torch.arange(start + period, start + 2 * period).expand(n, -1)
-    at = {
+    positions = {
         "predict": second[:, :-1],  # positions in the second copy whose next token is known from the first
         "induction_key": second[:, :-1] - period + 1,  # the token after the first copy of this one
         "second": second,
         "duplicate_key": second - period,
     }
     facts = {"period": period, "bos": tokenizer.bos}
-    control = Batch(torch.tensor(np.array(controls)), mask, at=at, facts=facts)
-    return Batch(tokens, mask, at=at, facts=facts, control=control)
+    control = Batch(torch.tensor(np.array(controls)), mask, positions=positions, facts=facts)
+    return Batch(tokens, mask, positions=positions, facts=facts, control=control)
 
 
 def usable_ids(tokenizer: Vocabulary) -> np.ndarray:

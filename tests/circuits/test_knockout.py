@@ -71,7 +71,7 @@ def plain(name: str, batch, out: dict[tuple[int, int], torch.Tensor], protocol: 
         return x
 
     logits = run(batch.tokens, replaced)
-    rows = logits[torch.arange(len(batch)), batch.at["end"]][:, None]
+    rows = logits[torch.arange(len(batch)), batch.positions["end"]][:, None]
     return logit_difference.score(rows, batch).double().numpy()
 
 
@@ -81,7 +81,7 @@ def test_circuits_are_what_hooks_leave_in_place(name, ablation, batch):
     model, protocol = attach(FAMILIES[name].build()), Protocol(ablation)
     knockout = Knockout(model, batch, logit_difference, protocol)
     kept = parse_nodes("0.1 1.2@end 2.0@end 2.0@middle 2.3")
-    end, middle = (torch.arange(24)[None] == batch.at[at][:, None] for at in ("end", "middle"))
+    end, middle = (torch.arange(24)[None] == batch.positions[at][:, None] for at in ("end", "middle"))
     out = {(head.layer, head.head): batch.mask for head in model.heads}
     del out[0, 1], out[2, 3]
     out[1, 2], out[2, 0] = batch.mask & ~end, batch.mask & ~end & ~middle
@@ -159,7 +159,7 @@ def test_what_is_found_is_good_enough_and_nothing_can_be_left_out(toy, batch, me
         for node in found.nodes:
             rest = set(found.nodes) - {node}
             assert not rest or abs(1 - share(rest)) > 0.2
-    assert all((node.at is None) == (positions == ()) for node in found.nodes)
+    assert all((node.position is None) == (positions == ()) for node in found.nodes)
 
 
 def test_greedy_adds_the_best_head_of_all(toy, batch):
@@ -225,7 +225,7 @@ def test_edges_are_paths_beyond_chance(toy):
     assert expected
     assert [abs(edge.effect) for edge in many] == sorted((abs(edge.effect) for edge in many), reverse=True)
     alone = path_patch(toy, batch, [HeadId(1, 2)], ["q:2.3"])
-    j, i = names.index("q:2.3"), [cell[0] for cell in found.cells].index(HeadId(1, 2))
+    j, i = names.index("q:2.3"), [head_set[0] for head_set in found.head_sets].index(HeadId(1, 2))
     np.testing.assert_allclose(found.values[:, i, j], alone.values[:, 0, 0], atol=1e-6)
 
 

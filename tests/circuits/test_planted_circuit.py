@@ -63,7 +63,7 @@ def test_it_is_faithful_complete_and_minimal(planted, batch):
 
 
 def test_the_message_goes_into_the_keys_and_on_to_the_logits(planted, batch):
-    size = planted.site(1).n_heads // planted.site(1).n_groups
+    size = planted.layer(1).n_heads // planted.layer(1).n_groups
     found = path_patch(planted, batch, None, ["k:1.2", "q:1.2", "v:1.2", "logits"], group=size > 1)
     share = {(line.head, line.position[0]): line.share for line in found.summary()}
     assert share[PREVIOUS, "k"] < -0.8

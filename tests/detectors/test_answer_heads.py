@@ -137,13 +137,13 @@ def test_the_lean_is_that_of_eager_attention_over_both_orders_of_the_words():
     model, batch = untrained(), yes_no(toys.smollm2_vocabulary(), 4, 1)
     swapped = batch.tokens.clone()
     rows = torch.arange(4)
-    swapped[rows, batch.at["yes"]], swapped[rows, batch.at["no"]] = (
-        batch.tokens[rows, batch.at["no"]], batch.tokens[rows, batch.at["yes"]],
+    swapped[rows, batch.positions["yes"]], swapped[rows, batch.positions["no"]] = (
+        batch.tokens[rows, batch.positions["no"]], batch.tokens[rows, batch.positions["yes"]],
     )  # fmt: skip
     wanted = torch.zeros(2, 4, 8)
     for order, (tokens, first, second) in enumerate(((batch.tokens, "yes", "no"), (swapped, "no", "yes"))):
         for e, pattern in enumerate(attention_of(model, Batch(tokens, batch.mask))):
-            y, n = batch.at[first][e], batch.at[second][e]
+            y, n = batch.positions[first][e], batch.positions[second][e]
             after = pattern[:, max(y, n) + 1 :]
             a, b = after[..., y], after[..., n]
             wanted[order, e] = ((a + b) * (b / a).log()).mean(1)
@@ -158,7 +158,7 @@ def test_removing_a_head_that_writes_no_moves_the_answer_away_from_no():
     batch = yes_no(words, 8, 3)
     effect = find_detector("negative").removal(model, batch, yes_no.metric)
     # Resampling from the pair's other question changes nothing: the head says No to both.
-    np.testing.assert_allclose(effect.worsening([HeadId(0, 0)]), 0.0, atol=1e-5)
+    np.testing.assert_allclose(effect.metric_drop([HeadId(0, 0)]), 0.0, atol=1e-5)
     assert (effect.clean > 0).all(), "it leans to No whatever is asked"
 
 
@@ -235,13 +235,13 @@ def test_truthfulness_is_the_accuracy_of_a_probe_on_pairs_it_never_saw(monkeypat
     seed = seed_of(batch)
     read = statements(model.tokenizer, 60, seed)
     seen = []
-    projection = model.sites[1].projection
+    projection = model.layers[1].projection
     handle = projection.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
     with torch.no_grad():
         for tokens, mask in zip(read.tokens, read.mask, strict=True):
             model.hf(tokens[mask][None])
     handle.remove()
-    z = torch.stack([x[0, stop] for x, stop in zip(seen, read.at["stop"], strict=True)]).double().numpy()
+    z = torch.stack([x[0, stop] for x, stop in zip(seen, read.positions["stop"], strict=True)]).double().numpy()
     labels = labels_of(read, "truth", "pair")
     assert (read.labels["truth"] == torch.from_numpy(labels.y)).all()
     right = np.zeros(60)

@@ -62,7 +62,7 @@ def probabilities(model: Model, batch: Batch, tokens: torch.Tensor) -> torch.Ten
 def last_z(model: Model, batch: Batch, layer: int) -> torch.Tensor:
     """[example, head, d] what enters the output projection at the last token, by the plain model."""
     seen = []
-    with hooked(model.sites[layer].projection, lambda _, args: seen.append(args[0][0, -1])):
+    with hooked(model.layers[layer].projection, lambda _, args: seen.append(args[0][0, -1])):
         probabilities(model, batch, batch.tokens)
     return torch.stack(seen).detach().unflatten(-1, (4, -1))
 
@@ -70,7 +70,7 @@ def last_z(model: Model, batch: Batch, layer: int) -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_indirect_effects_are_those_of_one_patched_run_per_head(kind):
     model, batch = toys.model(kind), prompts()
-    mean = {(site.stack, site.layer): last_z(model, batch, site.layer).mean(0) for site in model.sites}
+    mean = {(layer.stack, layer.index): last_z(model, batch, layer.index).mean(0) for layer in model.layers}
     found = ends(model, batch)
     for place, value in found.mean().items():
         torch.testing.assert_close(value, mean[place], atol=1e-5, rtol=1e-4)
@@ -85,7 +85,7 @@ def test_indirect_effects_are_those_of_one_patched_run_per_head(kind):
             x[:, -1, head.head * width : (head.head + 1) * width] = mean[head.stack, head.layer][head.head]
             return (x,)
 
-        with hooked(model.sites[head.layer].projection, put):
+        with hooked(model.layers[head.layer].projection, put):
             wanted.append(probabilities(model, batch, tokens) - plain)
     effects = indirect_effects(model, batch, [found.mean(), found.mean(torch.arange(5) < 2)])
     np.testing.assert_allclose(effects[0], torch.stack(wanted, 1), atol=1e-6)
@@ -103,7 +103,7 @@ def test_injection_adds_the_summed_mean_writes_to_the_stream_at_the_end(kind):
     wanted_writes = []
     for head in heads:
         z = last_z(model, batch, head.layer)[:, head.head]
-        weight = model.sites[head.layer].output_weight()[head.head]
+        weight = model.layers[head.layer].output_weight()[head.head]
         wanted_writes.append((z @ weight).mean(0))
     if kind in ("mha", "gqa", "mqa", "gpt2"):  # no norm behind the attention
         torch.testing.assert_close(vector, sum(wanted_writes).detach(), atol=1e-5, rtol=1e-4)
@@ -121,7 +121,7 @@ def test_injection_adds_the_summed_mean_writes_to_the_stream_at_the_end(kind):
         pushed = probabilities(model, batch, batch.tokens)
     np.testing.assert_allclose(injection.clean, plain, atol=1e-6)
     np.testing.assert_allclose(injection.measure([heads], scale=3.0)[0], pushed, atol=1e-6)
-    np.testing.assert_allclose(injection.worsening(heads), injection.measure([heads])[0] - injection.clean, atol=1e-9)
+    np.testing.assert_allclose(injection.metric_drop(heads), injection.measure([heads])[0] - injection.clean, atol=1e-9)
 
 
 def plain_argmax(model: Model, batch: Batch, i: int) -> torch.Tensor:

@@ -121,7 +121,7 @@ def by_hand(hf, batch: Batch, direction: torch.Tensor) -> torch.Tensor:
         patterns = hf(input_ids=batch.tokens, attention_mask=batch.mask.long(), output_attentions=True).attentions
     for hook in hooks:
         hook.remove()
-    rows, end = torch.arange(len(batch)), batch.at["end"]
+    rows, end = torch.arange(len(batch)), batch.positions["end"]
     final = kept["final"][rows, end]
     rms = (final.pow(2).mean(-1, keepdim=True) + hf.model.norm.variance_epsilon).sqrt()
     direction = direction * hf.model.norm.weight / rms
@@ -139,7 +139,7 @@ def test_effects_by_name_equal_those_worked_out_on_the_plain_model():
     unembedding = hf.lm_head.weight
     along = by_hand(hf, batch, unembedding[batch.answer] - unembedding[batch.wrong])
     rows = torch.arange(len(batch))
-    io, s1, s2 = (along[rows, :, batch.at[name]] for name in ("io", "s1", "s2"))
+    io, s1, s2 = (along[rows, :, batch.positions[name]] for name in ("io", "s1", "s2"))
     found = from_names(attach(hf), batch)
     np.testing.assert_allclose(found.io, io, atol=1e-5)
     np.testing.assert_allclose(found.s, s1 + s2, atol=1e-5)
@@ -157,7 +157,7 @@ def test_letters_taken_from_words_equal_those_worked_out_on_the_plain_model(monk
     rows = torch.arange(len(batch))
     taken = []
     for slot in range(3):
-        places = batch.at[SLOTS[slot]].reshape(len(batch), -1)
+        places = batch.positions[SLOTS[slot]].reshape(len(batch), -1)
         text = [
             words.decode([int(t) for t in row[at[at >= 0]]]).strip()
             for row, at in zip(batch.tokens, places, strict=True)
@@ -193,7 +193,7 @@ def test_the_direct_path_of_heads_is_that_of_path_patching(kind: str):
     path = DirectPath(model, batch, logit_difference)
     found = path_patch(model, batch, [heads], ["logits"], positions="end")
     np.testing.assert_allclose(path.clean, found.base, atol=1e-5)
-    np.testing.assert_allclose(path.worsening(heads), (found.base[:, None, None] - found.values)[:, 0, 0], atol=1e-5)
+    np.testing.assert_allclose(path.metric_drop(heads), (found.base[:, None, None] - found.values)[:, 0, 0], atol=1e-5)
 
 
 def test_knocked_out_heads_have_no_growth_and_heads_below_them_do_not_grow():
@@ -230,12 +230,12 @@ def test_the_planted_suppressor_is_found_and_one_of_repeats_is_not():
 def test_without_movers_and_without_them_and_others_are_two_plain_runs():
     model, batch = toys.model("gqa"), toy_batch()
     gone, more = model.heads[1], model.heads[5]
-    found = WithoutMovers(model, batch, logit_difference, [gone]).worsening([more])
+    found = WithoutMovers(model, batch, logit_difference, [gone]).metric_drop([more])
     values = collect(model, batch.counterfactual, OnHeads(model.heads))
     scores = []
     for heads in ([gone], [gone, more]):
-        edit = Resample(heads, values, positions=batch.at["end"][:, None])
-        logits = model.forward(batch, edits=[edit], logits_at=logit_difference.positions(batch))
+        edit = Resample(heads, values, positions=batch.positions["end"][:, None])
+        logits = model.forward(batch, edits=[edit], logit_positions=logit_difference.positions(batch))
         scores.append(logit_difference.score(logits, batch).double().numpy())
     np.testing.assert_allclose(found, scores[0] - scores[1], atol=1e-5)
 

@@ -43,7 +43,7 @@ def literal(hf, batch, ids, weights):
     with torch.no_grad():
         out = hf(batch.tokens, attention_mask=batch.mask.long(), output_attentions=True)
         for e in range(len(batch)):
-            end = int(batch.at["end"][e])
+            end = int(batch.positions["end"][e])
             scale = kept["end"][e, end].pow(2).mean().add(config.rms_norm_eps).rsqrt()
             direction = (hf.lm_head.weight[ids[e]] * weights[:, None]).sum(0) * hf.model.norm.weight * scale
             for i, block in enumerate(hf.model.layers):
@@ -52,7 +52,7 @@ def literal(hf, batch, ids, weights):
                     out_weight = block.self_attn.o_proj.weight[:, h * d : (h + 1) * d]
                     row = out.attentions[i][e, h, end]
                     found[e, i * config.num_attention_heads + h] = row * (v @ out_weight.T @ direction)
-        logits = out.logits[torch.arange(len(batch)), batch.at["end"]]
+        logits = out.logits[torch.arange(len(batch)), batch.positions["end"]]
     for handle in handles:
         handle.remove()
     total = torch.stack([(logits[e, ids[e]] * weights).sum() for e in range(len(batch))])
@@ -67,7 +67,7 @@ def test_recall_is_the_sum_over_source_tokens_of_plain_attention(hf, model):
     def through(answers, role):
         ids = torch.cat([answers[:, None], everything.expand(len(batch), -1)], 1)
         parts, total = literal(hf, batch, ids, weights)
-        places = [[int(p) for p in row if p >= 0] for row in batch.at[role]]
+        places = [[int(p) for p in row if p >= 0] for row in batch.positions[role]]
         return np.stack([parts[e][:, places[e]].sum(-1) for e in range(len(batch))]), np.abs(total).mean()
 
     found = recall(model, batch)
@@ -126,7 +126,7 @@ def test_removal_is_mean_ablation_at_the_end(model, hf, name):
     scored = among_relations(batch) if name == "relation" else batch
     head, d = model.heads[5], hf.config.head_dim
     block = hf.model.layers[head.layer].self_attn.o_proj
-    each, end = torch.arange(len(batch)), batch.at["end"]
+    each, end = torch.arange(len(batch)), batch.positions["end"]
     seen = {}
 
     def run(change):
@@ -145,7 +145,9 @@ def test_removal_is_mean_ablation_at_the_end(model, hf, name):
         return logit_difference.score(logits, scored).double().numpy()
 
     expected = run(False) - run(True)
-    np.testing.assert_allclose(detector.removal(model, batch, logit_difference).worsening([head]), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        detector.removal(model, batch, logit_difference).metric_drop([head]), expected, atol=1e-5
+    )
     assert np.abs(expected).max() > 1e-5
 
 

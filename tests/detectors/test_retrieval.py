@@ -37,13 +37,13 @@ def test_scores_are_those_of_plain_attention(model):
     for i, head in enumerate(model.heads):
         for e in range(len(batch)):
             rows = maps[head.layer][e, head.head]
-            span = [int(p) for p in batch.at["needle"][e] if p >= 0]
+            span = [int(p) for p in batch.positions["needle"][e] if p >= 0]
             hits = []
-            for place in (int(p) for p in batch.at["answer"][e] if p >= 0):
+            for place in (int(p) for p in batch.positions["answer"][e] if p >= 0):
                 key = int(rows[place - 1].argmax())
                 hits.append(key in span and int(batch.tokens[e, key]) == int(batch.tokens[e, place]))
-            row = rows[int(batch.at["end"][e])]
-            until = min(int(p) for p in batch.at["asked"][e] if p >= 0)
+            row = rows[int(batch.positions["end"][e])]
+            until = min(int(p) for p in batch.positions["asked"][e] if p >= 0)
             text = [p for p in range(1, until) if p not in span]
             scores = found["retrieval-needle"]
             assert found["retrieval"].values[e, i] == pytest.approx(np.mean(hits))
@@ -88,8 +88,8 @@ def test_a_planted_retrieval_head_is_found_and_its_removal_is_felt():
     for detector in BOTH:
         assert [line.head for line in found[detector.name].observed(detector.minimum_effect)] == [HeadId(1, 2)]
         removal = detector.removal(model, batch, logit_difference)
-        assert removal.worsening([HeadId(1, 2)]).mean() > 1.0
-        assert abs(removal.worsening([HeadId(1, 0)]).mean()) < 0.1
+        assert removal.metric_drop([HeadId(1, 2)]).mean() > 1.0
+        assert abs(removal.metric_drop([HeadId(1, 0)]).mean()) < 0.1
     shuffled = dataclasses.replace(batch.control, control=batch.control.rows(torch.randperm(len(batch))))
     nothing = scan(model, BOTH[:1], shuffled).scores["retrieval"]
     assert not nothing.observed(BOTH[0].minimum_effect), "a needle that says something else is not copied"

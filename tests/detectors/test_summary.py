@@ -46,7 +46,7 @@ class Plain:
         return kept, out.attentions, self.metric(out.logits)
 
     def metric(self, logits):
-        at = logits[torch.arange(len(logits)), self.batch.at["end"]][:, None]
+        at = logits[torch.arange(len(logits)), self.batch.positions["end"]][:, None]
         return logit_difference.score(at, self.batch).double().numpy()
 
     def put(self, head, places, values):
@@ -71,7 +71,7 @@ def test_effects_are_those_of_changed_runs_of_the_plain_model(model, monkeypatch
     own, attention, clean = plain.seen(batch.tokens)
     other, _, exchanged = plain.seen(batch.counterfactual.tokens)
     unit = np.abs(clean - exchanged).mean()
-    each, at, end = torch.arange(len(batch)), batch.at["summary"], batch.at["end"]
+    each, at, end = torch.arange(len(batch)), batch.positions["summary"], batch.positions["end"]
     brought, taken = sentiment.brought(model, batch), sentiment.taken(model, batch)
     kinds = list(zip(batch.labels["template"].tolist(), batch.labels["positive"].tolist(), strict=True))
     partner = [
@@ -105,11 +105,11 @@ def test_removal_exchanges_what_is_read_and_nothing_else(model):
     plain, d, head = Plain(batch), model.hf.config.head_dim, model.heads[6]
     own, attention, clean = plain.seen(batch.tokens)
     other = plain.seen(batch.counterfactual.tokens)[0]
-    each, at, end = torch.arange(6), batch.at["summary"], batch.at["end"]
+    each, at, end = torch.arange(6), batch.positions["summary"], batch.positions["end"]
     moved = (other["v", head.layer] - own["v", head.layer])[each, at, head.head // 2 * d : (head.head // 2 + 1) * d]
     read = own["z", head.layer][each, end, head.head * d : (head.head + 1) * d]
     read = read + attention[head.layer][each, head.head, end, at][:, None] * moved
-    found = MINE[1].removal(model, batch, logit_difference).worsening([head])
+    found = MINE[1].removal(model, batch, logit_difference).metric_drop([head])
     np.testing.assert_allclose(found, clean - plain.put(head, end, read), atol=1e-5)
 
 

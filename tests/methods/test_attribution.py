@@ -31,13 +31,13 @@ def opened(name: str) -> ha.Model:
 class Moved:
     """z of some heads moved by a difference."""
 
-    site = "z"
+    component = "z"
 
     def __init__(self, heads, difference, size):
         self.heads, self.difference, self.size = heads, difference, size
         self.layers = frozenset((head.stack, head.layer) for head in heads)
 
-    def __call__(self, at, x):
+    def __call__(self, layer, x):
         result = x.clone()
         for head in self.heads:
             result[:, :, head.head] += self.size * self.difference[:, :, head.head]
@@ -46,36 +46,36 @@ class Moved:
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("positions", ["all", "end", "middle"])
-@pytest.mark.parametrize("site", ["q", "k"])
-def test_queries_and_keys_are_followed_exactly_through_the_softmax(name: str, positions: str, site: str):
+@pytest.mark.parametrize("component", ["q", "k"])
+def test_queries_and_keys_are_followed_exactly_through_the_softmax(name: str, positions: str, component: str):
     """The slope of the metric along the change of z that patching the queries or keys really makes."""
     model, batch = opened(name), prompts(3)
-    sweep = plan(model, batch, None, logit_difference, "denoising", site, positions)
+    sweep = plan(model, batch, None, logit_difference, "denoising", component, positions)
     found = estimates(model, sweep, 1 << 30, exact_softmax=True)[:, :, 0]
     ran, source = batch.counterfactual, batch
-    values = collect(model, source, OnHeads(model.heads, site=site))
-    places = None if positions == "all" else batch.at[positions][:, None]
-    for number in range(0, len(sweep.cells), 4):
-        cell = sweep.cells[number]
+    values = collect(model, source, OnHeads(model.heads, component=component))
+    places = None if positions == "all" else batch.positions[positions][:, None]
+    for number in range(0, len(sweep.head_sets), 4):
+        head_set = sweep.head_sets[number]
         seen = []
 
-        def watch(at, seen=seen, cell=cell):
-            if at.layer == cell[0].layer:
-                seen.append(at.z.clone())
+        def watch(layer, seen=seen, head_set=head_set):
+            if layer.index == head_set[0].layer:
+                seen.append(layer.z.clone())
 
         model.forward(ran, watch=watch)
-        model.forward(ran, watch=watch, edits=[Resample(cell, values, site=site, positions=places)])
+        model.forward(ran, watch=watch, edits=[Resample(head_set, values, component=component, positions=places)])
         step = 1e-2
         where = logit_difference.positions(batch)
-        moved = [Moved(cell, seen[1] - seen[0], size) for size in (step, -step)]
-        up, down = (logit_difference.score(model.forward(ran, edits=[m], logits_at=where), batch) for m in moved)
+        moved = [Moved(head_set, seen[1] - seen[0], size) for size in (step, -step)]
+        up, down = (logit_difference.score(model.forward(ran, edits=[m], logit_positions=where), batch) for m in moved)
         np.testing.assert_allclose(found[:, number], (up - down) / (2 * step), atol=5e-4, rtol=2e-2)
 
 
 @pytest.mark.parametrize("name", ["qwen3-next", "afmoe"])
 def test_a_gate_behind_the_attention_is_refused(name: str):
     with pytest.raises(UnsupportedModel, match="between the attention"):
-        attribute(opened(name), prompts(3), method="atp", site="q")
+        attribute(opened(name), prompts(3), method="atp", component="q")
 
 
 def test_a_saturated_softmax_does_not_hide_queries():
@@ -87,20 +87,20 @@ def test_a_saturated_softmax_does_not_hide_queries():
     model, batch = attach(hf), prompts(3)
     last = [head for head in model.heads if head.layer == 2]
     sweep = plan(model, batch, last, logit_difference, "denoising", "q", "end")
-    real = patch(model, batch, last, site="q", positions="end").effects[:, :, 0]
+    real = patch(model, batch, last, component="q", positions="end").effects[:, :, 0]
     behind, at_queries = (
         np.abs(estimates(model, sweep, 1 << 30, exact_softmax=exact)[:, :, 0] - real).mean() for exact in (True, False)
     )
     assert behind < 0.5 * np.abs(real).mean() < 0.5 * at_queries
 
 
-@pytest.mark.parametrize("site", ["z", "q", "k", "v"])
-def test_all_parts_measured_equal_patching(site: str):
+@pytest.mark.parametrize("component", ["z", "q", "k", "v"])
+def test_all_parts_measured_equal_patching(component: str):
     model, batch = opened("llama"), prompts(3)
-    found = attribute(model, batch, method="atp", site=site, positions="end", verify=3, spread=100)
-    real = patch(model, batch, site=site, positions="end")
+    found = attribute(model, batch, method="atp", component=component, positions="end", verify=3, spread=100)
+    real = patch(model, batch, component=component, positions="end")
     np.testing.assert_allclose(found.exact, real.effects[:, :, 0], atol=2e-5)
-    assert found.parts == tuple(" ".join(map(str, cell)) for cell in real.cells)
+    assert found.parts == tuple(" ".join(map(str, head_set)) for head_set in real.head_sets)
     expected = scipy_stats.spearmanr(found.values.mean(0), real.effects[:, :, 0].mean(0)).statistic
     assert found.agreement() == pytest.approx(expected)
 
@@ -108,10 +108,10 @@ def test_all_parts_measured_equal_patching(site: str):
 def test_direct_is_measured_by_silencing_at_the_end():
     model, batch = opened("gemma3"), prompts(3)
     found = attribute(model, batch, method="direct", verify=2, spread=4)
-    base, end = metric_of(model, batch, logit_difference), batch.at["end"][:, None]
+    base, end = metric_of(model, batch, logit_difference), batch.positions["end"][:, None]
     for i in np.flatnonzero(found.measured):
         edits = [Zero(found.parts[i], positions=end)]
-        logits = model.forward(batch, edits=edits, logits_at=logit_difference.positions(batch))
+        logits = model.forward(batch, edits=edits, logit_positions=logit_difference.positions(batch))
         np.testing.assert_allclose(found.exact[:, i], base - logit_difference.score(logits, batch).numpy(), atol=1e-5)
     assert int(found.measured.sum()) == 6
     assert found.facts["total"] == pytest.approx(
@@ -161,8 +161,8 @@ def test_lines_show_the_guess_and_what_was_measured():
     ("options", "message"),
     [
         ({"method": "magic"}, "no method"),
-        ({"method": "eap", "site": "q"}, "not chosen for eap"),
-        ({"method": "atp", "site": "pattern"}, "attributed at"),
+        ({"method": "eap", "component": "q"}, "not chosen for eap"),
+        ({"method": "atp", "component": "pattern"}, "attributed at"),
         ({"method": "atp", "positions": "each"}, "one position"),
         ({"method": "atp", "positions": "nowhere"}, "no position"),
         ({"method": "eap", "direction": "up"}, "no direction"),

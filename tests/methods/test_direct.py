@@ -87,7 +87,8 @@ def test_heads_equal_the_formula_written_out_on_the_plain_model(name: str):
     toward = Toward.answer(batch)
     with torch.no_grad():
         expected = [
-            by_hand(name, hf, i, kept[i], kept["final"], batch.at["end"], toward.ids, toward.weights) for i in range(3)
+            by_hand(name, hf, i, kept[i], kept["final"], batch.positions["end"], toward.ids, toward.weights)
+            for i in range(3)
         ]
     found = direct_effects(attach(hf), batch)
     np.testing.assert_allclose(found.values, np.concatenate(expected, 1), atol=2e-5, rtol=1e-4)
@@ -102,7 +103,7 @@ def test_parts_add_up_to_the_logit_difference_and_sources_to_heads(name: str):
     found = direct_effects(model, batch, by_source=name not in UNSPLIT)
     size = max(1.0, float(np.abs(found.values).max()))
     np.testing.assert_allclose(found.values.sum(1) + sum(found.others.values()), found.total, atol=1e-5 * size)
-    logits = model.forward(batch, logits_at=batch.at["end"][:, None])[:, 0]
+    logits = model.forward(batch, logit_positions=batch.positions["end"][:, None])[:, 0]
     toward = Toward.answer(batch)
     real = (logits.gather(1, toward.ids) * toward.weights).sum(1).numpy()
     assert bool(found.notes) == (name == "gemma2")
@@ -111,7 +112,7 @@ def test_parts_add_up_to_the_logit_difference_and_sources_to_heads(name: str):
         np.testing.assert_allclose(found.total, logit_difference.score(logits[:, None], batch), atol=1e-5)
     if found.by_source is not None:
         np.testing.assert_allclose(found.by_source.sum(2), found.values, atol=1e-5 * size)
-        later = np.arange(found.by_source.shape[2]) > batch.at["end"].numpy()[:, None]
+        later = np.arange(found.by_source.shape[2]) > batch.positions["end"].numpy()[:, None]
         assert np.abs(found.by_source.transpose(0, 2, 1)[later]).max() == 0.0
 
 
@@ -139,13 +140,13 @@ def test_the_effect_is_what_the_logits_lose_when_the_write_leaves_the_frozen_rea
     rows = torch.arange(3)
 
     def difference(hidden):
-        logits = read.head(hidden)[rows, batch.at["end"]]
+        logits = read.head(hidden)[rows, batch.positions["end"]]
         return (logits.gather(1, toward.ids) * toward.weights).sum(1)
 
     # What the head adds to its block's output: the block run with that head alone silenced, and the post-norm's scale held.
     handles = [
         last.register_forward_hook(lambda _, __, out: kept.update(end=out[0] if isinstance(out, tuple) else out)),
-        room.site.projection.register_forward_pre_hook(lambda _, args: kept.update(z=args[0])),
+        room.attention.projection.register_forward_pre_hook(lambda _, args: kept.update(z=args[0])),
         read.head.register_forward_pre_hook(lambda _, args: kept.update(normed=args[0])),
     ]
     model.forward(batch)
@@ -157,7 +158,7 @@ def test_the_effect_is_what_the_logits_lose_when_the_write_leaves_the_frozen_rea
         ..., head.head * width : (head.head + 1) * width
     ]
     with torch.no_grad():
-        w = room.site.projection
+        w = room.attention.projection
         write = w(alone) - w(torch.zeros_like(alone))
         if room.post is not None:
             whole = w(kept["z"])
@@ -185,9 +186,9 @@ def test_padding_and_batch_size_change_nothing():
 
 def test_any_sum_of_logits_can_be_asked_for():
     model, batch = opened("gemma3"), prompts(3)
-    end = batch.at["end"]
+    end = batch.positions["end"]
     one = direct_effects(model, batch, toward=Toward.tokens(end, torch.tensor([7, 8, 9])))
-    logits = model.forward(batch, logits_at=end[:, None])[:, 0]
+    logits = model.forward(batch, logit_positions=end[:, None])[:, 0]
     np.testing.assert_allclose(one.total, logits[torch.arange(3), torch.tensor([7, 8, 9])], atol=1e-5)
     np.testing.assert_allclose(one.values.sum(1) + sum(one.others.values()), one.total, atol=1e-5)
 

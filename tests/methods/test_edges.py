@@ -126,7 +126,7 @@ def test_measured_edges_equal_hooks_on_the_plain_model(groups: int):
     rows = torch.arange(2)
 
     def metric(logits):
-        return logit_difference.score(logits[rows, batch.at["end"]][:, None], batch).numpy()
+        return logit_difference.score(logits[rows, batch.positions["end"]][:, None], batch).numpy()
 
     def write(tokens):
         kept = {}

@@ -28,11 +28,11 @@ def test_tokens_are_those_that_the_plain_model_reads_out_of_the_write():
         for hook in hooks:
             hook.remove()
         rows = torch.arange(3)
-        write = kept["z"][rows, batch.at["end"]][:, 8:16] @ hf.model.layers[1].self_attn.o_proj.weight[:, 8:16].T
-        x = kept["x"][rows, batch.at["end"]]
+        write = kept["z"][rows, batch.positions["end"]][:, 8:16] @ hf.model.layers[1].self_attn.o_proj.weight[:, 8:16].T
+        x = kept["x"][rows, batch.positions["end"]]
         logits = (write * hf.model.norm.weight / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()) @ hf.lm_head.weight.T
         logits = (logits - logits.mean(-1, keepdim=True)).numpy()
-    found = head_lens(attach(hf), batch, batch.at["end"], [HeadId(1, 1), HeadId(2, 0)], k=4)
+    found = head_lens(attach(hf), batch, batch.positions["end"], [HeadId(1, 1), HeadId(2, 0)], k=4)
     order = np.argsort(-logits, axis=1)
     assert found.promoted[:, 0].tolist() == order[:, :4].tolist()
     assert found.suppressed[:, 0].tolist() == order[:, ::-1][:, :4].tolist()
@@ -44,7 +44,7 @@ def test_tokens_are_those_that_the_plain_model_reads_out_of_the_write():
 @pytest.mark.parametrize("name", ["gpt2", "gemma2", "gemma3", "gptj", "falcon", "cohere", "granite", "olmo2"])
 def test_differences_between_tokens_are_direct_effects(name: str):
     model, batch = attach(FAMILIES[name].build()), prompts(3)
-    end = batch.at["end"]
+    end = batch.positions["end"]
     found = head_lens(model, batch, end, k=3)
     for number in (0, 5, 11):
         up, down = found.promoted[:, number, 0], found.suppressed[:, number, 0]
@@ -63,11 +63,11 @@ def test_wrong_input_is_named():
     with pytest.raises(BadInput, match="outside the prompt"):
         head_lens(model, batch, torch.tensor([0, 0, 99]))
     with pytest.raises(BadInput, match="no head"):
-        head_lens(model, batch, batch.at["end"], [HeadId(1, 9)])
+        head_lens(model, batch, batch.positions["end"], [HeadId(1, 9)])
     with pytest.raises(BadInput, match="tokens cannot"):
-        head_lens(model, batch, batch.at["end"], k=0)
+        head_lens(model, batch, batch.positions["end"], k=0)
     with pytest.raises(UnsupportedModel):
-        head_lens(attach(FAMILIES["bert-masked"].build()), batch, batch.at["end"])
+        head_lens(attach(FAMILIES["bert-masked"].build()), batch, batch.positions["end"])
 
 
 def test_the_command(load_gives_narrow_smollm2, capsys):

@@ -51,14 +51,14 @@ def literal(plain, batch, receivers, positions, direction, *, hold_mlps=False) -
     ran, source = (batch.tokens, other) if direction == "noising" else (other, batch.tokens)
     where = torch.ones_like(batch.mask)
     if positions != "all":
-        where = torch.arange(batch.tokens.shape[1])[None] == batch.at[positions][:, None]
+        where = torch.arange(batch.tokens.shape[1])[None] == batch.positions[positions][:, None]
     found = []
     for sender in SENDERS:
         for taps in receivers.values():
             logits = path_patched(
                 plain, ran, source, batch.mask, (sender.layer, sender.head), taps, where, hold_mlps=hold_mlps
             )
-            rows = logits[torch.arange(len(batch)), batch.at["end"]][:, None]
+            rows = logits[torch.arange(len(batch)), batch.positions["end"]][:, None]
             found.append(logit_difference.score(rows, batch))
     return torch.stack(found, 1).unflatten(1, (len(SENDERS), -1)).double().numpy()
 
@@ -93,11 +93,13 @@ def toy() -> ha.Model:
 def test_senders_that_send_together_are_one_path(toy):
     """All heads of the last layer sent together to the logits: what the run with all of them changed gives."""
     batch = batches()
-    last = tuple(toy.site(2).heads)
+    last = tuple(toy.layer(2).heads)
     found = path_patch(toy, batch, [last], positions="end")
     values = collect(toy, batch.counterfactual, OnHeads(last))
     logits = toy.forward(
-        batch, edits=[Resample(last, values, positions=batch.at["end"][:, None])], logits_at=batch.at["end"][:, None]
+        batch,
+        edits=[Resample(last, values, positions=batch.positions["end"][:, None])],
+        logit_positions=batch.positions["end"][:, None],
     )
     np.testing.assert_allclose(found.values[:, 0, 0], logit_difference.score(logits, batch).double(), atol=1e-5)
 
@@ -138,7 +140,7 @@ def test_receivers_may_stand_at_positions_of_their_own(toy):
 
 def test_examples_without_the_position_are_left_out(toy):
     batch = batches()
-    batch = replace(batch, at={**batch.at, "odd": torch.tensor([5, -1, 7])})
+    batch = replace(batch, positions={**batch.positions, "odd": torch.tensor([5, -1, 7])})
     found = path_patch(toy, batch, SENDERS, ["q:2.1@odd"])
     assert np.isnan(found.values[1]).all()
     assert not np.isnan(found.values[[0, 2]]).any()

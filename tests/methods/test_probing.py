@@ -42,7 +42,7 @@ def texts(n: int = 60, seed: int = 0, only_last: bool = False) -> Batch:
 
 def plain_outputs(model, batch: Batch, layer: int) -> torch.Tensor:
     """z [example, pos, head x d] of a layer of the plain model, by a hook, one example at a time."""
-    projection, seen = model.sites[layer].projection, []
+    projection, seen = model.layers[layer].projection, []
     handle = projection.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
     rows = []
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_outputs_are_those_of_the_plain_model_at_the_last_tokens(model, last):
     real = plain_outputs(model, batch, 1).unflatten(-1, (4, -1))
     found = dict(outputs(model, batch, model.heads, tokens_read(batch, "end", last), memory=1))
     assert set(found) == set(model.heads)
-    for e, end in enumerate(batch.at["end"].tolist()):
+    for e, end in enumerate(batch.positions["end"].tolist()):
         for head in range(4):
             expected = real[e, end - last + 1 : end + 1, head].mean(0)
             torch.testing.assert_close(found[HeadId(1, head)][e], expected, atol=1e-5, rtol=1e-4)

@@ -41,7 +41,7 @@ def test_pairs_become_a_batch_with_positions_and_answers(tmp_path):
     batch = read_prompts(written(tmp_path / "p.jsonl", PAIR, "", longer), vocabulary)
     assert len(batch) == 2
     for i, value in enumerate((PAIR, longer)):
-        end = int(batch.at["end"][i])
+        end = int(batch.positions["end"][i])
         assert vocabulary.decode(batch.tokens[i, 1 : end + 1].tolist()) == value["clean"]
         assert vocabulary.decode(batch.counterfactual.tokens[i, 1 : end + 1].tolist()) == value["corrupted"]
         assert int(batch.mask[i].sum()) == end + 1
@@ -127,14 +127,27 @@ def test_ablate_and_patch_take_a_users_prompts(folder, own, tmp_path, capsys):
     best = data["effects"][0]
     model = ha.load(str(folder))
     batch = read_prompts(own, model.tokenizer)
-    run = model.forward(batch, edits=[ha.Zero(best["heads"], positions=batch.at["end"][:, None])])
-    logits = run.gather(1, batch.at["end"][:, None, None].expand(-1, 1, run.shape[-1]))
+    run = model.forward(batch, edits=[ha.Zero(best["heads"], positions=batch.positions["end"][:, None])])
+    logits = run.gather(1, batch.positions["end"][:, None, None].expand(-1, 1, run.shape[-1]))
     base = gate_of_prompts(model, batch, logit_difference)
     moved = float(logit_difference.score(logits, batch).mean()) - base.value
     assert best["effect"] == pytest.approx(moved, abs=1e-5)
     out = tmp_path / "kept"
     main_ok(
-        ["patch", str(folder), "--prompts", str(own), "--site", "v", "--triage", "2", "--out", str(out), "--top", "2"]
+        [
+            "patch",
+            str(folder),
+            "--prompts",
+            str(own),
+            "--component",
+            "v",
+            "--triage",
+            "2",
+            "--out",
+            str(out),
+            "--top",
+            "2",
+        ]
     )
     text = capsys.readouterr().out
     assert "2 changes measured exactly" in text

@@ -1,4 +1,4 @@
-"""Replayed runs against one whole edited run each, on every family of the verified matrix."""
+"""SetAblation runs against one whole edited run each, on every family of the verified matrix."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ import headatlas as ha
 from headatlas.edits import Add, Block, Mean, OnHeads, Resample, Scale, Temper, Zero, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.methods.sweeps.cached_runs import Replay
+from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.task import Batch, Metric, logit_difference
@@ -37,45 +37,45 @@ def prompts(n: int = 3, length: int = LENGTH, seed: int = 0) -> Batch:
 def brute(model: ha.Model, batch: Batch, metric: Metric, runs) -> np.ndarray:
     """One whole forward for each list of edits."""
     positions = metric.positions(batch)
-    rows = [metric.score(model.forward(batch, edits=edits, logits_at=positions), batch) for edits in runs]
+    rows = [metric.score(model.forward(batch, edits=edits, logit_positions=positions), batch) for edits in runs]
     return torch.stack(rows).double().numpy()
 
 
 def state_at_end(states: torch.Tensor, batch: Batch) -> torch.Tensor:
-    return states[torch.arange(len(states)), batch.at["end"], 3]
+    return states[torch.arange(len(states)), batch.positions["end"], 3]
 
 
 def metric_for(model: ha.Model) -> Metric:
     """The logit difference; for models without token logits, which give all hidden states, one number at the end."""
     if model.has_logits:
         return logit_difference
-    return Metric("state", lambda batch: batch.at["end"][:, None], state_at_end, True, "")
+    return Metric("state", lambda batch: batch.positions["end"][:, None], state_at_end, True, "")
 
 
 def runs_for(model: ha.Model, batch: Batch) -> list[list[OnHeads]]:
     """Every head zeroed everywhere and at the end, and other edits at other places."""
-    end, middle = batch.at["end"][:, None], batch.at["middle"][:, None]
+    end, middle = batch.positions["end"][:, None], batch.positions["middle"][:, None]
     runs: list[list[OnHeads]] = [[]]
     for head in model.heads:
         runs += [[Zero([head])], [Zero([head], positions=end)]]
     assert batch.counterfactual is not None
-    for site in (model.sites[0], model.sites[-1]):
-        head = site.heads[1]
+    for layer in (model.layers[0], model.layers[-1]):
+        head = layer.heads[1]
         other = Resample.over(model, [head], batch.counterfactual)
         both = torch.cat([end, middle], 1)
         runs += [
             [other],
             [Resample([head], other.values, positions=both)],
             [Mean.over(model, [head], batch, per_position=True, positions=middle)],
-            [Scale([head], 3.0, site="q", positions=middle), Scale(site.heads, 0.5, positions=end)],
-            [Zero(site.heads, site="k", positions=middle), Zero(site.heads, site="v", positions=end)],
+            [Scale([head], 3.0, component="q", positions=middle), Scale(layer.heads, 0.5, positions=end)],
+            [Zero(layer.heads, component="k", positions=middle), Zero(layer.heads, component="v", positions=end)],
         ]
-        if site.pattern_editable:
+        if layer.pattern_editable:
             runs += [[Block([head], keys=middle, queries=end)], [Temper([head], 0.5, positions=end)]]
-        place = (site.stack, site.layer)
+        place = (layer.stack, layer.index)
         if model.restarts:
-            step = torch.ones(collect(model, batch, OnHeads(place, site="residual"))[place].shape[-1])
-            runs.append([Add(place, step, site="residual", positions=end), Zero([head], positions=end)])
+            step = torch.ones(collect(model, batch, OnHeads(place, component="residual"))[place].shape[-1])
+            runs.append([Add(place, step, component="residual", positions=end), Zero([head], positions=end)])
     return runs
 
 
@@ -85,26 +85,26 @@ def test_replayed_runs_equal_whole_runs(name: str):
     family = replace(FAMILIES[name], gain=1.0) if "t5" in name else FAMILIES[name]
     model, batch = attach(family.build()), prompts()
     metric, runs = metric_for(model), runs_for(model, batch)
-    replay = Replay(model, batch, metric)
+    replay = CachedRuns(model, batch, metric)
     found, expected = replay.measure(runs), brute(model, batch, metric, runs)
     scale = max(1.0, float(np.abs(expected).max()))
     np.testing.assert_allclose(found, expected, atol=1e-5 * scale, rtol=1e-5)
     assert np.ptp(expected, axis=0).min() > 0, "the edits changed nothing"
     # Told where changes act, it keeps less and says the same.
     near = [i for i, edits in enumerate(runs) if edits and all(edit.positions is not None for edit in edits)]
-    within = torch.stack([batch.at["end"], batch.at["middle"]], 1)
-    less = Replay(model, batch, metric, within=within)
+    within = torch.stack([batch.positions["end"], batch.positions["middle"]], 1)
+    less = CachedRuns(model, batch, metric, within=within)
     found = less.measure([runs[i] for i in near])
     np.testing.assert_allclose(found, expected[near], atol=1e-5 * scale, rtol=1e-5)
 
 
 def test_a_replay_told_where_changes_act_keeps_less_and_refuses_others(toy):
     batch = prompts()
-    end = batch.at["end"][:, None]
-    whole, less = Replay(toy, batch, logit_difference), Replay(toy, batch, logit_difference, within=end)
+    end = batch.positions["end"][:, None]
+    whole, less = CachedRuns(toy, batch, logit_difference), CachedRuns(toy, batch, logit_difference, within=end)
     streams = [sum(x.numel() for x in one._kept.residuals.values()) for one in (whole, less)]
     assert streams[1] == streams[0] * 2 / LENGTH  # the end, and one token before it
-    for edits in ([], [Zero(["0.1"])], [Zero(["0.1"], positions=batch.at["middle"][:, None])]):
+    for edits in ([], [Zero(["0.1"])], [Zero(["0.1"], positions=batch.positions["middle"][:, None])]):
         with pytest.raises(BadInput, match="needs tokens before those kept"):
             less.measure([edits])
 
@@ -116,9 +116,9 @@ def toy() -> ha.Model:
 
 def test_end_only_runs_compute_one_token_a_prompt(toy):
     batch = prompts()
-    replay = Replay(toy, batch, logit_difference)
+    replay = CachedRuns(toy, batch, logit_difference)
     assert replay.notes == []
-    before, end = replay.forwards, batch.at["end"][:, None]
+    before, end = replay.forwards, batch.positions["end"][:, None]
     replay.measure([[Zero([head], positions=end)] for head in toy.heads])
     # Three layers of four heads: blocks from the edited one on, one token of 24 each.
     assert replay.forwards - before == pytest.approx(4 * (1 + 2 / 3 + 1 / 3) / LENGTH)
@@ -130,27 +130,27 @@ def test_end_only_runs_compute_one_token_a_prompt(toy):
 @pytest.mark.parametrize("left", [False, True])
 def test_padding_does_not_change_results(toy, left: bool):
     batch = prompts()
-    plain = Replay(toy, batch, logit_difference)
-    padded = Replay(toy, batch.padded(left=5 * left, right=4 * (not left)), logit_difference)
+    plain = CachedRuns(toy, batch, logit_difference)
+    padded = CachedRuns(toy, batch.padded(left=5 * left, right=4 * (not left)), logit_difference)
     np.testing.assert_allclose(padded.clean, plain.clean, atol=2e-5)
     for head in (HeadId(0, 1), HeadId(2, 3)):
         for name in ("end", "middle"):
-            first = plain.measure([[Zero([head], positions=plain.batch.at[name][:, None])]])
-            second = padded.measure([[Zero([head], positions=padded.batch.at[name][:, None])]])
+            first = plain.measure([[Zero([head], positions=plain.batch.positions[name][:, None])]])
+            second = padded.measure([[Zero([head], positions=padded.batch.positions[name][:, None])]])
             np.testing.assert_allclose(second, first, atol=2e-5)
 
 
 def test_memory_bounds_how_many_runs_go_side_by_side(toy):
     batch = prompts()
     runs = [[Zero([head])] for head in toy.heads]
-    large, passes = Replay(toy, batch, logit_difference), []
+    large, passes = CachedRuns(toy, batch, logit_difference), []
     expected = large.measure(runs, tick=passes.append)
     kept, row = large._kept.bytes, next(v for (kind, _), v in large._row_bytes.items() if kind == "restart")
     assert max(passes) == 4
-    small, fewer = Replay(toy, batch, logit_difference, memory=int(kept + 2.5 * row * len(batch))), []
+    small, fewer = CachedRuns(toy, batch, logit_difference, memory=int(kept + 2.5 * row * len(batch))), []
     np.testing.assert_allclose(small.measure(runs, tick=fewer.append), expected, atol=1e-6)
     assert max(fewer) == 2
-    tiny = Replay(toy, batch, logit_difference, memory=kept + 10)
+    tiny = CachedRuns(toy, batch, logit_difference, memory=kept + 10)
     with pytest.raises(BadInput, match="One run of 3 examples needs about"):
         tiny.measure(runs)
 
@@ -158,12 +158,12 @@ def test_memory_bounds_how_many_runs_go_side_by_side(toy):
 def test_a_model_whose_masks_depend_on_what_it_computes_is_run_in_full():
     """Doge masks by the values of tokens, so late tokens cannot be computed from kept keys and values alone."""
     model, batch = attach(FAMILIES["doge"].build()), prompts()
-    replay = Replay(model, batch, logit_difference)
+    replay = CachedRuns(model, batch, logit_difference)
     assert any("late tokens cannot be computed alone" in note for note in replay.notes)
 
 
 def test_wrong_edits_are_refused_before_anything_runs(toy):
-    replay = Replay(toy, prompts(), logit_difference)
+    replay = CachedRuns(toy, prompts(), logit_difference)
     before = replay.forwards
     with pytest.raises(BadInput, match=r"no head 0\.9"):
         replay.measure([[Zero("0.0")], [Zero("0.9")]])
@@ -175,12 +175,12 @@ def test_the_model_is_as_it_was_after_replays_also_after_a_failure(toy):
     plain = toy.forward(batch)
 
     class Fail(Zero):
-        def change(self, at, x, index):
+        def change(self, layer, x, index):
             raise RuntimeError("planned")
 
-    replay = Replay(toy, batch, logit_difference)
+    replay = CachedRuns(toy, batch, logit_difference)
     with pytest.raises(RuntimeError, match="planned"):
-        replay.measure([[Fail("1.1", positions=batch.at["end"][:, None])]])
+        replay.measure([[Fail("1.1", positions=batch.positions["end"][:, None])]])
     assert torch.equal(toy.forward(batch), plain)
     assert "forward" not in toy.hf.lm_head.__dict__
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in toy.hf.modules())
@@ -191,7 +191,7 @@ def test_long_texts_run_a_few_at_a_time_and_give_the_same(name: str, monkeypatch
     model, batch = attach(FAMILIES[name].build()), prompts(4)
     full = replace(batch, mask=batch.mask.clone())
     full.mask[2:] = True  # so that pieces with and without padding meet
-    end = full.at["end"][:, None]
+    end = full.positions["end"][:, None]
     runs = [[Zero([head], positions=end)] for head in model.heads]
     expected = brute(model, full, logit_difference, runs)
     seen = []
@@ -203,7 +203,7 @@ def test_long_texts_run_a_few_at_a_time_and_give_the_same(name: str, monkeypatch
         "forward",
         lambda self, given, **more: seen.append(len(given.tokens)) or forward(self, given, **more),
     )
-    found = Replay(model, full, logit_difference, within=end)
+    found = CachedRuns(model, full, logit_difference, within=end)
     assert seen.count(2) >= 3
     assert 4 not in seen, "no pass over the whole batch"
     np.testing.assert_allclose(found.measure(runs), expected, atol=1e-5 * max(1.0, np.abs(expected).max()), rtol=1e-5)

@@ -30,7 +30,7 @@ def model(request):
 def ends(model, batch: Batch, head: HeadId) -> torch.Tensor:
     """z [example, d] of a head at each text's last token, by hooks on the plain model."""
     z = plain_outputs(model, batch, head.layer).unflatten(-1, (4, -1))[:, :, head.head]
-    return z[torch.arange(len(batch)), batch.at["end"]]
+    return z[torch.arange(len(batch)), batch.positions["end"]]
 
 
 @pytest.mark.parametrize("kind", ["mean", "pca", "probe", "random"])
@@ -66,7 +66,7 @@ def pushed(model, found: steering.Steering, alpha: float, start: int):
             z[:, max(0, start - begin) :, head.head] += alpha * found.spread[head] * found.directions[head]
             return (z.flatten(-2),)
 
-        handles.append(model.sites[head.layer].projection.register_forward_pre_hook(hook))
+        handles.append(model.layers[head.layer].projection.register_forward_pre_hook(hook))
     return handles
 
 
@@ -99,7 +99,7 @@ def test_doses_are_those_of_hooks_on_the_plain_model(model):
     doses = measure(model, found, batch, logit_difference, [2.0, -5.0], draws=2)
     for i, alpha in enumerate(doses.alphas):
         for e in range(len(batch)):
-            end = int(batch.at["end"][e])
+            end = int(batch.positions["end"][e])
             handles = pushed(model, found, alpha, end)
             with torch.no_grad():
                 logits = model.hf(batch.tokens[e : e + 1, : end + 1]).logits[0, -1]
@@ -131,12 +131,12 @@ def test_removal_leaves_nothing_along_the_direction_and_layers_can_be_pushed(mod
     found = find(model, HEADS, batch, batch.labels["label"])
     seen = {}
 
-    def watch(at):
-        seen[at.layer] = at.z
+    def watch(layer):
+        seen[layer.index] = layer.z
 
     model.forward(batch, edits=[found.remove()], watch=watch)
     assert (seen[1][:, :, 3] @ found.directions[HEADS[1]]).abs().max() < 1e-5
-    layer = find(model, [1], batch, batch.labels["label"], site="residual")
+    layer = find(model, [1], batch, batch.labels["label"], component="residual")
     assert list(layer.directions) == [("decoder", 1)]
     doses = measure(model, layer, pairs(), logit_difference, [3.0, None], draws=1, everywhere=True)
     assert [line.alpha for line in doses.summary()] == [3.0, None]
@@ -181,7 +181,7 @@ def test_wrong_input_is_refused():
     with pytest.raises(BadInput, match="no direction 'up'"):
         find(model, HEADS, batch, y, "up")
     with pytest.raises(BadInput, match="does not act on 'q'"):
-        find(model, HEADS, batch, y, site="q")
+        find(model, HEADS, batch, y, component="q")
     with pytest.raises(BadInput, match="no class 'blue'"):
         steering.toward(labels_of(batch), "blue")
     for text in ("", "5,x", "inf"):

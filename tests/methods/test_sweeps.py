@@ -45,7 +45,7 @@ def loop(model, batch, metric, edit_for, *, run_on=None) -> np.ndarray:
     """[example, head] the metric with one whole edited run per head."""
     positions = metric.positions(batch)
     rows = [
-        metric.score(model.forward(run_on or batch, edits=[edit_for(head)], logits_at=positions), batch)
+        metric.score(model.forward(run_on or batch, edits=[edit_for(head)], logit_positions=positions), batch)
         for head in model.heads
     ]
     return torch.stack(rows, 1).double().numpy()
@@ -57,13 +57,13 @@ def test_ablation_equals_a_loop_of_edited_runs(name: str, positions: str):
     model, batch = attach(FAMILIES[name].build()), prompts(4)
     metric = metric_for(model)
     batch = replace(batch, counterfactual=replace(batch.counterfactual, mask=batch.mask))
-    places = None if positions == "all" else batch.at["end"][:, None]
+    places = None if positions == "all" else batch.positions["end"][:, None]
     zero = ablate(model, batch, metric=metric, edit="zero", positions=positions)
     expected = loop(model, batch, metric, lambda head: Zero([head], positions=places))
     np.testing.assert_allclose(zero.values[:, :, 0], expected, atol=1e-5, rtol=1e-4)
     np.testing.assert_allclose(zero.base, metric_of(model, batch, metric), atol=1e-5)
     mean = ablate(model, batch, metric=metric, edit="mean", positions=positions)
-    tokens = None if places is None else batch.at["end"][:, None]
+    tokens = None if places is None else batch.positions["end"][:, None]
     whole = Mean.over(model, model.heads, batch.counterfactual, tokens=tokens)
     expected = loop(model, batch, metric, lambda head: Mean([head], whole.values, positions=places))
     np.testing.assert_allclose(mean.values[:, :, 0], expected, atol=1e-5, rtol=1e-4)
@@ -73,24 +73,24 @@ def test_ablation_equals_a_loop_of_edited_runs(name: str, positions: str):
     np.testing.assert_allclose(other.values[:, :, 0], expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("site", ["z", "q", "k", "v", "pattern"])
+@pytest.mark.parametrize("component", ["z", "q", "k", "v", "pattern"])
 @pytest.mark.parametrize("direction", ["denoising", "noising"])
-def test_patching_equals_a_loop_of_edited_runs(toy, site: str, direction: str):
+def test_patching_equals_a_loop_of_edited_runs(toy, component: str, direction: str):
     batch = prompts(3)
-    other, end = batch.counterfactual, batch.at["end"][:, None]
+    other, end = batch.counterfactual, batch.positions["end"][:, None]
     ran, source = (other, batch) if direction == "denoising" else (batch, other)
-    found = patch(toy, batch, direction=direction, site=site, positions="end")
-    values = collect(toy, source, OnHeads(toy.heads, site=site))
+    found = patch(toy, batch, direction=direction, component=component, positions="end")
+    values = collect(toy, source, OnHeads(toy.heads, component=component))
 
     def edit(head):
-        cell = next(cell for cell in found.cells if head in cell)
+        head_set = next(head_set for head_set in found.head_sets if head in head_set)
         gathered = {p: v.gather(1, end[:, :, None, None].expand(-1, -1, *v.shape[2:])) for p, v in values.items()}
-        return Swap(cell, gathered, site=site, positions=end)
+        return Swap(head_set, gathered, component=component, positions=end)
 
     expected = loop(toy, batch, logit_difference, edit, run_on=ran)
-    first = [toy.heads.index(cell[0]) for cell in found.cells]
+    first = [toy.heads.index(head_set[0]) for head_set in found.head_sets]
     np.testing.assert_allclose(found.values[:, :, 0], expected[:, first], atol=1e-5, rtol=1e-4)
-    assert len(found.cells) == (6 if site in ("k", "v") else 12)
+    assert len(found.head_sets) == (6 if component in ("k", "v") else 12)
     np.testing.assert_allclose(found.base, metric_of(toy, batch, logit_difference, run_on=ran), atol=1e-5)
     np.testing.assert_allclose(found.other, metric_of(toy, batch, logit_difference, run_on=source), atol=1e-5)
 
@@ -108,20 +108,22 @@ def test_every_position_alone(toy):
     found = ablate(toy, batch, [HeadId(1, 2)], edit="zero", positions="each")
     assert found.positions == tuple(map(str, range(12)))
     for position in range(12):
-        run = toy.forward(batch, edits=[Zero("1.2", positions=[position])], logits_at=batch.at["end"][:, None])
+        run = toy.forward(
+            batch, edits=[Zero("1.2", positions=[position])], logit_positions=batch.positions["end"][:, None]
+        )
         expected = logit_difference.score(run, batch).double().numpy()
         real = batch.mask[:, position].numpy()
         np.testing.assert_allclose(found.values[real, 0, position], expected[real], atol=1e-5)
         assert np.isnan(found.values[~real, 0, position]).all()  # padding is no position
-    last = batch.at["end"].max()
+    last = batch.positions["end"].max()
     assert np.isnan(found.values[:, 0, last]).any()
 
 
 def test_sets_of_heads_and_one_head_agree_with_edits(toy):
     batch = prompts(3)
-    cells = [(HeadId(0, 1), HeadId(2, 3)), HeadId(1, 0)]
-    found = ablate(toy, batch, cells, edit="zero")
-    run = toy.forward(batch, edits=[Zero("0.1 2.3")], logits_at=batch.at["end"][:, None])
+    head_sets = [(HeadId(0, 1), HeadId(2, 3)), HeadId(1, 0)]
+    found = ablate(toy, batch, head_sets, edit="zero")
+    run = toy.forward(batch, edits=[Zero("0.1 2.3")], logit_positions=batch.positions["end"][:, None])
     np.testing.assert_allclose(found.values[:, 0, 0], logit_difference.score(run, batch).double().numpy(), atol=1e-5)
     assert found.summary()[0].name == "0.1 2.3"
     grid = found.grid()
@@ -163,26 +165,30 @@ def test_means_over_other_prompts_of_the_task(toy):
 
 
 def loop_one(model, batch, edit) -> np.ndarray:
-    logits = model.forward(batch, edits=[edit], logits_at=batch.at["end"][:, None])
+    logits = model.forward(batch, edits=[edit], logit_positions=batch.positions["end"][:, None])
     return logit_difference.score(logits, batch).double().numpy()
 
 
 # ---- triage ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("site", ["z", "q", "k", "v"])
-def test_triage_guesses_are_derivatives(toy, site: str):
+@pytest.mark.parametrize("component", ["z", "q", "k", "v"])
+def test_triage_guesses_are_derivatives(toy, component: str):
     """For a change a thousand times smaller the guess must be the effect itself."""
     batch = prompts(3)
     tiny = 1e-3
     other = batch.counterfactual
-    clean = collect(toy, batch, OnHeads(toy.heads, site=site))
-    far = collect(toy, other, OnHeads(toy.heads, site=site))
+    clean = collect(toy, batch, OnHeads(toy.heads, component=component))
+    far = collect(toy, other, OnHeads(toy.heads, component=component))
     near = {place: clean[place] + tiny * (far[place] - clean[place]) for place in clean}
-    found = patch(toy, batch, direction="noising", site=site, triage=1)
+    found = patch(toy, batch, direction="noising", component=component, triage=1)
     assert int(found.measured.sum()) == 1
     double = attach(FAMILIES["llama"].build(dtype=torch.float64))
-    for i, cell in enumerate(found.cells):
-        run = double.forward(batch, edits=[Resample(cell, near, site=site)], logits_at=batch.at["end"][:, None])
-        base = double.forward(batch, logits_at=batch.at["end"][:, None])
+    for i, head_set in enumerate(found.head_sets):
+        run = double.forward(
+            batch,
+            edits=[Resample(head_set, near, component=component)],
+            logit_positions=batch.positions["end"][:, None],
+        )
+        base = double.forward(batch, logit_positions=batch.positions["end"][:, None])
         moved = (logit_difference.score(run, batch) - logit_difference.score(base, batch)).mean() / tiny
         assert found.estimate[i, 0] == pytest.approx(float(moved), rel=2e-2, abs=2e-3)
 
@@ -222,7 +228,7 @@ def test_triage_lets_go_of_its_gradients(toy):
 def test_triage_needs_gradients(toy):
     batch = prompts(3)
     with pytest.raises(BadInput, match="cannot rank changes of 'pattern'"):
-        patch(toy, batch, site="pattern", triage=3)
+        patch(toy, batch, component="pattern", triage=3)
     with pytest.raises(BadInput, match="would measure nothing"):
         ablate(toy, batch, triage=0)
 
@@ -272,7 +278,7 @@ def test_shares_follow_their_definitions():
 
 # ---- folders --------------------------------------------------------------------------------------------------------
 def same(first: HeadEffects, second: HeadEffects) -> None:
-    assert (first.kind, first.cells, first.positions) == (second.kind, second.cells, second.positions)
+    assert (first.kind, first.head_sets, first.positions) == (second.kind, second.head_sets, second.positions)
     for name in ("values", "base", "other", "estimate"):
         mine, theirs = getattr(first, name), getattr(second, name)
         assert (mine is None) == (theirs is None), name
@@ -377,7 +383,7 @@ def test_wrong_requests_say_what_is_wrong(toy):
         (lambda: patch(toy, bare), "needs counterfactual prompts"),
         (lambda: patch(toy, shifted), "Example 1: the prompt has 24 tokens and its counterfactual"),
         (lambda: patch(toy, batch, direction="up"), "no direction 'up'"),
-        (lambda: patch(toy, batch, site="mlp"), "not patched at 'mlp'"),
+        (lambda: patch(toy, batch, component="mlp"), "not patched at 'mlp'"),
         (lambda: ablate(toy, batch, edit="zero", memory=1000), "One run of 1 examples needs about"),
         (lambda: parse_size("lots"), "not an amount of memory"),
     ]:

@@ -63,9 +63,9 @@ def alone(model: Model, layer: int, stream: torch.Tensor, length: int = 1) -> di
     """What a layer makes of streams [token, d_model], each at every position of a sequence of its own."""
     seen = {}
 
-    def watch(at):
-        if at.layer == layer:
-            seen.update(q=at.q, k=at.repeat(at.k), writes=at.writes()[:, 0])
+    def watch(view):
+        if view.index == layer:
+            seen.update(q=view.q, k=view.repeat(view.k), writes=view.writes()[:, 0])
 
     entry = stream[:, None].expand(-1, length, -1).contiguous()
     model.forward(torch.zeros(len(stream), length, dtype=torch.long), start_at=(layer, entry), watch=watch)
@@ -74,10 +74,10 @@ def alone(model: Model, layer: int, stream: torch.Tensor, length: int = 1) -> di
 
 def test_ov_is_what_a_head_writes_when_it_attends_to_one_token(model):
     for layer in (0, 2):
-        site = model.site(layer)
+        attention = model.layer(layer)
         stream = token_vectors(model, TOKENS)
-        real = alone(model, layer, stream)["writes"] * site.multiplier
-        real = real if site.post_gain is None else real * site.post_gain
+        real = alone(model, layer, stream)["writes"] * attention.multiplier
+        real = real if attention.post_gain is None else real * attention.post_gain
         ours = circuits_of(model, layer).written(stream).transpose(0, 1)
         torch.testing.assert_close(ours, real, atol=2e-3 * float(real.abs().max()), rtol=1e-3)
 
@@ -107,7 +107,7 @@ def test_an_offset_means_nothing_without_rotary_embeddings():
             call()
     with pytest.raises(BadInput, match="outside the context"):
         circuits_of(opened("llama"), 1, offset=5000)
-    torch.testing.assert_close(turned(opened("gpt2"), opened("gpt2").sites[1], 4), torch.eye(8).expand(4, 8, 8))
+    torch.testing.assert_close(turned(opened("gpt2"), opened("gpt2").layers[1], 4), torch.eye(8).expand(4, 8, 8))
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2"])

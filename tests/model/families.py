@@ -47,9 +47,9 @@ def inputs(name: str, n: int = 2, length: int = 24) -> dict[str, Tensor]:
 def collect(model: Model, given: Any, take: Any) -> dict[tuple[str, int], Any]:
     found: dict[tuple[str, int], Any] = {}
 
-    def watch(at: Any) -> None:
-        assert (at.stack, at.layer) not in found, "a layer was seen twice"
-        found[at.stack, at.layer] = take(at)
+    def watch(layer: Any) -> None:
+        assert (layer.stack, layer.index) not in found, "a layer was seen twice"
+        found[layer.stack, layer.index] = take(layer)
 
     model.forward(given, watch=watch)
     return found

@@ -35,7 +35,7 @@ def own_attentions(kind: str, inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 def test_patterns_equal_the_models_own(kind: str):
     model, inputs, found = toys.model(kind), tokens(), {}
-    model.forward(inputs, watch=lambda at: found.update({at.layer: at.pattern.clone()}))
+    model.forward(inputs, watch=lambda layer: found.update({layer.index: layer.pattern.clone()}))
     for layer, expected in enumerate(own_attentions(kind, inputs)):
         torch.testing.assert_close(found[layer], expected, atol=1e-6, rtol=1e-5)
 
@@ -46,43 +46,43 @@ def test_logits_are_identical_with_and_without_watchers(kind: str):
     with torch.no_grad():
         plain = model.read(hf(input_ids=inputs))
     assert torch.equal(model.forward(inputs), plain)
-    assert torch.equal(model.forward(inputs, watch=lambda at: at.rows(torch.tensor([3]))), plain)
+    assert torch.equal(model.forward(inputs, watch=lambda layer: layer.rows(torch.tensor([3]))), plain)
 
 
 def test_entries_offsets_bands_and_columns_equal_the_pattern(kind: str):
     model, inputs = toys.model(kind), tokens(3, 50)
 
-    def watch(at):
-        pattern = own[at.layer]
+    def watch(layer):
+        pattern = own[layer.index]
         places = torch.arange(50)
         for k in (-60, -2, -1, 0, 1, 7, 49, 50, 60):
             expected = torch.full((3, 4, 50), torch.nan)
             inside = (places - k >= 0) & (places - k < 50)
             expected[:, :, inside] = pattern[:, :, places[inside], places[inside] - k]
-            torch.testing.assert_close(at.offset(k), expected, equal_nan=True, atol=2e-6, rtol=1e-4)
-        band = at.band(-3, 20)
+            torch.testing.assert_close(layer.offset(k), expected, equal_nan=True, atol=2e-6, rtol=1e-4)
+        band = layer.band(-3, 20)
         for i, k in enumerate(range(-3, 21)):
-            torch.testing.assert_close(band[..., i], at.offset(k), equal_nan=True, atol=2e-6, rtol=1e-4)
+            torch.testing.assert_close(band[..., i], layer.offset(k), equal_nan=True, atol=2e-6, rtol=1e-4)
         queries, keys = (
             torch.tensor([[3, 9, -1], [49, 0, 30], [20, 20, 20]]),
             torch.tensor([[1, 9, 4], [2, 0, -1], [40, 20, 0]]),
         )
-        found = at.entries(queries, keys)
+        found = layer.entries(queries, keys)
         for e in range(3):
             for i in range(3):
                 q, k = int(queries[e, i]), int(keys[e, i])
                 expected = pattern[e, :, q, k] if q >= 0 and k >= 0 else torch.full((4,), torch.nan)
                 torch.testing.assert_close(found[e, :, i], expected, equal_nan=True, atol=2e-6, rtol=1e-4)
-        columns = at.columns(torch.tensor([[0, 5], [7, -1], [49, 1]]))
+        columns = layer.columns(torch.tensor([[0, 5], [7, -1], [49, 1]]))
         torch.testing.assert_close(columns[0, :, :, 1], pattern[0, :, :, 5], atol=2e-6, rtol=1e-4)
         assert columns[1, :, :, 1].isnan().all()
         torch.testing.assert_close(columns[2, :, :, 0], pattern[2, :, :, 49], atol=2e-6, rtol=1e-4)
-        torch.testing.assert_close(at.rows(torch.tensor([4, 40])), pattern[:, :, [4, 40]], atol=2e-6, rtol=1e-4)
-        each = at.rows(torch.tensor([[4, 40], [1, 2], [0, 49]]))
+        torch.testing.assert_close(layer.rows(torch.tensor([4, 40])), pattern[:, :, [4, 40]], atol=2e-6, rtol=1e-4)
+        each = layer.rows(torch.tensor([[4, 40], [1, 2], [0, 49]]))
         torch.testing.assert_close(each[2, :, 1], pattern[2, :, 49], atol=2e-6, rtol=1e-4)
-        sums = at.reduce(lambda rows, places: (rows * rows).sum(-1))
+        sums = layer.reduce(lambda rows, places: (rows * rows).sum(-1))
         torch.testing.assert_close(sums, (pattern * pattern).sum(-1), atol=2e-6, rtol=1e-4)
-        seen.append(at.layer)
+        seen.append(layer.index)
 
     own, seen = own_attentions(kind, inputs), []
     block = model.block_bytes
@@ -97,15 +97,15 @@ def test_entries_offsets_bands_and_columns_equal_the_pattern(kind: str):
 
 def test_zero_equals_zeroing_the_input_of_the_output_projection(kind: str):
     model, inputs = toys.model(kind), tokens()
-    stack, site = model.stacks[0], model.sites[1]
+    stack, layer = model.stacks[0], model.layers[1]
     edited = model.forward(inputs, edits=[ha.Zero([HeadId(1, 2, stack)])])
 
     def hook(module, args):
         changed = args[0].clone()
-        changed[..., 2 * site.d_value : 3 * site.d_value] = 0
+        changed[..., 2 * layer.d_value : 3 * layer.d_value] = 0
         return (changed,)
 
-    handle = site.projection.register_forward_pre_hook(hook)
+    handle = layer.projection.register_forward_pre_hook(hook)
     by_hand = model.forward(inputs)
     handle.remove()
     assert torch.equal(edited, by_hand)
@@ -115,14 +115,14 @@ def test_zero_equals_zeroing_the_input_of_the_output_projection(kind: str):
 def test_writes_sum_to_the_blocks_output(kind: str):
     model, inputs, real, summed = toys.model(kind), tokens(), {}, {}
     handles = [
-        site.projection.register_forward_hook(lambda module, _, out, site=site: real.update({site.layer: out}))
-        for site in model.sites
+        layer.projection.register_forward_hook(lambda module, _, out, layer=layer: real.update({layer.index: out}))
+        for layer in model.layers
     ]
 
-    def watch(at):
-        bias = at.site.output_bias()
-        summed[at.layer] = at.writes().sum(2) + (0 if bias is None else bias)
-        torch.testing.assert_close(at.writes(torch.tensor([3, 5])), at.writes()[:, [3, 5]])
+    def watch(layer):
+        bias = layer.attention.output_bias()
+        summed[layer.index] = layer.writes().sum(2) + (0 if bias is None else bias)
+        torch.testing.assert_close(layer.writes(torch.tensor([3, 5])), layer.writes()[:, [3, 5]])
 
     model.forward(inputs, watch=watch)
     for handle in handles:
@@ -137,10 +137,10 @@ def test_logits_only_where_asked(kind: str):
     if not model.has_logits:
         pytest.skip("an encoder without a head gives hidden states")
     torch.testing.assert_close(
-        model.forward(inputs, logits_at=torch.tensor([[3, 9], [39, 0]])),
+        model.forward(inputs, logit_positions=torch.tensor([[3, 9], [39, 0]])),
         whole[torch.arange(2)[:, None], torch.tensor([[3, 9], [39, 0]])],
     )
-    torch.testing.assert_close(model.forward(inputs, logits_at=torch.tensor([7])), whole[:, [7]])
+    torch.testing.assert_close(model.forward(inputs, logit_positions=torch.tensor([7])), whole[:, [7]])
 
 
 def test_a_run_started_at_a_layer_equals_the_whole_run(kind: str):
@@ -163,7 +163,7 @@ def test_everything_is_put_back_after_an_exception():
     model, inputs = toys.model("gqa"), tokens()
     before = model.forward(inputs)
 
-    def fail(at):
+    def fail(layer):
         raise RuntimeError("planned")
 
     with pytest.raises(RuntimeError, match="planned"):
@@ -177,8 +177,8 @@ def test_two_models_are_open_at_once_and_freed_when_dropped():
     first, second = attach(toys.llama()), attach(toys.llama(num_attention_heads=8, num_key_value_heads=4))
     inputs = tokens()
     seen: dict[str, int] = {}
-    first.forward(inputs, watch=lambda at: seen.update(first=at.n_heads))
-    second.forward(inputs, watch=lambda at: seen.update(second=at.n_heads))
+    first.forward(inputs, watch=lambda layer: seen.update(first=layer.n_heads))
+    second.forward(inputs, watch=lambda layer: seen.update(second=layer.n_heads))
     assert seen == {"first": 4, "second": 8}
     alive = weakref.ref(first.hf)
     del first
@@ -190,9 +190,9 @@ def test_gradients_flow_through_watchers_when_asked():
     model, inputs = toys.model("gqa"), tokens(1, 12)
     kept = {}
 
-    def watch(at):
-        kept[at.layer] = at.z
-        at.z.retain_grad()
+    def watch(layer):
+        kept[layer.index] = layer.z
+        layer.z.retain_grad()
 
     logits = model.forward(inputs, watch=watch, grad=True)
     logits[0, -1, 7].backward()
@@ -201,7 +201,7 @@ def test_gradients_flow_through_watchers_when_asked():
         direction = torch.randn(kept[1].shape[-1], generator=torch.Generator().manual_seed(head)) * 1e-2
 
         class Push(ha.Zero):
-            def __call__(self, at, x, head=head, direction=direction):
+            def __call__(self, layer, x, head=head, direction=direction):
                 moved = x.clone()
                 moved[:, 3, head] += direction * self.sign
                 return moved
@@ -230,7 +230,7 @@ def test_refusals_name_what_is_wrong():
     with pytest.raises(BadInput, match="outside the vocabulary"):
         model.forward(torch.full((1, 4), 160))
     with pytest.raises(BadInput, match="inside another"):
-        model.forward(inputs, watch=lambda at: model.forward(inputs))
+        model.forward(inputs, watch=lambda layer: model.forward(inputs))
 
 
 def test_a_view_is_dead_after_its_layer():

@@ -31,7 +31,9 @@ def test_output_is_bit_equal_to_an_untouched_copy(name: str, length: int):
     model, given = opened(name), inputs(name, length=length)
     expected = Model.read(plain(name, **given))
     assert torch.equal(model.forward(given), expected)
-    watched = model.forward(given, watch=lambda at: (at.rows(torch.tensor([3])), at.band(0, 2), at.writes()))
+    watched = model.forward(
+        given, watch=lambda layer: (layer.rows(torch.tensor([3])), layer.band(0, 2), layer.writes())
+    )
     assert torch.equal(watched, expected)
     with torch.no_grad():
         assert torch.equal(Model.read(model.hf(**given)), expected), "plain use of an opened model"
@@ -75,7 +77,7 @@ def own_patterns(name: str, given: dict[str, Tensor]) -> dict[str, list[Tensor]]
 @every_family
 def test_patterns_equal_the_models_own(name: str):
     model, given = opened(name), inputs(name)
-    found = collect(model, given, lambda at: at.pattern.clone())
+    found = collect(model, given, lambda layer: layer.pattern.clone())
     for stack, layers in own_patterns(name, given).items():
         ours = [pattern for (where, _), pattern in sorted(found.items()) if where == stack]
         assert len(ours) == len(layers)
@@ -86,12 +88,14 @@ def test_patterns_equal_the_models_own(name: str):
 @every_family
 def test_every_attention_layer_is_seen_at_its_address(name: str):
     model, family = opened(name), tiny_models.family(name)
-    seen = collect(model, inputs(name), lambda at: (at.q.shape[1], at.k.shape[1], at.z.shape[2]))
+    seen = collect(model, inputs(name), lambda layer: (layer.q.shape[1], layer.k.shape[1], layer.z.shape[2]))
     assert set(seen) == {(stack, layer) for stack, layers in family.stacks.items() for layer in layers}
     assert set(seen.values()) == {(4, family.groups, 4)}
     assert len(model.heads) == len(set(model.heads)) == 4 * len(seen)
-    assert [site.multiplier for site in model.sites] == pytest.approx([family.multiplier] * len(model.sites), rel=1e-5)
-    assert {site.post_gain is not None for site in model.sites} == {family.post_norm}
+    assert [layer.multiplier for layer in model.layers] == pytest.approx(
+        [family.multiplier] * len(model.layers), rel=1e-5
+    )
+    assert {layer.post_gain is not None for layer in model.layers} == {family.post_norm}
     found = support_table.row_of(family, model)
     assert (found.window, found.sink) == (family.reach, name == "gpt-oss")
     assert (found.between is not None) == (name in ("bitnet", "qwen3-next", "afmoe"))
@@ -109,25 +113,27 @@ GAINS = {
 
 @pytest.mark.parametrize("name", sorted(GAINS))
 def test_gains_on_the_way_to_the_residual_stream_are_the_models_own(name: str):
-    for site in opened(name).sites:
-        torch.testing.assert_close(site.post_gain, GAINS[name](site.block).detach(), atol=1e-3, rtol=1e-3)
+    for layer in opened(name).layers:
+        torch.testing.assert_close(layer.post_gain, GAINS[name](layer.block).detach(), atol=1e-3, rtol=1e-3)
 
 
 @every_family
 def test_writes_sum_to_the_projections_output(name: str):
     model, given, real = opened(name), inputs(name), {}
-    names = {site.name: site for site in model.sites}
+    names = {layer.name: layer for layer in model.layers}
     hooks = [
-        site.projection.register_forward_hook(
-            lambda _, __, out, site=site: real.setdefault((site.stack, site.layer), []).append(out)
+        layer.projection.register_forward_hook(
+            lambda _, __, out, layer=layer: real.setdefault((layer.stack, layer.index), []).append(out)
         )
-        for site in names.values()
+        for layer in names.values()
     ]
     try:
         ours = collect(
             model,
             given,
-            lambda at: at.writes().sum(2) + (0 if at.site.output_bias() is None else at.site.output_bias()),
+            lambda layer: (
+                layer.writes().sum(2) + (0 if layer.attention.output_bias() is None else layer.attention.output_bias())
+            ),
         )
     finally:
         for hook in hooks:
@@ -140,37 +146,37 @@ def test_writes_sum_to_the_projections_output(name: str):
 
 @every_family
 def test_bands_columns_and_entries_equal_the_pattern(name: str):
-    def watch(at: Any) -> None:
-        own = at._eager(torch.arange(at.n_queries), at.v[..., :1])[1]  # before anything is kept
+    def watch(layer: Any) -> None:
+        own = layer._eager(torch.arange(layer.n_queries), layer.v[..., :1])[1]  # before anything is kept
         examples, _, n_queries, n_keys = own.shape
         queries, keys = torch.arange(n_queries), torch.arange(n_keys)
-        torch.testing.assert_close(at.columns(keys.expand(examples, -1)), own, atol=5e-6, rtol=1e-3)
+        torch.testing.assert_close(layer.columns(keys.expand(examples, -1)), own, atol=5e-6, rtol=1e-3)
         torch.testing.assert_close(
-            at.columns(keys[[0, 5]].expand(examples, -1)), own[..., [0, 5]], atol=5e-6, rtol=1e-3
+            layer.columns(keys[[0, 5]].expand(examples, -1)), own[..., [0, 5]], atol=5e-6, rtol=1e-3
         )
-        band = at.band(-2, 6)
+        band = layer.band(-2, 6)
         for i, k in enumerate(range(-2, 7)):
             inside = (queries - k >= 0) & (queries - k < n_keys)
             expected = torch.full((examples, 4, n_queries), torch.nan)
             expected[:, :, inside] = own[:, :, queries[inside], queries[inside] - k]
             torch.testing.assert_close(band[..., i], expected, atol=5e-6, rtol=1e-3, equal_nan=True)
-        found = at.entries(queries[[3, 9]].expand(examples, -1), keys[[1, 8]].expand(examples, -1))
+        found = layer.entries(queries[[3, 9]].expand(examples, -1), keys[[1, 8]].expand(examples, -1))
         torch.testing.assert_close(found, own[:, :, [3, 9], [1, 8]], atol=5e-6, rtol=1e-3)
         torch.testing.assert_close(
-            at.reduce(lambda rows, _: rows.square().sum(-1)), own.square().sum(-1), atol=5e-6, rtol=1e-3
+            layer.reduce(lambda rows, _: rows.square().sum(-1)), own.square().sum(-1), atol=5e-6, rtol=1e-3
         )
-        seen.append(at.layer)
+        seen.append(layer.index)
 
     model, seen = opened(name), []
     model.forward(inputs(name), watch=watch)
-    assert len(seen) == len(model.sites)
+    assert len(seen) == len(model.layers)
 
 
 def statistics(model: Model, given: Any) -> dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]]:
-    def sink(at: LayerView) -> Tensor:
-        return at.reduce(lambda rows, _: (rows * at.valid_keys[:, None, None, : rows.shape[-1]]).square().sum(-1))
+    def sink(layer: LayerView) -> Tensor:
+        return layer.reduce(lambda rows, _: (rows * layer.valid_keys[:, None, None, : rows.shape[-1]]).square().sum(-1))
 
-    return collect(model, given, lambda at: (at.z.clone(), sink(at), at.band(0, 4).clone()))
+    return collect(model, given, lambda layer: (layer.z.clone(), sink(layer), layer.band(0, 4).clone()))
 
 
 LENGTHS = (24, 17, 9)
@@ -210,5 +216,5 @@ def test_half_precision_stays_bounded(name: str):
     with torch.no_grad():
         expected = Model.read(hf(**given)).float()
     model = attach(hf)
-    watched = model.forward(given, watch=lambda at: at.rows(torch.tensor([3]))).float()
+    watched = model.forward(given, watch=lambda layer: layer.rows(torch.tensor([3]))).float()
     assert (watched - expected).abs().max() <= 1e-2 * expected.abs().max()

@@ -27,9 +27,9 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
 def test_zeroing_a_head_of_any_layer_moves_the_output(name: str):
     model, given = opened(name), inputs(name)
     whole = model.forward(given)
-    for site in model.sites:
-        edited = model.forward(given, edits=[ha.Zero([HeadId(site.layer, 1, site.stack)])])
-        assert not torch.equal(edited, whole), site.name
+    for layer in model.layers:
+        edited = model.forward(given, edits=[ha.Zero([HeadId(layer.index, 1, layer.stack)])])
+        assert not torch.equal(edited, whole), layer.name
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Patterns:
 
     heads: tuple[HeadId, ...]
     factor: float = 1.0
-    site: str = "pattern"
+    component: str = "pattern"
 
     @property
     def layers(self) -> frozenset[tuple[str, int]]:
         return frozenset((head.stack, head.layer) for head in self.heads)
 
-    def __call__(self, at: Any, x: Tensor) -> Tensor:
-        here = [head.head for head in self.heads if (head.stack, head.layer) == (at.stack, at.layer)]
+    def __call__(self, layer: Any, x: Tensor) -> Tensor:
+        here = [head.head for head in self.heads if (head.stack, head.layer) == (layer.stack, layer.index)]
         changed = x.clone()
         changed[:, here] *= self.factor
         return changed
@@ -54,13 +54,13 @@ class Patterns:
 @every_family
 def test_an_identity_edit_of_patterns_changes_nothing_and_a_real_one_does(name: str):
     model, given = opened(name), inputs(name)
-    if not all(site.pattern_editable for site in model.sites):
+    if not all(layer.pattern_editable for layer in model.layers):
         with pytest.raises(UnsupportedModel, match="patterns cannot be edited"):
             model.forward(given, edits=[Patterns(model.heads)])
         return
     whole = model.forward(given)
     close(model.forward(given, edits=[Patterns(model.heads)]), whole)
-    head = model.sites[-1].heads[1:2]
+    head = model.layers[-1].heads[1:2]
     emptied = model.forward(given, edits=[Patterns(head, 0.0)])
     assert not torch.allclose(emptied, whole, atol=1e-4)
     if name != "bitnet":  # it normalises all heads' outputs together before they are written
@@ -73,14 +73,14 @@ class Keep:
 
     heads: tuple[HeadId, ...]
     kept: dict[int, Tensor]
-    site: str = "residual"
+    component: str = "residual"
 
     @property
     def layers(self) -> frozenset[tuple[str, int]]:
         return frozenset((head.stack, head.layer) for head in self.heads)
 
-    def __call__(self, at: Any, x: Tensor) -> Tensor:
-        self.kept[at.layer] = x.clone()
+    def __call__(self, layer: Any, x: Tensor) -> Tensor:
+        self.kept[layer.index] = x.clone()
         return x
 
 

@@ -50,7 +50,7 @@ def test_a_model_can_be_opened_again_and_is_freed(name: str):
     expected = attach(hf).forward(inputs(name))
     second = attach(hf)
     assert torch.equal(second.forward(inputs(name)), expected)
-    assert len(collect(second, inputs(name), lambda at: at.z)) == 3
+    assert len(collect(second, inputs(name), lambda layer: layer.z)) == 3
     alive = weakref.ref(hf)
     del hf, second
     gc.collect()

@@ -39,7 +39,7 @@ def norms_within(module: nn.Module) -> list[nn.Module]:
 
 def arrived(model: Any, given: Any) -> dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]]:
     found: dict[tuple[str, int], tuple[Tensor, Tensor, Tensor]] = {}
-    model.forward(given, watch=lambda at: found.update({(at.stack, at.layer): (at.q, at.k, at.v)}))
+    model.forward(given, watch=lambda layer: found.update({(layer.stack, layer.index): (layer.q, layer.k, layer.v)}))
     return found
 
 
@@ -56,19 +56,19 @@ def pairs_of(ours: head_weights.HeadWeights) -> dict[str, tuple[Tensor, Tensor |
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in LATENT])
 def test_weights_give_the_queries_keys_and_values_of_the_doorway(name: str):
     model = opened(name)
-    parts = {part for site in model.sites for part in site.module.modules() if is_linear(part)}
-    skip = [part for site in model.sites for part in norms_within(site.module)]  # norms of queries and keys
+    parts = {part for layer in model.layers for part in layer.module.modules() if is_linear(part)}
+    skip = [part for layer in model.layers for part in norms_within(layer.module)]  # norms of queries and keys
     turns: dict[nn.Module, int] = {}
     with watching(list(parts), list(dict.fromkeys(skip))) as reads:
         found = arrived(model, inputs(name))
-    for site in model.sites:
-        ours = head_weights.weights_of(model, site.layer, site.stack)
-        turn = turns[site.module] = turns.get(site.module, -1) + 1
-        q, k, v = found[site.stack, site.layer]
+    for layer in model.layers:
+        ours = head_weights.weights_of(model, layer.index, layer.stack)
+        turn = turns[layer.module] = turns.get(layer.module, -1) + 1
+        q, k, v = found[layer.stack, layer.index]
         assert ours.exact == (name != "olmo")
-        assert ours.W_Q.shape == (4, ours.W_Q.shape[1], site.d_head)
+        assert ours.W_Q.shape == (4, ours.W_Q.shape[1], layer.d_head)
         assert ours.W_K.shape[0] == ours.W_V.shape[0] == ours.groups == tiny_models.family(name).groups
-        x = {what: reads[getattr(site.wiring, what).projections[0]][turn] for what in "qkv"}
+        x = {what: reads[getattr(layer.wiring, what).projections[0]][turn] for what in "qkv"}
         guess = {what: applied(x[what], *pair) for what, pair in pairs_of(ours).items()}
         if name == "olmo":  # clips its queries, keys and values
             guess = {what: value.clamp(-1, 1) for what, value in guess.items()}
@@ -76,19 +76,19 @@ def test_weights_give_the_queries_keys_and_values_of_the_doorway(name: str):
         # The first position is not turned by rotary embeddings.
         torch.testing.assert_close(q[:, :, 0], guess["q"][:, :, 0], atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(k[:, :, 0], guess["k"][:, :, 0], atol=1e-4, rtol=1e-3)
-        torch.testing.assert_close(ours.W_O, site.output_weight())
+        torch.testing.assert_close(ours.W_O, layer.output_weight())
         assert ours.per_head(ours.W_V).shape[0] == 4
 
 
 @pytest.mark.parametrize("name", LATENT)
 def test_low_rank_values_and_keys_are_exact_up_to_the_inner_norms_scale(name: str):
     model = opened(name)
-    for site in model.sites:
-        ours = head_weights.weights_of(model, site.layer)
+    for layer in model.layers:
+        ours = head_weights.weights_of(model, layer.index)
         assert not ours.exact
-        first = next(part for part in site.module.modules() if type(part) is nn.Linear)
+        first = next(part for part in layer.module.modules() if type(part) is nn.Linear)
         with watching([first], []) as reads:
-            q, k, v = arrived(model, inputs(name))["decoder", site.layer]
+            q, k, v = arrived(model, inputs(name))["decoder", layer.index]
         x = reads[first][0]
         nope = k.shape[-1] - 4  # the rotary part of the keys skips the norm
         for real, guess in (
@@ -108,8 +108,8 @@ def test_low_rank_values_and_keys_are_exact_up_to_the_inner_norms_scale(name: st
 def test_known_layouts_by_hand():
     def of(name: str) -> tuple[Any, head_weights.HeadWeights]:
         model = opened(name)
-        site = model.sites[1]
-        return site.module, head_weights.weights_of(model, site.layer, site.stack)
+        layer = model.layers[1]
+        return layer.module, head_weights.weights_of(model, layer.index, layer.stack)
 
     module, ours = of("gpt2")  # Conv1D, [q | k | v]
     torch.testing.assert_close(ours.W_K[2], module.c_attn.weight[:, 32 + 16 : 32 + 24])
@@ -138,18 +138,18 @@ NO_NORM_BEFORE = ("olmo2", "olmo3", "exaone4", "falcon-h1")
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in LATENT])
 def test_folded_weights_act_on_the_stream_before_the_norm(name: str):
     model = opened(name)
-    site = model.sites[-1]
+    layer = model.layers[-1]
     if name in (*NO_NORM_BEFORE, "mobilebert"):
         with pytest.raises(UnsupportedModel, match=r"no gain to fold|does not normalise"):
-            head_weights.folded(model, site.layer, site.stack)
+            head_weights.folded(model, layer.index, layer.stack)
         return
-    norm = site.wiring.inputs[site.wiring.q.projections[0]].norm
+    norm = layer.wiring.inputs[layer.wiring.q.projections[0]].norm
     before = {key: value.clone() for key, value in model.hf.state_dict().items()}
-    with watching([norm], norms_within(site.module)) as reads:
-        q = arrived(model, inputs(name))[site.stack, site.layer][0]
+    with watching([norm], norms_within(layer.module)) as reads:
+        q = arrived(model, inputs(name))[layer.stack, layer.index][0]
     x = reads[norm][-2 if name == "albert" else 0]
     x = x.view(2, -1, x.shape[-1])
-    ours = head_weights.folded(model, site.layer, site.stack)
+    ours = head_weights.folded(model, layer.index, layer.stack)
     centred = head_weights.norm_gain(norm, x.shape[-1])[1]
     scale = (x - x.mean(-1, keepdim=True) if centred else x).square().mean(-1, keepdim=True).sqrt()
     guess = applied(x / scale, ours.W_Q, ours.b_Q)[:, :, 0]
@@ -199,17 +199,17 @@ def test_quantised_projections_are_read_by_asking_them(name: str):
             if type(child) is nn.Linear and child is not hf.get_output_embeddings():
                 setattr(module, child_name, Int8(child))
     model = attach(hf)
-    site = model.sites[1]
+    layer = model.layers[1]
     plain = head_weights.weights_of(opened(name), 1)
     ours = head_weights.weights_of(model, 1)
-    projection = site.wiring.v.projections[0]
+    projection = layer.wiring.v.projections[0]
     with watching([projection], []) as reads:
         v = arrived(model, inputs(name))["decoder", 1][2]
     torch.testing.assert_close(v, applied(reads[projection][0], ours.W_V, ours.b_V), atol=1e-4, rtol=1e-3)
     assert 0 < (ours.W_V - plain.W_V).abs().max() < 0.02
-    real = site.projection(torch.ones(1, 32))
+    real = layer.projection(torch.ones(1, 32))
     torch.testing.assert_close(
-        ours.W_O.sum((0, 1)) + (0 if site.output_bias() is None else site.output_bias()), real[0]
+        ours.W_O.sum((0, 1)) + (0 if layer.output_bias() is None else layer.output_bias()), real[0]
     )
 
 
@@ -223,13 +223,13 @@ def test_half_precision_reads_the_same_columns():
 def test_a_view_gives_its_layers_weights():
     model, seen = opened("mistral"), []
 
-    def watch(at: Any) -> None:
-        ours = head_weights.weights_of(model, at.layer)
-        assert torch.equal(at.W_Q, ours.W_Q)
-        assert torch.equal(at.W_K, ours.W_K)
-        assert torch.equal(at.W_V, ours.W_V)
-        assert torch.equal(at.W_O, ours.W_O)
-        seen.append(at.layer)
+    def watch(layer: Any) -> None:
+        ours = head_weights.weights_of(model, layer.index)
+        assert torch.equal(layer.W_Q, ours.W_Q)
+        assert torch.equal(layer.W_K, ours.W_K)
+        assert torch.equal(layer.W_V, ours.W_V)
+        assert torch.equal(layer.W_O, ours.W_O)
+        seen.append(layer.index)
 
     model.forward(inputs("mistral"), watch=watch)
     assert seen == [0, 1, 2]

@@ -21,7 +21,7 @@ def text(tokenizer: Tokenizer, part: Batch, i: int) -> str:
 
 
 def said(tokenizer: Tokenizer, part: Batch, role: str, i: int) -> str:
-    places = part.at[role][i].reshape(-1)
+    places = part.positions[role][i].reshape(-1)
     return tokenizer.decode(part.tokens[i][places[places >= 0]].tolist()).strip()
 
 
@@ -153,12 +153,12 @@ def test_the_needle_is_in_the_hay_at_its_depth_and_the_answer_at_the_end(tokeniz
         assert said(tokenizer, batch, "answer", i) == answer
         assert text(tokenizer, batch, i).count(answer) == 2
         assert said(tokenizer, batch, "city", i) == said(tokenizer, batch, "asked", i)
-        place = int(batch.at["needle"][i, 0]) / int(batch.mask[i].sum())
+        place = int(batch.positions["needle"][i, 0]) / int(batch.mask[i].sum())
         assert place == pytest.approx(int(batch.labels["depth"][i]) / 9 * 0.9 + 0.03, abs=0.12)
-        predict = batch.at["predict"][i]
+        predict = batch.positions["predict"][i]
         wanted = batch.tokens[i][predict[predict >= 0] + 1].tolist()
         assert tokenizer.decode(wanted).strip() == answer
-        assert batch.tokens[i][batch.at["end"][i] + 1] == batch.answer[i]
+        assert batch.tokens[i][batch.positions["end"][i] + 1] == batch.answer[i]
         for part in (batch.counterfactual, batch.control):
             assert answer not in said(tokenizer, part, "needle", i)
     assert find_task("needle")(tokenizer.within(200), 4).facts["length"] == 200
@@ -188,7 +188,7 @@ def test_truth_and_yes_are_those_of_the_tables(tokenizer):
         for i in range(20):
             sentences = []
             for part in (batch, batch.counterfactual, batch.control):
-                stop = int(part.at["stop"][i])
+                stop = int(part.positions["stop"][i])
                 whole = tokenizer.decode(part.tokens[i][1 : stop + 1].tolist())
                 sentences.append(whole.rpartition("Question: ")[2])
             good = bool(batch.labels[label][i])

@@ -88,13 +88,13 @@ def test_prompt_counterfactual_and_control_are_alike_but_for_what_decides(name, 
         if tokenizer.bos is not None:
             assert (prompt.tokens[:, 0] == tokenizer.bos).all()
         for part in (prompt, other, control):
-            for role, places in part.at.items():
+            for role, places in part.positions.items():
                 present = places.reshape(8, -1) >= 0
                 assert present.any() or part is not prompt or role == "letters", role
                 inside = part.mask.gather(1, places.reshape(8, -1).clamp(min=0))
                 assert inside[present].all(), f"{role} stands outside the text"
         if not name.startswith("needle"):
-            assert torch.equal(prompt.at["end"], prompt.mask.sum(1) - 1)
+            assert torch.equal(prompt.positions["end"], prompt.mask.sum(1) - 1)
 
 
 @pytest.mark.parametrize("name", WRITTEN)

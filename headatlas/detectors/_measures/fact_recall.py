@@ -63,11 +63,11 @@ def _recall(model: Model, batch: Batch) -> Recall:
         baseline = everything.expand(len(batch), -1)
         weights = torch.full(baseline.shape, -1.0 / len(everything))
         toward = Toward(
-            batch.at["end"].reshape(-1), torch.cat([ids[:, None], baseline], 1), torch.cat([torch.ones(len(batch), 1), weights], 1)
+            batch.positions["end"].reshape(-1), torch.cat([ids[:, None], baseline], 1), torch.cat([torch.ones(len(batch), 1), weights], 1)
         )  # fmt: skip
         found = direct_effects(model, batch, toward=toward, by_source=True)
         assert found.by_source is not None
-        subject, relation = (_through(found.by_source, batch.at[side]) for side in ("subject", "relation"))
+        subject, relation = (_through(found.by_source, batch.positions[side]) for side in ("subject", "relation"))
         return subject, relation, found.total
 
     subject, relation, total = split(right)
@@ -98,7 +98,7 @@ def among_relations(batch: Batch) -> Batch:
         raise BadInput("These facts have one relation, so there are no answers to others.", "Use more prompts.")
     width = max(len(one) for one in rivals)
     wrong = torch.stack([torch.nn.functional.pad(one, (0, width - len(one)), value=-1) for one in rivals])
-    return Batch(batch.tokens, batch.mask, batch.at, batch.marks, {**batch.labels, "wrong": wrong}, batch.facts)
+    return Batch(batch.tokens, batch.mask, batch.positions, batch.marks, {**batch.labels, "wrong": wrong}, batch.facts)
 
 
 def _through(by_source: Array, places: Tensor) -> Array:

@@ -42,7 +42,7 @@ def _sides(model: Model, batch: Batch) -> Sides:
     pairs = torch.stack([batch.answer.reshape(len(batch), -1)[:, 0], batch.wrong.reshape(len(batch), -1)[:, 0]], 1)
     strange = _stranger(batch, pairs)
     signs = torch.tensor([1.0, -1.0]).expand(len(batch), 2)
-    end = batch.at["end"].reshape(-1)
+    end = batch.positions["end"].reshape(-1)
     own = direct_effects(model, batch, toward=Toward(end, pairs, signs))
     other = direct_effects(model, batch, toward=Toward(end, pairs[strange.clamp(min=0)], signs))
     unit = float(np.abs(own.total).mean())

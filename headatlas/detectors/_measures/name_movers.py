@@ -75,7 +75,7 @@ def from_names(model: Model, batch: Batch, *, toward: Toward | None = None, edit
     sources = found.by_source
     assert sources is not None
     rows = np.arange(len(batch))
-    io, s1, s2 = (sources[rows, :, batch.at[name].numpy()] for name in ("io", "s1", "s2"))
+    io, s1, s2 = (sources[rows, :, batch.positions[name].numpy()] for name in ("io", "s1", "s2"))
     return FromNames(found.heads, io, s1 + s2, found.total)
 
 
@@ -111,7 +111,7 @@ def negative_scores(model: Model, batch: Batch) -> HeadScores:
         own = torch.stack([batch.answer.reshape(-1), batch.wrong.reshape(-1)], 1)
         others = own.roll(1, 0)
         signs = torch.tensor([1.0, -1.0]).expand(len(batch), 2)
-        toward = Toward(batch.at["end"].reshape(-1), others, signs)
+        toward = Toward(batch.positions["end"].reshape(-1), others, signs)
         control = from_names(model, batch, toward=toward).opposed
         control[(own[:, :, None] == others[:, None]).flatten(1).any(1).numpy()] = np.nan
         unit = worth(found.total)
@@ -147,12 +147,12 @@ def _observed(scores: HeadScores) -> tuple[HeadId, ...]:
 
 def attention_to(model: Model, batch: Batch, names: Sequence[str], query: str = "end") -> Tensor:
     """[example, head, name] attention from the named query position to named key positions, heads in model order."""
-    keys = torch.stack([batch.at[name].reshape(-1) for name in names], 1).to(model.device)
-    queries = batch.at[query].reshape(-1, 1).expand(-1, len(names)).to(model.device)
+    keys = torch.stack([batch.positions[name].reshape(-1) for name in names], 1).to(model.device)
+    queries = batch.positions[query].reshape(-1, 1).expand(-1, len(names)).to(model.device)
     seen: dict[tuple[str, int], Tensor] = {}
     model.forward(
         batch,
-        watch=lambda at: seen.update({(at.stack, at.layer): at.entries(queries, keys)}),
-        logits_at=torch.zeros(1, dtype=torch.long),
+        watch=lambda layer: seen.update({(layer.stack, layer.index): layer.entries(queries, keys)}),
+        logit_positions=torch.zeros(1, dtype=torch.long),
     )
-    return torch.cat([seen[site.stack, site.layer] for site in model.sites], 1)
+    return torch.cat([seen[layer.stack, layer.index] for layer in model.layers], 1)

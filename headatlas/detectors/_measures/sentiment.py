@@ -22,9 +22,9 @@ from headatlas.edits.collect import pieces
 from headatlas.heads import HeadId
 from headatlas.methods.direct_logit_attribution import demand_plain_sum
 from headatlas.methods.sweeps.ablation import demand_aligned
-from headatlas.methods.sweeps.cached_runs import Replay
+from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.methods.sweeps.run import metric_of
-from headatlas.methods.sweeps.set_ablation import Replayed, another
+from headatlas.methods.sweeps.set_ablation import SetAblation, another
 from headatlas.model import LayerView, Model
 from headatlas.task import Batch, Metric, logit_difference
 
@@ -77,7 +77,7 @@ def _brought(model: Model, batch: Batch) -> Passed:
         values = {place: x[:, None] for place, x in opposite.at_summary.items()}
         if order is not None:
             values = {place: x[order, None] for place, x in looks.at_summary.items()}
-        return Swap([head], values, positions=batch.at["summary"][:, None])
+        return Swap([head], values, positions=batch.positions["summary"][:, None])
 
     return _measured(model, batch, looks.gathers, put)
 
@@ -98,20 +98,20 @@ def _reading(heads: Sequence[HeadId], batch: Batch, looks: Looks, stored: Values
         place: (looks.at_end[place] + looks.weight[place][..., None] * (stored[place] - looks.stored[place]))[:, None]
         for place in {(head.stack, head.layer) for head in heads}
     }
-    return Swap(heads, values, positions=batch.at["end"][:, None])
+    return Swap(heads, values, positions=batch.positions["end"][:, None])
 
 
-def unread(model: Model, batch: Batch, metric: Metric) -> Replayed:
+def unread(model: Model, batch: Batch, metric: Metric) -> SetAblation:
     """Heads find at the summary word what the counterfactual review has put there, and everything else as it is."""
     looks, opposite = _looks(model, batch), _looks(model, _counterfactual(batch))
-    return Replayed(model, batch, metric, lambda heads: _reading(heads, batch, looks, opposite.stored))
+    return SetAblation(model, batch, metric, lambda heads: _reading(heads, batch, looks, opposite.stored))
 
 
 def _measured(model: Model, batch: Batch, attention: Values, put: Callable[[HeadId, Tensor | None], Swap]) -> Passed:
     """put(head, None): the edit with the opposite review's values; put(head, order): with those of other examples."""
-    looked = torch.cat([attention[site.stack, site.layer] for site in model.sites], 1).mean(0)
+    looked = torch.cat([attention[layer.stack, layer.index] for layer in model.layers], 1).mean(0)
     chosen = (looked >= LOOKS).nonzero().flatten().tolist()
-    alike, replay = _alike(batch), Replay(model, batch, logit_difference)
+    alike, replay = _alike(batch), CachedRuns(model, batch, logit_difference)
     whole = replay.clean - metric_of(model, batch, logit_difference, run_on=_counterfactual(batch))
     heads = [model.heads[i] for i in chosen]
     runs = [[put(head, order)] for order in (None, alike.clamp(min=0)) for head in heads]
@@ -138,16 +138,16 @@ def _alike(batch: Batch) -> Tensor:
 def _looks(model: Model, batch: Batch) -> Looks:
     parts: list[Looks] = []
 
-    def watch(part: Batch, at: LayerView) -> None:
-        each, place = torch.arange(len(part)), (at.stack, at.layer)
-        summary, end = (part.at[name].to(at.q.device) for name in ("summary", "end"))
-        rows = at.rows(torch.stack([summary, end], 1)).float()  # [example, head, 2, key]
-        values = at.repeat(at.v).float()
-        z = torch.stack([at.z[each, summary], at.z[each, end]], 2).float()  # [example, head, 2, d_value]
-        demand_plain_sum(at, torch.einsum("ehnk,ehkd->ehnd", rows, values), z)
-        first = part.mask.float().argmax(1).to(at.q.device)
+    def watch(part: Batch, layer: LayerView) -> None:
+        each, place = torch.arange(len(part)), (layer.stack, layer.index)
+        summary, end = (part.positions[name].to(layer.q.device) for name in ("summary", "end"))
+        rows = layer.rows(torch.stack([summary, end], 1)).float()  # [example, head, 2, key]
+        values = layer.repeat(layer.v).float()
+        z = torch.stack([layer.z[each, summary], layer.z[each, end]], 2).float()  # [example, head, 2, d_value]
+        demand_plain_sum(layer, torch.einsum("ehnk,ehkd->ehnd", rows, values), z)
+        first = part.mask.float().argmax(1).to(layer.q.device)
         free = 1 - rows[each, :, :, first]  # [example, head, 2]
-        words = [rows[each, :, 0, part.at[name].to(at.q.device)] for name in ("adjective", "verb")]
+        words = [rows[each, :, 0, part.positions[name].to(layer.q.device)] for name in ("adjective", "verb")]
         weight = rows[each, :, 1, summary]
         shares = ((words[0] + words[1]) / free[..., 0], weight / free[..., 1])
         found = (z[:, :, 0], z[:, :, 1], values[each, :, summary], weight, *shares)
@@ -156,5 +156,5 @@ def _looks(model: Model, batch: Batch) -> Looks:
 
     for part in pieces(batch):
         parts.append(Looks({}, {}, {}, {}, {}, {}))
-        model.forward(part, watch=functools.partial(watch, part), logits_at=torch.zeros(1, dtype=torch.long))
+        model.forward(part, watch=functools.partial(watch, part), logit_positions=torch.zeros(1, dtype=torch.long))
     return Looks(*({place: torch.cat([one[i][place] for one in parts]) for place in parts[0][i]} for i in range(6)))

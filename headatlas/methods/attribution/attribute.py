@@ -111,7 +111,7 @@ def attribute(
     method: str = "direct",
     metric: Metric = logit_difference,
     direction: str = "denoising",
-    site: str = "z",
+    component: str = "z",
     positions: str = "all",
     steps: int = 5,
     verify: int = 0,
@@ -124,19 +124,23 @@ def attribute(
 
     verify: how many of the highest are measured exactly; spread: how many more, evenly over all ranks. What is measured is
     the guess's own question: for direct, what the metric loses when a head is silenced at the last position (its direct
-    effect is a part of that); else what patching it changes. direction, site, positions: see `patch`; site and positions
+    effect is a part of that); else what patching it changes. direction, component, positions: see `patch`; component and positions
     are atp's only. steps: eap-ig's. Raises BadInput, UnsupportedModel.
     """
     if method not in METHODS:
         raise BadInput(f"There is no method '{method}'.", f"Choose one of {', '.join(METHODS)}.")
     if verify < 0 or spread < 0:
         raise BadInput(f"--verify {verify} is no number of parts.", "Give 0 or more.")
-    if method != "atp" and (site != "z" or positions != "all"):
-        raise BadInput(f"Site and positions are not chosen for {method}.", "Leave them out, or use --method atp.")
-    if site not in ("z", "q", "k", "v"):
-        raise BadInput(f"Heads are not attributed at '{site}'.", "Choose one of z, q, k, v.")
+    if method != "atp" and (component != "z" or positions != "all"):
+        raise BadInput(
+            f"AttentionLayer and positions are not chosen for {method}.", "Leave them out, or use --method atp."
+        )
+    if component not in ("z", "q", "k", "v"):
+        raise BadInput(f"Heads are not attributed at '{component}'.", "Choose one of z, q, k, v.")
     began = time.perf_counter()
-    names, values, measure, more = _guess(model, batch, method, metric, direction, site, positions, steps, memory, tick)
+    names, values, measure, more = _guess(
+        model, batch, method, metric, direction, component, positions, steps, memory, tick
+    )
     guessed = time.perf_counter() - began
     chosen = select(values, verify, spread)
     exact = np.full(values.shape, np.nan)
@@ -174,7 +178,7 @@ def _guess(
     method: str,
     metric: Metric,
     direction: str,
-    site: str,
+    component: str,
     positions: str,
     steps: int,
     memory: int,
@@ -193,19 +197,19 @@ def _guess(
         more = {"total": float(found.total.mean()), "others": rest, "notes": list(found.notes)}
         return tuple(map(str, found.heads)), found.values, silence, more
     if method == "atp":
-        sweep = plan(model, batch, None, metric, direction, site, positions)
-        if len(sweep.spots) > 1:
+        sweep = plan(model, batch, None, metric, direction, component, positions)
+        if len(sweep.positions) > 1:
             raise BadInput(
                 "Attribution takes one position or all of them.", "For each position: headatlas patch --triage."
             )
         guess = estimates(model, sweep, memory, exact_softmax=True)[:, :, 0]
 
         def patched(chosen: NDArray[np.int_]) -> Array:
-            some = replace(sweep, cells=tuple(sweep.cells[i] for i in chosen))
+            some = replace(sweep, head_sets=tuple(sweep.head_sets[i] for i in chosen))
             return run(model, some, memory=memory, tick=tick).effects[:, :, 0]
 
-        names = tuple(" ".join(map(str, cell)) for cell in sweep.cells)
-        return names, guess, patched, {"direction": direction, "site": site, "positions": positions}
+        names = tuple(" ".join(map(str, head_set)) for head_set in sweep.head_sets)
+        return names, guess, patched, {"direction": direction, "site": component, "positions": positions}
     some_steps = steps if method == "eap-ig" else None
     graph, guess = edge_scores(
         model, batch, metric, direction=direction, steps=some_steps, memory=memory, tick=lambda done, total: None

@@ -28,7 +28,7 @@ from headatlas.model.structure.blocks import first, given, remove
 from headatlas.task import Batch, Metric
 
 if TYPE_CHECKING:
-    from headatlas.model.structure.blocks import Feed
+    from headatlas.model.structure.blocks import MLP
 
 Array = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ class _Tape:
 
     layers: frozenset[tuple[str, int]]
     entry: Tensor | None
-    site: str = "residual"
+    component: str = "residual"
     heads: tuple[HeadId, ...] = ()
     entries: list[Tensor] = field(default_factory=list)  # each block's input
     arrays: list[dict[str, Tensor]] = field(default_factory=list)  # each block's q, k, v [example, head, pos, d]
@@ -52,16 +52,16 @@ class _Tape:
     feeds: dict[int, Tensor] = field(default_factory=dict)
     end: list[Tensor] = field(default_factory=list)  # the last block's output
 
-    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+    def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
         """The block's input."""
         if not self.entries:
             x = (x if self.entry is None else self.entry.to(x.dtype)).detach().requires_grad_(True)
         self.entries.append(x)
         return x
 
-    def watch(self, at: LayerView) -> None:
+    def watch(self, layer: LayerView) -> None:
         """Keep q, k and v."""
-        self.arrays.append({"q": at.q, "k": at.k, "v": at.v})
+        self.arrays.append({"q": layer.q, "k": layer.k, "v": layer.v})
 
 
 def edge_scores(
@@ -208,7 +208,7 @@ def _felt(model: Model, graph: Graph, tape: _Tape, slope: dict[int, Tensor], ind
 
 def _record(model: Model, graph: Graph, metric: Metric, rows: _Rows, entry: Tensor | None) -> tuple[_Tape, Tensor]:
     """One run with gradients: all that was read, and the metric summed over examples."""
-    tape = _Tape(frozenset((site.stack, site.layer) for site in model.sites), entry)
+    tape = _Tape(frozenset((layer.stack, layer.index) for layer in model.layers), entry)
     handles: list[Any] = []
     for room in graph.rooms:
         assert room.feed is not None
@@ -217,7 +217,9 @@ def _record(model: Model, graph: Graph, metric: Metric, rows: _Rows, entry: Tens
     handles.append(last.register_forward_hook(lambda _, __, output: tape.end.append(first(output))))
     positions, edits = metric.positions(rows.scored), [tape]
     try:
-        logits = model.forward(rows.base, watch=tape.watch, edits=_as_edits(edits), logits_at=positions, grad=True)
+        logits = model.forward(
+            rows.base, watch=tape.watch, edits=_as_edits(edits), logit_positions=positions, grad=True
+        )
     finally:
         remove(handles)
     score = metric.score(logits.cpu(), rows.scored).sum()
@@ -230,7 +232,7 @@ def _as_edits(tapes: list[_Tape]) -> list[Edit]:
     return list(tapes)
 
 
-def _listen(tape: _Tape, index: int, feed: Feed) -> list[Any]:
+def _listen(tape: _Tape, index: int, feed: MLP) -> list[Any]:
     """Hooks that keep what a feed-forward part read and gave."""
 
     def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

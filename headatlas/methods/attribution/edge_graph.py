@@ -16,8 +16,8 @@ from torch import Tensor
 from headatlas.errors import UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model import Model
-from headatlas.model.runs.residual_stream import Writes, walk
-from headatlas.model.structure.blocks import Room, rooms_of
+from headatlas.model.runs.residual_stream import Writes, visit_blocks
+from headatlas.model.structure.blocks import Block, rooms_of
 
 _ONE = torch.zeros(1, dtype=torch.long)  # logits are computed at one position only, nobody needs them here
 
@@ -49,16 +49,16 @@ class Graph:
         self.rooms = rooms_of(model)
         writers, readers = [Writer("embedding", "embedding", -1)], []
         for room in self.rooms:
-            site = room.site
-            if site is None:
+            layer = room.attention
+            if layer is None:
                 raise UnsupportedModel(
                     f"Block {room.index} of {model.architecture} ({type(room.block).__name__}) has no attention, and what "
                     "it reads is not told apart.",
                     "Edges are scored for models that attend in every block; use --method atp or direct.",
                 )
-            size = site.n_heads // site.n_groups
-            names = [str(head) for head in site.heads]
-            groups = [names[i * size : (i + 1) * size] for i in range(site.n_groups)]
+            size = layer.n_heads // layer.n_groups
+            names = [str(head) for head in layer.heads]
+            groups = [names[i * size : (i + 1) * size] for i in range(layer.n_groups)]
             writers += [Writer(name, "head", room.index, i) for i, name in enumerate(names)]
             writers.append(Writer(f"mlp {room.index}", "mlp", room.index))
             readers += [Reader(f"{name}.q", "q", room.index, i) for i, name in enumerate(names)]
@@ -101,14 +101,14 @@ class Graph:
         return tuple(found)
 
     def _heads(self, block: int) -> tuple[HeadId, ...]:
-        site = self.rooms[block].site
-        assert site is not None
-        return site.heads
+        layer = self.rooms[block].attention
+        assert layer is not None
+        return layer.heads
 
     def _groups(self, block: int) -> int:
-        site = self.rooms[block].site
-        assert site is not None
-        return site.n_groups
+        layer = self.rooms[block].attention
+        assert layer is not None
+        return layer.n_groups
 
 
 def _group(names: list[str]) -> str:
@@ -125,7 +125,7 @@ class Written:
     feed: tuple[Tensor, ...]  # [example, pos, d_model]
     bias: tuple[Tensor, ...]  # [example, pos, d_model]
 
-    def heads(self, room: Room, which: slice = slice(None)) -> Tensor:
+    def heads(self, room: Block, which: slice = slice(None)) -> Tensor:
         """[example, pos, head, d_model] what the heads of a block added."""
         z, scale = self.z[room.index], self.scale[room.index]
         written = torch.einsum("enhv,hvm->enhm", z[:, :, which].float(), room.weight[which].float())
@@ -138,7 +138,7 @@ def written(model: Model, graph: Graph, prompts: Any) -> Written:
     n, length = prompts.tokens.shape
     everywhere = torch.arange(length).expand(n, -1)
     with torch.no_grad():
-        walk(model, graph.rooms, prompts, everywhere, blocks.append, logits_at=_ONE)
+        visit_blocks(model, graph.rooms, prompts, everywhere, blocks.append, logit_positions=_ONE)
     return Written(
         blocks[0].entry,
         tuple(block.z for block in blocks if block.z is not None),

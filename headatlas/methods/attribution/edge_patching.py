@@ -18,7 +18,7 @@ from headatlas.heads import HeadId
 from headatlas.methods.attribution.edge_attribution import sides
 from headatlas.methods.attribution.edge_graph import Difference, Graph, Reader, written
 from headatlas.model import Edit, LayerView, Model
-from headatlas.model.structure.blocks import Room, first, given, remove
+from headatlas.model.structure.blocks import Block, first, given, remove
 from headatlas.task import Batch, Metric
 
 Array = NDArray[np.float64]
@@ -26,15 +26,19 @@ CHUNK = 4096  # tokens a pass
 
 
 class _Change:
-    """An edit of one site of one layer: the whole of it, or one head (group) of it."""
+    """An edit of one component of one layer: the whole of it, or one head (group) of it."""
 
     heads: tuple[HeadId, ...] = ()
 
-    def __init__(self, room: Room, site: str, change: Callable[[Tensor], Tensor]) -> None:
-        assert room.site is not None
-        self.site, self.layers, self.change = site, frozenset([(room.site.stack, room.site.layer)]), change
+    def __init__(self, room: Block, component: str, change: Callable[[Tensor], Tensor]) -> None:
+        assert room.attention is not None
+        self.component, self.layers, self.change = (
+            component,
+            frozenset([(room.attention.stack, room.attention.index)]),
+            change,
+        )
 
-    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+    def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
         return self.change(x)
 
 
@@ -78,7 +82,7 @@ class _Run:
     ) -> Array:
         """The metric [example] of a run under edits and hooks, which are taken away afterwards."""
         try:
-            logits = self.model.forward(self.ran, edits=edits, watch=watch, logits_at=self.positions)
+            logits = self.model.forward(self.ran, edits=edits, watch=watch, logit_positions=self.positions)
         finally:
             remove(handles)
         score: Array = self.metric.score(logits.cpu(), self.scored).double().numpy()
@@ -108,9 +112,9 @@ class _Run:
         """The reader's q, k or v [example, head, pos, d] when its whole block reads the changed stream."""
         kept: list[Tensor] = []
 
-        def watch(at: LayerView) -> None:
-            if (at.stack, at.layer) in added.layers:
-                kept.append(getattr(at, reader.kind))
+        def watch(layer: LayerView) -> None:
+            if (layer.stack, layer.index) in added.layers:
+                kept.append(getattr(layer, reader.kind))
 
         self.score([added], watch=watch)
         return kept[0]

@@ -22,8 +22,8 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.direct_logit_attribution import demand_plain_sum
 from headatlas.model import LayerView, Model
-from headatlas.model.runs.residual_stream import Writes, walk
-from headatlas.model.structure.blocks import Room, rooms_of
+from headatlas.model.runs.residual_stream import Writes, visit_blocks
+from headatlas.model.structure.blocks import Block, rooms_of
 from headatlas.ops import stats
 from headatlas.task import Batch
 
@@ -94,10 +94,10 @@ class Importances:
 
 
 @torch.no_grad()
-def importances(model: Model, tokens: Tensor, rooms: tuple[Room, ...] | None = None) -> tuple[Importances, ...]:
+def importances(model: Model, tokens: Tensor, rooms: tuple[Block, ...] | None = None) -> tuple[Importances, ...]:
     """Importances of every part in every block for one text, tokens [pos]. Raises UnsupportedModel."""
     rooms = rooms or rooms_of(model)
-    bare = next((room for room in rooms if room.site is None), None)
+    bare = next((room for room in rooms if room.attention is None), None)
     if bare is not None:
         raise UnsupportedModel(
             f"Block {bare.index} of {model.architecture} ({type(bare.block).__name__}) has no attention, and how it moves "
@@ -107,9 +107,9 @@ def importances(model: Model, tokens: Tensor, rooms: tuple[Room, ...] | None = N
     seen: list[tuple[Tensor, Tensor]] = []
     found: list[Importances] = []
 
-    def watch(at: LayerView) -> None:
-        pattern, values = at.pattern.float(), at.repeat(at.v).float()
-        demand_plain_sum(at, torch.einsum("ehqk,ehkd->eqhd", pattern, values), at.z.float())
+    def watch(layer: LayerView) -> None:
+        pattern, values = layer.pattern.float(), layer.repeat(layer.v).float()
+        demand_plain_sum(layer, torch.einsum("ehqk,ehkd->eqhd", pattern, values), layer.z.float())
         seen.append((pattern[0], values[0]))
 
     def each(block: Writes) -> None:
@@ -117,14 +117,14 @@ def importances(model: Model, tokens: Tensor, rooms: tuple[Room, ...] | None = N
         found.append(_block(block, pattern, values))
 
     batch = Batch(tokens[None], torch.ones(1, len(tokens), dtype=torch.bool))
-    walk(model, rooms, batch, torch.arange(len(tokens))[None], each, watch=watch, logits_at=_ONE)
+    visit_blocks(model, rooms, batch, torch.arange(len(tokens))[None], each, watch=watch, logit_positions=_ONE)
     return tuple(found)
 
 
 def _block(block: Writes, pattern: Tensor, values: Tensor) -> Importances:
     """Importances of one block; pattern [head, query, key], values [head, key, d_value]."""
     room = block.room
-    assert room.site is not None
+    assert room.attention is not None
     assert room.feed is not None
     written = room.carried(torch.einsum("hkv,hvm->hkm", values, room.weight.float()))  # [head, key, d_model]
     entry, exit_, scale, bias, feed = (x[0] for x in (block.entry, block.exit, block.scale, block.bias, block.feed))
@@ -143,7 +143,7 @@ def _block(block: Writes, pattern: Tensor, values: Tensor) -> Importances:
     second = first if parallel else fed + before
     return Importances(
         heads / first[None, :, None], residual / first, constant / first, fed / second,
-        torch.zeros_like(before) if parallel else before / second, parallel, room.site.heads,
+        torch.zeros_like(before) if parallel else before / second, parallel, room.attention.heads,
     )  # fmt: skip
 
 

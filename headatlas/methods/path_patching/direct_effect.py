@@ -39,15 +39,15 @@ class DirectPath:
         self._values = collect(model, other, OnHeads(model.heads))
         self.clean = self._score([])
 
-    def worsening(self, heads: Iterable[HeadId]) -> Array:
+    def metric_drop(self, heads: Iterable[HeadId]) -> Array:
         """How much the metric worsens [example] without what `heads` write directly."""
         found: Array = self.metric.worse(self._score(sorted(set(heads))) - self.clean)
         return found
 
     def _score(self, heads: list[HeadId]) -> Array:
         edits = [Resample(heads, self._values, positions=self._positions)] if heads else []
-        first = min((head.layer for head in heads), default=self.model.sites[-1].layer)
-        _, logits = self._frozen.run([edits], first, logits_at=self._positions)
+        first = min((head.layer for head in heads), default=self.model.layers[-1].index)
+        _, logits = self._frozen.run([edits], first, logit_positions=self._positions)
         assert logits is not None
         score: Array = self.metric.score(logits[0].cpu(), self.batch).double().numpy()
         return score

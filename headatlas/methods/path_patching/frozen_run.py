@@ -53,8 +53,8 @@ class Frozen:
         self = cls(model, batch, columns.to(model.device))
         self.entries = entries(model) if mlps else {}
 
-        def keep_z(at: LayerView) -> None:
-            self.z[at.layer] = self._at(at.z)
+        def keep_z(layer: LayerView) -> None:
+            self.z[layer.index] = self._at(layer.z)
 
         def keep_residual(place: tuple[str, int], x: Tensor) -> None:
             self.residuals[place[1]] = self._at(x)
@@ -70,9 +70,9 @@ class Frozen:
             modules[0].register_forward_pre_hook(keep_input(layer), with_kwargs=True)
             for layer, modules in self.entries.items()
         ]
-        tap = Tap([(site.stack, site.layer) for site in model.sites], keep_residual)
+        tap = Tap([(layer.stack, layer.index) for layer in model.layers], keep_residual)
         try:
-            model.forward(batch, watch=keep_z, edits=[tap], logits_at=torch.zeros(1, dtype=torch.long))
+            model.forward(batch, watch=keep_z, edits=[tap], logit_positions=torch.zeros(1, dtype=torch.long))
         finally:
             for handle in handles:
                 handle.remove()
@@ -97,7 +97,7 @@ class Frozen:
         layer: int,
         wanted: Sequence[Want] = (),
         *,
-        logits_at: Tensor | None = None,
+        logit_positions: Tensor | None = None,
         tokens: Tensor | None = None,
         hold_mlps: bool = False,
         put: Mapping[int, Tensor] | None = None,
@@ -105,29 +105,31 @@ class Frozen:
         """Enter block `layer` with the kept residual stream, once per list of edits (of z), side by side.
 
         Returns what was wanted, each [copy, example, r, ...], and the logits [copy, example, n, vocabulary or `tokens`] at
-        the positions logits_at [example, n], or None without. hold_mlps: MLPs give what they gave in the kept run.
+        the positions logit_positions [example, n], or None without. hold_mlps: MLPs give what they gave in the kept run.
         put: layer -> [copy, example, r, d_model] that enters its MLP instead.
         """
         model, copies, columns = self.model, len(runs), self.columns
         inner = {place: x.flatten(0, 1) for place, x in (put or {}).items()}
         if hold_mlps:
-            inner = {**{at: x.repeat(copies, 1, 1) for at, x in self.mlp.items()}, **inner}
-        current = _FrozenPass(self, runs, wanted, inner, to_the_end=logits_at is not None)
+            inner = {**{layer: x.repeat(copies, 1, 1) for layer, x in self.mlp.items()}, **inner}
+        current = _FrozenPass(self, runs, wanted, inner, to_the_end=logit_positions is not None)
         safe = columns.clamp(min=0)
         inputs: dict[str, Any] = {"input_ids": self.batch.tokens.to(model.device).gather(1, safe).repeat(copies, 1)}
         if "position_ids" in model._accepts:
             inputs["position_ids"] = self._position_ids().gather(1, safe).repeat(copies, 1)
         start = (model.block_index("decoder", layer), self.residuals[layer].repeat(copies, 1, 1))
         where = None
-        if logits_at is not None:
-            asked = (columns[:, None, :] == logits_at.to(columns.device)[:, :, None]).long()
-            assert bool((asked.sum(-1) == 1)[logits_at >= 0].all()), "logits are asked for at tokens that are not kept"
+        if logit_positions is not None:
+            asked = (columns[:, None, :] == logit_positions.to(columns.device)[:, :, None]).long()
+            assert bool((asked.sum(-1) == 1)[logit_positions >= 0].all()), (
+                "logits are asked for at tokens that are not kept"
+            )
             where = asked.argmax(-1).repeat(copies, 1)
         logits: Tensor | None = None
         with few_logits(model, tokens), torch.no_grad(), current.watching_mlps(), contextlib.suppress(_Enough):
             logits = model.run(inputs, current, start, where).unflatten(0, (copies, -1))
         found = {want: x.unflatten(0, (copies, -1)) for want, x in current.found.items()}
-        return found, logits if logits_at is not None else None
+        return found, logits if logit_positions is not None else None
 
     def _position_ids(self) -> Tensor:
         mask = self.batch.mask.to(self.model.device)
@@ -139,10 +141,10 @@ class Frozen:
         """With MLP inputs held, nothing else in the blocks may feel a change of the heads. Raises UnsupportedModel."""
         seen: list[dict[nn.Module, Tensor]] = [{}, {}]
         others = {
-            module: site.layer
-            for site in self.model.sites
-            for module in candidates(site)
-            if module not in self.entries[site.layer]
+            module: layer.index
+            for layer in self.model.layers
+            for module in candidates(layer)
+            if module not in self.entries[layer.index]
         }
         for edits, mine in zip(([], [Scale(self.model.heads, 0.5)]), seen, strict=True):
 
@@ -153,7 +155,7 @@ class Frozen:
 
             handles = [module.register_forward_pre_hook(look, with_kwargs=True) for module in others]
             try:
-                self.run([edits], min(self.residuals), logits_at=self.columns[:, :1], hold_mlps=True)
+                self.run([edits], min(self.residuals), logit_positions=self.columns[:, :1], hold_mlps=True)
             finally:
                 for handle in handles:
                     handle.remove()
@@ -182,7 +184,7 @@ class _FrozenPass(Pass):
         ends = [("decoder", layer) for what, layer in wanted if what == "residual"]
         tap = Tap(ends, lambda place, x: self._saw("residual", place[1], x))
         super().__init__(
-            model.sites, view_type=LayerView, path=model.path, valid={}, watch=None, edits=[*side_by_side(runs), tap],
+            model.layers, view_type=LayerView, path=model.path, valid={}, watch=None, edits=[*side_by_side(runs), tap],
             unembedding=model.unembedding, fast=False, block_bytes=model.block_bytes,
         )  # fmt: skip
         self.frozen, self.copies, self.mlps, self.to_the_end = frozen, len(runs), mlps, to_the_end
@@ -194,22 +196,22 @@ class _FrozenPass(Pass):
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
     ) -> tuple[Tensor, Tensor | None]:
         """Note what enters the layer; nothing is attended to."""
-        sites = self._queue.get(module)
-        if not sites:
+        found = self._queue.get(module)
+        if not found:
             return delegate(self.path, module)(module, query, key, value, mask, **kwargs)
-        site = sites[0]  # path patching takes models in which each block has an attention layer of its own
+        layer = found[0]  # path patching takes models in which each block has an attention layer of its own
         for what, x in (("q", query), ("k", key), ("v", value)):
-            self._saw(what, site.layer, x.transpose(1, 2))
-        self._open[site.projection] = self.look(site, query, key, value, mask, kwargs)
-        return query.new_zeros(len(query), query.shape[2], site.n_heads, value.shape[-1]), None
+            self._saw(what, layer.index, x.transpose(1, 2))
+        self._open[layer.projection] = self.look(layer, query, key, value, mask, kwargs)
+        return query.new_zeros(len(query), query.shape[2], layer.n_heads, value.shape[-1]), None
 
     def project(self, projection: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Put the kept outputs of the heads in, with the changed ones, as the input of the output projection."""
         view = self._open.pop(projection, None)
         if view is None:
             return None
-        view.z = self.frozen.z[view.layer].repeat(self.copies, 1, 1, 1)
-        for edit in self.of(view.site, "z"):
+        view.z = self.frozen.z[view.index].repeat(self.copies, 1, 1, 1)
+        for edit in self.of(view.attention, "z"):
             view.z = self._apply(edit, view, view.z)
         view.close()
         return (view.z.reshape(args[0].shape), *args[1:])
@@ -256,15 +258,15 @@ def demand_tokenwise(model: Model, batch: Batch, positions: Tensor) -> None:
             f"Paths are followed in decoder-only models whose blocks can be entered one by one; {model.architecture} is none.",
             "Patch its heads instead: headatlas patch.",
         )
-    if len(model.sites) != len(model.decoder_blocks()) or model.sites[0].layer != 0:
+    if len(model.layers) != len(model.decoder_blocks()) or model.layers[0].index != 0:
         raise UnsupportedModel(
-            f"{model.architecture} has {len(model.decoder_blocks()) - len(model.sites)} blocks that mix tokens without "
+            f"{model.architecture} has {len(model.decoder_blocks()) - len(model.layers)} blocks that mix tokens without "
             "attention heads, so holding the heads does not keep tokens apart.",
             "Patch its heads instead: headatlas patch.",
         )
     one, last = batch.rows(slice(0, 1)), positions[:1, -1:].cpu()
-    _, held = Frozen.of(model, one, last).run([[]], 0, logits_at=last)
-    plain = model.forward(one, logits_at=last)
+    _, held = Frozen.of(model, one, last).run([[]], 0, logit_positions=last)
+    plain = model.forward(one, logit_positions=last)
     assert held is not None
     half = model.dtype not in (torch.float32, torch.float64)
     limit = (5e-2 if half else 1e-4) * max(1.0, float(plain.abs().max()))

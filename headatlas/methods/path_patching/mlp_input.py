@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from headatlas.errors import UnsupportedModel
 from headatlas.model import Model
 from headatlas.model.core.linear_and_norm import is_norm
-from headatlas.model.structure.attention_layers import Site
+from headatlas.model.structure.attention_layers import AttentionLayer
 
 _PROBE = 4  # tokens; their ids are above those that mean padding or the start
 
 
-def candidates(site: Site) -> tuple[nn.Module, ...]:
+def candidates(layer: AttentionLayer) -> tuple[nn.Module, ...]:
     """The parts of a layer's block that own matrices and do not attend: its MLP, or the maps that make it up."""
-    assert site.block is not None
+    assert layer.block is not None
     found = []
-    for part in site.block.children():
-        attends = any(module is site.module or module is site.projection for module in part.modules())
+    for part in layer.block.children():
+        attends = any(module is layer.module or module is layer.projection for module in part.modules())
         if not attends and not is_norm(part) and any(parameter.ndim >= 2 for parameter in part.parameters()):
             found.append(part)
     return tuple(found)
@@ -37,10 +37,10 @@ def entries(model: Model) -> Mapping[int, Sequence[nn.Module]]:
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         calls.append((module, first_tensor(args, kwargs)))
 
-    parts = {site.layer: candidates(site) for site in model.sites}
+    parts = {layer.index: candidates(layer) for layer in model.layers}
     handles = [part.register_forward_pre_hook(note, with_kwargs=True) for members in parts.values() for part in members]
     try:
-        model.forward(torch.arange(_PROBE)[None] + 5, logits_at=torch.zeros(1, dtype=torch.long))
+        model.forward(torch.arange(_PROBE)[None] + 5, logit_positions=torch.zeros(1, dtype=torch.long))
     finally:
         for handle in handles:
             handle.remove()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, parse_heads
-from headatlas.methods.sweeps.effects import Cell
+from headatlas.methods.sweeps.effects import HeadSet
 from headatlas.model import Model
 
 HEAD_INPUTS = ("q", "k", "v")
@@ -18,28 +18,28 @@ _FORMS = "Write logits, mlp:5, or q, k or v of heads such as 'q:9.6 9.9'; '@end'
 class Receiver:
     """What the changed message is put into, all of it at once.
 
-    kind: q, k, v (of `heads`), mlp (the input of the MLP of block `layer`) or logits. at: a named position, None for those
+    kind: q, k, v (of `heads`), mlp (the input of the MLP of block `layer`) or logits. position: a named one, None for those
     that the whole call goes by.
     """
 
     kind: str
-    heads: Cell = ()
+    heads: HeadSet = ()
     layer: int | None = None
-    at: str | None = None
+    position: str | None = None
 
     @classmethod
     def parse(cls, text: str | Receiver) -> Receiver:
         """Read `logits`, `mlp:5`, `q:9.6 9.9`, `v:7.3@s2`. Raises BadInput."""
         if isinstance(text, Receiver):
             return text
-        what, _, at = (part.strip() for part in text.partition("@"))
+        what, _, position = (part.strip() for part in text.partition("@"))
         kind, _, names = (part.strip() for part in what.partition(":"))
-        if kind == "logits" and not names and not at:
+        if kind == "logits" and not names and not position:
             return cls("logits")
         if kind == "mlp" and names.isdigit():
-            return cls("mlp", layer=int(names), at=at or None)
+            return cls("mlp", layer=int(names), position=position or None)
         if kind in HEAD_INPUTS and names:
-            return cls(kind, tuple(dict.fromkeys(parse_heads(names))), at=at or None)
+            return cls(kind, tuple(dict.fromkeys(parse_heads(names))), position=position or None)
         raise BadInput(f"'{text}' is no receiver.", _FORMS)
 
     @property
@@ -48,7 +48,7 @@ class Receiver:
         if self.kind == "logits":
             return "logits"
         what = str(self.layer) if self.kind == "mlp" else " ".join(map(str, self.heads))
-        return f"{self.kind}:{what}" + (f"@{self.at}" if self.at else "")
+        return f"{self.kind}:{what}" + (f"@{self.position}" if self.position else "")
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -69,14 +69,14 @@ class Receiver:
         group: heads that share the keys or values named receive too; without it, naming part of a group is refused.
         """
         if self.kind == "mlp":
-            model.site(self.layers[0])
+            model.layer(self.layers[0])
         model.require(self.heads)
         if self.kind not in ("k", "v"):
             return self
         whole: list[HeadId] = []
         for head in self.heads:
-            site = model.site(head.layer, head.stack)
-            size = site.n_heads // site.n_groups
+            layer = model.layer(head.layer, head.stack)
+            size = layer.n_heads // layer.n_groups
             first = head.head // size * size
             members = [HeadId(head.layer, first + i, head.stack) for i in range(size)]
             missing = [str(member) for member in members if member not in self.heads]

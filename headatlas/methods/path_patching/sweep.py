@@ -29,18 +29,18 @@ from headatlas.methods.path_patching.receivers import Receiver, parse_receivers
 from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.ablation import demand_aligned
 from headatlas.methods.sweeps.activation_patching import DIRECTIONS
-from headatlas.methods.sweeps.cached_runs import GB, Replay, tokens_a_pass
-from headatlas.methods.sweeps.effects import Cell, HeadEffects
+from headatlas.methods.sweeps.cached_runs import GB, CachedRuns, tokens_a_pass
+from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.methods.sweeps.run import (
-    Forgetful,
-    Ledger,
+    ChunkStore,
     Make,
+    NoStore,
     Sweep,
-    cells_for,
     examples_at_once,
+    head_sets_for,
     metric_of,
-    spots_of,
+    positions_of,
 )
 from headatlas.model import Model
 from headatlas.task import Batch, Metric, logit_difference
@@ -55,7 +55,7 @@ MLPS = ("recomputed", "frozen")
 def path_patch(
     model: Model,
     batch: Batch,
-    senders: Sequence[HeadId | Cell] | None = None,
+    senders: Sequence[HeadId | HeadSet] | None = None,
     receivers: Sequence[str | Receiver] = ("logits",),
     *,
     metric: Metric = logit_difference,
@@ -91,15 +91,17 @@ def path_patch(
         raise BadInput("Path patching needs counterfactual prompts.", "Choose a task or prompts that have them.")
     demand_aligned(batch, other)
     found = parse_receivers(receivers, model, group=group)
-    spots = {one.name: spots_of(batch, one.at or positions)[one.at or positions] for one in found}
-    cells = cells_for(model, senders, "z")
-    everything = sorted({head for cell in cells for head in cell})
+    named_positions = {
+        one.name: positions_of(batch, one.position or positions)[one.position or positions] for one in found
+    }
+    head_sets = head_sets_for(model, senders, "z")
+    everything = sorted({head for head_set in head_sets for head in head_set})
     ran, source = (other, batch) if direction == "denoising" else (batch, other)
     demand_tokenwise(model, ran, metric.positions(batch))
 
     def prepare(rows: slice) -> Make:
         values = collect(model, source.rows(rows), OnHeads(everything))
-        return lambda cell, places: [Resample(cell, values, positions=places)]
+        return lambda head_set, places: [Resample(head_set, values, positions=places)]
 
     facts = {
         "method": "path patching",
@@ -109,7 +111,15 @@ def path_patch(
         **(about or {}),
     }
     sweep = Sweep(
-        direction, batch, metric, cells, spots, "z", prepare, other if direction == "denoising" else None, facts
+        direction,
+        batch,
+        metric,
+        head_sets,
+        named_positions,
+        "z",
+        prepare,
+        other if direction == "denoising" else None,
+        facts,
     )
     with checkpoint.folder(out, model, sweep, {}) as kept:
         if kept.result is not None:
@@ -128,7 +138,7 @@ class _Paths:
     receivers: tuple[Receiver, ...]
     hold_mlps: bool
     memory: int
-    ledger: Ledger | Forgetful
+    ledger: ChunkStore | NoStore
     tick: Callable[[int, int], None]
     done: int = 0
 
@@ -136,11 +146,11 @@ class _Paths:
         """Every pair on every example, in pieces of examples and of senders that fit into the memory."""
         began, sweep = time.perf_counter(), self.sweep
         n, size = len(sweep.batch), examples_at_once(self.model, sweep, self.memory)
-        values = np.full((n, len(sweep.cells), len(self.receivers)), np.nan)
+        values = np.full((n, len(sweep.head_sets), len(self.receivers)), np.nan)
         base = np.full(n, np.nan)
         forwards, notes = 0.0, list[str]()
         bands = self._bands(size)
-        total = len(sweep.cells) * len(self.receivers) * len(range(0, n, size))
+        total = len(sweep.head_sets) * len(self.receivers) * len(range(0, n, size))
         for start in range(0, n, size):
             rows = slice(start, min(start + size, n))
             names = [f"{start}-{rows.stop}.{band[0]}-{band[-1]}" for band in bands]
@@ -170,7 +180,7 @@ class _Paths:
             "notes": notes,
         }
         return HeadEffects(
-            sweep.kind, sweep.cells, tuple(one.name for one in self.receivers), values, base, None, None, facts
+            sweep.kind, sweep.head_sets, tuple(one.name for one in self.receivers), values, base, None, None, facts
         )
 
     def _bands(self, n_examples: int) -> list[list[int]]:
@@ -182,10 +192,10 @@ class _Paths:
             else self.sweep.batch.tokens.shape[1]
             if places is None
             else places.shape[1]
-            for one, places in zip(self.receivers, self.sweep.spots.values(), strict=True)
+            for one, places in zip(self.receivers, self.sweep.positions.values(), strict=True)
         )
         step = max(8, limit // (width * n_examples))
-        numbers = list(range(len(self.sweep.cells)))
+        numbers = list(range(len(self.sweep.head_sets)))
         return [numbers[start : start + step] for start in range(0, len(numbers), step)]
 
 
@@ -197,12 +207,13 @@ class _Piece:
         batch = sweep.batch.rows(rows)
         other = sweep.run_on.rows(rows) if sweep.run_on is not None else None
         self.batch, self.prompts = batch, other if other is not None else batch
-        self.replay = Replay(self.model, batch, sweep.metric, run_on=other, memory=paths.memory)
+        self.replay = CachedRuns(self.model, batch, sweep.metric, run_on=other, memory=paths.memory)
         self.make = sweep.prepare(rows)
-        self.last = max(site.layer for site in self.model.sites)
-        self.logits_at = sweep.metric.positions(batch).expand(len(batch), -1)
-        self.spots = {
-            name: places if places is None or len(places) == 1 else places[rows] for name, places in sweep.spots.items()
+        self.last = max(layer.index for layer in self.model.layers)
+        self.logit_positions = sweep.metric.positions(batch).expand(len(batch), -1)
+        self.positions = {
+            name: places if places is None or len(places) == 1 else places[rows]
+            for name, places in sweep.positions.items()
         }
         self._frozen: dict[bytes, Frozen] = {}
         self._forwards = 2.0  # the runs whose values are sent and kept
@@ -219,19 +230,19 @@ class _Piece:
         found = np.full((len(self.batch), len(band), len(receivers)), np.nan)
         groups: dict[tuple[bytes, bytes], list[int]] = {}
         for j, one in enumerate(receivers):
-            at = self.spots[one.name]
-            groups.setdefault((_key(self._columns(one)), b"" if at is None else _key(at)), []).append(j)
+            positions = self.positions[one.name]
+            groups.setdefault((_key(self._columns(one)), b"" if positions is None else _key(positions)), []).append(j)
         later: list[tuple[int, int, list[Edit]]] = []  # sender, receiver and what is put into it, to be replayed
         for members in groups.values():
-            columns, at = self._columns(receivers[members[0]]), self.spots[receivers[members[0]].name]
+            columns, positions = self._columns(receivers[members[0]]), self.positions[receivers[members[0]].name]
             frozen = self._keep(columns)
             by_layer: dict[int, list[int]] = {}
             for i, number in enumerate(band):
-                by_layer.setdefault(min(head.layer for head in sweep.cells[number]), []).append(i)
+                by_layer.setdefault(min(head.layer for head in sweep.head_sets[number]), []).append(i)
             for layer, senders in sorted(by_layer.items()):
                 heard = [j for j in members if receivers[j].hears(layer)]
                 if heard:
-                    edits = [self.make(sweep.cells[band[i]], at) for i in senders]
+                    edits = [self.make(sweep.head_sets[band[i]], positions) for i in senders]
                     for i, j, score, put in self._send(frozen, layer, senders, edits, heard):
                         if score is not None:
                             found[:, i, j] = score
@@ -240,7 +251,7 @@ class _Piece:
         for (i, j, _), score in zip(later, self.replay.measure([put for *_, put in later]), strict=True):
             found[:, i, j] = score
         for j, one in enumerate(receivers):
-            found[~self._exists(self.spots[one.name]), :, j] = np.nan
+            found[~self._exists(self.positions[one.name]), :, j] = np.nan
         return found
 
     # ---- what is sent, and where it arrives ---------------------------------------------------------------------
@@ -266,7 +277,7 @@ class _Piece:
                     pairs = zip(now, scores, carried, strict=True)
                     result += [(i, j, score, [put] if put is not None else []) for i, score, put in pairs]
                 else:
-                    arrived = {at: seen[one.kind, at] for at in one.layers if at > layer}
+                    arrived = {later: seen[one.kind, later] for later in one.layers if later > layer}
                     heads = [head for head in one.heads if head.layer > layer]
                     for copy, i in enumerate(now):
                         values = {("decoder", at): x[copy] for at, x in arrived.items()}
@@ -288,9 +299,9 @@ class _Piece:
         return [None] * len(entered), puts
 
     @staticmethod
-    def _put(frozen: Frozen, what: Any, values: Mapping[tuple[str, int], Tensor], site: str) -> Edit:
+    def _put(frozen: Frozen, what: Any, values: Mapping[tuple[str, int], Tensor], component: str) -> Edit:
         """The edit that puts values [example, r, head, width] in at the columns."""
-        return Swap(what, values, site=site, positions=frozen.columns.cpu(), group=True)
+        return Swap(what, values, component=component, positions=frozen.columns.cpu(), group=True)
 
     # ---- running ------------------------------------------------------------------------------------------------
     def _run(
@@ -305,10 +316,10 @@ class _Piece:
     ) -> tuple[dict[Want, Tensor], Tensor | None]:
         key = (_key(frozen.columns), logits)
         hold = self.paths.hold_mlps and put is None
-        where, ids = (self.logits_at, self.replay.reads[0]) if logits else (None, None)
+        where, ids = (self.logit_positions, self.replay.reads[0]) if logits else (None, None)
 
         def work() -> tuple[dict[Want, Tensor], Tensor | None]:
-            return frozen.run(runs, layer, wanted, logits_at=where, tokens=ids, hold_mlps=hold, put=put)
+            return frozen.run(runs, layer, wanted, logit_positions=where, tokens=ids, hold_mlps=hold, put=put)
 
         if key in self._row_bytes:
             found = work()
@@ -346,8 +357,8 @@ class _Piece:
     def _columns(self, receiver: Receiver) -> Tensor:
         """[example, r] the tokens at which something arrives: where it is sent, or for logits those that are read."""
         if receiver.kind == "logits" or (receiver.kind == "mlp" and receiver.layers[0] == self.last):
-            return self.logits_at
-        places = self.spots[receiver.name]
+            return self.logit_positions
+        places = self.positions[receiver.name]
         n, length = self.batch.tokens.shape
         columns = torch.arange(length)[None] if places is None else places
         return columns.expand(n, -1)

@@ -14,8 +14,8 @@ from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.cached_runs import GB
-from headatlas.methods.sweeps.effects import Cell, HeadEffects
-from headatlas.methods.sweeps.run import Make, Prepare, Sweep, cells_for, run, spots_of
+from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
+from headatlas.methods.sweeps.run import Make, Prepare, Sweep, head_sets_for, positions_of, run
 from headatlas.model import Model
 from headatlas.task import Batch, Metric, Task, Vocabulary, logit_difference
 
@@ -29,7 +29,7 @@ MEANS = ("overall", "position", "template")
 def ablate(
     model: Model,
     batch: Batch,
-    heads: Sequence[HeadId | Cell] | None = None,
+    heads: Sequence[HeadId | HeadSet] | None = None,
     *,
     metric: Metric = logit_difference,
     edit: str = "mean",
@@ -54,8 +54,8 @@ def ablate(
         raise BadInput(f"There is no ablation '{edit}'.", f"Choose one of {', '.join(EDITS)}.")
     if mean not in MEANS:
         raise BadInput(f"There is no mean '{mean}'.", f"Choose one of {', '.join(MEANS)}.")
-    cells, spots = cells_for(model, heads, "z"), spots_of(batch, positions)
-    prepare = replacements(model, batch, cells, edit, mean, positions, reference)
+    head_sets, named_positions = head_sets_for(model, heads, "z"), positions_of(batch, positions)
+    prepare = replacements(model, batch, head_sets, edit, mean, positions, reference)
     facts = {
         "edit": edit,
         "mean": mean if edit == "mean" else None,
@@ -63,7 +63,7 @@ def ablate(
         "site": "z",
         **(about or {}),
     }
-    sweep = Sweep("ablation", batch, metric, cells, spots, "z", prepare, facts=facts)
+    sweep = Sweep("ablation", batch, metric, head_sets, named_positions, "z", prepare, facts=facts)
     with checkpoint.folder(out, model, sweep, {"triage": triage, "reference": checkpoint.digest(reference)}) as kept:
         return kept.result or kept.finish(
             run(model, sweep, triage=triage, memory=memory, ledger=kept.ledger, tick=tick), model, sweep
@@ -71,10 +71,16 @@ def ablate(
 
 
 def replacements(
-    model: Model, batch: Batch, cells: Sequence[Cell], edit: str, mean: str, positions: str, reference: Batch | None
+    model: Model,
+    batch: Batch,
+    head_sets: Sequence[HeadSet],
+    edit: str,
+    mean: str,
+    positions: str,
+    reference: Batch | None,
 ) -> Prepare:
     """How the edits of an ablation are made for some examples; see `ablate` for the options. Raises BadInput."""
-    everything = sorted({head for cell in cells for head in cell})
+    everything = sorted({head for head_set in head_sets for head in head_set})
     if edit == "zero":
         return lambda rows: _zero
     if edit == "resample":
@@ -85,7 +91,7 @@ def replacements(
 
         def resampled(rows: slice) -> Make:
             values = collect(model, other.rows(rows), OnHeads(everything))
-            return lambda cell, places: [Resample(cell, values, positions=places)]
+            return lambda head_set, places: [Resample(head_set, values, positions=places)]
 
         return resampled
     whole = mean_over(model, everything, batch, mean, positions, reference)
@@ -93,13 +99,13 @@ def replacements(
     def averaged(rows: slice) -> Make:
         mine = whole.rows(rows)
         assert isinstance(mine, Mean)
-        return lambda cell, places: [Mean(cell, mine.values, mine.template, positions=places)]
+        return lambda head_set, places: [Mean(head_set, mine.values, mine.template, positions=places)]
 
     return averaged
 
 
-def _zero(cell: Cell, places: Tensor | None) -> Sequence[Edit]:
-    return [Zero(cell, positions=places)]
+def _zero(head_set: HeadSet, places: Tensor | None) -> Sequence[Edit]:
+    return [Zero(head_set, positions=places)]
 
 
 def mean_over(
@@ -108,14 +114,16 @@ def mean_over(
     """The means that `batch`'s heads are replaced by; see `ablate`."""
     source = reference or batch.counterfactual or batch
     if reference is None and source is not batch:  # a counterfactual has its prompt's positions and template
-        source = replace(source, at={**batch.at, **source.at}, labels={**batch.labels, **source.labels})
+        source = replace(
+            source, positions={**batch.positions, **source.positions}, labels={**batch.labels, **source.labels}
+        )
     if mean == "overall":
         tokens = None
         if positions not in ("all", "each"):
-            if positions not in source.at:
+            if positions not in source.positions:
                 hint = "Give it one, or take the mean per position."
                 raise BadInput(f"The reference has no position '{positions}'.", hint)
-            tokens = source.at[positions].reshape(len(source), -1)
+            tokens = source.positions[positions].reshape(len(source), -1)
         return Mean.over(model, heads, source, tokens=tokens)
     template = "template" if mean == "template" else None
     return Mean.over(model, heads, source, per_position=True, template=template, target=batch)

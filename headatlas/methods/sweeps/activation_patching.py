@@ -13,8 +13,8 @@ from headatlas.heads import HeadId
 from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.ablation import demand_aligned
 from headatlas.methods.sweeps.cached_runs import GB
-from headatlas.methods.sweeps.effects import Cell, HeadEffects
-from headatlas.methods.sweeps.run import Make, Sweep, cells_for, metric_of, run, spots_of
+from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
+from headatlas.methods.sweeps.run import Make, Sweep, head_sets_for, metric_of, positions_of, run
 from headatlas.model import Model
 from headatlas.task import Batch, Metric, logit_difference
 
@@ -25,11 +25,11 @@ SITES = ("z", "q", "k", "v", "pattern")
 def patch(
     model: Model,
     batch: Batch,
-    heads: Sequence[HeadId | Cell] | None = None,
+    heads: Sequence[HeadId | HeadSet] | None = None,
     *,
     metric: Metric = logit_difference,
     direction: str = "denoising",
-    site: str = "z",
+    component: str = "z",
     positions: str = "all",
     triage: int | None = None,
     memory: int = 4 * GB,
@@ -39,11 +39,11 @@ def patch(
 ) -> HeadEffects:
     """Put each head's value from the clean prompt into the run on its counterfactual (denoising), or the other way round.
 
-    The metric is always that of the clean prompt's answers. site: z (output), q, k, v or pattern; keys and values are
+    The metric is always that of the clean prompt's answers. component: z (output), q, k, v or pattern; keys and values are
     changed for whole KV groups. The counterfactual must have the same length. The other options are those of `ablate`.
     Raises BadInput.
     """
-    sweep = plan(model, batch, heads, metric, direction, site, positions, about)
+    sweep = plan(model, batch, heads, metric, direction, component, positions, about)
     with checkpoint.folder(out, model, sweep, {"triage": triage}) as kept:
         if kept.result is not None:
             return kept.result
@@ -56,32 +56,32 @@ def patch(
 def plan(
     model: Model,
     batch: Batch,
-    heads: Sequence[HeadId | Cell] | None,
+    heads: Sequence[HeadId | HeadSet] | None,
     metric: Metric,
     direction: str,
-    site: str,
+    component: str,
     positions: str,
     about: Mapping[str, Any] | None = None,
 ) -> Sweep:
     """The changes that `patch` measures, one per head and position. Raises BadInput."""
     if direction not in DIRECTIONS:
         raise BadInput(f"There is no direction '{direction}'.", f"Choose one of {', '.join(DIRECTIONS)}.")
-    if site not in SITES:
-        raise BadInput(f"Heads are not patched at '{site}'.", f"Choose one of {', '.join(SITES)}.")
+    if component not in SITES:
+        raise BadInput(f"Heads are not patched at '{component}'.", f"Choose one of {', '.join(SITES)}.")
     other = batch.counterfactual
     if other is None:
         raise BadInput(
             "Patching needs counterfactual prompts.", "Choose a task that has them, or give `corrupted` prompts."
         )
     demand_aligned(batch, other)
-    cells, spots = cells_for(model, heads, site), spots_of(batch, positions)
-    everything = sorted({head for cell in cells for head in cell})
+    head_sets, named_positions = head_sets_for(model, heads, component), positions_of(batch, positions)
+    everything = sorted({head for head_set in head_sets for head in head_set})
     source = batch if direction == "denoising" else other
 
     def prepare(rows: slice) -> Make:
-        values = collect(model, source.rows(rows), OnHeads(everything, site=site))
-        return lambda cell, places: [Resample(cell, values, site=site, positions=places)]
+        values = collect(model, source.rows(rows), OnHeads(everything, component=component))
+        return lambda head_set, places: [Resample(head_set, values, component=component, positions=places)]
 
-    facts = {"positions": positions, "site": site, **(about or {})}
+    facts = {"positions": positions, "site": component, **(about or {})}
     run_on = other if direction == "denoising" else None
-    return Sweep(direction, batch, metric, cells, spots, site, prepare, run_on, facts)
+    return Sweep(direction, batch, metric, head_sets, named_positions, component, prepare, run_on, facts)

@@ -22,7 +22,7 @@ from headatlas.errors import BadInput, HeadAtlasError
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Model
-from headatlas.model.runs.cached_forward import AT_ONCE, Kept, Rerun, few_logits, keep
+from headatlas.model.runs.cached_forward import AT_ONCE, CachedRun, PartialForward, cache_run, few_logits
 from headatlas.task import Batch, Metric, logit_difference, logit_margin
 
 if TYPE_CHECKING:
@@ -41,32 +41,34 @@ def tokens_a_pass(model: Model) -> int:
     return 2048 if model.device.type == "cpu" else 1 << 16
 
 
-class Side:
-    """Edits of one site of several runs that lie side by side in a batch: each acts on its own run's rows."""
+class SideBySide:
+    """Edits of one component of several runs that lie side by side in a batch: each acts on its own run's rows."""
 
-    def __init__(self, site: str, runs: Sequence[Sequence[Edit]]) -> None:
-        self.site = site
-        self.runs = [[edit for edit in edits if edit.site == site] for edits in runs]
+    def __init__(self, component: str, runs: Sequence[Sequence[Edit]]) -> None:
+        self.component = component
+        self.runs = [[edit for edit in edits if edit.component == component] for edits in runs]
         everything = [edit for edits in self.runs for edit in edits]
         self.heads: tuple[HeadId, ...] = tuple({head for edit in everything for head in edit.heads})
         self.layers = frozenset(place for edit in everything for place in edit.layers)
 
-    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+    def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
         """The rows of each run changed by its own edits."""
         parts = list(x.split(len(x) // len(self.runs)))
         for i, edits in enumerate(self.runs):
             for edit in edits:
-                if (at.stack, at.layer) in edit.layers:
-                    parts[i] = edit(at, parts[i]).to(x.dtype)
+                if (layer.stack, layer.index) in edit.layers:
+                    parts[i] = edit(layer, parts[i]).to(x.dtype)
         return torch.cat(parts)
 
 
 def side_by_side(runs: Sequence[Sequence[Edit]]) -> list[Edit]:
     """Edits that carry out several runs in one batch."""
-    return [Side(site, runs) for site in dict.fromkeys(edit.site for edits in runs for edit in edits)]
+    return [
+        SideBySide(component, runs) for component in dict.fromkeys(edit.component for edits in runs for edit in edits)
+    ]
 
 
-class Replay:
+class CachedRuns:
     """The metric of one batch under any number of changes, measured exactly.
 
     run_on: other prompts of the same shape that are run in place of the batch's own, which still says what is scored.
@@ -93,17 +95,17 @@ class Replay:
         self._last = torch.where(self._positions >= 0, self._positions, -1).amax(1)
         self._first = torch.where(self._positions >= 0, self._positions, batch.tokens.shape[1]).amin(1)
         self._ids, self._reading = _answers_only(batch, metric)
-        self._late = model.kind == "decoder" and model.stacks == ("decoder",) and all(s.causal for s in model.sites)
+        self._late = model.kind == "decoder" and model.stacks == ("decoder",) and all(s.causal for s in model.layers)
         self._row_bytes: dict[tuple[str, int], float] = {}
         if model.restarts:
-            self._kept, logits = keep(
-                model, self.prompts, logits_at=self._positions, attention=self._late, window=self._window(within)
+            self._kept, logits = cache_run(
+                model, self.prompts, logit_positions=self._positions, attention=self._late, window=self._window(within)
             )
         else:
             self._late = False
             self._note("whole runs: this model's runs cannot start at a layer")
-            self._kept = Kept(self.prompts.tokens.to(model.device), self.prompts.mask.to(model.device))
-            logits = model.forward(self.prompts, logits_at=self._positions)
+            self._kept = CachedRun(self.prompts.tokens.to(model.device), self.prompts.mask.to(model.device))
+            logits = model.forward(self.prompts, logit_positions=self._positions)
         self.clean = self._score(logits, self.batch)
         if self._ids is not None and not self._answers_suffice():
             self._ids, self._reading = None, batch
@@ -111,7 +113,7 @@ class Replay:
         if self._late:
             self._check_late()
         if not self._late and self._kept.window is not None:  # whole runs need the whole stream
-            self._kept, _ = keep(model, self.prompts, logits_at=self._positions, attention=False)
+            self._kept, _ = cache_run(model, self.prompts, logit_positions=self._positions, attention=False)
 
     @property
     def reads(self) -> tuple[Tensor | None, Batch]:
@@ -193,7 +195,7 @@ class Replay:
         width = self.batch.tokens.shape[1] if columns is None else columns.shape[1]
         where = columns.to(self.model.device) if columns is not None else None
         positions = self._positions.to(self.model.device)
-        job = Rerun(self._kept, len(runs), positions, place, where, self._ids)
+        job = PartialForward(self._kept, len(runs), positions, place, where, self._ids)
         kind = ("whole" if place is None else "restart" if columns is None else "late", width)
         work: Callable[[], Tensor] = lambda: job.logits(self.model, side_by_side(runs))  # noqa: E731
         if kind in self._row_bytes:
@@ -232,7 +234,7 @@ class Replay:
         one = self._reading.rows(slice(0, 1))
         try:
             with few_logits(self.model, self._ids):
-                logits = self.model.forward(self.prompts.rows(slice(0, 1)), logits_at=self._positions[:1])
+                logits = self.model.forward(self.prompts.rows(slice(0, 1)), logit_positions=self._positions[:1])
             return self._same(self._score(logits, one), self.clean[:1])
         except (ValueError, TypeError, RuntimeError, AttributeError, LookupError):
             return False  # the model's own code stumbled over a vocabulary that small
@@ -248,12 +250,12 @@ class Replay:
         start = self._first - 1
         if int(start.min()) < 0 or int((self._last - start).max()) + 1 > 0.75 * length:
             return
-        site = self.model.sites[0]  # what it changes passes through every later block
-        edit = Scale(site.heads, 0.5, positions=start[:, None].expand(n, 1))
+        layer = self.model.layers[0]  # what it changes passes through every later block
+        edit = Scale(layer.heads, 0.5, positions=start[:, None].expand(n, 1))
         rows = slice(0, max(1, AT_ONCE // length))  # of long texts a few
         whole = self._trial(edit, rows, None, None)
         try:
-            late = self._trial(edit, rows, (site.stack, site.layer), self._columns([edit]))
+            late = self._trial(edit, rows, (layer.stack, layer.index), self._columns([edit]))
             exact, why = self._same(late, whole), "they depend on more than earlier keys and values"
         except (HeadAtlasError, ValueError, TypeError, RuntimeError, AttributeError, LookupError) as error:
             exact, why = False, f"the model's own code does not take them, {type(error).__name__}"
@@ -264,7 +266,9 @@ class Replay:
     def _trial(self, edit: OnHeads, rows: slice, place: Place | None, columns: Tensor | None) -> Array:
         """The metric of the examples in `rows` under an edit."""
         where = columns[rows].to(self.model.device) if columns is not None else None
-        job = Rerun(self._kept.rows(rows), 1, self._positions[rows].to(self.model.device), place, where, self._ids)
+        job = PartialForward(
+            self._kept.rows(rows), 1, self._positions[rows].to(self.model.device), place, where, self._ids
+        )
         return self._score(job.logits(self.model, [edit.rows(rows)])[0], self._reading.rows(rows))
 
     def _note(self, text: str) -> None:

@@ -20,7 +20,7 @@ import headatlas
 from headatlas.errors import StoreError
 from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.methods.sweeps.effects_io import load, write
-from headatlas.methods.sweeps.run import Forgetful, Ledger, Sweep
+from headatlas.methods.sweeps.run import ChunkStore, NoStore, Sweep
 from headatlas.model import Model
 from headatlas.store import claimed, finished, partial_of, writing
 from headatlas.task import Batch
@@ -28,7 +28,7 @@ from headatlas.task import Batch
 Array = NDArray[np.float64]
 
 
-class Pieces:
+class FolderStore:
     """A ledger of NumPy files in a folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -54,18 +54,18 @@ class Pieces:
             os.replace(half, self.folder / f"{name}.npy")
 
 
-class Kept:
+class Checkpoint:
     """A sweep's folder while it runs: the finished result if there is one, else a ledger to go on with."""
 
     def __init__(self, final: Path | None, identity: Mapping[str, Any], result: HeadEffects | None = None) -> None:
         self.final, self.identity, self.result = final, identity, result
-        self.ledger: Ledger = Pieces(partial_of(final)) if final is not None and result is None else Forgetful()
+        self.ledger: ChunkStore = FolderStore(partial_of(final)) if final is not None and result is None else NoStore()
 
     def finish(self, found: HeadEffects, model: Model, sweep: Sweep) -> HeadEffects:
         """Write the result and give the folder its name; the result with its facts complete."""
         facts = {**self.identity, **found.facts}
         found = HeadEffects(
-            found.kind, found.cells, found.positions, found.values, found.base, found.other, found.estimate, facts
+            found.kind, found.head_sets, found.positions, found.values, found.base, found.other, found.estimate, facts
         )
         if self.final is not None:
             place = partial_of(self.final)
@@ -80,18 +80,18 @@ class Kept:
 
 
 @contextlib.contextmanager
-def folder(out: str | Path | None, model: Model, sweep: Sweep, more: Mapping[str, Any]) -> Iterator[Kept]:
+def folder(out: str | Path | None, model: Model, sweep: Sweep, more: Mapping[str, Any]) -> Iterator[Checkpoint]:
     """The folder of a sweep: finished, resumed, or new; with out=None nothing is written. Raises StoreError."""
     identity = facts_of(model, sweep, more)
     if out is None:
-        yield Kept(None, identity)
+        yield Checkpoint(None, identity)
         return
     final = Path(out)
     if finished(final, identity, "effects.json"):
-        yield Kept(final, identity, load(final))
+        yield Checkpoint(final, identity, load(final))
         return
     with claimed(final, identity):
-        yield Kept(final, identity)
+        yield Checkpoint(final, identity)
 
 
 def facts_of(model: Model, sweep: Sweep, more: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,12 +108,14 @@ def facts_of(model: Model, sweep: Sweep, more: Mapping[str, Any]) -> dict[str, A
         "metric": sweep.metric.name,
         "unit": sweep.metric.unit,
         "prompts": digest(sweep.batch),
-        "cells": len(sweep.cells),
+        "cells": len(sweep.head_sets),
         "headatlas": headatlas.__version__,
         **sweep.facts,
         **more,
     }
-    text = json.dumps({**facts, "heads": [[str(head) for head in cell] for cell in sweep.cells]}, sort_keys=True)
+    text = json.dumps(
+        {**facts, "heads": [[str(head) for head in head_set] for head_set in sweep.head_sets]}, sort_keys=True
+    )
     return {"id": hashlib.sha256(text.encode()).hexdigest()[:12], **facts}
 
 
@@ -127,7 +129,7 @@ def digest(batch: Batch | None) -> str | None:
             for name, value in [
                 ("tokens", part.tokens),
                 ("mask", part.mask),
-                *sorted(part.at.items()),
+                *sorted(part.positions.items()),
                 *sorted(part.labels.items()),
             ]:
                 parts.update(name.encode())

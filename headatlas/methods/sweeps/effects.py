@@ -18,7 +18,7 @@ from headatlas.ops import stats
 from headatlas.scores import grid
 
 Array = NDArray[np.float64]
-Cell = tuple[HeadId, ...]  # heads that are changed together: one head, a KV group, any set
+HeadSet = tuple[HeadId, ...]  # heads that are changed together: one head, a KV group, any set
 EXACT = 12  # up to so many examples all sign flips are counted
 FLIPS = 9999
 
@@ -30,7 +30,7 @@ class HeadEffect:
     share: the effect as a share (see HeadEffects.share), with its interval. estimate: what attribution patching guessed.
     """
 
-    heads: Cell
+    heads: HeadSet
     position: str
     effect: float
     low: float
@@ -57,13 +57,13 @@ class HeadEffect:
 class HeadEffects:
     """The metric under each change of a sweep.
 
-    values: [example, cell, position]; NaN where not measured, or where an example has no such position.
+    values: [example, head_set, position]; NaN where not measured, or where an example has no such position.
     base: [example] the metric of the run that was changed. other: that of the run whose values were put in (patching).
-    estimate: [cell, position] guessed mean effects, where triage ran. kind: ablation, denoising or noising.
+    estimate: [head_set, position] guessed mean effects, where triage ran. kind: ablation, denoising or noising.
     """
 
     kind: str
-    cells: tuple[Cell, ...]
+    head_sets: tuple[HeadSet, ...]
     positions: tuple[str, ...]
     values: Array
     base: Array
@@ -73,17 +73,17 @@ class HeadEffects:
 
     @property
     def heads(self) -> tuple[HeadId, ...]:
-        """The first head of each cell."""
-        return tuple(cell[0] for cell in self.cells)
+        """The first head of each head_set."""
+        return tuple(head_set[0] for head_set in self.head_sets)
 
     @property
     def effects(self) -> Array:
-        """[example, cell, position] the metric under the change minus the metric without."""
+        """[example, head_set, position] the metric under the change minus the metric without."""
         return self.values - self.base[:, None, None]
 
     @property
     def measured(self) -> NDArray[np.bool_]:
-        """[cell, position] which changes were measured."""
+        """[head_set, position] which changes were measured."""
         return np.asarray(~np.isnan(self.values).all(0))
 
     @property
@@ -99,7 +99,7 @@ class HeadEffects:
         return self.other - self.base if self.kind == "denoising" else self.base - self.other
 
     def share(self) -> tuple[Array, Array, Array]:
-        """[cell, position] mean effect over mean span, and its 95% interval: examples are drawn for both at once.
+        """[head_set, position] mean effect over mean span, and its 95% interval: examples are drawn for both at once.
 
         Denoising: (patched - corrupted) / (clean - corrupted), 1 where the head alone brings everything back.
         Noising: (patched - clean) / (clean - corrupted), -1 where the head alone destroys everything.
@@ -129,12 +129,12 @@ class HeadEffects:
 
         def line(i: int, j: int) -> HeadEffect:
             numbers = {name: float(column[i, j]) for name, column in zip(names, [*columns, guess], strict=True)}
-            return HeadEffect(self.cells[i], self.positions[j], **numbers)
+            return HeadEffect(self.head_sets[i], self.positions[j], **numbers)
 
-        return tuple(line(i, j) for i in range(len(self.cells)) for j in range(len(self.positions)))
+        return tuple(line(i, j) for i in range(len(self.head_sets)) for j in range(len(self.positions)))
 
     def summary(self) -> list[HeadEffect]:
-        """One line per change, measured or not (NaN), in the order of cells and positions."""
+        """One line per change, measured or not (NaN), in the order of head_sets and positions."""
         return list(self._lines)
 
     def top(self, k: int) -> list[HeadEffect]:
@@ -148,7 +148,7 @@ class HeadEffects:
             raise BadInput(f"There is no position '{position}'.", f"There is {', '.join(self.positions)}.")
         column = self.positions.index(position) if position is not None else 0
         mean = stats.mean(self.effects)[:, column]
-        pairs = {head: value for cell, value in zip(self.cells, mean, strict=True) for head in cell}
+        pairs = {head: value for head_set, value in zip(self.head_sets, mean, strict=True) for head in head_set}
         return grid(tuple(pairs), np.array(list(pairs.values())), stack)
 
     def agreement(self) -> float:

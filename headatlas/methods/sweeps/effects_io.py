@@ -54,12 +54,14 @@ def write(found: HeadEffects, place: Path) -> None:
     rows = data["effects"]
     table = {name: [row[name] for row in rows] for name in rows[0] if name != "heads"}
     table["heads"] = [" ".join(row["heads"]) for row in rows]
-    n, cells, spots = found.values.shape
-    example, cell, spot = (axis.ravel() for axis in np.meshgrid(range(n), range(cells), range(spots), indexing="ij"))
+    n, n_sets, n_positions = found.values.shape
+    example, head_set, position = (
+        axis.ravel() for axis in np.meshgrid(range(n), range(n_sets), range(n_positions), indexing="ij")
+    )
     long = {
         "example": example,
-        "heads": [" ".join(map(str, found.cells[i])) for i in cell],
-        "position": [found.positions[j] for j in spot],
+        "heads": [" ".join(map(str, found.head_sets[i])) for i in head_set],
+        "position": [found.positions[j] for j in position],
         "value": found.values.ravel(),
         "unchanged": found.base[example],
         "other": found.other[example] if found.other is not None else np.full(len(example), np.nan),
@@ -81,15 +83,15 @@ def load(place: str | Path) -> HeadEffects:
         raise StoreError(f"{place / 'examples.parquet'} cannot be read ({error}).", "Run the sweep again.") from error
     n, positions = data["n_examples"], tuple(data["positions"])
     values = np.array(long["value"], dtype=np.float64).reshape(n, -1, len(positions))
-    cells = tuple(dict.fromkeys(long["heads"]))
-    step = len(cells) * len(positions)
+    head_sets = tuple(dict.fromkeys(long["heads"]))
+    step = len(head_sets) * len(positions)
     base, other = (np.array(long[name][::step], dtype=np.float64) for name in ("unchanged", "other"))
     guess = {(" ".join(row["heads"]), row["position"]): row["estimate"] for row in data["effects"]}
-    known = [[guess[cell, position] for position in positions] for cell in cells]
+    known = [[guess[head_set, position] for position in positions] for head_set in head_sets]
     estimate = np.array([[np.nan if x is None else x for x in row] for row in known], dtype=np.float64)
     return HeadEffects(
         data["kind"],
-        tuple(tuple(HeadId.parse(head) for head in cell.split()) for cell in cells),
+        tuple(tuple(HeadId.parse(head) for head in head_set.split()) for head_set in head_sets),
         positions,
         values,
         base,

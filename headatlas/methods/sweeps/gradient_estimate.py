@@ -33,30 +33,32 @@ Place = tuple[str, int]
 class _Leaf:
     """An edit that changes nothing, from which gradients are counted, so that weights need none."""
 
-    site = "residual"
+    component = "residual"
     heads: tuple[HeadId, ...] = ()
 
     def __init__(self, place: Place) -> None:
         self.layers = frozenset([place])
 
-    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+    def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
         return x.detach().requires_grad_(True)
 
 
 def estimate(model: Model, sweep: Sweep, memory: int) -> Array:
-    """[cell, spot] guessed mean effect of each change of a sweep. Raises BadInput, UnsupportedModel."""
+    """[head_set, position] guessed mean effect of each change of a sweep. Raises BadInput, UnsupportedModel."""
     return stats.mean(estimates(model, sweep, memory))
 
 
 def estimates(model: Model, sweep: Sweep, memory: int, *, exact_softmax: bool = False) -> Array:
-    """[example, cell, spot] guessed effect of each change, NaN where an example has no such position.
+    """[example, head_set, position] guessed effect of each change, NaN where an example has no such position.
 
     exact_softmax: for queries and keys, attention is computed again with the changed ones and the gradient is taken behind
     it, so that a saturated softmax does not hide them (AtP*, Kramar et al. 2024, section 3.1).
     Raises BadInput, UnsupportedModel.
     """
-    if sweep.site not in ("q", "k", "v", "z"):
-        raise BadInput(f"Triage cannot rank changes of '{sweep.site}'.", "Leave --triage out to measure all of them.")
+    if sweep.component not in ("q", "k", "v", "z"):
+        raise BadInput(
+            f"Triage cannot rank changes of '{sweep.component}'.", "Leave --triage out to measure all of them."
+        )
     demand_gradients(model)
     n = len(sweep.batch)
     one, peak = peak_of(lambda: _piece(model, sweep, slice(0, 1), exact_softmax), model.hf.parameters())
@@ -88,10 +90,10 @@ def no_gradient(model: Model) -> UnsupportedModel:
 
 
 def _piece(model: Model, sweep: Sweep, rows: slice, exact_softmax: bool) -> Array:
-    """Guessed effects [example, cell, spot] of some examples, NaN where an example has no such spot."""
+    """Guessed effects [example, head_set, position] of some examples, NaN where an example has no such position."""
     batch = sweep.batch.rows(rows)
     prompts = sweep.run_on.rows(rows) if sweep.run_on is not None else batch
-    what = "z" if exact_softmax and sweep.site in ("q", "k") else sweep.site
+    what = "z" if exact_softmax and sweep.component in ("q", "k") else sweep.component
     views, values = _watched(model, sweep, prompts, sweep.metric.positions(batch), what)
     score = sweep.metric.score(values.pop("logits").cpu(), batch).sum()
     if not score.requires_grad:
@@ -103,14 +105,14 @@ def _piece(model: Model, sweep: Sweep, rows: slice, exact_softmax: bool) -> Arra
         place: torch.zeros_like(x) if slope is None else slope
         for place, x, slope in zip(views, tensors, gradients, strict=True)
     }
-    if exact_softmax and sweep.site in ("q", "k"):
+    if exact_softmax and sweep.component in ("q", "k"):
         felt = [_felt_behind(model, sweep, views, slopes, rows, places) for places in _places(sweep, rows)]
     else:
-        felt = [_felt(model, sweep, views, values, slopes, rows)] * len(sweep.spots)
+        felt = [_felt(model, sweep, views, values, slopes, rows)] * len(sweep.positions)
     # The views know their pass, which knows the watcher, which knows the views: let go, or the whole graph stays alive.
     views.clear()
     values.clear()
-    return _gathered(sweep, felt, rows, everywhere=exact_softmax and sweep.site == "k")
+    return _gathered(sweep, felt, rows, everywhere=exact_softmax and sweep.component == "k")
 
 
 def _felt(
@@ -125,12 +127,12 @@ def _felt(
     make = sweep.prepare(rows)
     felt: dict[HeadId, Tensor] = {}
     for place, view in views.items():
-        heads, x = model.site(place[1], place[0]).heads, values[_key(place)].detach()
+        heads, x = model.layer(place[1], place[0]).heads, values[_key(place)].detach()
         changed = x
         for edit in make(heads, None):
             changed = edit(view, changed).detach()
         product = ((changed - x).float() * slopes[place].float()).sum(-1)
-        product = (product if sweep.site == "z" else product.transpose(1, 2)).cpu()
+        product = (product if sweep.component == "z" else product.transpose(1, 2)).cpu()
         size = len(heads) // product.shape[2]
         felt |= {heads[i * size]: product[:, :, i] for i in range(product.shape[2])}
     return felt
@@ -149,15 +151,15 @@ def _felt_behind(
     make = sweep.prepare(rows)
     felt: dict[HeadId, Tensor] = {}
     for place, view in views.items():
-        heads, x = model.site(place[1], place[0]).heads, getattr(view, sweep.site).detach()
+        heads, x = model.layer(place[1], place[0]).heads, getattr(view, sweep.component).detach()
         changed = x
         for edit in make(heads, places):
             changed = edit(view, changed)
-        before, after = (attend_again(view, **{sweep.site: value}) for value in (x, changed))
+        before, after = (attend_again(view, **{sweep.component: value}) for value in (x, changed))
         limit = 1e-3 if model.dtype in (torch.float32, torch.float64) else 3e-2
         if before.shape != view.z.shape or float((before - view.z).abs().max()) > limit * float(view.z.abs().max()):
             raise UnsupportedModel(
-                f"Something lies between the attention of {type(view.site.module).__name__} and its output projection, so "
+                f"Something lies between the attention of {type(view.attention.module).__name__} and its output projection, so "
                 "it cannot be computed again for other queries or keys.",
                 "Attribute z or v, or measure exactly (headatlas patch).",
             )
@@ -167,8 +169,8 @@ def _felt_behind(
 
 
 def _places(sweep: Sweep, rows: slice) -> list[Tensor | None]:
-    """Positions of each spot [example or 1, n], or None for all, for some examples."""
-    return [x if x is None or len(x) == 1 else x[rows] for x in sweep.spots.values()]
+    """Positions of each position [example or 1, n], or None for all, for some examples."""
+    return [x if x is None or len(x) == 1 else x[rows] for x in sweep.positions.values()]
 
 
 def _key(place: Place) -> str:
@@ -178,33 +180,33 @@ def _key(place: Place) -> str:
 def _watched(
     model: Model, sweep: Sweep, prompts: Batch, positions: Tensor, what: str
 ) -> tuple[dict[Place, LayerView], dict[str, Tensor]]:
-    """Views and tensors of the site by layer, and the logits, all with gradients."""
-    wanted = {(head.stack, head.layer) for cell in sweep.cells for head in cell}
+    """Views and tensors of the component by layer, and the logits, all with gradients."""
+    wanted = {(head.stack, head.layer) for head_set in sweep.head_sets for head in head_set}
     views: dict[Place, LayerView] = {}
     values: dict[str, Tensor] = {}
 
-    def watch(at: LayerView) -> None:
-        place = (at.stack, at.layer)
+    def watch(layer: LayerView) -> None:
+        place = (layer.stack, layer.index)
         if place in wanted:
-            views[place], values[_key(place)] = at, getattr(at, what)
+            views[place], values[_key(place)] = layer, getattr(layer, what)
 
-    first = model.sites[0]
-    leaf: list[Any] = [_Leaf((first.stack, first.layer))] if model.restarts and len(model.stacks) == 1 else []
-    values["logits"] = model.forward(prompts, watch=watch, edits=leaf, logits_at=positions, grad=True)
+    first = model.layers[0]
+    leaf: list[Any] = [_Leaf((first.stack, first.index))] if model.restarts and len(model.stacks) == 1 else []
+    values["logits"] = model.forward(prompts, watch=watch, edits=leaf, logit_positions=positions, grad=True)
     return views, values
 
 
 def _gathered(sweep: Sweep, felt: list[dict[HeadId, Tensor]], rows: slice, *, everywhere: bool) -> Array:
-    """[example, cell, spot] sums over the tokens of each spot (over all of them if `everywhere`), NaN where there are none."""
+    """[example, head_set, position] sums over the tokens of each position (over all of them if `everywhere`), NaN where there are none."""
     mask = sweep.batch.mask[rows]
-    found = np.zeros((len(mask), len(sweep.cells), len(sweep.spots)))
+    found = np.zeros((len(mask), len(sweep.head_sets), len(sweep.positions)))
     columns = torch.arange(mask.shape[1])
     for j, places in enumerate(_places(sweep, rows)):
         share = mask if places is None else mask & (columns[None, :, None] == places[:, None, :]).any(-1)
         absent = ~share.any(1).numpy()
         counted = mask if everywhere else share
-        for i, cell in enumerate(sweep.cells):
-            parts = [(felt[j][head] * counted).sum(1) for head in cell if head in felt[j]]
+        for i, head_set in enumerate(sweep.head_sets):
+            parts = [(felt[j][head] * counted).sum(1) for head in head_set if head in felt[j]]
             found[:, i, j] = torch.stack(parts).sum(0).double().numpy()
         found[absent, :, j] = np.nan
     return found

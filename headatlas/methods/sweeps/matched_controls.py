@@ -66,7 +66,7 @@ class Removal(Protocol):
     @property
     def metric(self) -> Metric: ...  # noqa: D102
 
-    def worsening(self, heads: Iterable[HeadId]) -> Array:
+    def metric_drop(self, heads: Iterable[HeadId]) -> Array:
         """How much the metric worsens per example, [example], when `heads` are removed."""
 
 
@@ -97,16 +97,16 @@ def judge(
             (other for other in singles if other.stack == head.stack), key=lambda other: _far(head, other, avoided)
         )
         effects[head] = _effect(
-            ablation.worsening([head]), [rivals.worsening([other]) for other in near[:DRAWS]], seed, smallest
+            ablation.metric_drop([head]), [rivals.metric_drop([other]) for other in near[:DRAWS]], seed, smallest
         )
         tick()
     sets = [matched(observed, free, rng, avoided, CHOICE) for _ in range(DRAWS)] if free else []
-    group = _effect(ablation.worsening(observed), [rivals.worsening(draw) for draw in sets], seed, smallest)
+    group = _effect(ablation.metric_drop(observed), [rivals.metric_drop(draw) for draw in sets], seed, smallest)
     tick()
     verdicts = {}
     for head in observed:
         verdicts[head] = "causal" if effects[head].real else "group" if group.real and len(observed) > 1 else "refuted"
-    return Verdict(verdicts, effects, group, len(ablation.worsening(observed)), ablation.metric)
+    return Verdict(verdicts, effects, group, len(ablation.metric_drop(observed)), ablation.metric)
 
 
 def _far(head: HeadId, other: HeadId, avoided: frozenset[HeadId]) -> tuple[bool, int]:

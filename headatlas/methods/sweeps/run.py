@@ -14,12 +14,12 @@ from torch import Tensor
 
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.methods.sweeps.cached_runs import GB, Replay
-from headatlas.methods.sweeps.effects import Cell, HeadEffects
+from headatlas.methods.sweeps.cached_runs import GB, CachedRuns
+from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
 from headatlas.methods.sweeps.gradient_estimate import estimate
 from headatlas.methods.sweeps.memory_budget import peak_of
 from headatlas.model import Model
-from headatlas.model.runs.cached_forward import keep
+from headatlas.model.runs.cached_forward import cache_run
 from headatlas.task import Batch, Metric
 
 if TYPE_CHECKING:
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 GRADIENT = 3.0  # a run with its backward pass costs about three runs
-Make = Callable[[Cell, Tensor | None], Sequence["Edit"]]  # the edits of one change: which heads, at which positions
+Make = Callable[[HeadSet, Tensor | None], Sequence["Edit"]]  # the edits of one change: which heads, at which positions
 Prepare = Callable[[slice], Make]  # the same for some examples of the batch
 
 
-class Ledger(Protocol):
+class ChunkStore(Protocol):
     """Where finished pieces are kept, so that an interrupted sweep goes on from there."""
 
     def get(self, name: str) -> Array | None: ...  # noqa: D102
     def put(self, name: str, values: Array) -> None: ...  # noqa: D102
 
 
-class Forgetful:
+class NoStore:
     """Keeps nothing."""
 
     def get(self, name: str) -> Array | None:
@@ -53,48 +53,48 @@ class Forgetful:
 class Sweep:
     """What to change and measure.
 
-    cells: heads that change together. spots: name -> positions [example or 1, n] of each change, None for all.
+    head_sets: heads that change together. positions: name -> positions [example or 1, n] of each change, None for all.
     prepare: how to make the edits for some examples. run_on: the prompts to run if not the batch's own (denoising).
     """
 
     kind: str
     batch: Batch
     metric: Metric
-    cells: tuple[Cell, ...]
-    spots: Mapping[str, Tensor | None]
-    site: str
+    head_sets: tuple[HeadSet, ...]
+    positions: Mapping[str, Tensor | None]
+    component: str
     prepare: Prepare
     run_on: Batch | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def spots_of(batch: Batch, positions: str) -> dict[str, Tensor | None]:
+def positions_of(batch: Batch, positions: str) -> dict[str, Tensor | None]:
     """Where each change acts: "all" at once, "each" position on its own, or a named position of the batch such as "end"."""
     if positions == "all":
         return {"all": None}
     if positions == "each":
         last = int(batch.mask.any(0).nonzero().max())
         return {str(i): torch.tensor([[i]]) for i in range(last + 1)}
-    if positions not in batch.at:
-        known = ", ".join(["all", "each", *sorted(batch.at)])
+    if positions not in batch.positions:
+        known = ", ".join(["all", "each", *sorted(batch.positions)])
         raise BadInput(f"These prompts have no position '{positions}'.", f"Choose one of {known}.")
-    value = batch.at[positions]
+    value = batch.positions[positions]
     return {positions: value.reshape(len(batch), -1)}
 
 
-def cells_for(model: Model, heads: Sequence[HeadId | Cell] | None, site: str) -> tuple[Cell, ...]:
-    """One cell per head, or per KV group where keys or values are changed; sets of heads as given. Raises BadInput."""
+def head_sets_for(model: Model, heads: Sequence[HeadId | HeadSet] | None, component: str) -> tuple[HeadSet, ...]:
+    """One head_set per head, or per KV group where keys or values are changed; sets of heads as given. Raises BadInput."""
     if heads is None:
         heads = model.heads
-    cells = tuple((head,) if isinstance(head, HeadId) else tuple(head) for head in heads)
-    model.require([head for cell in cells for head in cell])
-    if site not in ("k", "v"):
-        return cells
+    head_sets = tuple((head,) if isinstance(head, HeadId) else tuple(head) for head in heads)
+    model.require([head for head_set in head_sets for head in head_set])
+    if component not in ("k", "v"):
+        return head_sets
     grouped = []
-    for cell in cells:
-        for head in cell:
-            at = model.site(head.layer, head.stack)
-            size = at.n_heads // at.n_groups
+    for head_set in head_sets:
+        for head in head_set:
+            layer = model.layer(head.layer, head.stack)
+            size = layer.n_heads // layer.n_groups
             first = head.head // size * size
             grouped.append(tuple(HeadId(head.layer, first + i, head.stack) for i in range(size)))
     return tuple(dict.fromkeys(grouped))
@@ -106,7 +106,7 @@ def run(
     *,
     triage: int | None = None,
     memory: int = 4 * GB,
-    ledger: Ledger | None = None,
+    ledger: ChunkStore | None = None,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> HeadEffects:
     """Measure every change of the sweep, or with `triage` the K that attribution patching ranks highest.
@@ -114,17 +114,17 @@ def run(
     `tick(done, total)` is called as changes are measured. Memory beside the weights stays below `memory` bytes.
     """
     began = time.perf_counter()
-    ledger = ledger if ledger is not None else Forgetful()
+    ledger = ledger if ledger is not None else NoStore()
     batch, n = sweep.batch, len(sweep.batch)
     guess = _guess(model, sweep, memory, ledger) if triage is not None else None
-    wanted = _wanted(guess, triage, (len(sweep.cells), len(sweep.spots)))
-    exists = _exists(batch, sweep.spots)
-    values = np.full((n, len(sweep.cells), len(sweep.spots)), np.nan)
+    wanted = _wanted(guess, triage, (len(sweep.head_sets), len(sweep.positions)))
+    exists = _exists(batch, sweep.positions)
+    values = np.full((n, len(sweep.head_sets), len(sweep.positions)), np.nan)
     base = np.full(n, np.nan)
     notes: list[str] = []
     forwards = 0.0 if triage is None else GRADIENT
     size = examples_at_once(model, sweep, memory)
-    layers = _layers(sweep.cells)
+    layers = _layers(sweep.head_sets)
     total, done = int(wanted.sum()) * len(range(0, n, size)), 0
 
     def more(some: int) -> None:
@@ -137,21 +137,21 @@ def run(
         names = {layer: f"{start}-{rows.stop}.{'-'.join(map(str, layer))}" for layer in layers}
         known = {layer: ledger.get(name) for layer, name in names.items()}
         clean = ledger.get(f"{start}-{rows.stop}.base")
-        replay: Replay | None = None
+        replay: CachedRuns | None = None
         if clean is None or any(found is None for found in known.values()):
             other = sweep.run_on.rows(rows) if sweep.run_on is not None else None
-            replay = Replay(model, batch.rows(rows), sweep.metric, run_on=other, memory=memory)
+            replay = CachedRuns(model, batch.rows(rows), sweep.metric, run_on=other, memory=memory)
             make = sweep.prepare(rows)
             clean = replay.clean
             ledger.put(f"{start}-{rows.stop}.base", clean)
         base[rows] = clean
         for layer, members in layers.items():
-            pairs = [(i, j) for i in members for j in range(len(sweep.spots)) if wanted[i, j]]
+            pairs = [(i, j) for i in members for j in range(len(sweep.positions)) if wanted[i, j]]
             found = known[layer]
             if found is None and pairs:
                 assert replay is not None
-                places = list(sweep.spots.values())
-                runs = [make(sweep.cells[i], _rows(places[j], rows)) for i, j in pairs]
+                places = list(sweep.positions.values())
+                runs = [make(sweep.head_sets[i], _rows(places[j], rows)) for i, j in pairs]
                 found = replay.measure(runs, tick=more)
                 ledger.put(names[layer], found)
             else:
@@ -169,11 +169,11 @@ def run(
         "seconds": round(time.perf_counter() - began, 2),
         "notes": notes,
     }
-    names_of = tuple(sweep.spots)
-    return HeadEffects(sweep.kind, sweep.cells, names_of, values, base, None, guess, facts)
+    names_of = tuple(sweep.positions)
+    return HeadEffects(sweep.kind, sweep.head_sets, names_of, values, base, None, guess, facts)
 
 
-def _guess(model: Model, sweep: Sweep, memory: int, ledger: Ledger) -> Array:
+def _guess(model: Model, sweep: Sweep, memory: int, ledger: ChunkStore) -> Array:
     known = ledger.get("estimate")
     if known is None:
         known = estimate(model, sweep, memory)
@@ -182,7 +182,7 @@ def _guess(model: Model, sweep: Sweep, memory: int, ledger: Ledger) -> Array:
 
 
 def _wanted(guess: Array | None, triage: int | None, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """[cell, spot] which changes are measured."""
+    """[head_set, position] which changes are measured."""
     if guess is None or triage is None:
         return np.ones(shape, dtype=bool)
     if triage < 1:
@@ -195,11 +195,11 @@ def _wanted(guess: Array | None, triage: int | None, shape: tuple[int, int]) -> 
     return wanted
 
 
-def _layers(cells: Sequence[Cell]) -> dict[tuple[str, int], list[int]]:
-    """Numbers of the cells by the layer of their first head, in order."""
+def _layers(head_sets: Sequence[HeadSet]) -> dict[tuple[str, int], list[int]]:
+    """Numbers of the head_sets by the layer of their first head, in order."""
     layers: dict[tuple[str, int], list[int]] = {}
-    for i, cell in enumerate(cells):
-        first = min(cell, key=lambda head: head.layer)
+    for i, head_set in enumerate(head_sets):
+        first = min(head_set, key=lambda head: head.layer)
         layers.setdefault((first.stack, first.layer), []).append(i)
     return layers
 
@@ -208,10 +208,10 @@ def _rows(positions: Tensor | None, rows: slice) -> Tensor | None:
     return positions if positions is None or len(positions) == 1 else positions[rows]
 
 
-def _exists(batch: Batch, spots: Mapping[str, Tensor | None]) -> NDArray[np.bool_]:
-    """[example, spot] whether an example has such a position."""
+def _exists(batch: Batch, named_positions: Mapping[str, Tensor | None]) -> NDArray[np.bool_]:
+    """[example, position] whether an example has such a position."""
     columns = []
-    for positions in spots.values():
+    for positions in named_positions.values():
         if positions is None:
             columns.append(torch.ones(len(batch), dtype=torch.bool))
         else:
@@ -227,7 +227,7 @@ def metric_of(model: Model, batch: Batch, metric: Metric, *, run_on: Batch | Non
     scores = []
     for start in range(0, len(batch), size):
         part = batch.rows(slice(start, start + size))
-        logits = model.forward(prompts.rows(slice(start, start + size)), logits_at=metric.positions(part))
+        logits = model.forward(prompts.rows(slice(start, start + size)), logit_positions=metric.positions(part))
         scores.append(metric.score(logits.cpu(), part).double().numpy())
     return np.concatenate(scores)
 
@@ -240,7 +240,11 @@ def examples_at_once(model: Model, sweep: Sweep, memory: int) -> int:
     positions = sweep.metric.positions(one)
 
     def kept_run() -> object:
-        return keep(model, one, logits_at=positions) if model.restarts else model.forward(one, logits_at=positions)
+        return (
+            cache_run(model, one, logit_positions=positions)
+            if model.restarts
+            else model.forward(one, logit_positions=positions)
+        )
 
     _, peak = peak_of(kept_run, model.hf.parameters())
     # Twice: the kept run, and values of another run or a pass of changed runs beside it.

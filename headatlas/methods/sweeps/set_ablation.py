@@ -15,7 +15,7 @@ from headatlas.edits.collect import means
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.ablation import demand_aligned
-from headatlas.methods.sweeps.cached_runs import Replay
+from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.task import Batch, Metric
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-class Replayed:
+class SetAblation:
     """The effect of any set of heads on one batch when `change(heads)`, an edit, stands in their place.
 
-    Only layers from the first changed one on, and tokens from the first changed one on, are computed (`Replay`), and each
+    Only layers from the first changed one on, and tokens from the first changed one on, are computed (`CachedRuns`), and each
     set of heads is measured once. within: [example, n] where changes act, None: anywhere.
     """
 
@@ -40,7 +40,7 @@ class Replayed:
         within: Tensor | None = None,
     ) -> None:
         self.model, self.metric, self._change = model, metric, change
-        self._replay = Replay(model, batch, metric, within=within)
+        self._replay = CachedRuns(model, batch, metric, within=within)
         self._known: dict[frozenset[HeadId], Array] = {}
 
     @property
@@ -48,7 +48,7 @@ class Replayed:
         """[example] the metric with every head in place."""
         return self._replay.clean
 
-    def worsening(self, heads: Iterable[HeadId]) -> Array:
+    def metric_drop(self, heads: Iterable[HeadId]) -> Array:
         """How much the metric worsens per example, [example], when `heads` are changed."""
         key = frozenset(heads)
         if key not in self._known:
@@ -62,27 +62,27 @@ def ablated(
     metric: Metric,
     mean_z: Mapping[tuple[str, int], Tensor],
     positions: Tensor | None = None,
-) -> Replayed:
+) -> SetAblation:
     """Heads give what they gave on the batch's counterfactual prompts (resample ablation), where there are none their `mean_z`.
 
     mean_z: (stack, layer) -> [head, d_value]. positions: where, [example, n] with -1 for none; None: everywhere.
     """
     other = batch.counterfactual
     if other is None:
-        return Replayed(model, batch, metric, lambda heads: Mean(heads, mean_z, positions=positions), positions)
+        return SetAblation(model, batch, metric, lambda heads: Mean(heads, mean_z, positions=positions), positions)
     if positions is not None:
         return resampled_at(model, batch, metric, positions)
     values = collect(model, other, OnHeads(model.heads))
-    return Replayed(model, batch, metric, lambda heads: Resample(heads, values))
+    return SetAblation(model, batch, metric, lambda heads: Resample(heads, values))
 
 
-def averaged_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) -> Replayed:
+def averaged_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) -> SetAblation:
     """Heads give at positions [example, n] what they give there on average over the batch (mean ablation)."""
     values = averages(model, batch, positions)
-    return Replayed(model, batch, metric, lambda heads: Mean(heads, values, positions=positions), positions)
+    return SetAblation(model, batch, metric, lambda heads: Mean(heads, values, positions=positions), positions)
 
 
-def resampled_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) -> Replayed:
+def resampled_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) -> SetAblation:
     """Heads give at positions [example, n] what they give there on the counterfactual prompts (resample ablation).
 
     Raises BadInput without counterfactual prompts of the same length.
@@ -92,7 +92,7 @@ def resampled_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) 
         raise BadInput("Resampling needs counterfactual prompts.", "Choose a task that has them.")
     demand_aligned(batch, other)
     values = Swap.over(model, model.heads, other, positions=positions).values
-    return Replayed(model, batch, metric, lambda heads: Swap(heads, values, positions=positions), positions)
+    return SetAblation(model, batch, metric, lambda heads: Swap(heads, values, positions=positions), positions)
 
 
 def averages(model: Model, batch: Batch, positions: Tensor) -> Mapping[tuple[str, int], Tensor]:

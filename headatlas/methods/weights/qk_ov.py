@@ -21,7 +21,7 @@ from headatlas.model import Model
 from headatlas.model.core.head_weights import HeadWeights, folded_unembedding, of_site, weights_of
 from headatlas.model.core.linear_and_norm import is_norm, norm_gain
 from headatlas.model.runs.token_embedding import embedded, queries_and_keys, turned
-from headatlas.model.structure.attention_layers import Site
+from headatlas.model.structure.attention_layers import AttentionLayer
 from headatlas.ops.weights import CHUNK, Factored, top
 from headatlas.task import Batch
 
@@ -75,60 +75,60 @@ def circuits_of(model: Model, layer: int, stack: str = "decoder", *, offset: int
     leaves positions out, which is the same as 0. Raises BadInput for a layer that does not exist or an offset where
     nothing is turned, UnsupportedModel where weights cannot be read.
     """
-    site = model.site(layer, stack)
-    weights, scaled, centred = _read(model, site)
+    attention = model.layer(layer, stack)
+    weights, scaled, centred = _read(model, attention)
     w_q, w_k, w_v = weights.W_Q.float(), weights.per_head(weights.W_K).float(), weights.per_head(weights.W_V).float()
-    w_o = weights.W_O.float() * site.multiplier
-    if site.post_gain is not None:
-        w_o = w_o * site.post_gain
+    w_o = weights.W_O.float() * attention.multiplier
+    if attention.post_gain is not None:
+        w_o = w_o * attention.post_gain
     if offset is not None:
-        turn = turned(model, site, offset)
+        turn = turned(model, attention, offset)
         if offset and torch.allclose(turn, torch.eye(turn.shape[-1], device=turn.device), atol=1e-6):
-            raise _unturned(model, site)
+            raise _unturned(model, attention)
         w_q = w_q @ turn
     bias = None
     if weights.b_V is not None:
         bias = (weights.per_head(weights.b_V).float()[:, None] @ w_o)[:, 0]
-    normed = any(is_norm(part) for part in site.module.modules())
+    normed = any(is_norm(part) for part in attention.module.modules())
     return Circuits(
-        site.heads, Factored(w_q, w_k.mT), Factored(w_v, w_o), bias, offset, centred, scaled, weights.exact, normed
+        attention.heads, Factored(w_q, w_k.mT), Factored(w_v, w_o), bias, offset, centred, scaled, weights.exact, normed
     )
 
 
-def _unturned(model: Model, site: Site) -> BadInput:
+def _unturned(model: Model, layer: AttentionLayer) -> BadInput:
     return BadInput(
-        f"Layer {site.layer} of {model.name} does not turn its queries by position (no rotary embedding), so an offset says "
+        f"Layer {layer.index} of {model.name} does not turn its queries by position (no rotary embedding), so an offset says "
         "nothing.",
         "Leave the offset out: contents are compared alike at any distance.",
     )
 
 
-def _read(model: Model, site: Site) -> tuple[HeadWeights, bool, bool]:
+def _read(model: Model, layer: AttentionLayer) -> tuple[HeadWeights, bool, bool]:
     """(weights, whether a norm scales what they read, whether it centres). Raises UnsupportedModel."""
-    inputs = None if site.wiring is None else site.wiring.inputs[site.wiring.v.projections[0]]
+    inputs = None if layer.wiring is None else layer.wiring.inputs[layer.wiring.v.projections[0]]
     if inputs is None or inputs.norm is not None or inputs.origin is not None:
-        weights = of_site(site, fold=True)
-        assert site.wiring is not None
-        norm = next(found.norm for found in site.wiring.inputs.values() if found.origin is None and found.norm)
+        weights = of_site(layer, fold=True)
+        assert layer.wiring is not None
+        norm = next(found.norm for found in layer.wiring.inputs.values() if found.origin is None and found.norm)
         return weights, True, norm_gain(norm, weights.W_V.shape[1])[1]
-    weights = weights_of(model, site.layer, site.stack)
-    if not _reads_the_stream(model, site, weights):
+    weights = weights_of(model, layer.index, layer.stack)
+    if not _reads_the_stream(model, layer, weights):
         raise UnsupportedModel(
-            f"What the projections of {site.name} read is neither the residual stream nor a norm of it.",
+            f"What the projections of {layer.name} read is neither the residual stream nor a norm of it.",
             "Read plain weights with headatlas.model.core.head_weights.weights_of.",
         )
     return weights, False, False
 
 
-def _reads_the_stream(model: Model, site: Site, weights: HeadWeights) -> bool:
+def _reads_the_stream(model: Model, layer: AttentionLayer, weights: HeadWeights) -> bool:
     """Whether values are those of the bare residual stream (OLMo 2, which has its norms behind attention), by one short run."""
-    if site.block is None:
+    if layer.block is None:
         return False
     tokens = torch.linspace(0, model.vocabulary_size - 1, 8).long()[None]
     batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool))
-    place = (site.stack, site.layer)
-    stream = collect(model, batch, OnHeads([place], site="residual"))[place][:, :, 0].float()
-    real = collect(model, batch, OnHeads(site.heads, site="v", group=True))[place].float()
+    place = (layer.stack, layer.index)
+    stream = collect(model, batch, OnHeads([place], component="residual"))[place][:, :, 0].float()
+    real = collect(model, batch, OnHeads(layer.heads, component="v", group=True))[place].float()
     guess = torch.einsum("etm,gmd->etgd", stream, weights.W_V.float())
     guess = guess if weights.b_V is None else guess + weights.b_V.float()
     return bool((guess - real).norm() <= 20 * torch.finfo(model.dtype).eps * real.norm())
@@ -202,14 +202,15 @@ def attends_to(
     circuit, Elhage et al. 2021. Raises BadInput, UnsupportedModel.
     """
     model.require([head])
-    site = model.site(head.layer, head.stack)
+    layer = model.layer(head.layer, head.stack)
     vectors = token_vectors(model, tokens, form)
-    queries = queries_and_keys(model, site, vectors, offset or 0)[0][:, head.head]
-    if offset and torch.allclose(queries, queries_and_keys(model, site, vectors, 0)[0][:, head.head], atol=1e-6):
-        raise _unturned(model, site)
+    queries = queries_and_keys(model, layer, vectors, offset or 0)[0][:, head.head]
+    if offset and torch.allclose(queries, queries_and_keys(model, layer, vectors, 0)[0][:, head.head], atol=1e-6):
+        raise _unturned(model, layer)
     ids = torch.arange(model.vocabulary_size) if among is None else among
     keys = [
-        queries_and_keys(model, site, token_vectors(model, part, form), 0)[1][:, head.head] for part in ids.split(CHUNK)
+        queries_and_keys(model, layer, token_vectors(model, part, form), 0)[1][:, head.head]
+        for part in ids.split(CHUNK)
     ]
     return _ends(queries, torch.cat(keys).T, None, k, among)
 

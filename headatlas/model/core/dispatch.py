@@ -23,7 +23,7 @@ from headatlas.heads import HeadId
 
 if TYPE_CHECKING:
     from headatlas.model.core.view import LayerView
-    from headatlas.model.structure.attention_layers import Site
+    from headatlas.model.structure.attention_layers import AttentionLayer
 
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
 
@@ -34,32 +34,32 @@ _OWNERS: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Any]] = weakref.WeakKe
 class Edit(Protocol):
     """A change to one quantity of one layer; `headatlas.edits` has the kinds. Returns a new tensor.
 
-    site: q, k, v [example, head, pos, d_head] (k, v by KV group), pattern [example, head, query, key],
+    component: q, k, v [example, head, pos, d_head] (k, v by KV group), pattern [example, head, query, key],
     z [example, pos, head, d_head] (the input of the output projection), residual [example, pos, d_model]
     (the block's input). `layers` are the (stack, layer) pairs it acts on.
     """
 
     @property
-    def site(self) -> str: ...  # noqa: D102
+    def component(self) -> str: ...  # noqa: D102
     @property
     def heads(self) -> tuple[HeadId, ...]: ...  # noqa: D102
     @property
     def layers(self) -> frozenset[tuple[str, int]]: ...  # noqa: D102
-    def __call__(self, at: LayerView, x: Tensor) -> Tensor: ...  # noqa: D102
+    def __call__(self, layer: LayerView, x: Tensor) -> Tensor: ...  # noqa: D102
 
 
 class Tap:
     """An edit that changes nothing and calls show((stack, layer), x) with the residual stream at the entry of blocks."""
 
-    site = "residual"
+    component = "residual"
     heads: tuple[HeadId, ...] = ()
 
     def __init__(self, places: Iterable[tuple[str, int]], show: Callable[[tuple[str, int], Tensor], None]) -> None:
         self.layers, self.show = frozenset(places), show
 
-    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+    def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
         """`x` itself."""
-        self.show((at.stack, at.layer), x)
+        self.show((layer.stack, layer.index), x)
         return x
 
 
@@ -148,7 +148,7 @@ class Pass:
 
     def __init__(
         self,
-        sites: Sequence[Site],
+        layers: Sequence[AttentionLayer],
         *,
         view_type: type[LayerView],
         path: str,
@@ -164,19 +164,19 @@ class Pass:
         self.fast, self.block_bytes = fast, block_bytes
         self.start = 0  # tokens that earlier passes of a cached generation have read
         self.columns: Tensor | None = None  # where the queries stand in the whole sequence, if not side by side
-        self._queue: dict[nn.Module, list[Site]] = {}
-        for site in sites:
-            self._queue.setdefault(site.module, []).append(site)
+        self._queue: dict[nn.Module, list[AttentionLayer]] = {}
+        for attention in layers:
+            self._queue.setdefault(attention.module, []).append(attention)
         self._edits: dict[tuple[str, int, str], list[Edit]] = {}
         for edit in edits:
             for stack, layer in edit.layers:
-                self._edits.setdefault((stack, layer, edit.site), []).append(edit)
+                self._edits.setdefault((stack, layer, edit.component), []).append(edit)
         self._fired: dict[nn.Module, int] = {}
         self._open: dict[nn.Module, LayerView] = {}
 
-    def of(self, site: Site, what: str) -> list[Edit]:
+    def of(self, layer: AttentionLayer, what: str) -> list[Edit]:
         """The edits of this pass at one quantity of one layer."""
-        return self._edits.get((site.stack, site.layer, what), [])
+        return self._edits.get((layer.stack, layer.index, what), [])
 
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
@@ -184,16 +184,18 @@ class Pass:
         """One attention call: edits of q, k, v; the model's own computation; edits of the pattern."""
         count = self._fired.get(module, 0)
         self._fired[module] = count + 1
-        sites = self._queue.get(module)
-        if not sites:
+        candidates = self._queue.get(module)
+        if not candidates:
             return delegate(self.path, module)(module, query, key, value, mask, **kwargs)
-        site = sites[count % len(sites)]  # a module shared by several layers (ALBERT) is called once per layer
-        view = self.look(site, query, key, value, mask, kwargs)
+        layer = candidates[
+            count % len(candidates)
+        ]  # a module shared by several layers (ALBERT) is called once per layer
+        view = self.look(layer, query, key, value, mask, kwargs)
         for what in ("q", "k", "v"):
-            for edit in self.of(site, what):
+            for edit in self.of(layer, what):
                 setattr(view, what, self._apply(edit, view, getattr(view, what)))
-        pattern_edits = self.of(site, "pattern")
-        if pattern_edits and not site.pattern_editable:
+        pattern_edits = self.of(layer, "pattern")
+        if pattern_edits and not layer.pattern_editable:
             raise UnsupportedModel(
                 f"{type(module).__name__} does not form its output from its attention pattern alone, so patterns cannot be edited.",
                 "Edit z instead (Zero, Mean, Scale ... act there by default).",
@@ -206,7 +208,7 @@ class Pass:
             z = view.from_pattern(pattern)
         else:
             z = view.compute()
-        self._open[site.projection] = view
+        self._open[layer.projection] = view
         return z, None
 
     def start_of(self, stack: str) -> int:
@@ -214,19 +216,25 @@ class Pass:
         return 0 if stack == "encoder" else self.start
 
     def look(
-        self, site: Site, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
+        self,
+        layer: AttentionLayer,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        kwargs: dict[str, Any],
     ) -> LayerView:
         """The view of one attention call."""
-        return self.view_type(site, query, key, value, mask, kwargs, self)
+        return self.view_type(layer, query, key, value, mask, kwargs, self)
 
     def project(self, projection: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Forward pre-hook of an output projection: edits of z, then the watcher."""
         view = self._open.pop(projection, None)
         if view is None:
             return None
-        site, flat = view.site, args[0]
-        z = flat.reshape(*flat.shape[:-1], site.n_heads, -1)
-        edits = self.of(site, "z")
+        layer, flat = view.attention, args[0]
+        z = flat.reshape(*flat.shape[:-1], layer.n_heads, -1)
+        edits = self.of(layer, "z")
         view.z = z
         for edit in edits:
             view.z = self._apply(edit, view, view.z)
@@ -243,7 +251,7 @@ class Pass:
         changed = edit(view, x)
         if changed.shape != x.shape:
             raise BadInput(
-                f"{edit!r} turned {edit.site} of shape {tuple(x.shape)} into {tuple(changed.shape)}.",
+                f"{edit!r} turned {edit.component} of shape {tuple(x.shape)} into {tuple(changed.shape)}.",
                 "An edit keeps the shape.",
             )
         return changed.to(x.dtype)

@@ -19,8 +19,8 @@ from headatlas.model.core.linear_and_norm import matrix, norm_gain, norm_shift, 
 
 if TYPE_CHECKING:
     from headatlas.model.core.model import Model
-    from headatlas.model.structure.attention_layers import Site
-    from headatlas.model.structure.qkv_columns import Origin, Wiring
+    from headatlas.model.structure.attention_layers import AttentionLayer
+    from headatlas.model.structure.qkv_columns import ColumnSource, QKVColumns
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class _Part:
 
 def weights_of(model: Model, layer: int, stack: str = "decoder") -> HeadWeights:
     """The weights of one attention layer. Raises BadInput for a layer that is not there, UnsupportedModel by name."""
-    return of_site(model.site(layer, stack))
+    return of_site(model.layer(layer, stack))
 
 
 def folded(model: Model, layer: int, stack: str = "decoder") -> HeadWeights:
@@ -69,7 +69,7 @@ def folded(model: Model, layer: int, stack: str = "decoder") -> HeadWeights:
     q = (x / scale) W_Q + b_Q, where x is the residual stream that the norm reads and scale its root mean square (after
     centring, in a LayerNorm). Raises UnsupportedModel where no norm hands its output straight to the projections.
     """
-    return of_site(model.site(layer, stack), fold=True)
+    return of_site(model.layer(layer, stack), fold=True)
 
 
 def folded_unembedding(model: Model) -> tuple[Tensor, Tensor | None]:
@@ -88,29 +88,29 @@ def folded_unembedding(model: Model) -> tuple[Tensor, Tensor | None]:
     return _fold(weight, bias, found.gain, found.shift, found.centers)
 
 
-def of_site(site: Site, *, fold: bool = False) -> HeadWeights:
+def of_site(layer: AttentionLayer, *, fold: bool = False) -> HeadWeights:
     """The weights of an attention layer; see `weights_of` and `folded`."""
-    if site.wiring is None:
+    if layer.wiring is None:
         raise UnsupportedModel(
-            f"The query, key and value weights of {site.name} ({type(site.module).__name__}) cannot be told apart: what "
+            f"The query, key and value weights of {layer.name} ({type(layer.module).__name__}) cannot be told apart: what "
             "arrives at its attention is no selection of its projections' outputs.",
             "Use q, k and v of a LayerView instead.",
         )
     with torch.no_grad():
-        q, k, v = (_part(origin, site, fold) for origin in (site.wiring.q, site.wiring.k, site.wiring.v))
+        q, k, v = (_part(origin, layer, fold) for origin in (layer.wiring.q, layer.wiring.k, layer.wiring.v))
         return HeadWeights(
-            q.weight, k.weight, v.weight, site.output_weight().detach().clone(), q.bias, k.bias, v.bias,
+            q.weight, k.weight, v.weight, layer.output_weight().detach().clone(), q.bias, k.bias, v.bias,
             len(k.weight), q.exact and k.exact and v.exact,
         )  # fmt: skip
 
 
-def _part(origin: Origin, site: Site, fold: bool) -> _Part:
+def _part(origin: ColumnSource, layer: AttentionLayer, fold: bool) -> _Part:
     """Weights of an array from the columns that it comes from."""
-    assert site.wiring is not None
-    maps = [_map(projection, site, site.wiring, fold) for projection in origin.projections]
+    assert layer.wiring is not None
+    maps = [_map(projection, layer, layer.wiring, fold) for projection in origin.projections]
     widths = {part.weight.shape[0] for part in maps}
     if len(widths) > 1:
-        raise UnsupportedModel(f"{site.name} reads inputs of different widths ({sorted(widths)}).")
+        raise UnsupportedModel(f"{layer.name} reads inputs of different widths ({sorted(widths)}).")
     weight = maps[0].weight.new_empty(widths.pop(), *origin.column.shape)
     bias = maps[0].weight.new_zeros(origin.column.shape)
     for index, part in enumerate(maps):
@@ -127,7 +127,7 @@ def _part(origin: Origin, site: Site, fold: bool) -> _Part:
     )
 
 
-def _map(projection: nn.Module, site: Site, wiring: Wiring, fold: bool) -> _Part:
+def _map(projection: nn.Module, layer: AttentionLayer, wiring: QKVColumns, fold: bool) -> _Part:
     """A projection as a map from what the attention module reads; a low-rank one multiplied out."""
     weight, bias = matrix(projection).detach(), offset(projection)
     source = wiring.inputs[projection]
@@ -136,11 +136,11 @@ def _map(projection: nn.Module, site: Site, wiring: Wiring, fold: bool) -> _Part
             return _Part(weight, bias, True)
         if source.norm is None:
             raise UnsupportedModel(
-                f"No norm hands its output straight to the projections of {site.name}, so there is no gain to fold.",
+                f"No norm hands its output straight to the projections of {layer.name}, so there is no gain to fold.",
                 "Use weights_of.",
             )
         return _Part(*_fold_norm(weight, bias, source.norm), True)
-    inner = _part(source.origin, site, fold)
+    inner = _part(source.origin, layer, fold)
     first, between = inner.weight, inner.bias
     if source.norm is not None:
         second, bias = _fold_norm(weight, bias, source.norm)

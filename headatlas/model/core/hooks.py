@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from headatlas.model.core.dispatch import Edit, Pass
 from headatlas.model.core.view import LayerView
-from headatlas.model.structure.attention_layers import Site
+from headatlas.model.structure.attention_layers import AttentionLayer
 
 
 def count_past(current: Pass) -> Callable[..., None]:
@@ -23,13 +23,13 @@ def count_past(current: Pass) -> Callable[..., None]:
     return count
 
 
-def enter(site: Site, edits: Sequence[Edit], current: Pass) -> Callable[..., Any]:
+def enter(layer: AttentionLayer, edits: Sequence[Edit], current: Pass) -> Callable[..., Any]:
     """Hook that edits the residual stream on its way into a block."""
 
     def change(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         hidden = args[0] if args else kwargs["hidden_states"]
         seen = hidden.unsqueeze(1)  # so that positions are where a view expects them
-        view = LayerView(site, seen, seen, seen, None, {}, current)
+        view = LayerView(layer, seen, seen, seen, None, {}, current)
         for edit in edits:
             hidden = Pass._apply(edit, view, hidden)
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})

@@ -20,7 +20,7 @@ from headatlas.model.core.tokenizer import Tokenizer
 from headatlas.model.core.view import LayerView
 from headatlas.model.sources.resolve import Source
 from headatlas.model.structure import attention_layers
-from headatlas.model.structure.attention_layers import Site
+from headatlas.model.structure.attention_layers import AttentionLayer
 
 Inputs = Any  # a Batch (anything with tokens and mask), a token tensor [example, pos], or a mapping of the model's own inputs
 
@@ -28,7 +28,7 @@ Inputs = Any  # a Batch (anything with tokens and mask), a token tensor [example
 class Model:
     """A transformer and its doorway; made by `headatlas.load`.
 
-    hf: the unmodified transformers model. heads: every attention head. sites: every attention layer.
+    hf: the unmodified transformers model. heads: every attention head. layers: every attention layer.
     kind: "decoder", "encoder" or "encoder-decoder". path: "sdpa" or "eager", what computes attention when unedited.
     """
 
@@ -48,7 +48,7 @@ class Model:
         self.current: Pass | Any = None
         self.fast = True  # whether the kernel with log-sum-exp may be used
         self.left_padding: str | None = "positions"  # how left padding is passed on; None: refused
-        self.sites: tuple[Site, ...] = ()
+        self.layers: tuple[AttentionLayer, ...] = ()
         self.unembedding: attention_layers.Unembedding | None = None
         self.block_returns: dict[nn.Module, int] = {}
         self.restarts = True  # whether a run may start at a layer; the self-check finds out
@@ -75,22 +75,22 @@ class Model:
     @property
     def heads(self) -> tuple[HeadId, ...]:
         """Every attention head, in the order of the layers."""
-        return attention_layers.all_heads(self.sites)
+        return attention_layers.all_heads(self.layers)
 
     @property
     def stacks(self) -> tuple[str, ...]:
         """Stacks with attention, such as ("decoder",) or ("encoder", "decoder", "cross")."""
-        return tuple(dict.fromkeys(site.stack for site in self.sites))
+        return tuple(dict.fromkeys(layer.stack for layer in self.layers))
 
     @property
     def n_layers(self) -> int:
         """Blocks of the deepest stack, with or without attention."""
-        return max(site.layer for site in self.sites) + 1
+        return max(layer.index for layer in self.layers) + 1
 
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return int(self.sites[0].output_weight().shape[-1])
+        return int(self.layers[0].output_weight().shape[-1])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -120,12 +120,12 @@ class Model:
             digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def site(self, layer: int, stack: str = "decoder") -> Site:
+    def layer(self, layer: int, stack: str = "decoder") -> AttentionLayer:
         """The attention layer `layer` of a stack; raises BadInput naming what there is."""
-        for site in self.sites:
-            if site.layer == layer and site.stack == stack:
-                return site
-        known = sorted({site.layer for site in self.sites if site.stack == stack})
+        for attention in self.layers:
+            if attention.index == layer and attention.stack == stack:
+                return attention
+        known = sorted({attention.index for attention in self.layers if attention.stack == stack})
         there = (
             f"its layers with attention are {known[0]} to {known[-1]}"
             if known
@@ -147,7 +147,7 @@ class Model:
                 raise BadInput(
                     f"{self.name} has no decoder.", f"Write {HeadId(head.layer, head.head, self.stacks[0])}."
                 )
-            width = self.site(head.layer, head.stack).n_heads
+            width = self.layer(head.layer, head.stack).n_heads
             raise BadInput(f"{self.name} has no head {head}: layer {head.layer} has heads 0 to {width - 1}.")
 
     def require_edits(self, edits: Iterable[Edit]) -> None:
@@ -155,7 +155,7 @@ class Model:
         for edit in edits:
             self.require(edit.heads)
             for stack, layer in edit.layers:
-                self.site(layer, stack)
+                self.layer(layer, stack)
 
     # ---- forward ------------------------------------------------------------------------------------------------
     def forward(
@@ -165,33 +165,37 @@ class Model:
         watch: Callable[[LayerView], None] | None = None,
         edits: Sequence[Edit] = (),
         start_at: tuple[int, Tensor] | None = None,
-        logits_at: Tensor | None = None,
+        logit_positions: Tensor | None = None,
         grad: bool = False,
     ) -> Tensor:
         """Run the model: logits [example, pos, vocab], or last hidden states [example, pos, d_model] where there is no head.
 
         watch(at) is called once per attention layer; `edits` act where they say. start_at = (layer, residual
         [example, pos, d_model]) skips the blocks before `layer` and enters it with that residual stream.
-        logits_at [example, n] or [n]: compute logits only there (negative positions: row of position 0, to be ignored).
+        logit_positions [example, n] or [n]: compute logits only there (negative positions: row of position 0, to be ignored).
         Raises BadInput for edits of heads that do not exist and for padding that the model cannot take.
         """
         inputs, valid = self._inputs(batch)
         edits = list(edits)
         self.require_edits(edits)
         current = Pass(
-            self.sites, view_type=LayerView, path=self.path, valid=valid, watch=watch, edits=edits, unembedding=self.unembedding, fast=self.fast,
+            self.layers, view_type=LayerView, path=self.path, valid=valid, watch=watch, edits=edits, unembedding=self.unembedding, fast=self.fast,
             block_bytes=self.block_bytes,
         )  # fmt: skip
         with torch.set_grad_enabled(grad):
-            return self.run(inputs, current, start_at, logits_at)
+            return self.run(inputs, current, start_at, logit_positions)
 
     __call__ = forward
 
     def run(
-        self, inputs: Mapping[str, Any], current: Pass, start_at: tuple[int, Tensor] | None, logits_at: Tensor | None
+        self,
+        inputs: Mapping[str, Any],
+        current: Pass,
+        start_at: tuple[int, Tensor] | None,
+        logit_positions: Tensor | None,
     ) -> Tensor:
         """One pass on the model's own inputs; `forward` for passes that were prepared elsewhere."""
-        with self._lock, self._open(current, start_at, logits_at):
+        with self._lock, self._open(current, start_at, logit_positions):
             output = self.hf(**self._plain(dict(inputs)))
         return self.read(output)
 
@@ -202,7 +206,9 @@ class Model:
         return found
 
     @contextlib.contextmanager
-    def _open(self, current: Pass, start_at: tuple[int, Tensor] | None, logits_at: Tensor | None) -> Iterator[None]:
+    def _open(
+        self, current: Pass, start_at: tuple[int, Tensor] | None, logit_positions: Tensor | None
+    ) -> Iterator[None]:
         """Install this pass's hooks; everything is put back on exit, also after an exception."""
         if self.current is not None:
             raise BadInput(
@@ -216,23 +222,23 @@ class Model:
             handles.append(self.hf.register_forward_pre_hook(count_past(current), with_kwargs=True))
             if start_at is not None:
                 self._bypass(*start_at, handles, bypassed)  # before the edits of the residual stream, which come on top
-            for projection in {site.projection for site in self.sites}:
+            for projection in {layer.projection for layer in self.layers}:
                 handles.append(projection.register_forward_pre_hook(current.project))
-            for site in self.sites:
-                residual_edits = current.of(site, "residual")
-                if residual_edits and site.block is None:
+            for layer in self.layers:
+                residual_edits = current.of(layer, "residual")
+                if residual_edits and layer.block is None:
                     raise UnsupportedModel(
                         f"{self.architecture} shares its blocks between layers or keeps them in no list, so the residual "
                         "stream of one layer cannot be reached.",
                         "Edit z, q, k, v or the pattern instead.",
                     )
-                if residual_edits and site.block is not None:
+                if residual_edits and layer.block is not None:
                     handles.append(
-                        site.block.register_forward_pre_hook(enter(site, residual_edits, current), with_kwargs=True)
+                        layer.block.register_forward_pre_hook(enter(layer, residual_edits, current), with_kwargs=True)
                     )
             head = attention_layers.unembedding_of(self.hf)
-            if logits_at is not None and head is not None:
-                handles.append(head.register_forward_pre_hook(pick(logits_at)))
+            if logit_positions is not None and head is not None:
+                handles.append(head.register_forward_pre_hook(pick(logit_positions)))
             yield
         finally:
             self.current = None
@@ -272,7 +278,7 @@ class Model:
     def decoder_blocks(self) -> list[nn.Module]:
         """The blocks of the main stack in order (the decoder's; the encoder's in an encoder)."""
         main = "decoder" if "decoder" in self.stacks else self.stacks[0]
-        first = next(site for site in self.sites if site.stack == main)
+        first = next(layer for layer in self.layers if layer.stack == main)
         rooms = attention_layers.blocks(self.hf)
         home = next((path for path in rooms if first.name.startswith(path + ".")), None)
         if home is None:
@@ -282,7 +288,7 @@ class Model:
 
     def block_index(self, stack: str, layer: int) -> int:
         """Where the block of an attention layer stands among `decoder_blocks`, for `start_at`."""
-        block = self.site(layer, stack).block
+        block = self.layer(layer, stack).block
         found = next((i for i, room in enumerate(self.decoder_blocks()) if room is block), None)
         if found is None:
             raise UnsupportedModel(f"Layer {layer} of the {stack} is in no block at which a run could start.")
@@ -355,7 +361,7 @@ class Model:
         self.require_edits(edits)
         valid: dict[str, Tensor | None] = {}
         current = Pass(
-            self.sites, view_type=LayerView, path=self.path, valid=valid, watch=None, edits=edits, unembedding=self.unembedding, fast=False,
+            self.layers, view_type=LayerView, path=self.path, valid=valid, watch=None, edits=edits, unembedding=self.unembedding, fast=False,
             block_bytes=self.block_bytes,
         )  # fmt: skip
         with self._lock, self._open(current, None, None):

@@ -22,7 +22,7 @@ from headatlas.model.core.attention_entries import ChosenWeights
 
 if TYPE_CHECKING:
     from headatlas.model.core.dispatch import Pass
-    from headatlas.model.structure.attention_layers import Site
+    from headatlas.model.structure.attention_layers import AttentionLayer
 
 
 STREAMED = 128  # queries a block where rows come from the kernel's log-sum-exp: small blocks stay in the cache
@@ -32,9 +32,16 @@ class LayerView(ChosenWeights):
     """One attention layer during one forward pass; valid only inside `watch` (or an edit's call)."""
 
     def __init__(
-        self, site: Site, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, kwargs: dict[str, Any], current: Pass
+        self,
+        layer: AttentionLayer,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        kwargs: dict[str, Any],
+        current: Pass,
     ) -> None:
-        self.site, self.q, self.k, self.v = site, q, k, v
+        self.attention, self.q, self.k, self.v = layer, q, k, v
         self.z: Tensor = q  # replaced before any watcher runs
         self._mask, self._kwargs, self._pass = mask, kwargs, current
         self._lse: Tensor | None = None
@@ -44,19 +51,19 @@ class LayerView(ChosenWeights):
 
     # ---- where we are -------------------------------------------------------------------------------------------
     @property
-    def layer(self) -> int:
+    def index(self) -> int:
         """Index of the block, from 0."""
-        return self.site.layer
+        return self.attention.index
 
     @property
     def stack(self) -> str:
         """decoder, encoder or cross."""
-        return self.site.stack
+        return self.attention.stack
 
     @property
     def n_heads(self) -> int:
         """Number of query heads of this layer."""
-        return self.site.n_heads
+        return self.attention.n_heads
 
     def kv_group(self, head: int) -> int:
         """The key/value group that query head `head` reads."""
@@ -117,7 +124,7 @@ class LayerView(ChosenWeights):
     @property
     def causal(self) -> bool:
         """Whether queries see only keys at or before themselves."""
-        return self.site.causal
+        return self.attention.causal
 
     # ---- the layer's own computation ----------------------------------------------------------------------------
     def compute(self) -> Tensor:
@@ -127,8 +134,8 @@ class LayerView(ChosenWeights):
             if fast is not None:
                 output, self._lse = fast
                 return output.transpose(1, 2).contiguous()
-            return dispatch.delegate("sdpa", self.site.module)(
-                self.site.module, self.q, self.k, self.v, self._mask, **self._kwargs
+            return dispatch.delegate("sdpa", self.attention.module)(
+                self.attention.module, self.q, self.k, self.v, self._mask, **self._kwargs
             )[0]
         pieces = []
         for positions in self._blocks():
@@ -163,7 +170,8 @@ class LayerView(ChosenWeights):
     def _is_causal_call(self) -> bool:
         given = self._kwargs.get("is_causal")
         return (
-            bool(given if given is not None else getattr(self.site.module, "is_causal", True)) and self.q.shape[2] > 1
+            bool(given if given is not None else getattr(self.attention.module, "is_causal", True))
+            and self.q.shape[2] > 1
         )
 
     @staticmethod
@@ -195,20 +203,20 @@ class LayerView(ChosenWeights):
         """The model's own eager attention for the queries at `positions` [n]."""
         if self._closed:
             raise BadInput("A LayerView was used after its layer had ended.", "Take what you need inside `watch`.")
-        eager = dispatch.eager_of(self.site.module)
+        eager = dispatch.eager_of(self.attention.module)
         if eager is None:
             raise UnsupportedModel(
-                f"{type(self.site.module).__name__} has no eager attention, so its pattern cannot be read."
+                f"{type(self.attention.module).__name__} has no eager attention, so its pattern cannot be read."
             )
         kwargs = dict(self._kwargs)
         bias = kwargs.get("position_bias")
         if bias is not None and bias.shape[-2] == self.n_queries:
             kwargs["position_bias"] = bias[..., positions, :]
         output, rows = eager(
-            self.site.module, self.q[:, :, positions], self.k, values, self._mask_rows(positions), **kwargs
+            self.attention.module, self.q[:, :, positions], self.k, values, self._mask_rows(positions), **kwargs
         )
         if rows is None:
-            raise UnsupportedModel(f"{type(self.site.module).__name__} does not give its attention weights.")
+            raise UnsupportedModel(f"{type(self.attention.module).__name__} does not give its attention weights.")
         return output, rows
 
     def _mask_rows(self, positions: Tensor) -> Tensor | None:
@@ -248,7 +256,7 @@ class LayerView(ChosenWeights):
             name: value[pick] if isinstance(value, Tensor) and value.ndim == 4 and len(value) == len(self.q) else value
             for name, value in self._kwargs.items()
         }
-        return LayerView(self.site, self.q[pick], self.k[pick], self.v[pick], mask, kwargs, self._pass)
+        return LayerView(self.attention, self.q[pick], self.k[pick], self.v[pick], mask, kwargs, self._pass)
 
     @property
     def pattern(self) -> Tensor:
@@ -291,22 +299,22 @@ class LayerView(ChosenWeights):
     @property
     def W_O(self) -> Tensor:
         """Output weights per head, [head, d_value, d_model]."""
-        return self.site.output_weight()
+        return self.attention.output_weight()
 
     @property
     def W_Q(self) -> Tensor:
         """Query weights per head, [head, d_model, d_head]; see `headatlas.model.core.head_weights` for biases and what is exact."""
-        return head_weights.of_site(self.site).W_Q
+        return head_weights.of_site(self.attention).W_Q
 
     @property
     def W_K(self) -> Tensor:
         """Key weights per key/value group, [group, d_model, d_head]."""
-        return head_weights.of_site(self.site).W_K
+        return head_weights.of_site(self.attention).W_K
 
     @property
     def W_V(self) -> Tensor:
         """Value weights per key/value group, [group, d_model, d_value]."""
-        return head_weights.of_site(self.site).W_V
+        return head_weights.of_site(self.attention).W_V
 
     def writes(self, positions: Tensor | None = None) -> Tensor:
         """What each head adds to the attention block's output: z W_O, [example, n, head, d_model] (bias left out).
@@ -331,7 +339,7 @@ class LayerView(ChosenWeights):
         """
         v = self.v.gather(2, keys.clamp(min=0)[:, None, :, None].expand(-1, self.v.shape[1], -1, self.v.shape[-1]))
         written = torch.einsum("ehnd,hdm->ehnm", self.repeat(v).float(), self.W_O.float())
-        if self.site.post_gain is not None:
-            written = written * self.site.post_gain
+        if self.attention.post_gain is not None:
+            written = written * self.attention.post_gain
         formula = "ehnd,end->ehn" if paired else "ehnd,emd->ehnm"
         return torch.einsum(formula, *self._pass.unembedding.directions(written, tokens))

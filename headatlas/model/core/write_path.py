@@ -28,7 +28,7 @@ class _Trace:
     output: Tensor | None = None
 
 
-def passage(block: nn.Module, call: BlockCall, projection: nn.Module) -> tuple[Tensor | None, float]:
+def write_path(block: nn.Module, call: BlockCall, projection: nn.Module) -> tuple[Tensor | None, float]:
     """(gain [d_model] or None, factor): a write w enters the residual stream as factor * gain * w.
 
     call: the block's arguments. Where a norm takes the projection's output itself, w is what leaves that norm.

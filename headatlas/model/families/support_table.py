@@ -69,8 +69,8 @@ def row_of(family: Family, model: Model) -> Row:
     """What an opened model shows of itself."""
     inputs = selfcheck.sample(model.hf, model.config, length=40)
     seen: list[SimpleNamespace] = []
-    model.forward(inputs, watch=lambda at: seen.append(_look(at)))
-    first = model.sites[0]
+    model.forward(inputs, watch=lambda layer: seen.append(_look(layer)))
+    first = model.layers[0]
     reaches = [look.reach for look in seen if look.stack != "cross" and look.reach < look.n_keys - 1]
     layout = layouts.layout_of(model.hf)
     padding = {"positions": "by position ids", "mask": "by the model", None: "refused"}
@@ -91,15 +91,15 @@ def row_of(family: Family, model: Model) -> Row:
     )
 
 
-def _look(at: LayerView) -> SimpleNamespace:
+def _look(layer: LayerView) -> SimpleNamespace:
     """What one layer shows on a short input."""
-    pattern, z = at.pattern, at.z.clone()
-    places = torch.arange(at.n_keys) - torch.arange(at.n_queries)[:, None]
-    distance = places.abs() if not at.causal else -places
-    plain = at.from_pattern(pattern)
+    pattern, z = layer.pattern, layer.z.clone()
+    places = torch.arange(layer.n_keys) - torch.arange(layer.n_queries)[:, None]
+    distance = places.abs() if not layer.causal else -places
+    plain = layer.from_pattern(pattern)
     return SimpleNamespace(
-        stack=at.stack,
-        n_keys=at.n_keys,
+        stack=layer.stack,
+        n_keys=layer.n_keys,
         reach=int(torch.where(pattern.amax((0, 1)) > 0, distance, 0).max()),
         sink=bool((pattern.sum(-1) < 1 - 1e-3).any()),
         changed=not torch.allclose(plain, z, atol=1e-3 * float(z.abs().max()) + 1e-6),
@@ -107,15 +107,15 @@ def _look(at: LayerView) -> SimpleNamespace:
 
 
 def _writes(model: Model) -> str:
-    site = model.sites[0]
-    if site.post_gain is not None:
+    layer = model.layers[0]
+    if layer.post_gain is not None:
         return "through a gain per channel"
-    return "straight" if site.multiplier == 1.0 else f"times {site.multiplier:.3g}"
+    return "straight" if layer.multiplier == 1.0 else f"times {layer.multiplier:.3g}"
 
 
 def _weights(model: Model) -> str:
     try:
-        exact = all(head_weights.of_site(site).exact for site in model.sites)
+        exact = all(head_weights.of_site(layer).exact for layer in model.layers)
     except UnsupportedModel:
         return "no"
     return "yes" if exact else "not exact"

@@ -22,13 +22,13 @@ from headatlas.model.core.dispatch import Edit, Pass, Tap
 from headatlas.model.core.model import Model
 from headatlas.model.core.view import LayerView
 from headatlas.model.structure import attention_layers
-from headatlas.model.structure.attention_layers import Site
+from headatlas.model.structure.attention_layers import AttentionLayer
 
 AT_ONCE = 8192  # tokens a pass of long texts; a mask of all their pairs at once would not fit
 
 
 @dataclass(frozen=True)
-class Seen:
+class CachedAttention:
     """What one attention layer saw in a kept run: keys, values [example, group, key, d], mask and position biases.
 
     Where the run was kept for a window of queries, mask and biases have their rows only.
@@ -41,23 +41,23 @@ class Seen:
     biases: dict[str, Tensor]
 
     @classmethod
-    def of(cls, at: LayerView) -> Seen:
+    def of(cls, layer: LayerView) -> CachedAttention:
         """What the call of a view was given."""
         biases = {
             name: value
-            for name, value in at._kwargs.items()
-            if isinstance(value, Tensor) and value.ndim == 4 and value.shape[-1] == at.n_keys
+            for name, value in layer._kwargs.items()
+            if isinstance(value, Tensor) and value.ndim == 4 and value.shape[-1] == layer.n_keys
         }
-        causal = at._mask is None and at._pass.path == "sdpa" and at._is_causal_call()
-        return cls(at.k, at.v, at._mask, causal, biases)
+        causal = layer._mask is None and layer._pass.path == "sdpa" and layer._is_causal_call()
+        return cls(layer.k, layer.v, layer._mask, causal, biases)
 
-    def rows(self, rows: slice) -> Seen:
+    def rows(self, rows: slice) -> CachedAttention:
         """Of some examples."""
         mask = self.mask if self.mask is None or len(self.mask) == 1 else self.mask[rows]
         biases = {name: bias if len(bias) == 1 else bias[rows] for name, bias in self.biases.items()}
-        return Seen(self.k[rows], self.v[rows], mask, self.causal, biases)
+        return CachedAttention(self.k[rows], self.v[rows], mask, self.causal, biases)
 
-    def cut(self, window: Tensor, known: dict[int, tuple[Tensor, Tensor]]) -> Seen:
+    def cut(self, window: Tensor, known: dict[int, tuple[Tensor, Tensor]]) -> CachedAttention:
         """With the mask and biases of the queries in window [example, r] alone; known: masks cut before, which layers share."""
         if self.mask is None:
             mask = _backwards(window, self.k.shape[2])
@@ -68,7 +68,7 @@ class Seen:
                 known[id(self.mask)] = self.mask, rows_at(self.mask, window)
             mask = known[id(self.mask)][1]
         biases = {name: rows_at(bias, window) for name, bias in self.biases.items()}
-        return Seen(self.k, self.v, mask, False, biases)
+        return CachedAttention(self.k, self.v, mask, False, biases)
 
     @property
     def bytes(self) -> int:
@@ -77,7 +77,7 @@ class Seen:
 
 
 @dataclass
-class Kept:
+class CachedRun:
     """A finished run: tokens, mask and position ids [example, pos]; the residual stream by (stack, layer); attention.
 
     window: [example, r] consecutive tokens, -1 for fillers behind them, to which the residual stream was cut; None: all.
@@ -87,7 +87,7 @@ class Kept:
     mask: Tensor
     window: Tensor | None = None
     residuals: dict[tuple[str, int], Tensor] = field(default_factory=dict)
-    seen: dict[tuple[str, int], Seen] = field(default_factory=dict)
+    seen: dict[tuple[str, int], CachedAttention] = field(default_factory=dict)
 
     @property
     def position_ids(self) -> Tensor:
@@ -96,10 +96,10 @@ class Kept:
             return torch.arange(self.tokens.shape[1], device=self.tokens.device).expand(len(self.tokens), -1)
         return (self.mask.long().cumsum(-1) - 1).clamp(min=0)
 
-    def rows(self, rows: slice) -> Kept:
+    def rows(self, rows: slice) -> CachedRun:
         """The run of some examples."""
         window = None if self.window is None else self.window[rows]
-        return Kept(
+        return CachedRun(
             self.tokens[rows], self.mask[rows], window,
             {place: x[rows] for place, x in self.residuals.items()},
             {place: seen.rows(rows) for place, seen in self.seen.items()},
@@ -127,13 +127,13 @@ class Kept:
         return residuals + sum(seen.bytes for seen in self.seen.values())
 
 
-def attend_again(at: LayerView, *, q: Tensor | None = None, k: Tensor | None = None) -> Tensor:
+def attend_again(layer: LayerView, *, q: Tensor | None = None, k: Tensor | None = None) -> Tensor:
     """What a layer's attention would have given for other queries or keys, [example, pos, head, d_value], by its own code.
 
     q, k: in the shapes of the view's. Where something lies between the attention and z, it is not included.
     """
-    q, k = at.q if q is None else q, at.k if k is None else k
-    return LayerView(at.site, q, k, at.v, at._mask, at._kwargs, at._pass).compute()
+    q, k = layer.q if q is None else q, layer.k if k is None else k
+    return LayerView(layer.attention, q, k, layer.v, layer._mask, layer._kwargs, layer._pass).compute()
 
 
 def _backwards(queries: Tensor, n_keys: int) -> Tensor:
@@ -150,35 +150,39 @@ def rows_at(whole: Tensor, queries: Tensor) -> Tensor:
     return rows.gather(2, index.expand(-1, rows.shape[1], -1, rows.shape[3]))
 
 
-def keep(
+def cache_run(
     model: Model,
     batch: Any,
     *,
-    logits_at: Tensor | None = None,
+    logit_positions: Tensor | None = None,
     attention: bool = True,
     window: Tensor | None = None,
-) -> tuple[Kept, Tensor]:
+) -> tuple[CachedRun, Tensor]:
     """Run the model on a batch and keep what later runs start from; also the logits of this run.
 
     attention: keep keys and values too, so that late tokens can be computed alone. window: keep the residual stream of these
-    tokens only (see `Kept`), for later runs that compute no others; long texts then run a few at a time.
+    tokens only (see `CachedRun`), for later runs that compute no others; long texts then run a few at a time.
     """
     if window is None:
-        return _keep(model, batch, logits_at, attention, None)
+        return _keep(model, batch, logit_positions, attention, None)
     size = max(1, AT_ONCE // batch.tokens.shape[1])
     parts = []
     for start in range(0, len(batch.tokens), size):
         rows = slice(start, start + size)
         part = SimpleNamespace(tokens=batch.tokens[rows], mask=batch.mask[rows])
-        wanted = logits_at[rows] if logits_at is not None and len(logits_at) == len(batch.tokens) else logits_at
+        wanted = (
+            logit_positions[rows]
+            if logit_positions is not None and len(logit_positions) == len(batch.tokens)
+            else logit_positions
+        )
         parts.append(_keep(model, part, wanted, attention, window[rows].to(model.device)))
     return _joined([kept for kept, _ in parts]), torch.cat([logits for _, logits in parts])
 
 
 def _keep(
-    model: Model, batch: Any, logits_at: Tensor | None, attention: bool, window: Tensor | None
-) -> tuple[Kept, Tensor]:
-    kept = Kept(batch.tokens.to(model.device), batch.mask.to(model.device), window)
+    model: Model, batch: Any, logit_positions: Tensor | None, attention: bool, window: Tensor | None
+) -> tuple[CachedRun, Tensor]:
+    kept = CachedRun(batch.tokens.to(model.device), batch.mask.to(model.device), window)
     known: dict[int, tuple[Tensor, Tensor]] = {}
 
     def enter(place: tuple[str, int], x: Tensor) -> None:
@@ -186,22 +190,22 @@ def _keep(
             x = x.gather(1, window.clamp(min=0)[..., None].expand(-1, -1, x.shape[-1]))
         kept.residuals[place] = x
 
-    def watch(at: LayerView) -> None:
+    def watch(layer: LayerView) -> None:
         if attention:
-            seen = Seen.of(at)
-            kept.seen[at.stack, at.layer] = seen if window is None else seen.cut(window, known)
+            seen = CachedAttention.of(layer)
+            kept.seen[layer.stack, layer.index] = seen if window is None else seen.cut(window, known)
 
-    tap = Tap([(site.stack, site.layer) for site in model.sites], enter)
-    logits = model.forward(batch, watch=watch, edits=[tap], logits_at=logits_at)
+    tap = Tap([(layer.stack, layer.index) for layer in model.layers], enter)
+    logits = model.forward(batch, watch=watch, edits=[tap], logit_positions=logit_positions)
     return kept, logits
 
 
-def _joined(parts: Sequence[Kept]) -> Kept:
+def _joined(parts: Sequence[CachedRun]) -> CachedRun:
     """Runs of several pieces of a batch as one; each part lets go of a layer as soon as it is joined."""
     if len(parts) == 1:
         return parts[0]
     tokens, mask, window = (torch.cat([getattr(one, name) for one in parts]) for name in ("tokens", "mask", "window"))
-    whole = Kept(tokens, mask, window)
+    whole = CachedRun(tokens, mask, window)
     for place in list(parts[0].residuals):
         whole.residuals[place] = torch.cat([one.residuals.pop(place) for one in parts])
     for place in list(parts[0].seen):
@@ -212,23 +216,23 @@ def _joined(parts: Sequence[Kept]) -> Kept:
             name: torch.cat([one.biases[name].expand(len(one.k), -1, -1, -1) for one in seen])
             for name in seen[0].biases
         }
-        whole.seen[place] = Seen(k, v, torch.cat(masks) if masks else None, False, biases)
+        whole.seen[place] = CachedAttention(k, v, torch.cat(masks) if masks else None, False, biases)
     return whole
 
 
 @dataclass(frozen=True)
-class Rerun:
+class PartialForward:
     """How a changed run is made: from which block, for which tokens, in how many copies of the examples, for which logits.
 
     place: (stack, layer) whose block is entered with the kept residual stream, None for the whole model.
     columns: [example, r] the tokens to compute, each row increasing, -1 for fillers; None for all.
-    logits_at: [example, n] positions in the whole sequence whose logits are wanted.
+    logit_positions: [example, n] positions in the whole sequence whose logits are wanted.
     tokens: [m] ids whose logits are wanted, None for all.
     """
 
-    kept: Kept
+    kept: CachedRun
     copies: int
-    logits_at: Tensor
+    logit_positions: Tensor
     place: tuple[str, int] | None = None
     columns: Tensor | None = None
     tokens: Tensor | None = None
@@ -238,10 +242,10 @@ class Rerun:
         model.require_edits(edits)
         columns, kept = self.columns, self.kept
         if columns is None:
-            where = self._repeat(self.logits_at)
+            where = self._repeat(self.logit_positions)
             batch = SimpleNamespace(tokens=self._repeat(kept.tokens), mask=self._repeat(kept.mask))
             with few_logits(model, self.tokens):
-                found = model.forward(batch, edits=edits, start_at=self._start(model, None), logits_at=where)
+                found = model.forward(batch, edits=edits, start_at=self._start(model, None), logit_positions=where)
         else:
             found = self._late(model, edits, columns)
         return found.unflatten(0, (self.copies, -1))
@@ -252,12 +256,12 @@ class Rerun:
         inputs: dict[str, Any] = {"input_ids": self._repeat(self.kept.tokens.gather(1, safe))}
         if "position_ids" in model._accepts:
             inputs["position_ids"] = self._repeat(self.kept.position_ids.gather(1, safe))
-        wanted = (columns[:, None, :] == self.logits_at[:, :, None]).long()
-        if not bool((wanted.sum(-1) == 1)[self.logits_at >= 0].all()):
+        wanted = (columns[:, None, :] == self.logit_positions[:, :, None]).long()
+        if not bool((wanted.sum(-1) == 1)[self.logit_positions >= 0].all()):
             raise BadInput(
                 "Logits are wanted at tokens that are not computed.", "Let `columns` hold every position asked."
             )
-        current = LatePass(model, edits, self.kept, columns, self.copies)
+        current = SuffixPass(model, edits, self.kept, columns, self.copies)
         with few_logits(model, self.tokens), torch.no_grad():
             return model.run(inputs, current, self._start(model, columns), self._repeat(wanted.argmax(-1)))
 
@@ -270,26 +274,34 @@ class Rerun:
         return x if self.copies == 1 else x.repeat(self.copies, *[1] * (x.ndim - 1))
 
 
-class LatePass(Pass):
+class SuffixPass(Pass):
     """A forward pass over some late tokens of sequences whose earlier tokens were read by a kept run."""
 
-    def __init__(self, model: Model, edits: Sequence[Edit], kept: Kept, columns: Tensor, copies: int) -> None:
+    def __init__(self, model: Model, edits: Sequence[Edit], kept: CachedRun, columns: Tensor, copies: int) -> None:
         super().__init__(
-            model.sites, view_type=LayerView, path=model.path, valid={}, watch=None, edits=edits,
+            model.layers, view_type=LayerView, path=model.path, valid={}, watch=None, edits=edits,
             unembedding=model.unembedding, fast=model.fast, block_bytes=model.block_bytes,
         )  # fmt: skip
         self.kept, self.columns, self.copies = kept, columns, copies
         self._masks: dict[int, Tensor | None] = {}  # by identity of the kept mask, which layers share
 
     def look(
-        self, site: Site, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
+        self,
+        layer: AttentionLayer,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        kwargs: dict[str, Any],
     ) -> LayerView:
         """The view of the call as it would be within the whole sequence."""
-        seen = self.kept.seen[site.stack, site.layer]
+        seen = self.kept.seen[layer.stack, layer.index]
         kwargs = {**kwargs, **{name: self._rows(bias) for name, bias in seen.biases.items()}}
         if "is_causal" in kwargs:
             kwargs["is_causal"] = False  # the mask says it
-        return super().look(site, query, self._whole(seen.k, key), self._whole(seen.v, value), self._mask(seen), kwargs)
+        return super().look(
+            layer, query, self._whole(seen.k, key), self._whole(seen.v, value), self._mask(seen), kwargs
+        )
 
     @property
     def _cols(self) -> Tensor:
@@ -297,7 +309,7 @@ class LatePass(Pass):
         return self.columns
 
     def _whole(self, old: Tensor, new: Tensor) -> Tensor:
-        """Kept keys or values with the new tokens' own in place; fillers go to a column that is cut off."""
+        """CachedRun keys or values with the new tokens' own in place; fillers go to a column that is cut off."""
         length = old.shape[2]
         filled = bool((self._cols < 0).any())
         whole = torch.nn.functional.pad(old, (0, 0, 0, 1)) if filled else old
@@ -310,7 +322,7 @@ class LatePass(Pass):
         whole = rows_at(whole, self.kept.within(self._cols))
         return whole if len(whole) == 1 else whole.repeat(self.copies, 1, 1, 1)
 
-    def _mask(self, seen: Seen) -> Tensor | None:
+    def _mask(self, seen: CachedAttention) -> Tensor | None:
         key = id(seen.mask)
         if key not in self._masks:
             if seen.mask is not None:

@@ -18,7 +18,7 @@ from headatlas.model.core.dispatch import Edit
 from headatlas.model.core.model import Model
 from headatlas.model.core.view import LayerView
 from headatlas.model.structure import attention_layers
-from headatlas.model.structure.blocks import Room, first, given, remove, room_for_rounding
+from headatlas.model.structure.blocks import Block, first, given, remove, room_for_rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class Writes:
     [example, n, d_model] the attention's constant part, and the feed-forward part (all that a block without attention adds).
     """
 
-    room: Room
+    room: Block
     entry: Tensor
     exit: Tensor
     z: Tensor | None
@@ -51,7 +51,7 @@ class Writes:
 
 
 @dataclass(frozen=True, eq=False)
-class Ending:
+class FinalResidual:
     """The end of the stream: residual [example, n, d_model], the final norm's scale [example, n, 1], and the logits.
 
     raw: [example, n, vocab] what W_U gave. factor: what the model multiplies it by; capped: whether it then bends it.
@@ -111,16 +111,16 @@ def logit_direction(model: Model, ids: Tensor, weights: Tensor) -> Tensor:
     return direction - direction.mean(-1, keepdim=True) if found.centers else direction
 
 
-def take_apart(
+def decompose(
     model: Model,
-    rooms: tuple[Room, ...],
+    rooms: tuple[Block, ...],
     batch: Any,
     positions: Tensor,
     each: Callable[[Writes], None],
     *,
     watch: Callable[[LayerView], None] | None = None,
     edits: Sequence[Edit] = (),
-) -> Ending:
+) -> FinalResidual:
     """Run the model (under edits) and hand on what each block wrote at positions [example, n], block after block.
 
     Returns the end of the stream. Raises UnsupportedModel where the parts do not add up.
@@ -138,49 +138,49 @@ def take_apart(
         each(block)
 
     try:
-        found = walk(model, rooms, batch, positions, last, watch=watch, edits=edits, logits_at=positions)
+        found = visit_blocks(model, rooms, batch, positions, last, watch=watch, edits=edits, logit_positions=positions)
     finally:
         remove(handles)
     return _ending(model, end, found)
 
 
-def walk(
+def visit_blocks(
     model: Model,
-    rooms: tuple[Room, ...],
+    rooms: tuple[Block, ...],
     batch: Any,
     positions: Tensor,
     each: Callable[[Writes], None],
     *,
     watch: Callable[[LayerView], None] | None = None,
     edits: Sequence[Edit] = (),
-    logits_at: Tensor,
+    logit_positions: Tensor,
 ) -> Tensor:
-    """The same without the end of the stream: returns the model's logits at `logits_at`. Raises UnsupportedModel."""
+    """The same without the end of the stream: returns the model's logits at `logit_positions`. Raises UnsupportedModel."""
     held: dict[int, dict[str, Tensor]] = {}
     shapes: dict[int, torch.Size] = {}
-    at_layer = {(room.site.stack, room.site.layer): room for room in rooms if room.site is not None}
+    at_layer = {(room.attention.stack, room.attention.index): room for room in rooms if room.attention is not None}
     pick = _picker(positions)
 
-    def look(at: LayerView) -> None:
-        held[at_layer[at.stack, at.layer].index]["z"] = pick(at.z)
+    def look(layer: LayerView) -> None:
+        held[at_layer[layer.stack, layer.index].index]["z"] = pick(layer.z)
         if watch is not None:
-            watch(at)
+            watch(layer)
 
-    def open_room(room: Room) -> Callable[..., None]:
+    def open_room(room: Block) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             entry = given(args, kwargs)
             held[room.index], shapes[room.index] = {"entry": pick(entry).clone()}, entry.shape
 
         return hook
 
-    def hold(room: Room, name: str) -> Callable[..., None]:
+    def hold(room: Block, name: str) -> Callable[..., None]:
         def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
             # Now, and as a copy: some blocks go on to add in place.
             held[room.index][name] = pick(first(output).reshape(shapes[room.index])).clone()
 
         return hook
 
-    def close_room(room: Room) -> Callable[..., None]:
+    def close_room(room: Block) -> Callable[..., None]:
         def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
             each(_writes(model, room, held.pop(room.index), pick(first(output))))
 
@@ -189,14 +189,14 @@ def walk(
     handles: list[Any] = []
     for room in rooms:
         handles.append(room.block.register_forward_pre_hook(open_room(room), with_kwargs=True))
-        if room.site is not None and room.feed is not None:
-            handles.append(room.site.projection.register_forward_hook(hold(room, "written")))
+        if room.attention is not None and room.feed is not None:
+            handles.append(room.attention.projection.register_forward_hook(hold(room, "written")))
             handles.append((room.feed.post or room.feed.module).register_forward_hook(hold(room, "feed")))
             if room.post is not None:
                 handles.append(room.post.module.register_forward_hook(hold(room, "after")))
         handles.append(room.block.register_forward_hook(close_room(room)))
     try:
-        return model.forward(batch, watch=look, edits=edits, logits_at=logits_at)
+        return model.forward(batch, watch=look, edits=edits, logit_positions=logit_positions)
     finally:
         remove(handles)
 
@@ -211,9 +211,9 @@ def _picker(positions: Tensor) -> Callable[[Tensor], Tensor]:
     return pick
 
 
-def _writes(model: Model, room: Room, parts: dict[str, Tensor], output: Tensor) -> Writes:
+def _writes(model: Model, room: Block, parts: dict[str, Tensor], output: Tensor) -> Writes:
     entry, exit_ = parts["entry"].float(), output.float()
-    if room.site is None or room.feed is None:
+    if room.attention is None or room.feed is None:
         zero = torch.zeros_like(entry)
         return Writes(room, entry, exit_, None, torch.ones_like(entry[..., :1]), zero, exit_ - entry)
     scale = room.scale(parts["written"], parts.get("after", parts["written"]))
@@ -231,7 +231,7 @@ def _writes(model: Model, room: Room, parts: dict[str, Tensor], output: Tensor) 
     return found
 
 
-def _ending(model: Model, end: dict[str, Tensor], found: Tensor) -> Ending:
+def _ending(model: Model, end: dict[str, Tensor], found: Tensor) -> FinalResidual:
     read = model.unembedding
     if read is None or "normed" not in end:
         raise UnsupportedModel(
@@ -255,4 +255,4 @@ def _ending(model: Model, end: dict[str, Tensor], found: Tensor) -> Ending:
     factor = 1.0 if abs(factor - 1.0) < 1e-4 else factor
     limit = 1e-4 if model.dtype in (torch.float32, torch.float64) else 2e-2
     capped = bool((logits - factor * raw).abs().max() > limit * logits.abs().max())
-    return Ending(model, residual, scale, raw, 1.0 if capped else factor, capped)
+    return FinalResidual(model, residual, scale, raw, 1.0 if capped else factor, capped)

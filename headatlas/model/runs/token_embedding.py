@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from headatlas.errors import BadInput, UnsupportedModel
-from headatlas.model.structure.attention_layers import Site
+from headatlas.model.structure.attention_layers import AttentionLayer
 
 if TYPE_CHECKING:
     from headatlas.model.core.model import Model
@@ -62,7 +62,7 @@ def _first_block(model: Model) -> nn.Module:
             "Weights of single heads can still be read: headatlas.model.core.head_weights.",
         )
     block = model.decoder_blocks()[0]
-    if not any(site.block is block for site in model.sites):
+    if not any(layer.block is block for layer in model.layers):
         raise UnsupportedModel(f"The first block of {model.name} has no attention heads, so no effective embedding.")
     return block
 
@@ -110,7 +110,7 @@ def _after(model: Model, block: nn.Module, tokens: Tensor, residual: Tensor) -> 
         raise _Reached(output[0] if isinstance(output, tuple) else output)
 
     def hooks() -> list[Any]:
-        projections = [site.projection for site in model.sites if site.block is block]
+        projections = [layer.projection for layer in model.layers if layer.block is block]
         return [
             *(part.register_forward_hook(silence) for part in projections),
             block.register_forward_hook(reach),
@@ -120,19 +120,19 @@ def _after(model: Model, block: nn.Module, tokens: Tensor, residual: Tensor) -> 
     return _until(model, tokens[:, None], entry, hooks)[:, 0].float()
 
 
-def turned(model: Model, site: Site, position: int) -> Tensor:
+def turned(model: Model, layer: AttentionLayer, position: int) -> Tensor:
     """How a position turns queries: [head, d_head, d_head] R with q_at_position = q @ R; the identity without rotary embeddings.
 
     Found by letting the layer's projections put out unit vectors as queries. Scales that do not depend on the position
     are not in (they are part of the weights). Raises UnsupportedModel where queries cannot be traced to projections.
     """
-    if site.wiring is None:
+    if layer.wiring is None:
         raise UnsupportedModel(
-            f"The queries of {site.name} cannot be traced to its projections.", "Leave the offset out."
+            f"The queries of {layer.name} cannot be traced to its projections.", "Leave the offset out."
         )
     if not 0 <= position < model.tokenizer.context:
         raise BadInput(f"Offset {position} lies outside the context of {model.name}.", "Give 0 or a smaller offset.")
-    origin, width = site.wiring.q, site.d_head
+    origin, width = layer.wiring.q, layer.d_head
     places = {part: index for index, part in enumerate(origin.projections)}
     basis = torch.arange(width, device=model.device)
 
@@ -148,24 +148,26 @@ def turned(model: Model, site: Site, position: int) -> Tensor:
         return through.view_as(output)
 
     def hooks() -> list[Any]:
-        inner = [part for part in site.module.modules() if "norm" in type(part).__name__.lower()]
+        inner = [part for part in layer.module.modules() if "norm" in type(part).__name__.lower()]
         return [
             *(part.register_forward_hook(unit) for part in places),
             *(part.register_forward_hook(skip) for part in inner),
         ]
 
-    def reach(at: Any) -> None:
-        if at.site is site:
-            raise _Reached(at.q[:, :, position])
+    def reach(layer: Any) -> None:
+        if layer.attention is layer:
+            raise _Reached(layer.q[:, :, position])
 
     tokens = torch.zeros(width, position + 1, dtype=torch.long)
     entry = torch.zeros(width, position + 1, model.d_model, dtype=model.dtype, device=model.device)
-    start = (model.block_index(site.stack, site.layer), entry) if model.restarts and site.stack != "encoder" else None
+    start = (
+        (model.block_index(layer.stack, layer.index), entry) if model.restarts and layer.stack != "encoder" else None
+    )
     found = _until(model, tokens, start, hooks, watch=reach).float()
     return found.transpose(0, 1)
 
 
-def queries_and_keys(model: Model, site: Site, stream: Tensor, offset: int) -> tuple[Tensor, Tensor]:
+def queries_and_keys(model: Model, attention: AttentionLayer, stream: Tensor, offset: int) -> tuple[Tensor, Tensor]:
     """(q, k), both [token, head, d_head] float32, that a layer makes of residual streams [token, d_model].
 
     Queries as at position `offset`, keys as at position 0, by the model's own code: with its norms, biases and rotary
@@ -173,11 +175,11 @@ def queries_and_keys(model: Model, site: Site, stream: Tensor, offset: int) -> t
     """
     if not 0 <= offset < model.tokenizer.context:
         raise BadInput(f"Offset {offset} lies outside the context of {model.name}.", "Give 0 or a smaller offset.")
-    layer = model.block_index(site.stack, site.layer)
+    layer = model.block_index(attention.stack, attention.index)
 
     def at(position: int, of: Callable[[Any], Tensor]) -> Tensor:
         def reach(view: Any) -> None:
-            if view.site is site:
+            if view.attention is attention:
                 raise _Reached(of(view).float())
 
         found = []

@@ -19,18 +19,18 @@ from headatlas.errors import UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model.core.dispatch import delegate
 from headatlas.model.core.linear_and_norm import is_linear, is_norm, matrix, norm_gain, norm_shift, offset
-from headatlas.model.core.write_path import BlockCall, passage
+from headatlas.model.core.write_path import BlockCall, write_path
 
 if TYPE_CHECKING:
-    from headatlas.model.structure.qkv_columns import Wiring
+    from headatlas.model.structure.qkv_columns import QKVColumns
 
 
 @dataclass(frozen=True, eq=False)
-class Site:
+class AttentionLayer:
     """One attention layer: the module that attends and the projection that its heads write through."""
 
     stack: str
-    layer: int
+    index: int
     module: nn.Module
     projection: nn.Module
     block: nn.Module | None  # the transformer block it lies in; None where layers share one or there is no list of them
@@ -43,12 +43,14 @@ class Site:
     post_gain: Tensor | None  # gain per channel between the projection and the residual stream: a norm's, or a scale
     multiplier: float  # factor on the way into the residual stream
     pattern_editable: bool = True
-    wiring: Wiring | None = None  # which columns of which projections become q, k and v; None where it cannot be told
+    wiring: QKVColumns | None = (
+        None  # which columns of which projections become q, k and v; None where it cannot be told
+    )
 
     @property
     def heads(self) -> tuple[HeadId, ...]:
         """The heads of this layer."""
-        return tuple(HeadId(self.layer, head, self.stack) for head in range(self.n_heads))
+        return tuple(HeadId(self.index, head, self.stack) for head in range(self.n_heads))
 
     def output_weight(self) -> Tensor:
         """W_O per head, [head, d_value, d_model]; a view of the projection's weight, or a copy where it is quantised."""
@@ -74,7 +76,7 @@ class Call:
     post: nn.Module | None = None
 
 
-class Probe:
+class LayerProbe:
     """Watches one forward pass: attention calls in order, and what each of their outputs runs into."""
 
     def __init__(self, model: nn.Module, path: str) -> None:
@@ -121,7 +123,7 @@ class Probe:
         if isinstance(output, Tensor) and is_norm(module):
             self.norms.append((module, output))
 
-    def __enter__(self) -> Probe:
+    def __enter__(self) -> LayerProbe:
         for module in self.model.modules():
             if not any(True for _ in module.children()) or is_norm(module):
                 self._handles.append(module.register_forward_pre_hook(self._before))
@@ -194,7 +196,7 @@ def stack_of(name: str, module: nn.Module, encoder_only: bool) -> str:
     return "decoder"
 
 
-def sites(probe: Probe, model: nn.Module, *, encoder_only: bool) -> tuple[Site, ...]:
+def attention_layers(probe: LayerProbe, model: nn.Module, *, encoder_only: bool) -> tuple[AttentionLayer, ...]:
     """The attention layers that the probe saw, numbered within their stack."""
     names = {module: name for name, module in model.named_modules()}
     rooms = blocks(model)
@@ -218,12 +220,12 @@ def sites(probe: Probe, model: nn.Module, *, encoder_only: bool) -> tuple[Site, 
         block = next((room for path, room in rooms.items() if name.startswith(path + ".")), None)
         gain, factor = None, 1.0
         if block is not None:
-            gain, factor = passage(block, probe.block_calls[block], call.projection)
+            gain, factor = write_path(block, probe.block_calls[block], call.projection)
         if call.post is not None:
             scale = norm_gain(call.post, matrix(call.projection).shape[1])[0]
             gain = scale if gain is None else scale * gain
         result.append(
-            Site(stack, layer, call.module, call.projection, None if shared else block, name, call.n_heads, call.n_groups, call.d_head,
+            AttentionLayer(stack, layer, call.module, call.projection, None if shared else block, name, call.n_heads, call.n_groups, call.d_head,
                  call.width // call.n_heads, call.causal and stack == "decoder", gain, factor)
         )  # fmt: skip
     return tuple(result)
@@ -249,7 +251,7 @@ class Unembedding:
         return written, self.weight.T[tokens].float()
 
 
-def unembedding(probe: Probe, model: nn.Module) -> Unembedding | None:
+def unembedding(probe: LayerProbe, model: nn.Module) -> Unembedding | None:
     """The unembedding with the norm in front of it, or None where logits are not a linear read-out of the last block."""
     head = unembedding_of(model)
     if head is None or probe.final_input is None or not is_linear(head):
@@ -262,7 +264,7 @@ def unembedding(probe: Probe, model: nn.Module) -> Unembedding | None:
     return None
 
 
-def check_firing(probe: Probe, model: nn.Module, architecture: str) -> None:
+def check_firing(probe: LayerProbe, model: nn.Module, architecture: str) -> None:
     """Refuse a model some of whose attention never came through the doorway. Raises UnsupportedModel."""
     fired = {call.module for call in probe.calls}
     candidates = [
@@ -289,6 +291,6 @@ def check_firing(probe: Probe, model: nn.Module, architecture: str) -> None:
         )
 
 
-def all_heads(found: Sequence[Site]) -> tuple[HeadId, ...]:
-    """Every head of every site in order."""
-    return tuple(head for site in found for head in site.heads)
+def all_heads(found: Sequence[AttentionLayer]) -> tuple[HeadId, ...]:
+    """Every head of every layer in order."""
+    return tuple(head for layer in found for head in layer.heads)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from headatlas.errors import UnsupportedModel
 from headatlas.model.core.linear_and_norm import is_norm, norm_gain, norm_shift
 from headatlas.model.core.model import Model
-from headatlas.model.structure.attention_layers import Site
+from headatlas.model.structure.attention_layers import AttentionLayer
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class PostNorm:
 
 
 @dataclass(frozen=True, eq=False)
-class Feed:
+class MLP:
     """The feed-forward part of a block: factor times the output of `module` (of `post` where there is one) is its write.
 
     reader: the module whose input is the stream after the attention; None where the block's own input is read.
@@ -49,14 +49,14 @@ class Feed:
 
 
 @dataclass(frozen=True, eq=False)
-class Room:
+class Block:
     """One block: its attention layer (None in a block without) and feed-forward part (None without attention)."""
 
     index: int
     block: nn.Module
-    site: Site | None
+    attention: AttentionLayer | None
     post: PostNorm | None
-    feed: Feed | None
+    feed: MLP | None
 
     @property
     def weight(self) -> Tensor:
@@ -64,9 +64,9 @@ class Room:
         return self._site.output_weight()
 
     @property
-    def _site(self) -> Site:
-        assert self.site is not None
-        return self.site
+    def _site(self) -> AttentionLayer:
+        assert self.attention is not None
+        return self.attention
 
     def carried(self, written: Tensor) -> Tensor:
         """A write [..., d_model] on its way from the output projection into the stream, the post-norm's scale left out."""
@@ -137,7 +137,7 @@ class _Seen:
 
 
 @torch.no_grad()
-def rooms_of(model: Model) -> tuple[Room, ...]:
+def rooms_of(model: Model) -> tuple[Block, ...]:
     """The blocks of a model with their parts. Raises UnsupportedModel where they cannot be told apart."""
     if len(model.stacks) != 1:
         raise UnsupportedModel(
@@ -145,8 +145,8 @@ def rooms_of(model: Model) -> tuple[Room, ...]:
             "What its parts write is computed for models of one stack only.",
         )
     blocks = model.decoder_blocks()
-    for site in model.sites:
-        model.block_index(site.stack, site.layer)
+    for layer in model.layers:
+        model.block_index(layer.stack, layer.index)
     seen: dict[nn.Module, _Seen] = {block: _Seen() for block in blocks}
     handles: list[Any] = []
     for block in blocks:
@@ -158,37 +158,37 @@ def rooms_of(model: Model) -> tuple[Room, ...]:
     size = max(model.vocabulary_size, 8)
     tokens = torch.randint(size // 8, size, (1, 8), generator=torch.Generator().manual_seed(0))
     try:
-        model.forward(tokens, logits_at=torch.zeros(1, dtype=torch.long))
+        model.forward(tokens, logit_positions=torch.zeros(1, dtype=torch.long))
     finally:
         remove(handles)
-    homes = {id(site.block): site for site in model.sites}
-    if len(homes) < len(model.sites):
+    homes = {id(layer.block): layer for layer in model.layers}
+    if len(homes) < len(model.layers):
         raise UnsupportedModel(f"A block of {model.architecture} attends twice, so its parts are not told apart.")
     return tuple(_room(model, i, block, homes.get(id(block)), seen[block]) for i, block in enumerate(blocks))
 
 
-def _room(model: Model, index: int, block: nn.Module, site: Site | None, seen: _Seen) -> Room:
-    if site is None:
-        return Room(index, block, None, None, None)
+def _room(model: Model, index: int, block: nn.Module, layer: AttentionLayer | None, seen: _Seen) -> Block:
+    if layer is None:
+        return Block(index, block, None, None, None)
     refusal = UnsupportedModel(
         f"What block {index} of {model.architecture} ({type(block).__name__}) adds to the residual stream is not what its "
         "attention writes plus a feed-forward part.",
         "Direct effects and paths are not computed for it; ablation and patching are.",
     )
-    call = seen.of(site.projection)
+    call = seen.of(layer.projection)
     if call is None or seen.entry is None or seen.exit is None or call.value.numel() != seen.entry.numel():
         raise refusal
     entry, exit_ = seen.entry.float(), seen.exit.float()
     norm = seen.taker(call.made)
-    room = Room(index, block, site, PostNorm.of(norm.module, entry.shape[-1]) if norm is not None else None, None)
+    room = Block(index, block, layer, PostNorm.of(norm.module, entry.shape[-1]) if norm is not None else None, None)
     written = call.value.reshape(entry.shape)
     scale = room.scale(written, norm.value.reshape(entry.shape) if norm is not None else written)
     attention = room.carried(written.float()) * scale + room.shift
     missing = exit_ - entry - attention
-    inside = set(site.module.modules())
+    inside = set(layer.module.modules())
     for module in block.modules():
         call = seen.of(module)
-        outside = site.projection not in set(module.modules()) and module not in inside
+        outside = layer.projection not in set(module.modules()) and module not in inside
         bare = is_norm(module) or next(module.parameters(), None) is None
         if call is None or bare or not outside or call.value.numel() != entry.numel():
             continue
@@ -200,8 +200,8 @@ def _room(model: Model, index: int, block: nn.Module, site: Site | None, seen: _
         if factor != 0.0 and _same(missing, factor * write, entry, exit_, model.dtype):
             factor = 1.0 if abs(factor - 1.0) < 1e-4 else factor
             reader = _reader(seen, call, entry, entry + attention, model.dtype)
-            feed = Feed(module, norm.module if norm is not None else None, factor, reader)
-            return Room(index, block, site, room.post, feed)
+            feed = MLP(module, norm.module if norm is not None else None, factor, reader)
+            return Block(index, block, layer, room.post, feed)
     raise refusal
 
 

@@ -20,7 +20,7 @@ from headatlas.model.core.linear_and_norm import is_linear
 if TYPE_CHECKING:
     from headatlas.model.core.model import Model
     from headatlas.model.core.view import LayerView
-    from headatlas.model.structure.attention_layers import Site
+    from headatlas.model.structure.attention_layers import AttentionLayer
 
 BASE, DIGITS = 16, 5  # a digit is sent as SMALL * (1 + digit / 16), exact and well apart in half precision
 SMALL, LARGE = 2.0**-6, 2.0**10  # below any clipping of queries, keys and values, and above it
@@ -28,7 +28,7 @@ EXAMPLES = DIGITS + 2  # SMALL itself, the digits, LARGE
 
 
 @dataclass(frozen=True, eq=False)
-class Origin:
+class ColumnSource:
     """Where an array of numbers comes from: column `column` of `projections[which]` times `factor`, element by element.
 
     clipped: large numbers do not come through whole (OLMo's clip_qkv).
@@ -50,17 +50,17 @@ class Origin:
 class Input:
     """What a projection reads: the module's input (origin None) or other projections' columns; and the norm before it."""
 
-    origin: Origin | None
+    origin: ColumnSource | None
     norm: nn.Module | None
 
 
 @dataclass(frozen=True, eq=False)
-class Wiring:
+class QKVColumns:
     """The origins of q [head, d_head], k and v [group, d]; and what each projection involved reads."""
 
-    q: Origin
-    k: Origin
-    v: Origin
+    q: ColumnSource
+    k: ColumnSource
+    v: ColumnSource
     inputs: dict[nn.Module, Input]
 
 
@@ -69,15 +69,15 @@ class _Read:
     """An edit that changes nothing and keeps the first position of q, k or v of every layer."""
 
     heads: tuple[HeadId, ...]
-    site: str
+    component: str
     found: dict[tuple[str, int], dict[str, Tensor]]
 
     @property
     def layers(self) -> frozenset[tuple[str, int]]:
         return frozenset((head.stack, head.layer) for head in self.heads)
 
-    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
-        self.found.setdefault((at.stack, at.layer), {})[self.site] = x[:, :, 0].float()
+    def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
+        self.found.setdefault((layer.stack, layer.index), {})[self.component] = x[:, :, 0].float()
         return x
 
 
@@ -101,7 +101,7 @@ class _Numbers:
         codes = torch.cat([SMALL * one, SMALL * (1 + digits / BASE), LARGE * one]).to(output.dtype)
         return codes.repeat_interleave(output.numel() // width // EXAMPLES, 0).view_as(output)
 
-    def origin(self, x: Tensor) -> Origin | None:
+    def origin(self, x: Tensor) -> ColumnSource | None:
         """Read the numbers off x [digit, ...]; None where there are none."""
         factor = x[0] / SMALL
         digits = (x[1:-1] / x[0] - 1) * BASE
@@ -117,9 +117,9 @@ class _Numbers:
         used = which.unique()
         clipped = bool(((x[-1] / (factor * LARGE) - 1).abs() > 1e-2).any())
         projections = tuple(modules[int(i)] for i in used)
-        return Origin(projections, torch.searchsorted(used, which), ids - starts[which], factor, clipped)
+        return ColumnSource(projections, torch.searchsorted(used, which), ids - starts[which], factor, clipped)
 
-    def latent(self, read: Tensor) -> Origin | None:
+    def latent(self, read: Tensor) -> ColumnSource | None:
         """The origin of what a projection reads, where that is other projections' output; each number comes but once."""
         origin = self.origin(read.reshape(EXAMPLES, -1, read.shape[-1])[:, 0].float())
         return origin if origin is not None and origin.is_one_to_one() else None
@@ -149,11 +149,11 @@ class _Norms:
         )
 
 
-def traced(model: Model, inputs: dict[str, Tensor]) -> tuple[Site, ...]:
-    """The model's sites with their wiring, where it can be read; one run of the model on copies of a sample example."""
+def traced(model: Model, inputs: dict[str, Tensor]) -> tuple[AttentionLayer, ...]:
+    """The model's attention layers with their columns, where it can be read; one run of the model on copies of a sample example."""
     copies = {name: value[:1].repeat(EXAMPLES, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
-    numbers = {site.module: _Numbers() for site in model.sites}
-    outputs = {site.projection for site in model.sites}
+    numbers = {layer.module: _Numbers() for layer in model.layers}
+    outputs = {layer.projection for layer in model.layers}
     norms, handles = _Norms(), []
     within = {part for module in numbers for part in module.modules()}
     for module in model.hf.modules():
@@ -163,20 +163,20 @@ def traced(model: Model, inputs: dict[str, Tensor]) -> tuple[Site, ...]:
         for part in home.modules():
             if is_linear(part) and part not in outputs:
                 handles.append(part.register_forward_hook(own.replace))
-    heads = tuple(head for site in model.sites for head in site.heads)
+    heads = tuple(head for layer in model.layers for head in layer.heads)
     found: dict[tuple[str, int], dict[str, Tensor]] = {}
     try:
         model.forward(copies, edits=[_Read(heads, what, found) for what in ("q", "k", "v")])
     finally:
         for handle in handles:
             handle.remove()
-    sites = []
-    for site in model.sites:
-        own = numbers[site.module]
-        q, k, v = (own.origin(found[site.stack, site.layer][what]) for what in ("q", "k", "v"))
+    result = []
+    for layer in model.layers:
+        own = numbers[layer.module]
+        q, k, v = (own.origin(found[layer.stack, layer.index][what]) for what in ("q", "k", "v"))
         wiring = None
         if q is not None and k is not None and v is not None and q.is_one_to_one() and v.is_one_to_one():
             inputs_of = {part: Input(own.latent(read), norms.before(read)) for part, read in own.reads.items()}
-            wiring = Wiring(q, k, v, inputs_of)
-        sites.append(replace(site, wiring=wiring))
-    return tuple(sites)
+            wiring = QKVColumns(q, k, v, inputs_of)
+        result.append(replace(layer, wiring=wiring))
+    return tuple(result)

@@ -34,14 +34,14 @@ class _Probe:
     """A probing edit of every head of chosen layers."""
 
     heads: tuple[HeadId, ...]
-    site: str
+    component: str
     change: Callable[[Tensor], Tensor]
 
     @property
     def layers(self) -> frozenset[tuple[str, int]]:
         return frozenset((head.stack, head.layer) for head in self.heads)
 
-    def __call__(self, at: LayerView, x: Tensor) -> Tensor:
+    def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
         return self.change(x)
 
 
@@ -63,25 +63,25 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
     seen: dict[tuple[str, int], dict[str, float]] = {}
     outputs: dict[int, Tensor] = {}
 
-    def watch(at: LayerView) -> None:
-        valid = at.valid_queries[:, None, :, None]
-        rows = at.rows(torch.arange(at.n_queries, device=at.q.device)).float()
+    def watch(layer: LayerView) -> None:
+        valid = layer.valid_queries[:, None, :, None]
+        rows = layer.rows(torch.arange(layer.n_queries, device=layer.q.device)).float()
         sums = rows.sum(-1)
         facts = {
             "sum": float(((sums - 1).abs() * valid[..., 0]).max()),
             "over": float(((sums - 1) * valid[..., 0]).max()),
         }
-        facts["ahead"] = float((rows * torch.ones_like(rows).triu(1) * valid).max()) if at.causal else 0.0
-        keys = torch.arange(at.n_keys, device=at.q.device).expand(len(rows), -1)
-        facts["entries"] = float(((at.columns(keys).float() - rows).abs() * valid).max())
-        bias = at.site.output_bias()
-        outputs[id(at.site.projection)] = at.writes().float().sum(2) + (0.0 if bias is None else bias)
-        seen[at.stack, at.layer] = facts
+        facts["ahead"] = float((rows * torch.ones_like(rows).triu(1) * valid).max()) if layer.causal else 0.0
+        keys = torch.arange(layer.n_keys, device=layer.q.device).expand(len(rows), -1)
+        facts["entries"] = float(((layer.columns(keys).float() - rows).abs() * valid).max())
+        bias = layer.attention.output_bias()
+        outputs[id(layer.attention.projection)] = layer.writes().float().sum(2) + (0.0 if bias is None else bias)
+        seen[layer.stack, layer.index] = facts
 
     real: dict[int, Tensor] = {}
     handles = [
-        site.projection.register_forward_hook(lambda module, _, out: real.update({id(module): out.float()}))
-        for site in model.sites
+        layer.projection.register_forward_hook(lambda module, _, out: real.update({id(module): out.float()}))
+        for layer in model.layers
     ]
     try:
         watched = model.forward(inputs, watch=watch)
@@ -94,7 +94,7 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
         half,
         "relative to the largest output",
     )
-    missed = [site.name for site in model.sites if (site.stack, site.layer) not in seen]
+    missed = [layer.name for layer in model.layers if (layer.stack, layer.index) not in seen]
     note("attention layers that never ran", float(len(missed)), 0.0, ", ".join(missed[:3]))
     sinks = max(facts["sum"] for facts in seen.values()) > bound(model.dtype, 1e-4, 2e-2)
     note(
@@ -114,7 +114,7 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
     apart = max(float((outputs[key] - real[key]).abs().max()) for key in outputs)
     note("sum of heads' writes equals the block's output", apart / wide, bound(model.dtype, 1e-4, 3e-2), "relative")
 
-    whole = tuple(head for site in model.sites for head in site.heads)
+    whole = tuple(head for layer in model.layers for head in layer.heads)
     same = model.forward(inputs, edits=[_Probe(whole, "pattern", torch.clone)])
     drift = float((same - reference).float().abs().max()) / scale
     note(
@@ -123,11 +123,11 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
         bound(model.dtype, 1e-4, 5e-2),
         "eager against the fast kernel",
     )
-    for site in (model.sites[0], model.sites[-1]):
+    for layer in (model.layers[0], model.layers[-1]):
         # The whole layer: a single head may well write nothing.
-        changed = model.forward(inputs, edits=[_Probe(site.heads, "z", torch.zeros_like)])
+        changed = model.forward(inputs, edits=[_Probe(layer.heads, "z", torch.zeros_like)])
         note(
-            f"zeroing the heads of {site.stack} layer {site.layer} moves the output",
+            f"zeroing the heads of {layer.stack} layer {layer.index} moves the output",
             float((changed - reference).float().abs().max()),
             0.0,
             above=True,
@@ -137,23 +137,25 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
 
 def restart(model: Model, inputs: Mapping[str, Tensor], reference: Tensor) -> Check:
     """Whether a run may start at a layer with the residual stream of a whole run; sets `model.restarts`."""
-    main = [site for site in model.sites if site.stack == ("decoder" if "decoder" in model.stacks else model.stacks[0])]
+    main = [
+        layer for layer in model.layers if layer.stack == ("decoder" if "decoder" in model.stacks else model.stacks[0])
+    ]
     kept: dict[int, Tensor] = {}
     limit = bound(model.dtype, 1e-5, 2e-2) * (float(reference.float().abs().max()) + 1e-9)
     far = 0.0
 
     @dataclass(frozen=True)
     class Keep(_Probe):
-        def __call__(self, at: LayerView, x: Tensor) -> Tensor:
-            kept[at.layer] = x
+        def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
+            kept[layer.index] = x
             return x
 
     try:
-        model.forward(inputs, edits=[Keep(tuple(site.heads[0] for site in main), "residual", torch.clone)])
+        model.forward(inputs, edits=[Keep(tuple(layer.heads[0] for layer in main), "residual", torch.clone)])
         rooms = model.decoder_blocks()
-        for site in (main[len(main) // 2], main[-1]):
-            index = next(i for i, room in enumerate(rooms) if room is site.block)
-            again = model.forward(inputs, start_at=(index, kept[site.layer]))
+        for layer in (main[len(main) // 2], main[-1]):
+            index = next(i for i, room in enumerate(rooms) if room is layer.block)
+            again = model.forward(inputs, start_at=(index, kept[layer.index]))
             far = max(far, float((again - reference).float().abs().max()))
         model.restarts = far <= limit
     except (HeadAtlasError, ValueError, TypeError, RuntimeError, AttributeError, LookupError, StopIteration):
