@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from headatlas.version import __version__ as __version__
 
 # Public name -> module; loaded on first use, so that `import headatlas` and the command line start at once.
 _PUBLIC = {

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import headatlas
 from headatlas import catalogue
 from headatlas.atlas import Run
 from headatlas.detector import Detector
@@ -24,6 +23,7 @@ from headatlas.model import Model
 from headatlas.scores import grid
 from headatlas.store import write_table
 from headatlas.task import Batch, Task
+from headatlas.version import __version__
 
 
 def result(model: Model, detector: Detector, found: Scan, able: Gate | None) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def summary(
             "device": str(model.device),
             "bos": run.facts["bos"],
             "versions": {
-                "headatlas": headatlas.__version__,
+                "headatlas": __version__,
                 "torch": torch.__version__,
                 "transformers": version("transformers"),
                 "python": platform.python_version(),

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-import headatlas
 from headatlas import report
 from headatlas.atlas import Atlas, Run, extras, publish
 from headatlas.detector import Detector, detectors, find_detector
@@ -25,6 +24,7 @@ from headatlas.model import Model
 from headatlas.progress import Progress, Silent
 from headatlas.store import claimed, finished, partial_of, read_arrays, read_json, write_arrays, write_json, writing
 from headatlas.task import Batch, Metric, Task, find_task, fitting
+from headatlas.version import __version__
 
 TOKENS_AT_ONCE = 2048
 DIGITS = 6  # of numbers in atlas.json
@@ -131,7 +131,7 @@ def _facts(model: Model, chosen: Plan, n: int, seed: int, verdict: bool) -> dict
         "verdict": verdict,
         "detectors": {d.name: [d.version, d.minimum_effect] for group in chosen.by_task.values() for d in group},
         "tasks": {task.name: task.version for task in chosen.by_task},
-        "headatlas": headatlas.__version__,
+        "headatlas": __version__,
     }
 
 

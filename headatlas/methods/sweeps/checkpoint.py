@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import headatlas
 from headatlas.errors import StoreError
 from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.methods.sweeps.effects_io import load, write
@@ -24,6 +23,7 @@ from headatlas.methods.sweeps.run import ChunkStore, NoStore, Sweep
 from headatlas.model import Model
 from headatlas.store import claimed, finished, partial_of, writing
 from headatlas.task import Batch
+from headatlas.version import __version__
 
 Array = NDArray[np.float64]
 
@@ -109,7 +109,7 @@ def facts_of(model: Model, sweep: Sweep, more: Mapping[str, Any]) -> dict[str, A
         "unit": sweep.metric.unit,
         "prompts": digest(sweep.batch),
         "cells": len(sweep.head_sets),
-        "headatlas": headatlas.__version__,
+        "headatlas": __version__,
         **sweep.facts,
         **more,
     }
