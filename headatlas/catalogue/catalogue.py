@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from headatlas.catalogue.files.strict_yaml import Document
 from headatlas.catalogue.names import Names
 from headatlas.catalogue.problem import Problem
 from headatlas.catalogue.schema import Benchmark, Claim, HeadType, Method, ModelShape, Paper, PublishedCircuit, Stage
-from headatlas.catalogue.strict_yaml import Document
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from headatlas.catalogue.catalogue import Catalogue, Place
+from headatlas.catalogue.files.strict_yaml import Document, read
+from headatlas.catalogue.files.wording import explain
 from headatlas.catalogue.problem import CatalogueError, Problem, shown
 from headatlas.catalogue.rules.integrity import integrity
 from headatlas.catalogue.schema import (
@@ -27,8 +29,6 @@ from headatlas.catalogue.schema import (
     PublishedCircuit,
     Stage,
 )
-from headatlas.catalogue.strict_yaml import Document, read
-from headatlas.catalogue.wording import explain
 from headatlas.errors import BadInput
 
 FOLDER = Path(__file__).parent / "data"

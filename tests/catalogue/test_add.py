@@ -14,13 +14,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headatlas.catalogue import entry_file, strict_yaml
-from headatlas.catalogue.add import Added, add
-from headatlas.catalogue.arxiv_client import ArxivError
 from headatlas.catalogue.check import check
+from headatlas.catalogue.curation import entry_file
+from headatlas.catalogue.curation.add import Added, add
+from headatlas.catalogue.curation.arxiv_client import ArxivError
+from headatlas.catalogue.curation.target import Shelf, shelf
+from headatlas.catalogue.files import strict_yaml
 from headatlas.catalogue.load import FOLDER
 from headatlas.catalogue.schema import Link, Paper
-from headatlas.catalogue.shelf import Shelf, shelf
 from headatlas.cli import main
 from headatlas.errors import BadInput, HeadAtlasError
 from tests.catalogue.arxiv_server import FakePaper, ask, serving

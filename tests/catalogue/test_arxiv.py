@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from headatlas.catalogue import arxiv_connection
-from headatlas.catalogue.arxiv_client import Arxiv, ArxivError, arxiv_id
+from headatlas.catalogue.curation import arxiv_connection
+from headatlas.catalogue.curation.arxiv_client import Arxiv, ArxivError, arxiv_id
 from headatlas.errors import BadInput
 from tests.catalogue.arxiv_server import FakeClock, FakePaper, Misdeed, ask, feed, serving
 

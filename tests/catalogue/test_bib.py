@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pybtex.database import BibliographyData, parse_string
 from typer.testing import CliRunner
 
-from headatlas.catalogue import bibtex as bibtex_module
 from headatlas.catalogue import load, names, search
-from headatlas.catalogue.bibtex import bibtex, chosen, entry, latex
+from headatlas.catalogue.export import bibtex as bibtex_module
+from headatlas.catalogue.export.bibtex import bibtex, chosen, entry, latex
 from headatlas.catalogue.filters import newest_first
 from headatlas.catalogue.rules import papers as papers_rules
 from headatlas.catalogue.schema import Paper

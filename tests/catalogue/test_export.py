@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from headatlas.catalogue import load
-from headatlas.catalogue.atom import as_atom
-from headatlas.catalogue.export import as_csv, as_json
+from headatlas.catalogue.export.atom_feed import as_atom
+from headatlas.catalogue.export.records import as_csv, as_json
 from headatlas.catalogue.schema import Benchmark, Claim, HeadType, Method, Paper, PublishedCircuit, Stage
 from headatlas.cli.papers import app
 from tests.catalogue.test_render import HOSTILE, with_titles

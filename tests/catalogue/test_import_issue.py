@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headatlas.catalogue.check import check
-from headatlas.catalogue.form_text import LARGEST, OPTIONAL, REQUIRED, FormError, answers, read_form
-from headatlas.catalogue.issue_form import READ, import_form
+from headatlas.catalogue.curation.form_text import LARGEST, OPTIONAL, REQUIRED, FormError, answers, read_form
+from headatlas.catalogue.curation.issue_form import READ, import_form
+from headatlas.catalogue.curation.target import shelf
 from headatlas.catalogue.load import FOLDER
-from headatlas.catalogue.shelf import shelf
 from headatlas.cli import main
 from headatlas.errors import BadInput, HeadAtlasError
 

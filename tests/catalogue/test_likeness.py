@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from headatlas.catalogue.evaluate_watch import Quality, _quality, as_table, evaluate, made_up_papers
-from headatlas.catalogue.likeness import NAME_BONUS, Scorer, paper_text, terms
+from headatlas.catalogue.curation.evaluate_watch import Quality, _quality, as_table, evaluate, made_up_papers
+from headatlas.catalogue.curation.likeness import NAME_BONUS, Scorer, paper_text, terms
 from headatlas.catalogue.load import FOLDER, gather
 from headatlas.cli import main
 from headatlas.errors import BadInput

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from headatlas.catalogue import CatalogueError, extras, gather, head_type, load, papers_for, stage_of
 from headatlas.catalogue.detector_names import detector_names
-from headatlas.catalogue.strict_yaml import read
+from headatlas.catalogue.files.strict_yaml import read
 from headatlas.errors import BadInput, UnknownName
 
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from headatlas.catalogue.curation.propose import head_types, method_phrases, propose
 from headatlas.catalogue.load import gather
-from headatlas.catalogue.propose import head_types, method_phrases, propose
 from headatlas.catalogue.schema import HeadType
 
 CATALOGUE = gather().catalogue()

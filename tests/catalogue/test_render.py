@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from headatlas.catalogue import Catalogue, load
 from headatlas.catalogue.describe import link_label
-from headatlas.catalogue.output import write_text
-from headatlas.catalogue.parse_markdown import parse_markdown
-from headatlas.catalogue.render_markdown import markdown, section_title
+from headatlas.catalogue.export.parse_markdown import parse_markdown
+from headatlas.catalogue.export.render_markdown import markdown, section_title
+from headatlas.catalogue.files.output import write_text
 from headatlas.catalogue.schema import Paper
 from headatlas.cli.papers import app
 from headatlas.errors import StoreError

@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 from headatlas.catalogue import Catalogue, load
 from headatlas.catalogue.detector_names import detector_names
 from headatlas.catalogue.filters import Filters, select
-from headatlas.catalogue.site import place
+from headatlas.catalogue.site import write
 from headatlas.catalogue.site.atlases import sightings
-from headatlas.catalogue.site.book import Book
 from headatlas.catalogue.site.build import build, render
+from headatlas.catalogue.site.context import Book
 from headatlas.catalogue.site.facets import facets
 from headatlas.cli.papers import app
 from headatlas.errors import BadInput, StoreError
@@ -137,14 +137,14 @@ def test_another_process_makes_the_same_bytes(files: dict[str, str], tmp_path: P
     code = (
         "import pathlib, sys; from headatlas.catalogue import load;"
         "from headatlas.catalogue.detector_names import detector_names;"
-        "from headatlas.catalogue.site.book import Book; from headatlas.catalogue.site.build import build;"
+        "from headatlas.catalogue.site.context import Book; from headatlas.catalogue.site.build import build;"
         "build(Book(load(), detector_names()), pathlib.Path(sys.argv[1]))"
     )
     out = tmp_path / "site"
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
     subprocess.run([sys.executable, "-c", code, str(out)], check=True, env=environment, cwd=tmp_path)
     written = {path.relative_to(out).as_posix(): path.read_text("utf-8") for path in out.rglob("*") if path.is_file()}
-    written.pop(place.MARKER)
+    written.pop(write.MARKER)
     assert written == files
 
 

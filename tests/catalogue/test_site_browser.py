@@ -17,8 +17,8 @@ from headatlas.catalogue import load
 from headatlas.catalogue.detector_names import detector_names
 from headatlas.catalogue.filters import Filters, select
 from headatlas.catalogue.site.atlases import sightings
-from headatlas.catalogue.site.book import Book
 from headatlas.catalogue.site.build import build
+from headatlas.catalogue.site.context import Book
 from tests.catalogue.test_site import atlas, hostile
 
 KINDS = (

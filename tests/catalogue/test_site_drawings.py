@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headatlas.catalogue import load
-from headatlas.catalogue.site.book import Book
-from headatlas.catalogue.site.drawing import drawing, miniature
-from headatlas.catalogue.site.figure import figure
-from headatlas.catalogue.site.layers import layered, spread
-from headatlas.catalogue.site.markup import short, tag, width, wrap
-from headatlas.catalogue.site.trends import growth, lifelines, months, named_first
-from headatlas.catalogue.site.wires import wires
+from headatlas.catalogue.site.context import Book
+from headatlas.catalogue.site.pictures.circuit import drawing, miniature
+from headatlas.catalogue.site.pictures.edge_routing import wires
+from headatlas.catalogue.site.pictures.graph_layout import layered, spread
+from headatlas.catalogue.site.pictures.stages import figure
+from headatlas.catalogue.site.pictures.svg import short, tag, width, wrap
+from headatlas.catalogue.site.pictures.trends import growth, lifelines, months, named_first
 from tests.catalogue.site_links import read
 
 CIRCUITS = load().circuits

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headatlas.catalogue.arxiv_client import ArxivError
-from headatlas.catalogue.arxiv_connection import PAUSE
-from headatlas.catalogue.likeness import Scorer
+from headatlas.catalogue.curation.arxiv_client import ArxivError
+from headatlas.catalogue.curation.arxiv_connection import PAUSE
+from headatlas.catalogue.curation.likeness import Scorer
+from headatlas.catalogue.curation.target import shelf
+from headatlas.catalogue.curation.watch import QUERY, Queue, day, read_queue, resume, start, watch, write_queue
 from headatlas.catalogue.load import FOLDER
-from headatlas.catalogue.shelf import shelf
-from headatlas.catalogue.watch import QUERY, Queue, day, read_queue, resume, start, watch, write_queue
 from headatlas.cli import main
 from headatlas.errors import BadInput, HeadAtlasError
 from tests.catalogue.arxiv_server import FakeArxiv, FakeClock, FakePaper, Misdeed, ask, serving

@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from headatlas.catalogue.atom import as_atom
-from headatlas.catalogue.bibtex import bibtex
-from headatlas.catalogue.export import as_csv, as_json
+from headatlas.catalogue.export.atom_feed import as_atom
+from headatlas.catalogue.export.bibtex import bibtex
+from headatlas.catalogue.export.records import as_csv, as_json
 from headatlas.catalogue.extras import paper_url
 from headatlas.catalogue.filters import has_code
-from headatlas.catalogue.site import place, words
-from headatlas.catalogue.site.book import Book, Page, Section
-from headatlas.catalogue.site.drawing import miniature
+from headatlas.catalogue.site import words, write
+from headatlas.catalogue.site.context import Book, Page, Section
+from headatlas.catalogue.site.pictures.circuit import miniature
 from headatlas.errors import BadInput
 from headatlas.registry import discover
 
@@ -27,9 +27,9 @@ def build(book: Book, out: Path) -> int:
     for what, url in (("address", book.address), ("repository", book.repository)):
         if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc):
             raise BadInput(f"'{url}' is not a web {what}.", "Write it with https://.")
-    place.target(out)  # what is wrong with the folder is said before the work
+    write.target(out)  # what is wrong with the folder is said before the work
     made = render(book)
-    place.write(out, made)
+    write.write(out, made)
     return sum(path.endswith(".html") for path in made)
 
 

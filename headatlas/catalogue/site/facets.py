@@ -12,7 +12,7 @@ from headatlas.catalogue.extras import paper_url
 from headatlas.catalogue.filters import has_code, venues
 from headatlas.catalogue.names import normal
 from headatlas.catalogue.schema import Paper
-from headatlas.catalogue.site.book import Book
+from headatlas.catalogue.site.context import Book
 from headatlas.catalogue.site.words import family, series, slug
 
 INDEX = "static/index-data.js"

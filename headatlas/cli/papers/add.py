@@ -27,9 +27,9 @@ def add(
 
     Example: headatlas papers add --arxiv 2409.10559 --data my-catalogue
     """
-    from headatlas.catalogue.add import add as add_paper
-    from headatlas.catalogue.arxiv_client import Arxiv
-    from headatlas.catalogue.shelf import shelf
+    from headatlas.catalogue.curation.add import add as add_paper
+    from headatlas.catalogue.curation.arxiv_client import Arxiv
+    from headatlas.catalogue.curation.target import shelf
 
     target = shelf(data)
     added = add_paper(arxiv, shelf=target, arxiv=Arxiv(timeout=timeout), id=id)

@@ -19,8 +19,8 @@ def bib(
     Example: headatlas papers bib olsson-2022-induction-heads --out heads.bib
     """
     from headatlas.catalogue import load
-    from headatlas.catalogue.bibtex import bibtex, chosen
-    from headatlas.catalogue.output import write_text
+    from headatlas.catalogue.export.bibtex import bibtex, chosen
+    from headatlas.catalogue.files.output import write_text
 
     text = bibtex(chosen(load(data), papers or ()))
     if out is None:

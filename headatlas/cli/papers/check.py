@@ -29,7 +29,7 @@ def check(
     catalogue, problems = check_all(data)
     unclear: list[str] = []
     if links:
-        from headatlas.catalogue.web_links import check_links
+        from headatlas.catalogue.curation.web_links import check_links
 
         visited = check_links(catalogue)
         problems, unclear = sorted({*problems, *visited.problems}), visited.unclear

@@ -29,9 +29,9 @@ def export(
     Example: headatlas papers export --format csv --out papers.csv
     """
     from headatlas.catalogue import load
-    from headatlas.catalogue.atom import as_atom
-    from headatlas.catalogue.export import as_csv, as_json
-    from headatlas.catalogue.output import write_text
+    from headatlas.catalogue.export.atom_feed import as_atom
+    from headatlas.catalogue.export.records import as_csv, as_json
+    from headatlas.catalogue.files.output import write_text
     from headatlas.errors import BadInput
 
     if address is not None and format is not Format.atom:

@@ -21,8 +21,8 @@ def import_issue(
 
     Example: headatlas papers import-issue form.md --dry-run
     """
-    from headatlas.catalogue.issue_form import FormError, import_form
-    from headatlas.catalogue.shelf import shelf
+    from headatlas.catalogue.curation.issue_form import FormError, import_form
+    from headatlas.catalogue.curation.target import shelf
 
     try:
         imported = import_form(file, shelf=shelf(data), dry_run=dry_run)

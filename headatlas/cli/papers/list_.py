@@ -29,7 +29,7 @@ def list_(
     Example: headatlas papers list --stage lr --head induction-head --year 2024 --model gpt2
     """
     from headatlas.catalogue import load
-    from headatlas.catalogue.export import paper_record
+    from headatlas.catalogue.export.records import paper_record
     from headatlas.catalogue.filters import Filters, select
 
     catalogue = load(data)
@@ -39,7 +39,7 @@ def list_(
         return
     from rich.console import Console
 
-    from headatlas.catalogue.terminal import listing
+    from headatlas.cli.papers._layout import listing
 
     def details(paper: Paper) -> str:
         return " · ".join([", ".join(catalogue.heads[id_].name for id_ in paper.heads), paper.id])

@@ -19,8 +19,8 @@ def render(
     Example: headatlas papers render AWESOME.md
     """
     from headatlas.catalogue import load
-    from headatlas.catalogue.output import write_text
-    from headatlas.catalogue.render_markdown import markdown
+    from headatlas.catalogue.export.render_markdown import markdown
+    from headatlas.catalogue.files.output import write_text
 
     text = markdown(load(data))
     if out is None:

@@ -30,7 +30,7 @@ def search(
         return
     from rich.console import Console
 
-    from headatlas.catalogue.terminal import listing
+    from headatlas.cli.papers._layout import listing
 
     for word, meanings in found.corrected.items():
         print(f"'{word}' is not in the catalogue; searched for: {', '.join(meanings)}.")

@@ -28,6 +28,6 @@ def show(
         return
     from rich.console import Console
 
-    from headatlas.catalogue.terminal import show_page
+    from headatlas.cli.papers._layout import show_page
 
     Console().print(show_page(page(catalogue, kind, id_)))

@@ -29,8 +29,8 @@ def site(
     from headatlas.catalogue import load
     from headatlas.catalogue.detector_names import detector_names
     from headatlas.catalogue.site.atlases import sightings
-    from headatlas.catalogue.site.book import Book
     from headatlas.catalogue.site.build import build
+    from headatlas.catalogue.site.context import Book
 
     found = {head_type: list(names) for head_type, names in detector_names().items()}
     if entry_points(group="headatlas.detectors"):

@@ -28,7 +28,7 @@ def stats(
     from rich.console import Console
     from rich.text import Text
 
-    from headatlas.catalogue.terminal import table
+    from headatlas.cli.papers._layout import table
 
     console = Console()
     totals = [[name.replace("_", " "), str(number)] for name, number in counted.pop("totals").items()]

@@ -32,15 +32,15 @@ def watch(
 
     Example: headatlas papers watch --since 2025-02-17 --out queue.yaml
     """
-    from headatlas.catalogue.likeness import Scorer
-    from headatlas.catalogue.shelf import shelf
-    from headatlas.catalogue.watch import Queue, day, resume, start, write_queue
-    from headatlas.catalogue.watch import watch as look
+    from headatlas.catalogue.curation.likeness import Scorer
+    from headatlas.catalogue.curation.target import shelf
+    from headatlas.catalogue.curation.watch import Queue, day, resume, start, write_queue
+    from headatlas.catalogue.curation.watch import watch as look
     from headatlas.errors import BadInput
 
     known = shelf(data)
     if evaluate:
-        from headatlas.catalogue import evaluate_watch
+        from headatlas.catalogue.curation import evaluate_watch
 
         qualities = evaluate_watch.evaluate(list(known.names.papers.values()), list(known.names.heads.values()))
         rows = {"rows": [asdict(quality) for quality in qualities]}
@@ -50,7 +50,7 @@ def watch(
             print(evaluate_watch.as_table(qualities))
         return
 
-    from headatlas.catalogue.arxiv_client import Arxiv
+    from headatlas.catalogue.curation.arxiv_client import Arxiv
 
     first = day(since) if since else None
     if out is not None:

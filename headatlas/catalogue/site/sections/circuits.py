@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headatlas.catalogue.site.book import Book, Page, Section
-from headatlas.catalogue.site.drawing import drawing
-from headatlas.catalogue.site.wires import KINDS, key
+from headatlas.catalogue.site.context import Book, Page, Section
+from headatlas.catalogue.site.pictures.circuit import drawing
+from headatlas.catalogue.site.pictures.edge_routing import KINDS, key
 
 
 def _pages(book: Book) -> Iterator[Page]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from headatlas.catalogue.schema import HeadType, PublishedCircuit
 from headatlas.catalogue.site.atlases import VERDICTS
-from headatlas.catalogue.site.book import Book, Page, Section
-from headatlas.catalogue.site.drawing import drawing
+from headatlas.catalogue.site.context import Book, Page, Section
+from headatlas.catalogue.site.pictures.circuit import drawing
 
 _DRAWN = 1
 

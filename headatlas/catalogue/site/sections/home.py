@@ -10,9 +10,9 @@ from pathlib import Path
 from markupsafe import Markup
 
 from headatlas.catalogue.schema import PublishedCircuit
-from headatlas.catalogue.site.book import Book, Page, Section
-from headatlas.catalogue.site.figure import figure
-from headatlas.catalogue.site.trends import months
+from headatlas.catalogue.site.context import Book, Page, Section
+from headatlas.catalogue.site.pictures.stages import figure
+from headatlas.catalogue.site.pictures.trends import months
 
 _NEWEST, _CIRCUITS = 7, 4
 _NOT_FOUND_STYLE = Path(__file__).parent.parent / "templates" / "404.css"

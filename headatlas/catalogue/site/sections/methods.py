@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headatlas.catalogue.site.book import Book, Page, Section
+from headatlas.catalogue.site.context import Book, Page, Section
 
 
 def _pages(book: Book) -> Iterator[Page]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headatlas.catalogue import bibtex
+from headatlas.catalogue.export import bibtex
 from headatlas.catalogue.schema import Paper
-from headatlas.catalogue.site.book import Book, Page, Section
+from headatlas.catalogue.site.context import Book, Page, Section
 from headatlas.catalogue.site.facets import INDEX, facets, index
 
 _RELATED = 5

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from headatlas.catalogue.schema import Paper
-from headatlas.catalogue.site.book import Book, Page, Section
-from headatlas.catalogue.site.trends import growth, lifelines, months, named_first, often
+from headatlas.catalogue.site.context import Book, Page, Section
+from headatlas.catalogue.site.pictures.trends import growth, lifelines, months, named_first, often
 
 
 def _pages(book: Book) -> Iterator[Page]:

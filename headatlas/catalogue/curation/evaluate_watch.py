@@ -15,7 +15,7 @@ from typing import Literal
 
 import yaml
 
-from headatlas.catalogue.likeness import Likeness, Scorer, paper_text
+from headatlas.catalogue.curation.likeness import Likeness, Scorer, paper_text
 from headatlas.catalogue.schema import HeadType, Paper
 
 RECALL_AT = (10, 50)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from headatlas.catalogue.site.markup import tag, text
+from headatlas.catalogue.site.pictures.svg import tag, text
 from headatlas.catalogue.site.words import MONTHS
 
 _BUSY = 6  # papers that make a year worth twelve places

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from headatlas.catalogue.schema import Dimension, HeadType, Stage
-from headatlas.catalogue.site.book import Book
-from headatlas.catalogue.site.layers import Point
-from headatlas.catalogue.site.markup import joined, linked, short, tag, text, width, wrap
+from headatlas.catalogue.site.context import Book
+from headatlas.catalogue.site.pictures.graph_layout import Point
+from headatlas.catalogue.site.pictures.svg import joined, linked, short, tag, text, width, wrap
 from headatlas.catalogue.site.words import GLYPHS, count
 
 _PAD, _CHIP, _ROW, _HEADING, _GAP = 10.0, 24.0, 28.0, 34.0, 22.0

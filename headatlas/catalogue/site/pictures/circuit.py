@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from headatlas.catalogue.catalogue import Catalogue
 from headatlas.catalogue.schema import CircuitEdge, CircuitNode, PublishedCircuit
-from headatlas.catalogue.site.layers import Place, layered
-from headatlas.catalogue.site.markup import joined, linked, short, tag, text, width, wrap
-from headatlas.catalogue.site.wires import KINDS, line, mark, wires
+from headatlas.catalogue.site.pictures.edge_routing import KINDS, line, mark, wires
+from headatlas.catalogue.site.pictures.graph_layout import Place, layered
+from headatlas.catalogue.site.pictures.svg import joined, linked, short, tag, text, width, wrap
 from headatlas.catalogue.site.words import GLYPHS
 
 _MARGIN, _LINE, _SMALL = 12.0, 16.0, 11.5

@@ -10,8 +10,8 @@ from typing import Literal, TypeVar
 from markupsafe import Markup
 
 from headatlas.catalogue.schema import CircuitEdge, PublishedCircuit
-from headatlas.catalogue.site.layers import Layout, Place, Point
-from headatlas.catalogue.site.markup import joined, short, tag
+from headatlas.catalogue.site.pictures.graph_layout import Layout, Place, Point
+from headatlas.catalogue.site.pictures.svg import joined, short, tag
 
 KINDS = {
     "q": ("query", "decides where the reader looks"),

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from headatlas.catalogue import entry_file
-from headatlas.catalogue.arxiv_client import Arxiv, Found, arxiv_id
+from headatlas.catalogue.curation import entry_file
+from headatlas.catalogue.curation.arxiv_client import Arxiv, Found, arxiv_id
+from headatlas.catalogue.curation.propose import Proposal, propose
+from headatlas.catalogue.curation.target import Shelf
 from headatlas.catalogue.problem import Problem
-from headatlas.catalogue.propose import Proposal, propose
 from headatlas.catalogue.rules.papers import section_of
 from headatlas.catalogue.schema import Link, Paper
-from headatlas.catalogue.shelf import Shelf
 from headatlas.errors import BadInput
 
 

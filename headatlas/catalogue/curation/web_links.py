@@ -14,8 +14,8 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from rapidfuzz import fuzz
 
-from headatlas.catalogue.arxiv_client import DEFAULT_URL, URL_VARIABLE
 from headatlas.catalogue.catalogue import Catalogue, Place
+from headatlas.catalogue.curation.arxiv_client import DEFAULT_URL, URL_VARIABLE
 from headatlas.catalogue.names import normal
 from headatlas.catalogue.problem import Problem
 from headatlas.errors import HeadAtlasError

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headatlas.catalogue.arxiv_connection import URL_VARIABLE, ArxivError, Connection
+from headatlas.catalogue.curation.arxiv_connection import URL_VARIABLE, ArxivError, Connection
 from headatlas.errors import BadInput, HeadAtlasError
 
 if TYPE_CHECKING:

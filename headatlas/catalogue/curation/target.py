@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rapidfuzz import fuzz
 
-from headatlas.catalogue import strict_yaml
 from headatlas.catalogue.catalogue import Catalogue, Place
+from headatlas.catalogue.files import strict_yaml
 from headatlas.catalogue.load import FOLDER, Gathered, gather
 from headatlas.catalogue.names import normal
 from headatlas.catalogue.problem import Problem

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from headatlas.catalogue import entry_file
-from headatlas.catalogue.arxiv_client import arxiv_id
-from headatlas.catalogue.form_text import REQUIRED, FormError, quoted, read_form
+from headatlas.catalogue.curation import entry_file
+from headatlas.catalogue.curation.arxiv_client import arxiv_id
+from headatlas.catalogue.curation.form_text import REQUIRED, FormError, quoted, read_form
+from headatlas.catalogue.curation.target import Shelf
+from headatlas.catalogue.files.wording import explain
 from headatlas.catalogue.rules.papers import ACL_LINK, DOI_LINK, OPENREVIEW_LINK, section_of
 from headatlas.catalogue.rules.texts import MAX_SUMMARY_WORDS
 from headatlas.catalogue.schema import Link, Paper
-from headatlas.catalogue.shelf import Shelf
-from headatlas.catalogue.wording import explain
 from headatlas.errors import BadInput
 from headatlas.registry import did_you_mean
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from headatlas.catalogue import entry_file, strict_yaml
-from headatlas.catalogue.arxiv_client import Arxiv, Found
-from headatlas.catalogue.likeness import Likeness, Scorer
-from headatlas.catalogue.output import write_text
-from headatlas.catalogue.shelf import Shelf
+from headatlas.catalogue.curation import entry_file
+from headatlas.catalogue.curation.arxiv_client import Arxiv, Found
+from headatlas.catalogue.curation.likeness import Likeness, Scorer
+from headatlas.catalogue.curation.target import Shelf
+from headatlas.catalogue.files import strict_yaml
+from headatlas.catalogue.files.output import write_text
 from headatlas.errors import BadInput
 
 QUERY = (

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from headatlas.catalogue.propose import Proposal, head_types
+from headatlas.catalogue.curation.propose import Proposal, head_types
 from headatlas.catalogue.schema import HeadType, Paper
 from headatlas.errors import BadInput
 

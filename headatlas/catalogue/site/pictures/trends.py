@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from headatlas.catalogue.schema import HeadType, Paper
-from headatlas.catalogue.site.book import Book
-from headatlas.catalogue.site.markup import joined, linked, short, tag, text, wrap
-from headatlas.catalogue.site.timeline import Axis, axis
+from headatlas.catalogue.site.context import Book
+from headatlas.catalogue.site.pictures.svg import joined, linked, short, tag, text, wrap
+from headatlas.catalogue.site.pictures.timeline import Axis, axis
 from headatlas.catalogue.site.words import GLYPHS, count, month
 
 WIDE, NARROW = 1216.0, 358.0

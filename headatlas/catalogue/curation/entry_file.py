@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from headatlas.catalogue import strict_yaml
-from headatlas.catalogue.output import write_text
+from headatlas.catalogue.files import strict_yaml
+from headatlas.catalogue.files.output import write_text
 from headatlas.catalogue.rules.texts import MAX_SUMMARY_WORDS
 from headatlas.catalogue.schema import Paper
 from headatlas.errors import BadInput

@@ -1,0 +1,1 @@
+"""How papers come into the catalogue: found on arXiv or handed in by a form, proposed with reasons, checked, written."""

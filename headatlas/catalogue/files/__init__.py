@@ -1,0 +1,1 @@
+"""The catalogue's files: YAML read strictly, its faults said in plain words, texts written whole or not at all."""
