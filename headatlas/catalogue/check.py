@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from headatlas.catalogue.catalogue import Catalogue
-from headatlas.catalogue.load import FOLDERS, LISTS, gather
+from headatlas.catalogue.gather import FOLDERS, LISTS, gather
 from headatlas.catalogue.problem import Problem
 from headatlas.catalogue.rules.claims import claims
 from headatlas.catalogue.rules.heads import heads, orphans

@@ -18,9 +18,9 @@ from headatlas.catalogue.check import check
 from headatlas.catalogue.curation import entry_file
 from headatlas.catalogue.curation.add import Added, add
 from headatlas.catalogue.curation.arxiv_client import ArxivError
-from headatlas.catalogue.curation.target import Shelf, shelf
+from headatlas.catalogue.curation.target import Target, open_target
 from headatlas.catalogue.files import strict_yaml
-from headatlas.catalogue.load import FOLDER
+from headatlas.catalogue.gather import FOLDER
 from headatlas.catalogue.schema import Link, Paper
 from headatlas.cli import main
 from headatlas.errors import BadInput, HeadAtlasError
@@ -49,7 +49,7 @@ def home(tmp_path: Path) -> Path:
 
 def added(home: Path, paper: FakePaper = NEW, id: str | None = None) -> Added:
     with serving(paper) as fake:
-        return add(paper.arxiv, shelf=shelf(home), arxiv=ask(fake), id=id)
+        return add(paper.arxiv, target=open_target(home), arxiv=ask(fake), id=id)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -102,7 +102,7 @@ def test_only_the_summary_is_left_to_write(home: Path) -> None:
 
 def test_known_arxiv_id_is_refused_without_asking_arxiv(home: Path) -> None:
     with serving(NEW) as fake, pytest.raises(BadInput, match="already, as 'chen-2024-unveiling-induction-heads'"):
-        add("arXiv:2409.10559v3", shelf=shelf(home), arxiv=ask(fake))
+        add("arXiv:2409.10559v3", target=open_target(home), arxiv=ask(fake))
     assert fake.asked == []
 
 
@@ -134,7 +134,7 @@ def test_an_empty_folder_may_lean_on_our_head_types(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bad", ["2409.105", "2413.10559", "cs/0112017", "../../etc/passwd", "2409.10559; rm -rf", ""])
 def test_malformed_ids_are_named(home: Path, bad: str) -> None:
     with serving() as fake, pytest.raises(BadInput, match=r"not an arXiv identifier.*2409\.10559"):
-        add(bad, shelf=shelf(home), arxiv=ask(fake))
+        add(bad, target=open_target(home), arxiv=ask(fake))
     assert fake.asked == []
 
 
@@ -169,7 +169,7 @@ def test_a_linked_papers_folder_is_refused(home: Path, tmp_path: Path) -> None:
 
 def test_absent_papers_are_named(home: Path) -> None:
     with serving() as fake, pytest.raises(ArxivError, match=r"arXiv has no paper 2502\.99991"):
-        add("2502.99991", shelf=shelf(home), arxiv=ask(fake))
+        add("2502.99991", target=open_target(home), arxiv=ask(fake))
 
 
 @pytest.mark.parametrize(
@@ -268,5 +268,5 @@ def test_the_editor_opens_on_a_terminal(home: Path) -> None:
 
 def test_shelf_needs_an_existing_folder(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="There is no folder"):
-        shelf(tmp_path / "nowhere")
-    assert isinstance(shelf(tmp_path), Shelf)
+        open_target(tmp_path / "nowhere")
+    assert isinstance(open_target(tmp_path), Target)

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from headatlas.catalogue.check import SCHEMA_FILE, check, json_schema
 from headatlas.catalogue.curation.web_links import Offline, check_links
-from headatlas.catalogue.load import FOLDER
+from headatlas.catalogue.gather import FOLDER
 from headatlas.catalogue.rules.papers import section_of
 from headatlas.cli.papers import app
 from tests.catalogue.faults import DOE, FAULTS, POE, ROE, Fault

@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from headatlas.catalogue.check import check
 from headatlas.catalogue.curation.form_text import LARGEST, OPTIONAL, REQUIRED, FormError, answers, read_form
 from headatlas.catalogue.curation.issue_form import READ, import_form
-from headatlas.catalogue.curation.target import shelf
-from headatlas.catalogue.load import FOLDER
+from headatlas.catalogue.curation.target import open_target
+from headatlas.catalogue.gather import FOLDER
 from headatlas.cli import main
 from headatlas.errors import BadInput, HeadAtlasError
 
-OURS = shelf()
+OURS = open_target()
 ROOT = Path(__file__).parents[2]
 GOOD = {
     "Title": "Echo Chambers: Induction Heads and Their Rivals",
@@ -67,7 +67,7 @@ def problems(folder: Path, text: str | bytes) -> str:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     before = sorted(folder.parent.rglob("*"))
     with pytest.raises(HeadAtlasError) as caught:
-        import_form(path, shelf=shelf(folder))
+        import_form(path, target=open_target(folder))
     assert sorted(folder.parent.rglob("*")) == before
     return str(caught.value)
 
@@ -76,7 +76,7 @@ def test_a_filled_in_form_becomes_an_entry_that_passes_the_check(home: Path, tmp
     path = tmp_path / "form.md"
     path.write_text(form(), encoding="utf-8")
     before = {str(problem) for problem in check(home)[1]}
-    imported = import_form(path, shelf=shelf(home))
+    imported = import_form(path, target=open_target(home))
     assert imported.path == home / "papers" / "lovelace-2025-echo-chambers.yaml"
     assert {str(problem) for problem in check(home)[1]} == before
     entry = yaml.safe_load(imported.path.read_text(encoding="utf-8"))
@@ -147,7 +147,7 @@ def test_wrong_answers_are_named(small: Path, changes: dict[str, str], message: 
     if message is None:  # a name given twice is only kept once
         path = small.parent / "form.md"
         path.write_text(form(**changes), encoding="utf-8")
-        assert import_form(path, shelf=shelf(small)).paper.authors == ["A B", "C D"]
+        assert import_form(path, target=open_target(small)).paper.authors == ["A B", "C D"]
         return
     assert re.search(message, problems(small, form(**changes)))
 
@@ -179,7 +179,7 @@ def test_a_line_of_a_hundred_thousand_blanks_takes_no_time() -> None:
 def test_a_title_never_becomes_a_path(small: Path) -> None:
     path = small.parent / "form.md"
     path.write_text(form(Title="../../../etc/cron.d/evil: heads", Authors="../..\n/root"), encoding="utf-8")
-    imported = import_form(path, shelf=shelf(small))
+    imported = import_form(path, target=open_target(small))
     assert imported.path is not None
     assert imported.path.parent == small / "papers"
     assert re.fullmatch(r"[a-z0-9-]+\.yaml", imported.path.name)
@@ -189,7 +189,7 @@ def test_yaml_in_answers_stays_text(small: Path) -> None:
     path = small.parent / "form.md"
     title = "&a *b !!python/object/apply:os.system ['id']: {x}"
     path.write_text(form(Title=title, Authors="*alias\n!!tag", Tasks="a: b # c"), encoding="utf-8")
-    imported = import_form(path, shelf=shelf(small))
+    imported = import_form(path, target=open_target(small))
     assert imported.path is not None
     entry = yaml.safe_load(imported.path.read_text(encoding="utf-8"))
     assert (entry["title"], entry["authors"], entry["summary"]["tasks"]) == (title, ["*alias", "!!tag"], "a: b # c")
@@ -207,7 +207,7 @@ def test_known_papers_are_refused_by_name(home: Path) -> None:
 def test_a_new_kind_of_head_is_kept_and_pointed_out(small: Path) -> None:
     path = small.parent / "form.md"
     path.write_text(form(**{"Head types": "Echo Head"}), encoding="utf-8")
-    imported = import_form(path, shelf=shelf(small))
+    imported = import_form(path, target=open_target(small))
     assert (imported.paper.heads, imported.paper.tags) == ([], ["Echo Head"])
     assert "'Echo Head' is no head type of the catalogue" in imported.notes[0]
     assert imported.notes[0] in imported.text.replace("\n# ", " ")
@@ -216,16 +216,16 @@ def test_a_new_kind_of_head_is_kept_and_pointed_out(small: Path) -> None:
 def test_identifiers_are_read_off_the_link(small: Path) -> None:
     path = small.parent / "form.md"
     path.write_text(form(Link="https://aclanthology.org/2025.acl-long.7/ https://openreview.net/forum?id=abc"), "utf-8")
-    paper = import_form(path, shelf=shelf(small)).paper
+    paper = import_form(path, target=open_target(small)).paper
     assert (paper.arxiv, paper.acl, paper.openreview) == (None, "2025.acl-long.7", "abc")
 
 
 def test_importing_twice_is_refused(small: Path) -> None:
     path = small.parent / "form.md"
     path.write_text(form(), encoding="utf-8")
-    import_form(path, shelf=shelf(small))
+    import_form(path, target=open_target(small))
     with pytest.raises(BadInput, match="is in the catalogue already"):
-        import_form(path, shelf=shelf(small))
+        import_form(path, target=open_target(small))
 
 
 @settings(max_examples=150, deadline=None)
@@ -237,7 +237,7 @@ def test_no_form_ever_fails_in_another_way(tmp_path_factory: pytest.TempPathFact
     (folder / "mine").mkdir()
     expected: list[Path] = []
     with contextlib.suppress(HeadAtlasError):
-        imported = import_form(path, shelf=dataclasses.replace(OURS, folder=folder / "mine"))
+        imported = import_form(path, target=dataclasses.replace(OURS, folder=folder / "mine"))
         expected = [folder / "mine" / "papers" / f"{imported.paper.id}.yaml"]
     assert [item for item in folder.rglob("*") if item.is_file() and item != path] == expected
 

@@ -11,7 +11,7 @@ import pytest
 
 from headatlas.catalogue.curation.evaluate_watch import Quality, _quality, as_table, evaluate, made_up_papers
 from headatlas.catalogue.curation.likeness import NAME_BONUS, Scorer, paper_text, terms
-from headatlas.catalogue.load import FOLDER, gather
+from headatlas.catalogue.gather import FOLDER, gather
 from headatlas.cli import main
 from headatlas.errors import BadInput
 

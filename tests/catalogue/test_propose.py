@@ -7,7 +7,7 @@ import time
 import pytest
 
 from headatlas.catalogue.curation.propose import head_types, method_phrases, propose
-from headatlas.catalogue.load import gather
+from headatlas.catalogue.gather import gather
 from headatlas.catalogue.schema import HeadType
 
 CATALOGUE = gather().catalogue()

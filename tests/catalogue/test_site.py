@@ -24,7 +24,7 @@ from headatlas.catalogue.filters import Filters, select
 from headatlas.catalogue.site import write
 from headatlas.catalogue.site.atlases import sightings
 from headatlas.catalogue.site.build import build, render
-from headatlas.catalogue.site.context import Book
+from headatlas.catalogue.site.context import SiteContext
 from headatlas.catalogue.site.facets import facets
 from headatlas.cli.papers import app
 from headatlas.errors import BadInput, StoreError
@@ -36,7 +36,7 @@ EVIL = "<script>document.title='hacked'</script><img src=x onerror=alert(1)>\"'<
 
 @pytest.fixture(scope="module")
 def files() -> dict[str, str]:
-    return render(Book(load(), detector_names()))
+    return render(SiteContext(load(), detector_names()))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_home_weighs_less_than_300_kilobytes(files: dict[str, str], read_pages: 
 
 def test_the_site_builds_in_ten_seconds(tmp_path: Path):
     before = time.process_time()
-    assert build(Book(load(), detector_names()), tmp_path / "site") > 200
+    assert build(SiteContext(load(), detector_names()), tmp_path / "site") > 200
     assert time.process_time() - before < 10
 
 
@@ -137,8 +137,8 @@ def test_another_process_makes_the_same_bytes(files: dict[str, str], tmp_path: P
     code = (
         "import pathlib, sys; from headatlas.catalogue import load;"
         "from headatlas.catalogue.detector_names import detector_names;"
-        "from headatlas.catalogue.site.context import Book; from headatlas.catalogue.site.build import build;"
-        "build(Book(load(), detector_names()), pathlib.Path(sys.argv[1]))"
+        "from headatlas.catalogue.site.context import SiteContext; from headatlas.catalogue.site.build import build;"
+        "build(SiteContext(load(), detector_names()), pathlib.Path(sys.argv[1]))"
     )
     out = tmp_path / "site"
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
@@ -159,7 +159,7 @@ def test_another_process_makes_the_same_bytes(files: dict[str, str], tmp_path: P
     ],
 )
 def test_facets_choose_what_the_command_chooses(key: str, value: str, filters: Filters):
-    found = facets(Book(load()))
+    found = facets(SiteContext(load()))
     chosen = {id_ for id_, values in found.of.items() if value in values[key]}
     assert chosen == {paper.id for paper in select(load(), filters)}
     (choice,) = [c for facet in found.all if facet.key == key for c in facet.choices if c.value == value]
@@ -182,7 +182,7 @@ def test_a_paper_page_says_what_the_entry_says(read_pages: dict[str, Read]):
 
 def test_a_head_page_names_detectors_circuits_and_claims():
     catalogue = load()
-    made = render(Book(catalogue, {"induction-head": ["prefix-matching", "second"]}))
+    made = render(SiteContext(catalogue, {"induction-head": ["prefix-matching", "second"]}))
     page = read(made["heads/induction-head.html"])
     assert "headatlas mine MODEL --detector prefix-matching" in page.text
     assert "--detector second" in page.text
@@ -208,7 +208,7 @@ def test_head_pages_list_the_models_in_which_heads_were_seen():
     new = atlas("gpt2", "2026-01-02T00:00", [seen, {**seen, "head": 2, "verdict": "group", "stack": "encoder"}])
     other = atlas("/home/someone/secret/tiny", "2026-01-01T00:00", [])
     found = sightings([("b", new), ("a", old), ("c", other)])
-    made = render(Book(load(), sightings=found))
+    made = render(SiteContext(load(), sightings=found))
     text = " ".join(read(made["heads/induction-head.html"]).text.split())
     assert "Seen in these models" in text
     assert "5.1 causal encoder:5.2 group" in text
@@ -262,7 +262,7 @@ def hostile() -> Catalogue:
 
 
 def test_markup_in_the_data_stays_text(read_pages: dict[str, Read]):
-    made = render(Book(hostile()))
+    made = render(SiteContext(hostile()))
     found = pages(made)
     allowed = {tag for page in read_pages.values() for tag, _ in page.elements} - {"img"}
     assert dead_links(made, found) == []
@@ -279,7 +279,7 @@ def test_two_entries_that_want_one_address_are_refused():
     ours = load()
     paper = ours.papers["wang-2023-ioi"].model_copy(update={"id": "index"})
     with pytest.raises(BadInput, match=r"Two pages want the address 'papers/index\.html'"):
-        render(Book(dataclasses.replace(ours, papers={**ours.papers, "index": paper})))
+        render(SiteContext(dataclasses.replace(ours, papers={**ours.papers, "index": paper})))
 
 
 def test_an_id_that_is_a_path_writes_nothing(tmp_path: Path):
@@ -288,19 +288,19 @@ def test_an_id_that_is_a_path_writes_nothing(tmp_path: Path):
     out = tmp_path / "a" / "site"
     out.parent.mkdir()
     with pytest.raises(BadInput, match=r"escaped\.html' is no address of a page"):
-        build(Book(dataclasses.replace(ours, papers={**ours.papers, paper.id: paper})), out)
+        build(SiteContext(dataclasses.replace(ours, papers={**ours.papers, paper.id: paper})), out)
     assert [path.name for path in tmp_path.rglob("*")] == ["a"]
 
 
 def test_a_small_catalogue_makes_a_whole_site(sample: Path):
-    made = render(Book(load(sample)))
+    made = render(SiteContext(load(sample)))
     found = pages(made)
     assert dead_links(made, found) == []
     assert "Words and Facts" in found["papers/index.html"].text
 
 
 def test_a_known_address_and_repository_are_used():
-    made = render(Book(load(), address="https://example.org/heads/", repository="https://example.org/code"))
+    made = render(SiteContext(load(), address="https://example.org/heads/", repository="https://example.org/code"))
     assert 'href="https://example.org/heads/feed.xml"' in made["feed.xml"]
     assert "https://example.org/heads/papers/index.html" in read(made["404.html"]).values("href")
     edit = "https://example.org/code/edit/main/headatlas/catalogue/data/heads/induction-head.yaml"
@@ -310,7 +310,7 @@ def test_a_known_address_and_repository_are_used():
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "example.org", "https:///x"])
 def test_an_address_that_is_none_is_refused(url: str, tmp_path: Path):
     with pytest.raises(BadInput, match="is not a web"):
-        build(Book(load(), repository=url), tmp_path / "site")
+        build(SiteContext(load(), repository=url), tmp_path / "site")
     assert list(tmp_path.iterdir()) == []
 
 

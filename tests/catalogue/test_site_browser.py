@@ -18,7 +18,7 @@ from headatlas.catalogue.detector_names import detector_names
 from headatlas.catalogue.filters import Filters, select
 from headatlas.catalogue.site.atlases import sightings
 from headatlas.catalogue.site.build import build
-from headatlas.catalogue.site.context import Book
+from headatlas.catalogue.site.context import SiteContext
 from tests.catalogue.test_site import atlas, hostile
 
 KINDS = (
@@ -42,7 +42,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out.parent.mkdir()
     head = {"layer": 5, "head": 1, "score": 0.9, "verdict": "causal"}
     seen = sightings([("a", atlas("gpt2", "2026-01-01T00:00", [head]))])
-    build(Book(load(), detector_names(), seen), out)
+    build(SiteContext(load(), detector_names(), seen), out)
     return out
 
 
@@ -321,7 +321,7 @@ def test_without_scripts_the_lists_are_there(visit: Visit):
 
 
 def test_hostile_data_run_nothing(visit: Visit, tmp_path: Path):
-    build(Book(hostile()), tmp_path / "bad")
+    build(SiteContext(hostile()), tmp_path / "bad")
     folder = (tmp_path / "bad").as_uri()
     page = visit(KINDS[0], folder=folder)
     for path in (

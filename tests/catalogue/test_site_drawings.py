@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headatlas.catalogue import load
-from headatlas.catalogue.site.context import Book
+from headatlas.catalogue.site.context import SiteContext
 from headatlas.catalogue.site.pictures.circuit import drawing, miniature
-from headatlas.catalogue.site.pictures.edge_routing import wires
+from headatlas.catalogue.site.pictures.edge_routing import route_edges
 from headatlas.catalogue.site.pictures.graph_layout import layered, spread
 from headatlas.catalogue.site.pictures.stages import figure
 from headatlas.catalogue.site.pictures.svg import short, tag, width, wrap
@@ -82,11 +82,11 @@ def test_arrows_of_a_circuit_pass_beside_its_boxes(id_: str):
     sizes = {node.id: (120.0, 60.0) for node in circuit.nodes}
     layout = layered(sizes, [(edge.source, edge.target) for edge in circuit.edges], across=16, down=50)
     boxes = {name: (p.x, p.y, p.width, p.height) for name, p in layout.places.items()}
-    for wire in wires(layout, circuit.edges):
-        for passed in wire.passes:
+    for routed in route_edges(layout, circuit.edges):
+        for passed in routed.passes:
             at = (passed.x, passed.y, passed.width, passed.height)
-            assert not [name for name, box in boxes.items() if overlap(at, box)], wire.edge
-        assert wire.start[1] < wire.end[1]
+            assert not [name for name, box in boxes.items() if overlap(at, box)], routed.edge
+        assert routed.start[1] < routed.end[1]
 
 
 @pytest.mark.parametrize("id_", CIRCUITS)
@@ -127,35 +127,37 @@ def test_the_chosen_head_type_stands_out():
 
 def test_the_figure_has_every_head_type_in_both_sizes():
     catalogue = load()
-    page = read(str(figure(Book(catalogue, {"induction-head": ["induction"]}))))
+    page = read(str(figure(SiteContext(catalogue, {"induction-head": ["induction"]}))))
     chips = [a for tag_, a in page.elements if tag_ == "a" and "chip" in (a.get("class") or "")]
     assert sorted(a["href"] or "" for a in chips) == sorted([f"heads/{id_}.html" for id_ in catalogue.heads] * 2)
     assert [a["href"] for a in chips if "data-detector" in a] == ["heads/induction-head.html"] * 2
 
 
 def test_the_months_show_each_paper_once_and_split_by_stage():
-    book = Book(load())
-    page = read(str(months(book, root="../")))
+    context = SiteContext(load())
+    page = read(str(months(context, root="../")))
     links = page.values("href", "a")
-    assert sorted(links) == sorted(f"../papers/{id_}.html" for id_ in book.catalogue.papers)
-    wide = str(months(book, root="../")).partition('class="chart months narrow"')[0]
+    assert sorted(links) == sorted(f"../papers/{id_}.html" for id_ in context.catalogue.papers)
+    wide = str(months(context, root="../")).partition('class="chart months narrow"')[0]
     squares = re.findall(r'class="fill (?:stage-)?(\w+)"', wide)
-    stages = [stage for paper in book.newest for stage in book.catalogue.stages_of(paper) or ("plain",)]
+    stages = [stage for paper in context.newest for stage in context.catalogue.stages_of(paper) or ("plain",)]
     assert sorted(squares) == sorted(stages)
 
 
 def test_the_growth_ends_at_the_number_of_head_types():
-    book = Book(load())
-    ends = {stage: len(papers) for stage, papers in named_first(book).items()}
-    assert ends == {s: sum(h.stage == s for h in book.catalogue.heads.values()) for s in book.catalogue.stages}
-    text = read(str(growth(book))).text
+    context = SiteContext(load())
+    ends = {stage: len(papers) for stage, papers in named_first(context).items()}
+    assert ends == {s: sum(h.stage == s for h in context.catalogue.heads.values()) for s in context.catalogue.stages}
+    text = read(str(growth(context))).text
     for stage, n in ends.items():
-        assert f"{book.catalogue.stages[stage].name} {n}" in text
+        assert f"{context.catalogue.stages[stage].name} {n}" in text
 
 
 def test_lifelines_count_the_papers_of_each_head_type():
-    book = Book(load())
-    assert f"Induction: Induction Head, {len(book.papers_of['induction-head'])} papers" in str(lifelines(book, root=""))
+    context = SiteContext(load())
+    assert f"Induction: Induction Head, {len(context.papers_of['induction-head'])} papers" in str(
+        lifelines(context, root="")
+    )
 
 
 def test_text_in_drawings_is_escaped_and_cut():

@@ -29,15 +29,15 @@ def test_a_new_or_empty_folder_is_filled(tmp_path: Path, exists: bool):
     out = tmp_path / "site"
     if exists:
         out.mkdir()
-    write.write(out, NEW)
+    write.write_site(out, NEW)
     assert written(out) == NEW
     assert os.listdir(tmp_path) == ["site"]
     assert out.stat().st_mode & 0o055 == 0o055
 
 
 def test_an_earlier_site_is_replaced_whole(tmp_path: Path):
-    write.write(tmp_path / "site", OLD)
-    write.write(tmp_path / "site", NEW)
+    write.write_site(tmp_path / "site", OLD)
+    write.write_site(tmp_path / "site", NEW)
     assert written(tmp_path / "site") == NEW
     assert os.listdir(tmp_path) == ["site"]
 
@@ -45,25 +45,25 @@ def test_an_earlier_site_is_replaced_whole(tmp_path: Path):
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(StoreError, match="is not empty and holds no site of ours"):
-        write.write(tmp_path, NEW)
+        write.write_site(tmp_path, NEW)
     assert tree(tmp_path) == {"thesis.tex": "mine"}
 
 
 def test_a_file_added_to_a_site_is_not_swept_away(tmp_path: Path):
     out = tmp_path / "site"
-    write.write(out, OLD)
+    write.write_site(out, OLD)
     (out / "CNAME").write_text("example.org")
     (out / "papers" / ".git").mkdir()
     (out / "papers" / ".git" / "HEAD").write_text("x")
     with pytest.raises(StoreError, match=r"not of the site: CNAME, papers/\.git/HEAD"):
-        write.write(out, NEW)
+        write.write_site(out, NEW)
     assert (out / "index.html").read_text() == "old"
 
 
 def test_a_marker_alone_does_not_make_a_site(tmp_path: Path):
     (tmp_path / write.MARKER).write_text("something else")
     with pytest.raises(StoreError, match="holds no site of ours"):
-        write.write(tmp_path, NEW)
+        write.write_site(tmp_path, NEW)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b""])
@@ -71,23 +71,23 @@ def test_a_broken_marker_is_an_error(tmp_path: Path, content: bytes):
     (tmp_path / write.MARKER).write_bytes(content)
     (tmp_path / "index.html").write_text("mine")
     with pytest.raises(StoreError):
-        write.write(tmp_path, NEW)
+        write.write_site(tmp_path, NEW)
     assert (tmp_path / "index.html").read_text() == "mine"
 
 
 def test_a_file_and_a_missing_parent_are_refused(tmp_path: Path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="is a file"):
-        write.write(tmp_path / "file", NEW)
+        write.write_site(tmp_path / "file", NEW)
     with pytest.raises(StoreError, match="There is no folder"):
-        write.write(tmp_path / "no" / "site", NEW)
+        write.write_site(tmp_path / "no" / "site", NEW)
     assert tree(tmp_path) == {"file": "x"}
 
 
 def test_a_link_to_a_folder_keeps_pointing_there(tmp_path: Path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    write.write(tmp_path / "link", NEW)
+    write.write_site(tmp_path / "link", NEW)
     assert (tmp_path / "link").is_symlink()
     assert written(tmp_path / "real") == NEW
 
@@ -95,14 +95,14 @@ def test_a_link_to_a_folder_keeps_pointing_there(tmp_path: Path):
 @pytest.mark.parametrize("path", ["../out.html", "/etc/x.html", "a/../../x", "a/b/c.html", "A.html", "a\\b.html", ".x"])
 def test_paths_that_could_lead_out_are_refused(tmp_path: Path, path: str):
     with pytest.raises(BadInput, match="is no address of a page"):
-        write.write(tmp_path / "site", {"index.html": "x", path: "x"})
+        write.write_site(tmp_path / "site", {"index.html": "x", path: "x"})
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("fails_at", [1, 2])
 def test_when_the_swap_fails_the_old_site_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int):
     out = tmp_path / "site"
-    write.write(out, OLD)
+    write.write_site(out, OLD)
     real, calls = os.replace, []
 
     def replace(source: Path, goal: Path) -> None:
@@ -113,6 +113,6 @@ def test_when_the_swap_fails_the_old_site_stays(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(write.os, "replace", replace)
     with pytest.raises(StoreError, match="cannot be written: Device or resource busy"):
-        write.write(out, NEW)
+        write.write_site(out, NEW)
     assert written(out) == OLD
     assert os.listdir(tmp_path) == ["site"]

@@ -13,15 +13,15 @@ import yaml
 from headatlas.catalogue.curation.arxiv_client import ArxivError
 from headatlas.catalogue.curation.arxiv_connection import PAUSE
 from headatlas.catalogue.curation.likeness import Scorer
-from headatlas.catalogue.curation.target import shelf
+from headatlas.catalogue.curation.target import open_target
 from headatlas.catalogue.curation.watch import QUERY, Queue, day, read_queue, resume, start, watch, write_queue
-from headatlas.catalogue.load import FOLDER
+from headatlas.catalogue.gather import FOLDER
 from headatlas.cli import main
 from headatlas.errors import BadInput, HeadAtlasError
 from tests.catalogue.arxiv_server import FakeArxiv, FakeClock, FakePaper, Misdeed, ask, serving
 
-SHELF = shelf()
-SCORER = Scorer(SHELF.names.papers.values(), SHELF.names.heads.values())
+TARGET = open_target()
+SCORER = Scorer(TARGET.names.papers.values(), TARGET.names.heads.values())
 SINCE = datetime.date(2025, 2, 17)
 NOW = datetime.datetime(2025, 3, 10, 12, tzinfo=datetime.UTC)
 HEADS = FakePaper(
@@ -62,7 +62,7 @@ def look(
 ) -> Queue:
     return watch(
         queue or start(SINCE),
-        shelf=SHELF,
+        target=TARGET,
         scorer=SCORER,
         arxiv=ask(fake, page=page, clock=clock),
         now=now,

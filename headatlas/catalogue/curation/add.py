@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from headatlas.catalogue.curation import entry_file
 from headatlas.catalogue.curation.arxiv_client import Arxiv, Found, arxiv_id
 from headatlas.catalogue.curation.propose import Proposal, propose
-from headatlas.catalogue.curation.target import Shelf
+from headatlas.catalogue.curation.target import Target
 from headatlas.catalogue.problem import Problem
 from headatlas.catalogue.rules.papers import section_of
 from headatlas.catalogue.schema import Link, Paper
@@ -30,17 +30,17 @@ class Added:
     left: tuple[Problem, ...]  # what `papers check` would still complain of
 
 
-def add(identifier: str, *, shelf: Shelf, arxiv: Arxiv, id: str | None = None) -> Added:
+def add(identifier: str, *, target: Target, arxiv: Arxiv, id: str | None = None) -> Added:
     """Fetch a paper's metadata and write its entry; BadInput where it is known, ArxivError where arXiv has none."""
     wanted = arxiv_id(identifier)
-    shelf.refuse_known(arxiv=wanted)
+    target.refuse_known(arxiv=wanted)
     found = arxiv.paper(wanted)
     if found.withdrawn:
         raise BadInput(
             f"arXiv {wanted} ('{found.title[:120]}') has been withdrawn.", "Withdrawn papers are not listed."
         )
-    shelf.refuse_known(arxiv=wanted, title=found.title)
-    names = shelf.names
+    target.refuse_known(arxiv=wanted, title=found.title)
+    names = target.names
     proposals = propose(
         found.title,
         found.abstract,
@@ -49,7 +49,7 @@ def add(identifier: str, *, shelf: Shelf, arxiv: Arxiv, id: str | None = None) -
         benchmarks=names.benchmarks.values(),
         papers=names.papers.values(),
     )
-    paper = draft(found, proposals, id=id or _new_id(found, shelf))
+    paper = draft(found, proposals, id=id or _new_id(found, target))
     unsure = [proposal for proposal in proposals if not proposal.sure]
     text = entry_file.compose(
         paper,
@@ -57,12 +57,12 @@ def add(identifier: str, *, shelf: Shelf, arxiv: Arxiv, id: str | None = None) -
         head_note=f"Drafted from the metadata of {found.link}. Check every line against the paper.",
         foot_note=_to_do(found, paper, unsure),
     )
-    left = tuple(shelf.problems(paper, text))
-    return Added(entry_file.write(shelf.folder, paper, text), paper, found, tuple(proposals), left)
+    left = tuple(target.problems(paper, text))
+    return Added(entry_file.write(target.folder, paper, text), paper, found, tuple(proposals), left)
 
 
-def _new_id(found: Found, shelf: Shelf) -> str:
-    return entry_file.entry_id(found.title, found.published.year, found.authors, shelf.names.papers)
+def _new_id(found: Found, target: Target) -> str:
+    return entry_file.entry_id(found.title, found.published.year, found.authors, target.names.papers)
 
 
 def draft(found: Found, proposals: Sequence[Proposal], *, id: str) -> Paper:

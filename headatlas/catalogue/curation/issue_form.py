@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from headatlas.catalogue.curation import entry_file
 from headatlas.catalogue.curation.arxiv_client import arxiv_id
 from headatlas.catalogue.curation.form_text import REQUIRED, FormError, quoted, read_form
-from headatlas.catalogue.curation.target import Shelf
+from headatlas.catalogue.curation.target import Target
 from headatlas.catalogue.files.wording import explain
 from headatlas.catalogue.rules.papers import ACL_LINK, DOI_LINK, OPENREVIEW_LINK, section_of
 from headatlas.catalogue.rules.texts import MAX_SUMMARY_WORDS
@@ -111,16 +111,16 @@ class _Reader:
                     links.append(Link(kind="code" if code else "project", url=url, venue=venue))
         return links
 
-    def heads(self, shelf: Shelf) -> tuple[list[str], list[str]]:
+    def heads(self, target: Target) -> tuple[list[str], list[str]]:
         """Ids of known head types, and names that the catalogue does not have yet."""
         known, new = [], []
         for name in self.items("Head types"):
-            found = shelf.names.head_names.get(re.sub(r"(?i)\bheads$", "head", name))
+            found = target.names.head_names.get(re.sub(r"(?i)\bheads$", "head", name))
             if found is not None:
                 known.append(found)
             elif re.fullmatch(r"[\w][\w '()/+-]{1,60}", name):
                 new.append(name)
-                near = did_you_mean(name, shelf.names.head_names)
+                near = did_you_mean(name, target.names.head_names)
                 self.notes.append(f"'{name}' is no head type of the catalogue. {near} It stands under tags for now.")
             else:
                 self.problems.append(f"Head types holds '{quoted(name)}'; write names such as Induction Head.")
@@ -140,19 +140,19 @@ class _Reader:
         return {**parts, "evidence": evidence}
 
 
-def import_form(path: Path, *, shelf: Shelf, dry_run: bool = False) -> Imported:
+def import_form(path: Path, *, target: Target, dry_run: bool = False) -> Imported:
     """Turn the form in `path` into an entry; FormError lists all that is missing, BadInput names a known paper."""
     reader = _Reader(read_form(path), [], [])
     title, date, links = reader.line("Title"), reader.date(), reader.links()
-    heads, tags = reader.heads(shelf)
+    heads, tags = reader.heads(target)
     summary = reader.summary()
     authors, models, venue = reader.items("Authors"), reader.items("Models"), reader.line("Venue")
     if reader.problems or date is None:
         raise FormError(reader.problems)
     arxiv = next((found for link in links if (found := _arxiv(link.url)) is not None), None)
-    shelf.refuse_known(arxiv=arxiv, title=title)
+    target.refuse_known(arxiv=arxiv, title=title)
     values = {
-        "id": entry_file.entry_id(title, date.year, authors, shelf.names.papers),
+        "id": entry_file.entry_id(title, date.year, authors, target.names.papers),
         "title": title,
         "authors": authors,
         "date": date,
@@ -176,11 +176,11 @@ def import_form(path: Path, *, shelf: Shelf, dry_run: bool = False) -> Imported:
     text = entry_file.compose(paper, reasons={}, head_note=note, foot_note="")
     entry_file.verify(paper, text)
     # A paper on a new kind of head may have no known one yet: its reviewer adds the head type, so here it passes.
-    judged = paper if heads else paper.model_copy(update={"heads": list(shelf.names.heads)[:1]})
-    left = shelf.problems(judged, text)
+    judged = paper if heads else paper.model_copy(update={"heads": list(target.names.heads)[:1]})
+    left = target.problems(judged, text)
     if left:
         raise FormError([f"{problem.wrong} {problem.right}".strip() for problem in left])
-    written = None if dry_run else entry_file.write(shelf.folder, paper, text)
+    written = None if dry_run else entry_file.write(target.folder, paper, text)
     return Imported(paper, text, tuple(reader.notes), written)
 
 

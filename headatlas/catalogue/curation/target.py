@@ -10,7 +10,7 @@ from rapidfuzz import fuzz
 
 from headatlas.catalogue.catalogue import Catalogue, Place
 from headatlas.catalogue.files import strict_yaml
-from headatlas.catalogue.load import FOLDER, Gathered, gather
+from headatlas.catalogue.gather import FOLDER, Gathered, gather
 from headatlas.catalogue.names import normal
 from headatlas.catalogue.problem import Problem
 from headatlas.catalogue.rules.integrity import integrity
@@ -22,7 +22,7 @@ from headatlas.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Shelf:
+class Target:
     """Where papers are added, and all that is known: papers, head types, methods, benchmarks."""
 
     folder: Path
@@ -73,16 +73,16 @@ def arxiv_of(paper: Paper) -> str | None:
     return None
 
 
-def shelf(folder: Path | None = None) -> Shelf:
+def open_target(folder: Path | None = None) -> Target:
     """Our own data folder, or an existing one of the user's: a whole catalogue, or papers that lean on ours."""
     if folder is None or folder.resolve() == FOLDER.resolve():
-        return Shelf(FOLDER, gather())
+        return Target(FOLDER, gather())
     if not folder.is_dir():
         raise BadInput(f"There is no folder '{folder}'.", "Make it first, or leave out --data.")
     if not (folder / "papers").is_dir() and not (folder / "heads").is_dir():
-        return Shelf(folder, gather())
+        return Target(folder, gather())
     own = gather(folder)
     if (folder / "heads").is_dir():
-        return Shelf(folder, own)
+        return Target(folder, own)
     ours = gather()
-    return Shelf(folder, Gathered([*ours.entries, *own.entries], own.problems, ours.unread | own.unread))
+    return Target(folder, Gathered([*ours.entries, *own.entries], own.problems, ours.unread | own.unread))

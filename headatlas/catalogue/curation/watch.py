@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from headatlas.catalogue.curation import entry_file
 from headatlas.catalogue.curation.arxiv_client import Arxiv, Found
 from headatlas.catalogue.curation.likeness import Likeness, Scorer
-from headatlas.catalogue.curation.target import Shelf
+from headatlas.catalogue.curation.target import Target
 from headatlas.catalogue.files import strict_yaml
 from headatlas.catalogue.files.output import write_text
 from headatlas.errors import BadInput
@@ -102,7 +102,7 @@ def reasons(likeness: Likeness) -> list[str]:
 def watch(
     queue: Queue,
     *,
-    shelf: Shelf,
+    target: Target,
     scorer: Scorer,
     arxiv: Arxiv,
     now: datetime.datetime,
@@ -125,7 +125,7 @@ def watch(
         page = list(itertools.islice(stream, wanted))
         left -= len(page)
         done = len(page) < wanted
-        queue = _with_page(queue, page, complete=done, shelf=shelf, scorer=scorer, keep=keep)
+        queue = _with_page(queue, page, complete=done, target=target, scorer=scorer, keep=keep)
         save(queue)
         if done:
             break
@@ -136,10 +136,10 @@ def _minute(moment: datetime.datetime) -> datetime.datetime:
     return moment.replace(second=0, microsecond=0)
 
 
-def _with_page(queue: Queue, page: list[Found], *, complete: bool, shelf: Shelf, scorer: Scorer, keep: int) -> Queue:
+def _with_page(queue: Queue, page: list[Found], *, complete: bool, target: Target, scorer: Scorer, keep: int) -> Queue:
     rows = {row.arxiv: row for row in queue.papers}
     for found in page:
-        if found.arxiv in rows or found.withdrawn or shelf.known(arxiv=found.arxiv, title=found.title):
+        if found.arxiv in rows or found.withdrawn or target.known(arxiv=found.arxiv, title=found.title):
             continue
         likeness = scorer.score(found.title, found.abstract)
         rows[found.arxiv] = Row(

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
-from typing import TYPE_CHECKING
 
 from headatlas.catalogue.catalogue import Catalogue, Place
+from headatlas.catalogue.gather import Gathered
 from headatlas.catalogue.problem import Problem
 from headatlas.catalogue.schema import ClaimList, Entry, HeadType, Paper, PublishedCircuit
 from headatlas.registry import did_you_mean
-
-if TYPE_CHECKING:
-    from headatlas.catalogue.load import Gathered
 
 _OWN_FILE: tuple[type[Entry], ...] = (Paper, HeadType, PublishedCircuit, ClaimList)
 

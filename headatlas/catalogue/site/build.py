@@ -16,39 +16,39 @@ from headatlas.catalogue.export.records import as_csv, as_json
 from headatlas.catalogue.extras import paper_url
 from headatlas.catalogue.filters import has_code
 from headatlas.catalogue.site import words, write
-from headatlas.catalogue.site.context import Book, Page, Section
+from headatlas.catalogue.site.context import Page, Section, SiteContext
 from headatlas.catalogue.site.pictures.circuit import miniature
 from headatlas.errors import BadInput
 from headatlas.registry import discover
 
 
-def build(book: Book, out: Path) -> int:
+def build(context: SiteContext, out: Path) -> int:
     """Write the site into the folder `out` and return the number of pages. Raises StoreError, BadInput."""
-    for what, url in (("address", book.address), ("repository", book.repository)):
+    for what, url in (("address", context.address), ("repository", context.repository)):
         if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc):
             raise BadInput(f"'{url}' is not a web {what}.", "Write it with https://.")
-    write.target(out)  # what is wrong with the folder is said before the work
-    made = render(book)
-    write.write(out, made)
+    write.output_folder(out)  # what is wrong with the folder is said before the work
+    made = render(context)
+    write.write_site(out, made)
     return sum(path.endswith(".html") for path in made)
 
 
-def render(book: Book) -> dict[str, str]:
-    """All files of the site, by their path in it; the same book always gives the same bytes."""
+def render(context: SiteContext) -> dict[str, str]:
+    """All files of the site, by their path in it; the same context always gives the same bytes."""
     sections = sorted(
         discover("headatlas.catalogue.site.sections", Section).values(), key=lambda part: (part.order, part.name)
     )
     made: dict[str, str] = {}
     for section in sections:
-        for page in section.pages(book):
+        for page in section.pages(context):
             if page.path in made:
                 raise BadInput(f"Two pages want the address '{page.path}'.", "Give one of the entries another id.")
-            made[page.path] = _text(book, page, section, sections)
-    catalogue = book.catalogue
-    base = f"{book.address.rstrip('/')}/" if book.address else None
+            made[page.path] = _text(context, page, section, sections)
+    catalogue = context.catalogue
+    base = f"{context.address.rstrip('/')}/" if context.address else None
     return made | {
         "feed.xml": as_atom(catalogue, address=f"{base}feed.xml" if base else None),
-        "papers.bib": bibtex(book.newest),
+        "papers.bib": bibtex(context.newest),
         "papers.csv": as_csv(catalogue),
         "catalogue.json": as_json(catalogue),
         "static/site.css": _static(".css"),
@@ -57,12 +57,12 @@ def render(book: Book) -> dict[str, str]:
     }
 
 
-def _text(book: Book, page: Page, section: Section, sections: list[Section]) -> str:
+def _text(context: SiteContext, page: Page, section: Section, sections: list[Section]) -> str:
     if page.template is None:
         return page.text
     shown: dict[str, Any] = {
-        "book": book,
-        "catalogue": book.catalogue,
+        "context": context,
+        "catalogue": context.catalogue,
         "page": page,
         "root": page.root,
         "section": section,

@@ -14,7 +14,7 @@ from headatlas.catalogue.site.atlases import Sighting
 
 
 @dataclass(frozen=True)
-class Book:
+class SiteContext:
     """Everything a page may show.
 
     detectors: head type id -> names of detectors. sightings: head type id -> what runs saw of it, a line a model.
@@ -92,7 +92,7 @@ class Section:
     """
 
     name: str
-    pages: Callable[[Book], Iterable[Page]]
+    pages: Callable[[SiteContext], Iterable[Page]]
     title: str | None = None
     order: int = 0
 

@@ -12,7 +12,7 @@ from headatlas.catalogue.extras import paper_url
 from headatlas.catalogue.filters import has_code, venues
 from headatlas.catalogue.names import normal
 from headatlas.catalogue.schema import Paper
-from headatlas.catalogue.site.context import Book
+from headatlas.catalogue.site.context import SiteContext
 from headatlas.catalogue.site.words import family, series, slug
 
 INDEX = "static/index-data.js"
@@ -45,15 +45,15 @@ class Facets:
     model_values: Mapping[str, str]
 
 
-def facets(book: Book) -> Facets:
+def facets(context: SiteContext) -> Facets:
     """Year, stage, head type, method, model family, venue and code, each with the values that occur."""
-    catalogue = book.catalogue
-    heads = {p.id: [h for h in catalogue.heads if p in book.papers_of[h]] for p in book.newest}
+    catalogue = context.catalogue
+    heads = {p.id: [h for h in catalogue.heads if p in context.papers_of[h]] for p in context.newest}
     using = {method: set(map(_id, catalogue.papers_with_method(method))) for method in catalogue.methods}
-    spelt = _families(book)
-    models = {model: slug(spelt[normal(family(model))]) for paper in book.newest for model in paper.models}
+    spelt = _families(context)
+    models = {model: slug(spelt[normal(family(model))]) for paper in context.newest for model in paper.models}
     found: dict[str, dict[str, list[str]]] = {}
-    for paper in book.newest:
+    for paper in context.newest:
         found[paper.id] = {
             "year": [str(paper.date.year)],
             "stage": [s for s in catalogue.stages if any(catalogue.heads[h].stage == s for h in heads[paper.id])],
@@ -69,7 +69,7 @@ def facets(book: Book) -> Facets:
         "head": lambda id_: catalogue.heads[id_].name,
         "method": lambda id_: catalogue.methods[id_].name,
         "model": {slug(name): name for name in spelt.values()}.__getitem__,
-        "venue": {slug(series(v)): series(v) for paper in book.newest for v in venues(paper)[:1]}.__getitem__,
+        "venue": {slug(series(v)): series(v) for paper in context.newest for v in venues(paper)[:1]}.__getitem__,
         "code": lambda _: "Has code",
     }
     titles = {"year": "Year", "stage": "Stage", "head": "Head type", "method": "Method", "model": "Model", "venue": "Venue", "code": "Code"}  # fmt: skip
@@ -95,19 +95,19 @@ def _unique(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def _families(book: Book) -> dict[str, str]:
+def _families(context: SiteContext) -> dict[str, str]:
     """Each family of models without case and signs -> how most papers spell it."""
-    spellings = Counter(family(model) for paper in book.newest for model in paper.models)
+    spellings = Counter(family(model) for paper in context.newest for model in paper.models)
     found: dict[str, str] = {}
     for name, _ in sorted(spellings.items(), key=lambda item: (-item[1], item[0])):
         found.setdefault(normal(name), name)
     return found
 
 
-def index(book: Book, chosen: Facets) -> str:
+def index(context: SiteContext, chosen: Facets) -> str:
     """The script with what the search reads: papers by the fields that words are looked for in, and other pages by name."""
-    catalogue = book.catalogue
-    papers = [_document(book, paper, chosen.of[paper.id]) for paper in book.newest]
+    catalogue = context.catalogue
+    papers = [_document(context, paper, chosen.of[paper.id]) for paper in context.newest]
     pages: list[dict[str, Any]] = []
     for head in catalogue.heads.values():
         pages.append({"kind": "head type", "url": f"heads/{head.id}.html", "names": [head.name, *head.aliases]})
@@ -117,8 +117,8 @@ def index(book: Book, chosen: Facets) -> str:
     return f"var headatlasIndex = {as_script({'papers': papers, 'pages': pages})};\n"
 
 
-def _document(book: Book, paper: Paper, values: Mapping[str, list[str]]) -> dict[str, Any]:
-    catalogue = book.catalogue
+def _document(context: SiteContext, paper: Paper, values: Mapping[str, list[str]]) -> dict[str, Any]:
+    catalogue = context.catalogue
     heads = [catalogue.heads[id_] for id_ in values["head"]]
     about = [name for head in heads for name in (head.name, *head.aliases)]
     about += [catalogue.methods[id_].name for id_ in values["method"]]

@@ -16,7 +16,7 @@ _FIRST_LINE = "headatlas site 1"
 _PATH = re.compile(r"[a-z0-9][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*)?")
 
 
-def target(out: Path) -> Path:
+def output_folder(out: Path) -> Path:
     """The folder that `out` names. Raises StoreError unless it is missing, empty, or a site of ours and nothing else."""
     folder = out.resolve()
     if not folder.parent.is_dir():
@@ -56,12 +56,12 @@ def _files(folder: Path) -> Iterator[str]:
             yield (Path(where) / name).relative_to(folder).as_posix()
 
 
-def write(out: Path, files: Mapping[str, str]) -> None:
+def write_site(out: Path, files: Mapping[str, str]) -> None:
     """Write the files beside `out` under a temporary name, then give them its place. Raises StoreError."""
     for path in files:
         if not _PATH.fullmatch(path):
             raise BadInput(f"'{path}' is no address of a page.", "Ids have small letters, digits and dashes.")
-    folder = target(out)
+    folder = output_folder(out)
     try:
         fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new-"))
     except OSError as error:

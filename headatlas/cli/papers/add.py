@@ -29,10 +29,10 @@ def add(
     """
     from headatlas.catalogue.curation.add import add as add_paper
     from headatlas.catalogue.curation.arxiv_client import Arxiv
-    from headatlas.catalogue.curation.target import shelf
+    from headatlas.catalogue.curation.target import open_target
 
-    target = shelf(data)
-    added = add_paper(arxiv, shelf=target, arxiv=Arxiv(timeout=timeout), id=id)
+    target = open_target(data)
+    added = add_paper(arxiv, target=target, arxiv=Arxiv(timeout=timeout), id=id)
     print(f"{added.found.title}\n")
     print(f"{added.found.abstract}\n")
     for proposal in added.proposals:

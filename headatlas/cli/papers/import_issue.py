@@ -22,10 +22,10 @@ def import_issue(
     Example: headatlas papers import-issue form.md --dry-run
     """
     from headatlas.catalogue.curation.issue_form import FormError, import_form
-    from headatlas.catalogue.curation.target import shelf
+    from headatlas.catalogue.curation.target import open_target
 
     try:
-        imported = import_form(file, shelf=shelf(data), dry_run=dry_run)
+        imported = import_form(file, target=open_target(data), dry_run=dry_run)
     except FormError as error:
         if not json:
             raise

@@ -30,7 +30,7 @@ def site(
     from headatlas.catalogue.detector_names import detector_names
     from headatlas.catalogue.site.atlases import sightings
     from headatlas.catalogue.site.build import build
-    from headatlas.catalogue.site.context import Book
+    from headatlas.catalogue.site.context import SiteContext
 
     found = {head_type: list(names) for head_type, names in detector_names().items()}
     if entry_points(group="headatlas.detectors"):
@@ -46,6 +46,6 @@ def site(
         from headatlas.store import read_json
 
         seen += [(str(run / "atlas.json"), read_json(run / "atlas.json")) for run in Atlas(folder).runs]
-    book = Book(load(data), found, sightings(seen), address, repository)
-    n_pages = build(book, out)
+    context = SiteContext(load(data), found, sightings(seen), address, repository)
+    n_pages = build(context, out)
     print(f"Written: {out} ({n_pages} pages). Open {out / 'index.html'}")

@@ -33,12 +33,12 @@ def watch(
     Example: headatlas papers watch --since 2025-02-17 --out queue.yaml
     """
     from headatlas.catalogue.curation.likeness import Scorer
-    from headatlas.catalogue.curation.target import shelf
+    from headatlas.catalogue.curation.target import open_target
     from headatlas.catalogue.curation.watch import Queue, day, resume, start, write_queue
     from headatlas.catalogue.curation.watch import watch as look
     from headatlas.errors import BadInput
 
-    known = shelf(data)
+    known = open_target(data)
     if evaluate:
         from headatlas.catalogue.curation import evaluate_watch
 
@@ -68,7 +68,7 @@ def watch(
 
     queue = look(
         queue,
-        shelf=known,
+        target=known,
         scorer=Scorer(known.names.papers.values(), known.names.heads.values()),
         arxiv=Arxiv(timeout=timeout),
         now=datetime.datetime.now(datetime.UTC),

@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 from headatlas.catalogue.catalogue import Catalogue
 from headatlas.catalogue.schema import CircuitEdge, CircuitNode, PublishedCircuit
-from headatlas.catalogue.site.pictures.edge_routing import KINDS, line, mark, wires
-from headatlas.catalogue.site.pictures.graph_layout import Place, layered
+from headatlas.catalogue.site.pictures.edge_routing import KINDS, line, mark, route_edges
+from headatlas.catalogue.site.pictures.graph_layout import Rectangle, layered
 from headatlas.catalogue.site.pictures.svg import joined, linked, short, tag, text, width, wrap
 from headatlas.catalogue.site.words import GLYPHS
 
@@ -37,13 +37,13 @@ def drawing(catalogue: Catalogue, circuit: PublishedCircuit, *, root: str, chose
     boxes = {node.id: _box(node) for node in circuit.nodes}
     arrows = [(edge.source, edge.target) for edge in circuit.edges]
     layout = layered({id_: box.size for id_, box in boxes.items()}, arrows, across=18, down=52)
-    drawn = wires(layout, circuit.edges)
+    drawn = route_edges(layout, circuit.edges)
     names = {node.id: node.label for node in circuit.nodes}
-    lines = [line(wire, _said(wire.edge, names)) for wire in drawn]
+    lines = [line(routed, _said(routed.edge, names)) for routed in drawn]
     # Arrows that meet share one mark.
-    marks = dict.fromkeys(mark(wire.edge.kind, wire.end, wire.way) for wire in drawn)
+    marks = dict.fromkeys(mark(routed.edge.kind, routed.end, routed.way) for routed in drawn)
     nodes = [_node(catalogue, box, layout.places[id_], root, chosen) for id_, box in boxes.items()]
-    loops = 30.0 if any(wire.way == "left" for wire in drawn) else 0.0
+    loops = 30.0 if any(routed.way == "left" for routed in drawn) else 0.0
     wide, tall = layout.width + 2 * _MARGIN + loops, layout.height + 2 * _MARGIN
     return tag(
         "svg",
@@ -63,11 +63,11 @@ def miniature(catalogue: Catalogue, circuit: PublishedCircuit, *, chosen: str | 
     """The shape of the circuit, for a card: boxes without words. The card says in words what it is."""
     sizes = {node.id: (34.0, 16.0) if node.head_type else (26.0, 8.0) for node in circuit.nodes}
     layout = layered(sizes, [(edge.source, edge.target) for edge in circuit.edges], across=10, down=15)
-    lines = [line(wire) for wire in wires(layout, circuit.edges)]
+    lines = [line(routed) for routed in route_edges(layout, circuit.edges)]
     nodes = [
-        tag("rect", x=place.x, y=place.y, width=place.width, height=place.height, rx=3.5, class_=_class(catalogue, node, chosen))
+        tag("rect", x=at.x, y=at.y, width=at.width, height=at.height, rx=3.5, class_=_class(catalogue, node, chosen))
         for node in circuit.nodes
-        for place in [layout.places[node.id]]
+        for at in [layout.places[node.id]]
     ]  # fmt: skip
     return tag(
         "svg",
@@ -104,12 +104,12 @@ def _class(catalogue: Catalogue, node: CircuitNode, chosen: str | None) -> str:
     return f"node stage-{catalogue.heads[node.head_type].stage}" + (" chosen" if node.head_type == chosen else "")
 
 
-def _node(catalogue: Catalogue, box: _Box, place: Place, root: str, chosen: str | None) -> Markup:
+def _node(catalogue: Catalogue, box: _Box, at: Rectangle, root: str, chosen: str | None) -> Markup:
     node, kind = box.node, catalogue.heads.get(box.node.head_type or "")
-    x, y = place.x + (26 if kind else 14), place.y + 9 + _LINE * 0.78
-    parts = [tag("rect", x=place.x, y=place.y, width=place.width, height=place.height, rx=9.0, class_="box")]
+    x, y = at.x + (26 if kind else 14), at.y + 9 + _LINE * 0.78
+    parts = [tag("rect", x=at.x, y=at.y, width=at.width, height=at.height, rx=9.0, class_="box")]
     if kind:
-        parts.append(tag("text", GLYPHS[kind.stage][0], x=place.x + 10, y=y, class_="glyph"))
+        parts.append(tag("text", GLYPHS[kind.stage][0], x=at.x + 10, y=y, class_="glyph"))
     parts += [text(x, y + _LINE * index, words, class_) for index, (words, class_) in enumerate(box.lines)]
     if kind is None:
         return tag("g", *parts, class_=_class(catalogue, node, chosen), data_node=node.id)

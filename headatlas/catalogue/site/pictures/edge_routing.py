@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 from markupsafe import Markup
 
 from headatlas.catalogue.schema import CircuitEdge, PublishedCircuit
-from headatlas.catalogue.site.pictures.graph_layout import Layout, Place, Point
+from headatlas.catalogue.site.pictures.graph_layout import Layout, Point, Rectangle
 from headatlas.catalogue.site.pictures.svg import joined, short, tag
 
 KINDS = {
@@ -27,17 +27,17 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Wire:
+class RoutedEdge:
     """An arrow from `start` to `end`, and the way it points where it arrives."""
 
     edge: CircuitEdge
     start: Point
     end: Point
     way: Way
-    passes: Sequence[Place]
+    passes: Sequence[Rectangle]
 
 
-def wires(layout: Layout, edges: Sequence[CircuitEdge]) -> list[Wire]:
+def route_edges(layout: Layout, edges: Sequence[CircuitEdge]) -> list[RoutedEdge]:
     """Arrows that arrive at the same input meet in one place; these places, and those of departure, stand in a row."""
     arrive, leave = _arrivals(layout, edges), _departures(layout, edges)
     made = []
@@ -45,13 +45,13 @@ def wires(layout: Layout, edges: Sequence[CircuitEdge]) -> list[Wire]:
         source, target = layout.places[edge.source], layout.places[edge.target]
         if edge.source == edge.target:
             side, middle = source.x + source.width, source.y + source.height / 2
-            made.append(Wire(edge, (side, middle - 12), (side, middle + 12), "left", ()))
+            made.append(RoutedEdge(edge, (side, middle - 12), (side, middle + 12), "left", ()))
         elif index in layout.turned:
             start, end = (leave[index], source.y), (arrive[index], target.y + target.height)
-            made.append(Wire(edge, start, end, "up", layout.passes[index][::-1]))
+            made.append(RoutedEdge(edge, start, end, "up", layout.passes[index][::-1]))
         else:
             start, end = (leave[index], source.y + source.height), (arrive[index], target.y)
-            made.append(Wire(edge, start, end, "down", layout.passes[index]))
+            made.append(RoutedEdge(edge, start, end, "down", layout.passes[index]))
     return made
 
 
@@ -90,31 +90,31 @@ def _departures(layout: Layout, edges: Sequence[CircuitEdge]) -> dict[int, float
     return found
 
 
-def _row(place: Place, things: Sequence[T], gap: float) -> list[tuple[float, T]]:
+def _row(box: Rectangle, things: Sequence[T], gap: float) -> list[tuple[float, T]]:
     """Things beside each other on an edge of the box, around its middle."""
-    step = min(gap, (place.width - 20) / max(1, len(things)))
-    return [(place.middle + (i - (len(things) - 1) / 2) * step, thing) for i, thing in enumerate(things)]
+    step = min(gap, (box.width - 20) / max(1, len(things)))
+    return [(box.middle + (i - (len(things) - 1) / 2) * step, thing) for i, thing in enumerate(things)]
 
 
-def line(wire: Wire, said: str = "") -> Markup:
+def line(routed: RoutedEdge, said: str = "") -> Markup:
     """The arrow's line; `said` is shown where it is pointed at."""
     titles = [tag("title", said)] if said else []
-    return tag("path", *titles, d=_path(wire), class_=f"wire wire-{wire.edge.kind}", **_ends(wire.edge))
+    return tag("path", *titles, d=_path(routed), class_=f"wire wire-{routed.edge.kind}", **_ends(routed.edge))
 
 
 def _ends(edge: CircuitEdge) -> dict[str, str]:
     return {"data_from": edge.source, "data_to": edge.target}
 
 
-def _path(wire: Wire) -> str:
-    if wire.way == "left":
-        (x, y), (x2, y2) = wire.start, wire.end
+def _path(routed: RoutedEdge) -> str:
+    if routed.way == "left":
+        (x, y), (x2, y2) = routed.start, routed.end
         return f"M{short(x)} {short(y)}C{short(x + 34)} {short(y)} {short(x + 34)} {short(y2)} {short(x2)} {short(y2)}"
-    points = [wire.start]
-    for place in wire.passes:
-        ends = [(place.middle, place.y), (place.middle, place.y + place.height)]
-        points += ends if wire.way == "down" else ends[::-1]
-    points.append(wire.end)
+    points = [routed.start]
+    for box in routed.passes:
+        ends = [(box.middle, box.y), (box.middle, box.y + box.height)]
+        points += ends if routed.way == "down" else ends[::-1]
+    points.append(routed.end)
     steps = [f"M{short(points[0][0])} {short(points[0][1])}"]
     for index, ((x, y), (x2, y2)) in enumerate(pairwise(points)):
         half = (y + y2) / 2

@@ -17,7 +17,7 @@ _PASSING = 14.0  # room for an arrow that passes a layer
 
 
 @dataclass(frozen=True)
-class Place:
+class Rectangle:
     """Where a box stands: its left upper corner and its size."""
 
     x: float
@@ -38,8 +38,8 @@ class Layout:
     `turned` holds the indices of arrows that run upwards, against the layers.
     """
 
-    places: Mapping[str, Place]
-    passes: Sequence[Sequence[Place]]
+    places: Mapping[str, Rectangle]
+    passes: Sequence[Sequence[Rectangle]]
     turned: frozenset[int]
     width: float
     height: float
@@ -67,13 +67,13 @@ def layered(
     rows = _ordered(rows, links)
     centre = _aligned(rows, links, widths, across)
     left = min((centre[name] - widths[name] / 2 for name in centre), default=0.0)
-    places: dict[str, Place] = {}
+    places: dict[str, Rectangle] = {}
     top = 0.0
     for names in rows:
         tall = max((sizes[name][1] for name in names if name in sizes), default=0.0)
         for name in names:
             width, height = sizes.get(name, (_PASSING, tall))
-            places[name] = Place(centre[name] - width / 2 - left, top + (tall - height) / 2, width, height)
+            places[name] = Rectangle(centre[name] - width / 2 - left, top + (tall - height) / 2, width, height)
         top += tall + down
     return Layout(
         places={name: places[name] for name in sizes},

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from headatlas.catalogue.schema import Dimension, HeadType, Stage
-from headatlas.catalogue.site.context import Book
+from headatlas.catalogue.site.context import SiteContext
 from headatlas.catalogue.site.pictures.graph_layout import Point
 from headatlas.catalogue.site.pictures.svg import joined, linked, short, tag, text, width, wrap
 from headatlas.catalogue.site.words import GLYPHS, count
@@ -20,9 +20,9 @@ _COLUMNS = 6
 _SHADES = 5
 
 
-def figure(book: Book, *, root: str = "") -> Markup:
+def figure(context: SiteContext, *, root: str = "") -> Markup:
     """Two drawings of the same: stages beside each other, and below each other for narrow screens."""
-    return joined([_beside(book, root, 1216.0), _below(book, root, 358.0)])
+    return joined([_beside(context, root, 1216.0), _below(context, root, 358.0)])
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,17 @@ class _Group:
         return _HEADING + _ROW * len(self.heads)
 
 
-def _groups(book: Book, stage: Stage) -> list[_Group]:
-    heads = sorted(book.catalogue.heads.values(), key=lambda head: (-len(book.papers_of[head.id]), head.name, head.id))
+def _groups(context: SiteContext, stage: Stage) -> list[_Group]:
+    heads = sorted(
+        context.catalogue.heads.values(), key=lambda head: (-len(context.papers_of[head.id]), head.name, head.id)
+    )
     found = [_Group(d, [head for head in heads if head.dimension == d.id]) for d in stage.dimensions]
     return [group for group in found if group.heads]
 
 
-def _beside(book: Book, root: str, whole: float) -> Markup:
-    stages = list(book.catalogue.stages.values())
-    columns = _fitted([_groups(book, stage) for stage in stages])
+def _beside(context: SiteContext, root: str, whole: float) -> Markup:
+    stages = list(context.catalogue.stages.values())
+    columns = _fitted([_groups(context, stage) for stage in stages])
     n_columns = sum(map(len, columns))
     inner = whole - 2 * _PAD * len(stages) - _GAP * (len(stages) - 1) - 8 * (n_columns - len(stages))
     column = inner / max(1, n_columns)
@@ -63,7 +65,7 @@ def _beside(book: Book, root: str, whole: float) -> Markup:
                 left = x + _PAD + place * (column + 8)
                 parts.append(_heading(group, left, y, root))
                 parts += [
-                    _chip(book, head, left, y + _HEADING + _ROW * row, column, root)
+                    _chip(context, head, left, y + _HEADING + _ROW * row, column, root)
                     for row, head in enumerate(group.heads)
                 ]
                 y += group.height
@@ -93,19 +95,19 @@ def _packed(groups: Sequence[_Group], room: float) -> list[list[_Group]]:
     return columns
 
 
-def _below(book: Book, root: str, whole: float) -> Markup:
+def _below(context: SiteContext, root: str, whole: float) -> Markup:
     parts: list[Markup] = []
     y = 0.0
-    stages = list(book.catalogue.stages.values())
+    stages = list(context.catalogue.stages.values())
     for index, stage in enumerate(stages):
         top, lines = y, wrap(stage.description, 12, whole - 2 * _PAD, most=6)
         y += _TITLE + _LINE * len(lines) + 4
         inside = [_told(lines, 0, top + _TITLE, stage)]
-        for group in _groups(book, stage):
+        for group in _groups(context, stage):
             inside.append(_heading(group, _PAD, y, root))
             y += _HEADING
-            for head, x, row, room in _flow(book, group.heads, whole - 2 * _PAD):
-                inside.append(_chip(book, head, _PAD + x, y + row * 32, room, root))
+            for head, x, row, room in _flow(context, group.heads, whole - 2 * _PAD):
+                inside.append(_chip(context, head, _PAD + x, y + row * 32, room, root))
             y += 32 * (row + 1)
         y += 8
         parts += [_panel(stage, (0, top), (whole, y - top), [stage.name], _TITLE, root), *inside]
@@ -115,11 +117,11 @@ def _below(book: Book, root: str, whole: float) -> Markup:
     return _svg("narrow", whole, y - _GAP, parts)
 
 
-def _flow(book: Book, heads: Sequence[HeadType], room: float) -> Iterator[tuple[HeadType, float, int, float]]:
+def _flow(context: SiteContext, heads: Sequence[HeadType], room: float) -> Iterator[tuple[HeadType, float, int, float]]:
     """Chips of the width of their names, in rows: head type, x, row, width."""
     x, row = 0.0, 0
     for head in heads:
-        needed = min(room, width(_short_name(head), 12) + 26 + width(f" {len(book.papers_of[head.id])}", 11) + 8)
+        needed = min(room, width(_short_name(head), 12) + 26 + width(f" {len(context.papers_of[head.id])}", 11) + 8)
         if x and x + needed > room:
             x, row = 0.0, row + 1
         yield head, x, row, needed
@@ -174,9 +176,9 @@ def _short_name(head: HeadType) -> str:
     return head.name.removesuffix(" Head")
 
 
-def _chip(book: Book, head: HeadType, x: float, y: float, room: float, root: str) -> Markup:
-    n = len(book.papers_of[head.id])
-    most = max(map(len, book.papers_of.values()), default=1)
+def _chip(context: SiteContext, head: HeadType, x: float, y: float, room: float, root: str) -> Markup:
+    n = len(context.papers_of[head.id])
+    most = max(map(len, context.papers_of.values()), default=1)
     shade = max(1, math.ceil(_SHADES * math.sqrt(n / most))) if n else 0
     glyph = GLYPHS[head.stage][0 if head.placed_by == "survey" else 1]
     number = str(n)
@@ -194,10 +196,10 @@ def _chip(book: Book, head: HeadType, x: float, y: float, room: float, root: str
         f"{name}, {count(n, 'paper')}: {head.name}",
         drawn,
         class_=f"chip stage-{head.stage}",
-        data_detector="" if book.detectors.get(head.id) else None,
-        data_claims="" if book.claims_of.get(head.id) else None,
-        data_circuits="" if book.circuits_with.get(head.id) else None,
-        data_models="" if any(seen.heads for seen in book.sightings.get(head.id, ())) else None,
+        data_detector="" if context.detectors.get(head.id) else None,
+        data_claims="" if context.claims_of.get(head.id) else None,
+        data_circuits="" if context.circuits_with.get(head.id) else None,
+        data_models="" if any(seen.heads for seen in context.sightings.get(head.id, ())) else None,
     )
 
 

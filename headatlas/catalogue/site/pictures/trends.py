@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from headatlas.catalogue.schema import HeadType, Paper
-from headatlas.catalogue.site.context import Book
+from headatlas.catalogue.site.context import SiteContext
 from headatlas.catalogue.site.pictures.svg import joined, linked, short, tag, text, wrap
 from headatlas.catalogue.site.pictures.timeline import Axis, axis
 from headatlas.catalogue.site.words import GLYPHS, count, month
@@ -15,25 +15,25 @@ from headatlas.catalogue.site.words import GLYPHS, count, month
 WIDE, NARROW = 1216.0, 358.0
 
 
-def months(book: Book, *, root: str, linked: bool = True) -> Markup:
+def months(context: SiteContext, *, root: str, linked: bool = True) -> Markup:
     """A square a paper in the month it came out, coloured by its stages; with links where squares are large enough."""
-    return joined([_months(book, WIDE, root if linked else None), _months(book, NARROW, None)])
+    return joined([_months(context, WIDE, root if linked else None), _months(context, NARROW, None)])
 
 
-def _months(book: Book, whole: float, root: str | None) -> Markup:
-    along = axis((paper.date for paper in book.newest), left=1, right=whole - 1, widest=35)
+def _months(context: SiteContext, whole: float, root: str | None) -> Markup:
+    along = axis((paper.date for paper in context.newest), left=1, right=whole - 1, widest=35)
     stacks: dict[int, list[Paper]] = {}
-    order = list(book.catalogue.stages)
-    for paper in reversed(book.newest):
+    order = list(context.catalogue.stages)
+    for paper in reversed(context.newest):
         stacks.setdefault(along.place(paper.date), []).append(paper)
     tallest = max(map(len, stacks.values()), default=0)
     cell = along.cell
     floor = tallest * cell + 18
     parts = []
     for place, papers in sorted(stacks.items()):
-        papers.sort(key=lambda paper: [order.index(stage) for stage in book.catalogue.stages_of(paper)])
+        papers.sort(key=lambda paper: [order.index(stage) for stage in context.catalogue.stages_of(paper)])
         for level, paper in enumerate(papers):
-            parts.append(_square(book, paper, along.x(place), floor - (level + 1) * cell, cell, root))
+            parts.append(_square(context, paper, along.x(place), floor - (level + 1) * cell, cell, root))
         if cell >= 20:
             above = floor - len(papers) * cell - 5
             parts.append(text(along.x(place) + cell / 2, above, str(len(papers)), "tick", anchor="middle"))
@@ -41,8 +41,8 @@ def _months(book: Book, whole: float, root: str | None) -> Markup:
     return _chart(f"months {_kind(whole)}", "Papers by month", wide, floor + 42, [*parts, *along.ticks(floor)], linked=root is not None)  # fmt: skip
 
 
-def _square(book: Book, paper: Paper, x: float, y: float, cell: float, root: str | None) -> Markup:
-    stages = book.catalogue.stages_of(paper)
+def _square(context: SiteContext, paper: Paper, x: float, y: float, cell: float, root: str | None) -> Markup:
+    stages = context.catalogue.stages_of(paper)
     gap = 1.0 if cell < 14 else 2.5
     side = cell - gap
     share = side / max(1, len(stages))
@@ -57,25 +57,25 @@ def _square(book: Book, paper: Paper, x: float, y: float, cell: float, root: str
     return linked(f"{root}papers/{paper.id}.html", said, [tag("title", said), *boxes])
 
 
-def growth(book: Book) -> Markup:
+def growth(context: SiteContext) -> Markup:
     """How many head types of each stage had been named until each month, as steps."""
-    return joined([_growth(book, WIDE), _growth(book, NARROW)])
+    return joined([_growth(context, WIDE), _growth(context, NARROW)])
 
 
-def named_first(book: Book) -> dict[str, list[Paper]]:
+def named_first(context: SiteContext) -> dict[str, list[Paper]]:
     """Stage id -> for each of its head types the oldest paper on it, oldest first."""
-    found: dict[str, list[Paper]] = {stage: [] for stage in book.catalogue.stages}
-    for head in book.catalogue.heads.values():
-        papers = book.papers_of[head.id]
+    found: dict[str, list[Paper]] = {stage: [] for stage in context.catalogue.stages}
+    for head in context.catalogue.heads.values():
+        papers = context.papers_of[head.id]
         if papers:
             found[head.stage].append(papers[0])
     return {stage: sorted(papers, key=lambda paper: (paper.date, paper.id)) for stage, papers in found.items()}
 
 
-def _growth(book: Book, whole: float) -> Markup:
-    first = named_first(book)
+def _growth(context: SiteContext, whole: float) -> Markup:
+    first = named_first(context)
     wide = whole == WIDE
-    along = axis((paper.date for paper in book.newest), left=34, right=whole - (230 if wide else 44))
+    along = axis((paper.date for paper in context.newest), left=34, right=whole - (230 if wide else 44))
     most = max(map(len, first.values()), default=1) or 1
     tall, top = (300.0 if wide else 220.0), 12.0
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 1000) if most / s <= 5)
@@ -96,39 +96,39 @@ def _growth(book: Book, whole: float) -> Markup:
         points.append(f"H{short(along.right)}")
         parts.append(tag("path", d="".join(points), class_=f"line stage-{stage}"))
         labels.append((y(n), stage, n))
-    parts += _labels(book, labels, along.right + 10, named=wide)
+    parts += _labels(context, labels, along.right + 10, named=wide)
     return _chart(f"growth {_kind(whole)}", "Head types named so far, by stage", whole, top + tall + 46, [*parts, *along.ticks(top + tall)])  # fmt: skip
 
 
-def _labels(book: Book, labels: Sequence[tuple[float, str, int]], x: float, *, named: bool) -> list[Markup]:
+def _labels(context: SiteContext, labels: Sequence[tuple[float, str, int]], x: float, *, named: bool) -> list[Markup]:
     """The lines' names at their ends, moved apart where they would overlap."""
     parts, above = [], -99.0
     for y, stage, n in sorted(labels):
         above = max(y + 4, above + 18)
-        words = f"{book.catalogue.stages[stage].name} {n}" if named else str(n)
+        words = f"{context.catalogue.stages[stage].name} {n}" if named else str(n)
         parts += [text(x, above, GLYPHS[stage][0], f"glyph stage-{stage}"), text(x + 17, above, words, "said")]
     return parts
 
 
-def often(book: Book, least: int = 3) -> list[HeadType]:
+def often(context: SiteContext, least: int = 3) -> list[HeadType]:
     """The head types with at least so many papers, in the order in which they were first named."""
-    heads = [head for head in book.catalogue.heads.values() if len(book.papers_of[head.id]) >= least]
-    return sorted(heads, key=lambda head: (book.papers_of[head.id][0].date, head.name))
+    heads = [head for head in context.catalogue.heads.values() if len(context.papers_of[head.id]) >= least]
+    return sorted(heads, key=lambda head: (context.papers_of[head.id][0].date, head.name))
 
 
-def lifelines(book: Book, *, root: str) -> Markup:
+def lifelines(context: SiteContext, *, root: str) -> Markup:
     """A row a head type with a sign for each of its papers, for the types that several papers are about."""
-    return joined([_lifelines(book, WIDE, root), _lifelines(book, NARROW, root)])
+    return joined([_lifelines(context, WIDE, root), _lifelines(context, NARROW, root)])
 
 
-def _lifelines(book: Book, whole: float, root: str) -> Markup:
+def _lifelines(context: SiteContext, whole: float, root: str) -> Markup:
     names, row = (220.0 if whole == WIDE else 128.0), 26.0
-    along = axis((paper.date for paper in book.newest), left=names, right=whole - 8)
+    along = axis((paper.date for paper in context.newest), left=names, right=whole - 8)
     parts = []
-    heads = often(book)
+    heads = often(context)
     for index, head in enumerate(heads):
         y = index * row + row / 2
-        papers = book.papers_of[head.id]
+        papers = context.papers_of[head.id]
         name = wrap(head.name.removesuffix(" Head"), 12.5, names - 30, most=1)[0]
         drawn = [
             tag("rect", x=0, y=y - 12.5, width=names - 6, height=25.0, rx=5.0, class_="hit"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headatlas.catalogue.site.context import Book, Page, Section
+from headatlas.catalogue.site.context import Page, Section, SiteContext
 from headatlas.catalogue.stats import stats
 
 
-def _pages(book: Book) -> Iterator[Page]:
-    yield Page("about/index.html", "about.html.j2", {"stats": stats(book.catalogue)})
+def _pages(context: SiteContext) -> Iterator[Page]:
+    yield Page("about/index.html", "about.html.j2", {"stats": stats(context.catalogue)})
 
 
 ABOUT = Section("about", _pages, "About", 7)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headatlas.catalogue.site.context import Book, Page, Section
+from headatlas.catalogue.site.context import Page, Section, SiteContext
 
 
-def _pages(book: Book) -> Iterator[Page]:
-    benchmarks = book.catalogue.benchmarks.values()
-    papers = {found.id: book.catalogue.papers_on_benchmark(found.id)[::-1] for found in benchmarks}
+def _pages(context: SiteContext) -> Iterator[Page]:
+    benchmarks = context.catalogue.benchmarks.values()
+    papers = {found.id: context.catalogue.papers_on_benchmark(found.id)[::-1] for found in benchmarks}
     kinds = {
         "Made to explore mechanisms": [found for found in benchmarks if found.kind == "mechanism"],
         "Common evaluations": [found for found in benchmarks if found.kind == "common"],

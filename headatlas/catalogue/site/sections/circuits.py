@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headatlas.catalogue.site.context import Book, Page, Section
+from headatlas.catalogue.site.context import Page, Section, SiteContext
 from headatlas.catalogue.site.pictures.circuit import drawing
 from headatlas.catalogue.site.pictures.edge_routing import KINDS, key
 
 
-def _pages(book: Book) -> Iterator[Page]:
-    circuits = list(book.catalogue.circuits.values())
+def _pages(context: SiteContext) -> Iterator[Page]:
+    circuits = list(context.catalogue.circuits.values())
     yield Page("circuits/index.html", "circuits.html.j2", {"circuits": circuits, "key": key(circuits)})
     for circuit in circuits:
         shows = {
             "circuit": circuit,
-            "paper": book.catalogue.papers[circuit.paper],
-            "drawing": drawing(book.catalogue, circuit, root="../"),
+            "paper": context.catalogue.papers[circuit.paper],
+            "drawing": drawing(context.catalogue, circuit, root="../"),
             "key": key([circuit]),
             "kinds": KINDS,
             "labels": {node.id: node.label for node in circuit.nodes},

@@ -6,34 +6,36 @@ from collections.abc import Iterator
 
 from headatlas.catalogue.schema import HeadType, PublishedCircuit
 from headatlas.catalogue.site.atlases import VERDICTS
-from headatlas.catalogue.site.context import Book, Page, Section
+from headatlas.catalogue.site.context import Page, Section, SiteContext
 from headatlas.catalogue.site.pictures.circuit import drawing
 
 _DRAWN = 1
 
 
-def _pages(book: Book) -> Iterator[Page]:
-    heads = book.catalogue.heads.values()
+def _pages(context: SiteContext) -> Iterator[Page]:
+    heads = context.catalogue.heads.values()
     by_group = {
         dimension.id: sorted((h for h in heads if h.dimension == dimension.id), key=lambda head: head.name.lower())
-        for stage in book.catalogue.stages.values()
+        for stage in context.catalogue.stages.values()
         for dimension in stage.dimensions
     }
     yield Page("heads/index.html", "heads.html.j2", {"by_group": by_group})
     for head in heads:
-        circuits = sorted(book.circuits_with.get(head.id, []), key=lambda circuit: (-_share(circuit, head), circuit.id))
+        circuits = sorted(
+            context.circuits_with.get(head.id, []), key=lambda circuit: (-_share(circuit, head), circuit.id)
+        )
         shows = {
             "head": head,
-            "stage": book.catalogue.stages[head.stage],
-            "dimension": book.catalogue.dimension_name(head),
-            "papers": book.papers_of[head.id][::-1],
-            "claims": book.claims_of.get(head.id, []),
-            "drawn": [(c, drawing(book.catalogue, c, root="../", chosen=head.id)) for c in circuits[:_DRAWN]],
+            "stage": context.catalogue.stages[head.stage],
+            "dimension": context.catalogue.dimension_name(head),
+            "papers": context.papers_of[head.id][::-1],
+            "claims": context.claims_of.get(head.id, []),
+            "drawn": [(c, drawing(context.catalogue, c, root="../", chosen=head.id)) for c in circuits[:_DRAWN]],
             "circuits": circuits,
-            "detectors": book.detectors.get(head.id, ()),
-            "sightings": book.sightings.get(head.id, ()),
+            "detectors": context.detectors.get(head.id, ()),
+            "sightings": context.sightings.get(head.id, ()),
             "verdicts": VERDICTS,
-            "related": [book.catalogue.heads[id_] for id_ in head.related],
+            "related": [context.catalogue.heads[id_] for id_ in head.related],
         }
         yield Page(f"heads/{head.id}.html", "head.html.j2", shows)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from headatlas.catalogue.site.context import Book, Page, Section
+from headatlas.catalogue.site.context import Page, Section, SiteContext
 
 
-def _pages(book: Book) -> Iterator[Page]:
-    methods = book.catalogue.methods.values()
-    papers = {method.id: book.catalogue.papers_with_method(method.id)[::-1] for method in methods}
+def _pages(context: SiteContext) -> Iterator[Page]:
+    methods = context.catalogue.methods.values()
+    papers = {method.id: context.catalogue.papers_with_method(method.id)[::-1] for method in methods}
     groups = {
         category: {group: [m for m in methods if (m.category, m.group) == (category, group)] for group in groups}
         for category in dict.fromkeys(method.category for method in methods)
