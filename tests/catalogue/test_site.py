@@ -23,7 +23,7 @@ from headatlas.catalogue.detector_names import detector_names
 from headatlas.catalogue.filters import Filters, select
 from headatlas.catalogue.site import write
 from headatlas.catalogue.site.atlases import sightings
-from headatlas.catalogue.site.build import build, render
+from headatlas.catalogue.site.build import SEARCH_LIBRARY, build, render
 from headatlas.catalogue.site.context import SiteContext
 from headatlas.catalogue.site.facets import facets
 from headatlas.cli.papers import app
@@ -83,6 +83,15 @@ def test_nothing_is_loaded_from_elsewhere(files: dict[str, str], read_pages: dic
         if path.startswith("static/") and path.endswith((".js", ".css")) and "index-data" not in path:
             assert "http" not in text, path
             assert "fetch(" not in text, path
+
+
+def test_the_search_library_comes_with_its_licence_and_a_version(files: dict[str, str]):
+    script = files["static/search.js"]
+    assert script.startswith(f"/*! {SEARCH_LIBRARY}\n\nCopyright 2022 Luca Ongaro")
+    assert "Permission is hereby granted, free of charge" in script
+    assert len(script.encode()) < 30_000
+    name, version = SEARCH_LIBRARY.split("-")
+    assert f"npm pack {name}@{version}" in PAGE
 
 
 def test_every_entry_has_its_page(files: dict[str, str]):

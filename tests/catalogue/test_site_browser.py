@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,6 +110,19 @@ def test_search_finds_by_author_head_alias_word_and_typo(visit: Visit):
         assert wanted in found, query
         assert len(found) < 30, query
         assert page.inner_text("#count") == f"{len(found)} of {len(load().papers)} papers"
+
+
+def test_title_words_with_a_letter_left_out_are_understood(visit: Visit):
+    page = visit("papers/index.html")
+    typos = [
+        (word[:2] + word[3:], paper.id)
+        for paper in load().papers.values()
+        for word in {word.lower() for word in re.findall(r"[A-Za-z]{6,}", paper.title)}
+    ]
+    find = """typos => { const find = headatlas.createSearch(headatlasIndex.papers, {name: 4, about: 2, summary: 1});
+              return typos.filter(([typo, id]) => [...find(typo).scores.keys()].some((paper) => paper.id === id)).length; }"""
+    assert len(typos) > 200
+    assert page.evaluate(find, [list(typo) for typo in typos]) > 0.98 * len(typos)
 
 
 def test_every_alias_finds_the_papers_of_its_head_type(visit: Visit):

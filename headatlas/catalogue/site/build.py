@@ -21,6 +21,8 @@ from headatlas.catalogue.site.pictures.circuit import miniature
 from headatlas.errors import BadInput
 from headatlas.registry import discover
 
+SEARCH_LIBRARY = "minisearch-7.2.0"  # in static/vendor/, with its licence; docs/site.md says how it is renewed
+
 
 def build(context: SiteContext, out: Path) -> int:
     """Write the site into the folder `out` and return the number of pages. Raises StoreError, BadInput."""
@@ -110,5 +112,11 @@ def _static(suffix: str) -> str:
 
 @functools.cache
 def _scripts() -> dict[str, str]:
+    """The scripts by name; the search library stands, with its licence, before the script that uses it."""
     folder = files(__package__) / "static"
-    return {item.name: item.read_text("utf-8") for item in folder.iterdir() if item.name.endswith(".js")}
+    scripts = {item.name: item.read_text("utf-8") for item in folder.iterdir() if item.name.endswith(".js")}
+    library = (folder / "vendor" / f"{SEARCH_LIBRARY}.min.js").read_text("utf-8")
+    licence = (folder / "vendor" / f"{SEARCH_LIBRARY}.LICENSE.txt").read_text("utf-8")
+    heading = f"/*! {SEARCH_LIBRARY}\n\n{licence.strip()}\n*/"
+    scripts["search.js"] = "\n".join([heading, library.strip(), scripts["search.js"]])
+    return scripts
