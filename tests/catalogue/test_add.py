@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from headatlas.catalogue.check import check
 from headatlas.catalogue.curation import entry_file
 from headatlas.catalogue.curation.add import Added, add
-from headatlas.catalogue.curation.arxiv_client import ArxivError
+from headatlas.catalogue.curation.arxiv_feed import ArxivError
 from headatlas.catalogue.curation.target import Target, open_target
 from headatlas.catalogue.files import strict_yaml
 from headatlas.catalogue.gather import FOLDER

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from headatlas.catalogue.curation import arxiv_connection
-from headatlas.catalogue.curation.arxiv_client import Arxiv, ArxivError, arxiv_id
+from headatlas.catalogue.curation.arxiv_client import Arxiv, arxiv_id
+from headatlas.catalogue.curation.arxiv_feed import ArxivError, papers, parse
 from headatlas.errors import BadInput
 from tests.catalogue.arxiv_server import FakeClock, FakePaper, Misdeed, ask, feed, serving
 
@@ -71,6 +72,21 @@ def test_silent_and_trickling_servers_are_given_up(misdeed: Misdeed) -> None:
 def test_broken_answers_are_refused(body: bytes, message: str) -> None:
     with serving(PAPER, misdeeds=[Misdeed(body=body)]) as fake, pytest.raises(ArxivError, match=message):
         ask(fake).paper(PAPER.arxiv)
+
+
+@pytest.mark.parametrize("declared", ["", ' SYSTEM "file:///etc/passwd"', ' [<!ENTITY a "b">]'])
+def test_document_types_are_refused_whatever_they_declare(declared: str) -> None:
+    body = feed([PAPER], 1).replace(b"<feed ", f"<!DOCTYPE feed{declared}><feed ".encode())
+    with pytest.raises(ArxivError, match="declares a document type"):
+        parse(body)
+    assert papers(parse(feed([PAPER], 1)))[0].title == PAPER.title
+
+
+def test_times_are_those_of_utc() -> None:
+    body = feed([PAPER], 1).replace(b"<published>2025-02-20T23:30:00Z", b"<published>2025-02-20T23:30:00-05:00")
+    (found,) = papers(parse(body))
+    assert found.published.isoformat() == "2025-02-21T04:30:00+00:00"
+    assert (found.arxiv, found.categories) == (PAPER.arxiv, ("cs.CL",))
 
 
 def test_an_unreadable_date_is_an_error_of_arxivs() -> None:

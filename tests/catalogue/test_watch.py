@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headatlas.catalogue.curation.arxiv_client import ArxivError
 from headatlas.catalogue.curation.arxiv_connection import PAUSE
+from headatlas.catalogue.curation.arxiv_feed import ArxivError
 from headatlas.catalogue.curation.likeness import Scorer
 from headatlas.catalogue.curation.target import open_target
 from headatlas.catalogue.curation.watch import QUERY, Queue, day, read_queue, resume, start, watch, write_queue

@@ -10,7 +10,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from headatlas.catalogue.curation import entry_file
-from headatlas.catalogue.curation.arxiv_client import Arxiv, Found, arxiv_id
+from headatlas.catalogue.curation.arxiv_client import Arxiv, arxiv_id
+from headatlas.catalogue.curation.arxiv_feed import Found
 from headatlas.catalogue.curation.propose import Proposal, propose
 from headatlas.catalogue.curation.target import Target
 from headatlas.catalogue.problem import Problem

@@ -1,7 +1,4 @@
-"""The wire between the `arxiv` package and arXiv: waits between calls, gives up on silence, refuses broken answers.
-
-By itself the package waits for ever, takes answers of any size, and reads cut-off XML as if it were whole.
-"""
+"""The connection to arXiv: waits between calls as its terms of use ask, gives up on silence, bounds every answer."""
 
 from __future__ import annotations
 
@@ -9,36 +6,22 @@ import http.client
 import time
 import urllib.error
 import urllib.request
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
+from xml.etree.ElementTree import Element
 
-from headatlas.errors import HeadAtlasError
+from headatlas.catalogue.curation.arxiv_feed import ArxivError, has_entries, parse, total
 
 URL_VARIABLE = "HEADATLAS_ARXIV_URL"  # a mirror, or a server made for a test
 PAUSE = 3.0  # seconds between calls, as arXiv's terms of use ask
 LARGEST_ANSWER = 30_000_000  # bytes; a full page of 2000 papers is about a fifth of it
-
-_ATOM = "{http://www.w3.org/2005/Atom}"
-_TOTAL = "{http://a9.com/-/spec/opensearch/1.1/}totalResults"
-
-
-class ArxivError(HeadAtlasError):
-    """arXiv could not be reached, or gave no usable answer."""
-
-
-@dataclass
-class _Answer:
-    """The two things that the `arxiv` package reads of a response."""
-
-    status_code: int
-    content: bytes
+_AGENT = "headatlas (one call every three seconds; see the project's docs/contributing-papers.md)"
 
 
 @dataclass
 class Connection:
-    """Stands where the `arxiv` package keeps its session; every call to the service goes through `get`."""
+    """Every call to the service goes through `feed`."""
 
     timeout: float
     tries: int
@@ -46,12 +29,12 @@ class Connection:
     sleep: Callable[[float], None]
     last: float | None = field(default=None, init=False)
 
-    def get(self, url: str, headers: dict[str, str]) -> _Answer:
-        """One answer that parses, after as many tries as allowed."""
+    def feed(self, url: str, start: int) -> Element:
+        """The page of a feed that begins with paper `start`, after as many tries as allowed."""
         trouble, wait = "", 0.0
         for _ in range(self.tries):
             self._hold(wait)
-            status, content, after = self._ask(url, headers)
+            status, content, after = self._ask(url)
             if status == 429 or status >= 500:
                 trouble, wait = f"HTTP {status}", after
                 continue
@@ -59,8 +42,10 @@ class Connection:
                 raise ArxivError(
                     f"arXiv refused the question with HTTP {status}: {url}", "Check the identifier or the query."
                 )
-            if not _lacks_entries(content, url):
-                return _Answer(status, content)
+            feed = parse(content)
+            # Under load arXiv is known to send pages without the papers that it counts on them.
+            if has_entries(feed) or total(feed) <= start:
+                return feed
             trouble, wait = "an empty page where papers were announced", 0.0
         raise ArxivError(f"arXiv did not answer {self.tries} times in a row ({trouble}).", "Try again in some minutes.")
 
@@ -71,11 +56,13 @@ class Connection:
             if due > self.now():
                 self.sleep(due - self.now())
 
-    def _ask(self, url: str, headers: dict[str, str]) -> tuple[int, bytes, float]:
+    def _ask(self, url: str) -> tuple[int, bytes, float]:
         """Status, content, and the wait that the server asks for."""
         host = urlsplit(url).netloc
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=self.timeout) as answer:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, headers={"User-Agent": _AGENT}), timeout=self.timeout
+            ) as answer:
                 return answer.status, self._read(answer, host), 0.0
         except urllib.error.HTTPError as error:
             with error:
@@ -109,20 +96,3 @@ class Connection:
 def _seconds(header: str | None) -> float:
     """The wait that a busy server asks for, at most a minute; 0 where it asks for none (or names a date)."""
     return min(float(header), 60.0) if header and header.strip().isdigit() else 0.0
-
-
-def _lacks_entries(content: bytes, url: str) -> bool:
-    """Whether the page is empty though the service counts papers on it, which arXiv is known to do under load."""
-    try:
-        feed = ElementTree.fromstring(content)
-    except ElementTree.ParseError as error:
-        raise ArxivError(
-            f"The answer is not well-formed XML ({error}).", "A proxy or login page may be in the way."
-        ) from error
-    if feed.tag != f"{_ATOM}feed":
-        raise ArxivError(
-            f"The answer is not an Atom feed but <{feed.tag[:60]}>.", "A proxy or login page may be in the way."
-        )
-    start = int(parse_qs(urlsplit(url).query).get("start", ["0"])[0])
-    total = (feed.findtext(_TOTAL) or "0").strip()
-    return feed.find(f"{_ATOM}entry") is None and total.isdigit() and int(total) > start

@@ -15,7 +15,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from headatlas.catalogue.curation import entry_file
-from headatlas.catalogue.curation.arxiv_client import Arxiv, Found
+from headatlas.catalogue.curation.arxiv_client import Arxiv
+from headatlas.catalogue.curation.arxiv_feed import Found
 from headatlas.catalogue.curation.likeness import Likeness, Scorer
 from headatlas.catalogue.curation.target import Target
 from headatlas.catalogue.files import strict_yaml

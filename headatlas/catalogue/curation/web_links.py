@@ -6,7 +6,6 @@ import os
 import time
 import urllib.error
 import urllib.request
-import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,9 @@ from urllib.parse import quote, urlencode, urlsplit
 from rapidfuzz import fuzz
 
 from headatlas.catalogue.catalogue import Catalogue, Place
-from headatlas.catalogue.curation.arxiv_client import DEFAULT_URL, URL_VARIABLE
+from headatlas.catalogue.curation.arxiv_client import DEFAULT_URL
+from headatlas.catalogue.curation.arxiv_connection import URL_VARIABLE
+from headatlas.catalogue.curation.arxiv_feed import ArxivError, parse, titles
 from headatlas.catalogue.names import normal
 from headatlas.catalogue.problem import Problem
 from headatlas.errors import HeadAtlasError
@@ -24,7 +25,6 @@ PAUSE = 1.0  # seconds between two visits of one host
 TIMEOUT = 15.0
 SAME_TITLE = 70.0  # rapidfuzz ratio below which arXiv's title is that of another paper
 _AGENT = "headatlas link check (a page at a time; see the project's docs/catalogue.md)"
-_ATOM = "{http://www.w3.org/2005/Atom}"
 _GONE = (404, 410)
 
 
@@ -118,21 +118,17 @@ def _arxiv(catalogue: Catalogue, result: Visited) -> bool:
     query = urlencode({"id_list": ",".join(sorted(papers)), "max_results": len(papers)})
     try:
         _, body = _open(f"{os.environ.get(URL_VARIABLE) or DEFAULT_URL}?{query}", "GET")
-        feed = ElementTree.fromstring(body)
-    except (OSError, ValueError, ElementTree.ParseError) as error:
+        known = titles(parse(body))
+    except (OSError, ValueError, ArxivError) as error:
         result.unclear.append(f"{len(papers)} papers on arXiv ({getattr(error, 'reason', error)})")
-        return isinstance(error, urllib.error.HTTPError | ElementTree.ParseError)
-    titles = {}
-    for entry in feed.iter(f"{_ATOM}entry"):
-        id_ = (entry.findtext(f"{_ATOM}id") or "").rsplit("/", 1)[-1].split("v")[0]
-        titles[id_] = " ".join((entry.findtext(f"{_ATOM}title") or "").split())
+        return isinstance(error, urllib.error.HTTPError | ArxivError)
     for id_, paper in papers.items():
         place = catalogue.places["paper", paper.id]
-        if id_ not in titles:
+        if id_ not in known:
             result.problems.append(place.problem(("arxiv",), f"arXiv has no paper {id_}.", "Check the arXiv id."))
-        elif fuzz.ratio(normal(paper.title), normal(titles[id_])) < SAME_TITLE:
+        elif fuzz.ratio(normal(paper.title), normal(known[id_])) < SAME_TITLE:
             right = "Check the arXiv id, or the title if the paper was renamed."
-            result.problems.append(place.problem(("arxiv",), f"arXiv {id_} is '{titles[id_]}'.", right))
+            result.problems.append(place.problem(("arxiv",), f"arXiv {id_} is '{known[id_]}'.", right))
         else:
             result.alive += 1
     return True
