@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from headatlas.catalogue.curation.evaluate_watch import Quality, _quality, as_table, evaluate, made_up_papers
 from headatlas.catalogue.curation.likeness import NAME_BONUS, Scorer, paper_text, terms
@@ -110,6 +112,21 @@ def test_quality_counts_as_defined() -> None:
         "x", [(own, [*others, *[0.0] * (200 - len(others))]) for own, others in crowd], ["near", "far"] * 100
     )
     assert (ranks.recall_at_10, ranks.recall_at_50) == (0.25, 0.75)
+
+
+@given(
+    rows=st.lists(st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9]), min_size=7, max_size=7), min_size=1, max_size=5),
+)
+@settings(max_examples=50, deadline=None)
+def test_the_auc_is_the_share_of_made_up_papers_that_score_lower(rows: list[list[float]]) -> None:
+    kinds = ["near", "far", "far", "near", "far", "near"]
+    quality = _quality("x", [(own, others) for own, *others in rows], kinds)
+    for value, wanted in ((quality.auc, ("near", "far")), (quality.auc_near, ("near",)), (quality.auc_far, ("far",))):
+        wins = []
+        for own, *others in rows:
+            kept = [other for other, kind in zip(others, kinds, strict=True) if kind in wanted]
+            wins.append(sum(1.0 if own > other else 0.5 if own == other else 0.0 for other in kept) / len(kept))
+        assert value == pytest.approx(sum(wins) / len(wins))
 
 
 def test_papers_that_were_left_out_are_found_again(qualities: dict[str, Quality]) -> None:

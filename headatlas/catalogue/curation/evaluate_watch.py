@@ -50,23 +50,22 @@ def made_up_papers() -> tuple[MadeUp, ...]:
     return tuple(MadeUp(row["title"], row["abstract"], kind) for kind in ("near", "far") for row in groups[kind])
 
 
-def _wins(own: float, others: Iterable[float]) -> list[float]:
-    return [1.0 if own > other else 0.5 if own == other else 0.0 for other in others]
-
-
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
 def _quality(name: str, rows: Sequence[tuple[float, Sequence[float]]], kinds: Sequence[str]) -> Quality:
     """`rows`: for each left-out paper its own score and those of the made-up papers."""
-    wins = [_wins(own, others) for own, others in rows]
+    from sklearn.metrics import roc_auc_score
+
     # Ties count against the paper: a reader may meet the others first.
     ranks = [1 + sum(other >= own for other in others) for own, others in rows]
 
     def auc(wanted: Iterable[str]) -> float:
         keep = [i for i, kind in enumerate(kinds) if kind in wanted]
-        return _mean([_mean([row[i] for i in keep]) for row in wins])
+        truth = [1, *[0] * len(keep)]
+        # Each left-out paper is ranked by a catalogue of its own, so scores of different rows are never compared.
+        return _mean([float(roc_auc_score(truth, [own, *(others[i] for i in keep)])) for own, others in rows])
 
     recall = [_mean([float(rank <= depth) for rank in ranks]) for depth in RECALL_AT]
     return Quality(name, auc(("near", "far")), auc(("near",)), auc(("far",)), recall[0], recall[1])
