@@ -99,6 +99,18 @@ def test_loading_needs_no_torch():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+@pytest.mark.parametrize(
+    "command", ["list --head induction-head", "search induction", "check", "show induction-head", "add --help"]
+)
+def test_commands_of_the_catalogue_start_without_the_heavy_packages(command: str):
+    script = (
+        "import sys\nfrom headatlas.cli import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit as stop: assert not stop.code, stop.code\n"
+        "heavy = {'torch', 'transformers', 'sklearn', 'scipy', 'duckdb'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", script, "papers", *command.split()], check=True, stdout=subprocess.DEVNULL)
+
+
 def test_the_detectors_read_from_their_files_are_those_that_exist():
     from headatlas.detector import detectors
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from headatlas.catalogue import Catalogue, load
+from headatlas.catalogue import load
 from headatlas.catalogue.detector_names import detector_names
 from headatlas.catalogue.filters import Filters, select
 from headatlas.catalogue.site import write
@@ -29,9 +29,7 @@ from headatlas.catalogue.site.facets import facets
 from headatlas.cli.papers import app
 from headatlas.errors import BadInput, StoreError
 from tests.catalogue.site_links import Read, aim, pages, read
-
-# What a hostile entry may try to smuggle in.
-EVIL = "<script>document.title='hacked'</script><img src=x onerror=alert(1)>\"'</title>{{7*7}}&amp;\u202e"
+from tests.catalogue.site_samples import EVIL, atlas, hostile
 
 
 @pytest.fixture(scope="module")
@@ -201,16 +199,6 @@ def test_a_head_page_names_detectors_circuits_and_claims():
     assert "No detector of ours" in read(made["heads/mover-head.html"]).text
 
 
-def atlas(name: str, created: str, heads: list[dict[str, Any]], head_type: str = "induction-head") -> dict[str, Any]:
-    detector = {"name": "induction", "head_type": head_type, "heads": heads, "task": "repeated"}
-    return {
-        "schema": "headatlas/atlas/1",
-        "model": {"name": name, "d_model": 4},
-        "run": {"id": created[:10], "created": created},
-        "detectors": [detector],
-    }
-
-
 def test_head_pages_list_the_models_in_which_heads_were_seen():
     seen = {"layer": 5, "head": 1, "stack": "decoder", "score": 0.91, "verdict": "causal"}
     old = atlas("gpt2", "2026-01-01T00:00", [{**seen, "head": 7}])
@@ -239,35 +227,6 @@ def test_head_pages_list_the_models_in_which_heads_were_seen():
 def test_a_damaged_atlas_is_named(change: dict[str, Any], message: str):
     with pytest.raises(StoreError, match=message):
         sightings([("x/atlas.json", {**atlas("gpt2", "2026", []), **change})])
-
-
-def hostile() -> Catalogue:
-    """Our catalogue with markup in every text of a paper, a head type, a circuit and a claim."""
-    ours = load()
-    paper = ours.papers["wang-2023-ioi"]
-    assert paper.summary
-    summary = paper.summary.model_copy(update={"innovation": EVIL, "tasks": EVIL, "result": EVIL})
-    link = paper.links[0].model_copy(update={"venue": EVIL, "url": "https://example.org/?a=1&b=<x>"})
-    texts = {"title": EVIL, "authors": [EVIL], "venue": EVIL, "models": [EVIL], "notes": [EVIL], "corrections": [EVIL]}
-    bad = paper.model_copy(update={**texts, "summary": summary, "links": [link]})
-    head = ours.heads["induction-head"]
-    words = dict.fromkeys(("name", "role", "reads", "writes", "tested_by", "scope"), EVIL)
-    bad_head = head.model_copy(update={**words, "aliases": [EVIL], "models": [EVIL]})
-    circuit = ours.circuits["ioi"]
-    nodes = [node.model_copy(update={"label": EVIL, "positions": EVIL, "heads": [EVIL]}) for node in circuit.nodes]
-    edges = [edge.model_copy(update={"note": EVIL}) for edge in circuit.edges]
-    bad_circuit = circuit.model_copy(update={"name": EVIL, "task": EVIL, "nodes": nodes, "edges": edges})
-    claims = {
-        id_: c.model_copy(update={"statement": EVIL, "where": EVIL, "model": EVIL}) if c.paper == paper.id else c
-        for id_, c in ours.claims.items()
-    }
-    return dataclasses.replace(
-        ours,
-        papers={**ours.papers, bad.id: bad},
-        heads={**ours.heads, head.id: bad_head},
-        circuits={**ours.circuits, "ioi": bad_circuit},
-        claims=claims,
-    )
 
 
 def test_markup_in_the_data_stays_text(read_pages: dict[str, Read]):
