@@ -215,16 +215,20 @@ def _circuit(catalogue: Catalogue, id_: str) -> Page:
     return Page("", "", circuit.name, circuit.model or "", facts, tables)
 
 
+def claim_value(claim: Claim) -> str:
+    """The claim's value with its unit, such as `92 %`."""
+    return "" if claim.value is None else f"{claim.value:g} {claim.unit or ''}".strip()
+
+
 def _claim(catalogue: Catalogue, id_: str) -> Page:
     claim = catalogue.claims[id_]
-    value = "" if claim.value is None else f"{claim.value:g} {claim.unit or ''}".strip()
     facts = [
         ("Claim", claim.statement),
         ("Paper", f"{catalogue.papers[claim.paper].title} ({claim.paper})"),
         ("Model", f"{claim.model} ({claim.hub_id})" if claim.hub_id else claim.model),
         ("Revision", claim.revision or ""),
         ("Metric", claim.metric or ""),
-        ("Value", value),
+        ("Value", claim_value(claim)),
         ("Stated in", claim.where),
         ("Known from", claim.evidence),
     ]

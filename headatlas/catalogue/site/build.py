@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from headatlas.catalogue.describe import claim_value
 from headatlas.catalogue.export.atom_feed import as_atom
 from headatlas.catalogue.export.bibtex import bibtex
 from headatlas.catalogue.export.records import as_csv, as_json
@@ -95,7 +96,7 @@ def _environment() -> Environment:
         "family": words.family,
         "slug": words.slug,
         "cited": words.cited,
-        "claim_value": words.value,
+        "claim_value": claim_value,
         "known_from": words.known_from,
         "of": words.count,
     }

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from headatlas.catalogue.schema import Claim, Paper
+from headatlas.catalogue.schema import Paper
 
 # A filled and a hollow sign a stage, so that colour never has to be told apart; the reports of runs use the same.
 GLYPHS = {"kr": ("◆", "◇"), "ici": ("●", "○"), "lr": ("▲", "△"), "ep": ("■", "□")}
@@ -66,11 +66,6 @@ def authors(paper: Paper, most: int = 4) -> str:
     if len(paper.authors) <= most + 1:
         return ", ".join(paper.authors)
     return f"{', '.join(paper.authors[:most])} and {len(paper.authors) - most} others"
-
-
-def value(claim: Claim) -> str:
-    """The claim's value with its unit, such as `92 %`."""
-    return "" if claim.value is None else f"{claim.value:g} {claim.unit or ''}".strip()
 
 
 def known_from(evidence: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from headatlas.catalogue.catalogue import Catalogue
 from headatlas.catalogue.schema import CircuitEdge, CircuitNode, PublishedCircuit
 from headatlas.catalogue.site.pictures.edge_routing import KINDS, line, mark, route_edges
 from headatlas.catalogue.site.pictures.graph_layout import Rectangle, layered
-from headatlas.catalogue.site.pictures.svg import joined, linked, short, tag, text, width, wrap
+from headatlas.catalogue.site.pictures.svg import joined, linked, picture, tag, text, width, wrap
 from headatlas.catalogue.site.words import GLYPHS
 
 _MARGIN, _LINE, _SMALL = 12.0, 16.0, 11.5
@@ -45,17 +45,15 @@ def drawing(catalogue: Catalogue, circuit: PublishedCircuit, *, root: str, chose
     nodes = [_node(catalogue, box, layout.places[id_], root, chosen) for id_, box in boxes.items()]
     loops = 30.0 if any(routed.way == "left" for routed in drawn) else 0.0
     wide, tall = layout.width + 2 * _MARGIN + loops, layout.height + 2 * _MARGIN
-    return tag(
-        "svg",
+    return picture(
         tag("title", f"Circuit: {circuit.name}"),
         tag("desc", " ".join(f"{_said(edge, names)}." for edge in circuit.edges)),
         joined([*lines, *nodes, *marks]),
         class_="circuit large" if wide > _NARROW else "circuit",
         role="group",
         aria_label=f"Circuit: {circuit.name}",
-        viewBox=f"{short(-_MARGIN)} {short(-_MARGIN)} {short(wide)} {short(tall)}",
-        width=wide,
-        height=tall,
+        corner=-_MARGIN,
+        size=(wide, tall),
     )
 
 
@@ -69,14 +67,12 @@ def miniature(catalogue: Catalogue, circuit: PublishedCircuit, *, chosen: str | 
         for node in circuit.nodes
         for at in [layout.places[node.id]]
     ]  # fmt: skip
-    return tag(
-        "svg",
+    return picture(
         joined([*lines, *nodes]),
         class_="miniature",
         aria_hidden="true",
-        viewBox=f"-4 -4 {short(layout.width + 8)} {short(layout.height + 8)}",
-        width=layout.width + 8,
-        height=layout.height + 8,
+        corner=-4,
+        size=(layout.width + 8, layout.height + 8),
     )
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from headatlas.catalogue.schema import Dimension, HeadType, Stage
 from headatlas.catalogue.site.context import SiteContext
 from headatlas.catalogue.site.pictures.graph_layout import Point
-from headatlas.catalogue.site.pictures.svg import joined, linked, short, tag, text, width, wrap
+from headatlas.catalogue.site.pictures.svg import joined, linked, picture, short, tag, text, width, wrap
 from headatlas.catalogue.site.words import GLYPHS, count
 
 _PAD, _CHIP, _ROW, _HEADING, _GAP = 10.0, 24.0, 28.0, 34.0, 22.0
@@ -129,16 +129,15 @@ def _flow(context: SiteContext, heads: Sequence[HeadType], room: float) -> Itera
 
 
 def _svg(kind: str, wide: float, tall: float, parts: Sequence[Markup]) -> Markup:
-    return tag(
-        "svg",
-        tag("title", "The four stages and their head types"),
+    name = "The four stages and their head types"
+    return picture(
+        tag("title", name),
         joined(parts),
         class_=f"stages {kind}",
         role="group",
-        aria_label="The four stages and their head types",
-        viewBox=f"-1 -1 {short(wide + 2)} {short(tall + 2)}",
-        width=wide,
-        height=tall,
+        aria_label=name,
+        corner=-1,
+        size=(wide + 2, tall + 2),
     )
 
 

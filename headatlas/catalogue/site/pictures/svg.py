@@ -25,6 +25,13 @@ def tag(name: str, *children: Markup | str, **attributes: object) -> Markup:
     return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), written, inside)
 
 
+def picture(*children: Markup, corner: float, size: tuple[float, float], **attributes: object) -> Markup:
+    """An SVG element in its own size, wide and tall, whose upper left corner is at (corner, corner)."""
+    wide, tall = size
+    view = f"{short(corner)} {short(corner)} {short(wide)} {short(tall)}"
+    return tag("svg", *children, **attributes, viewBox=view, width=wide, height=tall)
+
+
 def joined(parts: Iterable[Markup]) -> Markup:
     """The elements one after the other."""
     return Markup("").join(parts)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from headatlas.catalogue.schema import HeadType, Paper
 from headatlas.catalogue.site.context import SiteContext
-from headatlas.catalogue.site.pictures.svg import joined, linked, short, tag, text, wrap
+from headatlas.catalogue.site.pictures.svg import joined, linked, picture, short, tag, text, wrap
 from headatlas.catalogue.site.pictures.timeline import Axis, axis
 from headatlas.catalogue.site.words import GLYPHS, count, month
 
@@ -165,14 +165,12 @@ def _kind(whole: float) -> str:
 
 def _chart(kind: str, name: str, wide: float, tall: float, parts: Sequence[Markup], *, linked: bool = False) -> Markup:
     """The drawing with its name; without links it is one picture, with links a group of them."""
-    return tag(
-        "svg",
+    return picture(
         tag("title", name),
         joined(parts),
         class_=f"chart {kind}",
         role="group" if linked else "img",
         aria_label=name,
-        viewBox=f"0 0 {short(wide)} {short(tall)}",
-        width=wide,
-        height=tall,
+        corner=0,
+        size=(wide, tall),
     )

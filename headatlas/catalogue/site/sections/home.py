@@ -15,7 +15,8 @@ from headatlas.catalogue.site.pictures.stages import figure
 from headatlas.catalogue.site.pictures.trends import months
 
 _NEWEST, _CIRCUITS = 7, 4
-_NOT_FOUND_STYLE = Path(__file__).parent.parent / "templates" / "404.css"
+_SITE = Path(__file__).parent.parent
+_NOT_FOUND_STYLE = (_SITE / "static" / "0-palette.css", _SITE / "templates" / "404.css")
 
 
 def _pages(context: SiteContext) -> Iterator[Page]:
@@ -29,7 +30,7 @@ def _pages(context: SiteContext) -> Iterator[Page]:
     yield Page("index.html", "home.html.j2", shows)
     # Hosts show this page at any address, so it leans on no other file unless the site's own address is known.
     base = f"{context.address.rstrip('/')}/" if context.address else ""
-    style = _NOT_FOUND_STYLE.read_text("utf-8")
+    style = "".join(file.read_text("utf-8") for file in _NOT_FOUND_STYLE)
     seal = f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}"
     yield Page("404.html", "404.html.j2", {"base": base, "style": Markup(style), "style_hash": seal})
 
