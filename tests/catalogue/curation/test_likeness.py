@@ -20,7 +20,7 @@ from headatlas.errors import BadInput
 CATALOGUE = gather().catalogue()
 PAPERS = list(CATALOGUE.papers.values())
 HEADS = list(CATALOGUE.heads.values())
-PAGE = Path(__file__).parents[2] / "docs" / "contributing-papers.md"
+PAGE = Path(__file__).parents[3] / "docs" / "contributing-papers.md"
 
 
 @pytest.fixture(scope="module")

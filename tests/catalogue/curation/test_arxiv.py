@@ -11,7 +11,7 @@ from headatlas.catalogue.curation import arxiv_connection
 from headatlas.catalogue.curation.arxiv_client import Arxiv, arxiv_id
 from headatlas.catalogue.curation.arxiv_feed import ArxivError, papers, parse
 from headatlas.errors import BadInput
-from tests.catalogue.arxiv_server import FakeClock, FakePaper, Misdeed, ask, feed, serving
+from tests.catalogue.curation.arxiv_server import FakeClock, FakePaper, Misdeed, ask, feed, serving
 
 PAPER = FakePaper("2502.99991", "Echo Chambers", published="2025-02-20T23:30:00Z")
 

@@ -26,7 +26,7 @@ from headatlas.cli import main
 from headatlas.errors import BadInput, HeadAtlasError
 
 OURS = open_target()
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GOOD = {
     "Title": "Echo Chambers: Induction Heads and Their Rivals",
     "Date": "2025-02-20",

@@ -18,7 +18,7 @@ from headatlas.catalogue.curation.watch import QUERY, Queue, day, read_queue, re
 from headatlas.catalogue.gather import FOLDER
 from headatlas.cli import main
 from headatlas.errors import BadInput, HeadAtlasError
-from tests.catalogue.arxiv_server import FakeArxiv, FakeClock, FakePaper, Misdeed, ask, serving
+from tests.catalogue.curation.arxiv_server import FakeArxiv, FakeClock, FakePaper, Misdeed, ask, serving
 
 TARGET = open_target()
 SCORER = Scorer(TARGET.names.papers.values(), TARGET.names.heads.values())

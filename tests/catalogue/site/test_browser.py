@@ -14,8 +14,8 @@ from headatlas.catalogue import load
 from headatlas.catalogue.filters import Filters, select
 from headatlas.catalogue.site.build import build
 from headatlas.catalogue.site.context import SiteContext
-from tests.catalogue.site_pages import Visit, shown
-from tests.catalogue.site_samples import hostile
+from tests.catalogue.site.open_page import Visit, shown
+from tests.catalogue.site.samples import hostile
 
 KINDS = (
     *(

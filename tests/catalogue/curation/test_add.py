@@ -24,7 +24,7 @@ from headatlas.catalogue.gather import FOLDER
 from headatlas.catalogue.schema import Link, Paper
 from headatlas.cli import main
 from headatlas.errors import BadInput, HeadAtlasError
-from tests.catalogue.arxiv_server import FakePaper, ask, serving
+from tests.catalogue.curation.arxiv_server import FakePaper, ask, serving
 
 NEW = FakePaper(
     "2502.99991",

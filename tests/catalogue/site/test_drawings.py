@@ -17,7 +17,7 @@ from headatlas.catalogue.site.pictures.graph_layout import layered, spread
 from headatlas.catalogue.site.pictures.stages import figure
 from headatlas.catalogue.site.pictures.svg import short, tag, width, wrap
 from headatlas.catalogue.site.pictures.trends import growth, lifelines, months, named_first
-from tests.catalogue.site_links import read
+from tests.catalogue.site.links import read
 
 CIRCUITS = load().circuits
 

@@ -28,8 +28,8 @@ from headatlas.catalogue.site.context import SiteContext
 from headatlas.catalogue.site.facets import facets
 from headatlas.cli.papers import app
 from headatlas.errors import BadInput, StoreError
-from tests.catalogue.site_links import Read, aim, pages, read
-from tests.catalogue.site_samples import EVIL, atlas, hostile
+from tests.catalogue.site.links import Read, aim, pages, read
+from tests.catalogue.site.samples import EVIL, atlas, hostile
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +282,7 @@ def test_an_address_that_is_none_is_refused(url: str, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-PAGE = (Path(__file__).parents[2] / "docs" / "site.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "site.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("command", re.findall(r"^headatlas papers (site .+)$", PAGE, re.M))

@@ -6,7 +6,7 @@ import re
 
 from headatlas.catalogue import load
 from headatlas.catalogue.filters import Filters, select
-from tests.catalogue.site_pages import Visit, address, shown
+from tests.catalogue.site.open_page import Visit, address, shown
 
 SEARCHES = (
     ("olsson", "olsson-2022-induction-heads"),
