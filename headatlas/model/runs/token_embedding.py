@@ -154,9 +154,9 @@ def turned(model: Model, layer: AttentionLayer, position: int) -> Tensor:
             *(part.register_forward_hook(skip) for part in inner),
         ]
 
-    def reach(layer: Any) -> None:
-        if layer.attention is layer:
-            raise _Reached(layer.q[:, :, position])
+    def reach(view: Any) -> None:
+        if view.attention is layer:
+            raise _Reached(view.q[:, :, position])
 
     tokens = torch.zeros(width, position + 1, dtype=torch.long)
     entry = torch.zeros(width, position + 1, model.d_model, dtype=model.dtype, device=model.device)
