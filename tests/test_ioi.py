@@ -6,7 +6,8 @@ import torch
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, logit_difference
-from headatlas.tasks.ioi import ioi, ioi_held_out, words
+from headatlas.tasks._ioi_words import words
+from headatlas.tasks.ioi import ioi, ioi_held_out
 from tests import toys
 
 

@@ -94,7 +94,7 @@ def with_tokenizer(hf: torch.nn.Module, folder, *, encoder: bool = False) -> Non
     from tokenizers import Tokenizer as Fast
     from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-    from headatlas.tasks.prose import passages
+    from headatlas.tasks._passages import passages
 
     size = int(hf.config.vocab_size)
     marks = ["[PAD]", "[BOS]", "[EOS]", "[CLS]", "[SEP]"]

@@ -52,11 +52,11 @@ def backup_name_mover(model: Model, batch: Batch) -> Measured:
     nothing = torch.full((len(batch), len(model.heads)), torch.nan, dtype=torch.float64)
     if not gone:
         return Measured(nothing, nothing.clone())
-    values, control = growth(model, batch, gone, name_heads(model))
+    values, control = _growth(model, batch, gone, name_heads(model))
     return Measured(torch.from_numpy(values), torch.from_numpy(control))
 
 
-def growth(model: Model, batch: Batch, gone: Iterable[HeadId], named: Iterable[HeadId]) -> tuple[Array, Array]:
+def _growth(model: Model, batch: Batch, gone: Iterable[HeadId], named: Iterable[HeadId]) -> tuple[Array, Array]:
     """(growth, chance) [example, head] when heads `gone` are knocked out; `named` are not among the random heads."""
     gone, values = tuple(gone), _elsewhere(model, batch)
     before = clean(model, batch)
@@ -86,7 +86,7 @@ def _elsewhere(model: Model, batch: Batch) -> dict[tuple[str, int], torch.Tensor
     return collect(model, batch.counterfactual, OnHeads(model.heads))
 
 
-class WithoutMovers:
+class _WithoutMovers:
     """What further heads are worth once the name movers are knocked out, all at the last token."""
 
     def __init__(self, model: Model, batch: Batch, metric: Metric, gone: Iterable[HeadId]) -> None:
@@ -107,6 +107,6 @@ class WithoutMovers:
         return found
 
 
-def removal(model: Model, batch: Batch, metric: Metric) -> WithoutMovers:
+def removal(model: Model, batch: Batch, metric: Metric) -> _WithoutMovers:
     """The heads knocked out beside the name movers, at the last token."""
-    return WithoutMovers(model, batch, metric, movers(model))
+    return _WithoutMovers(model, batch, metric, movers(model))

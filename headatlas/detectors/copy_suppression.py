@@ -44,7 +44,7 @@ def copy_suppression(model: Model, batch: Batch) -> Measured:
     ten; a head without either property would meet both for one in ten thousand. Verdict: the heads are mean-ablated, and the effect is not that on
     the loss but the rise in the log probability, in nats, of tokens of the text so far that do not come next.
     """
-    words = [drawn(model, row) for row in batch.tokens.tolist()]
+    words = [_drawn(model, row) for row in batch.tokens.tolist()]
     known = torch.tensor(sorted({one for row in words for one in row}))
     size = (len(batch), len(model.heads))
     values, control = (torch.full(size, torch.nan, dtype=torch.float64) for _ in range(2))
@@ -63,7 +63,7 @@ def copy_suppression(model: Model, batch: Batch) -> Measured:
     return Measured(values, control)
 
 
-def drawn(model: Model, tokens: list[int]) -> list[int]:
+def _drawn(model: Model, tokens: list[int]) -> list[int]:
     """Up to WORDS different tokens of a text that are words of four letters or more, spread evenly over it."""
     starts = model.tokenizer.word_starts(tokens)
     several = {one for one, start in zip(tokens[1:], starts[1:], strict=True) if not start}

@@ -39,7 +39,7 @@ def letter_mover(model: Model, batch: Batch) -> Measured:
     asked = batch.labels["letter"].reshape(-1)
     taken, known = [], []
     for slot in range(len(SLOTS)):
-        toward = _toward(batch, letters, initials(model, batch, SLOTS[slot], letters))
+        toward = _toward(batch, letters, _initials(model, batch, SLOTS[slot], letters))
         found = direct_effects(model, batch, toward=toward, by_source=True)
         assert found.by_source is not None
         words = _columns(batch, SLOTS[slot])
@@ -54,7 +54,7 @@ def letter_mover(model: Model, batch: Batch) -> Measured:
     return Measured(torch.from_numpy(own / unit), torch.from_numpy(not_below_zero(others) / unit))
 
 
-def initials(model: Model, batch: Batch, slot: str, letters: Tensor) -> Tensor:
+def _initials(model: Model, batch: Batch, slot: str, letters: Tensor) -> Tensor:
     """[example] the id, among the letters [example, 26], of the first letter of the word at `slot`."""
     named = {model.tokenizer.decode(one).strip(): one for one in letters[0].tolist()}
     places = batch.positions[slot].reshape(len(batch), -1).tolist()

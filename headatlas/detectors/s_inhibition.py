@@ -37,11 +37,11 @@ def s_inhibition(model: Model, batch: Batch) -> Measured:
     nothing = torch.full((len(batch), len(model.heads)), torch.nan, dtype=torch.float64)
     if not gone or batch.counterfactual is None:
         return Measured(nothing, nothing.clone())
-    values, control = inhibition(model, batch, gone, name_heads(model))
+    values, control = _inhibition(model, batch, gone, name_heads(model))
     return Measured(torch.from_numpy(values), torch.from_numpy(control))
 
 
-def inhibition(
+def _inhibition(
     model: Model, batch: Batch, receiving: tuple[HeadId, ...], named: tuple[HeadId, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """(score, chance) [example, head] of paths into the queries of `receiving`; `named` are not among the random heads."""

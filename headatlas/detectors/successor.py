@@ -10,7 +10,8 @@ from headatlas.errors import UnfitTask
 from headatlas.methods.weights.copying import ov_ranks
 from headatlas.model import Model
 from headatlas.task import Batch
-from headatlas.tasks.succession import neighbours, succession
+from headatlas.tasks._series import neighbours
+from headatlas.tasks.succession import succession
 
 
 @model_detector(head_type="successor-head", task=succession, version=1, minimum_effect=0.4)

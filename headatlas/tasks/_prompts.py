@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import string
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -79,6 +80,13 @@ def first_id(tokenizer: Vocabulary, word: str) -> int:
     """The first token of a word after a space."""
     whole = tokenizer.single(f" {word}")
     return whole if whole is not None else tokenizer.encode(f" {word}")[0]
+
+
+def first_tokens(tokenizer: Vocabulary, pairs: Mapping[str, str]) -> dict[str, int]:
+    """The objects (values) of a relation that their first token tells apart, with that token."""
+    ids = {value: first_id(tokenizer, value) for value in dict.fromkeys(pairs.values())}
+    uses = Counter(ids.values())
+    return {value: one for value, one in ids.items() if uses[one] == 1}
 
 
 def singles(tokenizer: Vocabulary, words: Iterable[str]) -> dict[str, int]:

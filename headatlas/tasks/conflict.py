@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from headatlas.task import Batch, Vocabulary, halves, logit_difference
-from headatlas.tasks._prompts import Example, collect, filled, halved, shuffled, table
-from headatlas.tasks.facts import objects
+from headatlas.tasks._prompts import Example, collect, filled, first_tokens, halved, shuffled, table
 
 
 def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
@@ -20,7 +19,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
     """
     data = table("conflict")
     every = table("facts")["relations"][data["relation"]]["pairs"]
-    ids = objects(tokenizer, every)
+    ids = first_tokens(tokenizer, every)
     pairs = {country: every[country] for country in halved([c for c, city in every.items() if city in ids], half)}
     size = {city: len(tokenizer.encode(f" {city}")) for city in pairs.values()}
     kinds = list(data["conflicts"])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from headatlas.task import Batch, Vocabulary, halves, logit_difference
-from headatlas.tasks._prompts import Example, Pieces, collect, filled, first_id, halved, shuffled, table
+from headatlas.tasks._prompts import Example, Pieces, collect, filled, first_tokens, halved, shuffled, table
 
 CAPITALS = "country-capital"
 
@@ -32,14 +31,14 @@ def _capitals(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str
 def _build(
     what: str, relations: Sequence[str], tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str
 ) -> Batch:
-    sources = [iter(examples(tokenizer, name, i, rng, half)) for i, name in enumerate(relations)]
+    sources = [iter(_examples(tokenizer, name, i, rng, half)) for i, name in enumerate(relations)]
     return collect(what, tokenizer, n, sources, spans=("subject",), even=False, half=half, relations=list(relations))
 
 
-def examples(tokenizer: Vocabulary, name: str, number: int, rng: np.random.Generator, half: str) -> list[Example]:
+def _examples(tokenizer: Vocabulary, name: str, number: int, rng: np.random.Generator, half: str) -> list[Example]:
     """Every fact of a relation in every wording, in random order, each with two other subjects of the same length."""
     relation = table("facts")["relations"][name]
-    ids = objects(tokenizer, relation["pairs"])
+    ids = first_tokens(tokenizer, relation["pairs"])
     known = halved([subject for subject, value in relation["pairs"].items() if value in ids], half)
     pairs = {subject: relation["pairs"][subject] for subject in known}
     size = {subject: len(tokenizer.encode(f" {subject}")) for subject in pairs}
@@ -54,13 +53,6 @@ def examples(tokenizer: Vocabulary, name: str, number: int, rng: np.random.Gener
             labels = {"relation": number, "template": place}
             found.append(Example(prompts, [ids[value]], [ids[pairs[rivals[0]]]], labels))
     return shuffled(found, rng)
-
-
-def objects(tokenizer: Vocabulary, pairs: Mapping[str, str]) -> dict[str, int]:
-    """The objects of a relation that their first token tells apart, with that token."""
-    ids = {value: first_id(tokenizer, value) for value in dict.fromkeys(pairs.values())}
-    uses = Counter(ids.values())
-    return {value: one for value, one in ids.items() if uses[one] == 1}
 
 
 def _prompt(template: str, subject: str) -> Pieces:

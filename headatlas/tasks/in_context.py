@@ -14,7 +14,7 @@ from headatlas.tasks._prompts import Example, Piece, collect, first_id, forever,
 SHOTS = 10
 
 
-def mapping(name: str) -> Mapping[str, str]:
+def _mapping(name: str) -> Mapping[str, str]:
     """The pairs of an in-context task: input -> output."""
     data = table(f"icl/{name}")
     found: Mapping[str, str]
@@ -22,12 +22,12 @@ def mapping(name: str) -> Mapping[str, str]:
     return found
 
 
-def build(name: str, shots: int, tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+def _build(name: str, shots: int, tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
     """A batch of prompts of `shots` pairs and a query, all from one half of the pairs.
 
     The answer's first token counts. Wrong, for those who want a difference, are the first tokens of the outputs shown (without shots: of ten others).
     """
-    pairs = dict(halved(mapping(name).items(), half))
+    pairs = dict(halved(_mapping(name).items(), half))
     ids = {given: first_id(tokenizer, value) for given, value in pairs.items()}
     size = {given: len(tokenizer.encode(f" {given}")) for given in pairs}
     words = list(pairs)
@@ -62,7 +62,7 @@ def _shot(given: str, wanted: str) -> list[Piece]:
 
 def _tasks(name: str, about: str, shots: int) -> tuple[Task, Task]:
     def made(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
-        return build(name, shots, tokenizer, n, rng, half)
+        return _build(name, shots, tokenizer, n, rng, half)
 
     full = f"icl-{name}" + ("" if shots else "-zero-shot")
     if shots:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
-from importlib import resources
-from typing import Any
-
 import numpy as np
 import torch
-import yaml
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, logit_difference, task
-
-NAMES = 5  # names a prompt and its counterfactual use: two, and three others
+from headatlas.tasks._ioi_words import NAMES, one_token_names, words
 
 
 @task(metric=logit_difference, version=1, margin=1.0)
@@ -26,24 +19,16 @@ def ioi(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     Metric: logit of A minus logit of B. Counterfactual: the same prompt with three other, unrelated names (ABC).
     Control: the second B replaced by a third name, so that nothing tells A from B.
     """
-    return build(tokenizer, n, rng, "find")
+    return _build(tokenizer, n, rng, "find")
 
 
 @task(metric=logit_difference, version=1, margin=1.0)
 def ioi_held_out(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     """The task `ioi` with the other half of the names, places and objects: for testing heads that were found on `ioi`."""
-    return build(tokenizer, n, rng, "test")
+    return _build(tokenizer, n, rng, "test")
 
 
-@functools.cache
-def words() -> Mapping[str, Any]:
-    """The wordings and words of the task."""
-    file = resources.files("headatlas.tasks") / "data" / "ioi.yaml"
-    found: Mapping[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return found
-
-
-def build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
     """`n` prompts from one half of the words. Raises UnfitTask with what the tokenizer lacks."""
     if not tokenizer.causal:
         raise UnfitTask("ioi asks for the next word; this model reads both ways.")
@@ -54,7 +39,7 @@ def build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) ->
         for kind, name in enumerate(("baba", "abba"))
         for i, text in enumerate(data["templates"][name])
     ]
-    order = [wordings[i] for i in balanced(len(wordings) // 2, rng)]
+    order = [wordings[i] for i in _balanced(len(wordings) // 2, rng)]
     rows: dict[str, list[list[int]]] = {"prompt": [], "counterfactual": [], "control": []}
     places: dict[str, list[int]] = {name: [] for name in ("io", "s1", "s1_next", "s2", "end")}
     labels: dict[str, list[int]] = {name: [] for name in ("answer", "wrong", "template", "kind")}
@@ -63,11 +48,11 @@ def build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) ->
         place, thing = (str(rng.choice(data[what][half])) for what in ("places", "objects"))
         a, b, x, y, z = (str(name) for name in rng.choice(sorted(names), size=NAMES, replace=False))
         text = text.replace("[PLACE]", place).replace("[OBJECT]", thing)
-        row = encoded(tokenizer, text, a, b, b)
-        found = located(row, names[a], names[b], text)
+        row = _encoded(tokenizer, text, a, b, b)
+        found = _located(row, names[a], names[b], text)
         for name, position in zip(places, found, strict=True):
             places[name].append(position)
-        others = {"counterfactual": encoded(tokenizer, text, x, y, z), "control": encoded(tokenizer, text, a, b, z)}
+        others = {"counterfactual": _encoded(tokenizer, text, x, y, z), "control": _encoded(tokenizer, text, a, b, z)}
         for name, other in {"prompt": row, **others}.items():
             if len(other) != len(row):
                 raise UnfitTask(f"The tokenizer writes '{text}' in different lengths for different names.")
@@ -80,11 +65,11 @@ def build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) ->
     positions = {name: torch.tensor(values) for name, values in places.items()}
     known = {name: torch.tensor(values) for name, values in labels.items()}
     plain = {name: known[name] for name in ("template", "kind")}
-    counterfactual = Batch(*padded(rows["counterfactual"], length), positions, labels=plain)
-    control = Batch(*padded(rows["control"], length), positions, labels=known)
+    counterfactual = Batch(*_padded(rows["counterfactual"], length), positions, labels=plain)
+    control = Batch(*_padded(rows["control"], length), positions, labels=known)
     facts = {"bos": tokenizer.bos, "names": len(names)}
     return Batch(
-        *padded(rows["prompt"], length),
+        *_padded(rows["prompt"], length),
         positions,
         labels=known,
         facts=facts,
@@ -93,22 +78,13 @@ def build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) ->
     )
 
 
-def one_token_names(tokenizer: Vocabulary, names: Sequence[str]) -> dict[str, int]:
-    """Names that are one token after a space, with their ids. Raises UnfitTask where they are too few."""
-    singles = {name: tokenizer.single(f" {name}") for name in names}
-    found = {name: one for name, one in singles.items() if one is not None}
-    if len(found) < NAMES:
-        raise UnfitTask(f"ioi needs {NAMES} names of one token; this tokenizer has {len(found)} of {len(names)}.")
-    return found
-
-
-def balanced(wordings: int, rng: np.random.Generator) -> list[int]:
+def _balanced(wordings: int, rng: np.random.Generator) -> list[int]:
     """All wordings in random order, B first and A first in turn; 0 to wordings - 1 are those with B first."""
     first, second = rng.permutation(wordings), rng.permutation(wordings) + wordings
     return [int(i) for pair in zip(first, second, strict=True) for i in pair]
 
 
-def encoded(tokenizer: Vocabulary, text: str, a: str, first: str, second: str) -> list[int]:
+def _encoded(tokenizer: Vocabulary, text: str, a: str, first: str, second: str) -> list[int]:
     """[bos] and the prompt up to the last word: `first` is B in the first clause, `second` in the second."""
     text = text.removesuffix(" [A]")
     head, _, tail = text.rpartition("[B]")
@@ -117,7 +93,7 @@ def encoded(tokenizer: Vocabulary, text: str, a: str, first: str, second: str) -
     return [*front, *tokenizer.encode(whole)]
 
 
-def located(row: list[int], a: int, b: int, text: str) -> tuple[int, int, int, int, int]:
+def _located(row: list[int], a: int, b: int, text: str) -> tuple[int, int, int, int, int]:
     """Positions of io, s1, s1 + 1, s2 and end, by token id. Raises UnfitTask where the names are not tokens of their own."""
     io, s = [i for i, one in enumerate(row) if one == a], [i for i, one in enumerate(row) if one == b]
     if len(io) != 1 or len(s) != 2:
@@ -125,7 +101,7 @@ def located(row: list[int], a: int, b: int, text: str) -> tuple[int, int, int, i
     return io[0], s[0], s[0] + 1, s[1], len(row) - 1
 
 
-def padded(rows: list[list[int]], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(rows: list[list[int]], length: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens and mask [example, length], padded on the right."""
     tokens = torch.tensor([row + [0] * (length - len(row)) for row in rows])
     mask = torch.arange(length) < torch.tensor([len(row) for row in rows])[:, None]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-from importlib import resources
 
 import numpy as np
 import torch
@@ -12,21 +10,9 @@ from torch import Tensor
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, next_token_loss, task
+from headatlas.tasks._passages import LENGTH, passages, windowed, word_starts
 
-LENGTH = 128
 PUNCTUATION = frozenset(".,;:!?()[]{}\"'-—–…")
-
-
-@functools.cache
-def passages() -> dict[str, tuple[str, ...]]:
-    """The bundled passages by register; self-written, see tasks/data/prose/README.md for the licence."""
-    folder = resources.files("headatlas.tasks") / "data" / "prose"
-    found = {}
-    for file in sorted(folder.iterdir(), key=lambda item: item.name):
-        if file.name.endswith(".txt"):
-            parts = file.read_text(encoding="utf-8").split("\n%%\n")
-            found[file.name.removesuffix(".txt")] = tuple(part.strip() for part in parts if part.strip())
-    return found
 
 
 @task(metric=next_token_loss, version=1, margin=0.3)
@@ -38,41 +24,24 @@ def prose(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     length = min(LENGTH, tokenizer.context)
     if length < 48:
         raise UnfitTask(f"prose needs 48 positions; this model has {tokenizer.context}.")
-    rows = [windowed(tokenizer, text, length, rng) for text in chosen(n, rng)]
-    orders = [shuffled(tokenizer, row, rng) for row in rows]
-    batch = described(tokenizer, rows, rng)
-    control = described(tokenizer, orders, rng)
+    rows = [windowed(tokenizer, text, length, rng) for text in _chosen(n, rng)]
+    orders = [_shuffled(tokenizer, row, rng) for row in rows]
+    batch = _described(tokenizer, rows, rng)
+    control = _described(tokenizer, orders, rng)
     return Batch(batch.tokens, batch.mask, batch.positions, batch.marks, control=control)
 
 
-def chosen(n: int, rng: np.random.Generator) -> list[str]:
+def _chosen(n: int, rng: np.random.Generator) -> list[str]:
     """`n` passages, registers in turn, each register's passages in random order and again from the start when used up."""
     pools = [[texts[i] for i in rng.permutation(len(texts))] for texts in passages().values()]
     return [pools[i % len(pools)][i // len(pools) % len(pools[i % len(pools)])] for i in range(n)]
-
-
-def windowed(tokenizer: Vocabulary, text: str, length: int, rng: np.random.Generator) -> list[int]:
-    """[bos] tokens [eos], `length` in all, from a random word of the text on. Raises UnfitTask for too short a text."""
-    front = [] if tokenizer.bos is None else [tokenizer.bos]
-    back = [] if tokenizer.eos is None else [tokenizer.eos]
-    ids, room = tokenizer.encode(text), length - len(front) - len(back)
-    if len(ids) < room:
-        raise UnfitTask(f"A bundled passage has {len(ids)} tokens in this tokenizer, {room} are needed.")
-    starts = [i for i, begins in enumerate(word_starts(tokenizer, ids)) if begins and i <= len(ids) - room] or [0]
-    start = int(rng.choice(starts))
-    return [*front, *ids[start : start + room], *back]
-
-
-def word_starts(tokenizer: Vocabulary, ids: list[int]) -> list[bool]:
-    """Whether each token begins a word; the first always does."""
-    return [True, *tokenizer.word_starts(ids)[1:]] if ids else []
 
 
 def _inner(tokenizer: Vocabulary, row: list[int]) -> tuple[int, int]:
     return int(tokenizer.bos is not None), len(row) - int(tokenizer.eos is not None)
 
 
-def shuffled(tokenizer: Vocabulary, row: list[int], rng: np.random.Generator) -> list[int]:
+def _shuffled(tokenizer: Vocabulary, row: list[int], rng: np.random.Generator) -> list[int]:
     """The same tokens with the words in random order; pieces of a word stay together."""
     low, high = _inner(tokenizer, row)
     words: list[list[int]] = []
@@ -82,7 +51,7 @@ def shuffled(tokenizer: Vocabulary, row: list[int], rng: np.random.Generator) ->
     return [*row[:low], *mixed, *row[high:]]
 
 
-def described(tokenizer: Vocabulary, rows: list[list[int]], rng: np.random.Generator) -> Batch:
+def _described(tokenizer: Vocabulary, rows: list[list[int]], rng: np.random.Generator) -> Batch:
     """Rows of one length as a batch, with words, punctuation, rare words and word pieces marked."""
     tokens = torch.tensor(rows)
     rank = {token: i for i, token in enumerate(tokenizer.plain_ids())}
@@ -118,7 +87,7 @@ def described(tokenizer: Vocabulary, rows: list[list[int]], rng: np.random.Gener
             if start is not None and start - (q - keys[0]) >= low:
                 lists["start_query"][-1] += [start] * len(keys)
                 lists["start_key"][-1] += [start - (q - key) for key in keys]
-    found = {name: positions(values) for name, values in lists.items()}
+    found = {name: _positions(values) for name, values in lists.items()}
     found["predict"] = torch.arange(min(16, length // 3), length - 1).expand(n, -1)
     return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), found, {"delimiter": delimiter, "word": word})
 
@@ -137,7 +106,7 @@ def _rare(
     return [i for places in order[-2:] for i in places], [i for places in picked for i in places]
 
 
-def positions(lists: list[list[int]]) -> Tensor:
+def _positions(lists: list[list[int]]) -> Tensor:
     """Lists of positions of different lengths as one tensor [example, most], -1 where absent; at least one column."""
     width = max(1, *(len(row) for row in lists))
     return torch.tensor([row + [-1] * (width - len(row)) for row in lists])

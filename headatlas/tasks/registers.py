@@ -7,7 +7,7 @@ import torch
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, next_token_loss, task
-from headatlas.tasks.prose import LENGTH, passages, windowed
+from headatlas.tasks._passages import LENGTH, passages, windowed
 
 
 @task(metric=next_token_loss, version=1, margin=1.0, floor="uniform")

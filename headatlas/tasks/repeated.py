@@ -16,7 +16,7 @@ def repeated(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     The most and least frequent ids are left out where the vocabulary allows (Olsson et al. 2022). Control: the second
     copy shuffled so that no token keeps its place or its successor. facts["period"] is the length of S.
     """
-    ids = usable_ids(tokenizer)
+    ids = _usable_ids(tokenizer)
     front = [] if tokenizer.bos is None else [tokenizer.bos]
     back = [] if tokenizer.eos is None else [tokenizer.eos]
     room = tokenizer.context - len(front) - len(back)
@@ -27,7 +27,7 @@ def repeated(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     for _ in range(n):
         first = rng.choice(ids, size=period, replace=False)
         rows.append([*front, *first, *first, *back])
-        controls.append([*front, *first, *first[scrambled(period, rng)], *back])
+        controls.append([*front, *first, *first[_scrambled(period, rng)], *back])
     start = len(front)
     tokens, mask = torch.tensor(np.array(rows)), torch.ones(n, len(rows[0]), dtype=torch.bool)
     second = torch.arange(start + period, start + 2 * period).expand(n, -1)
@@ -42,7 +42,7 @@ def repeated(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     return Batch(tokens, mask, positions=positions, facts=facts, control=control)
 
 
-def usable_ids(tokenizer: Vocabulary) -> np.ndarray:
+def _usable_ids(tokenizer: Vocabulary) -> np.ndarray:
     """Ordinary token ids without the most and the least frequent, where the vocabulary is large enough."""
     ids = np.array(tokenizer.plain_ids())
     if len(ids) < 1000:
@@ -50,7 +50,7 @@ def usable_ids(tokenizer: Vocabulary) -> np.ndarray:
     return ids[len(ids) // 50 : min(len(ids) * 3 // 4, 40_000)]
 
 
-def scrambled(length: int, rng: np.random.Generator) -> np.ndarray:
+def _scrambled(length: int, rng: np.random.Generator) -> np.ndarray:
     """A permutation that keeps no element in its place and no element next to its old successor."""
     while True:
         order = rng.permutation(length)

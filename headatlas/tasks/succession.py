@@ -51,18 +51,6 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
     return collect("succession", tokenizer, n, [source], words=roles, even=False, half=half, series=names)
 
 
-def neighbours(tokenizer: Vocabulary) -> dict[str, tuple[list[int], list[tuple[int, int]]]]:
-    """Each series' members that are one token, in order, and its pairs of a member and the next one, as token ids."""
-    found = {}
-    for name, series in table("succession")["series"].items():
-        members = series["members"]
-        ids = singles(tokenizer, members)
-        following = [*members[1:], *(members[:1] if series["cyclic"] else [])]
-        pairs = [(ids[a], ids[b]) for a, b in zip(members, following, strict=False) if a in ids and b in ids]
-        found[name] = ([ids[member] for member in members if member in ids], pairs)
-    return found
-
-
 def _prompt(template: str, members: list[str]) -> list[Piece]:
     first, second, last = members[:SHOWN]
     text = template.replace("{0}", "{first}").replace("{1}", "{second}").replace("{2}", "{last}")

@@ -21,8 +21,8 @@ from headatlas.methods.probing import labels_of
 from headatlas.model import Model, attach
 from headatlas.scores import HeadScores
 from headatlas.task import Batch
+from headatlas.tasks._series import neighbours
 from headatlas.tasks.statements import statements
-from headatlas.tasks.succession import neighbours
 from headatlas.tasks.yes_no import yes_no
 from tests import toys
 

@@ -16,9 +16,9 @@ from headatlas.detectors._measures.name_movers import (
     name_mover_scores,
     negative_scores,
 )
-from headatlas.detectors.backup_name_mover import WithoutMovers, growth
+from headatlas.detectors.backup_name_mover import _growth, _WithoutMovers
 from headatlas.detectors.copy_suppression import copy_suppression, wrong_repeats
-from headatlas.detectors.s_inhibition import inhibition
+from headatlas.detectors.s_inhibition import _inhibition
 from headatlas.edits import OnHeads, Resample, collect
 from headatlas.heads import HeadId
 from headatlas.lab.controls import untrained, weight_shuffled
@@ -91,7 +91,7 @@ def test_the_planted_mover_its_inhibitor_and_its_opponent_are_told_apart():
     model, batch = attach(one.model.double()), names_batch(one)
     assert observed(name_mover_scores(model, batch)) == [MOVER]
     assert observed(negative_scores(model, batch)) == [NEGATIVE]
-    scores = HeadScores(model.heads, *inhibition(model, batch, (MOVER,), (NEGATIVE,)))
+    scores = HeadScores(model.heads, *_inhibition(model, batch, (MOVER,), (NEGATIVE,)))
     assert observed(scores, find_detector("s-inhibition").minimum_effect) == [INHIBITION]
 
 
@@ -199,7 +199,7 @@ def test_the_direct_path_of_heads_is_that_of_path_patching(kind: str):
 def test_knocked_out_heads_have_no_growth_and_heads_below_them_do_not_grow():
     one = planted("llama")
     model, batch = attach(one.model.double()), names_batch(one)
-    values, _ = growth(model, batch, (MOVER,), (NEGATIVE,))
+    values, _ = _growth(model, batch, (MOVER,), (NEGATIVE,))
     assert np.isnan(values[:, model.heads.index(MOVER)]).all()
     others = np.delete(values, model.heads.index(MOVER), 1)
     assert np.abs(others).max() < SMALLEST  # nobody stands in for it in this model
@@ -230,7 +230,7 @@ def test_the_planted_suppressor_is_found_and_one_of_repeats_is_not():
 def test_without_movers_and_without_them_and_others_are_two_plain_runs():
     model, batch = toys.model("gqa"), toy_batch()
     gone, more = model.heads[1], model.heads[5]
-    found = WithoutMovers(model, batch, logit_difference, [gone]).metric_drop([more])
+    found = _WithoutMovers(model, batch, logit_difference, [gone]).metric_drop([more])
     values = collect(model, batch.counterfactual, OnHeads(model.heads))
     scores = []
     for heads in ([gone], [gone, more]):

@@ -64,10 +64,10 @@ def _eager(
     return flat[0].unflatten(-1, (query.shape[1], -1))[..., : value.shape[-1]], weights
 
 
-def install(module: nn.Module) -> None:
+def _install(module: nn.Module) -> None:
     """Route one BloomAttention through the doorway."""
     place(module, "forward", _forward)
     dispatch.lend(module, _eager)
 
 
-layout = Layout("bloom", ("BloomAttention",), install)
+layout = Layout("bloom", ("BloomAttention",), _install)

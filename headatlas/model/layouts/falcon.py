@@ -65,7 +65,7 @@ def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
     return output
 
 
-def install(module: nn.Module) -> None:
+def _install(module: nn.Module) -> None:
     """Route one FalconAttention through the doorway."""
     own: Any = module
     own.num_key_value_groups = own.num_heads // own.num_kv_heads  # the name that transformers' own functions read
@@ -73,4 +73,4 @@ def install(module: nn.Module) -> None:
     dispatch.lend(module, eager_attention_forward, _kernel)
 
 
-layout = Layout("falcon", ("FalconAttention",), install, path="sdpa")
+layout = Layout("falcon", ("FalconAttention",), _install, path="sdpa")

@@ -37,10 +37,10 @@ def _eager(
     return output.transpose(1, 2), weights
 
 
-def install(module: nn.Module) -> None:
+def _install(module: nn.Module) -> None:
     """Route one GPTNeoSelfAttention through the doorway."""
     place(module, "_attn", _attn)
     dispatch.lend(module, _eager)
 
 
-layout = Layout("gpt-neo", ("GPTNeoSelfAttention",), install)
+layout = Layout("gpt-neo", ("GPTNeoSelfAttention",), _install)

@@ -26,10 +26,10 @@ def _eager(
     return output.transpose(1, 2), weights
 
 
-def install(module: nn.Module) -> None:
+def _install(module: nn.Module) -> None:
     """Route one GPTJAttention through the doorway."""
     place(module, "_attn", _attn)
     dispatch.lend(module, _eager)
 
 
-layout = Layout("gptj", ("GPTJAttention",), install)
+layout = Layout("gptj", ("GPTJAttention",), _install)
