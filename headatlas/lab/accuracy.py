@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from headatlas.lab.head import Head
 from headatlas.lab.measure import Reading, read, read_all
 from headatlas.lab.planted import plant
-from headatlas.lab.spec import Head, PlantSpec
+from headatlas.lab.spec import PlantSpec
 
 STRENGTHS = (0.2, 0.5, 0.8, 1.0)
 NOISES = (0.0, 0.01, 0.03, 0.1, 0.3)

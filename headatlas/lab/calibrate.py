@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 
 from headatlas.detector import Detector, LayerDetector, detectors, find_detector
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.lab.grid import Cell, controls, grid, half_of, model_of, planted
+from headatlas.lab.head import Head
 from headatlas.lab.measure import read, without
 from headatlas.lab.planted import PlantedModel
-from headatlas.lab.spec import Head
 from headatlas.methods.sweeps.matched_controls import judge
 from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.methods.sweeps.task_gate import gate_of_values
@@ -59,6 +58,8 @@ class Tally:
 
     def rates(self) -> dict[str, float | int | None]:
         """The numbers that are reported; None where nothing was counted."""
+        from sklearn.metrics import roc_auc_score  # here, since it takes a second to import
+
         labels, observed = np.array(self.labels, bool), np.array(self.observed, bool)
         both = bool(labels.any()) and not bool(labels.all())
         judged = [matters for said, matters in self.verdicts if said]

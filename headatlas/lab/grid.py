@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from headatlas.lab.controls import untrained, weight_shuffled
+from headatlas.lab.head import Head
 from headatlas.lab.planted import PlantedModel, plant
-from headatlas.lab.spec import Head, PlantSpec
+from headatlas.lab.spec import PlantSpec
 from headatlas.model import Model, Tokenizer, attach, load
 
 TUNING = (0, 1)  # seeds on which detectors and thresholds may be chosen

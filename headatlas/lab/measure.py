@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.lab.head import Head
 from headatlas.lab.planted import PlantedModel
 from headatlas.lab.probe import Probe, probe
-from headatlas.lab.spec import Head, find_kind
+from headatlas.lab.spec import find_kind
 
 
 @dataclass(frozen=True)

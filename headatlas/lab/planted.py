@@ -13,12 +13,14 @@ import torch
 
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.lab.construct.plan import Geometry, make_plan
+from headatlas.lab.construct.make_plan import make_plan
+from headatlas.lab.construct.plan import Geometry
 from headatlas.lab.construct.positions import rotary_base
 from headatlas.lab.construct.stream import Stream
 from headatlas.lab.construct.transformer import build, save
 from headatlas.lab.construct.words import Words, tokenizer, words
-from headatlas.lab.spec import Head, PlantSpec
+from headatlas.lab.head import Head
+from headatlas.lab.spec import PlantSpec, facts
 from headatlas.store import new_folder
 
 if TYPE_CHECKING:
@@ -59,14 +61,14 @@ class PlantedModel:
         with new_folder(target) as partial:
             save(self.model, partial)
             self.tokenizer.save_pretrained(partial)
-            facts = {
+            record = {
                 "schema": _SCHEMA,
                 "seed": self.seed,
                 "noise": self.spec.noise,
                 "coherence": self.coherence,
-                "heads": [head.facts() for head in self.truth.values()],
+                "heads": [facts(head) for head in self.truth.values()],
             }
-            (partial / TRUTH).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            (partial / TRUTH).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         return target
 
 

@@ -9,50 +9,12 @@ from typing import Any, Literal
 
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.lab.construct.terms import Kind
+from headatlas.lab.head import Head
+from headatlas.lab.kind import Kind
 from headatlas.registry import discover, lookup
 
 _CHOICES = {"tokens": (None, "names", "delimiters", "ordinals"), "finds": ("duplicate", "recent")}
 _COMMON = ("layer", "head", "kind", "strength", "write")
-
-
-@dataclass(frozen=True)
-class Head:
-    """One head to plant; `headatlas.lab.spec.kinds()` has the kinds, each says which options it reads.
-
-    strength: the share of attention that goes to the target where there is one (1.0 means at least 0.99).
-    write: how much is written where the head attends, in units of one token code; a copying head with strength 1 and
-    write 1 makes the model certain of the copied token.
-    offset: positional; how many tokens back. width: window; how many tokens, the current one included.
-    far: retrieval; the nearest distance it reaches. tokens: mover, delimiter and inhibition; which class it looks for.
-    finds: inhibition; the duplicated token or the most recent one.
-    spread: noise; the standard deviation of its attention logits. A noise head writes half of `write`.
-    """
-
-    layer: int
-    head: int
-    kind: str
-    strength: float = 1.0
-    write: float = 1.0
-    offset: int = 5
-    width: int = 8
-    far: int = 32
-    tokens: Literal["names", "delimiters", "ordinals"] | None = None
-    finds: Literal["duplicate", "recent"] = "duplicate"
-    spread: float = 1.0
-
-    @property
-    def id(self) -> HeadId:
-        """Its address."""
-        return HeadId(self.layer, self.head)
-
-    def __str__(self) -> str:
-        return f"{self.kind} head {self.id}"
-
-    def facts(self) -> dict[str, Any]:
-        """The fields that this kind reads, for saving and printing."""
-        used = (*_COMMON, *find_kind(self.kind).options)
-        return {name: value for name, value in asdict(self).items() if name in used}
 
 
 @dataclass(frozen=True)
@@ -90,6 +52,12 @@ def kinds() -> Mapping[str, Kind]:
 def find_kind(name: str) -> Kind:
     """The kind called `name`; raises UnknownName."""
     return lookup(kinds(), name, "kind of planted head", f"Known: {', '.join(kinds())}.")
+
+
+def facts(head: Head) -> dict[str, Any]:
+    """The fields of a head that its kind reads, for saving and printing."""
+    used = (*_COMMON, *find_kind(head.kind).options)
+    return {name: value for name, value in asdict(head).items() if name in used}
 
 
 def parse_head(text: str) -> Head:

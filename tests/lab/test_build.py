@@ -11,7 +11,7 @@ import torch
 from headatlas.errors import BadInput
 from headatlas.lab.construct import positions, targets
 from headatlas.lab.construct.codes import token_codes
-from headatlas.lab.construct.terms import rest_level
+from headatlas.lab.construct.recipe import rest_level
 from headatlas.lab.construct.words import tokenizer, words
 
 TABLE = positions.table_frequencies(8, 256)

@@ -9,10 +9,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForC
 from headatlas.errors import SourceError, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.lab.controls import untrained, weight_shuffled
+from headatlas.lab.head import Head
 from headatlas.lab.measure import attend, logits_of, loss_of
 from headatlas.lab.planted import plant
 from headatlas.lab.probe import probe
-from headatlas.lab.spec import Head, PlantSpec
+from headatlas.lab.spec import PlantSpec
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])

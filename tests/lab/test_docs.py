@@ -9,9 +9,10 @@ import pytest
 
 from headatlas.catalogue import load
 from headatlas.lab.accuracy import SIZES, STRENGTHS
+from headatlas.lab.head import Head
 from headatlas.lab.measure import read
 from headatlas.lab.planted import plant
-from headatlas.lab.spec import Head, PlantSpec, kinds, parse_head
+from headatlas.lab.spec import PlantSpec, kinds, parse_head
 from tests import pages
 
 PAGE = pages.text("lab.md")

@@ -14,10 +14,11 @@ from headatlas.errors import BadInput, HeadAtlasError, StoreError, UnknownName
 from headatlas.heads import HeadId
 from headatlas.lab.accuracy import COPYING, FETCHING, MODELS, NAMES, STRENGTHS, Row, accuracy_table, weakened
 from headatlas.lab.construct.targets import keys_in, member
+from headatlas.lab.head import Head
 from headatlas.lab.measure import Reading, attend, logits_of, loss_of, read, read_all, without
 from headatlas.lab.planted import plant
 from headatlas.lab.probe import probe
-from headatlas.lab.spec import Head, PlantSpec, kinds, parse_head
+from headatlas.lab.spec import PlantSpec, kinds, parse_head
 
 ARCHITECTURES = ({"architecture": "gpt2"}, {"architecture": "llama"})
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.lab.construct import positions
-from headatlas.lab.construct.codes import Codes, token_codes
-from headatlas.lab.construct.positions import Array, Kernel
+from headatlas.lab.construct.codes import Codes
+from headatlas.lab.construct.positions import Kernel
 from headatlas.lab.construct.terms import FULL, Flag, Match, Recipe, Where
 from headatlas.lab.construct.words import Words
-from headatlas.lab.spec import Head, find_kind
+from headatlas.lab.head import Head
+from headatlas.ops.types import Array
 
-_LEAST_CODE, _LARGEST_CODE = 8, 40
-_LEAST_JUNK = 4
+LEAST_CODE = 8  # dimensions of the code of a token
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class Plan:
     recipes: dict[HeadId, Recipe] = field(default_factory=dict)
     heads: dict[HeadId, Head] = field(default_factory=dict)
     frequencies: Array = field(default_factory=lambda: positions.table_frequencies(3, 256))
-    code_dim: int = _LEAST_CODE
+    code_dim: int = LEAST_CODE
     coherence: float = 0.5
     codes: Codes | None = None
     blocks: dict[str, slice] = field(default_factory=dict)
-    _current: Head | None = None
+    current: Head | None = None  # whose recipe is being written, for messages
 
     @property
     def context(self) -> int:
@@ -70,13 +70,13 @@ class Plan:
     def only(self, offset: int) -> Kernel:
         """The kernel that singles out one distance; used by heads that compare nothing else."""
         if not 0 <= offset < self.context // 2:
-            raise BadInput(f"The {self._current} looks {offset} back.", f"Write 0 to {self.context // 2 - 1}.")
+            raise BadInput(f"The {self.current} looks {offset} back.", f"Write 0 to {self.context // 2 - 1}.")
         return positions.only(offset, self.frequencies, self._waves(len(self.frequencies)), self.context)
 
     def near(self, width: int) -> Kernel:
         """The kernel of a window."""
         if not 2 <= width <= self.context // 4:
-            raise BadInput(f"The {self._current} has width {width}.", f"Write 2 to {self.context // 4}.")
+            raise BadInput(f"The {self.current} has width {width}.", f"Write 2 to {self.context // 4}.")
         return positions.near(width, self.frequencies, self._waves(len(self.frequencies)), self.context)
 
     def fading(self, levels: Sequence[float]) -> Kernel:
@@ -90,7 +90,7 @@ class Plan:
     def apart(self, hole: int, flat: int) -> Kernel:
         """The kernel that excludes near keys, for heads that also compare codes and so have fewer waves to spend."""
         if not 1 <= hole < flat <= self.context // 4:
-            raise BadInput(f"The {self._current} reaches from {flat} tokens on.", f"Write 2 to {self.context // 4}.")
+            raise BadInput(f"The {self.current} reaches from {flat} tokens on.", f"Write 2 to {self.context // 4}.")
         count = len(self.frequencies)
         if not self.geometry.rotary:
             count = min(count, max(3, self.geometry.d_head * 3 // 16))
@@ -122,14 +122,6 @@ class Plan:
     def _waves(self, count: int) -> tuple[int, ...]:
         total = len(self.frequencies)
         return tuple(round(i * (total - 1) / max(count - 1, 1)) for i in range(count))
-
-    def write_recipes(self, heads: Sequence[Head]) -> None:
-        """Ask each kind for its recipe, from the first layer up, since later heads read what earlier ones write."""
-        self.recipes = {}
-        self.heads = {head.id: head for head in heads}
-        for head in sorted(heads, key=lambda head: head.id):
-            self._current = head
-            self.recipes[head.id] = find_kind(head.kind).recipe(head, self)
 
 
 @dataclass(frozen=True)
@@ -176,66 +168,3 @@ def _needs(plan: Plan, of: Callable[[Recipe], tuple[set[str], set[str], set[int]
             heads=(*before.heads, head),
         )
     return found
-
-
-def make_plan(geometry: Geometry, words: Words, heads: Sequence[Head]) -> Plan:
-    """Share out the dimensions. Raises BadInput where the width or a head is too small for what is asked."""
-    if geometry.rotary:
-        frequencies = positions.rotary_frequencies(geometry.d_head, geometry.rope_theta)[: geometry.fast]
-    else:
-        most = 5 if geometry.width < 128 else 10
-        frequencies = positions.table_frequencies(min(most, (geometry.d_head - 4) // 2), geometry.context)
-    # A first draft shows which blocks and how many dimensions the heads need; gains come after the codes are known.
-    draft = Plan(geometry, words, frequencies=frequencies)
-    draft.write_recipes(heads)
-    code_dim, sizes = _sizes(draft)
-    turning = any(write.forward for recipe in draft.recipes.values() for write in recipe.writes)
-    # The codes are the same for all seeds; the seed turns them into a random place of the stream.
-    codes = token_codes(len(words), code_dim, words.sequences if turning else (), 0)
-    plan = Plan(geometry, words, frequencies=frequencies, code_dim=code_dim, coherence=codes.coherence, codes=codes)
-    start = 0
-    for name, size in sizes.items():
-        plan.blocks[name] = slice(start, start + size)
-        start += size
-    plan.write_recipes(heads)
-    return plan
-
-
-def _sizes(draft: Plan) -> tuple[int, dict[str, int]]:
-    """(code dimensions, block -> dimensions) for what the draft's heads read and write."""
-    geometry = draft.geometry
-    code_dim = _LARGEST_CODE
-    for needs, which in ((key_needs(draft), "keys"), (value_needs(draft), "values")):
-        for group, need in needs.items():
-            room = geometry.d_head - len(need.flags)
-            if which == "keys":
-                room -= 2 * geometry.fast if geometry.rotary else 2 * len(need.waves)
-            fits = room // len(need.blocks) if need.blocks else _LARGEST_CODE
-            if fits < (_LEAST_CODE if need.blocks else 0) or room < 0:
-                raise BadInput(
-                    f"The {which} of KV head {group[0]}.{group[1]} have {geometry.d_head} dimensions, too few for "
-                    f"{', '.join(str(draft.heads[head]) for head in need.heads)}.",
-                    "Put them into different KV groups, or plan wider heads (fewer heads, more width, or d_head).",
-                )
-            code_dim = min(code_dim, fits)
-    terms = [term for recipe in draft.recipes.values() for term in recipe.terms]
-    writes = [write for recipe in draft.recipes.values() for write in recipe.writes]
-    coded = {"token", "next"} | {name for term in terms if isinstance(term, Match) for name in (term.query, term.key)}
-    coded |= {write.to for write in writes if write.value == "token"} - {"junk"}
-    flags = {"first"} | {term.name for term in terms if isinstance(term, Flag)}
-    flags |= {write.to for write in writes if write.value != "token"} - {"junk"}
-    position = 0 if geometry.rotary else 2 * len(draft.frequencies)
-    # One dimension is the mean's, which layer norms remove, one the constant's, one balances the lengths of embeddings.
-    room = geometry.width - 3 - len(flags) - position - _LEAST_JUNK
-    code_dim = min(code_dim, room // len(coded))
-    if code_dim < _LEAST_CODE:
-        raise BadInput(
-            f"Width {geometry.width} is too small: {len(coded)} blocks of at least {_LEAST_CODE} dimensions "
-            f"({', '.join(sorted(coded))}), {len(flags)} flags and {position} position dimensions are needed.",
-            "Use more width or fewer kinds of heads in one model.",
-        )
-    sizes = {name: code_dim for name in sorted(coded)} | {f"flag:{name}": 1 for name in sorted(flags)}
-    if position:
-        sizes["position"] = position
-    sizes["junk"] = geometry.width - 3 - sum(sizes.values())
-    return code_dim, sizes

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
-Array = NDArray[np.float64]
+from headatlas.ops.types import Array
 
 # What a unit of weight on a wave costs, in units of error.
 _COST = 3e-3

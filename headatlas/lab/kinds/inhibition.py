@@ -7,9 +7,11 @@ from torch import Tensor
 
 from headatlas.lab.construct import targets as where
 from headatlas.lab.construct.plan import Plan
-from headatlas.lab.construct.terms import MARGIN, Flag, Recipe, Where, Write, kind, rest, rest_one
+from headatlas.lab.construct.recipe import rest, rest_one
+from headatlas.lab.construct.terms import MARGIN, Flag, Recipe, Where, Write
 from headatlas.lab.construct.words import Words
-from headatlas.lab.spec import Head
+from headatlas.lab.head import Head
+from headatlas.lab.kind import kind
 
 _REACH = 16
 

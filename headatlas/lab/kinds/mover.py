@@ -6,9 +6,11 @@ from torch import Tensor
 
 from headatlas.lab.construct import targets as where
 from headatlas.lab.construct.plan import Plan
-from headatlas.lab.construct.terms import MARGIN, Flag, Match, Recipe, Write, kind, rest_one
+from headatlas.lab.construct.recipe import rest_one
+from headatlas.lab.construct.terms import MARGIN, Flag, Match, Recipe, Write
 from headatlas.lab.construct.words import Words
-from headatlas.lab.spec import Head
+from headatlas.lab.head import Head
+from headatlas.lab.kind import kind
 
 
 @kind(head_type="name-mover-head", options=("tokens",), probe="names", outcome="copies")

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from headatlas.lab.construct import targets as where
 from headatlas.lab.construct.plan import Plan
-from headatlas.lab.construct.terms import Recipe, kind
+from headatlas.lab.construct.terms import Recipe
 from headatlas.lab.construct.words import Words
-from headatlas.lab.spec import Head
+from headatlas.lab.head import Head
+from headatlas.lab.kind import kind
 
 
 @kind(head_type=None, options=("spread",))

@@ -6,9 +6,11 @@ from torch import Tensor
 
 from headatlas.lab.construct import targets as where
 from headatlas.lab.construct.plan import Plan
-from headatlas.lab.construct.terms import Recipe, Where, Write, kind, rest
+from headatlas.lab.construct.recipe import rest
+from headatlas.lab.construct.terms import Recipe, Where, Write
 from headatlas.lab.construct.words import Words
-from headatlas.lab.spec import Head
+from headatlas.lab.head import Head
+from headatlas.lab.kind import kind
 
 _STEEPNESS = 10.0
 
