@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
+import functools
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, ParamSpec, TypeVar, get_args
 
 from torch import Tensor
 
-from headatlas.registry import discover, lookup
-from headatlas.task import Batch, Task
+from headatlas.errors import BadInput
+from headatlas.registry import Hook, Hooked, demand_parameters, discover, lookup
+from headatlas.task import Batch, Metric, Task
 
 if TYPE_CHECKING:
     from headatlas.model import Model
@@ -29,8 +31,11 @@ MATCHERS = (
     "duplicate",
 )
 
+Attention = Literal["causal", "bidirectional", "both"]
 Score = Callable[["LayerView", Batch], Tensor]
 Measure = Callable[["Model", Batch], "Measured"]
+# Gives an object with `model`, `metric` and `metric_drop(heads) -> [example]`: headatlas.methods has the protocol Removal.
+Removing = Callable[["Model", Batch, Metric | None], Any]
 
 
 @dataclass(frozen=True)
@@ -46,18 +51,23 @@ class Planted:
 
 
 @dataclass(frozen=True)
-class Detector:
+class Detector(Hooked):
     """One measurement of heads: what all kinds of it have in common.
 
-    also: tasks of the same form (other lengths, other numbers of options) that it may be asked on instead, by name.
-    minimum_effect: how far score must exceed chance for a head to count as observed.
-    causal, encoder: whether it makes sense for models that read one way, or both ways.
+    name: what users type. head_type: id of the head type in the catalogue, which has the papers behind it.
+    task: whose batches it scores, and whose metric gives the verdict. also: tasks of the same form (other lengths, other
+    numbers of options) that it may be asked on instead, by name.
+    version: raised when its numbers change. minimum_effect: how far the score must exceed chance, in units of the score,
+    for a head to count as observed.
+    attention: of which models it makes sense: "causal" (decoders), "bidirectional" (encoders) or "both".
     needs: "unembedding" where token logits are asked of the view.
     verdict_positions: name of the positions (`batch.positions`) at which the verdict removes its heads; None: everywhere.
-    finds: kinds of planted heads (headatlas.lab.kinds) that it must find, whatever they write if it looks at attention
-    alone; all other kinds must be left alone, but for those that are `undecided`. Empty: it is uncalibrated.
-    The papers behind it are those of its head type in the catalogue; the docstring names formula and source.
+    finds: kinds of planted heads (headatlas.lab.kinds) that it must find, whatever they write if it scores attention
+    alone; all other kinds must score at chance, but for those that are `undecided`. Empty: it is uncalibrated.
+    doc: the docstring, which names formula and source. module: the file with its hooks (`removal`).
     """
+
+    HOOKS: ClassVar[tuple[Hook, ...]] = (Hook("removal", "model, batch, metric"),)
 
     name: str
     head_type: str
@@ -65,8 +75,7 @@ class Detector:
     also: tuple[Task, ...]
     version: int
     minimum_effect: float
-    causal: bool
-    encoder: bool
+    attention: Attention
     needs: tuple[str, ...]
     verdict_positions: str | None
     finds: tuple[str, ...]
@@ -74,14 +83,33 @@ class Detector:
     doc: str
     module: str
 
+    def __post_init__(self) -> None:
+        if self.attention not in get_args(Attention):
+            raise BadInput(
+                f"The detector {self.name} has attention='{self.attention}'.", "Write causal, bidirectional or both."
+            )
+        if unknown := set(self.needs) - {"unembedding"}:
+            raise BadInput(f"The detector {self.name} needs '{min(unknown)}'.", "It may need: unembedding.")
+
     @property
-    def removal(self) -> Callable[..., Any] | None:
-        """The function `removal(model, batch, metric)` of the detector's file, if its heads are not judged by ablation.
+    def causal(self) -> bool:
+        """Whether it makes sense for models with causal attention."""
+        return self.attention != "bidirectional"
+
+    @property
+    def encoder(self) -> bool:
+        """Whether it makes sense for models with bidirectional attention."""
+        return self.attention != "causal"
+
+    @property
+    def removal(self) -> Removing | None:
+        """The hook `removal(model, batch, metric)`, if its heads are not judged by ablation.
 
         It gives an object with `model` and `metric_drop(heads) -> [example]`: how much worse the task's metric is without
         these heads, such as their direct effect alone for heads that others stand in for.
         """
-        return getattr(importlib.import_module(self.module), "removal", None)
+        found: Removing | None = self.hook("removal")
+        return found
 
     @property
     def calibrated(self) -> bool:
@@ -100,26 +128,41 @@ class Detector:
 
 @dataclass(frozen=True)
 class LayerDetector(Detector):
-    """A detector that looks at one attention layer at a time; a single pass feeds all of one task.
+    """A detector that scores one attention layer at a time; a single pass feeds all of one task.
 
-    score(at, batch) -> [example, head]; higher means more of the head type; NaN where undefined for an example.
+    score(layer, batch) -> [example, head]; higher means more of the head type; NaN where undefined for an example.
+    Hooks beside `removal`: `control`, `planted`, `look_alike`.
     """
+
+    HOOKS: ClassVar[tuple[Hook, ...]] = (
+        *Detector.HOOKS,
+        Hook("control", "layer, batch"),
+        Hook("planted", "batch", required=True),
+        Hook("look_alike", "batch", required=True),
+    )
 
     score: Score
 
     @property
     def control(self) -> Score | None:
-        """The function `control` of the detector's file: the same score on the same pass where the structure does not hold.
+        """The hook `control(layer, batch)`: the same score on the same pass where the structure does not hold.
 
         None: the task's control batch is scored instead.
         """
-        return getattr(importlib.import_module(self.module), "control", None)
+        found: Score | None = self.hook("control")
+        return found
 
     @property
     def planted(self) -> Callable[[Batch], Planted]:
-        """The function `planted` of the detector's file: (batch) -> Planted."""
-        planted: Any = importlib.import_module(self.module).planted
-        return planted
+        """The hook `planted(batch)`: what a perfect head would do."""
+        found: Callable[[Batch], Planted] = self.hook("planted")
+        return found
+
+    @property
+    def look_alike(self) -> Callable[[Batch], Planted]:
+        """The hook `look_alike(batch)`: a head of another type that must not count as one of this type."""
+        found: Callable[[Batch], Planted] = self.hook("look_alike")
+        return found
 
 
 class Measured(NamedTuple):
@@ -136,12 +179,38 @@ class Measured(NamedTuple):
 class ModelDetector(Detector):
     """A detector that needs the whole model: causal scores, weights, probes.
 
-    measure(model, batch) -> Measured; higher means more of the head type.
+    measure(model, batch) -> Measured; higher means more of the head type. Hook: `removal`.
     """
 
     measure: Measure
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _with_old_keywords(function: Callable[P, R]) -> Callable[P, R]:
+    """Keywords of before, for one version: each with a DeprecationWarning that names today's."""
+
+    @functools.wraps(function)
+    def accepting(*args: P.args, **keywords: P.kwargs) -> R:
+        if "causal" in keywords or "encoder" in keywords:
+            fits = bool(keywords.pop("causal", True)), bool(keywords.pop("encoder", False))
+            today = {(True, False): "causal", (False, True): "bidirectional", (True, True): "both"}.get(fits)
+            if today is None:
+                raise BadInput(
+                    "A detector with causal=False and encoder=False suits no model.", "Write attention='both'."
+                )
+            warnings.warn(
+                f"Write attention='{today}' in place of causal and encoder.", DeprecationWarning, stacklevel=2
+            )
+            keywords["attention"] = today
+        return function(*args, **keywords)
+
+    return accepting
+
+
+@_with_old_keywords
 def detector(
     *,
     head_type: str,
@@ -149,19 +218,22 @@ def detector(
     also: tuple[Task, ...] = (),
     version: int,
     minimum_effect: float,
-    causal: bool = True,
-    encoder: bool = False,
+    attention: Attention = "causal",
     needs: tuple[str, ...] = (),
     verdict_positions: str | None = None,
     finds: tuple[str, ...] = (),
     undecided: tuple[str, ...] = (),
 ) -> Callable[[Score], LayerDetector]:
-    """Make a LayerDetector of a function `(at, batch) -> [example, head]`; its name is the function's with dashes."""
+    """Make a LayerDetector of a function `(layer, batch) -> [example, head]`; its name is the function's with dashes.
+
+    The arguments are the fields of Detector. Raises HeadAtlasError for a function that takes something else.
+    """
 
     def wrap(score: Score) -> LayerDetector:
+        name, doc, module = _described(score, "layer, batch")
         return LayerDetector(
-            _name(score), head_type, task, also, version, minimum_effect, causal, encoder, needs, verdict_positions, finds,
-            undecided, (score.__doc__ or "").strip(), score.__module__, score,
+            name, head_type, task, also, version, minimum_effect, attention, needs, verdict_positions, finds, undecided, doc,
+            module, score,
         )  # fmt: skip
 
     return wrap
@@ -179,19 +251,27 @@ def model_detector(
     finds: tuple[str, ...] = (),
     undecided: tuple[str, ...] = (),
 ) -> Callable[[Measure], ModelDetector]:
-    """Make a ModelDetector of a function `(model, batch) -> Measured`, for decoders; its name is the function's with dashes."""
+    """Make a ModelDetector of a function `(model, batch) -> Measured`, for models with causal attention.
+
+    Its name is the function's with dashes, the arguments are the fields of Detector. Raises HeadAtlasError for a function
+    that takes something else.
+    """
 
     def wrap(measure: Measure) -> ModelDetector:
+        name, doc, module = _described(measure, "model, batch")
         return ModelDetector(
-            _name(measure), head_type, task, also, version, minimum_effect, True, False, needs, verdict_positions, finds,
-            undecided, (measure.__doc__ or "").strip(), measure.__module__, measure,
+            name, head_type, task, also, version, minimum_effect, "causal", needs, verdict_positions, finds, undecided, doc,
+            module, measure,
         )  # fmt: skip
 
     return wrap
 
 
-def _name(function: Callable[..., Any]) -> str:
-    return function.__name__.strip("_").replace("_", "-")
+def _described(function: Callable[..., Any], parameters: str) -> tuple[str, str, str]:
+    """(name, docstring, module) of a detector's function."""
+    demand_parameters(function, parameters, f"{function.__module__}: the detector '{function.__name__}'")
+    name = function.__name__.strip("_").replace("_", "-")
+    return name, (function.__doc__ or "").strip(), function.__module__
 
 
 def detectors() -> Mapping[str, Detector]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from headatlas.errors import BadInput, UnfitTask
-from headatlas.registry import discover, lookup
+from headatlas.registry import demand_parameters, discover, lookup
 
 
 class Vocabulary(Protocol):
@@ -19,7 +19,7 @@ class Vocabulary(Protocol):
 
     bos: int | None  # put in front of each text, None for no such token
     eos: int | None  # closes a text in encoders ([SEP]), None in decoders
-    causal: bool  # False for encoders, which read both ways
+    causal: bool  # whether attention is causal; False for encoders, where it is bidirectional
     context: int  # longest input in tokens, bos and eos included
 
     def encode(self, text: str) -> list[int]:
@@ -40,7 +40,7 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Token sequences with the places and answers that detectors and metrics need.
+    """Token sequences with the positions and answers that detectors and metrics need.
 
     tokens, mask: [example, pos]; mask is False on padding.
     positions: name -> [example] or [example, k] positions in `tokens`, -1 where absent. Shifted by padding.
@@ -251,9 +251,13 @@ class Task:
 def task(
     *, metric: Metric | None, version: int, margin: float = 0.0, floor: str = "control"
 ) -> Callable[[Callable[[Vocabulary, int, np.random.Generator], Batch]], Task]:
-    """Make a Task of a function `(tokenizer, n, rng) -> Batch`; its name is the function's with dashes."""
+    """Make a Task of a function `(tokenizer, n, rng) -> Batch`; its name is the function's with dashes.
+
+    Raises HeadAtlasError for a function that takes something else.
+    """
 
     def wrap(build: Callable[[Vocabulary, int, np.random.Generator], Batch]) -> Task:
+        demand_parameters(build, "tokenizer, n, rng", f"{build.__module__}: the task '{build.__name__}'")
         name = build.__name__.strip("_").replace("_", "-")
         return Task(name, build, metric, version, margin, floor, (build.__doc__ or "").strip(), build.__module__)
 
@@ -275,7 +279,9 @@ def halves(
     """Two tasks of one generator `(tokenizer, n, rng, half) -> Batch`: for finding heads, and for testing what was found.
 
     half is "find" for the task `name` and "test" for `name`-held-out; a generator must not use an item in both.
+    Raises HeadAtlasError for a generator that takes something else.
     """
+    demand_parameters(build, "tokenizer, n, rng, half", f"{build.__module__}: the task '{name}'")
 
     def made(full: str, half: str, text: str) -> Task:
         return Task(

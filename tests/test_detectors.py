@@ -12,7 +12,6 @@ from headatlas.task import Batch
 from tests import toys
 
 ALL = [found for found in detectors().values() if isinstance(found, LayerDetector)]
-LOOK_ALIKE = "look_alike"
 
 
 @pytest.fixture(params=ALL, ids=lambda d: d.name)
@@ -62,9 +61,8 @@ def test_uniform_attention_scores_near_chance(detector: Detector):
 
 
 def test_look_alike_stays_below_the_minimum_effect(detector: Detector):
-    module = __import__(detector.module, fromlist=[LOOK_ALIKE])
     batch = batch_for(detector)
-    other = getattr(module, LOOK_ALIKE)(batch)
+    other = detector.look_alike(batch)
     score, chance = measure(detector, batch, other.pattern, copies=(other.copies is not False,))
     assert score.item() - chance.item() < detector.minimum_effect
 

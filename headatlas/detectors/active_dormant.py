@@ -10,7 +10,7 @@ from headatlas.task import Batch
 from headatlas.tasks.registers import registers
 
 
-@detector(head_type="active-dormant-head", task=registers, version=1, minimum_effect=0.15, encoder=True)
+@detector(head_type="active-dormant-head", task=registers, version=1, minimum_effect=0.15, attention="both")
 def active_dormant(layer: LayerView, batch: Batch) -> Tensor:
     """How much attention on the first token changes when the text changes its register: 0 not at all, 1 from none to all.
 

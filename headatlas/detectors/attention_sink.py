@@ -15,7 +15,7 @@ from headatlas.tasks.prose import prose
     task=prose,
     version=1,
     minimum_effect=0.6,
-    encoder=True,
+    attention="both",
     finds=("sink", "dormant"),
     # What a head of graded strength leaves over, and all of it where nothing matches, rests on the first token.
     undecided=(*MATCHERS, "positional", "window", "delimiter"),

@@ -15,7 +15,7 @@ from headatlas.tasks.prose import prose
     task=prose,
     version=1,
     minimum_effect=0.25,
-    encoder=True,
+    attention="both",
     finds=("delimiter",),
 )
 def delimiter(layer: LayerView, batch: Batch) -> Tensor:

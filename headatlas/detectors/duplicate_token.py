@@ -14,7 +14,7 @@ from headatlas.tasks.repeated import repeated
     task=repeated,
     version=1,
     minimum_effect=0.2,
-    encoder=True,
+    attention="both",
     finds=("duplicate", "repeat-suppression"),
 )
 def duplicate_token(layer: LayerView, batch: Batch) -> Tensor:

@@ -17,7 +17,7 @@ WINDOW = 8
     task=prose,
     version=1,
     minimum_effect=0.5,
-    encoder=True,
+    attention="both",
     finds=("window", "previous", "current", "positional"),
     # In prose most words are unknown to a planted vocabulary, so heads that match contents find matches next door.
     undecided=(*MATCHERS, "delimiter"),

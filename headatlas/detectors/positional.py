@@ -17,7 +17,7 @@ REACH = 16  # offsets 2..16 back, and in encoders 1..16 ahead as well
     task=repeated,
     version=1,
     minimum_effect=0.2,
-    encoder=True,
+    attention="both",
     finds=("positional",),
 )
 def positional(layer: LayerView, batch: Batch) -> Tensor:

@@ -15,7 +15,7 @@ from headatlas.tasks.repeated import repeated
     task=repeated,
     version=1,
     minimum_effect=0.3,
-    encoder=True,
+    attention="both",
     finds=("previous",),
 )
 def previous_token(layer: LayerView, batch: Batch) -> Tensor:

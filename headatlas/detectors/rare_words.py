@@ -10,7 +10,7 @@ from headatlas.task import Batch
 from headatlas.tasks.prose import prose
 
 
-@detector(head_type="rare-words-head", task=prose, version=1, minimum_effect=0.1, encoder=True)
+@detector(head_type="rare-words-head", task=prose, version=1, minimum_effect=0.1, attention="both")
 def rare_words(layer: LayerView, batch: Batch) -> Tensor:
     """Attention on the two rarest words of the text: 0 none, 1 all.
 

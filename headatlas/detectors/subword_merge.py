@@ -10,7 +10,7 @@ from headatlas.task import Batch
 from headatlas.tasks.prose import prose
 
 
-@detector(head_type="subword-merge-head", task=prose, version=1, minimum_effect=0.15, encoder=True)
+@detector(head_type="subword-merge-head", task=prose, version=1, minimum_effect=0.15, attention="both")
 def subword_merge(layer: LayerView, batch: Batch) -> Tensor:
     """Attention from a later piece of a word to its earlier pieces: 0 none, 1 all.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -12,12 +12,13 @@ from headatlas.lab.construct.plan import Plan
 from headatlas.lab.construct.terms import Outcome, Recipe
 from headatlas.lab.construct.words import Words
 from headatlas.lab.head import Head
+from headatlas.registry import Hook, Hooked, demand_parameters
 
 Targets = Callable[[Tensor, Head, Words], Tensor]
 
 
 @dataclass(frozen=True)
-class Kind:
+class Kind(Hooked):
     """A kind of head that can be planted.
 
     recipe(head, plan) -> Recipe. options: the fields of Head beyond strength and write that the kind reads.
@@ -25,6 +26,8 @@ class Kind:
     outcome: what attending to a token does to the prediction: its logit rises or falls (copies, suppresses), that of
     the next member of its sequence rises (advances), or nothing happens (none). module: the file with the hook `targets`.
     """
+
+    HOOKS: ClassVar[tuple[Hook, ...]] = (Hook("targets", "tokens, head, words", required=True),)
 
     name: str
     head_type: str | None
@@ -37,17 +40,21 @@ class Kind:
 
     @property
     def targets(self) -> Targets:
-        """The function `targets` of the kind's file: (tokens, head, words) -> [example, query, key] where it looks."""
-        targets: Targets = importlib.import_module(self.module).targets
-        return targets
+        """The hook `targets(tokens, head, words)`: [example, query, key] True where the head is meant to attend."""
+        found: Targets = self.hook("targets")
+        return found
 
 
 def kind(
     *, head_type: str | None, options: tuple[str, ...] = (), probe: str = "repeated", outcome: Outcome = "none"
 ) -> Callable[[Callable[[Head, Plan], Recipe]], Kind]:
-    """Make a Kind of a function `(head, plan) -> Recipe`; its name is the function's with dashes."""
+    """Make a Kind of a function `(head, plan) -> Recipe`; its name is the function's with dashes.
+
+    Raises HeadAtlasError for a function that takes something else.
+    """
 
     def wrap(recipe: Callable[[Head, Plan], Recipe]) -> Kind:
+        demand_parameters(recipe, "head, plan", f"{recipe.__module__}: the kind '{recipe.__name__}'")
         name = recipe.__name__.strip("_").replace("_", "-")
         return Kind(name, head_type, options, probe, outcome, recipe, (recipe.__doc__ or "").strip(), recipe.__module__)
 
