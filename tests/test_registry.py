@@ -5,13 +5,18 @@ import sys
 import textwrap
 
 import pytest
+import torch
 
 from headatlas import cli, registry
 from headatlas.detector import LayerDetector, ModelDetector, detectors, find_detector
 from headatlas.errors import BadInput, HeadAtlasError
 from headatlas.lab.spec import find_kind, kinds
 from headatlas.model.layouts import layouts
+from headatlas.model.synthetic_view import SyntheticLayer
 from headatlas.task import find_task, tasks
+from tests import pages, toys
+
+PAGE = "adding-a-detector.md"
 
 DETECTOR = """
     from functools import partial
@@ -269,3 +274,19 @@ def test_keywords_of_before_are_taken_with_a_warning_that_names_todays():
         detector(**common, needs=("unembeding",))(score)
     with pytest.raises(TypeError):
         detector(**common, encoders=True)
+
+
+def test_the_detector_of_the_documentation_is_taken_and_scores_as_the_one_of_the_package(plugin_file):
+    (shown,) = pages.blocks(PAGE, "python")
+    plugin_file("headatlas.detectors", shown.replace("def duplicate_token", "def made_up"))
+    found, own = find_detector("made-up"), find_detector("duplicate-token")
+    batch = own.task(toys.smollm2_vocabulary(), 4, seed=3)
+    patterns = torch.stack([made(batch).pattern for made in (found.planted, found.look_alike)], 1)
+    layer = SyntheticLayer(patterns, valid=batch.mask, tokens=batch.tokens, copies=torch.tensor([True, True]))
+    torch.testing.assert_close(found.score(layer, batch), own.score(layer, batch))
+    assert found.score(layer, batch).mean(0).tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
+
+
+def test_the_documentation_has_every_hook_with_its_arguments():
+    for hook in {*LayerDetector.HOOKS, *ModelDetector.HOOKS}:
+        assert f"`{hook}`" in pages.text(PAGE)
