@@ -112,7 +112,7 @@ def test_short_contexts_and_encoders_are_unfit():
         ioi(vocabulary.within(9), 3)
     encoder = Splitting(20)
     encoder.causal = False
-    with pytest.raises(UnfitTask, match="reads both ways"):
+    with pytest.raises(UnfitTask, match="bidirectional attention"):
         ioi(encoder, 3)
 
 

@@ -31,7 +31,7 @@ def active_dormant(layer: LayerView, batch: Batch) -> Tensor:
 
 
 def planted(batch: Batch) -> Planted:
-    """Rests on the first token in the first half, looks at itself in the second."""
+    """Rests on the first token in the first half, attends to itself in the second."""
     n, length = batch.tokens.shape
     pattern = at_offset((n, length, length), 0)
     nowhere = torch.full((n, 1), -1)

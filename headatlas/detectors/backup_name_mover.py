@@ -6,17 +6,16 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from headatlas.detector import Measured, model_detector
 from headatlas.detectors._measures.name_movers import (
-    SMALLEST,
-    clean,
-    from_names,
-    movers,
-    name_heads,
-    not_below_zero,
-    worth,
+    MINIMUM_EFFECT,
+    chance_at_least_zero,
+    clean_effects,
+    effect_unit,
+    effects_by_name,
+    find_name_heads,
+    find_name_movers,
 )
 from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput
@@ -24,10 +23,10 @@ from headatlas.heads import HeadId
 from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.model import Model
+from headatlas.ops.types import Array, LayerKey
 from headatlas.task import Batch, Metric
 from headatlas.tasks.ioi import ioi
 
-Array = NDArray[np.float64]
 DRAWS = 3  # random sets of heads that are knocked out in place of the name movers
 
 
@@ -35,7 +34,7 @@ DRAWS = 3  # random sets of heads that are knocked out in place of the name move
     head_type="backup-name-mover-head",
     task=ioi,
     version=1,
-    minimum_effect=SMALLEST,
+    minimum_effect=MINIMUM_EFFECT,
     needs=("unembedding",),
 )
 def backup_name_mover(model: Model, batch: Batch) -> Measured:
@@ -48,24 +47,24 @@ def backup_name_mover(model: Model, batch: Batch) -> Measured:
     0. NaN for the knocked out heads, for all heads of a model without name movers, and where the model does not do the task.
     Minimum effect: 2% of the logit difference. The verdict asks what the heads are worth once the name movers are out.
     """
-    gone = movers(model)
+    gone = find_name_movers(model)
     nothing = torch.full((len(batch), len(model.heads)), torch.nan, dtype=torch.float64)
     if not gone:
         return Measured(nothing, nothing.clone())
-    values, control = _growth(model, batch, gone, name_heads(model))
+    values, control = _growth(model, batch, gone, find_name_heads(model))
     return Measured(torch.from_numpy(values), torch.from_numpy(control))
 
 
 def _growth(model: Model, batch: Batch, gone: Iterable[HeadId], named: Iterable[HeadId]) -> tuple[Array, Array]:
     """(growth, chance) [example, head] when heads `gone` are knocked out; `named` are not among the random heads."""
     gone, values = tuple(gone), _elsewhere(model, batch)
-    before = clean(model, batch)
-    unit = worth(before.total)
+    before = clean_effects(model, batch)
+    unit = effect_unit(before.total)
 
     def grown(heads: Iterable[HeadId]) -> Array:
         edit = Resample(sorted(heads), values, positions=batch.positions["end"].reshape(-1, 1))
-        after = from_names(model, batch, edits=[edit])
-        found: Array = (np.maximum(after.moved, 0.0) - np.maximum(before.moved, 0.0)) / unit
+        after = effects_by_name(model, batch, edits=[edit])
+        found: Array = (np.maximum(after.copying, 0.0) - np.maximum(before.copying, 0.0)) / unit
         return found
 
     rng = np.random.default_rng(0)
@@ -75,10 +74,10 @@ def _growth(model: Model, batch: Batch, gone: Iterable[HeadId], named: Iterable[
     total = np.where(known, draws, 0.0).sum(0)
     with np.errstate(invalid="ignore"):
         chance = total / known.sum(0)  # NaN for a head that is knocked out in every draw
-    return grown(gone), not_below_zero(chance)
+    return grown(gone), chance_at_least_zero(chance)
 
 
-def _elsewhere(model: Model, batch: Batch) -> dict[tuple[str, int], torch.Tensor]:
+def _elsewhere(model: Model, batch: Batch) -> dict[LayerKey, torch.Tensor]:
     if batch.counterfactual is None:
         raise BadInput(
             "Heads are knocked out by what they give on counterfactual prompts.", "Use prompts that have them."
@@ -109,4 +108,4 @@ class _WithoutMovers:
 
 def removal(model: Model, batch: Batch, metric: Metric) -> _WithoutMovers:
     """The heads knocked out beside the name movers, at the last token."""
-    return _WithoutMovers(model, batch, metric, movers(model))
+    return _WithoutMovers(model, batch, metric, find_name_movers(model))

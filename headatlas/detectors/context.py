@@ -3,7 +3,7 @@
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.detectors._measures.knowledge_conflict import sides
+from headatlas.detectors._measures.knowledge_conflict import conflict_effects
 from headatlas.methods.sweeps.set_ablation import SetAblation, averaged_at
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
@@ -21,8 +21,8 @@ def context(model: Model, batch: Batch) -> Measured:
     the mean size of this difference (path patching to the logits of Jin et al. 2024, -S_m, in logits). Chance: the same for
     both capitals of another prompt.
     """
-    found = sides(model, batch)
-    return Measured(torch.from_numpy(found.claimed), torch.from_numpy(found.strangers))
+    found = conflict_effects(model, batch)
+    return Measured(torch.from_numpy(found.claimed), torch.from_numpy(found.unrelated))
 
 
 def removal(model: Model, batch: Batch, metric: Metric) -> SetAblation:

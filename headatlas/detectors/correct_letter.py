@@ -1,4 +1,4 @@
-"""Heads that look at the label of the right option of a multiple-choice question and write it as the answer."""
+"""Heads that attend to the label of the right option of a multiple-choice question and write it as the answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads that look at punctuation."""
+"""Heads that attend to punctuation."""
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ def planted(batch: Batch) -> Planted:
 
 
 def look_alike(batch: Batch) -> Planted:
-    """A head that looks at the first token."""
+    """A head that attends to the first token."""
     n, length = batch.tokens.shape
     nowhere = torch.full((n, 1), -1)
     return Planted(aimed((n, length, length), nowhere, nowhere))

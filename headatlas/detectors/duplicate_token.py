@@ -1,4 +1,4 @@
-"""Heads that look at the earlier copy of the current token."""
+"""Heads that attend to the earlier copy of the current token."""
 
 from torch import Tensor
 
@@ -33,6 +33,6 @@ def planted(batch: Batch) -> Planted:
 
 
 def look_alike(batch: Batch) -> Planted:
-    """A current-token head: it looks at the same token, but at its own place."""
+    """A current-token head: it attends to the same token, but at its own position."""
     length = batch.tokens.shape[1]
     return Planted(at_offset((len(batch), length, length), 0))

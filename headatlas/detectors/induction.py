@@ -1,4 +1,4 @@
-"""Heads that look at what followed the current token last time."""
+"""Heads that attend to what followed the current token last time."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""Heads that look at what followed the current token last time, and write in favour of that token."""
+"""Heads that attend to what followed the current token last time, and write in favour of that token."""
 
 from torch import Tensor
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
-from headatlas.detectors._measures.name_movers import SMALLEST, not_below_zero, worth
+from headatlas.detectors._measures.name_movers import MINIMUM_EFFECT, chance_at_least_zero, effect_unit
 from headatlas.methods.direct_logit_attribution import Toward, direct_effects
 from headatlas.methods.path_patching.direct_effect import DirectPath
 from headatlas.model import Model
+from headatlas.ops.types import Array
 from headatlas.task import Batch, Metric
 from headatlas.tasks.acronyms import SLOTS, acronyms
 
@@ -20,7 +20,7 @@ from headatlas.tasks.acronyms import SLOTS, acronyms
     head_type="letter-mover-head",
     task=acronyms,
     version=1,
-    minimum_effect=SMALLEST,
+    minimum_effect=MINIMUM_EFFECT,
     needs=("unembedding",),
 )
 def letter_mover(model: Model, batch: Batch) -> Measured:
@@ -48,10 +48,10 @@ def letter_mover(model: Model, batch: Batch) -> Measured:
     rows, which = np.arange(len(batch)), asked.numpy()
     effects, totals = np.stack(taken), np.stack(known)  # [slot, example, head], [slot, example]
     unasked = direct_effects(model, batch.control, toward=_toward(batch, letters, letters[:, 0])).total
-    unit = worth(totals[which, rows] - unasked)
+    unit = effect_unit(totals[which, rows] - unasked)
     own = effects[which, rows]
-    others: NDArray[np.float64] = (effects.sum(0) - own) / (len(SLOTS) - 1)
-    return Measured(torch.from_numpy(own / unit), torch.from_numpy(not_below_zero(others) / unit))
+    others: Array = (effects.sum(0) - own) / (len(SLOTS) - 1)
+    return Measured(torch.from_numpy(own / unit), torch.from_numpy(chance_at_least_zero(others) / unit))
 
 
 def _initials(model: Model, batch: Batch, slot: str, letters: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Heads that look at their neighbourhood, wherever in it."""
+"""Heads that attend to their neighbourhood, wherever in it."""
 
 import torch
 from torch import Tensor
@@ -53,6 +53,6 @@ def planted(batch: Batch) -> Planted:
 
 
 def look_alike(batch: Batch) -> Planted:
-    """A positional head that looks twelve places back, just beyond."""
+    """A positional head that attends twelve places back, just beyond."""
     length = batch.tokens.shape[1]
     return Planted(at_offset((len(batch), length, length), 12))

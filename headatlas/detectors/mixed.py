@@ -24,7 +24,7 @@ def mixed(model: Model, batch: Batch) -> Measured:
     """
     found = recall(model, batch)
     by_subject = stats.mean(found.subject - found.other_subject) < stats.mean(found.relation - found.other_relation)
-    own = found.sides == "mixed"
+    own = found.source == "mixed"
     weaker = np.where(by_subject, found.subject, found.relation)
     chance = np.where(by_subject, found.other_subject, found.other_relation)
     return Measured(*(torch.from_numpy(np.where(own, part, 0.0)) for part in (weaker, chance)))

@@ -3,7 +3,7 @@
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.detectors._measures.name_movers import SMALLEST, name_mover_scores
+from headatlas.detectors._measures.name_movers import MINIMUM_EFFECT, name_mover_scores
 from headatlas.methods.path_patching.direct_effect import DirectPath
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
@@ -14,7 +14,7 @@ from headatlas.tasks.ioi import ioi
     head_type="name-mover-head",
     task=ioi,
     version=1,
-    minimum_effect=SMALLEST,
+    minimum_effect=MINIMUM_EFFECT,
     needs=("unembedding",),
 )
 def name_mover(model: Model, batch: Batch) -> Measured:

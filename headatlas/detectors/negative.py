@@ -1,4 +1,4 @@
-"""Heads that look at the word No rather than Yes when a question is to be answered with one of them."""
+"""Heads that attend to the word No rather than Yes when a question is to be answered with one of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from headatlas.ops.patterns import mean_of, where_queries
 from headatlas.task import Batch, Metric
 from headatlas.tasks.yes_no import yes_no
 
-TINY = 1e-9  # keeps the logarithm finite where a head looks at neither word
+TINY = 1e-9  # keeps the logarithm finite where a head attends to neither word
 
 
 @model_detector(head_type="negative-head", task=yes_no, version=1, minimum_effect=0.05)

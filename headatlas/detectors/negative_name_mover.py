@@ -3,7 +3,7 @@
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.detectors._measures.name_movers import SMALLEST, negative_scores
+from headatlas.detectors._measures.name_movers import MINIMUM_EFFECT, negative_name_mover_scores
 from headatlas.methods.path_patching.direct_effect import DirectPath
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
@@ -14,7 +14,7 @@ from headatlas.tasks.ioi import ioi
     head_type="negative-name-mover-head",
     task=ioi,
     version=1,
-    minimum_effect=SMALLEST,
+    minimum_effect=MINIMUM_EFFECT,
     needs=("unembedding",),
 )
 def negative_name_mover(model: Model, batch: Batch) -> Measured:
@@ -27,7 +27,7 @@ def negative_name_mover(model: Model, batch: Batch) -> Measured:
     Chance: the same head on the names of another prompt instead of the attended ones. NaN where the model does not do the
     task. Minimum effect: 2% of the logit difference. The verdict takes away the direct path alone.
     """
-    scores = negative_scores(model, batch)
+    scores = negative_name_mover_scores(model, batch)
     return Measured(torch.from_numpy(scores.values), torch.from_numpy(scores.control))
 
 

@@ -1,4 +1,4 @@
-"""Heads that look a fixed number of places away, other than at the token itself or the one before."""
+"""Heads that attend a fixed number of places away, other than at the token itself or the one before."""
 
 import torch
 from torch import Tensor

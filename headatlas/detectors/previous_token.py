@@ -1,4 +1,4 @@
-"""Heads that look at the token just before."""
+"""Heads that attend to the token just before."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Heads that look at the rarest words of the text."""
+"""Heads that attend to the rarest words of the text."""
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ def planted(batch: Batch) -> Planted:
 
 
 def look_alike(batch: Batch) -> Planted:
-    """A head that looks at two ordinary words."""
+    """A head that attends to two ordinary words."""
     n, length = batch.tokens.shape
     keys = batch.positions["ordinary"]
     queries = torch.arange(length).repeat_interleave(keys.shape[1]).expand(n, -1)

@@ -22,7 +22,7 @@ def relation(model: Model, batch: Batch) -> Measured:
     to the next prompt with another relation.
     """
     found = recall(model, batch)
-    own = found.sides == "relation"
+    own = found.source == "relation"
     return Measured(*(torch.from_numpy(np.where(own, part, 0.0)) for part in (found.relation, found.other_relation)))
 
 

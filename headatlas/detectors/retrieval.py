@@ -47,6 +47,6 @@ def planted(batch: Batch) -> Planted:
 
 
 def look_alike(batch: Batch) -> Planted:
-    """A head that looks one token too early: at the one it has just written."""
+    """A head that attends one token too early: at the one it has just written."""
     length = batch.tokens.shape[1]
     return Planted(aimed((len(batch), length, length), batch.positions["predict"], batch.positions["needle"] - 1))

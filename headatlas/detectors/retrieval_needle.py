@@ -1,4 +1,4 @@
-"""Heads that look from the question to the place in a long text where the answer stands."""
+"""Heads that attend from the question to the place in a long text where the answer stands."""
 
 import torch
 from torch import Tensor

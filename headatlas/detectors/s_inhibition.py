@@ -4,12 +4,13 @@ import numpy as np
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.detectors._measures.name_movers import attention_to, movers, name_heads, worth
+from headatlas.detectors._measures.name_movers import attention_to, effect_unit, find_name_heads, find_name_movers
 from headatlas.heads import HeadId
 from headatlas.methods.path_patching.receivers import Receiver
 from headatlas.methods.path_patching.sweep import path_patch
 from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.model import Model
+from headatlas.ops.types import Array
 from headatlas.task import Batch, logit_difference
 from headatlas.tasks.ioi import ioi
 
@@ -33,17 +34,17 @@ def s_inhibition(model: Model, batch: Batch) -> Measured:
     heads of a model without name movers, and where the model does not do the task. Minimum effect: 1% of the logit
     difference, the bound of the paper's minimality. The verdict removes the heads at the last token.
     """
-    gone = movers(model)
+    gone = find_name_movers(model)
     nothing = torch.full((len(batch), len(model.heads)), torch.nan, dtype=torch.float64)
     if not gone or batch.counterfactual is None:
         return Measured(nothing, nothing.clone())
-    values, control = _inhibition(model, batch, gone, name_heads(model))
+    values, control = _inhibition(model, batch, gone, find_name_heads(model))
     return Measured(torch.from_numpy(values), torch.from_numpy(control))
 
 
 def _inhibition(
     model: Model, batch: Batch, receiving: tuple[HeadId, ...], named: tuple[HeadId, ...]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array, Array]:
     """(score, chance) [example, head] of paths into the queries of `receiving`; `named` are not among the random heads."""
     free = sorted(set(model.heads) - {*receiving, *named})
     others = tuple(sorted(matched(receiving, free, np.random.default_rng(0))))
@@ -63,5 +64,5 @@ def _inhibition(
     lost[:, :, [model.heads.index(head) for head in senders]] = (found.base[:, None, None] - found.values).transpose(
         2, 0, 1
     )
-    values, control = lost / worth(found.base) * share
+    values, control = lost / effect_unit(found.base) * share
     return values, control

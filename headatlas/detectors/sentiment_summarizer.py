@@ -3,7 +3,7 @@
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.detectors._measures.sentiment import brought
+from headatlas.detectors._measures.sentiment import output_effects
 from headatlas.model import Model
 from headatlas.task import Batch
 from headatlas.tasks.movie_review import movie_review
@@ -21,5 +21,5 @@ def sentiment_summarizer(model: Model, batch: Batch) -> Measured:
     attention that they spend from there beyond the first token (Tigges et al. 2023, patching at one position). Chance: the same with the output of another review of the
     same wording and mood.
     """
-    found = brought(model, batch)
-    return Measured(torch.from_numpy(found.effect), torch.from_numpy(found.other))
+    found = output_effects(model, batch)
+    return Measured(torch.from_numpy(found.effect), torch.from_numpy(found.control))

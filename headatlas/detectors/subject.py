@@ -28,5 +28,5 @@ def subject(model: Model, batch: Batch) -> Measured:
     the relation that belongs to another subject.
     """
     found = recall(model, batch)
-    own = found.sides == "subject"
+    own = found.source == "subject"
     return Measured(*(torch.from_numpy(np.where(own, part, 0.0)) for part in (found.subject, found.other_subject)))

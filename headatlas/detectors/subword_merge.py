@@ -1,4 +1,4 @@
-"""Heads that look at the other pieces of their own word."""
+"""Heads that attend to the other pieces of their own word."""
 
 import torch
 from torch import Tensor

@@ -3,7 +3,7 @@
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.detectors._measures.sentiment import taken, unread
+from headatlas.detectors._measures.sentiment import value_effects, values_resampled
 from headatlas.methods.sweeps.set_ablation import SetAblation
 from headatlas.model import Model
 from headatlas.task import Batch, Metric
@@ -21,10 +21,10 @@ def summary_reader(model: Model, batch: Batch) -> Measured:
     patching of values at one position). Chance: the same with the values of another review of the same wording
     and mood.
     """
-    found = taken(model, batch)
-    return Measured(torch.from_numpy(found.effect), torch.from_numpy(found.other))
+    found = value_effects(model, batch)
+    return Measured(torch.from_numpy(found.effect), torch.from_numpy(found.control))
 
 
 def removal(model: Model, batch: Batch, metric: Metric) -> SetAblation:
-    """The heads find at the summary word what the opposite review has put there, and everything else as it is."""
-    return unread(model, batch, metric)
+    """The heads read at the summary word the values of the opposite review, and all other values as they are."""
+    return values_resampled(model, batch, metric)

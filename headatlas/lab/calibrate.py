@@ -25,7 +25,7 @@ from headatlas.model import Model
 from headatlas.task import Batch, Task
 
 WEAKEST = 0.5  # positives with less of their attention on target are for the curve, not for the counts
-SETTLED = 0.8  # negatives have at least this much of their attention where their own kind looks
+SETTLED = 0.8  # negatives have at least this much of their attention where their own kind attends
 MATTERS = 0.05  # nats of loss that switching a head off must cost for it to count as causal in truth
 EXAMPLES = 16
 

@@ -146,7 +146,7 @@ class Reader(Tokenizer):
 
 
 def model_of(planted_model: PlantedModel) -> Model:
-    """The planted model behind the doorway, with its own tokenizer."""
+    """The planted model as a Model with its own tokenizer."""
     config: Any = planted_model.model.config
     planted_model.tokenizer.model_max_length = 1 << 30
     words = Reader(

@@ -16,7 +16,7 @@ class Head:
     write: how much is written where the head attends, in units of one token code; a copying head with strength 1 and
     write 1 makes the model certain of the copied token.
     offset: positional; how many tokens back. width: window; how many tokens, the current one included.
-    far: retrieval; the nearest distance it reaches. tokens: mover, delimiter and inhibition; which class it looks for.
+    far: retrieval; the nearest distance it reaches. tokens: mover, delimiter and inhibition; the class of tokens it attends to.
     finds: inhibition; the duplicated token or the most recent one.
     spread: noise; the standard deviation of its attention logits. A noise head writes half of `write`.
     """

@@ -1,4 +1,4 @@
-"""Endless toy texts on which a small transformer must learn to look back: repeated words, and unknown Markov chains."""
+"""Endless toy texts on which a small transformer must learn to attend back: repeated words, and unknown Markov chains."""
 
 from __future__ import annotations
 

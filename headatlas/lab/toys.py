@@ -165,7 +165,7 @@ def _model(recipe: ToyRecipe, seed: int) -> Any:
 
 
 def _matching(tokens: Tensor) -> Tensor:
-    """[example, query, key] the keys an induction head looks at: those whose predecessor equals the current token."""
+    """[example, query, key] the keys an induction head attends to: those whose predecessor equals the current token."""
     return targets.same(tokens, targets.before(tokens)) & (targets.distance(tokens) > 0)
 
 

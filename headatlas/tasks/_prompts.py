@@ -166,7 +166,7 @@ def collect(
     Raises UnfitTask with how many there are and why there are no more.
     """
     if not tokenizer.causal:
-        raise UnfitTask(f"{what} asks for the next word; this model reads both ways.")
+        raise UnfitTask(f"{what} asks for the next word; this model has bidirectional attention.")
     known: dict[str, list[int]] = {}
     seen: set[tuple[int, ...]] = set()
     rows: list[_Row] = []

@@ -31,7 +31,7 @@ def ioi_held_out(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Bat
 def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
     """`n` prompts from one half of the words. Raises UnfitTask with what the tokenizer lacks."""
     if not tokenizer.causal:
-        raise UnfitTask("ioi asks for the next word; this model reads both ways.")
+        raise UnfitTask("ioi asks for the next word; this model has bidirectional attention.")
     data = words()
     names = one_token_names(tokenizer, data["names"][half])
     wordings = [

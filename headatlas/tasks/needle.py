@@ -21,7 +21,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, l
     if length > tokenizer.context:
         raise UnfitTask(f"needle needs {length} positions; this model has {tokenizer.context}.")
     if not tokenizer.causal:
-        raise UnfitTask("needle asks for the next word; this model reads both ways.")
+        raise UnfitTask("needle asks for the next word; this model has bidirectional attention.")
     data = table("needle")
     fillers = [f" {sentence}" for sentence in data["fillers"]]
     size = [len(tokenizer.encode(sentence)) for sentence in fillers]

@@ -10,11 +10,11 @@ import headatlas as ha
 from headatlas.detector import find_detector
 from headatlas.detectors._measures.memo import once
 from headatlas.detectors._measures.name_movers import (
-    SMALLEST,
+    MINIMUM_EFFECT,
     attention_to,
-    from_names,
+    effects_by_name,
     name_mover_scores,
-    negative_scores,
+    negative_name_mover_scores,
 )
 from headatlas.detectors.backup_name_mover import _growth, _WithoutMovers
 from headatlas.detectors.copy_suppression import copy_suppression, wrong_repeats
@@ -82,7 +82,7 @@ def names_batch(one: PlantedModel, n: int = 24, seed: int = 0) -> Batch:
     )  # fmt: skip
 
 
-def observed(scores: HeadScores, minimum: float = SMALLEST) -> list[HeadId]:
+def observed(scores: HeadScores, minimum: float = MINIMUM_EFFECT) -> list[HeadId]:
     return [line.head for line in scores.observed(minimum)]
 
 
@@ -90,7 +90,7 @@ def test_the_planted_mover_its_inhibitor_and_its_opponent_are_told_apart():
     one = planted("llama")
     model, batch = attach(one.model.double()), names_batch(one)
     assert observed(name_mover_scores(model, batch)) == [MOVER]
-    assert observed(negative_scores(model, batch)) == [NEGATIVE]
+    assert observed(negative_name_mover_scores(model, batch)) == [NEGATIVE]
     scores = HeadScores(model.heads, *_inhibition(model, batch, (MOVER,), (NEGATIVE,)))
     assert observed(scores, find_detector("s-inhibition").minimum_effect) == [INHIBITION]
 
@@ -106,7 +106,7 @@ def test_nothing_is_observed_without_structure(make):
     one = planted("llama")
     model, batch = attach(make(one.model).double()), names_batch(one, n=32)
     assert observed(name_mover_scores(model, batch)) == []
-    assert observed(negative_scores(model, batch)) == []
+    assert observed(negative_name_mover_scores(model, batch)) == []
 
 
 def by_hand(hf, batch: Batch, direction: torch.Tensor) -> torch.Tensor:
@@ -140,7 +140,7 @@ def test_effects_by_name_equal_those_worked_out_on_the_plain_model():
     along = by_hand(hf, batch, unembedding[batch.answer] - unembedding[batch.wrong])
     rows = torch.arange(len(batch))
     io, s1, s2 = (along[rows, :, batch.positions[name]] for name in ("io", "s1", "s2"))
-    found = from_names(attach(hf), batch)
+    found = effects_by_name(attach(hf), batch)
     np.testing.assert_allclose(found.io, io, atol=1e-5)
     np.testing.assert_allclose(found.s, s1 + s2, atol=1e-5)
 
@@ -148,7 +148,7 @@ def test_effects_by_name_equal_those_worked_out_on_the_plain_model():
 def test_letters_taken_from_words_equal_those_worked_out_on_the_plain_model(monkeypatch):
     from headatlas.detectors import letter_mover as module
 
-    monkeypatch.setattr(module, "worth", lambda _: 1.0)  # in logits: this model knows no letters
+    monkeypatch.setattr(module, "effect_unit", lambda _: 1.0)  # in logits: this model knows no letters
     words = toys.smollm2_vocabulary()
     hf = toys.llama(vocab_size=49152, max_position_embeddings=512, attn_implementation="eager")
     batch = acronyms(words, 6, 0)
@@ -202,7 +202,7 @@ def test_knocked_out_heads_have_no_growth_and_heads_below_them_do_not_grow():
     values, _ = _growth(model, batch, (MOVER,), (NEGATIVE,))
     assert np.isnan(values[:, model.heads.index(MOVER)]).all()
     others = np.delete(values, model.heads.index(MOVER), 1)
-    assert np.abs(others).max() < SMALLEST  # nobody stands in for it in this model
+    assert np.abs(others).max() < MINIMUM_EFFECT  # nobody stands in for it in this model
 
 
 def test_what_detectors_share_is_made_once_for_each_batch():
@@ -284,7 +284,7 @@ def test_names_are_copied_and_suppressed_by_the_known_heads(smollm2: Model):
 def test_movers_and_opponents_of_the_real_model_are_the_same_for_two_draws(smollm2: Model):
     batches = [ioi(smollm2.tokenizer, 64, seed) for seed in (0, 1)]
     movers = [set(map(str, observed(name_mover_scores(smollm2, batch)))) for batch in batches]
-    opponents = [set(map(str, observed(negative_scores(smollm2, batch)))) for batch in batches]
+    opponents = [set(map(str, observed(negative_name_mover_scores(smollm2, batch)))) for batch in batches]
     assert {"23.0", "23.2"} <= movers[0] & movers[1]
     assert len(movers[0] & movers[1]) >= len(movers[0] | movers[1]) / 2
     assert opponents[0] == opponents[1] == {"23.3", "24.4"}

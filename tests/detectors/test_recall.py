@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from headatlas.detector import find_detector
-from headatlas.detectors._measures.fact_recall import Recall, among_relations, recall, stranger
-from headatlas.detectors._measures.knowledge_conflict import sides
+from headatlas.detectors._measures.fact_recall import Recall, among_relations, recall, unrelated_prompt
+from headatlas.detectors._measures.knowledge_conflict import conflict_effects
 from headatlas.lab.controls import untrained, weight_shuffled
 from headatlas.mining.scan import scan
 from headatlas.model import attach
@@ -75,7 +75,7 @@ def test_recall_is_the_sum_over_source_tokens_of_plain_attention(hf, model):
     np.testing.assert_allclose(found.subject, subject / unit, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found.relation, through(batch.answer, "relation")[0] / unit, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found.other_subject, through(batch.wrong, "subject")[0] / unit, rtol=1e-3, atol=1e-4)
-    other = through(batch.answer[stranger(batch)], "relation")[0] / unit
+    other = through(batch.answer[unrelated_prompt(batch)], "relation")[0] / unit
     np.testing.assert_allclose(found.other_relation, other, rtol=1e-3, atol=1e-4)
     assert recall(model, batch) is found, "computed once for all three detectors"
 
@@ -84,7 +84,7 @@ def test_sides_of_a_conflict_are_direct_effects_of_plain_attention(hf, model):
     batch = batch_of("knowledge-conflict")
     ids = torch.stack([batch.answer, batch.wrong], 1)
     parts, total = literal(hf, batch, ids, torch.tensor([1.0, -1.0]))
-    found = sides(model, batch)
+    found = conflict_effects(model, batch)
     np.testing.assert_allclose(found.claimed, parts.sum(-1) / np.abs(total).mean(), rtol=1e-3, atol=1e-4)
     scores = scan(model, [find_detector("memory"), find_detector("context")], batch).scores
     np.testing.assert_allclose(scores["memory"].values, -scores["context"].values)
@@ -94,12 +94,12 @@ def test_a_side_is_ten_times_the_other():
     subject = np.tile([1.0, 0.05, 0.5, -1.0, 0.0], (4, 1))
     relation = np.tile([0.1, 0.9, 0.5, 0.02, 0.0], (4, 1))
     found = Recall(subject, relation, np.zeros((4, 5)), np.zeros((4, 5)))
-    assert found.sides.tolist() == ["subject", "relation", "mixed", "subject", "relation"]
+    assert found.source.tolist() == ["subject", "relation", "mixed", "subject", "relation"]
 
 
 def test_strangers_and_rivals_come_from_other_relations():
     batch = batch_of("facts", 12)
-    relation, other = batch.labels["relation"], stranger(batch)
+    relation, other = batch.labels["relation"], unrelated_prompt(batch)
     assert bool((relation[other] != relation).all())
     rivals = among_relations(batch).wrong
     for e in range(len(batch)):

@@ -65,14 +65,14 @@ class Plain:
 
 
 def test_effects_are_those_of_changed_runs_of_the_plain_model(model, monkeypatch):
-    monkeypatch.setattr(sentiment, "LOOKS", 0.0)  # so that every head is measured
+    monkeypatch.setattr(sentiment, "MINIMUM_ATTENTION", 0.0)  # so that every head is measured
     batch = batch_of()
     plain, d = Plain(batch), model.hf.config.head_dim
     own, attention, clean = plain.seen(batch.tokens)
     other, _, exchanged = plain.seen(batch.counterfactual.tokens)
     unit = np.abs(clean - exchanged).mean()
     each, at, end = torch.arange(len(batch)), batch.positions["summary"], batch.positions["end"]
-    brought, taken = sentiment.brought(model, batch), sentiment.taken(model, batch)
+    outputs, values = sentiment.output_effects(model, batch), sentiment.value_effects(model, batch)
     kinds = list(zip(batch.labels["template"].tolist(), batch.labels["positive"].tolist(), strict=True))
     partner = [
         next(((i + s) % 12 for s in range(1, 12) if kinds[(i + s) % 12] == kind), -1) for i, kind in enumerate(kinds)
@@ -82,21 +82,21 @@ def test_effects_are_those_of_changed_runs_of_the_plain_model(model, monkeypatch
         mine, group = slice(head.head * d, (head.head + 1) * d), slice(head.head // 2 * d, (head.head // 2 + 1) * d)
         z, v = own["z", head.layer], own["v", head.layer]
         from_other = plain.put(head, at, other["z", head.layer][each, at, mine])
-        np.testing.assert_allclose(brought.effect[:, i], (clean - from_other) / unit, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(outputs.effect[:, i], (clean - from_other) / unit, rtol=1e-3, atol=1e-4)
         weight = attention[head.layer][each, head.head, end, at]
         read = z[each, end, mine] + weight[:, None] * (other["v", head.layer] - v)[each, at, group]
         np.testing.assert_allclose(
-            taken.effect[:, i], (clean - plain.put(head, end, read)) / unit, rtol=1e-3, atol=1e-4
+            values.effect[:, i], (clean - plain.put(head, end, read)) / unit, rtol=1e-3, atol=1e-4
         )
         same = (clean - plain.put(head, at, z[partner, at, mine])) / unit
         same[[one < 0 for one in partner]] = np.nan
-        np.testing.assert_allclose(brought.other[:, i], same, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(outputs.control[:, i], same, rtol=1e-3, atol=1e-4)
 
 
-def test_heads_that_look_elsewhere_are_not_measured(model, monkeypatch):
-    monkeypatch.setattr(sentiment, "LOOKS", 1.1)
+def test_heads_that_attend_elsewhere_are_not_measured(model, monkeypatch):
+    monkeypatch.setattr(sentiment, "MINIMUM_ATTENTION", 1.1)
     batch = batch_of()
-    for found in (sentiment.brought(model, batch), sentiment.taken(model, batch)):
+    for found in (sentiment.output_effects(model, batch), sentiment.value_effects(model, batch)):
         assert not found.effect.any()
 
 
@@ -114,7 +114,7 @@ def test_removal_exchanges_what_is_read_and_nothing_else(model):
 
 
 def test_an_untrained_model_has_none(monkeypatch):
-    monkeypatch.setattr(sentiment, "LOOKS", 0.0)
+    monkeypatch.setattr(sentiment, "MINIMUM_ATTENTION", 0.0)
     model = attach(untrained(toys.llama(vocab_size=49152, num_hidden_layers=3).config, seed=1))
     found = scan(model, MINE, batch_of(24)).scores
     assert not any(found[d.name].observed(d.minimum_effect) for d in MINE)

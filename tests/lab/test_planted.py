@@ -216,7 +216,7 @@ def test_saved_folder_is_an_ordinary_model(tmp_path, architecture):
         ((Head(0, 0, "current"),), {"width": 66}, "cannot be divided"),
         ((Head(0, 0, "current"),), {"n_heads": 16}, "8 dimensions a head"),
         ((Head(0, 0, "current"),), {"vocab": 100}, "at least 128 tokens"),
-        ((Head(0, 0, "positional", offset=200),), {}, "looks 200 back"),
+        ((Head(0, 0, "positional", offset=200),), {}, "attends 200 back"),
         (
             (Head(0, 0, "previous"), Head(1, 0, "induction"), Head(1, 1, "duplicate")),
             {"architecture": "llama", "n_kv_heads": 1, "d_head": 16},

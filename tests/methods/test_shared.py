@@ -20,7 +20,7 @@ def test_computed_once_and_forgotten_with_the_batch_or_the_model():
     from headatlas.detectors._measures import memo
 
     model, batch, calls = Stand(), made(), []
-    before = len(memo._KEPT)
+    before = len(memo._CACHE)
 
     def make():
         calls.append(1)
@@ -34,7 +34,7 @@ def test_computed_once_and_forgotten_with_the_batch_or_the_model():
     assert len(calls) == 4
     del batch
     gc.collect()
-    assert len(memo._KEPT) == before + 1
+    assert len(memo._CACHE) == before + 1
     del model
     gc.collect()
-    assert len(memo._KEPT) == before
+    assert len(memo._CACHE) == before

@@ -1,7 +1,7 @@
-"""How heads recall a fact: what each adds to the object's logit out of the subject's tokens and out of the relation's.
+"""Factual recall: direct effects of heads on the object's logit by way of the subject's tokens and of the relation's.
 
-Chughtai et al. 2024: a head's direct effect at the last token is a sum over the tokens it attends to. Heads that take
-theirs from the subject raise what is known of it, heads that take it from the relation raise whatever could answer.
+Chughtai et al. 2024: a head's direct effect at the last token is a sum over the tokens it attends to (direct logit
+attribution by source token). Subject heads raise attributes of the subject, relation heads raise whatever could answer.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from headatlas.errors import BadInput
 from headatlas.methods.direct_logit_attribution import Toward, direct_effects
 from headatlas.methods.sweeps.set_ablation import another
 from headatlas.model import Model
+from headatlas.ops.types import Array
 from headatlas.task import Batch
 
-Array = NDArray[np.float64]
-FACTOR = 10.0  # how much more a head must take from one side than from the other to belong to it
+FACTOR = 10.0  # by which the effect through one source must exceed that through the other for a head to belong to it
 
 
 class Recall(NamedTuple):
     """Shares of the object's logit, [example, head]; the others are what counts as chance.
 
-    subject, relation: direct effect on the object through the tokens of either. other_subject: the same through the subject's
-    tokens on an object of the same relation that belongs to somebody else. other_relation: through the relation's tokens on
+    subject, relation: direct effect on the object by way of the tokens of either. other_subject: the same by way of the subject's
+    tokens on an object of the same relation that belongs to somebody else. other_relation: by way of the relation's tokens on
     an answer to another relation; NaN where the batch has none.
     """
 
@@ -38,15 +38,15 @@ class Recall(NamedTuple):
     other_relation: Array
 
     @property
-    def sides(self) -> NDArray[np.str_]:
-        """[head] "subject" or "relation" where the mean size through its tokens is FACTOR times the other, else "mixed"."""
+    def source(self) -> NDArray[np.str_]:
+        """[head] "subject" or "relation" where the mean effect by way of its tokens is FACTOR times the other in size, else "mixed"."""
         subject, relation = np.abs(self.subject.mean(0)), np.abs(self.relation.mean(0))
         rest = np.where(relation >= FACTOR * subject, "relation", "mixed")
         return np.where((subject >= FACTOR * relation) & (subject > 0), "subject", rest)
 
 
 def recall(model: Model, batch: Batch) -> Recall:
-    """The direct effects on a batch of the task `facts` by side.
+    """The direct effects on a batch of the task `facts` by source, computed once for a batch.
 
     Logits are taken relative to the mean over all objects of the batch, so that what raises every word alike does not count,
     and are divided by the mean size of the object's logit so taken.
@@ -57,7 +57,7 @@ def recall(model: Model, batch: Batch) -> Recall:
 def _recall(model: Model, batch: Batch) -> Recall:
     right, wrong = batch.answer.reshape(len(batch), -1)[:, 0], batch.wrong.reshape(len(batch), -1)[:, 0]
     everything = torch.cat([right, wrong]).unique()
-    strange = stranger(batch)
+    unrelated = unrelated_prompt(batch)
 
     def split(ids: Tensor) -> tuple[Array, Array, Array]:
         baseline = everything.expand(len(batch), -1)
@@ -67,18 +67,18 @@ def _recall(model: Model, batch: Batch) -> Recall:
         )  # fmt: skip
         found = direct_effects(model, batch, toward=toward, by_source=True)
         assert found.by_source is not None
-        subject, relation = (_through(found.by_source, batch.positions[side]) for side in ("subject", "relation"))
+        subject, relation = (_by_way_of(found.by_source, batch.positions[source]) for source in ("subject", "relation"))
         return subject, relation, found.total
 
     subject, relation, total = split(right)
     other_subject = split(wrong)[0]
-    other_relation = split(torch.where(strange < 0, right, right[strange]))[1]
-    other_relation[(strange < 0).numpy()] = np.nan
+    other_relation = split(torch.where(unrelated < 0, right, right[unrelated]))[1]
+    other_relation[(unrelated < 0).numpy()] = np.nan
     unit = float(np.abs(total).mean())
     return Recall(subject / unit, relation / unit, other_subject / unit, other_relation / unit)
 
 
-def stranger(batch: Batch) -> Tensor:
+def unrelated_prompt(batch: Batch) -> Tensor:
     """[example] the next example with another relation and another answer; -1 where there is none."""
     relation, answer = batch.labels["relation"], batch.answer.reshape(len(batch), -1)[:, 0]
     return another([relation], lambda i, j: bool(relation[i] != relation[j]) and bool(answer[i] != answer[j]))
@@ -101,7 +101,7 @@ def among_relations(batch: Batch) -> Batch:
     return Batch(batch.tokens, batch.mask, batch.positions, batch.marks, {**batch.labels, "wrong": wrong}, batch.facts)
 
 
-def _through(by_source: Array, places: Tensor) -> Array:
+def _by_way_of(by_source: Array, places: Tensor) -> Array:
     """[example, head] the part of [example, head, key] that comes from places [example, k], -1 for none."""
     wanted = torch.zeros(len(places), by_source.shape[-1], dtype=torch.bool)
     example, slot = (places >= 0).nonzero(as_tuple=True)

@@ -1,7 +1,7 @@
-"""Which side heads take where a text contradicts what the model knows: the answer it remembers, or the one it has read.
+"""Direct effects of heads in a knowledge conflict: on the answer that the context claims against the one from memory.
 
-Jin et al. 2024 (PH3) patch the path from each head to the logits with all other heads held. Held so, what a head adds to the
-one answer over the other is its direct effect, which is measured here in logits, the final norm held as well.
+Jin et al. 2024 (PH3) patch the path from each head to the logits with all other heads frozen. What a head then adds to one
+answer over the other is its direct effect, which is measured here in logits, with the scale of the final norm frozen too.
 """
 
 from __future__ import annotations
@@ -10,46 +10,44 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.detectors._measures.memo import once
 from headatlas.methods.direct_logit_attribution import Toward, direct_effects
 from headatlas.methods.sweeps.set_ablation import another
 from headatlas.model import Model
+from headatlas.ops.types import Array
 from headatlas.task import Batch
 
-Array = NDArray[np.float64]
 
+class ConflictEffects(NamedTuple):
+    """Direct effects on logit(claimed answer) - logit(remembered answer), divided by the mean size of this difference.
 
-class Sides(NamedTuple):
-    """Direct effects on the claimed answer over the remembered one, as shares of how far the model usually leans.
-
-    claimed: [example, head]. strangers: the same for the claimed and remembered answers of another prompt, neither of which is
+    claimed: [example, head]. unrelated: the same for the claimed and remembered answers of another prompt, neither of which is
     mentioned in this one; NaN where there is no such prompt.
     """
 
     claimed: Array
-    strangers: Array
+    unrelated: Array
 
 
-def sides(model: Model, batch: Batch) -> Sides:
-    """The sides that heads take on a batch of the task `knowledge-conflict`."""
-    return once(model, batch, "sides in knowledge conflicts", lambda: _sides(model, batch))
+def conflict_effects(model: Model, batch: Batch) -> ConflictEffects:
+    """Direct effects on a batch of the task `knowledge-conflict`, computed once for a batch."""
+    return once(model, batch, "effects in knowledge conflicts", lambda: _conflict_effects(model, batch))
 
 
-def _sides(model: Model, batch: Batch) -> Sides:
+def _conflict_effects(model: Model, batch: Batch) -> ConflictEffects:
     pairs = torch.stack([batch.answer.reshape(len(batch), -1)[:, 0], batch.wrong.reshape(len(batch), -1)[:, 0]], 1)
-    strange = _stranger(batch, pairs)
+    unrelated = _unrelated_prompt(batch, pairs)
     signs = torch.tensor([1.0, -1.0]).expand(len(batch), 2)
     end = batch.positions["end"].reshape(-1)
     own = direct_effects(model, batch, toward=Toward(end, pairs, signs))
-    other = direct_effects(model, batch, toward=Toward(end, pairs[strange.clamp(min=0)], signs))
+    other = direct_effects(model, batch, toward=Toward(end, pairs[unrelated.clamp(min=0)], signs))
     unit = float(np.abs(own.total).mean())
-    return Sides(own.values / unit, np.where((strange < 0).numpy()[:, None], np.nan, other.values / unit))
+    return ConflictEffects(own.values / unit, np.where((unrelated < 0).numpy()[:, None], np.nan, other.values / unit))
 
 
-def _stranger(batch: Batch, pairs: Tensor) -> Tensor:
+def _unrelated_prompt(batch: Batch, pairs: Tensor) -> Tensor:
     """[example] the next prompt whose answers [example, 2] are neither answers nor mentioned here; -1 where there is none."""
     said = [
         {*tokens[mask].tolist(), *pair.tolist()}

@@ -1,4 +1,4 @@
-"""What several detectors need of the same model and prompts, computed once and forgotten with them."""
+"""A cache for what several detectors compute of the same model and batch; it goes when either of them does."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from headatlas.task import Batch
 
 T = TypeVar("T")
-_KEPT: dict[tuple[int, int, str], Any] = {}
+_CACHE: dict[tuple[int, int, str], Any] = {}
 
 
 def once(model: Model, batch: Batch | None, name: str, make: Callable[[], T]) -> T:
-    """What `make()` gives for this very model and batch object (None: for the model); asked again under `name`, the same.
+    """The result of `make()`, computed once under `name` for this model and batch object (None: for the model alone).
 
-    It must be treated as read-only, and must not hold on to the model or the batch, or neither would ever be freed.
+    It must be treated as read-only, and must not refer to the model or the batch, or neither would ever be freed.
     """
     key = (id(model), id(batch), name)
-    if key not in _KEPT:
-        _KEPT[key] = make()
-        # An id may be given to another object as soon as its owner is gone: what was kept goes first.
+    if key not in _CACHE:
+        _CACHE[key] = make()
+        # An id may be given to another object as soon as its owner is gone: the entry goes first.
         for owner in (model,) if batch is None else (model, batch):
-            weakref.finalize(owner, _KEPT.pop, key, None)
-    found: T = _KEPT[key]
+            weakref.finalize(owner, _CACHE.pop, key, None)
+    found: T = _CACHE[key]
     return found
 
 
 def seed_of(batch: Batch) -> int:
-    """A seed that goes with the first prompt of a batch, for detectors that draw more prompts: other batch, other draws."""
+    """A seed computed from the first prompt of a batch, for detectors that draw more prompts: other batch, other draws."""
     return zlib.crc32(batch.tokens[0][batch.mask[0]].cpu().numpy().tobytes())

@@ -1,7 +1,8 @@
-"""Name movers and their relatives: what heads write directly when they attend to the names of a prompt.
+"""Name movers, negative and backup ones: direct logit effects of heads when they attend to the names of an IOI prompt.
 
 Wang et al. 2022 (IOI): a name mover at the end of the prompt attends to the indirect object IO, who is named once, and
-copies it; a negative one writes against the name it attends to. Both are read off direct effects split by source token.
+copies it; a negative one lowers the logit of the name it attends to. Both are measured by direct logit attribution, split by
+source token: d(x) = A[END, x] v_x W_O through the final norm at its scale in the run, on logit(IO) - logit(S).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.detectors._measures.memo import once
@@ -19,35 +19,35 @@ from headatlas.heads import HeadId
 from headatlas.methods.direct_logit_attribution import Toward, direct_effects
 from headatlas.model import Edit, Model
 from headatlas.ops import stats
+from headatlas.ops.types import Array, LayerKey
 from headatlas.scores import HeadScores
 from headatlas.task import Batch
 from headatlas.tasks.ioi import ioi
 
-Array = NDArray[np.float64]
 # The share of the clean logit difference that a head must account for: circuits keep heads of one or two percent.
-SMALLEST = 0.02
-FINDING = 64  # prompts from which the name movers of a model are taken when other heads are defined by them
+MINIMUM_EFFECT = 0.02
+REFERENCE_PROMPTS = 64  # prompts from which the name movers of a model are taken when other heads are defined by them
 
 
-def worth(values: Array) -> float:
-    """The mean of a metric [example], as the unit of effects; NaN unless its 95% interval lies above zero.
+def effect_unit(values: Array) -> float:
+    """The mean of a metric [example], by which effects are divided; NaN unless its 95% bootstrap interval lies above zero.
 
-    A model that does not do the task has no ability of which heads could have a share.
+    Where the model does not do the task there is nothing that a head could account for.
     """
     low, _ = stats.bootstrap(values[:, None])
     return float(values.mean()) if low[0] > 0 else float("nan")
 
 
-def not_below_zero(chance: Array) -> Array:
-    """Chance levels [example, head] moved up where a head's mean is negative: doing harm elsewhere is no merit here."""
+def chance_at_least_zero(chance: Array) -> Array:
+    """Chance levels [example, head], raised so that no head's mean is negative: harm on control prompts must not count for it."""
     return chance - np.minimum(stats.mean(chance), 0.0)
 
 
 @dataclass(frozen=True)
-class FromNames:
-    """Direct effects at the end of the prompt on the logit of IO minus that of S, by the name they were taken from, in logits.
+class EffectsByName:
+    """Direct effects at the last token on logit(IO) - logit(S) by the name that is attended to, in logits.
 
-    io, s: [example, head] from the token of IO, and from both tokens of S. total: [example] the model's logit difference.
+    io, s: [example, head] by way of the token of IO, and of both tokens of S. total: [example] the model's logit difference.
     """
 
     heads: tuple[HeadId, ...]
@@ -56,100 +56,101 @@ class FromNames:
     total: Array
 
     @property
-    def moved(self) -> Array:
-        """[example, head] IO copied from its own token, less S copied from its: what moves IO and not just any name."""
+    def copying(self) -> Array:
+        """[example, head] d(IO) + min(0, d(S)): copying of IO that does not copy S as well, in logits."""
         return self.io + np.minimum(self.s, 0.0)
 
     @property
-    def opposed(self) -> Array:
-        """[example, head] how much a head writes against the names that it attends to, each at its own token."""
+    def suppression(self) -> Array:
+        """[example, head] d(S) - d(IO): how far a head lowers the logits of the names that it attends to, in logits."""
         return self.s - self.io
 
 
-def from_names(model: Model, batch: Batch, *, toward: Toward | None = None, edits: Sequence[Edit] = ()) -> FromNames:
-    """Direct effects by name on IOI prompts (positions io, s1, s2 and end); toward: other logits than IO's minus S's.
+def effects_by_name(
+    model: Model, batch: Batch, *, toward: Toward | None = None, edits: Sequence[Edit] = ()
+) -> EffectsByName:
+    """Direct effects by name on a batch with positions io, s1, s2 and end.
 
-    edits: changes that the run is made under. Raises UnsupportedModel where direct effects cannot be told apart.
+    toward: other logits than IO's minus S's. edits: interventions under which the model is run. Raises UnsupportedModel where direct effects cannot be told apart.
     """
     found = direct_effects(model, batch, toward=toward, by_source=True, edits=edits)
     sources = found.by_source
     assert sources is not None
     rows = np.arange(len(batch))
     io, s1, s2 = (sources[rows, :, batch.positions[name].numpy()] for name in ("io", "s1", "s2"))
-    return FromNames(found.heads, io, s1 + s2, found.total)
+    return EffectsByName(found.heads, io, s1 + s2, found.total)
 
 
-def clean(model: Model, batch: Batch) -> FromNames:
-    """Direct effects by name in the unchanged run, worked out once for a batch."""
-    return once(model, batch, "direct effects by name", lambda: from_names(model, batch))
+def clean_effects(model: Model, batch: Batch) -> EffectsByName:
+    """Direct effects by name without interventions, computed once for a batch."""
+    return once(model, batch, "direct effects by name", lambda: effects_by_name(model, batch))
 
 
 def name_mover_scores(model: Model, batch: Batch) -> HeadScores:
-    """Share of the logit difference that each head moves from IO; control: the same where no name is S, and not below 0.
+    """Copying of IO by each head as a share of the mean logit difference; control: the same on the control prompts, at least 0.
 
-    In the control prompts the second S is a third name: a head that copies any name gets as much there as here. Heads that
-    do harm on the control prompts are no better than chance where they do less of it.
+    In the control prompts the second S is a third name: a head that copies any name scores as much there as here.
     """
 
     def make() -> HeadScores:
         assert batch.control is not None
-        found, control = clean(model, batch), from_names(model, batch.control)
-        unit = worth(found.total)
-        return HeadScores(found.heads, found.moved / unit, not_below_zero(control.moved) / unit)
+        found, control = clean_effects(model, batch), effects_by_name(model, batch.control)
+        unit = effect_unit(found.total)
+        return HeadScores(found.heads, found.copying / unit, chance_at_least_zero(control.copying) / unit)
 
     return once(model, batch, "name movers", make)
 
 
-def negative_scores(model: Model, batch: Batch) -> HeadScores:
-    """Share of the logit difference that each head writes against the names it attends to; control: against other names.
+def negative_name_mover_scores(model: Model, batch: Batch) -> HeadScores:
+    """Suppression of the attended names as a share of the mean logit difference; control: of other names.
 
     The other names are those of the next prompt; NaN where they are among this prompt's own.
     """
 
     def make() -> HeadScores:
-        found = clean(model, batch)
+        found = clean_effects(model, batch)
         own = torch.stack([batch.answer.reshape(-1), batch.wrong.reshape(-1)], 1)
         others = own.roll(1, 0)
         signs = torch.tensor([1.0, -1.0]).expand(len(batch), 2)
         toward = Toward(batch.positions["end"].reshape(-1), others, signs)
-        control = from_names(model, batch, toward=toward).opposed
+        control = effects_by_name(model, batch, toward=toward).suppression
         control[(own[:, :, None] == others[:, None]).flatten(1).any(1).numpy()] = np.nan
-        unit = worth(found.total)
-        return HeadScores(found.heads, found.opposed / unit, control / unit)
+        unit = effect_unit(found.total)
+        return HeadScores(found.heads, found.suppression / unit, control / unit)
 
     return once(model, batch, "negative name movers", make)
 
 
-def movers(model: Model) -> tuple[HeadId, ...]:
-    """The name movers of a model, best first: what other heads are defined by; empty where there are none.
+def find_name_movers(model: Model) -> tuple[HeadId, ...]:
+    """The observed name movers of a model, best first, which other head types are defined by; empty where there are none.
 
-    Always from the same prompts of the task's finding half, so that whoever asks gets the same heads.
+    Always from the same prompts of the task's finding half, so that every detector gets the same heads.
     """
-    return _standing(model)[0]
+    return _reference_heads(model)[0]
 
 
-def name_heads(model: Model) -> tuple[HeadId, ...]:
-    """Name movers and negative name movers of a model."""
-    return tuple(dict.fromkeys(head for group in _standing(model) for head in group))
+def find_name_heads(model: Model) -> tuple[HeadId, ...]:
+    """The observed name movers and negative name movers of a model."""
+    return tuple(dict.fromkeys(head for group in _reference_heads(model) for head in group))
 
 
-def _standing(model: Model) -> tuple[tuple[HeadId, ...], tuple[HeadId, ...]]:
+def _reference_heads(model: Model) -> tuple[tuple[HeadId, ...], tuple[HeadId, ...]]:
     def make() -> tuple[tuple[HeadId, ...], tuple[HeadId, ...]]:
-        batch = ioi(model.tokenizer, FINDING, 0)
-        return _observed(name_mover_scores(model, batch)), _observed(negative_scores(model, batch))
+        batch = ioi(model.tokenizer, REFERENCE_PROMPTS, 0)
+        return _observed(name_mover_scores(model, batch)), _observed(negative_name_mover_scores(model, batch))
 
-    return once(model, None, "standing name movers", make)
+    return once(model, None, "reference name movers", make)
 
 
 def _observed(scores: HeadScores) -> tuple[HeadId, ...]:
-    return tuple(line.head for line in scores.observed(SMALLEST))
+    return tuple(line.head for line in scores.observed(MINIMUM_EFFECT))
 
 
 def attention_to(model: Model, batch: Batch, names: Sequence[str], query: str = "end") -> Tensor:
     """[example, head, name] attention from the named query position to named key positions, heads in model order."""
     keys = torch.stack([batch.positions[name].reshape(-1) for name in names], 1).to(model.device)
     queries = batch.positions[query].reshape(-1, 1).expand(-1, len(names)).to(model.device)
-    seen: dict[tuple[str, int], Tensor] = {}
+    seen: dict[LayerKey, Tensor] = {}
     model.forward(
         batch,
         watch=lambda layer: seen.update({(layer.stack, layer.index): layer.entries(queries, keys)}),

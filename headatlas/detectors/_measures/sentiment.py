@@ -1,8 +1,8 @@
-"""How the mood of a text passes through a word that sums it up: what heads bring there, and what heads take from there.
+"""Summarization of sentiment at a word without sentiment of its own: heads that write there, and heads that read from there.
 
-Tigges et al. 2023: in a review, "this movie was" at the end is read off the word "movie", where earlier heads have put the
-mood of the adjective and the verb. Each effect is measured by putting in what another review gives at that very place, and
-by its share of what happens to the metric when the whole review is exchanged.
+Tigges et al. 2023: in a review, "this movie was" at the end depends on the word "movie", where earlier heads have written
+the sentiment of the adjective and the verb. Each effect is one of activation patching with another review at that very
+position, as a share of what happens to the metric when the whole review is exchanged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.detectors._measures.memo import once
@@ -26,100 +25,102 @@ from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.methods.sweeps.run import metric_of
 from headatlas.methods.sweeps.set_ablation import SetAblation, another
 from headatlas.model import LayerView, Model
+from headatlas.ops.types import Array, LayerKey
 from headatlas.task import Batch, Metric, logit_difference
 
-Array = NDArray[np.float64]
-Values = Mapping[tuple[str, int], Tensor]
-LOOKS = 0.2  # the share of its attention that makes a head one that looks there
+ByLayer = Mapping[LayerKey, Tensor]
+MINIMUM_ATTENTION = 0.2  # share of its attention beyond the first token below which a head's effect counts as 0
 
 
-class Looks(NamedTuple):
-    """What heads did at two places of a run, by (stack, layer).
+class Activations(NamedTuple):
+    """Activations of heads at two positions of a run, by layer.
 
-    at_summary, at_end [example, head, d_value]: z at the summary word and at the last token. stored, the same shape: the values
-    that the summary word offers. weight [example, head]: attention from the last token to the summary word. gathers, reads
-    [example, head]: of the attention that does not rest on the first token, the share from the summary word to adjective
-    and verb, and from the last token to the summary word.
+    z_summary, z_end [example, head, d_value]: z at the summary word and at the last token. values, the same shape: v at the
+    summary word. weight [example, head]: attention from the last token to the summary word. to_words, to_summary [example,
+    head]: of the attention that is not on the first token, the share from the summary word to adjective and verb, and from
+    the last token to the summary word.
     """
 
-    at_summary: Values
-    at_end: Values
-    stored: Values
-    weight: Values
-    gathers: Values
-    reads: Values
+    z_summary: ByLayer
+    z_end: ByLayer
+    values: ByLayer
+    weight: ByLayer
+    to_words: ByLayer
+    to_summary: ByLayer
 
 
-class Passed(NamedTuple):
-    """Effects as shares of the whole review's, [example, head]; 0 for heads that look elsewhere.
+class PatchingEffects(NamedTuple):
+    """Effects as shares of the whole review's, [example, head]; 0 for heads that attend elsewhere.
 
-    other: what another review of the same kind does in place of the opposite one; NaN where the batch has none.
+    control: the effect of another review of the same kind in place of the opposite one; NaN where the batch has none.
     """
 
     effect: Array
-    other: Array
+    control: Array
 
 
-def brought(model: Model, batch: Batch) -> Passed:
-    """What each head's output at the summary word carries of the mood, for heads that look at adjective and verb from there."""
-    return once(model, batch, "brought to the summary", lambda: _brought(model, batch))
+def output_effects(model: Model, batch: Batch) -> PatchingEffects:
+    """Effects of patching a head's output at the summary word, for heads that attend from there to adjective and verb."""
+    return once(model, batch, "outputs at the summary", lambda: _output_effects(model, batch))
 
 
-def taken(model: Model, batch: Batch) -> Passed:
-    """What each head takes of the mood from the summary word to the last token, for heads that look at it."""
-    return once(model, batch, "taken from the summary", lambda: _taken(model, batch))
+def value_effects(model: Model, batch: Batch) -> PatchingEffects:
+    """Effects of patching the values at the summary word that a head reads at the last token, for heads that attend to it."""
+    return once(model, batch, "values of the summary", lambda: _value_effects(model, batch))
 
 
-def _brought(model: Model, batch: Batch) -> Passed:
-    looks, opposite = _looks(model, batch), _looks(model, _counterfactual(batch))
+def _output_effects(model: Model, batch: Batch) -> PatchingEffects:
+    own, opposite = _activations(model, batch), _activations(model, _counterfactual(batch))
 
     def put(head: HeadId, order: Tensor | None) -> Swap:
-        values = {place: x[:, None] for place, x in opposite.at_summary.items()}
+        values = {place: x[:, None] for place, x in opposite.z_summary.items()}
         if order is not None:
-            values = {place: x[order, None] for place, x in looks.at_summary.items()}
+            values = {place: x[order, None] for place, x in own.z_summary.items()}
         return Swap([head], values, positions=batch.positions["summary"][:, None])
 
-    return _measured(model, batch, looks.gathers, put)
+    return _measured(model, batch, own.to_words, put)
 
 
-def _taken(model: Model, batch: Batch) -> Passed:
-    looks, opposite = _looks(model, batch), _looks(model, _counterfactual(batch))
+def _value_effects(model: Model, batch: Batch) -> PatchingEffects:
+    own, opposite = _activations(model, batch), _activations(model, _counterfactual(batch))
 
     def put(head: HeadId, order: Tensor | None) -> Swap:
-        stored = opposite.stored if order is None else {place: x[order] for place, x in looks.stored.items()}
-        return _reading([head], batch, looks, stored)
+        values = opposite.values if order is None else {place: x[order] for place, x in own.values.items()}
+        return _with_summary_values([head], batch, own, values)
 
-    return _measured(model, batch, looks.reads, put)
+    return _measured(model, batch, own.to_summary, put)
 
 
-def _reading(heads: Sequence[HeadId], batch: Batch, looks: Looks, stored: Values) -> Swap:
-    """Heads at the last token with other values at the summary word: z + A[end, summary] (v' - v)."""
-    values = {
-        place: (looks.at_end[place] + looks.weight[place][..., None] * (stored[place] - looks.stored[place]))[:, None]
+def _with_summary_values(heads: Sequence[HeadId], batch: Batch, own: Activations, values: ByLayer) -> Swap:
+    """Heads at the last token with other values v' at the summary word: z + A[end, summary] (v' - v)."""
+    changed = {
+        place: (own.z_end[place] + own.weight[place][..., None] * (values[place] - own.values[place]))[:, None]
         for place in {(head.stack, head.layer) for head in heads}
     }
-    return Swap(heads, values, positions=batch.positions["end"][:, None])
+    return Swap(heads, changed, positions=batch.positions["end"][:, None])
 
 
-def unread(model: Model, batch: Batch, metric: Metric) -> SetAblation:
-    """Heads find at the summary word what the counterfactual review has put there, and everything else as it is."""
-    looks, opposite = _looks(model, batch), _looks(model, _counterfactual(batch))
-    return SetAblation(model, batch, metric, lambda heads: _reading(heads, batch, looks, opposite.stored))
+def values_resampled(model: Model, batch: Batch, metric: Metric) -> SetAblation:
+    """Heads read at the summary word the values of the counterfactual review, and all other values as they are."""
+    own, opposite = _activations(model, batch), _activations(model, _counterfactual(batch))
+    return SetAblation(model, batch, metric, lambda heads: _with_summary_values(heads, batch, own, opposite.values))
 
 
-def _measured(model: Model, batch: Batch, attention: Values, put: Callable[[HeadId, Tensor | None], Swap]) -> Passed:
+def _measured(
+    model: Model, batch: Batch, attention: ByLayer, put: Callable[[HeadId, Tensor | None], Swap]
+) -> PatchingEffects:
     """put(head, None): the edit with the opposite review's values; put(head, order): with those of other examples."""
-    looked = torch.cat([attention[layer.stack, layer.index] for layer in model.layers], 1).mean(0)
-    chosen = (looked >= LOOKS).nonzero().flatten().tolist()
-    alike, replay = _alike(batch), CachedRuns(model, batch, logit_difference)
+    attended = torch.cat([attention[layer.stack, layer.index] for layer in model.layers], 1).mean(0)
+    chosen = (attended >= MINIMUM_ATTENTION).nonzero().flatten().tolist()
+    same, replay = _same_kind(batch), CachedRuns(model, batch, logit_difference)
     whole = replay.clean - metric_of(model, batch, logit_difference, run_on=_counterfactual(batch))
     heads = [model.heads[i] for i in chosen]
-    runs = [[put(head, order)] for order in (None, alike.clamp(min=0)) for head in heads]
+    runs = [[put(head, order)] for order in (None, same.clamp(min=0)) for head in heads]
     falls = (replay.clean - replay.measure(runs)).reshape(2, len(chosen), len(batch)) / float(np.abs(whole).mean())
-    effect, other = np.zeros((len(batch), len(model.heads))), np.zeros((len(batch), len(model.heads)))
-    effect[:, chosen], other[:, chosen] = falls[0].T, falls[1].T
-    other[(alike < 0).numpy()] = np.nan
-    return Passed(effect, other)
+    effect, control = np.zeros((len(batch), len(model.heads))), np.zeros((len(batch), len(model.heads)))
+    effect[:, chosen], control[:, chosen] = falls[0].T, falls[1].T
+    control[(same < 0).numpy()] = np.nan
+    return PatchingEffects(effect, control)
 
 
 def _counterfactual(batch: Batch) -> Batch:
@@ -128,15 +129,15 @@ def _counterfactual(batch: Batch) -> Batch:
     return batch.counterfactual
 
 
-def _alike(batch: Batch) -> Tensor:
-    """[example] the next review of the same wording and mood; -1 where there is none."""
+def _same_kind(batch: Batch) -> Tensor:
+    """[example] the next review of the same wording and sentiment; -1 where there is none."""
     kinds = torch.stack([batch.labels["template"], batch.labels["positive"], batch.mask.sum(1)], 1)
     return another([kinds], lambda i, j: bool((kinds[i] == kinds[j]).all()))
 
 
 @torch.no_grad()
-def _looks(model: Model, batch: Batch) -> Looks:
-    parts: list[Looks] = []
+def _activations(model: Model, batch: Batch) -> Activations:
+    parts: list[Activations] = []
 
     def watch(part: Batch, layer: LayerView) -> None:
         each, place = torch.arange(len(part)), (layer.stack, layer.index)
@@ -155,6 +156,8 @@ def _looks(model: Model, batch: Batch) -> Looks:
             kept[place] = value.clone()  # type: ignore[index]
 
     for part in pieces(batch):
-        parts.append(Looks({}, {}, {}, {}, {}, {}))
+        parts.append(Activations({}, {}, {}, {}, {}, {}))
         model.forward(part, watch=functools.partial(watch, part), logit_positions=torch.zeros(1, dtype=torch.long))
-    return Looks(*({place: torch.cat([one[i][place] for one in parts]) for place in parts[0][i]} for i in range(6)))
+    return Activations(
+        *({place: torch.cat([one[i][place] for one in parts]) for place in parts[0][i]} for i in range(6))
+    )

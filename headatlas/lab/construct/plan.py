@@ -1,4 +1,4 @@
-"""Decides how the residual stream and each head's few dimensions are shared out, before any weight is written."""
+"""How the residual stream and each head's few dimensions are shared out, before any weight is written."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Plan:
     def only(self, offset: int) -> Kernel:
         """The kernel that singles out one distance; used by heads that compare nothing else."""
         if not 0 <= offset < self.context // 2:
-            raise BadInput(f"The {self.current} looks {offset} back.", f"Write 0 to {self.context // 2 - 1}.")
+            raise BadInput(f"The {self.current} attends {offset} back.", f"Write 0 to {self.context // 2 - 1}.")
         return positions.only(offset, self.frequencies, self._waves(len(self.frequencies)), self.context)
 
     def near(self, width: int) -> Kernel:
@@ -80,11 +80,11 @@ class Plan:
         return positions.near(width, self.frequencies, self._waves(len(self.frequencies)), self.context)
 
     def fading(self, levels: Sequence[float]) -> Kernel:
-        """The kernel with the given values at the first distances, for heads that also look at a flag."""
+        """The kernel with the given values at the first distances, for heads that also attend to a flag."""
         return positions.fading(levels, self.frequencies, self._waves(len(self.frequencies)), self.context)
 
     def recent(self, reach: int) -> Kernel:
-        """The kernel that prefers near keys, for heads that also look at a flag."""
+        """The kernel that prefers near keys, for heads that also attend to a flag."""
         return positions.recent(reach, self.frequencies, self._waves(len(self.frequencies)), self.context)
 
     def apart(self, hole: int, flat: int) -> Kernel:

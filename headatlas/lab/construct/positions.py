@@ -1,4 +1,4 @@
-"""Attention by distance: which mixtures of a few waves make a head look 1 token back, 5 tokens back, or just nearby.
+"""Attention by distance: which mixtures of a few waves make a head attend 1 token back, 5 tokens back, or just nearby.
 
 A rotary model turns each pair of dimensions of q and k by (frequency x position); a model with learned positions is
 given the same waves as its position table. Either way the part of the attention logit that depends on positions is

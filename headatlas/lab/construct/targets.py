@@ -1,4 +1,4 @@
-"""Where a head of a kind is meant to look, said in terms of tokens and positions alone."""
+"""Where a head of a kind is meant to attend, said in terms of tokens and positions alone."""
 
 from __future__ import annotations
 

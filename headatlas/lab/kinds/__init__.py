@@ -1,1 +1,1 @@
-"""The kinds of heads that can be planted, one a file: its recipe, and where such a head looks."""
+"""The kinds of heads that can be planted, one a file: its recipe, and where such a head attends."""

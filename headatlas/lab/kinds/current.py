@@ -1,4 +1,4 @@
-"""A head that looks at the token it stands on."""
+"""A head that attends to the token it stands on."""
 
 from __future__ import annotations
 

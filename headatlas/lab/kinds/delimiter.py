@@ -1,4 +1,4 @@
-"""A head that looks at punctuation."""
+"""A head that attends to punctuation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A head that looks at the first token and does nothing at all."""
+"""A head that attends to the first token and does nothing at all."""
 
 from __future__ import annotations
 

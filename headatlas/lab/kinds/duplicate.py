@@ -1,4 +1,4 @@
-"""A head that looks at earlier copies of the current token and marks it as a repeat."""
+"""A head that attends to earlier copies of the current token and marks it as a repeat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A head that looks exactly where an induction head looks and copies nothing: a trap for attention scores."""
+"""A head that attends exactly where an induction head attends and copies nothing: a trap for attention scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A head that looks for what followed the current token last time, and predicts that it follows again."""
+"""A head that searches for what followed the current token last time, and predicts that it follows again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A head that looks at the names in a text and predicts them."""
+"""A head that attends to the names in a text and predicts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A head that looks a fixed number of tokens back, whatever stands there."""
+"""A head that attends a fixed number of tokens back, whatever stands there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A head that looks at the token just before and notes down what it was."""
+"""A head that attends to the token just before and notes down what it was."""
 
 from __future__ import annotations
 

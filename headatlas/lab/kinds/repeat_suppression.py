@@ -1,4 +1,4 @@
-"""A head that looks at earlier copies of the current token and argues against saying it again."""
+"""A head that attends to earlier copies of the current token and argues against saying it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A head that looks at the first token of the text, whatever comes."""
+"""A head that attends to the first token of the text, whatever comes."""
 
 from __future__ import annotations
 
