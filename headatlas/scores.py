@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headatlas.heads import HeadId
 from headatlas.ops import stats
-
-Array = NDArray[np.float64]
+from headatlas.ops.types import Array
 
 
 @dataclass(frozen=True)

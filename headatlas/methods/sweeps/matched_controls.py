@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headatlas.heads import HeadId
 from headatlas.model import Model
 from headatlas.ops import stats
+from headatlas.ops.types import Array, LayerKey
 from headatlas.task import Metric
 
-Array = NDArray[np.float64]
 DRAWS = 20  # random sets per detector, and random single heads per observed head
 REACH = 3  # a head of no known kind up to so many layers away serves rather than a nearer one of another kind
 CHOICE = 4  # heads to draw from, so that random sets differ: where a layer has fewer, neighbouring layers help out
@@ -118,7 +117,7 @@ def _far(head: HeadId, other: HeadId, avoided: frozenset[HeadId]) -> tuple[bool,
 def _pool(free: Sequence[HeadId], avoided: frozenset[HeadId], seed: int, per_layer: int = 3) -> list[HeadId]:
     """A few free heads of each layer, the same for all detectors of a task, so that each is measured once."""
     rng = np.random.default_rng(seed)
-    layers: dict[tuple[str, int], list[HeadId]] = {}
+    layers: dict[LayerKey, list[HeadId]] = {}
     for head in free:
         layers.setdefault((head.stack, head.layer), []).append(head)
     # Shallow models have few layers: take more heads of each, so that there are enough to compare with.

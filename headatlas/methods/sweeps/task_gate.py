@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headatlas.errors import BadInput
 from headatlas.methods.sweeps.run import metric_of
 from headatlas.model import Model
 from headatlas.ops import stats
+from headatlas.ops.types import Array
 from headatlas.task import Batch, Metric, Task, held_out
 
-Array = NDArray[np.float64]
 EXAMPLES = 16  # held-out prompts on which a task is tried before a sweep
 # How much of the way from chance to certainty a model's accuracy must cover; 0.625 for two answers. The papers on
 # circuits ask for 0.6 to 0.9 there, for 0.4 of in-context tasks and for 0.45 where chance is a third.
