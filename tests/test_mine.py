@@ -23,9 +23,9 @@ from headatlas.lab.grid import model_of
 from headatlas.lab.planted import plant
 from headatlas.lab.spec import Head, PlantSpec
 from headatlas.methods.sweeps.matched_controls import judge, matched
-from headatlas.mining import atlas_json
-from headatlas.mining import verdicts as verdicts_of_tasks
-from headatlas.mining.run import plan
+from headatlas.mining import plan
+from headatlas.mining import run as mining
+from headatlas.mining.task_verdict import DetectorVerdict, group_json
 from headatlas.model import attach
 from headatlas.task import next_token_loss
 from tests import toys
@@ -139,24 +139,24 @@ def test_sql_over_runs(atlas: Atlas):
 
 
 def test_an_interrupted_run_goes_on_from_the_last_finished_task(folder, tmp_path: Path, monkeypatch):
-    from headatlas.mining import run as mining
-
     model, out = ha.load(str(folder)), tmp_path / "run"
     done = []
-    real = mining._scan
+    real = mining.scan_task
 
-    def dies_at_the_third(model, task, *rest):
+    def dies_at_the_third(model, task, *rest, **options):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(task.name)
-        return real(model, task, *rest)
+        return real(model, task, *rest, **options)
 
-    monkeypatch.setattr(mining, "_scan", dies_at_the_third)
+    monkeypatch.setattr(mining, "scan_task", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         ha.mine(model, tasks=PLAIN, n=4, out=out)
     assert not out.exists()
     again = []
-    monkeypatch.setattr(mining, "_scan", lambda model, task, *rest: again.append(task.name) or real(model, task, *rest))
+    monkeypatch.setattr(
+        mining, "scan_task", lambda model, task, *a, **k: again.append(task.name) or real(model, task, *a, **k)
+    )
     atlas = ha.mine(model, tasks=PLAIN, n=4, out=out)
     assert set(again).isdisjoint(done)
     assert {found["task"] for found in atlas.data["detectors"]} == {*done, *again}
@@ -268,7 +268,7 @@ def test_heads_of_other_kinds_are_no_controls_where_there_are_others():
     # With nothing but heads of other kinds these must do.
     found = judge(Known(8), Known(4), heads, heads, assigned=Known.model.heads)
     assert found.effects[heads[0]].random_effect > 1.0
-    assert atlas_json.verdict(found)["group"]["metric"] == "next-token loss"
+    assert group_json(DetectorVerdict.of(found))["metric"] == "next-token loss"
 
 
 def test_random_sets_come_from_the_nearest_heads_of_no_kind_and_differ():
@@ -286,10 +286,10 @@ def test_random_sets_come_from_the_nearest_heads_of_no_kind_and_differ():
 def test_verdicts_are_kept_when_a_run_is_interrupted_after_them(tmp_path: Path, monkeypatch):
     model = model_of(plant(PlantSpec((Head(0, 0, "previous"), Head(1, 1, "induction")), noise=0.02)))
     asked = []
-    real = verdicts_of_tasks.verdicts
-    monkeypatch.setattr(verdicts_of_tasks, "verdicts", lambda *given: asked.append(1) or real(*given))
+    real = mining.judge_task
+    monkeypatch.setattr(mining, "judge_task", lambda *given, **options: asked.append(1) or real(*given, **options))
     with monkeypatch.context() as once:
-        once.setattr(atlas_json, "summary", interrupted)
+        once.setattr(mining, "atlas_json", interrupted)
         with pytest.raises(KeyboardInterrupt):
             ha.mine(model, ["previous-token", "induction"], n=8, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

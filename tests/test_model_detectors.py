@@ -60,7 +60,7 @@ def test_a_detector_that_a_model_cannot_be_asked_is_skipped_with_the_reason(monk
         raise UnsupportedModel("Its blocks cannot be taken apart.", "Ask another model.")
 
     asked = made()
-    monkeypatch.setattr("headatlas.mining.run.detectors", lambda: {asked.name: replace(asked, measure=refusing)})
+    monkeypatch.setattr("headatlas.mining.planning.detectors", lambda: {asked.name: replace(asked, measure=refusing)})
     atlas = ha.mine(toys.model("gqa"), n=4, out=tmp_path / "run")
     assert atlas.data["detectors"] == []
     assert atlas.data["skipped"] == [

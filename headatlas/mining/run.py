@@ -1,86 +1,30 @@
-"""Mining a model: plan, group detectors by task, one scan a task, then verdicts, a run folder; resumes where it stopped."""
+"""Mining a model: plan, scan each task, judge each task, publish the atlas; what is done is kept, so that a run can go on."""
 
 from __future__ import annotations
 
+import functools
 import re
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from headatlas import report
 from headatlas.atlas import Atlas, Run, extras, publish
-from headatlas.detector import Detector, detectors, find_detector
-from headatlas.errors import BadInput, UnfitTask
-from headatlas.heads import HeadId
-from headatlas.methods.sweeps.task_gate import gate_of_values
-from headatlas.mining import atlas_json, verdicts
-from headatlas.mining.scan import scan
+from headatlas.errors import BadInput
+from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
+from headatlas.mining.planning import Plan, plan
+from headatlas.mining.scan import scan_task
+from headatlas.mining.tables import example_table, score_table
+from headatlas.mining.task_scan import TaskScan, attention_json
+from headatlas.mining.task_verdict import TaskVerdict
+from headatlas.mining.verdicts import can_be_judged, judge_task, observed_in, step_of, steps
 from headatlas.model import Model
 from headatlas.progress import Progress, Silent
-from headatlas.store import claimed, finished, partial_of, read_arrays, read_json, write_arrays, write_json, writing
-from headatlas.task import Batch, Metric, Task, find_task, fitting
+from headatlas.store import claimed, finished, partial_of, read_json, write_json, write_table, writing
+from headatlas.task import Task
 from headatlas.version import __version__
 
-TOKENS_AT_ONCE = 2048
 DIGITS = 6  # of numbers in atlas.json
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What will be run on a model: detectors by task, the tasks' examples, and what is skipped and why."""
-
-    by_task: dict[Task, list[Detector]]
-    batches: dict[Task, Batch]
-    skipped: list[dict[str, str]]
-
-
-def plan(model: Model, names: Sequence[str] | None, tasks: Sequence[str] | None, n: int, seed: int) -> Plan:
-    """Choose the detectors that fit this model; raises UnknownName for a name that no detector or task has."""
-    wanted = [find_detector(name) for name in names] if names else list(detectors().values())
-    if tasks:
-        wanted = _asked_on([find_task(name) for name in dict.fromkeys(tasks)], wanted)
-    kinds = {layer.causal for layer in model.layers if layer.stack != "cross"}
-    chosen: dict[Task, list[Detector]] = {}
-    skipped = []
-    batches: dict[Task, Batch] = {}
-    unfit: dict[Task, str] = {}
-    for detector in wanted:
-        reason = ""
-        if not ((detector.causal and True in kinds) or (detector.encoder and False in kinds)):
-            reason = f"made for models that read {'one way' if detector.causal else 'both ways'}"
-        elif "unembedding" in detector.needs and model.unembedding is None:
-            reason = "needs token logits, and this model has no linear unembedding"
-        elif detector.task not in chosen and detector.task not in unfit:
-            try:
-                batches[detector.task] = fitting(detector.task, model.tokenizer, n, seed)
-            except UnfitTask as error:
-                unfit[detector.task] = str(error)
-        reason = reason or unfit.get(detector.task, "")
-        if reason:
-            skipped.append({"detector": detector.name, "reason": reason})
-        else:
-            chosen.setdefault(detector.task, []).append(detector)
-    return Plan(chosen, batches, skipped)
-
-
-def _asked_on(tasks: Sequence[Task], wanted: Sequence[Detector]) -> list[Detector]:
-    """The detectors of these tasks, and those that may be asked on one of them in place of their own."""
-    chosen = [replace(d, task=task) for task in tasks for d in wanted if task == d.task or task in d.also]
-    names = ", ".join(task.name for task in tasks)
-    if not chosen:
-        raise BadInput(f"No detector asked for uses the task {names}.", "See: headatlas list detectors")
-    twice = sorted(name for name, n in Counter(d.name for d in chosen).items() if n > 1)
-    if twice:
-        raise BadInput(
-            f"{' and '.join(twice)} can be asked on one task at a time, not on {names}.",
-            "Mine each into its own folder.",
-        )
-    return chosen
 
 
 def mine(
@@ -103,29 +47,35 @@ def mine(
     if n < 4:
         raise BadInput(f"{n} examples are too few for a p-value.", "Use --n 4 or more; 32 is the default.")
     progress = progress or Silent()
-    chosen = plan(model, detectors, tasks, n, seed)
-    run = Run(_facts(model, chosen, n, seed, verdict))
+    chosen, facts = plan(model, detectors, tasks, n, seed), ModelFacts.of(model)
+    run = Run(_identity(facts, model.tokenizer.bos_policy, chosen, n=n, seed=seed, verdict=verdict))
     final = Path(out) if out is not None else Path("atlas") / re.sub(r"[^\w.-]+", "-", model.name).strip("-") / run.id
     identity = {"id": run.id, **run.facts}
     if finished(final, identity, "atlas.json"):
         progress.say(f"{final} holds this run already.")
         return Atlas(final)
     with claimed(final, identity) as dropped:
+        partial = partial_of(final)
         if dropped:
-            progress.say(f"An unfinished run with other settings in {partial_of(final)} was dropped.")
-        _work(model, chosen, run, final, progress)
+            progress.say(f"An unfinished run with other settings in {partial} was dropped.")
+        scans = _scans(model, chosen, partial / "scans", progress)
+        verdicts = _verdicts(model, chosen, scans, partial / "verdicts", seed, progress) if verdict else None
+        records = list(scans.values())
+        data = atlas_json(facts, RunFacts.now(model, run.id, n=n, seed=seed), chosen.skipped, records, verdicts)
+        _write(partial, data, records, verdicts)
+        publish(partial, final)
     return Atlas(final)
 
 
-def _facts(model: Model, chosen: Plan, n: int, seed: int, verdict: bool) -> dict[str, Any]:
-    source = model.source
+def _identity(model: ModelFacts, bos: str, chosen: Plan, *, n: int, seed: int, verdict: bool) -> dict[str, Any]:
+    """Everything that decides the numbers of a run, as run.json has it."""
     return {
         "model": model.name,
-        "sha256": source.sha256 if source is not None else model.fingerprint(),
-        "revision": source.revision if source is not None else None,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "attention_path": model.path,
-        "bos": model.tokenizer.bos_policy,
+        "sha256": model.sha256,
+        "revision": model.revision,
+        "dtype": model.dtype,
+        "attention_path": model.attention_path,
+        "bos": bos,
         "n": n,
         "seed": seed,
         "verdict": verdict,
@@ -135,116 +85,55 @@ def _facts(model: Model, chosen: Plan, n: int, seed: int, verdict: bool) -> dict
     }
 
 
-def _work(model: Model, chosen: Plan, run: Run, final: Path, progress: Progress) -> None:
-    """Everything between the plan and the finished folder: all scans, then all verdicts, then the pages."""
-    partial = partial_of(final)
+def _scans(model: Model, chosen: Plan, folder: Path, progress: Progress) -> dict[Task, TaskScan]:
+    """The scan of every task: the one that was kept, or a new one, which is kept."""
     progress.plan([(task.name, len(chosen.batches[task])) for task in chosen.by_task])
     scans = {}
     for task, group in chosen.by_task.items():
-        kept, batch = partial / "scans" / f"{task.name}.json", chosen.batches[task]
-        if kept.exists():
+        batch = chosen.batches[task]
+        found = TaskScan.load(folder, task.name)
+        if found is not None:
             progress.advance(task.name, len(batch))
             progress.say(f"{task.name}: kept from before.")
         else:
-            _scan(model, task, group, batch, kept, progress)
-        scans[task] = read_json(kept)
-    seconds = {"load": model.load_seconds, "forward": 0.0, "detect": 0.0, "verdict": 0.0}
-    for done in scans.values():
-        for name, spent in done["seconds"].items():
-            seconds[name] += spent
-    wanted: bool = run.facts["verdict"]
-    judged = _verdicts(model, chosen, scans, run.facts["seed"], partial, progress) if wanted else {}
-    seconds["verdict"] = sum(done["seconds"] for done in judged.values())
-    results = [
-        atlas_json.judged(entry, judged[task]["detectors"].get(entry["name"]) if task in judged else None, wanted)
-        for task, done in scans.items()
-        for entry in done["detectors"]
-    ]
-    results.sort(key=lambda found: found["name"])
-    skipped = chosen.skipped + [item for done in scans.values() for item in done["skipped"]]
-    examples = [item for done in scans.values() for item in done["examples"]]
-    attention = {name: item for done in scans.values() for name, item in done["attention"].items()}
-    data = atlas_json.summary(model, run, results, skipped, seconds)
-    atlas_json.write_tables(partial, data, examples, model)
-    write_json(partial / "atlas.json", data, DIGITS)
-    write_json(partial / "attention.json", attention, DIGITS)
-    with writing(partial):
-        page = report.html(read_json(partial / "atlas.json"), extras(data, attention))
-        (partial / "report.html").write_text(page, encoding="utf-8")
-    publish(partial, final)
-
-
-def _scan(model: Model, task: Task, group: list[Detector], batch: Batch, kept: Path, progress: Progress) -> None:
-    """One task's scan, kept as JSON; mean z of its layers beside it, written first."""
-    metric = _metric(model, task)
-    size = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
-    found = scan(model, group, batch, metric=metric, size=size, tick=lambda done: progress.advance(task.name, done))
-    group = [d for d in group if d.name not in found.refused]
-    observed = {d.name: [line.head for line in found.scores[d.name].observed(d.minimum_effect)] for d in group}
-    able = None if found.metric is None else gate_of_values(task, found.metric, found.floor, model.vocabulary_size)
-    with writing(kept):
-        kept.parent.mkdir(exist_ok=True)
-    mean_z = {f"{stack} {layer}": z.cpu().numpy() for (stack, layer), z in found.mean_z.items()}
-    write_arrays(kept.with_suffix(".npz"), mean_z)
-    done = {
-        "detectors": [atlas_json.result(model, d, found, able) for d in group],
-        "examples": [atlas_json.per_example(d, found) for d in group],
-        "attention": atlas_json.attention(model, task, group, observed, batch),
-        "seconds": found.seconds,
-        "skipped": [{"detector": name, "reason": reason} for name, reason in found.refused.items()],
-        "smallest": able.smallest if able is not None and able.able else None,
-    }
-    write_json(kept, done)
-
-
-def _metric(model: Model, task: Task) -> Metric | None:
-    return task.metric if model.kind == "decoder" and model.has_logits else None
+            found = scan_task(model, task, group, batch, tick=functools.partial(progress.advance, task.name))
+            found.save(folder)
+        scans[task] = found
+    return scans
 
 
 def _verdicts(
-    model: Model, chosen: Plan, scans: Mapping[Task, dict[str, Any]], seed: int, partial: Path, progress: Progress
-) -> dict[Task, dict[str, Any]]:
-    """Verdicts on the heads of every task that the model does; each task's are kept once they are there."""
-    observed = {task: _observed(chosen.by_task[task], done) for task, done in scans.items()}
-    assigned = {head for by_detector in observed.values() for heads in by_detector.values() for head in heads}
-    able = [task for task, done in scans.items() if done["smallest"] is not None and any(observed[task].values())]
-    progress.plan([(f"{task.name}: verdict", verdicts.steps(observed[task].values())) for task in able])
-    found = {}
-    for task in able:
-        kept, metric = partial / "verdicts" / f"{task.name}.json", _metric(model, task)
-        if kept.exists():
-            progress.advance(f"{task.name}: verdict", verdicts.steps(observed[task].values()))
+    model: Model, chosen: Plan, scans: Mapping[Task, TaskScan], folder: Path, seed: int, progress: Progress
+) -> dict[str, TaskVerdict]:
+    """The verdicts of every task that can be judged, by its name: those that were kept, or new ones, which are kept.
+
+    All scans come before the first verdict: heads in which any task's detectors observed something are poor controls.
+    """
+    assigned = observed_in(scans.values())
+    able = {task: scan for task, scan in scans.items() if can_be_judged(scan)}
+    progress.plan([(step_of(task), steps(scan)) for task, scan in able.items()])
+    verdicts = {}
+    for task, scan in able.items():
+        found = TaskVerdict.load(folder, task.name)
+        if found is not None:
+            progress.advance(step_of(task), steps(scan))
         else:
-            assert metric is not None
-            began = time.perf_counter()
-            mean_z = {
-                _place(name): torch.from_numpy(z)
-                for name, z in read_arrays(partial / "scans" / f"{task.name}.npz").items()
-            }
-            case = verdicts.Case(
-                task, metric, observed[task], mean_z, scans[task]["smallest"], len(chosen.batches[task]), assigned
-            )
-            by_detector = verdicts.verdicts(model, case, seed, progress)
-            with writing(kept.parent):
-                kept.parent.mkdir(exist_ok=True)
-            spent = time.perf_counter() - began
-            write_json(
-                kept,
-                {"detectors": {name: atlas_json.verdict(one) for name, one in by_detector.items()}, "seconds": spent},
-            )
-        found[task] = read_json(kept)
-    return found
+            group, n = chosen.by_task[task], len(chosen.batches[task])
+            found = judge_task(model, task, group, scan, assigned=assigned, n=n, seed=seed, progress=progress)
+            found.save(folder)
+        verdicts[task.name] = found
+    return verdicts
 
 
-def _observed(group: Sequence[Detector], done: Mapping[str, Any]) -> dict[Detector, list[HeadId]]:
-    entries = {entry["name"]: entry for entry in done["detectors"]}
-    return {
-        d: [HeadId(row["layer"], row["head"], row["stack"]) for row in entries[d.name]["heads"]]
-        for d in group
-        if d.name in entries
-    }
-
-
-def _place(name: str) -> tuple[str, int]:
-    stack, layer = name.split()
-    return stack, int(layer)
+def _write(
+    folder: Path, data: dict[str, Any], scans: Sequence[TaskScan], verdicts: Mapping[str, TaskVerdict] | None
+) -> None:
+    """The tables, atlas.json, attention.json and the report."""
+    write_table(folder / "scores.parquet", score_table(scans, verdicts))
+    write_table(folder / "examples.parquet", example_table(scans))
+    attention = attention_json(scans)
+    write_json(folder / "atlas.json", data, DIGITS)
+    write_json(folder / "attention.json", attention, DIGITS)
+    with writing(folder):
+        page = report.html(read_json(folder / "atlas.json"), extras(data, attention))
+        (folder / "report.html").write_text(page, encoding="utf-8")

@@ -1,4 +1,8 @@
-"""One pass over a batch that feeds every detector of its task; nothing but the statistics leaves a layer."""
+"""One pass over a batch that feeds every detector of its task; nothing but the statistics leaves a layer.
+
+`scan` gives the raw numbers, for whoever asks about detectors; `scan_task` is the unit of work of mining, with the record that
+is kept of it.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +12,31 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from headatlas import catalogue
 from headatlas.detector import Detector, LayerDetector, ModelDetector
 from headatlas.errors import UnfitTask, UnsupportedModel
+from headatlas.heads import HeadId
+from headatlas.methods.sweeps.task_gate import gate_of_values
+from headatlas.mining.attention_example import attention_examples
+from headatlas.mining.task_scan import AttentionExample, Baseline, DetectorScan, Skipped, TaskScan
 from headatlas.model import LayerView, Model
+from headatlas.ops.types import Array, LayerKey
 from headatlas.scores import HeadScores
-from headatlas.task import Batch, Metric
+from headatlas.task import Batch, Metric, Task
 
-Array = NDArray[np.float64]
+TOKENS_AT_ONCE = 2048
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scan:
     """What one task's pass gives: scores by detector, the metric per example on task and control, mean z per layer."""
 
     scores: dict[str, HeadScores]
     metric: Array | None  # [example]
     floor: Array | None  # [example], on the control batch
-    mean_z: dict[tuple[str, int], Tensor]  # [head, d_value]
+    mean_z: dict[LayerKey, Tensor]  # [head, d_value]
     seconds: dict[str, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)  # detectors that this model cannot be asked, and why
 
@@ -53,13 +62,13 @@ def scan(
     """
     n, heads = len(batch), model.heads
     layered = [d for d in detectors if isinstance(d, LayerDetector)]
-    start_of: dict[tuple[str, int], int] = {}
+    start_of: dict[LayerKey, int] = {}
     for i, head in enumerate(heads):
         start_of.setdefault((head.stack, head.layer), i)
     values = {d.name: np.full((n, len(heads)), np.nan) for d in layered}
     control = {d.name: np.full((n, len(heads)), np.nan) for d in layered}
     metrics: dict[str, list[Array]] = {"task": [], "control": []}
-    sums: dict[tuple[str, int], Tensor] = {}
+    sums: dict[LayerKey, Tensor] = {}
     tokens = 0
     clock = {"forward": 0.0, "detect": 0.0}
 
@@ -129,3 +138,61 @@ def scan(
             clock["detect"] += time.perf_counter() - began
     means = {key: (total / max(tokens, 1)).float() for key, total in sums.items()}
     return Scan(scores, joined["task"], joined["control"], means, clock, refused)
+
+
+def metric_on(model: Model, task: Task) -> Metric | None:
+    """What measures how well the model does the task; None for encoders, and where either gives nothing to measure."""
+    return task.metric if model.kind == "decoder" and model.has_logits else None
+
+
+def scan_task(
+    model: Model,
+    task: Task,
+    detectors: Sequence[Detector],
+    batch: Batch,
+    *,
+    tick: Callable[[int], None] = lambda done: None,
+) -> TaskScan:
+    """Score every head with the task's detectors on `batch`, a batch of the task, and tell whether the model does the task.
+
+    `tick(examples)` is called after each piece of the batch.
+    """
+    size = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
+    found = scan(model, detectors, batch, metric=metric_on(model, task), size=size, tick=tick)
+    asked = [detector for detector in detectors if detector.name not in found.refused]
+    gate = None if found.metric is None else gate_of_values(task, found.metric, found.floor, model.vocabulary_size)
+    observed = {
+        detector.name: tuple(line.head for line in found.scores[detector.name].observed(detector.minimum_effect))
+        for detector in asked
+    }
+    examples = attention_examples(model, observed, batch)
+    return TaskScan(
+        task=task.name,
+        detectors=tuple(
+            _detector_scan(one, found.scores[one.name], observed[one.name], examples.get(one.name)) for one in asked
+        ),
+        baseline=Baseline(**gate.baseline) if gate is not None else None,
+        smallest=gate.smallest if gate is not None and gate.able else None,
+        mean_z={layer: z.cpu() for layer, z in found.mean_z.items()},
+        skipped=tuple(Skipped(name, reason) for name, reason in found.refused.items()),
+        forward_seconds=found.seconds["forward"],
+        detect_seconds=found.seconds["detect"],
+    )
+
+
+def _detector_scan(
+    detector: Detector, scores: HeadScores, observed: tuple[HeadId, ...], attention: AttentionExample | None
+) -> DetectorScan:
+    return DetectorScan(
+        name=detector.name,
+        head_type=detector.head_type,
+        stage=catalogue.head_type(detector.head_type).stage,
+        version=detector.version,
+        minimum_effect=detector.minimum_effect,
+        lines=tuple(scores.summary()),
+        observed=observed,
+        values=scores.values,
+        control=scores.control,
+        attention=attention,
+        about=detector.about,
+    )

@@ -172,7 +172,7 @@ def test_every_kind_of_prompt_comes_equally_often(tokenizers):
 
 def test_mining_builds_only_the_tasks_of_its_detectors(monkeypatch):
     from headatlas import task as unit
-    from headatlas.mining.run import plan
+    from headatlas.mining import plan
 
     asked = []
     whole = unit.Task.__call__

@@ -1,0 +1,246 @@
+"""What one pass over a task's batch found, as a typed record that is kept while the run is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headatlas.heads import HeadId
+from headatlas.mining.kept import number, read_kept, write_kept
+from headatlas.mining.task_verdict import DetectorVerdict, group_json, head_json
+from headatlas.ops.types import Array, LayerKey
+from headatlas.scores import HeadScore, grid
+from headatlas.store import read_arrays
+
+NUMBERS = ("score", "low", "high", "chance", "p", "q")  # of a head: the fields of HeadScore
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A detector that is not asked, and why."""
+
+    detector: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A model's metric on a task beside its floor, as atlases show it; `methods.sweeps.task_gate.Gate` is how it is told.
+
+    able: whether the model does the task. accuracy, chance: None for metrics that compare no answers.
+    """
+
+    metric: str
+    value: float
+    floor: float
+    margin: float
+    unit: str
+    accuracy: float | None
+    chance: float | None
+    able: bool
+
+
+@dataclass(frozen=True)
+class AttentionExample:
+    """Where observed heads look in one text: for each of them rows (query, key, attention) of the strongest keys."""
+
+    tokens: tuple[str, ...]
+    heads: Mapping[HeadId, tuple[tuple[int, int, float], ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class DetectorScan:
+    """What one detector measured: a line per head, in the order of the model's heads.
+
+    observed: the heads that show what the detector looks for, best first. values, control: [example, head], NaN where undefined.
+    attention: None where nothing was observed. about: the detector described for readers.
+    """
+
+    name: str
+    head_type: str
+    stage: str
+    version: int
+    minimum_effect: float
+    lines: tuple[HeadScore, ...]
+    observed: tuple[HeadId, ...]
+    values: Array
+    control: Array
+    attention: AttentionExample | None
+    about: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class TaskScan:
+    """What one pass over a task's batch found.
+
+    baseline: None where the model has no metric on the task. smallest: the least effect of a removal that counts, in units
+    of the metric; None where the model does not do the task. mean_z: (stack, layer) -> [head, d_value] on the CPU, what heads
+    give on average. skipped: detectors that the model cannot be asked.
+    """
+
+    task: str
+    detectors: tuple[DetectorScan, ...]
+    baseline: Baseline | None
+    smallest: float | None
+    mean_z: Mapping[LayerKey, Tensor]
+    skipped: tuple[Skipped, ...]
+    forward_seconds: float
+    detect_seconds: float
+
+    @property
+    def observed(self) -> dict[str, tuple[HeadId, ...]]:
+        """The observed heads by the name of the detector."""
+        return {found.name: found.observed for found in self.detectors}
+
+    @property
+    def reason(self) -> str:
+        """Why there can be no verdicts on this task; "" where there can."""
+        if self.baseline is None:
+            return "the model has no metric on this task"
+        return "" if self.baseline.able else "the model does not do the task"
+
+    def save(self, folder: Path) -> None:
+        """Write <task>.npz and then <task>.json in `folder`, which is made where it is missing. Raises StoreError."""
+        mean_z = {f"{stack} {layer}": z.numpy() for (stack, layer), z in self.mean_z.items()}
+        content = {
+            "detectors": [
+                {**detector_json(self, one), "all": [line_json(line) for line in one.lines]} for one in self.detectors
+            ],
+            "examples": [
+                {"detector": one.name, "values": one.values.tolist(), "control": one.control.tolist()}
+                for one in self.detectors
+            ],
+            "attention": attention_json([self]),
+            "seconds": {"forward": self.forward_seconds, "detect": self.detect_seconds},
+            "skipped": [asdict(one) for one in self.skipped],
+            "smallest": self.smallest,
+        }
+        write_kept(folder, self.task, content, mean_z)
+
+    @classmethod
+    def load(cls, folder: Path, task: str) -> TaskScan | None:
+        """The scan that `save` left in `folder`; None where there is none. Raises StoreError where it is damaged."""
+
+        def parse(kept: dict[str, Any]) -> TaskScan:
+            examples = {one["detector"]: one for one in kept["examples"]}
+            entries, seconds = kept["detectors"], kept["seconds"]
+            return cls(
+                task,
+                tuple(_read_detector(entry, examples[entry["name"]], kept["attention"]) for entry in entries),
+                _read_baseline(entries),
+                kept["smallest"],
+                _read_mean_z(folder / f"{task}.npz"),
+                tuple(Skipped(one["detector"], one["reason"]) for one in kept["skipped"]),
+                seconds["forward"],
+                seconds["detect"],
+            )
+
+        return read_kept(folder, task, parse)
+
+
+def detector_json(
+    scan: TaskScan, found: DetectorScan, verdict: DetectorVerdict | None = None, reason: str = ""
+) -> dict[str, Any]:
+    """A detector's part of atlas.json; reason: why there is no verdict, where the scan gives none."""
+    lines = {line.head: line for line in found.lines}
+    return {
+        "name": found.name,
+        "head_type": found.head_type,
+        "stage": found.stage,
+        "task": scan.task,
+        "version": found.version,
+        "n_examples": len(found.values),
+        "minimum_effect": found.minimum_effect,
+        "baseline": asdict(scan.baseline) if scan.baseline is not None else None,
+        "untested": scan.reason or reason,
+        "scores": _grid(found.lines, "score"),
+        "chance": _grid(found.lines, "chance"),
+        "heads": [{**line_json(lines[head]), **head_json(head, verdict)} for head in found.observed],
+        "group": group_json(verdict) if verdict is not None else None,
+        "about": dict(found.about),
+    }
+
+
+def line_json(line: HeadScore) -> dict[str, Any]:
+    """A head with its numbers."""
+    head = line.head
+    place = {"layer": head.layer, "head": head.head, "stack": head.stack}
+    return {**place, **{name: getattr(line, name) for name in NUMBERS}}
+
+
+def attention_json(scans: Sequence[TaskScan]) -> dict[str, Any]:
+    """The content of attention.json: by detector an example text and where its observed heads look in it."""
+    return {
+        found.name: {
+            "tokens": found.attention.tokens,
+            "task": scan.task,
+            "heads": {str(head): rows for head, rows in found.attention.heads.items()},
+        }
+        for scan in scans
+        for found in scan.detectors
+        if found.attention is not None
+    }
+
+
+def _grid(lines: Sequence[HeadScore], name: str) -> list[Any]:
+    """[layer, head] of a number in the model's first stack."""
+    values = np.array([getattr(line, name) for line in lines])
+    rows: list[Any] = grid([line.head for line in lines], values).tolist()
+    return rows
+
+
+def _read_detector(entry: Mapping[str, Any], examples: Mapping[str, Any], attention: Mapping[str, Any]) -> DetectorScan:
+    name = entry["name"]
+    return DetectorScan(
+        name=name,
+        head_type=entry["head_type"],
+        stage=entry["stage"],
+        version=entry["version"],
+        minimum_effect=entry["minimum_effect"],
+        lines=tuple(HeadScore(_read_head(row), *(number(row[name]) for name in NUMBERS)) for row in entry["all"]),
+        observed=tuple(_read_head(row) for row in entry["heads"]),
+        values=np.array(examples["values"], dtype=np.float64),  # null becomes NaN
+        control=np.array(examples["control"], dtype=np.float64),
+        attention=_read_attention(attention[name]) if name in attention else None,
+        about=entry["about"],
+    )
+
+
+def _read_head(row: Mapping[str, Any]) -> HeadId:
+    return HeadId(row["layer"], row["head"], row["stack"])
+
+
+def _read_attention(kept: Mapping[str, Any]) -> AttentionExample:
+    heads = {HeadId.parse(head): tuple((q, k, weight) for q, k, weight in rows) for head, rows in kept["heads"].items()}
+    return AttentionExample(tuple(kept["tokens"]), heads)
+
+
+def _read_baseline(entries: Sequence[Mapping[str, Any]]) -> Baseline | None:
+    """All detectors of a task were measured beside the same baseline."""
+    kept = entries[0]["baseline"] if entries else None
+    if kept is None:
+        return None
+    return Baseline(
+        kept["metric"],
+        number(kept["value"]),
+        number(kept["floor"]),
+        number(kept["margin"]),
+        kept["unit"],
+        kept["accuracy"],
+        kept["chance"],
+        kept["able"],
+    )
+
+
+def _read_mean_z(path: Path) -> dict[LayerKey, Tensor]:
+    found = {}
+    for name, z in read_arrays(path).items():
+        stack, layer = name.split()
+        found[stack, int(layer)] = torch.from_numpy(z)
+    return found
