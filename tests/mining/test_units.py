@@ -1,0 +1,155 @@
+"""A task's scan and its verdicts are units of work that can be done anywhere: arguments in, one record out."""
+
+import json
+import pickle
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import headatlas as ha
+from headatlas.errors import BadInput, StoreError
+from headatlas.heads import HeadId
+from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
+from headatlas.mining.scan import scan_task
+from headatlas.mining.task_scan import TaskScan, detector_json
+from headatlas.mining.task_verdict import TaskVerdict
+from headatlas.mining.verdicts import can_be_judged, judge_task, observed_in
+from headatlas.progress import Silent
+from headatlas.store import clean
+from tests.mining import echo
+
+N, SEED = 12, 3
+
+
+@pytest.fixture(scope="module")
+def model() -> ha.Model:
+    return echo.model()
+
+
+def scanned(model: ha.Model, task) -> TaskScan:
+    group = [one for one in echo.DETECTORS.values() if one.task is task]
+    return scan_task(model, task, group, task(model.tokenizer, N, SEED))
+
+
+def judged(model: ha.Model, scan: TaskScan, task) -> TaskVerdict:
+    group = [one for one in echo.DETECTORS.values() if one.task is task]
+    return judge_task(model, task, group, scan, assigned=observed_in([scan]), n=N, seed=SEED, progress=Silent())
+
+
+@pytest.fixture(scope="module")
+def scan(model) -> TaskScan:
+    return scanned(model, echo.echo)
+
+
+@pytest.fixture(scope="module")
+def verdict(model, scan) -> TaskVerdict:
+    return judged(model, scan, echo.echo)
+
+
+def assert_equal(first: TaskScan, second: TaskScan) -> None:
+    """Bit for bit, NaN equal to NaN."""
+    for a, b in zip(first.detectors, second.detectors, strict=True):
+        assert clean(detector_json(first, a)) == clean(detector_json(second, b))
+        assert [clean(asdict(line)) for line in a.lines] == [clean(asdict(line)) for line in b.lines]
+        assert a.attention == b.attention
+        np.testing.assert_array_equal(a.values, b.values)
+        np.testing.assert_array_equal(a.control, b.control)
+    assert list(first.mean_z) == list(second.mean_z)
+    assert all(torch.equal(first.mean_z[layer], second.mean_z[layer]) for layer in first.mean_z)
+    rest = ("task", "baseline", "smallest", "skipped", "observed", "forward_seconds", "detect_seconds")
+    for name in rest:
+        assert getattr(first, name) == getattr(second, name), name
+
+
+def test_a_scan_says_what_was_found(scan: TaskScan):
+    assert scan.observed["twins"][:2] == (HeadId(1, 3), HeadId(0, 2))
+    assert scan.baseline is not None
+    assert (scan.baseline.metric, scan.baseline.able, scan.reason) == ("logit difference", True, "")
+    assert set(scan.mean_z) == {("decoder", layer) for layer in range(3)}
+    assert scan.mean_z["decoder", 0].shape == (echo.HEADS, echo.HEAD)
+    assert can_be_judged(scan)
+
+
+def test_records_are_the_same_after_pickle_and_after_their_files(model, scan, verdict, tmp_path: Path):
+    for task in (echo.echo, echo.unmeasured):  # the other has NaN, no metric, and a detector that was refused
+        found = scan if task is echo.echo else scanned(model, task)
+        assert_equal(pickle.loads(pickle.dumps(found)), found)
+        found.save(tmp_path / "scans")
+        kept = TaskScan.load(tmp_path / "scans", found.task)
+        assert kept is not None
+        assert_equal(kept, found)
+    assert [one.detector for one in found.skipped] == ["refused"]
+    assert pickle.loads(pickle.dumps(verdict)) == verdict
+    verdict.save(tmp_path / "verdicts")
+    assert TaskVerdict.load(tmp_path / "verdicts", "echo") == verdict
+    assert TaskScan.load(tmp_path / "scans", "hopeless") is None
+    assert TaskVerdict.load(tmp_path / "nowhere", "echo") is None
+
+
+def test_an_atlas_of_kept_records_is_that_of_new_ones(model, scan, verdict, tmp_path: Path):
+    facts, run = ModelFacts.of(model), RunFacts.now(model, "an-id", n=N, seed=SEED)
+    scan.save(tmp_path)
+    verdict.save(tmp_path / "verdicts")
+    kept, kept_verdict = TaskScan.load(tmp_path, "echo"), TaskVerdict.load(tmp_path / "verdicts", "echo")
+    atlases = [
+        json.dumps(clean(atlas_json(facts, run, [], [one], {"echo": other})))
+        for one, other in ((scan, verdict), (kept, kept_verdict), (scan, verdict))
+    ]
+    assert len(set(atlases)) == 1
+
+
+def test_a_detector_without_verdict_says_why(model, scan, verdict):
+    facts, run = ModelFacts.of(model), RunFacts.now(model, "an-id", n=N, seed=SEED)
+
+    def reasons(verdicts) -> dict[str, str]:
+        found = atlas_json(facts, run, [], [scan], verdicts)["detectors"]
+        return {one["name"]: one["untested"] for one in found}
+
+    assert reasons({"echo": verdict}) == {"before": "", "twins": ""}
+    assert reasons({"echo": replace(verdict, detectors={})}) == {
+        "before": "",
+        "twins": "its verdict cannot be measured on this model",
+    }
+    assert set(reasons(None).values()) == {"verdicts were switched off"}
+
+
+def test_a_task_that_the_model_does_not_do_gets_no_verdicts(model):
+    hopeless = scanned(model, echo.hopeless)
+    assert not can_be_judged(hopeless)
+    with pytest.raises(BadInput, match="gets no verdicts on hopeless: the model does not do the task"):
+        judged(model, hopeless, echo.hopeless)
+    with pytest.raises(BadInput, match="gets no verdicts on unmeasured: the model has no metric on this task"):
+        judged(model, scanned(model, echo.unmeasured), echo.unmeasured)
+
+
+def test_damaged_records_are_named(scan, verdict, tmp_path: Path):
+    scan.save(tmp_path)
+    path = tmp_path / "echo.json"
+    whole = json.loads(path.read_text())
+    for broken in ({}, {**whole, "examples": []}, {**whole, "detectors": [{"name": "twins"}]}, {**whole, "seconds": 1}):
+        path.write_text(json.dumps(broken))
+        with pytest.raises(StoreError, match=r"echo\.json is damaged"):
+            TaskScan.load(tmp_path, "echo")
+    path.write_text(json.dumps(whole))
+    (tmp_path / "echo.npz").write_bytes(b"PK")
+    with pytest.raises(StoreError, match=r"echo\.npz is damaged"):
+        TaskScan.load(tmp_path, "echo")
+    verdict.save(tmp_path / "verdicts")
+    path = tmp_path / "verdicts" / "echo.json"
+    whole = json.loads(path.read_text())
+    whole["detectors"]["twins"]["heads"] = {"first": {"verdict": "causal"}}
+    path.write_text(json.dumps(whole))
+    with pytest.raises(StoreError, match=r"verdicts/echo\.json is damaged"):
+        TaskVerdict.load(tmp_path / "verdicts", "echo")
+
+
+def test_the_public_names_of_mining():
+    from headatlas import mining
+    from headatlas.mining import Plan, mine, plan
+
+    assert mine is ha.mine
+    assert (Plan.__name__, plan.__name__) == ("Plan", "plan")
+    assert set(mining.__all__) == {"Plan", "mine", "plan"}
