@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from headatlas.errors import BadInput, StoreError, UnknownName
 from headatlas.heads import HeadId
 from headatlas.registry import did_you_mean
 from headatlas.report import repr_html
-from headatlas.store import read_json, writing
+from headatlas.store import give_name, read_json
 
 SCHEMA = "headatlas/atlas/1"
 FILES = ("run.json", "scores.parquet", "examples.parquet", "atlas.json", "attention.json", "report.html")
@@ -169,9 +168,6 @@ def publish(partial: Path, final: Path) -> None:
     missing = [name for name in FILES if not (partial / name).is_file()]
     if missing:
         raise StoreError(f"{partial} lacks {', '.join(missing)}.", "Run the same command again.")
-    with writing(final):
-        for name in ("scans", "verdicts"):
-            shutil.rmtree(partial / name, ignore_errors=True)
-        if final.is_dir() and not any(final.iterdir()):
-            final.rmdir()
-        os.replace(partial, final)
+    for name in ("scans", "verdicts"):
+        shutil.rmtree(partial / name, ignore_errors=True)
+    give_name(partial, final)

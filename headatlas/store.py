@@ -1,4 +1,6 @@
-"""Files that are whole or not there: JSON and tables written under a temporary name, errors that name the place.
+"""Files and folders that are whole or not there: written under a temporary name, errors that name the place.
+
+Everything that headatlas writes for keeps goes through `whole_file` or `whole_folder`; nothing else renames.
 
 Work that takes long keeps what it has done in a folder beside its result, `<name>.partial`; an interrupted run goes on
 from there, and the result gets its name when it is whole.
@@ -34,16 +36,51 @@ def clean(value: Any, digits: int | None = None) -> Any:
     return [clean(item, digits) for item in value] if isinstance(value, list | tuple) else value
 
 
+_SPACE = "Choose another folder with --out, or free some space."
+
+
 @contextlib.contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """Turn what can go wrong while writing into a StoreError that names the place."""
+def writing(place: Path, hint: str = _SPACE) -> Iterator[None]:
+    """Turn what can go wrong while writing into a StoreError that names the place; `hint` says what to do."""
     try:
         yield
     except OSError as error:
-        raise StoreError(
-            f"{place} cannot be written: {error.strerror or error}.",
-            "Choose another folder with --out, or free some space.",
-        ) from error
+        raise StoreError(f"{place} cannot be written: {error.strerror or error}.", hint) from error
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, hint: str = _SPACE) -> Iterator[Path]:
+    """A temporary path beside `path` to write one file to; it becomes `path` when all went well, and is gone otherwise.
+
+    Until then `path` is what it was before. Raises StoreError with `hint` where it cannot be written.
+    """
+    half = path.with_name(f"{path.name}.{os.getpid()}.half")  # two programs may write the same file at once
+    with writing(path, hint):
+        try:
+            yield half
+            with half.open("rb+") as file:
+                os.fsync(file.fileno())  # a power cut must not leave the name without its content
+            os.replace(half, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                half.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path, half: Path) -> Iterator[Path]:
+    """The new folder `half` to write into, which becomes `target` when all went well and is gone otherwise.
+
+    What an interrupted attempt left at `half` goes first. Errors of the system pass: the caller says what they mean.
+    """
+    if half.exists():
+        shutil.rmtree(half)
+    try:
+        half.mkdir(parents=True)
+        yield half
+        os.replace(half, target)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -54,31 +91,39 @@ def new_folder(target: Path) -> Iterator[Path]:
     """
     if target.exists():
         raise StoreError(f"{target} exists already.", "Name a folder that does not exist yet.")
-    half = target.with_name(f".{target.name}.half-{os.getpid()}")
-    with writing(target):
-        try:
-            half.mkdir(parents=True)
-            yield half
-            half.rename(target)
-        finally:
-            shutil.rmtree(half, ignore_errors=True)
+    with writing(target), whole_folder(target, target.with_name(f".{target.name}.half-{os.getpid()}")) as half:
+        yield half
+
+
+def give_name(place: Path, final: Path) -> None:
+    """Call the folder of finished work by its final name; an empty folder of that name gives way. Raises StoreError."""
+    with writing(final):
+        if final.is_dir() and not any(final.iterdir()):
+            final.rmdir()
+        os.replace(place, final)
+
+
+def write_text(path: Path, text: str, hint: str = _SPACE) -> None:
+    """Write a text as UTF-8, whole or not at all. Raises StoreError."""
+    with whole_file(path, hint) as half:
+        half.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any, digits: int | None = None) -> None:
-    """Write JSON under a temporary name and rename it. Raises StoreError."""
-    with writing(path):
-        half = path.with_name(path.name + ".half")
-        text = json.dumps(clean(value, digits), indent=1, ensure_ascii=False, allow_nan=False)
-        half.write_text(text, encoding="utf-8")
-        os.replace(half, path)
+    """Write JSON, whole or not at all; floats rounded to `digits` places where asked. Raises StoreError."""
+    write_text(path, json.dumps(clean(value, digits), indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Write a Parquet table under a temporary name and rename it. Raises StoreError."""
-    with writing(path):
-        half = path.with_name(path.name + ".half")
+    """Write a Parquet table, whole or not at all. Raises StoreError."""
+    with whole_file(path) as half:
         pq.write_table(pa.table(dict(columns)), half, compression="zstd")
-        os.replace(half, path)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write named arrays (.npz), whole or not at all. Raises StoreError."""
+    with whole_file(path) as half, half.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -92,15 +137,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise StoreError(f"{path} is damaged.", f"Remove {path.parent} and run again.")
     return found
-
-
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write named arrays (.npz) under a temporary name and rename it. Raises StoreError."""
-    with writing(path):
-        half = path.with_name(path.name + ".half")
-        with half.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(half, path)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -178,7 +214,9 @@ def _own(place: Path, final: Path, identity: Mapping[str, Any]) -> bool:
     known = place / "run.json"
     with writing(place):
         place.mkdir(exist_ok=True)
-        pieces = [item for item in place.iterdir() if item != known and item.suffix != ".half"]
+        for half in place.glob("*.half"):  # a killed program's: who holds the lock writes nothing yet
+            half.unlink()
+        pieces = [item for item in place.iterdir() if item != known]
     if pieces and not known.exists():
         raise StoreError(f"{place} holds no run.json, so whose files these are is not known.", "Move or remove it.")
     other = known.exists() and read_json(known).get("id") != identity["id"]

@@ -1,5 +1,6 @@
-"""The folder of unfinished work: one program at a time, and never another run's pieces."""
+"""Files that are whole or not there; the folder of unfinished work: one program at a time, never another run's pieces."""
 
+import ast
 import os
 import shutil
 import signal
@@ -7,12 +8,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock, Timeout
 
+import headatlas
 from headatlas.errors import StoreError
-from headatlas.store import claimed, finished, partial_of, read_json, write_json
+from headatlas.store import (
+    claimed,
+    finished,
+    give_name,
+    new_folder,
+    partial_of,
+    read_arrays,
+    read_json,
+    whole_file,
+    whole_folder,
+    write_arrays,
+    write_json,
+    write_text,
+)
 
+HOUSE = Path(headatlas.__file__).parent
 ROOT = Path(__file__).parents[1]
 HOLDER = """
 import sys
@@ -173,3 +190,87 @@ def test_a_finished_folder_is_known_by_its_id(final: Path):
     (final / "run.json").write_text("[]")
     with pytest.raises(StoreError, match=r"run\.json is damaged"):
         finished(final, {"id": "a"}, "atlas.json")
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    write_text(path, "before")
+
+    def fail(half: Path) -> None:
+        half.write_text("aft")
+        assert path.read_text() == "before"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as half:
+        fail(half)
+    assert {item.name: item.read_text() for item in tmp_path.iterdir()} == {"a.txt": "before"}
+    with whole_file(path) as half:
+        half.write_text("after")
+    assert {item.name: item.read_text() for item in tmp_path.iterdir()} == {"a.txt": "after"}
+
+
+def test_two_programs_may_write_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "a.txt"
+    with whole_file(path) as ours:
+        ours.write_text("ours")
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        write_text(path, "theirs")
+        assert path.read_text() == "theirs"
+    assert path.read_text() == "ours"
+
+
+def test_where_a_file_cannot_be_written_is_said(tmp_path: Path):
+    with pytest.raises(StoreError, match=r"nowhere.a\.json cannot be written: No such file.*another folder with --out"):
+        write_json(tmp_path / "nowhere" / "a.json", {})
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(StoreError, match=r"taken cannot be written: Is a directory\. Say where else"):
+        write_text(tmp_path / "taken", "text", "Say where else.")
+    with pytest.raises(StoreError, match=r"a\.npz cannot be written"):
+        write_arrays(tmp_path / "nowhere" / "a.npz", {})
+    assert [item.name for item in tmp_path.iterdir()] == ["taken"]
+    write_arrays(tmp_path / "a.npz", {"x": np.arange(3)})
+    assert read_arrays(tmp_path / "a.npz")["x"].tolist() == [0, 1, 2]
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path: Path):
+    target, half = tmp_path / "made", tmp_path / "made.unfinished"
+    half.mkdir()
+    (half / "left by a killed program").write_text("")
+
+    def fail(place: Path) -> None:
+        assert list(place.iterdir()) == []
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), whole_folder(target, half) as place:
+        fail(place)
+    assert list(tmp_path.iterdir()) == []
+    with whole_folder(target, half) as place:
+        (place / "a").write_text("a")
+    assert [item.relative_to(tmp_path).as_posix() for item in sorted(tmp_path.rglob("*"))] == ["made", "made/a"]
+    with pytest.raises(StoreError, match="made exists already"), new_folder(target):
+        pytest.fail("a folder was written over another")
+    (tmp_path / "empty").mkdir()
+    give_name(target, tmp_path / "empty")
+    assert (tmp_path / "empty" / "a").read_text() == "a"
+    target.mkdir()
+    with pytest.raises(StoreError, match=r"empty cannot be written: Directory not empty"):
+        give_name(target, tmp_path / "empty")
+
+
+def renames(file: Path) -> list[int]:
+    """Lines that rename something: os.replace and its like, and Path.replace, which takes one argument where str's takes two."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            called, owner = node.func.attr, ast.unparse(node.func.value)
+            system = owner == "os" and called in ("replace", "rename", "renames")
+            of_path = called in ("rename", "replace") and len(node.args) == 1 and not node.keywords
+            if system or of_path:
+                found.append(node.lineno)
+    return found
+
+
+def test_only_the_store_renames():
+    files = [file for file in HOUSE.rglob("*.py") if file.relative_to(HOUSE).parts[0] not in ("store.py", "catalogue")]
+    assert [f"{file.relative_to(HOUSE)}:{line}" for file in files for line in renames(file)] == []
+    assert len(renames(HOUSE / "store.py")) == 3

@@ -26,6 +26,7 @@ def calibrate(
     """
     from headatlas.lab import calibration_page as page
     from headatlas.lab.calibrate import calibrate as run
+    from headatlas.store import write_text
 
     def tick(what: str, i: int, n: int) -> None:
         if i == n or i % 5 == 0:
@@ -38,9 +39,7 @@ def calibrate(
         )
         figure = out.with_suffix(".svg")
         for path, text in ((figure, page.svg(result)), (out, page.markdown(result, command, figure.name))):
-            half = path.with_name(path.name + ".half")
-            half.write_text(text, encoding="utf-8")
-            half.replace(path)
+            write_text(path, text)
     if as_json:
         print(json.dumps(result))
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
@@ -12,7 +11,7 @@ from xml.etree import ElementTree
 from headatlas.errors import BadInput
 from headatlas.methods.information_flow.routes import Edge, Node, Route
 from headatlas.model import Model
-from headatlas.store import write_json, writing
+from headatlas.store import write_json, write_text
 
 SCHEMA = "headatlas/flow/1"
 COLOURS = {"attention": "#c2410c", "mlp": "#0f766e", "residual": "#94a3b8"}
@@ -174,8 +173,4 @@ def write(model: Model, route: Route, path: Path) -> None:
         raise BadInput(
             f"A route is not written as '{path.suffix or path.name}'.", f"Let the file end in one of {known}."
         )
-    text = WRITERS[path.suffix](model, route)
-    with writing(path):
-        half = path.with_name(path.name + ".half")
-        half.write_text(text, encoding="utf-8")
-        os.replace(half, path)
+    write_text(path, WRITERS[path.suffix](model, route))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.methods.sweeps.effects_io import load, write
 from headatlas.methods.sweeps.run import ChunkStore, NoStore, Sweep
 from headatlas.model import Model
-from headatlas.store import claimed, finished, partial_of, writing
+from headatlas.store import claimed, finished, give_name, partial_of, whole_file, writing
 from headatlas.task import Batch
 from headatlas.version import __version__
 
@@ -47,11 +46,8 @@ class FolderStore:
 
     def put(self, name: str, values: Array) -> None:
         """Keep a piece."""
-        with writing(self.folder):
-            half = self.folder / f"{name}.half"
-            with half.open("wb") as file:
-                np.save(file, values, allow_pickle=False)
-            os.replace(half, self.folder / f"{name}.npy")
+        with whole_file(self.folder / f"{name}.npy") as half, half.open("wb") as file:
+            np.save(file, values, allow_pickle=False)
 
 
 class Checkpoint:
@@ -73,9 +69,7 @@ class Checkpoint:
             with writing(self.final):
                 for piece in place.glob("*.npy"):
                     piece.unlink()
-                if self.final.is_dir():
-                    self.final.rmdir()  # it is empty, `folder` saw to that
-                os.replace(place, self.final)
+            give_name(place, self.final)
         return found
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 import transformers
 
-from headatlas.errors import StoreError, UnsupportedModel
+from headatlas.errors import UnsupportedModel
 from headatlas.model import layouts, loading
 from headatlas.model.core import head_weights
 from headatlas.model.core.model import Model
 from headatlas.model.core.view import LayerView
 from headatlas.model.families.tiny_models import Family
 from headatlas.model.structure import selfcheck
+from headatlas.store import write_text
 
 
 @dataclass(frozen=True)
@@ -161,12 +162,7 @@ def halves(found: Sequence[Row]) -> list[tuple[Mapping[str, Callable[[Row], str]
 
 def write(path: Path, found: Sequence[Row]) -> None:
     """Write the page, whole or not at all. Raises StoreError."""
-    half = path.with_name(path.name + ".part")
-    try:
-        half.write_text(markdown(found), encoding="utf-8")
-        half.replace(path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror}.", "Choose another place for --out.") from error
+    write_text(path, markdown(found), "Choose another place for --out.")
 
 
 def markdown(found: Sequence[Row]) -> str:

@@ -17,7 +17,8 @@ from typing import Any
 from filelock import FileLock
 from safetensors import SafetensorError
 
-from headatlas.errors import SourceError
+from headatlas.errors import SourceError, StoreError
+from headatlas.store import whole_folder, write_text
 
 Say = Callable[[str], None]
 
@@ -87,7 +88,6 @@ def fill(home: Path, entry: str, make: Callable[[Path], dict[str, Any]], say: Sa
     manifest = read_manifest(target)
     if manifest is not None:
         return target, manifest
-    unfinished = target.with_name(f"{entry}.unfinished")
     with writing_to(home):
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(target.with_name(f"{entry}.lock"))
@@ -95,17 +95,14 @@ def fill(home: Path, entry: str, make: Callable[[Path], dict[str, Any]], say: Sa
             manifest = read_manifest(target)  # another program may have finished it while we waited
             if manifest is not None:
                 return target, manifest
-            _remove(unfinished)  # left by a killed program: nobody else can be writing, we hold the lock
-            try:
-                unfinished.mkdir()
+            # What a killed program left at `.unfinished` may go: nobody else can be writing, we hold the lock.
+            with whole_folder(target, target.with_name(f"{entry}.unfinished")) as unfinished:
                 facts = make(unfinished)
                 manifest = {"schema": _SCHEMA, **facts, "files": _sizes(unfinished)}
                 text = json.dumps(manifest, indent=2) + "\n"
                 (unfinished / MANIFEST).write_text(text, encoding="utf-8")
-                _remove(target)
-                os.replace(unfinished, target)
-            finally:
-                _remove(unfinished)
+                if target.exists():  # a damaged entry
+                    shutil.rmtree(target)
     return target, manifest
 
 
@@ -120,11 +117,6 @@ def _held(lock: FileLock, entry: str, say: Say) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -164,9 +156,7 @@ def _remembered(path: Path, home: Path) -> str:
     except (OSError, ValueError, KeyError, AttributeError):
         found = None  # not remembered, or the note is damaged: read the file again
     value = hash_file(path)
-    fresh = note.with_name(f"{note.stem}.{os.getpid()}.unfinished")
-    with contextlib.suppress(OSError):  # a cache folder that cannot be written costs time, not the result
+    with contextlib.suppress(OSError, StoreError):  # a cache folder that cannot be written costs time, not the result
         note.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps({**key, "sha256": value}), encoding="utf-8")
-        os.replace(fresh, note)
+        write_text(note, json.dumps({**key, "sha256": value}))
     return value
