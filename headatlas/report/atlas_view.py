@@ -5,13 +5,14 @@ Nothing is measured here: an observation is one line of the atlas, with the name
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from headatlas.errors import BadInput
+from headatlas.render.numbers import finite
+from headatlas.render.palette import STAGE, STAGES
 
 SCHEMA = "headatlas/atlas/1"
 # Strongest first; a head with several observations shows the first that applies.
@@ -23,31 +24,6 @@ VERDICT_WORDS = {
     "refuted": "it looks the part, but switching it off changes nothing",
     "untested": "seen in the scores, but its effect was not tested",
 }
-
-
-@dataclass(frozen=True)
-class StageStyle:
-    """How one stage is drawn: colour-blind-safe colours, a filled and a hollow glyph, a letter."""
-
-    id: str
-    name: str
-    colour: str
-    dark: str
-    filled: str
-    hollow: str
-    letter: str
-
-
-# Four colours that differ in lightness as well as hue, so that they keep apart for colour-blind readers (a test
-# simulates three kinds); `none` is for head types without a stage.
-STAGES = (
-    StageStyle("kr", "Knowledge Recalling", "#dd9a2e", "#eab35f", "◆", "◇", "K"),
-    StageStyle("ici", "In-Context Identification", "#2a62b4", "#4a86dd", "●", "○", "I"),
-    StageStyle("lr", "Latent Reasoning", "#2fae8f", "#8fe0cc", "▲", "△", "L"),
-    StageStyle("ep", "Expression Preparation", "#8a3a76", "#c9578f", "■", "□", "E"),
-    StageStyle("none", "No stage", "#525a67", "#dfe3e8", "★", "☆", "N"),
-)
-STAGE = {stage.id: stage for stage in STAGES}
 
 
 @dataclass(frozen=True)
@@ -188,13 +164,6 @@ class AtlasView:
             types.setdefault(seen.type_name, {}).setdefault(seen.address, seen)
         order = list(dict.fromkeys(seen.type_name for seen in self.observations))
         return [(name, list(types[name].values())) for name in order]
-
-
-def finite(value: Any) -> float | None:
-    """The number, or None where there is none (null, NaN, infinity)."""
-    if value is None or isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def best_of(entry: Mapping[str, Any]) -> tuple[str, float, float] | None:

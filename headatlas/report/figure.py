@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 from xml.sax.saxutils import escape
 
-from headatlas.report.atlas_view import CONFIRMED, STAGE, STAGES, AtlasView, Observation, Stack, read, stages_of
+from headatlas.render.palette import STAGE, STAGES
+from headatlas.report.atlas_view import CONFIRMED, AtlasView, Observation, Stack, read, stages_of
 
 _LEFT, _RIGHT, _PROFILE, _AXIS = 34, 12, 40, 22
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"

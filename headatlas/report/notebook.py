@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from headatlas.report.atlas_view import STAGE, VERDICTS, Observation, read, summary
+from headatlas.render.numbers import number, plural, signed
+from headatlas.render.palette import STAGE
+from headatlas.report.atlas_view import VERDICTS, Observation, read, summary
 from headatlas.report.figure import svg
-from headatlas.report.words import number, plural, signed
 
 # Notebooks bring their own colours and may be dark; a light sheet of our own stays readable in all of them.
 _SHEET = (

@@ -14,19 +14,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from headatlas.report.atlas_view import (
-    STAGE,
-    STAGES,
-    VERDICT_WORDS,
-    VERDICTS,
-    AtlasView,
-    best_of,
-    finite,
-    read,
-    summary,
-)
+from headatlas.render.numbers import change, finite, number, percent, probability
+from headatlas.render.palette import STAGE, STAGES
+from headatlas.report.atlas_view import VERDICT_WORDS, VERDICTS, AtlasView, best_of, read, summary
 from headatlas.report.figure import stylesheet, svg
-from headatlas.report.words import change, number, percent, probability
 
 # Attention links of all examples together; at about 11 characters a link this keeps a file near one megabyte.
 _LINKS = 60_000

@@ -15,21 +15,19 @@ from rich.text import Text
 
 from headatlas.errors import UnknownName
 from headatlas.registry import did_you_mean
+from headatlas.render.numbers import change, finite, number, percent, plural, signed
+from headatlas.render.palette import STAGE, STAGES
 from headatlas.report.atlas_view import (
     CONFIRMED,
-    STAGE,
-    STAGES,
     VERDICTS,
     AtlasView,
     Observation,
     Stack,
     best_of,
-    finite,
     read,
     stages_of,
     summary,
 )
-from headatlas.report.words import change, number, percent, plural, signed
 
 # Terminal colours are the reader's own theme's; these five names exist in all of them.
 _COLOUR = {"kr": "yellow", "ici": "blue", "lr": "green", "ep": "magenta", "none": "white"}

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from headatlas.errors import BadInput
-from headatlas.report import repr_html, svg, words
-from headatlas.report.atlas_view import STAGES, read
+from headatlas.render import numbers
+from headatlas.render.palette import STAGES
+from headatlas.report import repr_html, svg
+from headatlas.report.atlas_view import read
 from tests.report import synthetic
 from tests.report.synthetic_words import extras, hostile_extras
 
@@ -117,13 +119,13 @@ def test_a_head_with_unknown_verdict_is_refused_by_name() -> None:
 
 
 def test_missing_numbers_are_dashes_and_never_zero() -> None:
-    assert doctest.testmod(words).failed == 0
-    assert [words.number(value) for value in (None, float("nan"), 0.0, 123.4, -0.004)] == [
+    assert doctest.testmod(numbers).failed == 0
+    assert [numbers.number(value) for value in (None, float("nan"), 0.0, 123.4, -0.004)] == [
         "–",
         "–",
         "0.00",
         "123",
         "−0.004",
     ]
-    assert words.probability(0.0002) == "< 0.001"
-    assert [words.signed(value) for value in (-0.5, 0.5, 0.0001)] == ["−0.50", "+0.50", "0.000"]
+    assert numbers.probability(0.0002) == "< 0.001"
+    assert [numbers.signed(value) for value in (-0.5, 0.5, 0.0001)] == ["−0.50", "+0.50", "0.000"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from headatlas.report.words import number, signed
+from headatlas.render.numbers import number, signed
 from tests.report import synthetic
 from tests.report.conftest import Open
 from tests.report.synthetic_words import extras

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
+from headatlas.render.palette import STAGES
 from headatlas.report import html
-from headatlas.report.atlas_view import STAGES
 from tests.report import synthetic
 from tests.report.conftest import Open
 from tests.report.synthetic_words import extras, hostile_extras

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from headatlas.errors import BadInput, UnknownName
+from headatlas.render.numbers import number
 from headatlas.report import render
-from headatlas.report.words import number
 from tests.report import synthetic
 from tests.report.synthetic_words import extras
 

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from headatlas.report.atlas_view import finite
+import math
+from typing import Any
+
+
+def finite(value: Any) -> float | None:
+    """The number, or None where there is none (null, NaN, infinity)."""
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def number(value: object) -> str:
