@@ -56,7 +56,11 @@ def change(effect: object, low: object = None, high: object = None) -> str:
 
 
 def probability(value: object) -> str:
-    """Three decimals, or `< 0.001`."""
+    """p and q: three decimals, or `< 0.001`.
+
+    >>> probability(0.0476), probability(0.0002), probability(None)
+    ('0.048', '< 0.001', '–')
+    """
     known = finite(value)
     if known is None:
         return "–"
@@ -73,6 +77,10 @@ def percent(value: object) -> str:
     return "–" if known is None else f"{known:.0%}"
 
 
-def plural(count: int, one: str, many: str = "") -> str:
-    """`1 head`, `2 heads`."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
+def count(number: int, one: str, many: str = "") -> str:
+    """How many of something.
+
+    >>> count(1, "head"), count(2, "head"), count(3, "query", "queries")
+    ('1 head', '2 heads', '3 queries')
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -201,16 +201,16 @@ def read(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> A
     return replace(bare, observations=observations, stacks=stacks)
 
 
-def summary(reading: AtlasView) -> str:
+def summary(view: AtlasView) -> str:
     """One sentence: how many heads show a known behaviour, and for how many it matters."""
-    seen = {(item.stack, item.layer, item.head) for item in reading.observations}
-    causal = {(item.stack, item.layer, item.head) for item in reading.observations if item.verdict == "causal"}
-    tried = len(reading.detectors)
+    seen = {(item.stack, item.layer, item.head) for item in view.observations}
+    causal = {(item.stack, item.layer, item.head) for item in view.observations if item.verdict == "causal"}
+    tried = len(view.detectors)
     if not seen:
-        return f"None of the {reading.n_heads} heads passed any of {tried} detectors."
-    kinds = len({item.head_type for item in reading.observations})
+        return f"None of the {view.n_heads} heads passed any of {tried} detectors."
+    kinds = len({item.head_type for item in view.observations})
     return (
-        f"{len(seen)} of {reading.n_heads} heads show a known kind of behaviour ({kinds} kinds, {tried} detectors); "
+        f"{len(seen)} of {view.n_heads} heads show a known kind of behaviour ({kinds} kinds, {tried} detectors); "
         f"for {len(causal)} of them, switching that head off alone changes the result."
     )
 

@@ -8,7 +8,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,6 +15,7 @@ from markupsafe import Markup
 
 from headatlas.render.numbers import change, finite, number, percent, probability
 from headatlas.render.palette import STAGE, STAGES
+from headatlas.render.style import base, joined
 from headatlas.report.atlas_view import VERDICT_WORDS, VERDICTS, AtlasView, best_of, read, summary
 from headatlas.report.figure import stylesheet, svg
 
@@ -27,32 +27,33 @@ _GROUP = ("effect", "effect_low", "effect_high", "random_effect", "p", "metric")
 
 def html(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> str:
     """The report as one self-contained page. Raises BadInput where the atlas has another schema."""
-    reading = read(atlas, extras)
-    style, script = _static(".css"), _static(".js")
+    view = read(atlas, extras)
+    style = Markup(f"{base()}{joined(__package__, '.css')}")
+    script = Markup(f'(() => {{\n"use strict";\n{joined(__package__, ".js")}}})();')  # the files share one scope
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
-            reading=reading,
+            view=view,
             style=style,
             script=script,
             policy=_policy(script, style, stylesheet("auto")),
-            data=embed(payload(reading)),
+            data=embed(payload(view)),
             figure=Markup(svg(atlas, extras)),
             stages=[
-                stage for stage in STAGES if stage.id != "none" or any(s.stage == "none" for s in reading.observations)
+                stage for stage in STAGES if stage.id != "none" or any(s.stage == "none" for s in view.observations)
             ],
             stage_counts=Counter(
-                stage for stage, _, _, _ in {(s.stage, s.stack, s.layer, s.head) for s in reading.observations}
+                stage for stage, _, _, _ in {(s.stage, s.stack, s.layer, s.head) for s in view.observations}
             ),
-            verdict_counts=Counter(seen.verdict for seen in reading.observations),
+            verdict_counts=Counter(seen.verdict for seen in view.observations),
             verdict_words=VERDICT_WORDS,
-            types=sorted({(seen.type_name, seen.head_type) for seen in reading.observations}),
-            facts=_facts(reading),
-            details=_details(reading),
-            lead=summary(reading),
-            model_rows=list(_flat(reading.model)),
-            run_rows=list(_flat(reading.atlas.get("run") or {})),
+            types=sorted({(seen.type_name, seen.head_type) for seen in view.observations}),
+            facts=_facts(view),
+            details=_details(view),
+            lead=summary(view),
+            model_rows=list(_flat(view.model)),
+            run_rows=list(_flat(view.atlas.get("run") or {})),
         )
     )
 
@@ -68,19 +69,6 @@ def _environment() -> Environment:
     )
     environment.filters |= {"number": number, "change": change, "percent": percent, "probability": probability}
     return environment
-
-
-@cache
-def _static(suffix: str) -> Markup:
-    """All files of `static/` with this suffix, in the order of their names; scripts share one scope."""
-    folder = files("headatlas.report") / "static"
-    parts = [
-        item.read_text("utf-8")
-        for item in sorted(folder.iterdir(), key=lambda item: item.name)
-        if item.name.endswith(suffix)
-    ]
-    text = "\n".join(parts)
-    return Markup(f'(() => {{\n"use strict";\n{text}}})();' if suffix == ".js" else text)
 
 
 def _policy(script: str, *styles: str) -> str:
@@ -103,43 +91,43 @@ def embed(value: Any) -> Markup:
     return Markup(text)
 
 
-def payload(reading: AtlasView) -> dict[str, Any]:
+def payload(view: AtlasView) -> dict[str, Any]:
     """What the page's script needs, with numbers cut to a few significant digits."""
-    index = {entry["name"]: i for i, entry in enumerate(reading.detectors)}
-    types = {kind: _type(reading, kind) for kind in {entry["head_type"] for entry in reading.detectors}}
+    index = {entry["name"]: i for i, entry in enumerate(view.detectors)}
+    types = {kind: _type(view, kind) for kind in dict.fromkeys(entry["head_type"] for entry in view.detectors)}
     return {
-        "stages": [{"id": s.id, "name": reading.stage_name(s.id), "filled": s.filled} for s in STAGES],
+        "stages": [{"id": s.id, "name": view.stage_name(s.id), "filled": s.filled} for s in STAGES],
         "verdict_words": VERDICT_WORDS,
         "stacks": [
             {"name": stack.name, "exists": ["".join("01"[there] for there in row) for row in stack.exists]}
-            for stack in reading.stacks
+            for stack in view.stacks
         ],
         "types": types,
-        "detectors": [_detector(reading, entry) for entry in reading.detectors],
+        "detectors": [_detector(view, entry) for entry in view.detectors],
         "seen": [
             {"d": index[s.detector], "stack": s.stack, "layer": s.layer, "head": s.head, "verdict": s.verdict}
             | {name: _short(value, 7) for name, value in s.numbers.items()}
-            for s in reading.observations
+            for s in view.observations
         ],
-        "examples": _examples(reading.extras.get("examples") or {}),
+        "examples": _examples(view.extras.get("examples") or {}),
     }
 
 
-def _type(reading: AtlasView, kind: str) -> dict[str, Any]:
-    about = (reading.extras.get("head_types") or {}).get(kind) or {}
+def _type(view: AtlasView, kind: str) -> dict[str, Any]:
+    about = (view.extras.get("head_types") or {}).get(kind) or {}
     return {
-        "name": reading.type_name(kind),
+        "name": view.type_name(kind),
         "role": about.get("role") or "",
         "papers": [{key: paper.get(key) for key in ("title", "year", "url")} for paper in about.get("papers") or []],
     }
 
 
-def _detector(reading: AtlasView, entry: Mapping[str, Any]) -> dict[str, Any]:
+def _detector(view: AtlasView, entry: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": entry["name"],
         "type": entry["head_type"],
-        "stage": reading.stage_of(entry),
-        "stack": reading.stacks[0].name,
+        "stage": view.stage_of(entry),
+        "stack": view.stacks[0].name,
         "minimum_effect": _short(entry.get("minimum_effect")),
         "baseline": {"metric": (entry.get("baseline") or {}).get("metric")},
         "untested": entry.get("untested"),
@@ -176,8 +164,8 @@ def _examples(examples: Mapping[str, Any]) -> dict[str, Any]:
     return packed
 
 
-def _facts(reading: AtlasView) -> list[tuple[str, str]]:
-    model = reading.model
+def _facts(view: AtlasView) -> list[tuple[str, str]]:
+    model = view.model
     grouped = model.get("n_kv_heads") not in (None, model.get("n_heads"))
     heads = f"{model.get('n_heads')} a layer" + (f", {model['n_kv_heads']} for keys and values" if grouped else "")
     facts = [
@@ -186,24 +174,24 @@ def _facts(reading: AtlasView) -> list[tuple[str, str]]:
         ("Heads", heads if model.get("n_heads") else None),
         ("Width", f"{model['d_model']} ({model.get('d_head')} a head)" if model.get("d_model") else None),
         ("Precision", model.get("dtype")),
-        ("Measured", str((reading.atlas.get("run") or {}).get("created") or "").split("T")[0] or None),
+        ("Measured", str((view.atlas.get("run") or {}).get("created") or "").split("T")[0] or None),
     ]
     return [(name, str(value)) for name, value in facts if value is not None]
 
 
-def _details(reading: AtlasView) -> list[dict[str, Any]]:
+def _details(view: AtlasView) -> list[dict[str, Any]]:
     """One entry a detector for the section that explains them."""
-    about = reading.extras.get("detectors") or {}
+    about = view.extras.get("detectors") or {}
     details: list[dict[str, Any]] = []
-    for index, entry in enumerate(reading.detectors):
-        own = [seen for seen in reading.observations if seen.detector == entry["name"]]
+    for index, entry in enumerate(view.detectors):
+        own = [seen for seen in view.observations if seen.detector == entry["name"]]
         counts = Counter(seen.verdict for seen in own)
         details.append(
             {
                 "index": index,
                 "entry": entry,
-                "stage": STAGE[reading.stage_of(entry)],
-                "type_name": reading.type_name(entry["head_type"]),
+                "stage": STAGE[view.stage_of(entry)],
+                "type_name": view.type_name(entry["head_type"]),
                 "about": {"doc": "", "formula": "", "range": ""} | dict(about.get(entry["name"]) or {}),
                 "baseline": {"metric": None, "value": None, "floor": None} | dict(entry.get("baseline") or {}),
                 "untested": entry.get("untested"),

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from headatlas.errors import UnknownName
 from headatlas.registry import did_you_mean
-from headatlas.render.numbers import change, finite, number, percent, plural, signed
+from headatlas.render.numbers import change, count, finite, number, percent, signed
 from headatlas.render.palette import STAGE, STAGES
 from headatlas.report.atlas_view import (
     CONFIRMED,
@@ -29,8 +29,6 @@ from headatlas.report.atlas_view import (
     summary,
 )
 
-# Terminal colours are the reader's own theme's; these five names exist in all of them.
-_COLOUR = {"kr": "yellow", "ici": "blue", "lr": "green", "ep": "magenta", "none": "white"}
 _SHADES = " ░▒▓█"
 _ASCII_SHADES = " .:+#"
 
@@ -44,19 +42,19 @@ def render(
     width: int | None = None,
 ) -> RenderableType:
     """The atlas for `rich.print`, or one of its detectors (by name or head type). Raises BadInput, UnknownName."""
-    reading = read(atlas, extras)
-    chosen = None if detector is None else _find(reading, detector)
-    return Screen(reading, chosen, top, width)
+    view = read(atlas, extras)
+    chosen = None if detector is None else _find(view, detector)
+    return Screen(view, chosen, top, width)
 
 
-def _find(reading: AtlasView, name: str) -> Sequence[Mapping[str, Any]]:
-    found = [entry for entry in reading.detectors if name in (entry["name"], entry["head_type"])]
+def _find(view: AtlasView, name: str) -> Sequence[Mapping[str, Any]]:
+    found = [entry for entry in view.detectors if name in (entry["name"], entry["head_type"])]
     if found:
         return found
-    reasons = [item["reason"] for item in reading.skipped if item["detector"] == name]
+    reasons = [item["reason"] for item in view.skipped if item["detector"] == name]
     if reasons:
         raise UnknownName(f"Detector '{name}' was skipped: {reasons[0]}")
-    known = {entry["name"] for entry in reading.detectors} | {entry["head_type"] for entry in reading.detectors}
+    known = {entry["name"] for entry in view.detectors} | {entry["head_type"] for entry in view.detectors}
     hint = did_you_mean(name, known) or f"It has {', '.join(sorted(known)) or 'none'}."
     raise UnknownName(f"This atlas has no detector or head type '{name}'.", hint)
 
@@ -65,7 +63,7 @@ def _find(reading: AtlasView, name: str) -> Sequence[Mapping[str, Any]]:
 class Screen:
     """An atlas that draws itself to the width and the characters of the terminal."""
 
-    reading: AtlasView
+    view: AtlasView
     chosen: Sequence[Mapping[str, Any]] | None
     top: int
     width: int | None
@@ -78,24 +76,24 @@ class Screen:
             yield Segment(_ascii(segment.text), segment.style) if plain else segment
 
     def _parts(self, width: int, plain: bool) -> Iterator[RenderableType]:
-        reading = self.reading
+        view = self.view
         if self.chosen is not None:
             for entry in self.chosen:
-                yield from _detector(reading, entry, self.top, width, plain)
+                yield from _detector(view, entry, self.top, width, plain)
             return
-        yield Text(str(reading.model.get("name") or "model"), style="bold")
-        yield Text(summary(reading))
-        for stack in reading.stacks:
-            yield Text(f"\n{stack.name}" if len(reading.stacks) > 1 else "")
-            marks = {place: _mark(found, plain) for place, found in reading.by_head(stack.name).items()}
+        yield Text(str(view.model.get("name") or "model"), style="bold")
+        yield Text(summary(view))
+        for stack in view.stacks:
+            yield Text(f"\n{stack.name}" if len(view.stacks) > 1 else "")
+            marks = {place: _mark(found, plain) for place, found in view.by_head(stack.name).items()}
             yield _grid(stack, width, marks)
-        if reading.observations:
-            yield _legend(reading, plain)
+        if view.observations:
+            yield _legend(view, plain)
             yield Text()
-            yield _types(reading, self.top, plain)
-        yield from _nothing(reading)
-        yield from _abilities(reading)
-        yield from _skipped(reading)
+            yield _types(view, self.top, plain)
+        yield from _nothing(view)
+        yield from _abilities(view)
+        yield from _skipped(view)
 
 
 def _ascii(text: str) -> str:
@@ -127,7 +125,7 @@ def _glyph(stage: str, verdict: str, plain: bool) -> str:
 
 
 def _style(stage: str, confirmed: bool, verdict: str) -> str:
-    return f"{'bold ' if verdict == 'causal' and confirmed else ''}{_COLOUR[stage]}"
+    return f"{'bold ' if verdict == 'causal' and confirmed else ''}{STAGE[stage].terminal}"
 
 
 def _grid(stack: Stack, width: int, marks: Mapping[tuple[int, int], Text]) -> RenderableType:
@@ -156,13 +154,13 @@ def _band(stack: Stack, layers: range, cell: int, label: int, marks: Mapping[tup
     return lines
 
 
-def _legend(reading: AtlasView, plain: bool) -> Text:
-    present = [stage.id for stage in STAGES if any(seen.stage == stage.id for seen in reading.observations)]
+def _legend(view: AtlasView, plain: bool) -> Text:
+    present = [stage.id for stage in STAGES if any(seen.stage == stage.id for seen in view.observations)]
     text = Text("\nacross: layers (L), down: heads\n", style="default")
     for stage in present:
         both = f"{_glyph(stage, 'causal', plain)}{_glyph(stage, 'group', plain)}"
-        text.append(both, f"bold {_COLOUR[stage]}").append(
-            f" {reading.stage_name(stage)}".replace(" ", "\u00a0")
+        text.append(both, f"bold {STAGE[stage].terminal}").append(
+            f" {view.stage_name(stage)}".replace(" ", "\u00a0")
         ).append("   ")
     first, second = ("capital", "small") if plain else ("full", "hollow")
     text.append(
@@ -173,13 +171,13 @@ def _legend(reading: AtlasView, plain: bool) -> Text:
     return text
 
 
-def _types(reading: AtlasView, top: int, plain: bool) -> Table:
+def _types(view: AtlasView, top: int, plain: bool) -> Table:
     table = _table("head type", "head", "score", "chance", "effect", "verdict")
-    for kind, found in reading.by_type():
+    for kind, found in view.by_type():
         for index, seen in enumerate(found[:top]):
-            glyph = (_glyph(seen.stage, "causal", plain), _COLOUR[seen.stage])
+            glyph = (_glyph(seen.stage, "causal", plain), STAGE[seen.stage].terminal)
             name = Text.assemble(glyph, f" {kind}", (f" ({len(found)})", "dim")) if index == 0 else Text()
-            table.add_row(name, *_cells(seen, reading))
+            table.add_row(name, *_cells(seen, view))
     return table
 
 
@@ -193,9 +191,9 @@ def _table(*names: str) -> Table:
     return table
 
 
-def _cells(seen: Observation, reading: AtlasView) -> tuple[str | Text, ...]:
+def _cells(seen: Observation, view: AtlasView) -> tuple[str | Text, ...]:
     style = {"causal": "bold", "group": "", "refuted": "dim", "untested": "dim"}[seen.verdict]
-    address = seen.address if len(reading.stacks) > 1 else f"{seen.layer}.{seen.head}"
+    address = seen.address if len(view.stacks) > 1 else f"{seen.layer}.{seen.head}"
     numbers = seen.numbers
     return (
         Text(address, style="bold"),
@@ -206,10 +204,10 @@ def _cells(seen: Observation, reading: AtlasView) -> tuple[str | Text, ...]:
     )
 
 
-def _nothing(reading: AtlasView) -> Iterator[RenderableType]:
+def _nothing(view: AtlasView) -> Iterator[RenderableType]:
     """Detectors that observed no head, each with its best score and what would have counted."""
     lines = []
-    for entry in reading.detectors:
+    for entry in view.detectors:
         if not entry["heads"]:
             best, least = best_of(entry), number(entry.get("minimum_effect"))
             known = "undefined here"
@@ -220,35 +218,31 @@ def _nothing(reading: AtlasView) -> Iterator[RenderableType]:
         yield Group(Text(), *lines)
 
 
-def _abilities(reading: AtlasView) -> Iterator[RenderableType]:
-    if not reading.detectors:
+def _abilities(view: AtlasView) -> Iterator[RenderableType]:
+    if not view.detectors:
         return
     table = _table("task", "done", "metric", "value", "floor", "right", "by chance")
-    for one in reading.abilities:
+    for one in view.abilities:
         done = {True: Text("yes"), False: Text("no", style="bold"), None: Text("-", style="dim")}[one.able]
         shares = (percent(one.accuracy), percent(one.chance))
         table.add_row(one.task, done, one.metric or "none", number(one.value), number(one.floor), *shares)
     yield Group(Text("\nWhat the model can do; heads of a task that it does not do are untested", style="dim"), table)
 
 
-def _skipped(reading: AtlasView) -> Sequence[RenderableType]:
-    if not reading.skipped:
+def _skipped(view: AtlasView) -> Sequence[RenderableType]:
+    if not view.skipped:
         return []
-    lines = [
-        f"[dim]skipped[/] {escape(str(item['detector']))}: {escape(str(item['reason']))}" for item in reading.skipped
-    ]
+    lines = [f"[dim]skipped[/] {escape(str(item['detector']))}: {escape(str(item['reason']))}" for item in view.skipped]
     return [Text(), Text.from_markup("\n".join(lines))]
 
 
-def _detector(
-    reading: AtlasView, entry: Mapping[str, Any], top: int, width: int, plain: bool
-) -> Sequence[RenderableType]:
+def _detector(view: AtlasView, entry: Mapping[str, Any], top: int, width: int, plain: bool) -> Sequence[RenderableType]:
     """One detector: what it measures, how able the model is, its scores as shades, its best heads."""
-    about = (reading.extras.get("detectors") or {}).get(entry["name"]) or {}
+    about = (view.extras.get("detectors") or {}).get(entry["name"]) or {}
     baseline, group = entry.get("baseline") or {}, entry.get("group") or {}
-    found = [seen for seen in reading.observations if seen.detector == entry["name"]]
+    found = [seen for seen in view.observations if seen.detector == entry["name"]]
     counts = ", ".join(f"{n} {v}" for v in VERDICTS if (n := sum(seen.verdict == v for seen in found)))
-    lines = [Text.assemble((entry["name"], "bold"), f"  {reading.type_name(entry['head_type'])}, task {entry['task']}")]
+    lines = [Text.assemble((entry["name"], "bold"), f"  {view.type_name(entry['head_type'])}, task {entry['task']}")]
     lines += [Text(str(about["doc"]))] if about.get("doc") else []
     if baseline.get("metric"):
         able = (
@@ -257,7 +251,7 @@ def _detector(
         lines.append(Text(f"model on the task: {able}"))
     if entry.get("untested"):
         lines.append(Text(f"not tested: {entry['untested']}"))
-    lines.append(Text(f"observed: {plural(len(found), 'head')}{f' ({counts})' if counts else ''}"))
+    lines.append(Text(f"observed: {count(len(found), 'head')}{f' ({counts})' if counts else ''}"))
     if group.get("effect") is not None:
         effect = change(group["effect"], group.get("effect_low"), group.get("effect_high"))
         other = group.get("metric") if group.get("metric") != baseline.get("metric") else None
@@ -268,17 +262,17 @@ def _detector(
             )
         )
     shades = _ASCII_SHADES if plain else _SHADES
-    parts: list[RenderableType] = [*lines, Text(), _shaded(reading, entry, width, shades)]
+    parts: list[RenderableType] = [*lines, Text(), _shaded(view, entry, width, shades)]
     if found:
         table = _table("head", "score", "chance", "effect", "verdict")
         for seen in found[:top]:
-            table.add_row(*_cells(seen, reading))
+            table.add_row(*_cells(seen, view))
         parts += [Text(), table]
-        parts += [Text(f"and {plural(len(found) - top, 'more head')}", style="dim")] if len(found) > top else []
+        parts += [Text(f"and {count(len(found) - top, 'more head')}", style="dim")] if len(found) > top else []
     return [*parts, Text()]
 
 
-def _shaded(reading: AtlasView, entry: Mapping[str, Any], width: int, shades: str) -> RenderableType:
+def _shaded(view: AtlasView, entry: Mapping[str, Any], width: int, shades: str) -> RenderableType:
     values = {
         (i, j): known
         for i, row in enumerate(entry["scores"])
@@ -293,4 +287,4 @@ def _shaded(reading: AtlasView, entry: Mapping[str, Any], width: int, shades: st
             (shade if shade != " " else "-") * 2, style="red" if value < 0 else "cyan" if shade != " " else "dim"
         )
     legend = Text(f"{shades[1]} to {shades[-1]}: score up to {number(most)}, -: near 0", style="dim")
-    return Group(_grid(reading.stacks[0], width, marks), legend)
+    return Group(_grid(view.stacks[0], width, marks), legend)

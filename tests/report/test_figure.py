@@ -5,14 +5,17 @@ from __future__ import annotations
 import doctest
 import itertools
 import re
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+import headatlas
 from headatlas.errors import BadInput
 from headatlas.render import numbers
+from headatlas.render import svg as svg_helpers
 from headatlas.render.palette import STAGES
 from headatlas.report import repr_html, svg
 from headatlas.report.atlas_view import read
@@ -107,7 +110,7 @@ def test_stages_keep_apart_for_colour_blind_readers() -> None:
 
     four = [stage for stage in STAGES if stage.id != "none"]
     for matrix, (first, second) in itertools.product(BLINDNESS.values(), itertools.combinations(four, 2)):
-        for one, other in ((first.colour, second.colour), (first.dark, second.dark)):
+        for one, other in zip(first.tone, second.tone, strict=True):
             assert np.linalg.norm(lab(one, matrix) - lab(other, matrix)) > 20, (first.id, second.id)
 
 
@@ -119,7 +122,9 @@ def test_a_head_with_unknown_verdict_is_refused_by_name() -> None:
 
 
 def test_missing_numbers_are_dashes_and_never_zero() -> None:
-    assert doctest.testmod(numbers).failed == 0
+    for module in (numbers, svg_helpers):
+        found = doctest.testmod(module)
+        assert (found.failed, found.attempted > 2) == (0, True)
     assert [numbers.number(value) for value in (None, float("nan"), 0.0, 123.4, -0.004)] == [
         "–",
         "–",
@@ -129,3 +134,16 @@ def test_missing_numbers_are_dashes_and_never_zero() -> None:
     ]
     assert numbers.probability(0.0002) == "< 0.001"
     assert [numbers.signed(value) for value in (-0.5, 0.5, 0.0001)] == ["−0.50", "+0.50", "0.000"]
+
+
+def test_no_colour_of_the_palette_is_written_down_twice() -> None:
+    named = {tone.lower() for stage in STAGES for pair in (stage.tone, stage.tint) for tone in pair}
+    house = Path(headatlas.__file__).parent
+    for folder in ("report", "render"):
+        for file in [
+            *(house / folder).rglob("*.css"),
+            *(house / folder).rglob("*.py"),
+            *(house / folder).rglob("*.js"),
+        ]:
+            text = file.read_text(encoding="utf-8").lower()
+            assert not {tone for tone in named if tone in text} or file.name == "palette.py", file
