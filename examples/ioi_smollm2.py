@@ -12,6 +12,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from scipy.stats import pearsonr, spearmanr
 
 import headatlas as ha
@@ -19,10 +21,12 @@ from headatlas.detectors._measures.name_movers import attention_to
 from headatlas.methods.direct_logit_attribution import direct_effects
 from headatlas.methods.path_patching.sweep import path_patch
 from headatlas.methods.sweeps.ablation import ablate
+from headatlas.render import plots
+from headatlas.render.palette import PICTURE, SERIES
+from headatlas.store import write_text
 from headatlas.task import find_task
 
 SHOWN = 12
-COLORS = ("#3b6fb6", "#d98a2b", "#4f9d69")
 NAMES = ("ablation", "direct attribution", "path patching")
 
 
@@ -40,28 +44,20 @@ def measure(model: ha.Model, n: int) -> tuple[np.ndarray, np.ndarray, float]:
 
 def figure(shares: np.ndarray, heads: list[str], chosen: list[int]) -> str:
     """Three bars for each of the chosen heads."""
-    left, row, width = 52, 34, 620
-    largest = float(np.abs(shares[:, chosen]).max())
-    zero, scale = left + 250, 300 / largest
-    height = 60 + row * len(chosen)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        'font-family="system-ui, sans-serif" font-size="12">',
-        "<title>Share of the logit difference by head and method</title>",
-        "<style>text{fill:#222}line{stroke:#999}@media(prefers-color-scheme:dark){text{fill:#ddd}}</style>",
-    ]
-    for i, (name, color) in enumerate(zip(NAMES, COLORS, strict=True)):
-        parts.append(f'<rect x="{left + 170 * i}" y="12" width="12" height="12" fill="{color}"/>')
-        parts.append(f'<text x="{left + 18 + 170 * i}" y="22">{name}</text>')
-    for place, index in enumerate(chosen):
-        top = 44 + row * place
-        parts.append(f'<text x="{left - 8}" y="{top + 18}" text-anchor="end">{heads[index]}</text>')
-        for i, color in enumerate(COLORS):
-            size = float(shares[i, index]) * scale
-            x = zero + min(size, 0)
-            parts.append(f'<rect x="{x:.1f}" y="{top + 8 * i}" width="{abs(size):.1f}" height="7" fill="{color}"/>')
-    parts.append(f'<line x1="{zero}" y1="38" x2="{zero}" y2="{height - 12}"/></svg>')
-    return "\n".join(parts) + "\n"
+
+    def paint(sheet: Figure) -> None:
+        axes = sheet.subplots(gridspec_kw={"left": 0.09, "right": 0.97, "top": 0.92, "bottom": 0.1})
+        rows = np.arange(len(chosen))
+        for i, (name, color) in enumerate(zip(NAMES, SERIES, strict=False)):
+            axes.barh(rows + 0.27 * (i - 1), shares[i, chosen], height=0.24, label=name, color=color)
+        axes.axvline(0, color=PICTURE["soft"].light, linewidth=1)
+        axes.grid(axis="x")
+        axes.set(yticks=rows, yticklabels=[heads[i] for i in chosen], xlabel="share of the logit difference")
+        axes.invert_yaxis()
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.legend(ncols=len(NAMES), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+
+    return plots.svg(620, 80 + 34 * len(chosen), "Share of the logit difference by head and method", paint)
 
 
 def page(model: ha.Model, shares: np.ndarray, attention: np.ndarray, clean: float, n: int) -> str:
@@ -125,8 +121,8 @@ def main() -> None:
     shares, attention, clean = measure(model, given.n)
     given.out.mkdir(parents=True, exist_ok=True)
     drawing = figure(shares, [str(head) for head in model.heads], largest(shares))
-    (given.out / "ioi-smollm2.svg").write_text(drawing, encoding="utf-8")
-    (given.out / "ioi-smollm2.md").write_text(page(model, shares, attention, clean, given.n), encoding="utf-8")
+    write_text(given.out / "ioi-smollm2.svg", drawing)
+    write_text(given.out / "ioi-smollm2.md", page(model, shares, attention, clean, given.n))
 
 
 if __name__ == "__main__":

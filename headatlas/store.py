@@ -16,15 +16,12 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from headatlas.errors import StoreError
+
+if TYPE_CHECKING:  # a program that writes a text loads no tables and arrays
+    from numpy.typing import NDArray
 
 
 def clean(value: Any, digits: int | None = None) -> Any:
@@ -116,12 +113,17 @@ def write_json(path: Path, value: Any, digits: int | None = None) -> None:
 
 def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write a Parquet table, whole or not at all. Raises StoreError."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     with whole_file(path) as half:
         pq.write_table(pa.table(dict(columns)), half, compression="zstd")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write named arrays (.npz), whole or not at all. Raises StoreError."""
+    import numpy as np
+
     with whole_file(path) as half, half.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
@@ -141,6 +143,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Read what `write_arrays` wrote. Raises StoreError naming the file."""
+    import numpy as np
+
     try:
         with np.load(path, allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
@@ -188,6 +192,8 @@ def claimed(final: Path, identity: Mapping[str, Any]) -> Iterator[bool]:
     Raises StoreError where another program has the folder, `final` is there already, the folder's run.json is missing or
     damaged, or nothing can be written.
     """
+    from filelock import FileLock, Timeout
+
     place = partial_of(final)
     lock = FileLock(f"{place}.lock")
     with writing(place):

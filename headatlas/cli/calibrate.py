@@ -26,7 +26,11 @@ def calibrate(
     """
     from headatlas.lab import calibration_page as page
     from headatlas.lab.calibrate import calibrate as run
+    from headatlas.render import plots
     from headatlas.store import write_text
+
+    if out is not None:
+        plots.require()
 
     def tick(what: str, i: int, n: int) -> None:
         if i == n or i % 5 == 0:

@@ -17,7 +17,8 @@ def toy(
 ) -> None:
     """Train a two-layer attention-only transformer until an induction head forms; write the model and its curve.
 
-    Takes about a minute on two cores. The folder gets the model, curve.json and curve.svg.
+    Takes about a minute on two cores. The folder gets the model, curve.json and curve.svg (drawn
+    by matplotlib: pip install 'headatlas[plots]').
 
     Example: headatlas toy repeated --out toys/repeated
     """
@@ -26,7 +27,9 @@ def toy(
     from headatlas.errors import StoreError
     from headatlas.lab.toy_curve import Point
     from headatlas.lab.toys import train_toy
+    from headatlas.render import plots
 
+    plots.require()
     if Path(out).exists():
         raise StoreError(f"{out} exists already.", "Name a folder that does not exist yet.")
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-from xml.sax.saxutils import escape
+from typing import TYPE_CHECKING, Any
 
+from headatlas.render import plots
+from headatlas.render.palette import PAGE, PICTURE, SERIES
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_ROW, _FOOT = 200, 48  # pixels of a panel with its title, and of what stands below all of them
+_TICKS = (0, 0.5, 1)
 _COLUMNS = (
     ("auc", "AUC"),
     ("precision", "precision"),
@@ -85,35 +92,36 @@ def markdown(result: dict[str, Any], command: str, figure: str) -> str:
 
 
 def svg(result: dict[str, Any]) -> str:
-    """Small multiples: mean score (dots; bars from lowest to highest) against the real share of attention on target."""
-    found, size, gap = result["detectors"], 170, 26
-    width = 4 * (size + gap) + gap
-    height = -(-len(found) // 4) * (size + 2 * gap) + gap
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11" role="img">',
-        "<title>Detector score against the real share of attention on target</title>",
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-    ]
-    for i, one in enumerate(found):
-        left, top = gap + i % 4 * (size + gap), 2 * gap + i // 4 * (size + 2 * gap)
+    """Small multiples: mean score (dots; bars from lowest to highest) against the real share of attention on target.
 
-        def x(value: float, left: float = left) -> float:
-            return left + value * size
+    Raises HeadAtlasError where matplotlib is missing.
+    """
+    found, columns = result["detectors"], 4
+    n_rows = -(-len(found) // columns)
 
-        def y(value: float, top: float = top) -> float:
-            return top + (1 - value) * size
+    def paint(figure: Figure) -> None:
+        tall = n_rows * _ROW + _FOOT
+        room = {
+            "left": 0.045,
+            "right": 0.985,
+            "top": 1 - 30 / tall,
+            "bottom": _FOOT / tall,
+            "wspace": 0.16,
+            "hspace": 0.3,
+        }
+        panels = figure.subplots(n_rows, columns, squeeze=False, gridspec_kw=room).flat
+        for axes, one in zip(panels, found, strict=False):
+            axes.set(xlim=(0, 1), ylim=(0, 1), xticks=_TICKS, yticks=_TICKS, aspect="equal")
+            axes.set_title(one["name"], weight="bold")
+            axes.plot((0, 1), (0, 1), color=PAGE["line"].light, linewidth=1, linestyle="--")
+            axes.axhline(one["minimum_effect"], color=SERIES[1], linewidth=1)
+            share, mean, low, high = zip(*one["curve"], strict=True) if one["curve"] else ((), (), (), ())
+            axes.vlines(share, low, high, color=SERIES[0], clip_on=False)
+            axes.plot(share, mean, "o", color=SERIES[0], markersize=6, clip_on=False, gid=f"scores-{one['name']}")
+        for axes in panels:  # places of the last row without a detector
+            axes.remove()
+        said = "Across: real share of attention on target. Up: mean score, with a bar from lowest to highest. Orange: minimum effect."
+        figure.text(0.045, 12 / tall, said, color=PICTURE["soft"].light)
 
-        parts.append(f'<text x="{left}" y="{top - 7}" font-weight="600" fill="#1a2330">{escape(one["name"])}</text>')
-        parts.append(f'<rect x="{left}" y="{top}" width="{size}" height="{size}" fill="none" stroke="#c9ced6"/>')
-        parts.append(f'<line x1="{x(0)}" y1="{y(0)}" x2="{x(1)}" y2="{y(1)}" stroke="#c9ced6" stroke-dasharray="3 3"/>')
-        level = y(one["minimum_effect"])
-        parts.append(f'<line x1="{x(0)}" y1="{level}" x2="{x(1)}" y2="{level}" stroke="#c2571a"/>')
-        for share, mean, low, high in one["curve"]:
-            parts.append(
-                f'<line x1="{x(share):.1f}" y1="{y(low):.1f}" x2="{x(share):.1f}" y2="{y(high):.1f}" stroke="#2b6cb0" stroke-width="2"/>'
-            )
-            parts.append(f'<circle cx="{x(share):.1f}" cy="{y(mean):.1f}" r="3.5" fill="#2b6cb0"/>')
-        parts.append(
-            f'<text x="{left}" y="{top + size + 14}" fill="#5b6675">share on target 0 to 1; line: minimum effect</text>'
-        )
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    title = "Detector score against the real share of attention on target"
+    return plots.svg(columns * _ROW, n_rows * _ROW + _FOOT, title, paint)

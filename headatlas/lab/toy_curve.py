@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
+from typing import TYPE_CHECKING
 
-_WIDTH, _PANEL, _LEFT, _RIGHT, _TOP, _GAP = 720, 190, 58, 150, 68, 52
-_LINE = 14  # the height of a label
-_STYLE = """
-svg { font: 12px system-ui, sans-serif; background: #fff }
-text { fill: #222 } .axis { stroke: #888 } .grid { stroke: #ddd } .phase { fill: #f4d58d; opacity: .5 }
-.level { stroke: #888; stroke-dasharray: 4 3 } .line { fill: none; stroke-width: 2 } .small { font-size: 11px }
-.a { stroke: #1b6ca8 } .b { stroke: #c2410c } .c { stroke: #777; stroke-width: 1 } text.c { stroke: none }
-text.a { fill: #1b6ca8; stroke: none } text.b { fill: #c2410c; stroke: none }
-@media (prefers-color-scheme: dark) {
-svg { background: #14171a } text { fill: #e6e6e6 } .grid { stroke: #333 } .phase { fill: #6b5b1f }
-.a { stroke: #6db3e8 } .b { stroke: #f59e6b } text.a { fill: #6db3e8 } text.b { fill: #f59e6b } }
-"""
+from headatlas.render import plots
+from headatlas.render.palette import PICTURE, SERIES, STAGE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_WIDE, _TALL = 720, 540
+_LABEL = 14  # the height of a label in pixels
+_FIRST, _SECOND, _QUIET = SERIES[0], SERIES[1], PICTURE["soft"].light
+_BAND = STAGE["kr"].tint.light + "60"  # so faint that curves show through
 
 
 @dataclass(frozen=True)
@@ -78,95 +77,68 @@ class Curve:
 
 
 def draw(curve: Curve) -> str:
-    """The curve as one SVG: losses above, the heads' attention below, the phase change as a band across both."""
-    steps = [float(point.step) for point in curve.points]
-    early, late = [point.early for point in curve.points], [point.late for point in curve.points]
-    prefix = [point.best("prefix_matching") for point in curve.points]
-    previous = [point.best("previous_token") for point in curve.points]
-    whole = [point.loss for point in curve.points]
-    every = [*early, *late, *whole, *curve.levels.values()]
-    # The axis starts at 0 unless that would press all curves against the upper edge.
-    low = 0.0 if min(every) < 0.5 * max(every) else 0.95 * min(every)
-    height = _TOP + 2 * _PANEL + _GAP + 42
+    """The curve as one SVG: losses above, the heads' attention below, the phase change as a band in both.
+
+    Raises HeadAtlasError where matplotlib is missing.
+    """
     phase = curve.phase
     said = f"induction head forms: steps {phase[0]} to {phase[1]}" if phase else "no induction head forms"
     if curve.fall:
         said += f"; in-context learning score falls: steps {curve.fall[0]} to {curve.fall[1]}"
-    upper = _Panel(0, max(steps[-1], 1.0), low, 1.02 * max(every))
-    lower = _Panel(1, max(steps[-1], 1.0), 0.0, 1.0)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">',
-        f"<title>{escape(curve.title)}: {said}</title><style>{_STYLE}</style>",
-        f'<text x="{_LEFT}" y="20" font-weight="600">{escape(curve.title)}</text>',
-        f'<text x="{_LEFT}" y="36" class="small">{said}</text>',
-    ]
-    if phase:
-        x0, x1 = upper.x(phase[0]), upper.x(phase[1])
-        band = f'x="{x0:.1f}" width="{max(x1 - x0, 2):.1f}" height="{2 * _PANEL + _GAP}"'
-        parts.append(f'<rect class="phase" y="{_TOP}" {band}/>')
-    upper.frame("loss (nats)")
-    for name, value in curve.levels.items():
-        upper.level(name, value)
-    upper.line("c", "all tokens", steps, whole)
-    upper.line("a", "early tokens", steps, early)
-    upper.line("b", "late tokens", steps, late)
-    lower.frame("attention of the best head")
-    lower.level("even attention", curve.chance)
-    lower.line("a", "previous token", steps, previous)
-    lower.line("b", "prefix matching", steps, prefix)
-    parts += [*upper.finished(), *lower.finished()]
-    parts.append(f'<text x="{_LEFT + upper.across / 2:.0f}" y="{height - 6}" text-anchor="middle">training step</text>')
-    return "\n".join([*parts, "</svg>"]) + "\n"
+
+    def paint(figure: Figure) -> None:
+        figure.text(0.08, 0.965, curve.title, weight="bold", size=12)
+        figure.text(0.08, 0.93, said, color=_QUIET)
+        losses, attention = figure.subplots(
+            2, 1, sharex=True, gridspec_kw={"left": 0.08, "right": 0.79, "top": 0.87, "bottom": 0.09, "hspace": 0.26}
+        )
+        every = [
+            *(value for point in curve.points for value in (point.early, point.late, point.loss)),
+            *curve.levels.values(),
+        ]
+        # The axis starts at 0 unless that would press all curves against the upper edge.
+        low = 0.0 if min(every) < 0.5 * max(every) else 0.95 * min(every)
+        losses.set(title="loss (nats)", ylim=(low, 1.02 * max(every)), xlim=(0, max(curve.points[-1].step, 1)))
+        attention.set(title="attention of the best head", ylim=(0, 1), xlabel="training step")
+        for axes in (losses, attention):
+            axes.grid(axis="y")
+            if phase:
+                axes.axvspan(*phase, color=_BAND, linewidth=0, gid=f"phase-{axes.get_title(loc='left').split()[0]}")
+        lines = [
+            _line(losses, curve, "all tokens", lambda point: point.loss, _QUIET, 1.0),
+            _line(losses, curve, "early tokens", lambda point: point.early, _FIRST),
+            _line(losses, curve, "late tokens", lambda point: point.late, _SECOND),
+        ]
+        _name(losses, lines, curve.levels)
+        lines = [
+            _line(attention, curve, "previous token", lambda point: point.best("previous_token"), _FIRST),
+            _line(attention, curve, "prefix matching", lambda point: point.best("prefix_matching"), _SECOND),
+        ]
+        _name(attention, lines, {"even attention": curve.chance})
+
+    return plots.svg(_WIDE, _TALL, f"{curve.title}: {said}", paint)
 
 
-class _Panel:
-    """One of the two drawings: its scales, and what has been drawn so far."""
+def _line(
+    axes: Axes, curve: Curve, name: str, value: Callable[[Point], float], color: str, width: float = 2.0
+) -> tuple[float, str, str]:
+    """Draw one curve; its last value, name and colour."""
+    steps, values = [point.step for point in curve.points], [value(point) for point in curve.points]
+    axes.plot(steps, values, color=color, linewidth=width, gid=f"line-{name.replace(' ', '-')}")
+    return values[-1], name, color
 
-    across = _WIDTH - _LEFT - _RIGHT
 
-    def __init__(self, row: int, last: float, bottom: float, top: float) -> None:
-        self.base = _TOP + row * (_PANEL + _GAP) + _PANEL
-        self.last, self.bottom, self.top = last, bottom, top
-        self.parts: list[str] = []
-        self.labels: list[tuple[float, str, str]] = []
-
-    def x(self, step: float) -> float:
-        return _LEFT + self.across * step / self.last
-
-    def y(self, value: float) -> float:
-        return self.base - _PANEL * (value - self.bottom) / (self.top - self.bottom)
-
-    def frame(self, label: str) -> None:
-        """The axes with five marks each."""
-        right, upper = _LEFT + self.across, self.base - _PANEL
-        self.parts.append(f'<text class="small" x="{_LEFT}" y="{upper - 8}">{label}</text>')
-        for i in range(5):
-            value, step = self.bottom + (self.top - self.bottom) * i / 4, self.last * i / 4
-            y, x = self.y(value), self.x(step)
-            self.parts += [
-                f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>',
-                f'<text class="small" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.2f}</text>',
-                f'<text class="small" x="{x:.1f}" y="{self.base + 15}" text-anchor="middle">{step:.0f}</text>',
-            ]
-        self.parts.append(f'<path class="axis" fill="none" d="M{_LEFT} {upper}V{self.base}H{right}"/>')
-
-    def level(self, name: str, value: float) -> None:
-        """A dashed line at `value`."""
-        y, right = self.y(value), _LEFT + self.across
-        self.parts.append(f'<line class="level" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        self.labels.append((y, name, ""))
-
-    def line(self, style: str, name: str, steps: Sequence[float], values: Sequence[float]) -> None:
-        """One curve."""
-        path = " ".join(f"{self.x(step):.1f},{self.y(value):.1f}" for step, value in zip(steps, values, strict=True))
-        self.parts.append(f'<polyline class="line {style}" points="{path}"/>')
-        self.labels.append((self.y(values[-1]), name, style))
-
-    def finished(self) -> list[str]:
-        """All parts, with the names at the right ends moved down where they would lie on each other."""
-        below, labels = float("-inf"), []
-        for y, name, style in sorted(self.labels):
-            below = max(y, below + _LINE)
-            x = _LEFT + self.across + 6
-            labels.append(f'<text class="{style} small" x="{x}" y="{below + 4:.1f}">{escape(name)}</text>')
-        return [*self.parts, *labels]
+def _name(axes: Axes, lines: Sequence[tuple[float, str, str]], levels: Mapping[str, float]) -> None:
+    """Dashed lines at the levels, and all names at the right ends, moved down where they would lie on each other."""
+    for value in levels.values():
+        axes.axhline(value, color=_QUIET, linewidth=1, linestyle=(0, (4, 3)))
+    below = float("inf")
+    for value, name, color in sorted(
+        [*lines, *((value, name, _QUIET) for name, value in levels.items())], reverse=True
+    ):
+        height = float(axes.transData.transform((0, value))[1])  # in pixels from below; the figure has its size already
+        below = min(height, below - _LABEL)
+        axes.annotate(
+            name, (1, value), xycoords=("axes fraction", "data"), xytext=(6, below - height), textcoords="offset points",
+            va="center", color=color,
+        )  # fmt: skip

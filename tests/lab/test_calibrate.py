@@ -1,5 +1,7 @@
 """The quick calibration grid: planted heads are told apart, controls stay quiet."""
 
+import re
+
 import pytest
 
 from headatlas.detector import detectors
@@ -53,7 +55,9 @@ def test_the_page_says_what_was_measured(quick):
     text = page.markdown(quick, "headatlas calibrate --quick", "calibration.svg")
     assert text.count("| induction |") == 2
     assert "active-dormant" in text.split("Uncalibrated")[1]
-    assert page.svg(quick).count("<circle") == sum(len(found["curve"]) for found in quick["detectors"])
+    drawn = re.findall(r'<g id="scores-([a-z-]+)">(.*?)\n   </g>', page.svg(quick), re.S)
+    dots = {name: part.count("<use ") for name, part in drawn}
+    assert dots == {found["name"]: len(found["curve"]) for found in quick["detectors"]}
 
 
 def test_detectors_name_kinds_that_exist():

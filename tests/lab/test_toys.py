@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import sys
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -72,28 +74,56 @@ def test_the_phase_change_is_the_middle_of_the_rise():
     assert curve.points[3].icl == pytest.approx(-0.9)
 
 
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def parts_of(root, start):
+    """id -> the points [x, y] of the path of each part of the drawing whose id starts so."""
+    found = [node for node in root.iter(f"{SVG}g") if node.get("id", "").startswith(start)]
+    places = {node.get("id"): re.findall(r"[-\d.]+ [-\d.]+", node.find(f"{SVG}path").get("d")) for node in found}
+    return {name: [tuple(map(float, place.split())) for place in points] for name, points in places.items()}
+
+
 def test_the_drawing_is_whole_and_says_what_it_shows():
     text = draw(made_up((0.0, -0.1, -0.3, -0.9, -1.0), (0.1, 0.1, 0.3, 0.8, 0.9)))
     root = ElementTree.fromstring(text)
-    spoken = " ".join("".join(node.itertext()) for node in root.iter() if node.tag.endswith("text"))
+    spoken = " ".join("".join(node.itertext()) for node in root.iter(f"{SVG}text"))
     assert "induction head forms: steps 20 to 30" in spoken
     for name in ("early tokens", "late tokens", "uniform", "prefix matching", "previous token", "training step"):
         assert name in spoken
-    band = next(node for node in root.iter() if node.get("class") == "phase")
-    lines = [node.get("points").split() for node in root.iter() if node.tag.endswith("polyline")]
+    bands, lines = parts_of(root, "phase"), parts_of(root, "line-")
+    assert len(bands) == 2
     assert len(lines) == 5
-    left, right = float(band.get("x")), float(band.get("x")) + float(band.get("width"))
-    places = [float(point.split(",")[0]) for point in lines[0]]
-    assert left == pytest.approx(places[2], abs=0.2)
-    assert right == pytest.approx(places[3], abs=0.2)
+    places = [x for x, _ in lines["line-early-tokens"]]
+    for band in bands.values():
+        assert min(x for x, _ in band) == pytest.approx(places[2], abs=0.2)
+        assert max(x for x, _ in band) == pytest.approx(places[3], abs=0.2)
+
+
+def test_the_same_curve_is_drawn_the_same():
+    assert draw(made_up((0.0, 0.0), (0.1, 0.1))) == draw(made_up((0.0, 0.0), (0.1, 0.1)))
 
 
 def test_labels_do_not_lie_on_each_other():
     text = draw(made_up((0.0, 0.0), (0.1, 0.1)))
-    nodes = [node for node in ElementTree.fromstring(text).iter() if node.get("class", "").endswith("small")]
+    nodes = list(ElementTree.fromstring(text).iter(f"{SVG}text"))
     ends = sorted(float(node.get("y")) for node in nodes if float(node.get("x")) > 560 and node.text[0].isalpha())
     assert len(ends) == 7
     assert min(b - a for a, b in itertools.pairwise(ends)) >= 13.9
+
+
+def test_without_matplotlib_the_command_says_what_to_install_before_it_trains(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for command in (
+        ["toy", "repeated", "--out", str(tmp_path / "toy")],
+        ["calibrate", "--out", str(tmp_path / "a.md")],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        assert ended.value.code == 1
+        said = capsys.readouterr().err
+        assert "needs the 'matplotlib' package. Run: pip install 'headatlas[plots]'" in " ".join(said.split())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_writes_an_ordinary_model_folder(tmp_path, capsys):
