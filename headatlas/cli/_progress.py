@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from headatlas.render.numbers import seconds
+
 
 class Shown:
     """Progress of a run on standard error; use as a context manager."""
@@ -48,7 +50,7 @@ class Shown:
             self._bar.advance(self._ids[step], amount)  # type: ignore[arg-type]
         elif self._done[step] >= self._total[step]:
             self.say(
-                f"{step}: {self._done[step]} of {self._total[step]} done, {time.monotonic() - self._began:.0f} s since the start"
+                f"{step}: {self._done[step]} of {self._total[step]} done, {seconds(time.monotonic() - self._began)} since the start"
             )
 
     def say(self, line: str) -> None:

@@ -84,3 +84,21 @@ def count(number: int, one: str, many: str = "") -> str:
     ('1 head', '2 heads', '3 queries')
     """
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def show_size(n_bytes: float) -> str:
+    """How much memory or disk, in units of 1024: a computer that has 16 GB has this much.
+
+    >>> show_size(3 << 29), show_size(5 << 20)
+    ('1.5 GB', '5 MB')
+    """
+    return f"{n_bytes / (1 << 30):.1f} GB" if n_bytes >= 1 << 30 else f"{n_bytes / (1 << 20):.0f} MB"
+
+
+def seconds(value: float) -> str:
+    """How long something took: tenths of a second only where there are few.
+
+    >>> seconds(3.14), seconds(188.04)
+    ('3.1 s', '188 s')
+    """
+    return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"

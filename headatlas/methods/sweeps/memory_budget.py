@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from headatlas.errors import BadInput
+from headatlas.render.numbers import show_size as show_size
 
 T = TypeVar("T")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -24,11 +25,6 @@ def parse_size(text: str) -> int:
     if match is None or float(match[1]) == 0:
         raise BadInput(f"'{text}' is not an amount of memory.", "Write for example 4GB or 500MB.")
     return int(float(match[1]) * _UNITS[match[2]])
-
-
-def show_size(n_bytes: int) -> str:
-    """Bytes for people."""
-    return f"{n_bytes / (1 << 30):.1f} GB" if n_bytes >= 1 << 30 else f"{n_bytes / (1 << 20):.0f} MB"
 
 
 class _Alive(TorchDispatchMode):

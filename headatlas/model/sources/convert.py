@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from headatlas.errors import SourceError, UnsupportedModel
 from headatlas.model.sources.cache import Say
 from headatlas.model.sources.gguf_file import GgufHead, read_head
+from headatlas.render.numbers import show_size
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,7 @@ def convert(gguf_file: Path, into: Path, say: Say) -> dict[str, str]:
     if needed > free:
         hint = "Free some space, or set HEADATLAS_HOME to a folder on a larger disk."
         raise SourceError(
-            f"Converting {gguf_file} needs {needed / 1e9:.1f} GB in {into}, {free / 1e9:.1f} GB are free.", hint
+            f"Converting {gguf_file} needs {show_size(needed)} in {into}, {show_size(free)} are free.", hint
         )
     say(f"Converting {gguf_file.name} to safetensors (once; about a minute for 250M parameters).")
     with _quiet():
