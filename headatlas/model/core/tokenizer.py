@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headatlas.errors import BadInput, SourceError, UnfitTask
+from headatlas.model.core.folder_tokenizer import folder_tokenizer
 from headatlas.model.core.token_text import Spelling, is_ordinary, scores_of, spelling_of, starts, text_alone, text_of
 from headatlas.registry import did_you_mean
 
@@ -46,10 +47,10 @@ class Tokenizer:
 
         bos: "auto" (what the tokenizer itself puts in front, else its bos token, else nothing), "none", or a token.
         """
-        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+        from transformers import PreTrainedTokenizerFast
 
         try:
-            hf = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            hf = folder_tokenizer(folder)
         except Exception as error:  # the tokenizers library raises plain Exceptions for damaged files
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             hint = "Save the tokenizer again: tokenizer.save_pretrained(folder)."
