@@ -174,7 +174,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, home: Path) -> 
 def test_too_little_disk_is_noticed_before_converting(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headatlas.model.sources.resolve.convert._BYTES", 1 << 50)
+    monkeypatch.setattr("headatlas.model.sources.convert._BYTES", 1 << 50)
     with pytest.raises(SourceError, match=r"needs .* GB"):
         resolve(str(write_gguf(tmp_path / "toy.gguf")), home=home, say=lambda _: None)
     assert entries(home) == []
@@ -183,7 +183,7 @@ def test_too_little_disk_is_noticed_before_converting(
 PROGRAM = """
     import sys, time
     from pathlib import Path
-    from headatlas.model.sources import resolve
+    from headatlas.model.sources.resolve import resolve
 
     file, home, go, stop_at = sys.argv[1:]
 

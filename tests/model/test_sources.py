@@ -15,10 +15,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from headatlas.errors import BadInput, HeadAtlasError, SourceError, UnknownName, UnsupportedModel
-from headatlas.model.sources import gguf_file, resolve
+from headatlas.model.sources import gguf_file
+from headatlas.model.sources.resolve import require_tokenizer, resolve
 from tests.model.source_files import save_llama, sha256, write_gguf
-
-resolve = resolve.resolve
 
 
 @pytest.fixture(scope="module")
@@ -182,8 +181,8 @@ def test_a_missing_tokenizer_is_reported_and_refused_only_on_demand(tmp_path: Pa
     source = resolve(str(save_llama(tmp_path / "bare", tokenizer=False)))
     assert not source.has_tokenizer
     with pytest.raises(SourceError, match="no tokenizer"):
-        resolve.require_tokenizer(source)
-    resolve.require_tokenizer(resolve(str(llama)))
+        require_tokenizer(source)
+    require_tokenizer(resolve(str(llama)))
 
 
 def test_a_gguf_file_is_converted_once_and_exactly(tmp_path: Path, cache: Path) -> None:

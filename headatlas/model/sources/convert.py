@@ -5,28 +5,36 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headatlas.errors import SourceError, UnsupportedModel
+import numpy as np
+
+from headatlas.errors import SourceError
+from headatlas.model.core.folder_tokenizer import folder_tokenizer
 from headatlas.model.sources.cache import Say
-from headatlas.model.sources.gguf_file import GgufHead, read_head
+from headatlas.model.sources.gguf_file import read_head
+from headatlas.model.sources.gguf_rules import reading, vocabulary
 from headatlas.render.numbers import show_size
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerFast
 
+# Raised when the same file would be converted to other numbers or another tokenizer, so that old copies are made again.
+CONVERSION = 2
 _BYTES = 4  # the de-quantised numbers need 32 bits to stay exact
-_PROBE = "The quick brown fox jumps over 13 lazy dogs,\n\tdoesn't it?  <b>Zürich</b> 日本 🙂"
+_WEIGHTS = "model.safetensors"
+_PROBE = "The quick brown fox jumps over 13 lazy dogs,\n\tdoesn't it?  <b>Zürich</b> 日本 🙂\n\n1. one"
 
 
-def convert(gguf_file: Path, into: Path, say: Say) -> dict[str, str]:
-    """Write the model of `gguf_file` into the folder `into` and return the versions of the programs that did it.
+def convert(gguf_file: Path, into: Path, say: Say) -> dict[str, str | int]:
+    """Write the model of `gguf_file` into the folder `into` and return what did it: versions of programs, CONVERSION.
 
-    The copy is loaded again and must give exactly the logits and token ids of the original. Raises SourceError.
+    Every tensor and key of the file is used or known to be harmless, and the copy, loaded again, holds each number that
+    was read, and no other. Raises SourceError, or UnsupportedModel where the file says something that is not known.
     """
     head = read_head(gguf_file)
     needed, free = int(head.n_parameters * _BYTES * 1.05), shutil.disk_usage(into).free
@@ -37,63 +45,55 @@ def convert(gguf_file: Path, into: Path, say: Say) -> dict[str, str]:
         )
     say(f"Converting {gguf_file.name} to safetensors (once; about a minute for 250M parameters).")
     with _quiet():
-        ids, logits = _write(gguf_file, head, into)
-        _compare(into, gguf_file, ids, logits)
-    return {name: version(name) for name in ("transformers", "gguf", "torch")}
+        _write(gguf_file, into)
+    return {"conversion": CONVERSION, **{name: version(name) for name in ("transformers", "gguf", "torch")}}
 
 
-def _write(gguf_file: Path, head: GgufHead, into: Path) -> tuple[list[int], torch.Tensor]:
+def is_current(manifest: Mapping[str, Any]) -> bool:
+    """Whether a kept copy with this manifest was converted by the rules of today."""
+    return dict(manifest.get("made_with") or {}).get("conversion") == CONVERSION
+
+
+def _write(gguf_file: Path, into: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from safetensors.torch import save_file
 
-    place = {"pretrained_model_name_or_path": str(gguf_file.parent), "gguf_file": gguf_file.name}
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(**place) if head.has_tokenizer else None
-    except Exception as error:  # a damaged or unusual file makes its readers fail in any way
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UnsupportedModel(
-            f"transformers cannot read the GGUF file {gguf_file} (architecture {head.architecture}): {reason}",
-            "Use the model's safetensors weights instead.",
-        ) from error
-    model, report = loaded
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise SourceError(
-            f"{gguf_file} lacks {len(missing)} of the model's weights, such as {missing[0]}.", "Fetch it again."
-        )
-    ids = tokenizer.encode(_PROBE) if tokenizer is not None else list(range(min(16, model.config.vocab_size)))
-    logits = _logits(model, ids)
-    # The weights are plain numbers now; what still says "quantised" would make saving fail and loading wrong.
-    del model.hf_quantizer, model.config.quantization_config
-    model.save_pretrained(into)
+    found = reading.read(gguf_file)
+    tokenizer = vocabulary.build(gguf_file, found.keys)
+    state = {
+        name: torch.from_numpy(np.require(values, requirements=["C", "W"])) for name, values in found.state.items()
+    }
+    save_file(state, into / _WEIGHTS, metadata={"format": "pt"})
+    found.config.save_pretrained(into)
     if tokenizer is not None:
         tokenizer.save_pretrained(into)
-    for weights in into.glob("*.safetensors"):  # written for the owner alone; a shared cache needs the usual rights
-        shutil.copymode(into / "config.json", weights)
-    return ids, logits
+    shutil.copymode(
+        into / "config.json", into / _WEIGHTS
+    )  # written for the owner alone; a cache needs the usual rights
+    _compare(into, gguf_file, state, tokenizer)
 
 
-def _compare(folder: Path, gguf_file: Path, ids: list[int], logits: torch.Tensor) -> None:
+def _compare(
+    folder: Path, gguf_file: Path, state: dict[str, Tensor], tokenizer: PreTrainedTokenizerFast | None
+) -> None:
+    """Load the copy and compare it with what was read: every number, and the ids of a text."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    from headatlas.model.sources.checkpoint import has_tokenizer
-
-    copy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    same = torch.equal(_logits(copy, ids), logits)
-    if same and has_tokenizer(folder):
-        same = AutoTokenizer.from_pretrained(folder).encode(_PROBE) == ids
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    copy, report = loaded
+    held = copy.state_dict()
+    same = not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    same = same and all(name in held and torch.equal(held[name], values) for name, values in state.items())
+    if same and tokenizer is not None:
+        again = folder_tokenizer(folder)
+        same = again.encode(_PROBE) == tokenizer.encode(_PROBE)
+    if same:
+        ids = tokenizer.encode(_PROBE) if tokenizer is not None else list(range(min(16, copy.config.vocab_size)))
+        with torch.no_grad():
+            same = bool(copy.eval()(torch.tensor([ids])).logits.isfinite().all())
     if not same:
         raise SourceError(f"The converted copy of {gguf_file} does not behave like the file; nothing was kept.")
-
-
-def _logits(model: PreTrainedModel, ids: list[int]) -> torch.Tensor:
-    import torch
-
-    with torch.no_grad():
-        logits: torch.Tensor = model.eval()(torch.tensor([ids])).logits
-    return logits
 
 
 @contextlib.contextmanager

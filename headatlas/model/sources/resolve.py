@@ -14,7 +14,7 @@ from headatlas.errors import BadInput, SourceError, UnknownName
 from headatlas.model.sources import builtin, hub
 from headatlas.model.sources.cache import Say, digest, fill, home_folder, to_stderr
 from headatlas.model.sources.checkpoint import check_config, has_tokenizer, weight_files
-from headatlas.model.sources.convert import convert
+from headatlas.model.sources.convert import convert, is_current
 from headatlas.registry import did_you_mean
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -167,5 +167,6 @@ def _gguf(name: str, file: Path, cache: Path, say: Say) -> Source:
         f"gguf-{sha256[:32]}",
         lambda into: {"sha256": sha256, "made_with": convert(file, into, say)},
         say,
+        current=is_current,
     )
     return Source(name, "gguf", folder, f"gguf:{file.name}", None, facts["sha256"], has_tokenizer(folder))
