@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headatlas.errors import SourceError
+from headatlas.errors import HeadAtlasError, SourceError, UnsupportedModel
 from headatlas.model.core.folder_tokenizer import folder_tokenizer
 from headatlas.model.sources.cache import Say
 from headatlas.model.sources.gguf_file import read_head
 from headatlas.model.sources.gguf_rules import reading, vocabulary
+from headatlas.model.sources.gguf_rules.metadata import HINT
 from headatlas.render.numbers import show_size
 
 if TYPE_CHECKING:
@@ -58,8 +59,14 @@ def _write(gguf_file: Path, into: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    found = reading.read(gguf_file)
-    tokenizer = vocabulary.build(gguf_file, found.keys)
+    try:
+        found = reading.read(gguf_file)
+        tokenizer = vocabulary.build(gguf_file, found.keys)
+    except HeadAtlasError:
+        raise
+    except Exception as error:  # values of other kinds than expected make any line fail in any way
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UnsupportedModel(f"The GGUF file {gguf_file} cannot be read: {reason}", HINT) from error
     state = {
         name: torch.from_numpy(np.require(values, requirements=["C", "W"])) for name, values in found.state.items()
     }

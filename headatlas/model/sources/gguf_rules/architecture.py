@@ -50,13 +50,14 @@ class Facts:
     """What decides about an architecture besides its table: the keys, the names of all tensors, the small tensors.
 
     small: the tensors of rotary factors, by name, each [rotated width / 2].
-    rows: how many rows the table of token embeddings has.
+    rows: how many rows the table of token embeddings has. layers: how many layers have tensors, up to the last.
     """
 
     keys: Metadata
     names: frozenset[str]
     small: Mapping[str, np.ndarray]
     rows: int
+    layers: int
 
     def any(self, *leaves: str) -> bool:
         """Whether some layer has a tensor of such a name, as in `attn_q.bias`."""
@@ -89,6 +90,8 @@ class Architecture:
     def configuration(self, facts: Facts) -> Fields:
         """The arguments of the configuration's class. Raises UnsupportedModel for what it cannot hold."""
         keys = facts.keys
+        if keys.require("block_count") > facts.layers:  # before anything of that size is built
+            raise keys.refusal("block_count", f"{keys.require('block_count')} where tensors have {facts.layers} layers")
         found: Fields = {ours: keys.same_everywhere(theirs) for theirs, ours in self.keys.items()}
         found["vocab_size"] = keys.get("vocab_size", facts.rows)
         if found["vocab_size"] != facts.rows:

@@ -60,7 +60,6 @@ class Rule:
 _DIGITS_FIRST = Rule((r"\p{N}", _GPT2))
 _PLAIN = Rule((_GPT2,))
 _OF_LLAMA3 = Rule((_LLAMA3,), whole_words=True, adds_start=True)
-_OF_QWEN2 = Rule((_QWEN2,), composed=True)
 _OF_GPT4O = Rule((_GPT4O,))
 
 
@@ -74,8 +73,8 @@ RULES: Mapping[str, Rule] = {
     **_each("smollm starcoder refact command-r codeshell exaone minerva-7b mellum2", _DIGITS_FIRST),
     **_each("llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2", _OF_LLAMA3),
     **_each("dbrx smaug-bpe glm4 chatglm-bpe", Rule((_LLAMA3,))),
-    **_each("qwen2 megrez kormo f2llmv2 hunyuan", _OF_QWEN2),
-    **_each("deepseek-r1-qwen stablelm2 solar-open grok-2", Rule((_QWEN2,))),
+    "qwen2": Rule((_QWEN2,), composed=True),
+    **_each("deepseek-r1-qwen megrez kormo f2llmv2 hunyuan stablelm2 solar-open grok-2", Rule((_QWEN2,))),
     "qwen35": Rule((_QWEN35,), composed=True),
     "tekken": Rule((_TEKKEN,), whole_words=True, adds_start=True),
     **_each("gpt-4o llama4 kanana2 talkie minimax-m2", _OF_GPT4O),

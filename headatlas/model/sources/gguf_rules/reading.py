@@ -65,7 +65,8 @@ def read(path: Path) -> Reading:
     small = {name: _values(tensors[name], path.name) for name in _SMALL if name in tensors}
     if rules.rotary is None and small:
         raise unknown("tensor", next(iter(small)), path.name)
-    facts = Facts(keys, frozenset(tensors), small, int(tensors[_TABLE].shape[-1]))
+    layers = {int(found[1]) for found in map(_LAYER.match, tensors) if found}
+    facts = Facts(keys, frozenset(tensors), small, int(tensors[_TABLE].shape[-1]), max(layers, default=-1) + 1)
     fields = rules.configuration(facts)
     keys.refuse_unread()
     config = _config(rules, fields, keys)

@@ -123,9 +123,9 @@ def llama3(factors: np.ndarray, base: float, width: int, file: str) -> dict[str,
     1. Raises UnsupportedModel where no parameters give the factors back.
     """
     factors = np.asarray(factors, dtype=np.float64)
+    if factors.shape != (width // 2,):
+        raise unknown("tensor", FREQUENCIES, file, f"{factors.size} numbers for {width // 2} frequencies")
     waves = 2 * math.pi * base ** (np.arange(0, width, 2) / width)
-    if factors.shape != waves.shape:
-        raise unknown("tensor", FREQUENCIES, file, f"{factors.size} numbers for {waves.size} frequencies")
     if np.all(factors == 1):
         return {}
     # Published models first: where few frequencies lie in the band, their numbers are the likeliest of those that fit.
