@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,18 @@ def refused(
     return str(caught.value)
 
 
-def key(name: str, value: Any) -> Any:
-    kinds = {bool: gguf.GGUFValueType.BOOL, int: gguf.GGUFValueType.UINT32, float: gguf.GGUFValueType.FLOAT32,
-             str: gguf.GGUFValueType.STRING}  # fmt: skip
-    return lambda writer: writer.add_key_value(name, value, kinds[type(value)])
+KINDS = {bool: gguf.GGUFValueType.BOOL, int: gguf.GGUFValueType.UINT32, float: gguf.GGUFValueType.FLOAT32,
+         str: gguf.GGUFValueType.STRING}  # fmt: skip
+
+
+def key(name: str, value: Any) -> Callable[[gguf.GGUFWriter], None]:
+    """What writes a key, also in place of one that was written before."""
+
+    def also(writer: gguf.GGUFWriter) -> None:
+        writer.kv_data[0].pop(name, None)
+        writer.add_key_value(name, value, KINDS[type(value)])
+
+    return also
 
 
 @pytest.mark.parametrize(
@@ -48,6 +57,8 @@ def key(name: str, value: Any) -> Any:
         ("llama", "llama.attention.causal", False),
         ("llama", "llama.attention.sliding_window", 16),
         ("llama", "llama.attention.value_length", 16),
+        ("llama", "llama.block_count", 2**31 - 1),
+        ("llama", "llama.vocab_size", 2**31),
         ("llama", "llama.attention.temperature_scale", 0.1),
         ("llama", "llama.attn_logit_softcapping", 30.0),
         ("llama", "llama.final_logit_softcapping", 30.0),
@@ -76,24 +87,8 @@ def key(name: str, value: Any) -> Any:
     ],
 )
 def test_a_key_that_is_not_known_is_refused_by_name(tmp_path: Path, family: str, name: str, value: Any) -> None:
-    overwrite = {  # the writer takes a key once, so those that every file has are changed in the file
-        "llama.attention.value_length": 16,
-        "stablelm.use_parallel_residual": True,
-    }
-    if name in overwrite:
-        assert f"`{name}`" in refused(tmp_path, changes={"head_dim": 8}, also=_second(name, value))
-    else:
-        assert f"`{name}`" in refused(tmp_path, family, also=key(name, value))
-
-
-def _second(name: str, value: Any) -> Any:
-    """Replace a key that the sizes have written."""
-
-    def also(writer: gguf.GGUFWriter) -> None:
-        writer.kv_data[0].pop(name, None)
-        key(name, value)(writer)
-
-    return also
+    changes = {"head_dim": 8} if name == "llama.attention.value_length" else {}
+    assert f"`{name}`" in refused(tmp_path, family, changes=changes, also=key(name, value))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +145,7 @@ def test_old_and_new_keys_of_linear_scaling_mean_the_same(tmp_path: Path) -> Non
 def test_a_tensor_that_is_not_known_is_refused_by_name(
     tmp_path: Path, family: str, name: str, shape: tuple[int, ...]
 ) -> None:
-    text = refused(tmp_path, family, (SourceError, UnsupportedModel), tensors={name: np.ones(shape, np.float32)})  # type: ignore[arg-type]
+    text = refused(tmp_path, family, HeadAtlasError, tensors={name: np.ones(shape, np.float32)})
     assert name in text or (family == "falcon" and "lacks" in text)
 
 
@@ -164,6 +159,31 @@ def test_a_key_that_is_missing_is_named(tmp_path: Path) -> None:
         writer.kv_data[0].pop("llama.attention.layer_norm_rms_epsilon")
 
     assert "lacks the key `llama.attention.layer_norm_rms_epsilon`" in refused(tmp_path, also=also)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("llama.block_count", "three"),
+        ("llama.rope.freq_base", "high"),
+        ("llama.attention.head_count", 0),
+        ("llama.attention.head_count", 5),
+        ("llama.attention.head_count_kv", 3),
+        ("llama.embedding_length", 2**31),
+        ("llama.feed_forward_length", 2**31),
+        ("llama.attention.key_length", 2**31),
+        ("llama.rope.dimension_count", 2**31),
+        ("llama.context_length", 0.5),
+        ("llama.attention.layer_norm_rms_epsilon", float("nan")),
+    ],
+)
+def test_values_of_other_kinds_and_sizes_end_in_one_line(tmp_path: Path, name: str, value: Any) -> None:
+    file = write(tmp_path / "odd.gguf", "llama", tiny_models.family("llama").build(), also=key(name, value))
+    (tmp_path / "into").mkdir()
+    with pytest.raises(HeadAtlasError) as caught:
+        convert.convert(file, tmp_path / "into", lambda _: None)
+    assert "\n" not in str(caught.value)
+    assert "odd.gguf" in str(caught.value)
 
 
 def test_sizes_that_differ_between_layers_are_refused(tmp_path: Path) -> None:
