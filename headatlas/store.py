@@ -100,10 +100,25 @@ def give_name(place: Path, final: Path) -> None:
         os.replace(place, final)
 
 
+def replace_folder(fresh: Path, folder: Path) -> None:
+    """Put `fresh` in the place of `folder`; what was there is gone only once the new one stands. Errors of the system pass."""
+    if not folder.exists() or not any(folder.iterdir()):
+        os.replace(fresh, folder)
+        return
+    old = fresh.with_name(f"{fresh.name}.old")
+    os.replace(folder, old)
+    try:
+        os.replace(fresh, folder)
+    except BaseException:
+        os.replace(old, folder)
+        raise
+    shutil.rmtree(old)
+
+
 def write_text(path: Path, text: str, hint: str = _SPACE) -> None:
-    """Write a text as UTF-8, whole or not at all. Raises StoreError."""
+    """Write a text as UTF-8 with plain newlines, whole or not at all. Raises StoreError."""
     with whole_file(path, hint) as half:
-        half.write_text(text, encoding="utf-8")
+        half.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any, digits: int | None = None) -> None:

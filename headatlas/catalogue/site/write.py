@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from headatlas.errors import BadInput, StoreError
+from headatlas.store import replace_folder
 
 MARKER = ".headatlas-site"
 _FIRST_LINE = "headatlas site 1"
@@ -75,23 +76,8 @@ def write_site(out: Path, files: Mapping[str, str]) -> None:
         umask = os.umask(0)
         os.umask(umask)
         fresh.chmod(0o777 & ~umask)  # mkdtemp's folders are for their owner alone
-        _swap(fresh, folder)
+        replace_folder(fresh, folder)
     except OSError as error:
         raise StoreError(f"'{out}' cannot be written: {error.strerror}.", "Is the disk full?") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _swap(fresh: Path, folder: Path) -> None:
-    """Put `fresh` in the place of `folder`; what was there is gone only once the new one stands."""
-    if not folder.exists() or not any(folder.iterdir()):
-        os.replace(fresh, folder)
-        return
-    old = fresh.with_name(f"{fresh.name}.old")
-    os.replace(folder, old)
-    try:
-        os.replace(fresh, folder)
-    except BaseException:
-        os.replace(old, folder)
-        raise
-    shutil.rmtree(old)
