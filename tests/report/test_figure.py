@@ -139,7 +139,7 @@ def test_missing_numbers_are_dashes_and_never_zero() -> None:
 def test_no_colour_of_the_palette_is_written_down_twice() -> None:
     named = {tone.lower() for stage in STAGES for pair in (stage.tone, stage.tint) for tone in pair}
     house = Path(headatlas.__file__).parent
-    for folder in ("report", "render"):
+    for folder in ("report", "render", "catalogue/site"):
         for file in [
             *(house / folder).rglob("*.css"),
             *(house / folder).rglob("*.py"),

@@ -21,6 +21,10 @@ from headatlas.catalogue.site.context import Page, Section, SiteContext
 from headatlas.catalogue.site.pictures.circuit import miniature
 from headatlas.errors import BadInput
 from headatlas.registry import discover
+from headatlas.render.numbers import count
+from headatlas.render.palette import STAGE, STAGES
+from headatlas.render.style import base, joined
+from headatlas.render.svg import tag
 
 SEARCH_LIBRARY = "minisearch-7.2.0"  # in static/vendor/, with its licence; docs/site.md says how it is renewed
 
@@ -48,15 +52,15 @@ def render(context: SiteContext) -> dict[str, str]:
                 raise BadInput(f"Two pages want the address '{page.path}'.", "Give one of the entries another id.")
             made[page.path] = _text(context, page, section, sections)
     catalogue = context.catalogue
-    base = f"{context.address.rstrip('/')}/" if context.address else None
+    start = f"{context.address.rstrip('/')}/" if context.address else None
     return made | {
-        "feed.xml": as_atom(catalogue, address=f"{base}feed.xml" if base else None),
+        "feed.xml": as_atom(catalogue, address=f"{start}feed.xml" if start else None),
         "papers.bib": bibtex(context.newest),
         "papers.csv": as_csv(catalogue),
         "catalogue.json": as_json(catalogue),
-        "static/site.css": _static(".css"),
+        "static/site.css": f"{base()}{joined(__package__, '.css')}",
         **{f"static/{name}": text for name, text in _scripts().items()},
-        "static/favicon.svg": (files(__package__) / "static" / "favicon.svg").read_text("utf-8"),
+        "static/favicon.svg": _favicon(),
     }
 
 
@@ -84,7 +88,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals |= {
-        "glyphs": words.GLYPHS,
+        "style_of": STAGE,
         "evidence_words": words.EVIDENCE,
         "paper_url": paper_url,
         "has_code": has_code,
@@ -98,17 +102,20 @@ def _environment() -> Environment:
         "cited": words.cited,
         "claim_value": claim_value,
         "known_from": words.known_from,
-        "of": words.count,
+        "of": count,
     }
     return environment
 
 
-@functools.cache
-def _static(suffix: str) -> str:
-    """All files of `static/` with this suffix, in the order of their names, as one."""
-    folder = files(__package__) / "static"
-    parts = [item for item in sorted(folder.iterdir(), key=lambda item: item.name) if item.name.endswith(suffix)]
-    return "\n".join(part.read_text("utf-8") for part in parts)
+def _favicon() -> str:
+    """Four cells in the colours of the stages."""
+    places = ((1.0, 1.0), (8.6, 1.0), (1.0, 8.6), (8.6, 8.6))
+    stages = [stage for stage in STAGES if stage.id != "none"]
+    cells = [
+        tag("rect", x=x, y=y, width=6.4, height=6.4, rx=1.4, fill=stage.tone.light)
+        for (x, y), stage in zip(places, stages, strict=True)
+    ]
+    return str(tag("svg", *cells, xmlns="http://www.w3.org/2000/svg", viewBox="0 0 16 16")) + "\n"
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""How pages write dates, counts, names and evidence, and which sign stands for a stage."""
+"""How pages write dates, names and evidence."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 from headatlas.catalogue.schema import Paper
 
-# A filled and a hollow sign a stage, so that colour never has to be told apart; the reports of runs use the same.
-GLYPHS = {"kr": ("◆", "◇"), "ici": ("●", "○"), "lr": ("▲", "△"), "ep": ("■", "□")}
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 EVIDENCE = {
     "measured": "measured by us",
@@ -29,11 +27,6 @@ _VARIANT = re.compile(r"[-\s](?:\d+x)?\d+(?:\.\d+)?[bmk]\b|[-\s](?:small|medium|
 def month(day: datetime.date) -> str:
     """`Sep 2024`."""
     return f"{MONTHS[day.month - 1]} {day.year}"
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """`1 paper`, `2 papers`."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def slug(text: str) -> str:

@@ -15,8 +15,8 @@ from headatlas.catalogue.site.pictures.circuit import drawing, miniature
 from headatlas.catalogue.site.pictures.edge_routing import route_edges
 from headatlas.catalogue.site.pictures.graph_layout import layered, spread
 from headatlas.catalogue.site.pictures.stages import figure
-from headatlas.catalogue.site.pictures.svg import short, tag, width, wrap
 from headatlas.catalogue.site.pictures.trends import growth, lifelines, months, named_first
+from headatlas.render.svg import short, tag, width, wrap
 from tests.catalogue.site.links import read
 
 CIRCUITS = load().circuits

@@ -11,8 +11,8 @@ from headatlas.catalogue.catalogue import Catalogue
 from headatlas.catalogue.schema import CircuitEdge, CircuitNode, PublishedCircuit
 from headatlas.catalogue.site.pictures.edge_routing import KINDS, line, mark, route_edges
 from headatlas.catalogue.site.pictures.graph_layout import Rectangle, layered
-from headatlas.catalogue.site.pictures.svg import joined, linked, picture, tag, text, width, wrap
-from headatlas.catalogue.site.words import GLYPHS
+from headatlas.render.palette import STAGE
+from headatlas.render.svg import joined, linked, picture, tag, text, width, wrap
 
 _MARGIN, _LINE, _SMALL = 12.0, 16.0, 11.5
 _SIZE = 14.6  # labels are 13 high and bold, which is wider
@@ -105,7 +105,7 @@ def _node(catalogue: Catalogue, box: _Box, at: Rectangle, root: str, chosen: str
     x, y = at.x + (26 if kind else 14), at.y + 9 + _LINE * 0.78
     parts = [tag("rect", x=at.x, y=at.y, width=at.width, height=at.height, rx=9.0, class_="box")]
     if kind:
-        parts.append(tag("text", GLYPHS[kind.stage][0], x=at.x + 10, y=y, class_="glyph"))
+        parts.append(tag("text", STAGE[kind.stage].filled, x=at.x + 10, y=y, class_="glyph"))
     parts += [text(x, y + _LINE * index, words, class_) for index, (words, class_) in enumerate(box.lines)]
     if kind is None:
         return tag("g", *parts, class_=_class(catalogue, node, chosen), data_node=node.id)

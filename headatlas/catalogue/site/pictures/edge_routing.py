@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from headatlas.catalogue.schema import CircuitEdge, PublishedCircuit
 from headatlas.catalogue.site.pictures.graph_layout import Layout, Point, Rectangle
-from headatlas.catalogue.site.pictures.svg import joined, short, tag
+from headatlas.render.svg import joined, short, tag
 
 KINDS = {
     "q": ("query", "decides where the reader looks"),

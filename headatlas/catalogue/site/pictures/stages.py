@@ -11,8 +11,9 @@ from markupsafe import Markup
 from headatlas.catalogue.schema import Dimension, HeadType, Stage
 from headatlas.catalogue.site.context import SiteContext
 from headatlas.catalogue.site.pictures.graph_layout import Point
-from headatlas.catalogue.site.pictures.svg import joined, linked, picture, short, tag, text, width, wrap
-from headatlas.catalogue.site.words import GLYPHS, count
+from headatlas.render.numbers import count
+from headatlas.render.palette import STAGE
+from headatlas.render.svg import joined, linked, picture, short, tag, text, width, wrap
 
 _PAD, _CHIP, _ROW, _HEADING, _GAP = 10.0, 24.0, 28.0, 34.0, 22.0
 _TITLE, _LINE = 34.0, 16.5
@@ -148,7 +149,7 @@ def _panel(
     lines = [text(x + _PAD + 18, y + 24 + 19 * index, line, "stage-name") for index, line in enumerate(names)]
     drawn = [
         tag("rect", x=x + 6, y=y + 6, width=wide - 12, height=title - 8, rx=6.0, class_="hit"),
-        text(x + _PAD, y + 23, GLYPHS[stage.id][0], "glyph"),
+        text(x + _PAD, y + 23, STAGE[stage.id].filled, "glyph"),
         *lines,
     ]
     link = linked(f"{root}heads/index.html#{stage.id}", f"{stage.name}: all head types of this stage", drawn)
@@ -179,7 +180,7 @@ def _chip(context: SiteContext, head: HeadType, x: float, y: float, room: float,
     n = len(context.papers_of[head.id])
     most = max(map(len, context.papers_of.values()), default=1)
     shade = max(1, math.ceil(_SHADES * math.sqrt(n / most))) if n else 0
-    glyph = GLYPHS[head.stage][0 if head.placed_by == "survey" else 1]
+    glyph = STAGE[head.stage].filled if head.placed_by == "survey" else STAGE[head.stage].hollow
     number = str(n)
     name = wrap(_short_name(head), 12, room - 30 - width(number, 11), most=1)[0]
     middle = y + _CHIP / 2

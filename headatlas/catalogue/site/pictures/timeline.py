@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from headatlas.catalogue.site.pictures.svg import tag, text
 from headatlas.catalogue.site.words import MONTHS
+from headatlas.render.svg import tag, text
 
 _BUSY = 6  # papers that make a year worth twelve places
 

@@ -8,9 +8,11 @@ from markupsafe import Markup
 
 from headatlas.catalogue.schema import HeadType, Paper
 from headatlas.catalogue.site.context import SiteContext
-from headatlas.catalogue.site.pictures.svg import joined, linked, picture, short, tag, text, wrap
 from headatlas.catalogue.site.pictures.timeline import Axis, axis
-from headatlas.catalogue.site.words import GLYPHS, count, month
+from headatlas.catalogue.site.words import month
+from headatlas.render.numbers import count
+from headatlas.render.palette import STAGE
+from headatlas.render.svg import joined, linked, picture, short, tag, text, wrap
 
 WIDE, NARROW = 1216.0, 358.0
 
@@ -106,7 +108,7 @@ def _labels(context: SiteContext, labels: Sequence[tuple[float, str, int]], x: f
     for y, stage, n in sorted(labels):
         above = max(y + 4, above + 18)
         words = f"{context.catalogue.stages[stage].name} {n}" if named else str(n)
-        parts += [text(x, above, GLYPHS[stage][0], f"glyph stage-{stage}"), text(x + 17, above, words, "said")]
+        parts += [text(x, above, STAGE[stage].filled, f"glyph stage-{stage}"), text(x + 17, above, words, "said")]
     return parts
 
 
@@ -132,7 +134,7 @@ def _lifelines(context: SiteContext, whole: float, root: str) -> Markup:
         name = wrap(head.name.removesuffix(" Head"), 12.5, names - 30, most=1)[0]
         drawn = [
             tag("rect", x=0, y=y - 12.5, width=names - 6, height=25.0, rx=5.0, class_="hit"),
-            text(4, y + 4, GLYPHS[head.stage][0], f"glyph stage-{head.stage}"),
+            text(4, y + 4, STAGE[head.stage].filled, f"glyph stage-{head.stage}"),
             text(21, y + 4, name, "said"),
         ]
         parts.append(

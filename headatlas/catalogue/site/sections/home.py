@@ -13,10 +13,10 @@ from headatlas.catalogue.schema import PublishedCircuit
 from headatlas.catalogue.site.context import Page, Section, SiteContext
 from headatlas.catalogue.site.pictures.stages import figure
 from headatlas.catalogue.site.pictures.trends import months
+from headatlas.render.style import base as style_base
 
 _NEWEST, _CIRCUITS = 7, 4
-_SITE = Path(__file__).parent.parent
-_NOT_FOUND_STYLE = (_SITE / "static" / "0-palette.css", _SITE / "templates" / "404.css")
+_NOT_FOUND_STYLE = Path(__file__).parent.parent / "templates" / "404.css"
 
 
 def _pages(context: SiteContext) -> Iterator[Page]:
@@ -30,7 +30,7 @@ def _pages(context: SiteContext) -> Iterator[Page]:
     yield Page("index.html", "home.html.j2", shows)
     # Hosts show this page at any address, so it leans on no other file unless the site's own address is known.
     base = f"{context.address.rstrip('/')}/" if context.address else ""
-    style = "".join(file.read_text("utf-8") for file in _NOT_FOUND_STYLE)
+    style = f"{style_base()}{_NOT_FOUND_STYLE.read_text('utf-8')}"
     seal = f"sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}"
     yield Page("404.html", "404.html.j2", {"base": base, "style": Markup(style), "style_hash": seal})
 
