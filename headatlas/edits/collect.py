@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headatlas.edits.base import OnHeads, Place, Positions, among, parse_positions
-from headatlas.model.core.dispatch import Tap
+from headatlas.model.core.forward_pass import Tap
 
 if TYPE_CHECKING:
     from headatlas.model import Model

@@ -1,6 +1,6 @@
 """The only place that knows transformers: where models come from, and the doorway into their attention."""
 
-from headatlas.model.core.dispatch import Edit
+from headatlas.model.core.forward_pass import Edit
 from headatlas.model.core.model import Model
 from headatlas.model.core.tokenizer import Tokenizer
 from headatlas.model.core.view import LayerView

@@ -10,7 +10,7 @@ import headatlas as ha
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model import attach
-from headatlas.model.core.dispatch import Tap
+from headatlas.model.core.forward_pass import Tap
 from tests import toys
 
 KINDS = ["mha", "gqa", "mqa", "gpt2", "window", "softcap", "encoder"]

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.model import attach
-from headatlas.model.core import head_weights
-from headatlas.model.core.linear_and_norm import is_linear
+from headatlas.model.core.head_weights import HeadWeights
+from headatlas.model.core.linear_and_norm import is_linear, norm_gain
 from headatlas.model.families import tiny_models
+from headatlas.model.structure import model_weights
 from tests.model.families import FAMILIES, inputs, opened
 
 LATENT = ("deepseek-v2", "deepseek-v3")
@@ -49,7 +50,7 @@ def applied(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out if bias is None else out + bias[:, None]
 
 
-def pairs_of(ours: head_weights.HeadWeights) -> dict[str, tuple[Tensor, Tensor | None]]:
+def pairs_of(ours: HeadWeights) -> dict[str, tuple[Tensor, Tensor | None]]:
     return {"q": (ours.W_Q, ours.b_Q), "k": (ours.W_K, ours.b_K), "v": (ours.W_V, ours.b_V)}
 
 
@@ -62,7 +63,7 @@ def test_weights_give_the_queries_keys_and_values_of_the_doorway(name: str):
     with watching(list(parts), list(dict.fromkeys(skip))) as reads:
         found = arrived(model, inputs(name))
     for layer in model.layers:
-        ours = head_weights.weights_of(model, layer.index, layer.stack)
+        ours = model_weights.weights_of(model, layer.index, layer.stack)
         turn = turns[layer.module] = turns.get(layer.module, -1) + 1
         q, k, v = found[layer.stack, layer.index]
         assert ours.exact == (name != "olmo")
@@ -84,7 +85,7 @@ def test_weights_give_the_queries_keys_and_values_of_the_doorway(name: str):
 def test_low_rank_values_and_keys_are_exact_up_to_the_inner_norms_scale(name: str):
     model = opened(name)
     for layer in model.layers:
-        ours = head_weights.weights_of(model, layer.index)
+        ours = model_weights.weights_of(model, layer.index)
         assert not ours.exact
         first = next(part for part in layer.module.modules() if type(part) is nn.Linear)
         with watching([first], []) as reads:
@@ -106,10 +107,10 @@ def test_low_rank_values_and_keys_are_exact_up_to_the_inner_norms_scale(name: st
 
 
 def test_known_layouts_by_hand():
-    def of(name: str) -> tuple[Any, head_weights.HeadWeights]:
+    def of(name: str) -> tuple[Any, HeadWeights]:
         model = opened(name)
         layer = model.layers[1]
-        return layer.module, head_weights.weights_of(model, layer.index, layer.stack)
+        return layer.module, model_weights.weights_of(model, layer.index, layer.stack)
 
     module, ours = of("gpt2")  # Conv1D, [q | k | v]
     torch.testing.assert_close(ours.W_K[2], module.c_attn.weight[:, 32 + 16 : 32 + 24])
@@ -141,7 +142,7 @@ def test_folded_weights_act_on_the_stream_before_the_norm(name: str):
     layer = model.layers[-1]
     if name in (*NO_NORM_BEFORE, "mobilebert"):
         with pytest.raises(UnsupportedModel, match=r"no gain to fold|does not normalise"):
-            head_weights.folded(model, layer.index, layer.stack)
+            model_weights.folded(model, layer.index, layer.stack)
         return
     norm = layer.wiring.inputs[layer.wiring.q.projections[0]].norm
     before = {key: value.clone() for key, value in model.hf.state_dict().items()}
@@ -149,8 +150,8 @@ def test_folded_weights_act_on_the_stream_before_the_norm(name: str):
         q = arrived(model, inputs(name))[layer.stack, layer.index][0]
     x = reads[norm][-2 if name == "albert" else 0]
     x = x.view(2, -1, x.shape[-1])
-    ours = head_weights.folded(model, layer.index, layer.stack)
-    centred = head_weights.norm_gain(norm, x.shape[-1])[1]
+    ours = model_weights.folded(model, layer.index, layer.stack)
+    centred = norm_gain(norm, x.shape[-1])[1]
     scale = (x - x.mean(-1, keepdim=True) if centred else x).square().mean(-1, keepdim=True).sqrt()
     guess = applied(x / scale, ours.W_Q, ours.b_Q)[:, :, 0]
     torch.testing.assert_close(q[:, :, 0], guess.clamp(-1, 1) if name == "olmo" else guess, atol=2e-3, rtol=2e-3)
@@ -160,7 +161,7 @@ def test_folded_weights_act_on_the_stream_before_the_norm(name: str):
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma", "opt", "olmo", "bloom", "phi", "nemotron", "gpt-neox"])
 def test_the_folded_unembedding_gives_the_logits(name: str):
     model = opened(name)
-    weight, bias = head_weights.folded_unembedding(model)
+    weight, bias = model_weights.folded_unembedding(model)
     seen: dict[str, Tensor] = {}
     norms = [part for part in model.hf.modules() if "norm" in type(part).__name__.lower()]
     handles = [n.register_forward_hook(lambda _, args, __: seen.update(last=args[0])) for n in norms]
@@ -200,8 +201,8 @@ def test_quantised_projections_are_read_by_asking_them(name: str):
                 setattr(module, child_name, Int8(child))
     model = attach(hf)
     layer = model.layers[1]
-    plain = head_weights.weights_of(opened(name), 1)
-    ours = head_weights.weights_of(model, 1)
+    plain = model_weights.weights_of(opened(name), 1)
+    ours = model_weights.weights_of(model, 1)
     projection = layer.wiring.v.projections[0]
     with watching([projection], []) as reads:
         v = arrived(model, inputs(name))["decoder", 1][2]
@@ -216,15 +217,15 @@ def test_quantised_projections_are_read_by_asking_them(name: str):
 def test_half_precision_reads_the_same_columns():
     for name in ("phi3", "gpt-neox", "deepseek-v3", "falcon-grouped"):
         half = attach(tiny_models.family(name).build(dtype=torch.bfloat16))
-        full = head_weights.weights_of(opened(name), 2)
-        torch.testing.assert_close(head_weights.weights_of(half, 2).W_K.float(), full.W_K, atol=3e-2, rtol=3e-2)
+        full = model_weights.weights_of(opened(name), 2)
+        torch.testing.assert_close(model_weights.weights_of(half, 2).W_K.float(), full.W_K, atol=3e-2, rtol=3e-2)
 
 
 def test_a_view_gives_its_layers_weights():
     model, seen = opened("mistral"), []
 
     def watch(layer: Any) -> None:
-        ours = head_weights.weights_of(model, layer.index)
+        ours = model_weights.weights_of(model, layer.index)
         assert torch.equal(layer.W_Q, ours.W_Q)
         assert torch.equal(layer.W_K, ours.W_K)
         assert torch.equal(layer.W_V, ours.W_V)
@@ -237,6 +238,6 @@ def test_a_view_gives_its_layers_weights():
 
 def test_refusals_name_what_is_wrong():
     with pytest.raises(BadInput, match="no attention layer 7"):
-        head_weights.weights_of(opened("llama"), 7)
+        model_weights.weights_of(opened("llama"), 7)
     with pytest.raises(UnsupportedModel, match="BertModel has no linear read-out"):
-        head_weights.folded_unembedding(opened("bert"))
+        model_weights.folded_unembedding(opened("bert"))

@@ -20,7 +20,8 @@ from headatlas.errors import UnsupportedModel
 from headatlas.methods.path_patching.mlp_input import candidates, entries, first_tensor, with_first
 from headatlas.methods.sweeps.cached_runs import side_by_side
 from headatlas.model import Edit, LayerView, Model
-from headatlas.model.core.dispatch import Pass, Tap, delegate
+from headatlas.model.core.dispatch import delegate
+from headatlas.model.core.forward_pass import Pass, Tap
 from headatlas.model.runs.cached_forward import few_logits
 from headatlas.task import Batch
 

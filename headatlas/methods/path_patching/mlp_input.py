@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
 from headatlas.model import Model
+from headatlas.model.core.attention_layer import AttentionLayer
 from headatlas.model.core.linear_and_norm import is_norm
-from headatlas.model.structure.attention_layers import AttentionLayer
 
 _PROBE = 4  # tokens; their ids are above those that mean padding or the start
 

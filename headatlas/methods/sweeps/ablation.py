@@ -20,7 +20,7 @@ from headatlas.model import Model
 from headatlas.task import Batch, Metric, Task, Vocabulary, logit_difference
 
 if TYPE_CHECKING:
-    from headatlas.model.core.dispatch import Edit
+    from headatlas.model.core.forward_pass import Edit
 
 EDITS = ("mean", "zero", "resample")
 MEANS = ("overall", "position", "template")

@@ -26,7 +26,7 @@ from headatlas.model.runs.cached_forward import AT_ONCE, CachedRun, PartialForwa
 from headatlas.task import Batch, Metric, logit_difference, logit_margin
 
 if TYPE_CHECKING:
-    from headatlas.model.core.dispatch import Edit
+    from headatlas.model.core.forward_pass import Edit
     from headatlas.model.core.view import LayerView
 
 Array = NDArray[np.float64]

@@ -23,7 +23,7 @@ from headatlas.model.runs.cached_forward import cache_run
 from headatlas.task import Batch, Metric
 
 if TYPE_CHECKING:
-    from headatlas.model.core.dispatch import Edit
+    from headatlas.model.core.forward_pass import Edit
 
 Array = NDArray[np.float64]
 GRADIENT = 3.0  # a run with its backward pass costs about three runs

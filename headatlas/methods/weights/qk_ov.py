@@ -18,10 +18,11 @@ from headatlas.edits import OnHeads, collect
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model import Model
-from headatlas.model.core.head_weights import HeadWeights, folded_unembedding, of_site, weights_of
+from headatlas.model.core.attention_layer import AttentionLayer
+from headatlas.model.core.head_weights import HeadWeights, of_site
 from headatlas.model.core.linear_and_norm import is_norm, norm_gain
 from headatlas.model.runs.token_embedding import embedded, queries_and_keys, turned
-from headatlas.model.structure.attention_layers import AttentionLayer
+from headatlas.model.structure.model_weights import folded_unembedding, weights_of
 from headatlas.ops.weights import CHUNK, Factored, top
 from headatlas.task import Batch
 

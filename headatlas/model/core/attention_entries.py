@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from headatlas.model.core.dispatch import Pass
+    from headatlas.model.core.forward_pass import Pass
 
 
 class ChosenWeights:

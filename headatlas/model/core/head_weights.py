@@ -9,18 +9,13 @@ position or the token (rotary embeddings, norms of queries and keys) is not.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
+from headatlas.model.core.attention_layer import AttentionLayer, ColumnSource, QKVColumns
 from headatlas.model.core.linear_and_norm import matrix, norm_gain, norm_shift, normalises, offset
-
-if TYPE_CHECKING:
-    from headatlas.model.core.model import Model
-    from headatlas.model.structure.attention_layers import AttentionLayer
-    from headatlas.model.structure.qkv_columns import ColumnSource, QKVColumns
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,36 +51,6 @@ class _Part:
     weight: Tensor
     bias: Tensor | None
     exact: bool
-
-
-def weights_of(model: Model, layer: int, stack: str = "decoder") -> HeadWeights:
-    """The weights of one attention layer. Raises BadInput for a layer that is not there, UnsupportedModel by name."""
-    return of_site(model.layer(layer, stack))
-
-
-def folded(model: Model, layer: int, stack: str = "decoder") -> HeadWeights:
-    """The same with the preceding norm's gain, shift and centring multiplied in, for residual streams scaled to variance 1.
-
-    q = (x / scale) W_Q + b_Q, where x is the residual stream that the norm reads and scale its root mean square (after
-    centring, in a LayerNorm). Raises UnsupportedModel where no norm hands its output straight to the projections.
-    """
-    return of_site(model.layer(layer, stack), fold=True)
-
-
-def folded_unembedding(model: Model) -> tuple[Tensor, Tensor | None]:
-    """(W_U [d_model, vocab], bias [vocab] or None) with the final norm's gain, shift and centring multiplied in.
-
-    What follows the logits' matrix (a cap, a constant scale) is not included. Raises UnsupportedModel without a read-out.
-    """
-    found = model.unembedding
-    if found is None:
-        raise UnsupportedModel(
-            f"{model.architecture} has no linear read-out from hidden states to tokens.", "Load it with its head."
-        )
-    weight, bias = matrix(found.head).detach().clone(), offset(found.head)
-    if found.gain is None:
-        return weight, bias
-    return _fold(weight, bias, found.gain, found.shift, found.centers)
 
 
 def of_site(layer: AttentionLayer, *, fold: bool = False) -> HeadWeights:
@@ -159,10 +124,10 @@ def _fold_norm(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Te
             "Use weights_of.",
         )
     gain, centers = norm_gain(norm, width)
-    return _fold(weight, bias, gain, norm_shift(norm, width), centers)
+    return fold_gain(weight, bias, gain, norm_shift(norm, width), centers)
 
 
-def _fold(
+def fold_gain(
     weight: Tensor, bias: Tensor | None, gain: Tensor, shift: Tensor | None, centers: bool
 ) -> tuple[Tensor, Tensor | None]:
     """New weight [in, out] and bias [out] that do what norm and map did, on inputs of variance 1."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from headatlas.model.core.dispatch import Edit, Pass
+from headatlas.model.core.attention_layer import AttentionLayer
+from headatlas.model.core.forward_pass import Edit, Pass
 from headatlas.model.core.view import LayerView
-from headatlas.model.structure.attention_layers import AttentionLayer
 
 
 def count_past(current: Pass) -> Callable[..., None]:

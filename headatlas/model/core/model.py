@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.model.core.dispatch import Edit, Pass
+from headatlas.model.core.attention_layer import AttentionLayer, all_heads, blocks
+from headatlas.model.core.forward_pass import Edit, Pass
 from headatlas.model.core.hooks import count_past, enter, pass_through, pick
 from headatlas.model.core.tokenizer import Tokenizer
+from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.core.view import LayerView
 from headatlas.model.sources.resolve import Source
-from headatlas.model.structure import attention_layers
-from headatlas.model.structure.attention_layers import AttentionLayer
 
 Inputs = Any  # a Batch (anything with tokens and mask), a token tensor [example, pos], or a mapping of the model's own inputs
 
@@ -49,7 +49,7 @@ class Model:
         self.fast = True  # whether the kernel with log-sum-exp may be used
         self.left_padding: str | None = "positions"  # how left padding is passed on; None: refused
         self.layers: tuple[AttentionLayer, ...] = ()
-        self.unembedding: attention_layers.Unembedding | None = None
+        self.unembedding: Unembedding | None = None
         self.block_returns: dict[nn.Module, int] = {}
         self.restarts = True  # whether a run may start at a layer; the self-check finds out
         self._lock = threading.RLock()
@@ -75,7 +75,7 @@ class Model:
     @property
     def heads(self) -> tuple[HeadId, ...]:
         """Every attention head, in the order of the layers."""
-        return attention_layers.all_heads(self.layers)
+        return all_heads(self.layers)
 
     @property
     def stacks(self) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ class Model:
     @property
     def has_logits(self) -> bool:
         """Whether the model gives token logits."""
-        return attention_layers.unembedding_of(self.hf) is not None
+        return unembedding_of(self.hf) is not None
 
     def fingerprint(self) -> str:
         """A sha256 over the weights, for models that came from no file."""
@@ -236,7 +236,7 @@ class Model:
                     handles.append(
                         layer.block.register_forward_pre_hook(enter(layer, residual_edits, current), with_kwargs=True)
                     )
-            head = attention_layers.unembedding_of(self.hf)
+            head = unembedding_of(self.hf)
             if logit_positions is not None and head is not None:
                 handles.append(head.register_forward_pre_hook(pick(logit_positions)))
             yield
@@ -279,7 +279,7 @@ class Model:
         """The blocks of the main stack in order (the decoder's; the encoder's in an encoder)."""
         main = "decoder" if "decoder" in self.stacks else self.stacks[0]
         first = next(layer for layer in self.layers if layer.stack == main)
-        rooms = attention_layers.blocks(self.hf)
+        rooms = blocks(self.hf)
         home = next((path for path in rooms if first.name.startswith(path + ".")), None)
         if home is None:
             raise UnsupportedModel(f"{self.architecture} keeps its blocks in no list, so runs cannot start at a layer.")

@@ -21,8 +21,8 @@ from headatlas.model.core import dispatch, head_weights
 from headatlas.model.core.attention_entries import ChosenWeights
 
 if TYPE_CHECKING:
-    from headatlas.model.core.dispatch import Pass
-    from headatlas.model.structure.attention_layers import AttentionLayer
+    from headatlas.model.core.attention_layer import AttentionLayer
+    from headatlas.model.core.forward_pass import Pass
 
 
 STREAMED = 128  # queries a block where rows come from the kernel's log-sum-exp: small blocks stay in the cache

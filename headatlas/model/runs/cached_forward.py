@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from headatlas.errors import BadInput
-from headatlas.model.core.dispatch import Edit, Pass, Tap
+from headatlas.model.core.attention_layer import AttentionLayer
+from headatlas.model.core.forward_pass import Edit, Pass, Tap
 from headatlas.model.core.model import Model
+from headatlas.model.core.unembedding import unembedding_of
 from headatlas.model.core.view import LayerView
-from headatlas.model.structure import attention_layers
-from headatlas.model.structure.attention_layers import AttentionLayer
 
 AT_ONCE = 8192  # tokens a pass of long texts; a mask of all their pairs at once would not fit
 
@@ -341,7 +341,7 @@ class SuffixPass(Pass):
 @contextlib.contextmanager
 def few_logits(model: Model, tokens: Tensor | None) -> Iterator[None]:
     """Let the unembedding compute the logits of some tokens only."""
-    head = attention_layers.unembedding_of(model.hf)
+    head = unembedding_of(model.hf)
     if tokens is None or head is None:
         yield
         return

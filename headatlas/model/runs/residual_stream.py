@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
-from headatlas.model.core.dispatch import Edit
+from headatlas.model.core.forward_pass import Edit
+from headatlas.model.core.linear_and_norm import offset
 from headatlas.model.core.model import Model
+from headatlas.model.core.unembedding import unembedding_of
 from headatlas.model.core.view import LayerView
-from headatlas.model.structure import attention_layers
 from headatlas.model.structure.blocks import Block, first, given, remove, room_for_rounding
 
 
@@ -89,7 +90,7 @@ class FinalResidual:
         result = torch.zeros(len(ids), device=columns.device)
         if found.shift is not None:
             result = result + torch.einsum("emd,d,em->e", columns, found.shift.float(), weights)
-        bias = attention_layers.offset(found.head)
+        bias = offset(found.head)
         if bias is not None:
             result = result + (bias.float()[ids.to(bias.device)] * weights).sum(1)
         return result * self.factor
@@ -127,7 +128,7 @@ def decompose(
     """
     end: dict[str, Tensor] = {}
     pick = _picker(positions)
-    head = attention_layers.unembedding_of(model.hf)
+    head = unembedding_of(model.hf)
     handles: list[Any] = []
     if head is not None:
         handles.append(head.register_forward_pre_hook(lambda _, args: end.update(normed=pick(args[0]))))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from headatlas.errors import BadInput, UnsupportedModel
-from headatlas.model.structure.attention_layers import AttentionLayer
+from headatlas.model.core.attention_layer import AttentionLayer
 
 if TYPE_CHECKING:
     from headatlas.model.core.model import Model

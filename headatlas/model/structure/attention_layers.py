@@ -8,57 +8,18 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
-from headatlas.heads import HeadId
+from headatlas.model.core.attention_layer import AttentionLayer, blocks
 from headatlas.model.core.dispatch import delegate
-from headatlas.model.core.linear_and_norm import is_linear, is_norm, matrix, norm_gain, norm_shift, offset
-from headatlas.model.core.write_path import BlockCall, write_path
-
-if TYPE_CHECKING:
-    from headatlas.model.structure.qkv_columns import QKVColumns
-
-
-@dataclass(frozen=True, eq=False)
-class AttentionLayer:
-    """One attention layer: the module that attends and the projection that its heads write through."""
-
-    stack: str
-    index: int
-    module: nn.Module
-    projection: nn.Module
-    block: nn.Module | None  # the transformer block it lies in; None where layers share one or there is no list of them
-    name: str  # path of the module
-    n_heads: int
-    n_groups: int
-    d_head: int  # width of q and k
-    d_value: int  # width of a head in z
-    causal: bool
-    post_gain: Tensor | None  # gain per channel between the projection and the residual stream: a norm's, or a scale
-    multiplier: float  # factor on the way into the residual stream
-    pattern_editable: bool = True
-    wiring: QKVColumns | None = (
-        None  # which columns of which projections become q, k and v; None where it cannot be told
-    )
-
-    @property
-    def heads(self) -> tuple[HeadId, ...]:
-        """The heads of this layer."""
-        return tuple(HeadId(self.index, head, self.stack) for head in range(self.n_heads))
-
-    def output_weight(self) -> Tensor:
-        """W_O per head, [head, d_value, d_model]; a view of the projection's weight, or a copy where it is quantised."""
-        return matrix(self.projection).unflatten(0, (self.n_heads, self.d_value))
-
-    def output_bias(self) -> Tensor | None:
-        """Bias of the output projection, [d_model] or None."""
-        return offset(self.projection)
+from headatlas.model.core.linear_and_norm import is_linear, is_norm, matrix, norm_gain, norm_shift
+from headatlas.model.core.unembedding import Unembedding, unembedding_of
+from headatlas.model.structure.write_path import BlockCall, write_path
 
 
 @dataclass
@@ -147,22 +108,6 @@ class LayerProbe:
             handle.remove()
 
 
-def blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """Transformer blocks: the members of module lists that (or whose parts) attend, by path."""
-    found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and not any(name.startswith(known + ".") for known in found):
-            found |= {f"{name}.{index}": member for index, member in enumerate(module)}
-    return found
-
-
-def unembedding_of(model: nn.Module) -> nn.Module | None:
-    """The map from hidden states to logits, or None."""
-    getter = getattr(model, "get_output_embeddings", None)
-    found: nn.Module | None = getter() if getter is not None else None
-    return found
-
-
 def dispatches(module: nn.Module) -> bool:
     """Whether the module's own forward asks transformers' attention interface, by its source."""
     forward = type(module).forward
@@ -231,26 +176,6 @@ def attention_layers(probe: LayerProbe, model: nn.Module, *, encoder_only: bool)
     return tuple(result)
 
 
-class Unembedding:
-    """How a vector in the residual stream bears on logits: final norm's gain, then W_U."""
-
-    def __init__(self, head: nn.Module, gain: Tensor | None, centers: bool, shift: Tensor | None) -> None:
-        self.head, self.gain, self.centers, self.shift = head, gain, centers, shift
-
-    @property
-    def weight(self) -> Tensor:
-        """W_U as [d_model, vocab]."""
-        return matrix(self.head)
-
-    def directions(self, written: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """`written` [example, ..., d_model] through the final norm's gain, and W_U's columns of tokens [example, m] -> [example, m, d_model]."""
-        if self.centers:
-            written = written - written.mean(-1, keepdim=True)
-        if self.gain is not None:
-            written = written * self.gain
-        return written, self.weight.T[tokens].float()
-
-
 def unembedding(probe: LayerProbe, model: nn.Module) -> Unembedding | None:
     """The unembedding with the norm in front of it, or None where logits are not a linear read-out of the last block."""
     head = unembedding_of(model)
@@ -289,8 +214,3 @@ def check_firing(probe: LayerProbe, model: nn.Module, architecture: str) -> None
             "compute attention without asking transformers' attention interface, so their heads cannot be seen or changed.",
             "Run `headatlas matrix` for the families that work, or add a layout in headatlas/model/layouts/.",
         )
-
-
-def all_heads(found: Sequence[AttentionLayer]) -> tuple[HeadId, ...]:
-    """Every head of every layer in order."""
-    return tuple(head for layer in found for head in layer.heads)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
+from headatlas.model.core.attention_layer import AttentionLayer
 from headatlas.model.core.linear_and_norm import is_norm, norm_gain, norm_shift
 from headatlas.model.core.model import Model
-from headatlas.model.structure.attention_layers import AttentionLayer
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,59 +9,20 @@ is not turned by rotary embeddings, so that what arrives is a column times a fac
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from headatlas.heads import HeadId
+from headatlas.model.core.attention_layer import AttentionLayer, ColumnSource, Input, QKVColumns
 from headatlas.model.core.linear_and_norm import is_linear
-
-if TYPE_CHECKING:
-    from headatlas.model.core.model import Model
-    from headatlas.model.core.view import LayerView
-    from headatlas.model.structure.attention_layers import AttentionLayer
+from headatlas.model.core.model import Model
+from headatlas.model.core.view import LayerView
 
 BASE, DIGITS = 16, 5  # a digit is sent as SMALL * (1 + digit / 16), exact and well apart in half precision
 SMALL, LARGE = 2.0**-6, 2.0**10  # below any clipping of queries, keys and values, and above it
 EXAMPLES = DIGITS + 2  # SMALL itself, the digits, LARGE
-
-
-@dataclass(frozen=True, eq=False)
-class ColumnSource:
-    """Where an array of numbers comes from: column `column` of `projections[which]` times `factor`, element by element.
-
-    clipped: large numbers do not come through whole (OLMo's clip_qkv).
-    """
-
-    projections: tuple[nn.Module, ...]
-    which: Tensor
-    column: Tensor
-    factor: Tensor
-    clipped: bool
-
-    def is_one_to_one(self) -> bool:
-        """Whether each number has a column of its own."""
-        pairs = torch.stack([self.which.flatten(), self.column.flatten()])
-        return pairs.unique(dim=1).shape[1] == pairs.shape[1]
-
-
-@dataclass(frozen=True, eq=False)
-class Input:
-    """What a projection reads: the module's input (origin None) or other projections' columns; and the norm before it."""
-
-    origin: ColumnSource | None
-    norm: nn.Module | None
-
-
-@dataclass(frozen=True, eq=False)
-class QKVColumns:
-    """The origins of q [head, d_head], k and v [group, d]; and what each projection involved reads."""
-
-    q: ColumnSource
-    k: ColumnSource
-    v: ColumnSource
-    inputs: dict[nn.Module, Input]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,99 @@
+"""An attention layer as data: its modules and sizes, and which columns of which projections become q, k and v."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from headatlas.heads import HeadId
+from headatlas.model.core.linear_and_norm import matrix, offset
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnSource:
+    """Where an array of numbers comes from: column `column` of `projections[which]` times `factor`, element by element.
+
+    clipped: large numbers do not come through whole (OLMo's clip_qkv).
+    """
+
+    projections: tuple[nn.Module, ...]
+    which: Tensor
+    column: Tensor
+    factor: Tensor
+    clipped: bool
+
+    def is_one_to_one(self) -> bool:
+        """Whether each number has a column of its own."""
+        pairs = torch.stack([self.which.flatten(), self.column.flatten()])
+        return pairs.unique(dim=1).shape[1] == pairs.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """What a projection reads: the module's input (origin None) or other projections' columns; and the norm before it."""
+
+    origin: ColumnSource | None
+    norm: nn.Module | None
+
+
+@dataclass(frozen=True, eq=False)
+class QKVColumns:
+    """The origins of q [head, d_head], k and v [group, d]; and what each projection involved reads."""
+
+    q: ColumnSource
+    k: ColumnSource
+    v: ColumnSource
+    inputs: dict[nn.Module, Input]
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionLayer:
+    """One attention layer: the module that attends and the projection that its heads write through."""
+
+    stack: str
+    index: int
+    module: nn.Module
+    projection: nn.Module
+    block: nn.Module | None  # the transformer block it lies in; None where layers share one or there is no list of them
+    name: str  # path of the module
+    n_heads: int
+    n_groups: int
+    d_head: int  # width of q and k
+    d_value: int  # width of a head in z
+    causal: bool
+    post_gain: Tensor | None  # gain per channel between the projection and the residual stream: a norm's, or a scale
+    multiplier: float  # factor on the way into the residual stream
+    pattern_editable: bool = True
+    wiring: QKVColumns | None = (
+        None  # which columns of which projections become q, k and v; None where it cannot be told
+    )
+
+    @property
+    def heads(self) -> tuple[HeadId, ...]:
+        """The heads of this layer."""
+        return tuple(HeadId(self.index, head, self.stack) for head in range(self.n_heads))
+
+    def output_weight(self) -> Tensor:
+        """W_O per head, [head, d_value, d_model]; a view of the projection's weight, or a copy where it is quantised."""
+        return matrix(self.projection).unflatten(0, (self.n_heads, self.d_value))
+
+    def output_bias(self) -> Tensor | None:
+        """Bias of the output projection, [d_model] or None."""
+        return offset(self.projection)
+
+
+def all_heads(found: Sequence[AttentionLayer]) -> tuple[HeadId, ...]:
+    """Every head of every layer in order."""
+    return tuple(head for layer in found for head in layer.heads)
+
+
+def blocks(model: nn.Module) -> dict[str, nn.Module]:
+    """Transformer blocks: the members of module lists that (or whose parts) attend, by path."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and not any(name.startswith(known + ".") for known in found):
+            found |= {f"{name}.{index}": member for index, member in enumerate(module)}
+    return found

@@ -1,0 +1,34 @@
+"""How hidden states become logits: the map that a model ends in, and the norm in front of it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from headatlas.model.core.linear_and_norm import matrix
+
+
+def unembedding_of(model: nn.Module) -> nn.Module | None:
+    """The map from hidden states to logits, or None."""
+    getter = getattr(model, "get_output_embeddings", None)
+    found: nn.Module | None = getter() if getter is not None else None
+    return found
+
+
+class Unembedding:
+    """How a vector in the residual stream bears on logits: final norm's gain, then W_U."""
+
+    def __init__(self, head: nn.Module, gain: Tensor | None, centers: bool, shift: Tensor | None) -> None:
+        self.head, self.gain, self.centers, self.shift = head, gain, centers, shift
+
+    @property
+    def weight(self) -> Tensor:
+        """W_U as [d_model, vocab]."""
+        return matrix(self.head)
+
+    def directions(self, written: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """`written` [example, ..., d_model] through the final norm's gain, and W_U's columns of tokens [example, m] -> [example, m, d_model]."""
+        if self.centers:
+            written = written - written.mean(-1, keepdim=True)
+        if self.gain is not None:
+            written = written * self.gain
+        return written, self.weight.T[tokens].float()
