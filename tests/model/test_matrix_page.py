@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.mark.parametrize("name", sorted(tiny_models.REFUSED))
-def test_families_that_bypass_the_doorway_are_refused_by_name(name: str):
+def test_families_that_bypass_the_attention_interface_are_refused_by_name(name: str):
     family = tiny_models.family(name)
     with pytest.raises(UnsupportedModel, match=family.architecture) as refusal:
         attach(family.build())

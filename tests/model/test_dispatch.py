@@ -1,4 +1,4 @@
-"""The doorway against independent oracles: the model's own eager attentions, brute force, plain hooks."""
+"""Watching and editing a model against independent oracles: the model's own eager attentions, brute force, plain hooks."""
 
 import gc
 import weakref
@@ -255,7 +255,7 @@ def test_edits_act_in_cached_generation_as_in_one_pass():
     torch.testing.assert_close(model.forward(start), toys.llama()(input_ids=start).logits.detach())
 
 
-def test_a_model_that_bypasses_the_doorway_is_refused_by_name():
+def test_a_model_that_bypasses_the_attention_interface_is_refused_by_name():
     import transformers as T
 
     torch.manual_seed(0)
