@@ -259,7 +259,7 @@ def masked(model, inputs, layer: int, heads: list[int], queries, keys) -> torch.
 
     def watch(view):
         if view.index == layer:
-            scores = torch.einsum("ehqd,ehkd->ehqk", view.q, view.repeat(view.k)) * view._scale
+            scores = torch.einsum("ehqd,ehkd->ehqk", view.q, view.repeat(view.k)) * view.scale
             n = scores.shape[-1]
             scores = scores.masked_fill(torch.ones(n, n, dtype=torch.bool).triu(1), -torch.inf)
             for head in heads:
@@ -313,7 +313,7 @@ def test_sinks_keep_their_part_when_attention_is_blocked_or_tempered():
     kept = {}
 
     def watch(layer):
-        scores = torch.einsum("ehqd,ehkd->ehqk", layer.q, layer.repeat(layer.k)) * layer._scale
+        scores = torch.einsum("ehqd,ehkd->ehqk", layer.q, layer.repeat(layer.k)) * layer.scale
         scores = scores.masked_fill(torch.ones(16, 16, dtype=torch.bool).triu(1), -torch.inf)
         sink = torch.tensor([0.5, 1.5, -1.0, 3.0])[None, :, None, None].expand(2, 4, 16, 1)
         kept[layer.index] = torch.cat([scores, sink], -1)
@@ -336,7 +336,7 @@ def test_tempered_attention_equals_divided_scores(temperature):
     kept = {}
 
     def watch(layer):
-        scores = torch.einsum("ehqd,ehkd->ehqk", layer.q, layer.repeat(layer.k)) * layer._scale
+        scores = torch.einsum("ehqd,ehkd->ehqk", layer.q, layer.repeat(layer.k)) * layer.scale
         kept[layer.index] = scores.masked_fill(torch.ones(20, 20, dtype=torch.bool).triu(1), -torch.inf)
 
     model.forward(inputs, watch=watch)

@@ -23,9 +23,9 @@ def active_dormant(layer: LayerView, batch: Batch) -> Tensor:
         torch.arange(layer.n_queries, device=first.device),
         batch.positions["middle"].to(first.device)[:, None],
     )
-    before = mean_of(where_queries(sink, (layer.places >= 8) & (place < middle)))
+    before = mean_of(where_queries(sink, (layer.text_positions >= 8) & (place < middle)))
     after = mean_of(
-        where_queries(sink, (layer.places >= 0) & (place >= middle + 8))
+        where_queries(sink, (layer.text_positions >= 0) & (place >= middle + 8))
     )  # a few tokens to notice the change
     return (after - before).abs()
 

@@ -36,7 +36,7 @@ def control(layer: LayerView, batch: Batch) -> Tensor:
 
 def _mass(layer: LayerView, place: int) -> Tensor:
     first = layer.valid_keys.float().argmax(1, keepdim=True)  # past left padding
-    return mean_of(where_queries(layer.columns(first + place)[..., 0], layer.places >= 2))
+    return mean_of(where_queries(layer.columns(first + place)[..., 0], layer.text_positions >= 2))
 
 
 def planted(batch: Batch) -> Planted:

@@ -42,7 +42,7 @@ def _share(layer: LayerView, near: int, far: int) -> Tensor:
     offsets = torch.arange(low, 2 * WINDOW, device=band.device)
     inside = (offsets.abs() >= near) & (offsets.abs() <= far)
     # Only queries whose both windows lie within the text behind them.
-    return mean_of(where_queries(band[..., inside].nansum(-1), layer.places >= 2 * WINDOW))
+    return mean_of(where_queries(band[..., inside].nansum(-1), layer.text_positions >= 2 * WINDOW))
 
 
 def planted(batch: Batch) -> Planted:

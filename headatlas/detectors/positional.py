@@ -41,7 +41,7 @@ def control(layer: LayerView, batch: Batch) -> Tensor:
 def _by_offset(layer: LayerView) -> Tensor:
     """Mean attention per offset, [example, head, offset], without 0 and 1."""
     if layer.causal:
-        later = (layer.places >= REACH)[:, None, :, None]
+        later = (layer.text_positions >= REACH)[:, None, :, None]
         return mean_of(layer.band(0, REACH)[..., 2:].masked_fill(~later, torch.nan), -2)
     low, high = mean_of(layer.band(-REACH, -1), -2), mean_of(layer.band(0, REACH)[..., 2:], -2)
     # An empty column between the two ranges keeps offsets -1 and 2 from counting as neighbours.

@@ -24,12 +24,12 @@ def previous_token(layer: LayerView, batch: Batch) -> Tensor:
     Formula: mean over queries i >= 2 of A[i, i - 1] on random tokens (Clark et al. 2019; Elhage et al. 2021). Chance: the
     largest such mean at the rival offsets 0, 2, 3 and 4, so that a head that spreads over its neighbourhood does not count.
     """
-    return mean_of(where_queries(layer.band(0, 4)[..., 1], layer.places >= 2))  # the band that chance needs too
+    return mean_of(where_queries(layer.band(0, 4)[..., 1], layer.text_positions >= 2))  # the band that chance needs too
 
 
 def control(layer: LayerView, batch: Batch) -> Tensor:
     """The largest mean attention at offsets 0, 2, 3 and 4: [example, head]."""
-    band, later = layer.band(0, 4), layer.places >= 2
+    band, later = layer.band(0, 4), layer.text_positions >= 2
     return torch.stack([mean_of(where_queries(band[..., k], later)) for k in (0, 2, 3, 4)]).amax(0)
 
 

@@ -37,7 +37,7 @@ class Block(OnHeads):
 
     def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """Rows with the keys gone."""
-        gone = among(layer.key_columns, self.keys, len(x), repr(self))[:, None, None, :]
+        gone = among(layer.key_positions, self.keys, len(x), repr(self))[:, None, None, :]
         left = x.float().masked_fill(gone, 0.0)
         if not self.renormalise:
             return left

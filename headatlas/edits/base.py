@@ -10,15 +10,15 @@ from torch import Tensor
 
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, parse_heads
+from headatlas.ops.types import LayerKey
 
 if TYPE_CHECKING:
     from headatlas.model.core.view import LayerView
 
 Heads = str | HeadId | Iterable[str | HeadId]
-Layers = int | str | tuple[str, int] | Iterable[int | str | tuple[str, int]]
+Layers = int | str | LayerKey | Iterable[int | str | LayerKey]
 Positions = Tensor | Sequence[int] | Sequence[Sequence[int]] | None
-Place = tuple[str, int]  # (stack, layer)
-SITES = ("q", "k", "v", "pattern", "z", "residual")
+COMPONENTS = ("q", "k", "v", "pattern", "z", "residual")
 
 
 class Where(TypedDict, total=False):
@@ -42,11 +42,11 @@ class OnHeads:
     """
 
     heads: tuple[HeadId, ...]
-    layers: frozenset[Place]
+    layers: frozenset[LayerKey]
     component: str
     positions: Tensor | None
     group: bool
-    components: tuple[str, ...] = SITES  # where this kind of edit makes sense
+    components: tuple[str, ...] = COMPONENTS  # where this kind of edit makes sense
 
     def __init__(self, heads: Heads | Layers, **where: Unpack[Where]) -> None:
         component = where.get("component", "z")
@@ -56,10 +56,10 @@ class OnHeads:
             )
         residual = component == "residual"
         named = () if residual else parse_heads(heads)  # type: ignore[arg-type]
-        places = parse_layers(heads) if residual else [(head.stack, head.layer) for head in named]
+        keys = parse_layers(heads) if residual else [(head.stack, head.layer) for head in named]
         self._set(
             heads=tuple(dict.fromkeys(named)),
-            layers=frozenset(places),
+            layers=frozenset(keys),
             component=component,
             positions=parse_positions(where.get("positions")),
             group=bool(where.get("group", False)),
@@ -108,16 +108,20 @@ class OnHeads:
             return x.squeeze(2) if back else x.unsqueeze(2)
         return x if self.component == "z" else x.transpose(1, 2)
 
-    def columns(self, layer: LayerView) -> Tensor:
+    def token_positions(self, layer: LayerView) -> Tensor:
         """[example or 1, token] which token of the whole sequence each token of the component is."""
-        return layer.key_columns if self.component in ("k", "v") else layer.query_columns
+        return layer.key_positions if self.component in ("k", "v") else layer.query_positions
 
     def _touched(self, layer: LayerView, n_examples: int) -> Tensor | None:
         """[example or 1, token] whether the edit acts there; None for everywhere."""
-        return None if self.positions is None else among(self.columns(layer), self.positions, n_examples, repr(self))
+        return (
+            None
+            if self.positions is None
+            else among(self.token_positions(layer), self.positions, n_examples, repr(self))
+        )
 
-    def here(self, layer: Any) -> list[int]:
-        """The edit's heads that lie in the layer of `at`."""
+    def here(self, layer: LayerView) -> list[int]:
+        """Numbers of the edit's heads that lie in `layer`."""
         return [head.head for head in self.heads if head.layer == layer.index and head.stack == layer.stack]
 
     def _index(self, layer: LayerView, width: int) -> Tensor:
@@ -168,7 +172,7 @@ class OnHeads:
         return {}
 
 
-def parse_layers(layers: Any) -> list[Place]:
+def parse_layers(layers: Any) -> list[LayerKey]:
     """Read 9, "9", "encoder:2", ("encoder", 2) or several of them. Raises BadInput."""
     if isinstance(layers, tuple) and len(layers) == 2 and isinstance(layers[0], str) and isinstance(layers[1], int):
         return [layers]
@@ -184,7 +188,7 @@ def parse_layers(layers: Any) -> list[Place]:
         return found
     if isinstance(layers, HeadId):
         raise BadInput(f"{layers} is a head; the residual stream belongs to no head.", "Name layers: 9, or encoder:2.")
-    return [place for layer in layers for place in parse_layers(layer)]
+    return [key for layer in layers for key in parse_layers(layer)]
 
 
 def parse_positions(positions: Positions) -> Tensor | None:
@@ -205,11 +209,11 @@ def parse_positions(positions: Positions) -> Tensor | None:
     return given.detach().clone()
 
 
-def among(columns: Tensor, positions: Tensor, n_examples: int, who: str) -> Tensor:
-    """[example or 1, n] whether columns [example or 1, n] are among positions [example or 1, m]; -1 never is."""
-    positions = positions.to(columns.device)
+def among(tokens: Tensor, positions: Tensor, n_examples: int, who: str) -> Tensor:
+    """[example or 1, n] whether token positions [example or 1, n] are among positions [example or 1, m]; -1 never is."""
+    positions = positions.to(tokens.device)
     fit(len(positions), n_examples, who)
-    return ((columns[:, :, None] == positions[:, None, :]) & (columns >= 0)[:, :, None]).any(-1)
+    return ((tokens[:, :, None] == positions[:, None, :]) & (tokens >= 0)[:, :, None]).any(-1)
 
 
 def fit(n_given: int, n_examples: int, who: str) -> None:

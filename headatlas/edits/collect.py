@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from headatlas.edits.base import OnHeads, Place, Positions, among, parse_positions
+from headatlas.edits.base import OnHeads, Positions, among, parse_positions
 from headatlas.model.core.forward_pass import Tap
+from headatlas.ops.types import LayerKey
 
 if TYPE_CHECKING:
     from headatlas.model import Model
@@ -20,7 +21,7 @@ _ONE = torch.zeros(1, dtype=torch.long)  # logits are computed at one position o
 CHUNK = 4096  # tokens a pass
 
 
-def read(model: Model, batch: Batch, what: OnHeads, show: Callable[[Place, Tensor], None]) -> None:
+def read(model: Model, batch: Batch, what: OnHeads, show: Callable[[LayerKey, Tensor], None]) -> None:
     """One pass; `show` gets [example, token, head, width] at the component and each layer of `what` (groups for k, v)."""
     model.require_edits([what])
 
@@ -29,7 +30,7 @@ def read(model: Model, batch: Batch, what: OnHeads, show: Callable[[Place, Tenso
             found: Any = getattr(layer, what.component)
             show((layer.stack, layer.index), found if what.component == "z" else found.transpose(1, 2))
 
-    tap = Tap(what.layers, lambda place, x: show(place, x.unsqueeze(2)))
+    tap = Tap(what.layers, lambda key, x: show(key, x.unsqueeze(2)))
     edits = [tap] if what.component == "residual" else []
     model.forward(batch, watch=watch, edits=edits, logit_positions=_ONE)
 
@@ -39,12 +40,12 @@ def pieces(batch: Batch) -> list[Batch]:
     return batch.chunks(max(1, CHUNK // batch.tokens.shape[1]))
 
 
-def collect(model: Model, batch: Batch, what: OnHeads, *, positions: Tensor | None = None) -> dict[Place, Tensor]:
+def collect(model: Model, batch: Batch, what: OnHeads, *, positions: Tensor | None = None) -> dict[LayerKey, Tensor]:
     """(stack, layer) -> [example, token, head, width] at the component and layers of `what`.
 
     positions: [example, n] the tokens wanted, so that [example, n, head, width] is all that is kept; -1 gives some other token's.
     """
-    parts: dict[Place, list[Tensor]] = {place: [] for place in what.layers}
+    parts: dict[LayerKey, list[Tensor]] = {key: [] for key in what.layers}
     done = 0
     for part in pieces(batch):
         index = (
@@ -54,12 +55,12 @@ def collect(model: Model, batch: Batch, what: OnHeads, *, positions: Tensor | No
         )
         done += len(part)
 
-        def keep(place: Place, x: Tensor, index: Tensor | None = index) -> None:
+        def keep(key: LayerKey, x: Tensor, index: Tensor | None = index) -> None:
             x = x.detach()
-            parts[place].append(x.clone() if index is None else x.gather(1, index.expand(-1, -1, *x.shape[2:])))
+            parts[key].append(x.clone() if index is None else x.gather(1, index.expand(-1, -1, *x.shape[2:])))
 
         read(model, part, what, keep)
-    return {place: torch.cat(found) for place, found in parts.items()}
+    return {key: torch.cat(found) for key, found in parts.items()}
 
 
 def means(
@@ -70,7 +71,7 @@ def means(
     per_position: bool = False,
     tokens: Positions = None,
     groups: Tensor | None = None,
-) -> tuple[Tensor, dict[Place, Tensor], Tensor]:
+) -> tuple[Tensor, dict[LayerKey, Tensor], Tensor]:
     """Means by group of examples: labels [group], (stack, layer) -> [group, (position,) head, width], counts [group, position].
 
     Where no example of a group has a token (count 0), the mean over the group's positions stands in, for padding.
@@ -84,25 +85,25 @@ def means(
     length = int(count.ne(0).any(0).nonzero().max()) + 1
     count = count[:, :length]
     form = "get,ethd->gthd" if per_position else "get,ethd->ghd"
-    sums: dict[Place, Tensor] = {}
+    sums: dict[LayerKey, Tensor] = {}
     start = 0
     for part in pieces(batch):
         mine = weight[:, start : start + len(part)].to(model.device)
         start += len(part)
 
-        def add(place: Place, x: Tensor, mine: Tensor = mine) -> None:
+        def add(key: LayerKey, x: Tensor, mine: Tensor = mine) -> None:
             # Summed in double precision, so that the mean does not depend on how the batch is cut.
-            sums[place] = sums.get(place, 0.0) + torch.einsum(form, mine, x.detach().double())
+            sums[key] = sums.get(key, 0.0) + torch.einsum(form, mine, x.detach().double())
 
         read(model, part, what, add)
     whole = count.sum(1).to(model.device)[:, None, None]
     if not per_position:
-        return known, {place: (total / whole).float() for place, total in sums.items()}, count
+        return known, {key: (total / whole).float() for key, total in sums.items()}, count
     share = count[..., None, None].to(model.device)
     values = {}
-    for place, total in sums.items():
+    for key, total in sums.items():
         overall = (total.sum(1) / whole)[:, None]
-        values[place] = torch.where(share > 0, total[:, :length] / share.clamp(min=1), overall).float()
+        values[key] = torch.where(share > 0, total[:, :length] / share.clamp(min=1), overall).float()
     return known, values, count
 
 
@@ -110,7 +111,7 @@ def _counted(batch: Batch, tokens: Positions) -> Tensor:
     """[example, token] double: 1 where a token counts."""
     if tokens is None:
         return batch.mask.double()
-    columns = torch.arange(batch.tokens.shape[1])[None]
+    everywhere = torch.arange(batch.tokens.shape[1])[None]
     chosen = parse_positions(tokens)
     assert chosen is not None
-    return (among(columns, chosen.cpu(), len(batch), "The mean") & batch.mask.cpu()).double()
+    return (among(everywhere, chosen.cpu(), len(batch), "The mean") & batch.mask.cpu()).double()

@@ -76,21 +76,21 @@ def _by_key(
     what = OnHeads(heads, **where)
     if what.component == "pattern":
         raise BadInput("Attention patterns have no directions.", "Choose q, k, v, z or residual.")
-    columns = torch.arange(batch.tokens.shape[1])[None]
-    last = torch.where(batch.mask, columns, -1).amax(1, keepdim=True)
+    everywhere = torch.arange(batch.tokens.shape[1])[None]
+    last = torch.where(batch.mask, everywhere, -1).amax(1, keepdim=True)
     positions = (what.positions if what.positions is not None else last).cpu().expand(len(batch), -1)
-    weight = ((columns[:, :, None] == positions[:, None, :]).any(-1) & batch.mask.cpu()).float()
+    weight = ((everywhere[:, :, None] == positions[:, None, :]).any(-1) & batch.mask.cpu()).float()
     if bool((weight.sum(1) == 0).any()):
         raise BadInput("An example has no token at the positions given.")
     weight = weight / weight.sum(1, keepdim=True)
     found: dict[Key, Tensor] = {}
-    for place, x in collect(model, batch, what).items():
+    for key, x in collect(model, batch, what).items():
         averaged = torch.einsum("et,ethd->ehd", weight, x.float().cpu())
-        size = model.layer(place[1], place[0]).n_heads // x.shape[2]
+        size = model.layer(key[1], key[0]).n_heads // x.shape[2]
         if what.component == "residual":
-            found[place] = find(averaged[:, 0])
+            found[key] = find(averaged[:, 0])
         for head in what.heads:
-            if (head.stack, head.layer) == place:
+            if (head.stack, head.layer) == key:
                 found[HeadId(*head)] = find(averaged[:, head.head // size])
     return found
 

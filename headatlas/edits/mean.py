@@ -65,7 +65,7 @@ class Mean(Stored):
         if per_position:
             _demand_covered(what, count, index, target)
         if template is None:
-            return cls(heads, {place: value[0] for place, value in values.items()}, **where)
+            return cls(heads, {key: value[0] for key, value in values.items()}, **where)
         return cls(heads, values, index, **where)
 
     @property

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
-from headatlas.edits.base import Heads, Layers, OnHeads, Place, Where
+from headatlas.edits.base import Heads, Layers, OnHeads, Where
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.ops.types import LayerKey
 
 if TYPE_CHECKING:
     from headatlas.model.core.view import LayerView
 
-Key = HeadId | Place
+Key = HeadId | LayerKey
 Directions = Tensor | Mapping[Key, Tensor]  # one for all, or by head (by layer for the residual stream)
 
 

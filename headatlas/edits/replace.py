@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
-from headatlas.edits.base import Heads, Layers, OnHeads, Place, Positions, Where, fit, parse_positions
+from headatlas.edits.base import Heads, Layers, OnHeads, Positions, Where, fit, parse_positions
 from headatlas.edits.collect import collect
 from headatlas.errors import BadInput
+from headatlas.ops.types import LayerKey
 
 if TYPE_CHECKING:
     from headatlas.model import Model
     from headatlas.model.core.view import LayerView
     from headatlas.task import Batch
 
-Values = Mapping[Place, Tensor]
+Values = Mapping[LayerKey, Tensor]
 
 
 class Zero(OnHeads):
@@ -40,7 +41,7 @@ class Stored(OnHeads):
             raise BadInput(
                 f"{type(self).__name__} has no values for layer {', '.join(missing)}.", "Collect them there too."
             )
-        self._set(values={place: values[place] for place in sorted(self.layers)})
+        self._set(values={key: values[key] for key in sorted(self.layers)})
 
     def options(self) -> dict[str, Any]:
         """The values."""
@@ -63,24 +64,24 @@ class Stored(OnHeads):
     @staticmethod
     def _keys(layer: LayerView, value: Tensor) -> Tensor:
         """Attention weights for the keys that there are now; to keys that the stored rows did not have: none."""
-        keys = layer.key_columns[0]
+        keys = layer.key_positions[0]
         known = value[..., keys.clamp(max=value.shape[-1] - 1)]
         return torch.where(keys < value.shape[-1], known, 0.0)
 
     def _at_tokens(self, layer: LayerView, value: Tensor, n_examples: int) -> Tensor:
         """Pick from [example or 1, position, ...] the layer's tokens: [example or 1, token, ...]."""
-        columns = self.columns(layer)
+        tokens = self.token_positions(layer)
         touched = self._touched(layer, n_examples)
-        used = columns if touched is None else torch.where(touched, columns, -1)
+        used = tokens if touched is None else torch.where(touched, tokens, -1)
         if int(used.max()) >= value.shape[1]:
             raise BadInput(
                 f"{self!r} holds values of {value.shape[1]} positions; position {int(used.max())} has none.",
                 f"Say where it acts: positions=range({value.shape[1]}).",
             )
-        columns = columns.clamp(0, value.shape[1] - 1)
-        examples = max(len(value), len(columns))
-        columns, value = columns.expand(examples, -1), value.expand(examples, *value.shape[1:])
-        return value.gather(1, columns[..., None, None].expand(-1, -1, *value.shape[2:]))
+        tokens = tokens.clamp(0, value.shape[1] - 1)
+        examples = max(len(value), len(tokens))
+        tokens, value = tokens.expand(examples, -1), value.expand(examples, *value.shape[1:])
+        return value.gather(1, tokens[..., None, None].expand(-1, -1, *value.shape[2:]))
 
 
 class Resample(Stored):
@@ -95,7 +96,7 @@ class Resample(Stored):
     ) -> Resample:
         """From a run on `other`; order [example]: which of its examples each example takes, else the same row."""
         values = collect(model, other, OnHeads(heads, **where))
-        return cls(heads, values if order is None else {place: x[order] for place, x in values.items()}, **where)
+        return cls(heads, values if order is None else {key: x[order] for key, x in values.items()}, **where)
 
     def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """The other run's values."""
@@ -105,7 +106,7 @@ class Resample(Stored):
 
     def rows(self, index: Tensor | slice) -> OnHeads:
         """See OnHeads.rows."""
-        return super().rows(index)._with(values={place: value[index] for place, value in self.values.items()})
+        return super().rows(index)._with(values={key: value[index] for key, value in self.values.items()})
 
 
 class Swap(Stored):
@@ -143,13 +144,13 @@ class Swap(Stored):
         """The other run's values, each at its position."""
         value = self._value(layer, x, index)
         fit(len(value), len(x), repr(self))
-        columns = self.columns(layer)
+        tokens = self.token_positions(layer)
         assert self.positions is not None
-        which = (columns[:, :, None] == self.positions.to(x.device)[:, None, :]).long().argmax(-1)
+        which = (tokens[:, :, None] == self.positions.to(x.device)[:, None, :]).long().argmax(-1)
         which = which.expand(len(x), -1)
         value = value.expand(len(x), *value.shape[1:])
         return value.gather(1, which[..., None, None].expand(-1, -1, *value.shape[2:]))
 
     def rows(self, index: Tensor | slice) -> OnHeads:
         """See OnHeads.rows."""
-        return super().rows(index)._with(values={place: value[index] for place, value in self.values.items()})
+        return super().rows(index)._with(values={key: value[index] for key, value in self.values.items()})

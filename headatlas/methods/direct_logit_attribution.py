@@ -1,4 +1,4 @@
-"""Direct logit attribution: how much each head, each feed-forward part and the embedding add to an answer's logit.
+"""Direct logit attribution: how much each head, each MLP and the embedding add to an answer's logit.
 
 What a part writes into the residual stream is read out as the last hidden state is: through the final norm, whose scale
 is kept at its value in this run, and W_U (Elhage et al. 2021; Wang et al. 2022, section 3.1). Norms between attention and
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.edits.collect import pieces
@@ -22,11 +21,9 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model import Edit, LayerView, Model
 from headatlas.model.runs.residual_stream import Writes, decompose, logit_direction
-from headatlas.model.structure.blocks import Block, rooms_of
+from headatlas.model.structure.blocks import Block, blocks_of
+from headatlas.ops.types import Array, LayerKey
 from headatlas.task import Batch, Metric, logit_difference
-
-Array = NDArray[np.float64]
-Place = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -106,23 +103,23 @@ def direct_effects(
         toward = Toward.answer(batch)
     if bool((toward.positions < 0).any()):
         raise BadInput("Some examples have no position at which their logits are read.")
-    rooms, start, found = rooms_of(model), 0, []
+    blocks, start, found = blocks_of(model), 0, []
     for part in [batch] if edits else pieces(batch):  # an edit may speak of all examples
-        found.append(_piece(model, rooms, part, toward.rows(start, start + len(part)), by_source, edits))
+        found.append(_piece(model, blocks, part, toward.rows(start, start + len(part)), by_source, edits))
         start += len(part)
     return _joined(found)
 
 
 def _piece(
-    model: Model, rooms: tuple[Block, ...], batch: Batch, toward: Toward, by_source: bool, edits: Sequence[Edit]
+    model: Model, blocks: tuple[Block, ...], batch: Batch, toward: Toward, by_source: bool, edits: Sequence[Edit]
 ) -> DirectEffects:
     positions = toward.positions[:, None].to(model.device)
     direction = logit_direction(model, toward.ids, toward.weights)  # [example, d_model]
-    heads: dict[Place, Tensor] = {}
-    sources: dict[Place, Tensor] = {}
+    heads: dict[LayerKey, Tensor] = {}
+    sources: dict[LayerKey, Tensor] = {}
     others: dict[str, Tensor] = {}
     biases = torch.zeros(len(batch), device=model.device)
-    homes = {(room.attention.stack, room.attention.index): room for room in rooms if room.attention is not None}
+    homes = {(one.attention.stack, one.attention.index): one for one in blocks if one.attention is not None}
 
     put = {head for edit in edits if edit.component == "z" for head in edit.heads}
 
@@ -132,21 +129,21 @@ def _piece(
                 layer, homes[layer.stack, layer.index], positions, direction, put
             )
 
-    def each(block: Writes) -> None:
+    def each(writes: Writes) -> None:
         nonlocal biases
         along = lambda x: torch.einsum("end,ed->e", x, direction)  # noqa: E731
         if not others:
-            others["embedding"] = along(block.entry)
-        name = "mlp" if block.z is not None else "block"
-        others[f"{name} {block.room.index}"] = along(block.feed)
-        biases = biases + along(block.bias)
-        layer = block.room.attention
-        if block.z is not None and layer is not None:
-            heads[layer.stack, layer.index] = (block.pull(direction[:, None]) * block.z.float()).sum(-1).squeeze(1)
+            others["embedding"] = along(writes.entry)
+        name = "mlp" if writes.z is not None else "block"
+        others[f"{name} {writes.block.index}"] = along(writes.mlp)
+        biases = biases + along(writes.bias)
+        layer = writes.block.attention
+        if writes.z is not None and layer is not None:
+            heads[layer.stack, layer.index] = (writes.pull(direction[:, None]) * writes.z.float()).sum(-1).squeeze(1)
             if by_source:
-                sources[layer.stack, layer.index] *= block.scale
+                sources[layer.stack, layer.index] *= writes.scale
 
-    end = decompose(model, rooms, batch, positions, each, watch=watch, edits=edits)
+    end = decompose(model, blocks, batch, positions, each, watch=watch, edits=edits)
     scale = end.scale[:, 0, 0] * end.factor
     others["attention biases"] = biases
     values = torch.cat([heads[layer.stack, layer.index] for layer in model.layers], 1) * scale[:, None]
@@ -168,7 +165,9 @@ def _piece(
     )  # fmt: skip
 
 
-def _by_source(layer: LayerView, room: Block, positions: Tensor, direction: Tensor, put: AbstractSet[HeadId]) -> Tensor:
+def _by_source(
+    layer: LayerView, block: Block, positions: Tensor, direction: Tensor, put: AbstractSet[HeadId]
+) -> Tensor:
     """[example, head, key] a layer's writes at positions [example, 1] along directions [example, d_model], by source token.
 
     NaN for heads of `put`, whose z does not come from what they attend to.
@@ -180,7 +179,7 @@ def _by_source(layer: LayerView, room: Block, positions: Tensor, direction: Tens
     own = torch.tensor([head not in put for head in layer.attention.heads], device=z.device)
     if bool(own.any()):
         demand_plain_sum(layer, torch.einsum("ehk,ehkd->ehd", rows, values)[:, own], z[:, own])
-    pull = room.pulled(direction[:, None]).squeeze(1)  # [example, head, d_value]
+    pull = block.pulled(direction[:, None]).squeeze(1)  # [example, head, d_value]
     found = rows * torch.einsum("ehkd,ehd->ehk", values, pull)
     return found.masked_fill(~own[:, None], torch.nan)
 

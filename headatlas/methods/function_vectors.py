@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.edits import Add, Mean
-from headatlas.edits.base import Place
 from headatlas.edits.collect import pieces
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.model import Model
 from headatlas.model.runs.residual_stream import Writes, visit_blocks
-from headatlas.model.structure.blocks import rooms_of
+from headatlas.model.structure.blocks import blocks_of
 from headatlas.ops import stats
+from headatlas.ops.types import LayerKey
 from headatlas.task import HELD_OUT, Batch, Metric, accuracy, find_task
 
 Array = NDArray[np.float64]
@@ -52,11 +52,11 @@ class Ends:
     right: [example] whether the most likely next token is the answer.
     """
 
-    z: Mapping[Place, Tensor]
-    writes: Mapping[Place, Tensor]
+    z: Mapping[LayerKey, Tensor]
+    writes: Mapping[LayerKey, Tensor]
     right: Tensor
 
-    def mean(self, chosen: Tensor | None = None) -> dict[Place, Tensor]:
+    def mean(self, chosen: Tensor | None = None) -> dict[LayerKey, Tensor]:
         """(stack, layer) -> [head, d_value] the mean of z over chosen [example] examples (bool); None: all."""
         return {place: (z if chosen is None else z[chosen]).mean(0) for place, z in self.z.items()}
 
@@ -64,21 +64,21 @@ class Ends:
 @torch.no_grad()
 def ends(model: Model, batch: Batch) -> Ends:
     """Run a batch and keep what is at its ends; the batch needs an answer and positions["end"]. Raises UnsupportedModel."""
-    rooms = rooms_of(model)
-    z: dict[Place, list[Tensor]] = {}
-    total: dict[Place, Tensor] = {}
+    blocks = blocks_of(model)
+    z: dict[LayerKey, list[Tensor]] = {}
+    total: dict[LayerKey, Tensor] = {}
     right: list[Tensor] = []
     for part in pieces(batch):
-        found: dict[Place, Tensor] = {}
+        found: dict[LayerKey, Tensor] = {}
 
-        def each(block: Writes, found: dict[Place, Tensor] = found) -> None:
-            if block.z is not None and block.room.attention is not None:
-                place = (block.room.attention.stack, block.room.attention.index)
-                found[place] = block.heads()[:, 0]
-                z.setdefault(place, []).append(block.z[:, 0].float())
+        def each(writes: Writes, found: dict[LayerKey, Tensor] = found) -> None:
+            layer = writes.block.attention
+            if writes.z is not None and layer is not None:
+                found[layer.stack, layer.index] = writes.heads()[:, 0]
+                z.setdefault((layer.stack, layer.index), []).append(writes.z[:, 0].float())
 
         end = part.positions["end"].reshape(-1, 1).to(model.device)
-        logits = visit_blocks(model, rooms, part, end, each, logit_positions=end)
+        logits = visit_blocks(model, blocks, part, end, each, logit_positions=end)
         good = accuracy.score(logits.cpu(), part) > 0
         right.append(good)
         for place, written in found.items():
@@ -88,7 +88,7 @@ def ends(model: Model, batch: Batch) -> Ends:
     return Ends({place: torch.cat(parts) for place, parts in z.items()}, writes, good)
 
 
-def indirect_effects(model: Model, batch: Batch, means: Sequence[Mapping[Place, Tensor]]) -> list[Array]:
+def indirect_effects(model: Model, batch: Batch, means: Sequence[Mapping[LayerKey, Tensor]]) -> list[Array]:
     """[example, head] rise of the answer's probability when a head's output at the end is replaced by a mean.
 
     The prompts that run are the batch's counterfactual (the same examples with their labels in other places); the answers
@@ -102,7 +102,7 @@ def indirect_effects(model: Model, batch: Batch, means: Sequence[Mapping[Place, 
     return list(rise.reshape(len(batch), len(means), len(model.heads)).transpose(1, 0, 2))
 
 
-def vector_of(heads: Iterable[HeadId], writes: Mapping[Place, Tensor]) -> Tensor:
+def vector_of(heads: Iterable[HeadId], writes: Mapping[LayerKey, Tensor]) -> Tensor:
     """[d_model] the function vector: the sum of what these heads write on average (see `Ends.writes`)."""
     return torch.stack([writes[head.stack, head.layer][head.head] for head in heads]).sum(0)
 
@@ -122,7 +122,7 @@ class Injection:
     """
 
     def __init__(
-        self, model: Model, batch: Batch, metric: Metric, writes: Mapping[Place, Tensor], layer: int | None = None
+        self, model: Model, batch: Batch, metric: Metric, writes: Mapping[LayerKey, Tensor], layer: int | None = None
     ) -> None:
         self.model, self.metric, self.writes = model, metric, writes
         self.layer = layer_for(model) if layer is None else layer

@@ -20,7 +20,7 @@ from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.model import Model
 from headatlas.model.runs.residual_stream import FinalResidual, Writes, decompose
-from headatlas.model.structure.blocks import rooms_of
+from headatlas.model.structure.blocks import blocks_of
 from headatlas.task import Batch
 
 Array = NDArray[np.float64]
@@ -66,10 +66,10 @@ def head_lens(
         )
     if not 1 <= k <= max(model.vocabulary_size, 1):
         raise BadInput(f"{k} tokens cannot be shown.", "Give 1 or more.")
-    blocks: list[Writes] = []
-    end = decompose(model, rooms_of(model), batch, positions[:, None].to(model.device), blocks.append)
-    by_place = {(b.room.attention.stack, b.room.attention.index): b for b in blocks if b.room.attention is not None}
-    found = [_head(end, by_place[head.stack, head.layer], head.head, k) for head in heads]
+    written: list[Writes] = []
+    end = decompose(model, blocks_of(model), batch, positions[:, None].to(model.device), written.append)
+    by_layer = {(w.block.attention.stack, w.block.attention.index): w for w in written if w.block.attention is not None}
+    found = [_head(end, by_layer[head.stack, head.layer], head.head, k) for head in heads]
     size, promoted, raised, suppressed, lowered = (
         torch.stack(parts, 1).cpu().numpy() for parts in zip(*found, strict=True)
     )
@@ -77,9 +77,9 @@ def head_lens(
     return HeadLens(heads, size, promoted, raised, suppressed, lowered, notes)
 
 
-def _head(end: FinalResidual, block: Writes, head: int, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _head(end: FinalResidual, writes: Writes, head: int, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Size [example]; ids and logits [example, k] of the tokens promoted and suppressed most."""
-    write = block.heads(slice(head, head + 1))[:, 0, 0]  # [example, d_model]
+    write = writes.heads(slice(head, head + 1))[:, 0, 0]  # [example, d_model]
     logits = end.read(write, end.scale[:, 0]).double()
     up, down = logits.topk(k, -1), (-logits).topk(k, -1)
     return logits.std(-1, correction=0), up.indices, up.values, down.indices, -down.values

@@ -1,4 +1,4 @@
-"""The only place that knows transformers: where models come from, and the doorway into their attention."""
+"""The only place that knows transformers: where models come from, and the view into their attention."""
 
 from headatlas.model.core.forward_pass import Edit
 from headatlas.model.core.model import Model

@@ -122,7 +122,7 @@ def _path_of(kind: type) -> str:
 def attach(
     hf: nn.Module, *, source: Source | None = None, tokenizer: Tokenizer | None = None, bos: str = "auto"
 ) -> Model:
-    """Open the doorway into a transformers model in memory and run the self-check. Raises UnsupportedModel."""
+    """Look into a transformers model in memory: find its attention layers and run the self-check. Raises UnsupportedModel."""
     model, checks = examine(hf, source=source, tokenizer=tokenizer, bos=bos)
     selfcheck.demand(model, checks)
     return model
@@ -131,7 +131,7 @@ def attach(
 def examine(
     hf: nn.Module, *, source: Source | None = None, tokenizer: Tokenizer | None = None, bos: str = "auto"
 ) -> tuple[Model, list[Check]]:
-    """Open the doorway and return the model with its self-check, whatever the outcome; `attach` is for use."""
+    """The model with its self-check, whatever the outcome; `attach` is for use."""
     hf = hf.eval()
     config = hf.config.get_text_config() if hasattr(hf.config, "get_text_config") else hf.config  # type: ignore[operator]
     layout = layouts.layout_of(hf)
@@ -157,7 +157,7 @@ def examine(
     with probe, torch.no_grad():
         model.current = probe
         try:
-            _run(hf, model._plain(inputs))
+            _run(hf, model.uncached(inputs))
         finally:
             model.current = None
     attention_layers.check_firing(probe, hf, type(hf).__name__)
@@ -206,7 +206,7 @@ def _run(hf: nn.Module, inputs: dict[str, Tensor]) -> Any:
 
 
 def _kind(hf: nn.Module, config: Any, inputs: dict[str, Tensor], reference: Tensor) -> str:
-    """Whether the model reads one way or both, by what a change of the last token does to the first position."""
+    """decoder (causal), encoder (bidirectional) or encoder-decoder, by what a change of the last token does to the first position."""
     if getattr(hf.config, "is_encoder_decoder", False):
         return "encoder-decoder"
     tokens = inputs.get("input_ids")

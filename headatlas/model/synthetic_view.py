@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, cast
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headatlas.errors import BadInput
+from headatlas.model.core.attention_layer import AttentionLayer
+from headatlas.model.core.pass_context import PassContext
 from headatlas.model.core.view import LayerView
 
 
@@ -30,17 +29,20 @@ class SyntheticLayer(LayerView):
     ) -> None:
         examples, heads, queries, keys = pattern.shape
         stack = "decoder" if causal else "encoder"
-        layer = SimpleNamespace(index=0, stack=stack, n_heads=heads, causal=causal)
+        nothing = nn.Identity()  # no module computes this layer: its pattern is given
+        layer = AttentionLayer(
+            stack, 0, nothing, nothing, None, "synthetic", heads, heads, 1, 1, causal, None, 1.0, pattern_editable=False
+        )
         q, k = torch.zeros(examples, heads, queries, 1), torch.zeros(examples, heads, keys, 1)
-        current = SimpleNamespace(valid={stack: valid}, path="eager", block_bytes=1 << 26)
-        super().__init__(cast(Any, layer), q, k, k, None, {}, cast(Any, current))
+        context = PassContext(path="eager", block_bytes=1 << 26, valid={stack: valid})
+        super().__init__(layer, q, k, k, None, {}, context)
         self._tokens, self._copies = tokens, copies
         self.set_pattern(pattern)
 
     def ov_logits(self, keys: Tensor, tokens: Tensor, *, paired: bool = False) -> Tensor:
         """+1 or -1 for the token at each key, 0 for all others: [example, head, n, m]; paired: [example, head, n]."""
         if self._tokens is None or self._copies is None:
-            raise BadInput("This imagined layer was not told what it writes.", "Give tokens and copies.")
+            raise BadInput("This synthetic layer was not told what it writes.", "Give tokens and copies.")
         same = self._tokens.gather(1, keys.clamp(min=0))[:, :, None] == tokens[:, None, :]
         sign = torch.where(self._copies, 1.0, -1.0)
         logits = same[:, None].float() * sign[None, :, None, None]

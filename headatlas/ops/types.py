@@ -1,9 +1,9 @@
-"""Types that many modules share."""
+"""Types that several units share, named once."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]  # of any shape; the docstring of the function that takes or gives it says which
-LayerKey = tuple[str, int]  # (stack, index of the layer in it), such as ("decoder", 3)
+Array = NDArray[np.float64]  # numbers per example, per head ...; the docstring that uses it says of what shape
+LayerKey = tuple[str, int]  # (stack, layer): the address of an attention layer, such as ("decoder", 9)

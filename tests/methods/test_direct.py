@@ -11,7 +11,7 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.methods.direct_logit_attribution import Toward, direct_effects
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
-from headatlas.model.structure.blocks import rooms_of
+from headatlas.model.structure.blocks import blocks_of
 from headatlas.task import logit_difference, next_token_loss
 from tests.methods.test_replay import prompts
 
@@ -134,7 +134,7 @@ def test_the_effect_is_what_the_logits_lose_when_the_write_leaves_the_frozen_rea
     model, batch = opened(name), prompts(3)
     found = direct_effects(model, batch)
     head, toward, kept = model.heads[-2], Toward.answer(batch), {}
-    room = rooms_of(model)[head.layer]
+    block = blocks_of(model)[head.layer]
     last = model.decoder_blocks()[-1]
     read = model.unembedding
     rows = torch.arange(3)
@@ -146,7 +146,7 @@ def test_the_effect_is_what_the_logits_lose_when_the_write_leaves_the_frozen_rea
     # What the head adds to its block's output: the block run with that head alone silenced, and the post-norm's scale held.
     handles = [
         last.register_forward_hook(lambda _, __, out: kept.update(end=out[0] if isinstance(out, tuple) else out)),
-        room.attention.projection.register_forward_pre_hook(lambda _, args: kept.update(z=args[0])),
+        block.attention.projection.register_forward_pre_hook(lambda _, args: kept.update(z=args[0])),
         read.head.register_forward_pre_hook(lambda _, args: kept.update(normed=args[0])),
     ]
     model.forward(batch)
@@ -158,11 +158,11 @@ def test_the_effect_is_what_the_logits_lose_when_the_write_leaves_the_frozen_rea
         ..., head.head * width : (head.head + 1) * width
     ]
     with torch.no_grad():
-        w = room.attention.projection
+        w = block.attention.projection
         write = w(alone) - w(torch.zeros_like(alone))
-        if room.post is not None:
+        if block.post is not None:
             whole = w(kept["z"])
-            write = write * room.post.module(whole) / whole
+            write = write * block.post.module(whole) / whole
         end = kept["end"]
         gain = torch.where(end.abs() > 1e-6, kept["normed"] / end, 0.0) if not read.centers else None
         if gain is None:

@@ -74,16 +74,16 @@ def test_importances_are_the_papers_formula(name: str):
             assert float(found.residual[i]) == pytest.approx(proximity(kept["x"][i], whole) / total, abs=2e-5)
             out = whole + kept["m"][i]
             both = proximity(kept["m"][i], out), proximity(whole, out)
-            assert float(found.feed[i]) == pytest.approx(both[0] / sum(both), abs=2e-5)
+            assert float(found.mlp[i]) == pytest.approx(both[0] / sum(both), abs=2e-5)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama", "gemma2", "gemma3", "gptj", "falcon", "bloom", "granite", "gpt-oss"])
 def test_what_arrives_at_a_token_adds_up_to_one(name: str):
     for block in importances(opened(name), TOKENS):
-        first = block.heads.sum((0, 2)) + block.residual + block.constant + (block.feed if block.parallel else 0.0)
+        first = block.heads.sum((0, 2)) + block.residual + block.constant + (block.mlp if block.parallel else 0.0)
         torch.testing.assert_close(first, torch.ones(9), atol=1e-5, rtol=0)
         if not block.parallel:
-            torch.testing.assert_close(block.feed + block.before, torch.ones(9), atol=1e-5, rtol=0)
+            torch.testing.assert_close(block.mlp + block.before, torch.ones(9), atol=1e-5, rtol=0)
         assert float(block.heads.triu(1).abs().max()) == 0.0
         assert block.parallel == (name in ("gptj", "falcon"))
 

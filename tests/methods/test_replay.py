@@ -102,7 +102,7 @@ def test_a_replay_told_where_changes_act_keeps_less_and_refuses_others(toy):
     batch = prompts()
     end = batch.positions["end"][:, None]
     whole, less = CachedRuns(toy, batch, logit_difference), CachedRuns(toy, batch, logit_difference, within=end)
-    streams = [sum(x.numel() for x in one._kept.residuals.values()) for one in (whole, less)]
+    streams = [sum(x.numel() for x in one._cached.residuals.values()) for one in (whole, less)]
     assert streams[1] == streams[0] * 2 / LENGTH  # the end, and one token before it
     for edits in ([], [Zero(["0.1"])], [Zero(["0.1"], positions=batch.positions["middle"][:, None])]):
         with pytest.raises(BadInput, match="needs tokens before those kept"):
@@ -145,7 +145,7 @@ def test_memory_bounds_how_many_runs_go_side_by_side(toy):
     runs = [[Zero([head])] for head in toy.heads]
     large, passes = CachedRuns(toy, batch, logit_difference), []
     expected = large.measure(runs, tick=passes.append)
-    kept, row = large._kept.bytes, next(v for (kind, _), v in large._row_bytes.items() if kind == "restart")
+    kept, row = large._cached.bytes, next(v for (kind, _), v in large._row_bytes.items() if kind == "restart")
     assert max(passes) == 4
     small, fewer = CachedRuns(toy, batch, logit_difference, memory=int(kept + 2.5 * row * len(batch))), []
     np.testing.assert_allclose(small.measure(runs, tick=fewer.append), expected, atol=1e-6)
@@ -196,7 +196,7 @@ def test_long_texts_run_a_few_at_a_time_and_give_the_same(name: str, monkeypatch
     expected = brute(model, full, logit_difference, runs)
     seen = []
     forward = type(model).forward
-    monkeypatch.setattr("headatlas.model.runs.cached_forward.AT_ONCE", 2 * LENGTH)
+    monkeypatch.setattr("headatlas.model.runs.cached_run.AT_ONCE", 2 * LENGTH)
     monkeypatch.setattr("headatlas.methods.sweeps.cached_runs.AT_ONCE", 2 * LENGTH)
     monkeypatch.setattr(
         type(model),

@@ -55,7 +55,7 @@ def pairs_of(ours: HeadWeights) -> dict[str, tuple[Tensor, Tensor | None]]:
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in LATENT])
-def test_weights_give_the_queries_keys_and_values_of_the_doorway(name: str):
+def test_weights_give_the_queries_keys_and_values_that_reach_the_attention(name: str):
     model = opened(name)
     parts = {part for layer in model.layers for part in layer.module.modules() if is_linear(part)}
     skip = [part for layer in model.layers for part in norms_within(layer.module)]  # norms of queries and keys
@@ -69,7 +69,7 @@ def test_weights_give_the_queries_keys_and_values_of_the_doorway(name: str):
         assert ours.exact == (name != "olmo")
         assert ours.W_Q.shape == (4, ours.W_Q.shape[1], layer.d_head)
         assert ours.W_K.shape[0] == ours.W_V.shape[0] == ours.groups == tiny_models.family(name).groups
-        x = {what: reads[getattr(layer.wiring, what).projections[0]][turn] for what in "qkv"}
+        x = {what: reads[getattr(layer.qkv, what).projections[0]][turn] for what in "qkv"}
         guess = {what: applied(x[what], *pair) for what, pair in pairs_of(ours).items()}
         if name == "olmo":  # clips its queries, keys and values
             guess = {what: value.clamp(-1, 1) for what, value in guess.items()}
@@ -144,7 +144,7 @@ def test_folded_weights_act_on_the_stream_before_the_norm(name: str):
         with pytest.raises(UnsupportedModel, match=r"no gain to fold|does not normalise"):
             model_weights.folded(model, layer.index, layer.stack)
         return
-    norm = layer.wiring.inputs[layer.wiring.q.projections[0]].norm
+    norm = layer.qkv.inputs[layer.qkv.q.projections[0]].norm
     before = {key: value.clone() for key, value in model.hf.state_dict().items()}
     with watching([norm], norms_within(layer.module)) as reads:
         q = arrived(model, inputs(name))[layer.stack, layer.index][0]
@@ -203,7 +203,7 @@ def test_quantised_projections_are_read_by_asking_them(name: str):
     layer = model.layers[1]
     plain = model_weights.weights_of(opened(name), 1)
     ours = model_weights.weights_of(model, 1)
-    projection = layer.wiring.v.projections[0]
+    projection = layer.qkv.v.projections[0]
     with watching([projection], []) as reads:
         v = arrived(model, inputs(name))["decoder", 1][2]
     torch.testing.assert_close(v, applied(reads[projection][0], ours.W_V, ours.b_V), atol=1e-4, rtol=1e-3)

@@ -46,10 +46,8 @@ class _Tape:
     heads: tuple[HeadId, ...] = ()
     entries: list[Tensor] = field(default_factory=list)  # each block's input
     arrays: list[dict[str, Tensor]] = field(default_factory=list)  # each block's q, k, v [example, head, pos, d]
-    middles: dict[int, Tensor] = field(
-        default_factory=dict
-    )  # what feed-forward parts read, where not the block's input
-    feeds: dict[int, Tensor] = field(default_factory=dict)
+    middles: dict[int, Tensor] = field(default_factory=dict)  # what MLPs read, where not the block's input
+    mlps: dict[int, Tensor] = field(default_factory=dict)
     end: list[Tensor] = field(default_factory=list)  # the last block's output
 
     def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
@@ -143,9 +141,9 @@ def _scores(
 ) -> Tensor:
     """[example, writer, reader] guessed effects at one run's gradient."""
     tape, score = _record(model, graph, metric, rows, entry)
-    blocks = range(len(graph.rooms))
+    blocks = range(len(graph.blocks))
     wanted = [*tape.entries, *tape.end]
-    wanted += [tape.arrays[i][kind] for i in blocks for kind in ("q", "k", "v")] + [tape.feeds[i] for i in blocks]
+    wanted += [tape.arrays[i][kind] for i in blocks for kind in ("q", "k", "v")] + [tape.mlps[i] for i in blocks]
     slopes = torch.autograd.grad(score, wanted, retain_graph=True, allow_unused=True)
     slope = {id(x): torch.zeros_like(x) if g is None else g for x, g in zip(wanted, slopes, strict=True)}
     result = torch.zeros(len(rows.scored), len(graph.writers), len(graph.readers))
@@ -191,16 +189,16 @@ def _felt(model: Model, graph: Graph, tape: _Tape, slope: dict[int, Tensor], ind
             alone = torch.zeros_like(back)
             alone[:, number] = back[:, number]
             felt.append(torch.autograd.grad(array, entry, alone, retain_graph=True)[0])
-    feed = tape.feeds[index]
+    mlp = tape.mlps[index]
     read = tape.middles.get(index, entry)
-    felt.append(torch.autograd.grad(feed, read, slope[id(feed)], retain_graph=True)[0].view_as(entry))
+    felt.append(torch.autograd.grad(mlp, read, slope[id(mlp)], retain_graph=True)[0].view_as(entry))
     after = tape.entries[index + 1] if index + 1 < len(tape.entries) else tape.end[0]
     summed, whole = torch.stack(felt).float().sum(0) + slope[id(after)].float(), slope[id(entry)].float()
     limit = 1e-3 if model.dtype in (torch.float32, torch.float64) else 5e-2
     if float((summed - whole).norm()) > limit * float(whole.norm()) + 1e-12:
         raise UnsupportedModel(
-            f"Block {index} of {model.architecture} reads its input in more ways than as queries, keys, values and a "
-            "feed-forward part, so its edges cannot be told apart.",
+            f"Block {index} of {model.architecture} reads its input in more ways than as queries, keys, values and an "
+            "MLP, so its edges cannot be told apart.",
             "Use --method atp, or patch.",
         )
     return torch.stack(felt, 2).float()
@@ -210,10 +208,10 @@ def _record(model: Model, graph: Graph, metric: Metric, rows: _Rows, entry: Tens
     """One run with gradients: all that was read, and the metric summed over examples."""
     tape = _Tape(frozenset((layer.stack, layer.index) for layer in model.layers), entry)
     handles: list[Any] = []
-    for room in graph.rooms:
-        assert room.feed is not None
-        handles += _listen(tape, room.index, room.feed)
-    last = graph.rooms[-1].block
+    for block in graph.blocks:
+        assert block.mlp is not None
+        handles += _listen(tape, block.index, block.mlp)
+    last = graph.blocks[-1].module
     handles.append(last.register_forward_hook(lambda _, __, output: tape.end.append(first(output))))
     positions, edits = metric.positions(rows.scored), [tape]
     try:
@@ -232,18 +230,18 @@ def _as_edits(tapes: list[_Tape]) -> list[Edit]:
     return list(tapes)
 
 
-def _listen(tape: _Tape, index: int, feed: MLP) -> list[Any]:
-    """Hooks that keep what a feed-forward part read and gave."""
+def _listen(tape: _Tape, index: int, mlp: MLP) -> list[Any]:
+    """Hooks that keep what an MLP read and gave."""
 
     def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tape.middles.setdefault(index, given(args, kwargs))
 
     def gave(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        tape.feeds[index] = first(output)
+        tape.mlps[index] = first(output)
         fresh = first(output).clone()  # some blocks go on to add in place
         return (fresh, *output[1:]) if isinstance(output, tuple) else fresh
 
-    handles = [(feed.post or feed.module).register_forward_hook(gave)]
-    if feed.reader is not None:
-        handles.append(feed.reader.register_forward_pre_hook(read, with_kwargs=True))
+    handles = [(mlp.post or mlp.module).register_forward_hook(gave)]
+    if mlp.reader is not None:
+        handles.append(mlp.reader.register_forward_pre_hook(read, with_kwargs=True))
     return handles

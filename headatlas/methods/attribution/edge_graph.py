@@ -1,7 +1,7 @@
 """The edges of a model's residual stream: who writes into it, who reads it, and which reader comes after which writer.
 
-Writers are the embedding, heads and feed-forward parts; readers are the queries of a head, the keys or values of a group
-of heads that share them, feed-forward parts and the logits (Elhage et al. 2021). A run's residual stream is the sum of its
+Writers are the embedding, heads and MLPs; readers are the queries of a head, the keys or values of a group
+of heads that share them, MLPs and the logits (Elhage et al. 2021). A run's residual stream is the sum of its
 writers, so a reader can be given another run's value of one of them.
 """
 
@@ -17,7 +17,7 @@ from headatlas.errors import UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model import Model
 from headatlas.model.runs.residual_stream import Writes, visit_blocks
-from headatlas.model.structure.blocks import Block, rooms_of
+from headatlas.model.structure.blocks import Block, blocks_of
 
 _ONE = torch.zeros(1, dtype=torch.long)  # logits are computed at one position only, nobody needs them here
 
@@ -46,33 +46,33 @@ class Graph:
     """All writers and readers of a model of one stack, in order. Raises UnsupportedModel where they cannot be told apart."""
 
     def __init__(self, model: Model) -> None:
-        self.rooms = rooms_of(model)
+        self.blocks = blocks_of(model)
         writers, readers = [Writer("embedding", "embedding", -1)], []
-        for room in self.rooms:
-            layer = room.attention
+        for block in self.blocks:
+            layer = block.attention
             if layer is None:
                 raise UnsupportedModel(
-                    f"Block {room.index} of {model.architecture} ({type(room.block).__name__}) has no attention, and what "
+                    f"Block {block.index} of {model.architecture} ({type(block.module).__name__}) has no attention, and what "
                     "it reads is not told apart.",
                     "Edges are scored for models that attend in every block; use --method atp or direct.",
                 )
             size = layer.n_heads // layer.n_groups
             names = [str(head) for head in layer.heads]
             groups = [names[i * size : (i + 1) * size] for i in range(layer.n_groups)]
-            writers += [Writer(name, "head", room.index, i) for i, name in enumerate(names)]
-            writers.append(Writer(f"mlp {room.index}", "mlp", room.index))
-            readers += [Reader(f"{name}.q", "q", room.index, i) for i, name in enumerate(names)]
+            writers += [Writer(name, "head", block.index, i) for i, name in enumerate(names)]
+            writers.append(Writer(f"mlp {block.index}", "mlp", block.index))
+            readers += [Reader(f"{name}.q", "q", block.index, i) for i, name in enumerate(names)]
             for kind in ("k", "v"):
-                readers += [Reader(f"{_group(group)}.{kind}", kind, room.index, i) for i, group in enumerate(groups)]
-            readers.append(Reader(f"mlp {room.index}", "mlp", room.index))
-        readers.append(Reader("logits", "logits", len(self.rooms)))
+                readers += [Reader(f"{_group(group)}.{kind}", kind, block.index, i) for i, group in enumerate(groups)]
+            readers.append(Reader(f"mlp {block.index}", "mlp", block.index))
+        readers.append(Reader("logits", "logits", len(self.blocks)))
         self.writers, self.readers = tuple(writers), tuple(readers)
 
     def reaches(self, writer: Writer, reader: Reader) -> bool:
-        """Whether the reader comes after the writer: in a later block, or a feed-forward part after its block's heads."""
+        """Whether the reader comes after the writer: in a later block, or an MLP after its block's heads."""
         if writer.block == reader.block and writer.kind == "head" and reader.kind == "mlp":
-            feed = self.rooms[reader.block].feed
-            return feed is not None and feed.reader is not None
+            mlp = self.blocks[reader.block].mlp
+            return mlp is not None and mlp.reader is not None
         return writer.block < reader.block
 
     def edges(self) -> list[tuple[int, int]]:
@@ -101,12 +101,12 @@ class Graph:
         return tuple(found)
 
     def _heads(self, block: int) -> tuple[HeadId, ...]:
-        layer = self.rooms[block].attention
+        layer = self.blocks[block].attention
         assert layer is not None
         return layer.heads
 
     def _groups(self, block: int) -> int:
-        layer = self.rooms[block].attention
+        layer = self.blocks[block].attention
         assert layer is not None
         return layer.n_groups
 
@@ -122,29 +122,29 @@ class Written:
     entry: Tensor
     z: tuple[Tensor, ...]  # [example, pos, head, d_value]
     scale: tuple[Tensor, ...]  # [example, pos, 1]
-    feed: tuple[Tensor, ...]  # [example, pos, d_model]
+    mlp: tuple[Tensor, ...]  # [example, pos, d_model]
     bias: tuple[Tensor, ...]  # [example, pos, d_model]
 
-    def heads(self, room: Block, which: slice = slice(None)) -> Tensor:
+    def heads(self, block: Block, which: slice = slice(None)) -> Tensor:
         """[example, pos, head, d_model] what the heads of a block added."""
-        z, scale = self.z[room.index], self.scale[room.index]
-        written = torch.einsum("enhv,hvm->enhm", z[:, :, which].float(), room.weight[which].float())
-        return room.carried(written) * scale[:, :, None]
+        z, scale = self.z[block.index], self.scale[block.index]
+        written = torch.einsum("enhv,hvm->enhm", z[:, :, which].float(), block.weight[which].float())
+        return block.carried(written) * scale[:, :, None]
 
 
 def written(model: Model, graph: Graph, prompts: Any) -> Written:
     """Run the model and keep what every writer wrote. Raises UnsupportedModel where the parts do not add up."""
-    blocks: list[Writes] = []
+    found: list[Writes] = []
     n, length = prompts.tokens.shape
     everywhere = torch.arange(length).expand(n, -1)
     with torch.no_grad():
-        visit_blocks(model, graph.rooms, prompts, everywhere, blocks.append, logit_positions=_ONE)
+        visit_blocks(model, graph.blocks, prompts, everywhere, found.append, logit_positions=_ONE)
     return Written(
-        blocks[0].entry,
-        tuple(block.z for block in blocks if block.z is not None),
-        tuple(block.scale for block in blocks),
-        tuple(block.feed for block in blocks),
-        tuple(block.bias for block in blocks),
+        found[0].entry,
+        tuple(writes.z for writes in found if writes.z is not None),
+        tuple(writes.scale for writes in found),
+        tuple(writes.mlp for writes in found),
+        tuple(writes.bias for writes in found),
     )
 
 
@@ -153,27 +153,27 @@ class Difference:
 
     def __init__(self, graph: Graph, base: Written, source: Written) -> None:
         self.graph, self.base, self.source = graph, base, source
-        for room, one, other in zip(graph.rooms, base.bias, source.bias, strict=True):
+        for block, one, other in zip(graph.blocks, base.bias, source.bias, strict=True):
             if float((one - other).abs().max()) > 1e-5 * max(1.0, float(one.abs().max())):
                 raise UnsupportedModel(
-                    f"The constant part of block {room.index}'s attention differs between runs: a norm behind it rescales "
+                    f"The constant part of block {block.index}'s attention differs between runs: a norm behind it rescales "
                     "its bias, which belongs to no head.",
                     "Edges are not scored for this model; use --method atp.",
                 )
 
     def block(self, index: int) -> Tensor:
-        """[example, pos, writer, d_model] of a block's heads and feed-forward part; of the embedding for -1."""
+        """[example, pos, writer, d_model] of a block's heads and MLP; of the embedding for -1."""
         if index < 0:
             return (self.source.entry - self.base.entry).unsqueeze(2)
-        room = self.graph.rooms[index]
-        feed = (self.source.feed[index] - self.base.feed[index]).unsqueeze(2)
-        return torch.cat([self.source.heads(room) - self.base.heads(room), feed], 2)
+        block = self.graph.blocks[index]
+        mlp = (self.source.mlp[index] - self.base.mlp[index]).unsqueeze(2)
+        return torch.cat([self.source.heads(block) - self.base.heads(block), mlp], 2)
 
     def of(self, writer: Writer) -> Tensor:
         """[example, pos, d_model] of one writer."""
         if writer.kind == "embedding":
             return self.source.entry - self.base.entry
         if writer.kind == "mlp":
-            return self.source.feed[writer.block] - self.base.feed[writer.block]
-        room, which = self.graph.rooms[writer.block], slice(writer.number, writer.number + 1)
-        return (self.source.heads(room, which) - self.base.heads(room, which)).squeeze(2)
+            return self.source.mlp[writer.block] - self.base.mlp[writer.block]
+        block, which = self.graph.blocks[writer.block], slice(writer.number, writer.number + 1)
+        return (self.source.heads(block, which) - self.base.heads(block, which)).squeeze(2)

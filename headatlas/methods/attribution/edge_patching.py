@@ -30,11 +30,11 @@ class _Change:
 
     heads: tuple[HeadId, ...] = ()
 
-    def __init__(self, room: Block, component: str, change: Callable[[Tensor], Tensor]) -> None:
-        assert room.attention is not None
+    def __init__(self, block: Block, component: str, change: Callable[[Tensor], Tensor]) -> None:
+        assert block.attention is not None
         self.component, self.layers, self.change = (
             component,
-            frozenset([(room.attention.stack, room.attention.index)]),
+            frozenset([(block.attention.stack, block.attention.index)]),
             change,
         )
 
@@ -91,19 +91,19 @@ class _Run:
     def read(self, reader: Reader, shift: Tensor) -> Array:
         """The metric [example] when the reader reads its stream plus shift [example, pos, d_model]."""
         if reader.kind == "logits":
-            last = self.graph.rooms[-1].block
+            last = self.graph.blocks[-1].module
             return self.score(handles=[last.register_forward_hook(_outgoing(lambda x: x + shift.to(x.dtype)))])
-        room = self.graph.rooms[reader.block]
-        assert room.feed is not None
-        added = _Change(room, "residual", lambda x: x + shift.to(x.dtype))
+        block = self.graph.blocks[reader.block]
+        assert block.mlp is not None
+        added = _Change(block, "residual", lambda x: x + shift.to(x.dtype))
         if reader.kind != "mlp":
             value = self._seen(reader, added)
-            return self.score([_Change(room, reader.kind, _put(value, reader.number))])
-        if room.feed.reader is not None:
-            hook = room.feed.reader.register_forward_pre_hook(_incoming(shift), with_kwargs=True)
+            return self.score([_Change(block, reader.kind, _put(value, reader.number))])
+        if block.mlp.reader is not None:
+            hook = block.mlp.reader.register_forward_pre_hook(_incoming(shift), with_kwargs=True)
             return self.score(handles=[hook])
         kept: list[Tensor] = []
-        module = room.feed.post or room.feed.module
+        module = block.mlp.post or block.mlp.module
         listen = module.register_forward_hook(lambda _, __, output: kept.append(first(output).clone()))
         self.score([added], [listen])
         return self.score(handles=[module.register_forward_hook(_outgoing(lambda _: kept[0]))])

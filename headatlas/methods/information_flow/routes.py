@@ -1,4 +1,4 @@
-"""Information flow routes: through which tokens, heads and feed-forward parts a prediction came about, in one pass.
+"""Information flow routes: through which tokens, heads and MLPs a prediction came about, in one pass.
 
 Every token's residual stream is a sum of parts; a part matters by how much it brings the sum closer: with L1 norms,
 proximity(part, sum) = max(|sum| - |sum - part|, 1e-5), divided by the total over the parts of that sum (Ferrando & Voita
@@ -23,7 +23,7 @@ from headatlas.heads import HeadId
 from headatlas.methods.direct_logit_attribution import demand_plain_sum
 from headatlas.model import LayerView, Model
 from headatlas.model.runs.residual_stream import Writes, visit_blocks
-from headatlas.model.structure.blocks import Block, rooms_of
+from headatlas.model.structure.blocks import Block, blocks_of
 from headatlas.ops import stats
 from headatlas.task import Batch
 
@@ -80,27 +80,27 @@ class Importances:
     """Importances of one text, block by block; each row, over all that arrives at a token, adds up to 1.
 
     heads: [head, pos, pos] of attention from a source (last) to a target. residual, constant: [pos] at the same sum: what
-    was there before, and biases. feed, before: [pos] of the feed-forward part and of what it is added to. In a parallel
+    was there before, and biases. mlp, before: [pos] of the MLP and of what it is added to. In a parallel
     block all five belong to one sum and `before` is 0.
     """
 
     heads: Tensor
     residual: Tensor
     constant: Tensor
-    feed: Tensor
+    mlp: Tensor
     before: Tensor
     parallel: bool
     site_heads: tuple[HeadId, ...]
 
 
 @torch.no_grad()
-def importances(model: Model, tokens: Tensor, rooms: tuple[Block, ...] | None = None) -> tuple[Importances, ...]:
+def importances(model: Model, tokens: Tensor, blocks: tuple[Block, ...] | None = None) -> tuple[Importances, ...]:
     """Importances of every part in every block for one text, tokens [pos]. Raises UnsupportedModel."""
-    rooms = rooms or rooms_of(model)
-    bare = next((room for room in rooms if room.attention is None), None)
+    blocks = blocks or blocks_of(model)
+    bare = next((block for block in blocks if block.attention is None), None)
     if bare is not None:
         raise UnsupportedModel(
-            f"Block {bare.index} of {model.architecture} ({type(bare.block).__name__}) has no attention, and how it moves "
+            f"Block {bare.index} of {model.architecture} ({type(bare.module).__name__}) has no attention, and how it moves "
             "information between tokens is not told apart.",
             "Flow is computed for models that attend in every block.",
         )
@@ -112,24 +112,24 @@ def importances(model: Model, tokens: Tensor, rooms: tuple[Block, ...] | None = 
         demand_plain_sum(layer, torch.einsum("ehqk,ehkd->eqhd", pattern, values), layer.z.float())
         seen.append((pattern[0], values[0]))
 
-    def each(block: Writes) -> None:
+    def each(writes: Writes) -> None:
         pattern, values = seen.pop()
-        found.append(_block(block, pattern, values))
+        found.append(_block(writes, pattern, values))
 
     batch = Batch(tokens[None], torch.ones(1, len(tokens), dtype=torch.bool))
-    visit_blocks(model, rooms, batch, torch.arange(len(tokens))[None], each, watch=watch, logit_positions=_ONE)
+    visit_blocks(model, blocks, batch, torch.arange(len(tokens))[None], each, watch=watch, logit_positions=_ONE)
     return tuple(found)
 
 
-def _block(block: Writes, pattern: Tensor, values: Tensor) -> Importances:
+def _block(writes: Writes, pattern: Tensor, values: Tensor) -> Importances:
     """Importances of one block; pattern [head, query, key], values [head, key, d_value]."""
-    room = block.room
-    assert room.attention is not None
-    assert room.feed is not None
-    written = room.carried(torch.einsum("hkv,hvm->hkm", values, room.weight.float()))  # [head, key, d_model]
-    entry, exit_, scale, bias, feed = (x[0] for x in (block.entry, block.exit, block.scale, block.bias, block.feed))
-    parallel = room.feed.reader is None
-    whole = exit_ if parallel else exit_ - feed
+    block = writes.block
+    assert block.attention is not None
+    assert block.mlp is not None
+    written = block.carried(torch.einsum("hkv,hvm->hkm", values, block.weight.float()))  # [head, key, d_model]
+    entry, exit_, scale, bias, mlp = (x[0] for x in (writes.entry, writes.exit, writes.scale, writes.bias, writes.mlp))
+    parallel = block.mlp.reader is None
+    whole = exit_ if parallel else exit_ - mlp
     rows = []
     for i in range(len(entry)):  # one token at a time, so that memory is [head, key, d_model]
         parts = pattern[:, i, :, None] * written * scale[i]
@@ -138,12 +138,12 @@ def _block(block: Writes, pattern: Tensor, values: Tensor) -> Importances:
     heads = heads.masked_fill(pattern == 0, 0.0)
     residual, constant = _proximity(entry, whole), _proximity(bias, whole)
     constant = torch.where(bias.abs().amax(-1) > 0, constant, 0.0)
-    fed, before = _proximity(feed, exit_), _proximity(whole, exit_)
-    first = heads.sum((0, 2)) + residual + constant + (fed if parallel else 0.0)
-    second = first if parallel else fed + before
+    added, before = _proximity(mlp, exit_), _proximity(whole, exit_)
+    first = heads.sum((0, 2)) + residual + constant + (added if parallel else 0.0)
+    second = first if parallel else added + before
     return Importances(
-        heads / first[None, :, None], residual / first, constant / first, fed / second,
-        torch.zeros_like(before) if parallel else before / second, parallel, room.attention.heads,
+        heads / first[None, :, None], residual / first, constant / first, added / second,
+        torch.zeros_like(before) if parallel else before / second, parallel, block.attention.heads,
     )  # fmt: skip
 
 
@@ -186,7 +186,7 @@ def _arriving(blocks: tuple[Importances, ...], node: Node) -> list[Edge]:
     found: list[Edge] = []
     if node.depth % 2 == 0:
         before = Node(node.depth - (2 if block.parallel else 1), i)
-        found.append(Edge(before, node, "mlp", float(block.feed[i])))
+        found.append(Edge(before, node, "mlp", float(block.mlp[i])))
         if not block.parallel:
             return [*found, Edge(before, node, "residual", float(block.before[i]))]
     entry = 2 * index
@@ -219,12 +219,12 @@ def shares(
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Shares:
     """Importance of every head over a set of texts. Raises BadInput for texts of one token, UnsupportedModel."""
-    rooms, values, used = rooms_of(model), [], []
+    parts, values, used = blocks_of(model), [], []
     for number, (row, mask) in enumerate(zip(batch.tokens, batch.mask, strict=True)):
         tokens = row[mask]
         if len(tokens) < 2:
             raise BadInput(f"Text {number + 1} has one token, through which nothing flows.")
-        blocks = importances(model, tokens, rooms)
+        blocks = importances(model, tokens, parts)
         by_head = {head: x for b in blocks for head, x in zip(b.site_heads, b.heads.sum(2)[:, 1:].mean(1), strict=True)}
         inside = extract(tokens, blocks, threshold=threshold).heads()
         values.append([float(by_head[head]) for head in model.heads])

@@ -1,8 +1,22 @@
-"""Runs in which no head attends: each gives what it gave in a kept run, unless it is the one whose change is followed.
+"""Runs in which no head attends: each gives what it gave in a cached run, unless it is the one whose change is followed.
 
-With all heads held, tokens no longer mix. What a change does to later layers is then worked out for the tokens at which
-it acts alone, by the model's own blocks (norms, MLPs, parallel branches, multipliers), entered at the changed layer and
-left after the last layer that is asked about.
+Path patching asks what a change of some heads does to later parts while all other heads stay as they were (Wang et al. 2022,
+appendix B). Why a few tokens suffice for that, step by step:
+
+1. Attention is the only place where tokens meet. With z of every head held at its cached value, what a layer's attention
+   adds to a token's stream is a constant of that token, and norms, MLPs, parallel branches and multipliers work token by
+   token. So what a change at some tokens does is worked out on these tokens alone (`Frozen.positions`), by the model's own
+   blocks. `demand_tokenwise` tries that on the model and refuses those with other mixing (convolutions, state spaces).
+2. Before the first changed layer nothing differs, so the run enters that block with the cached residual stream.
+3. At each attention call, q, k and v are as they would be in the whole sequence, since position ids are those of the whole
+   sequence; they are noted where a receiver wants them. Nothing is attended to: the call gives zeros, which are never used.
+4. At the output projection its input is replaced by the cached z, with the edits of the senders on top. z was cached
+   at this very point, behind any gate or norm that lies after the attention, so no such thing is run twice or left out.
+5. MLPs are computed from the changed stream, or held by putting in what entered them in the cached run. Then nothing else of
+   a block may feel the change; `Frozen.of(mlps=True)` tries that and refuses blocks whose MLP cannot be told apart.
+6. Once all that was asked for has been seen, the pass is left by an exception of its own; hooks are taken away as always.
+
+Copies of the examples lie one after the other along the batch, as in `headatlas.model.runs.cached_forward`.
 """
 
 from __future__ import annotations
@@ -20,9 +34,9 @@ from headatlas.errors import UnsupportedModel
 from headatlas.methods.path_patching.mlp_input import candidates, entries, first_tensor, with_first
 from headatlas.methods.sweeps.cached_runs import side_by_side
 from headatlas.model import Edit, LayerView, Model
-from headatlas.model.core.dispatch import delegate
-from headatlas.model.core.forward_pass import Pass, Tap
-from headatlas.model.runs.cached_forward import few_logits
+from headatlas.model.core.forward_pass import Pass, Tap, apply_edit
+from headatlas.model.runs.cached_forward import few_logits, index_among, inputs_at, tiled
+from headatlas.ops.types import LayerKey
 from headatlas.task import Batch
 
 Want = tuple[str, int]  # q, k, v, mlp (what enters) or residual (what enters the block), and the layer
@@ -34,31 +48,33 @@ class _Enough(Exception):
 
 @dataclass
 class Frozen:
-    """A kept run at some tokens: columns [example, r] (-1 for fillers), and per layer z [example, r, head, width],
-    residual stream and MLP input [example, r, d_model].
+    """A cached run at some tokens: positions [example, r] (-1 for fillers), and by layer what was there.
+
+    z: [example, r, head, width] of every head. residuals: [example, r, d_model] what entered the block; mlp: what entered its
+    MLP, where asked for. entries: layer -> the modules that read what enters the MLP.
     """
 
     model: Model
     batch: Batch
-    columns: Tensor
+    positions: Tensor
     z: dict[int, Tensor] = field(default_factory=dict)
     residuals: dict[int, Tensor] = field(default_factory=dict)
     mlp: dict[int, Tensor] = field(default_factory=dict)
     entries: Mapping[int, Sequence[nn.Module]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: Model, batch: Batch, columns: Tensor, *, mlps: bool = False) -> Frozen:
-        """Run `batch` and keep what there is at `columns`. mlps: MLP inputs too; raises UnsupportedModel where an MLP
+    def of(cls, model: Model, batch: Batch, positions: Tensor, *, mlps: bool = False) -> Frozen:
+        """Run `batch` and keep what there is at `positions`. mlps: MLP inputs too; raises UnsupportedModel where an MLP
         cannot be told from the rest of its block.
         """
-        self = cls(model, batch, columns.to(model.device))
+        self = cls(model, batch, positions.to(model.device))
         self.entries = entries(model) if mlps else {}
 
         def keep_z(layer: LayerView) -> None:
             self.z[layer.index] = self._at(layer.z)
 
-        def keep_residual(place: tuple[str, int], x: Tensor) -> None:
-            self.residuals[place[1]] = self._at(x)
+        def keep_residual(key: LayerKey, x: Tensor) -> None:
+            self.residuals[key[1]] = self._at(x)
 
         def keep_input(layer: int) -> Callable[..., None]:
             def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -88,8 +104,8 @@ class Frozen:
         return sum(value.numel() * value.element_size() for value in kept)
 
     def _at(self, x: Tensor) -> Tensor:
-        """x [example, pos, ...] at the columns."""
-        index = self.columns.clamp(min=0).view(*self.columns.shape, *[1] * (x.ndim - 2))
+        """x [example, pos, ...] at the cached tokens."""
+        index = self.positions.clamp(min=0).view(*self.positions.shape, *[1] * (x.ndim - 2))
         return x.detach().gather(1, index.expand(-1, -1, *x.shape[2:]))
 
     def run(
@@ -103,40 +119,27 @@ class Frozen:
         hold_mlps: bool = False,
         put: Mapping[int, Tensor] | None = None,
     ) -> tuple[dict[Want, Tensor], Tensor | None]:
-        """Enter block `layer` with the kept residual stream, once per list of edits (of z), side by side.
+        """Enter block `layer` with the cached residual stream, once per list of edits (of z), side by side.
 
         Returns what was wanted, each [copy, example, r, ...], and the logits [copy, example, n, vocabulary or `tokens`] at
-        the positions logit_positions [example, n], or None without. hold_mlps: MLPs give what they gave in the kept run.
+        the positions logit_positions [example, n], or None without. hold_mlps: MLPs read what they read in the cached run.
         put: layer -> [copy, example, r, d_model] that enters its MLP instead.
         """
-        model, copies, columns = self.model, len(runs), self.columns
-        inner = {place: x.flatten(0, 1) for place, x in (put or {}).items()}
+        model, copies = self.model, len(runs)
+        inner = {at: x.flatten(0, 1) for at, x in (put or {}).items()}
         if hold_mlps:
-            inner = {**{layer: x.repeat(copies, 1, 1) for layer, x in self.mlp.items()}, **inner}
+            inner = {**{at: tiled(x, copies) for at, x in self.mlp.items()}, **inner}
         current = _FrozenPass(self, runs, wanted, inner, to_the_end=logit_positions is not None)
-        safe = columns.clamp(min=0)
-        inputs: dict[str, Any] = {"input_ids": self.batch.tokens.to(model.device).gather(1, safe).repeat(copies, 1)}
-        if "position_ids" in model._accepts:
-            inputs["position_ids"] = self._position_ids().gather(1, safe).repeat(copies, 1)
-        start = (model.block_index("decoder", layer), self.residuals[layer].repeat(copies, 1, 1))
+        inputs = inputs_at(model, self.batch, self.positions, copies)
+        start = (model.block_index("decoder", layer), tiled(self.residuals[layer], copies))
         where = None
         if logit_positions is not None:
-            asked = (columns[:, None, :] == logit_positions.to(columns.device)[:, :, None]).long()
-            assert bool((asked.sum(-1) == 1)[logit_positions >= 0].all()), (
-                "logits are asked for at tokens that are not kept"
-            )
-            where = asked.argmax(-1).repeat(copies, 1)
+            where = tiled(index_among(self.positions, logit_positions.to(self.positions.device)), copies)
         logits: Tensor | None = None
         with few_logits(model, tokens), torch.no_grad(), current.watching_mlps(), contextlib.suppress(_Enough):
             logits = model.run(inputs, current, start, where).unflatten(0, (copies, -1))
         found = {want: x.unflatten(0, (copies, -1)) for want, x in current.found.items()}
         return found, logits if logit_positions is not None else None
-
-    def _position_ids(self) -> Tensor:
-        mask = self.batch.mask.to(self.model.device)
-        if bool(mask[:, 0].all()):
-            return torch.arange(mask.shape[1], device=mask.device).expand(len(mask), -1)
-        return (mask.long().cumsum(-1) - 1).clamp(min=0)
 
     def _check_mlps(self) -> None:
         """With MLP inputs held, nothing else in the blocks may feel a change of the heads. Raises UnsupportedModel."""
@@ -156,7 +159,7 @@ class Frozen:
 
             handles = [module.register_forward_pre_hook(look, with_kwargs=True) for module in others]
             try:
-                self.run([edits], min(self.residuals), logit_positions=self.columns[:, :1], hold_mlps=True)
+                self.run([edits], min(self.residuals), logit_positions=self.positions[:, :1], hold_mlps=True)
             finally:
                 for handle in handles:
                     handle.remove()
@@ -170,7 +173,11 @@ class Frozen:
 
 
 class _FrozenPass(Pass):
-    """A pass over some tokens in which heads give what they gave in the kept run, and edits of z come on top."""
+    """A pass over some tokens in which heads give what they gave in the cached run, and edits of z come on top.
+
+    mlps: layer -> [copy x example, r, d_model] what enters its MLP in place of its own input. to_the_end: whether logits are
+    asked for, so that the pass goes on when all that is `wanted` was found.
+    """
 
     def __init__(
         self,
@@ -183,37 +190,27 @@ class _FrozenPass(Pass):
     ) -> None:
         model = frozen.model
         ends = [("decoder", layer) for what, layer in wanted if what == "residual"]
-        tap = Tap(ends, lambda place, x: self._saw("residual", place[1], x))
-        super().__init__(
-            model.layers, view_type=LayerView, path=model.path, valid={}, watch=None, edits=[*side_by_side(runs), tap],
-            unembedding=model.unembedding, fast=False, block_bytes=model.block_bytes,
-        )  # fmt: skip
+        tap = Tap(ends, lambda key, x: self._saw("residual", key[1], x))
+        context = model.pass_context(fast=False, query_positions=frozen.positions)
+        super().__init__(model.layers, context, edits=[*side_by_side(runs), tap])
         self.frozen, self.copies, self.mlps, self.to_the_end = frozen, len(runs), mlps, to_the_end
-        self.columns = frozen.columns
         self.missing = set(wanted)
         self.found: dict[Want, Tensor] = {}
 
-    def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
-    ) -> tuple[Tensor, Tensor | None]:
-        """Note what enters the layer; nothing is attended to."""
-        found = self._queue.get(module)
-        if not found:
-            return delegate(self.path, module)(module, query, key, value, mask, **kwargs)
-        layer = found[0]  # path patching takes models in which each block has an attention layer of its own
-        for what, x in (("q", query), ("k", key), ("v", value)):
-            self._saw(what, layer.index, x.transpose(1, 2))
-        self._open[layer.projection] = self.look(layer, query, key, value, mask, kwargs)
-        return query.new_zeros(len(query), query.shape[2], layer.n_heads, value.shape[-1]), None
+    def attention_output(self, view: LayerView) -> Tensor:
+        """Note what enters the layer; nothing is attended to, and `project` puts the cached z where these zeros go."""
+        for what, x in (("q", view.q), ("k", view.k), ("v", view.v)):
+            self._saw(what, view.index, x.transpose(1, 2))
+        return view.q.new_zeros(len(view.q), view.n_queries, view.n_heads, view.v.shape[-1])
 
     def project(self, projection: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Put the kept outputs of the heads in, with the changed ones, as the input of the output projection."""
-        view = self._open.pop(projection, None)
+        """Put the cached outputs of the heads in, with the changed ones, as the input of the output projection."""
+        view = self.open_views.pop(projection, None)
         if view is None:
             return None
-        view.z = self.frozen.z[view.index].repeat(self.copies, 1, 1, 1)
-        for edit in self.of(view.attention, "z"):
-            view.z = self._apply(edit, view, view.z)
+        view.z = tiled(self.frozen.z[view.index], self.copies)
+        for edit in self.edits_of(view.attention, "z"):
+            view.z = apply_edit(edit, view, view.z)
         view.close()
         return (view.z.reshape(args[0].shape), *args[1:])
 
@@ -236,7 +233,7 @@ class _FrozenPass(Pass):
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if first:
                 x = first_tensor(args, kwargs)
-                self._saw("mlp", layer, x.view(self.copies * len(self.frozen.columns), -1, x.shape[-1]))
+                self._saw("mlp", layer, x.view(self.copies * len(self.frozen.positions), -1, x.shape[-1]))
             return with_first(args, kwargs, self.mlps[layer]) if layer in self.mlps else None
 
         return hook
@@ -252,11 +249,11 @@ class _FrozenPass(Pass):
 def demand_tokenwise(model: Model, batch: Batch, positions: Tensor) -> None:
     """Refuse models in which paths cannot be followed token by token. Raises UnsupportedModel.
 
-    positions: [example, n] tokens of `batch` whose logits are compared, those of the kept run with the model's own.
+    positions: [example, n] tokens of `batch` whose logits are compared, those of the frozen run with the model's own.
     """
     if model.stacks != ("decoder",) or not model.restarts:
         raise UnsupportedModel(
-            f"Paths are followed in decoder-only models whose blocks can be entered one by one; {model.architecture} is none.",
+            f"Paths are followed in decoder-only models whose blocks can be entered one by one; {model.architecture} is not one.",
             "Patch its heads instead: headatlas patch.",
         )
     if len(model.layers) != len(model.decoder_blocks()) or model.layers[0].index != 0:

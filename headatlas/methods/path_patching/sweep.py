@@ -231,11 +231,13 @@ class _Piece:
         groups: dict[tuple[bytes, bytes], list[int]] = {}
         for j, one in enumerate(receivers):
             positions = self.positions[one.name]
-            groups.setdefault((_key(self._columns(one)), b"" if positions is None else _key(positions)), []).append(j)
+            groups.setdefault((_key(self._tokens_for(one)), b"" if positions is None else _key(positions)), []).append(
+                j
+            )
         later: list[tuple[int, int, list[Edit]]] = []  # sender, receiver and what is put into it, to be replayed
         for members in groups.values():
-            columns, positions = self._columns(receivers[members[0]]), self.positions[receivers[members[0]].name]
-            frozen = self._keep(columns)
+            tokens, positions = self._tokens_for(receivers[members[0]]), self.positions[receivers[members[0]].name]
+            frozen = self._keep(tokens)
             by_layer: dict[int, list[int]] = {}
             for i, number in enumerate(band):
                 by_layer.setdefault(min(head.layer for head in sweep.head_sets[number]), []).append(i)
@@ -300,8 +302,8 @@ class _Piece:
 
     @staticmethod
     def _put(frozen: Frozen, what: Any, values: Mapping[tuple[str, int], Tensor], component: str) -> Edit:
-        """The edit that puts values [example, r, head, width] in at the columns."""
-        return Swap(what, values, component=component, positions=frozen.columns.cpu(), group=True)
+        """The edit that puts values [example, r, head, width] in at the cached tokens."""
+        return Swap(what, values, component=component, positions=frozen.positions.cpu(), group=True)
 
     # ---- running ------------------------------------------------------------------------------------------------
     def _run(
@@ -314,7 +316,7 @@ class _Piece:
         logits: bool = False,
         put: Mapping[int, Tensor] | None = None,
     ) -> tuple[dict[Want, Tensor], Tensor | None]:
-        key = (_key(frozen.columns), logits)
+        key = (_key(frozen.positions), logits)
         hold = self.paths.hold_mlps and put is None
         where, ids = (self.logit_positions, self.replay.reads[0]) if logits else (None, None)
 
@@ -327,13 +329,13 @@ class _Piece:
             found, peak = peak_of(work, self.model.hf.parameters())
             self._row_bytes[key] = 1.2 * peak / len(runs)
         end = self.last + 1 if logits else max((at for _, at in wanted), default=layer) + 1
-        share = (end - layer) / (self.last + 1) * frozen.columns.shape[1] / self.batch.tokens.shape[1]
+        share = (end - layer) / (self.last + 1) * frozen.positions.shape[1] / self.batch.tokens.shape[1]
         self._forwards += len(runs) * share
         return found
 
     def _copies(self, frozen: Frozen, logits: bool) -> int:
         """How many senders go side by side. Raises BadInput where not even one fits into the memory."""
-        known = self._row_bytes.get((_key(frozen.columns), logits))
+        known = self._row_bytes.get((_key(frozen.positions), logits))
         if known is None:
             return 1
         held = sum(one.bytes for one in self._frozen.values())
@@ -344,24 +346,24 @@ class _Piece:
                 f"{show_size(self.paths.memory)} are allowed.",
                 "Allow more with --memory, or use fewer or shorter prompts.",
             )
-        return max(1, min(fits, tokens_a_pass(self.model) // frozen.columns.numel()))
+        return max(1, min(fits, tokens_a_pass(self.model) // frozen.positions.numel()))
 
-    def _keep(self, columns: Tensor) -> Frozen:
-        key = _key(columns)
+    def _keep(self, tokens: Tensor) -> Frozen:
+        key = _key(tokens)
         if key not in self._frozen:
             mlps = self.paths.hold_mlps or any(one.kind == "mlp" for one in self.paths.receivers)
-            self._frozen[key] = Frozen.of(self.model, self.prompts, columns, mlps=mlps)
+            self._frozen[key] = Frozen.of(self.model, self.prompts, tokens, mlps=mlps)
             self._forwards += 1
         return self._frozen[key]
 
-    def _columns(self, receiver: Receiver) -> Tensor:
+    def _tokens_for(self, receiver: Receiver) -> Tensor:
         """[example, r] the tokens at which something arrives: where it is sent, or for logits those that are read."""
         if receiver.kind == "logits" or (receiver.kind == "mlp" and receiver.layers[0] == self.last):
             return self.logit_positions
         places = self.positions[receiver.name]
         n, length = self.batch.tokens.shape
-        columns = torch.arange(length)[None] if places is None else places
-        return columns.expand(n, -1)
+        tokens = torch.arange(length)[None] if places is None else places
+        return tokens.expand(n, -1)
 
     def _score(self, logits: Tensor) -> Array:
         found: Array = self.paths.sweep.metric.score(logits.cpu(), self.replay.reads[1]).double().numpy()
@@ -383,5 +385,5 @@ def _wants(receiver: Receiver, layer: int) -> list[Want]:
     return [(receiver.kind, at) for at in receiver.layers if at > layer or receiver.kind == "mlp"]
 
 
-def _key(columns: Tensor) -> bytes:
-    return bytes(columns.cpu().contiguous().numpy().tobytes())
+def _key(positions: Tensor) -> bytes:
+    return bytes(positions.cpu().contiguous().numpy().tobytes())

@@ -1,8 +1,8 @@
 """Many changed runs of the same prompts at the cost of what the changes touch.
 
-A clean run is kept. A changed run enters at the first changed layer with the clean residual stream; where nothing before
+A clean run is cached. A changed run enters at the first changed layer with the clean residual stream; where nothing before
 some token changes, earlier tokens are taken from the clean run and only later ones computed; runs that start at the same
-place share one pass, side by side along the batch; and logits are computed at the positions, and for the tokens, that the
+layer share one pass, side by side along the batch; and logits are computed at the positions, and for the tokens, that the
 metric reads. The numbers are those of one whole run per change.
 """
 
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.edits import OnHeads, Scale
@@ -22,15 +21,15 @@ from headatlas.errors import BadInput, HeadAtlasError
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Model
-from headatlas.model.runs.cached_forward import AT_ONCE, CachedRun, PartialForward, cache_run, few_logits
+from headatlas.model.runs.cached_forward import PartialForward, few_logits
+from headatlas.model.runs.cached_run import AT_ONCE, CachedRun, cache_run
+from headatlas.ops.types import Array, LayerKey
 from headatlas.task import Batch, Metric, logit_difference, logit_margin
 
 if TYPE_CHECKING:
     from headatlas.model.core.forward_pass import Edit
     from headatlas.model.core.view import LayerView
 
-Array = NDArray[np.float64]
-Place = tuple[str, int]
 GB = 1 << 30
 # Metrics that read no logits but those of the batch's answer and wrong tokens.
 _READS_ANSWERS = (logit_difference, logit_margin)
@@ -49,7 +48,7 @@ class SideBySide:
         self.runs = [[edit for edit in edits if edit.component == component] for edits in runs]
         everything = [edit for edits in self.runs for edit in edits]
         self.heads: tuple[HeadId, ...] = tuple({head for edit in everything for head in edit.heads})
-        self.layers = frozenset(place for edit in everything for place in edit.layers)
+        self.layers = frozenset(key for edit in everything for key in edit.layers)
 
     def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
         """The rows of each run changed by its own edits."""
@@ -98,13 +97,17 @@ class CachedRuns:
         self._late = model.kind == "decoder" and model.stacks == ("decoder",) and all(s.causal for s in model.layers)
         self._row_bytes: dict[tuple[str, int], float] = {}
         if model.restarts:
-            self._kept, logits = cache_run(
-                model, self.prompts, logit_positions=self._positions, attention=self._late, window=self._window(within)
+            self._cached, logits = cache_run(
+                model,
+                self.prompts,
+                logit_positions=self._positions,
+                attention=self._late,
+                positions=self._positions_within(within),
             )
         else:
             self._late = False
             self._note("whole runs: this model's runs cannot start at a layer")
-            self._kept = CachedRun(self.prompts.tokens.to(model.device), self.prompts.mask.to(model.device))
+            self._cached = CachedRun(self.prompts.tokens.to(model.device), self.prompts.mask.to(model.device))
             logits = model.forward(self.prompts, logit_positions=self._positions)
         self.clean = self._score(logits, self.batch)
         if self._ids is not None and not self._answers_suffice():
@@ -112,8 +115,8 @@ class CachedRuns:
             self._note("all logits are computed: the model does more with them than read them one by one")
         if self._late:
             self._check_late()
-        if not self._late and self._kept.window is not None:  # whole runs need the whole stream
-            self._kept, _ = cache_run(model, self.prompts, logit_positions=self._positions, attention=False)
+        if not self._late and self._cached.positions is not None:  # whole runs need the whole stream
+            self._cached, _ = cache_run(model, self.prompts, logit_positions=self._positions, attention=False)
 
     @property
     def reads(self) -> tuple[Tensor | None, Batch]:
@@ -125,20 +128,20 @@ class CachedRuns:
         """The metric [run, example] under each list of edits. `tick(runs)` is called after each pass."""
         result = np.full((len(runs), len(self.batch)), np.nan)
         plans: dict[tuple[Any, bytes], list[int]] = {}
-        columns: dict[bytes, Tensor | None] = {}
+        computed: dict[bytes, Tensor | None] = {}
         for i, edits in enumerate(runs):
             self.model.require_edits(edits)
-            chosen = self._columns(edits)
+            chosen = self._to_compute(edits)
             self._demand_within(edits, chosen)
             key = b"" if chosen is None else chosen.numpy().tobytes()
-            columns[key] = chosen
-            plans.setdefault((self._place(edits), key), []).append(i)
-        for place, key in sorted(plans, key=lambda plan: (self._depth(plan[0]), plan[1])):
-            members = plans[place, key]
+            computed[key] = chosen
+            plans.setdefault((self._start_layer(edits), key), []).append(i)
+        for start, key in sorted(plans, key=lambda plan: (self._depth(plan[0]), plan[1])):
+            members = plans[start, key]
             while members:
-                size = self._copies(columns[key], place)
+                size = self._copies(computed[key], start)
                 now, members = members[:size], members[size:]
-                result[now] = self._pass([runs[i] for i in now], place, columns[key])
+                result[now] = self._pass([runs[i] for i in now], start, computed[key])
                 tick(len(now))
         return result
 
@@ -148,33 +151,33 @@ class CachedRuns:
         return change
 
     # ---- what a run needs ---------------------------------------------------------------------------------------
-    def _place(self, edits: Sequence[Edit]) -> Place | None:
+    def _start_layer(self, edits: Sequence[Edit]) -> LayerKey | None:
         """The first (stack, layer) that changes and at which a run can start; None for the whole model."""
-        touched = {place for edit in edits for place in edit.layers}
+        touched = {key for edit in edits for key in edit.layers}
         main = self.model.stacks[-1] if len(self.model.stacks) == 1 else "decoder"
         if not self.model.restarts or not touched or any(stack not in (main, "cross") for stack, _ in touched):
             return None
         return min(((main, layer) for _, layer in touched), key=self._depth)
 
-    def _depth(self, place: Place | None) -> int:
-        return 0 if place is None else self.model.block_index(*place)
+    def _depth(self, start: LayerKey | None) -> int:
+        return 0 if start is None else self.model.block_index(*start)
 
-    def _columns(self, edits: Sequence[Edit]) -> Tensor | None:
+    def _to_compute(self, edits: Sequence[Edit]) -> Tensor | None:
         """[example, r] the tokens to compute, -1 for fillers; None for all."""
         given = [getattr(edit, "positions", None) for edit in edits]
         if not given or any(one is None for one in given):
             return None
         return self._from(self._first, [one for one in given if one is not None])
 
-    def _demand_within(self, edits: Sequence[Edit], columns: Tensor | None) -> None:
-        window = self._kept.window
-        if window is not None and (columns is None or bool((columns[:, 0] < window[:, 0].cpu()).any())):
+    def _demand_within(self, edits: Sequence[Edit], positions: Tensor | None) -> None:
+        cached = self._cached.positions
+        if cached is not None and (positions is None or bool((positions[:, 0] < cached[:, 0].cpu()).any())):
             raise BadInput(
                 f"{', '.join(map(repr, edits)) or 'No edit at all'} needs tokens before those kept.",
                 "Name all positions that changes act on in `within`, or leave it out.",
             )
 
-    def _window(self, within: Tensor | None) -> Tensor | None:
+    def _positions_within(self, within: Tensor | None) -> Tensor | None:
         """The tokens that any run may compute, one more in front for the trial of late tokens; None for all."""
         return None if within is None else self._from((self._first - 1).clamp(min=0), [within])
 
@@ -190,13 +193,13 @@ class CachedRuns:
         return torch.where(chosen <= self._last[:, None], chosen, -1)
 
     # ---- running ------------------------------------------------------------------------------------------------
-    def _pass(self, runs: Sequence[Sequence[Edit]], place: Place | None, columns: Tensor | None) -> Array:
+    def _pass(self, runs: Sequence[Sequence[Edit]], start: LayerKey | None, positions: Tensor | None) -> Array:
         """One pass over several runs side by side: [run, example]."""
-        width = self.batch.tokens.shape[1] if columns is None else columns.shape[1]
-        where = columns.to(self.model.device) if columns is not None else None
-        positions = self._positions.to(self.model.device)
-        job = PartialForward(self._kept, len(runs), positions, place, where, self._ids)
-        kind = ("whole" if place is None else "restart" if columns is None else "late", width)
+        width = self.batch.tokens.shape[1] if positions is None else positions.shape[1]
+        where = positions.to(self.model.device) if positions is not None else None
+        read = self._positions.to(self.model.device)
+        job = PartialForward(self._cached, len(runs), read, start, where, self._ids)
+        kind = ("whole" if start is None else "restart" if positions is None else "late", width)
         work: Callable[[], Tensor] = lambda: job.logits(self.model, side_by_side(runs))  # noqa: E731
         if kind in self._row_bytes:
             logits = work()
@@ -204,7 +207,7 @@ class CachedRuns:
             logits, peak = peak_of(work, self.model.hf.parameters())
             self._row_bytes[kind] = 1.2 * peak / len(self.batch)
         depth = len(self.model.decoder_blocks()) if self.model.restarts else 1
-        share = 1.0 - self._depth(place) / depth
+        share = 1.0 - self._depth(start) / depth
         self.forwards += len(runs) * share * width / self.batch.tokens.shape[1]
         return np.stack([self._score(one, self._reading) for one in logits])
 
@@ -212,16 +215,16 @@ class CachedRuns:
         found: Array = self.metric.score(logits.cpu(), batch).double().numpy()
         return found
 
-    def _copies(self, columns: Tensor | None, place: Place | None) -> int:
+    def _copies(self, positions: Tensor | None, start: LayerKey | None) -> int:
         """How many runs go side by side. Raises BadInput where not even one fits into the memory."""
-        width = self.batch.tokens.shape[1] if columns is None else columns.shape[1]
-        known = self._row_bytes.get(("whole" if place is None else "restart" if columns is None else "late", width))
+        width = self.batch.tokens.shape[1] if positions is None else positions.shape[1]
+        known = self._row_bytes.get(("whole" if start is None else "restart" if positions is None else "late", width))
         if known is None:
             return 1
-        left = self.memory - self._kept.bytes
+        left = self.memory - self._cached.bytes
         fits = int(left / max(known * len(self.batch), 1))
         if fits < 1:
-            need = show_size(int(self._kept.bytes + known * len(self.batch)))
+            need = show_size(int(self._cached.bytes + known * len(self.batch)))
             raise BadInput(
                 f"One run of {len(self.batch)} examples needs about {need}, {show_size(self.memory)} are allowed.",
                 "Allow more with --memory, or use fewer or shorter prompts.",
@@ -255,7 +258,7 @@ class CachedRuns:
         rows = slice(0, max(1, AT_ONCE // length))  # of long texts a few
         whole = self._trial(edit, rows, None, None)
         try:
-            late = self._trial(edit, rows, (layer.stack, layer.index), self._columns([edit]))
+            late = self._trial(edit, rows, (layer.stack, layer.index), self._to_compute([edit]))
             exact, why = self._same(late, whole), "they depend on more than earlier keys and values"
         except (HeadAtlasError, ValueError, TypeError, RuntimeError, AttributeError, LookupError) as error:
             exact, why = False, f"the model's own code does not take them, {type(error).__name__}"
@@ -263,12 +266,11 @@ class CachedRuns:
             self._late = False
             self._note(f"late tokens cannot be computed alone ({why}); whole sequences instead")
 
-    def _trial(self, edit: OnHeads, rows: slice, place: Place | None, columns: Tensor | None) -> Array:
+    def _trial(self, edit: OnHeads, rows: slice, start: LayerKey | None, positions: Tensor | None) -> Array:
         """The metric of the examples in `rows` under an edit."""
-        where = columns[rows].to(self.model.device) if columns is not None else None
-        job = PartialForward(
-            self._kept.rows(rows), 1, self._positions[rows].to(self.model.device), place, where, self._ids
-        )
+        where = positions[rows].to(self.model.device) if positions is not None else None
+        read = self._positions[rows].to(self.model.device)
+        job = PartialForward(self._cached.rows(rows), 1, read, start, where, self._ids)
         return self._score(job.logits(self.model, [edit.rows(rows)])[0], self._reading.rows(rows))
 
     def _note(self, text: str) -> None:

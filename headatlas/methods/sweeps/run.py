@@ -19,7 +19,7 @@ from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
 from headatlas.methods.sweeps.gradient_estimate import estimate
 from headatlas.methods.sweeps.memory_budget import peak_of
 from headatlas.model import Model
-from headatlas.model.runs.cached_forward import cache_run
+from headatlas.model.runs.cached_run import cache_run
 from headatlas.task import Batch, Metric
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model import Model
 from headatlas.model.core.attention_layer import AttentionLayer
-from headatlas.model.core.head_weights import HeadWeights, of_site
+from headatlas.model.core.head_weights import HeadWeights, of_layer
 from headatlas.model.core.linear_and_norm import is_norm, norm_gain
 from headatlas.model.runs.token_embedding import embedded, queries_and_keys, turned
 from headatlas.model.structure.model_weights import folded_unembedding, weights_of
@@ -106,17 +106,17 @@ def _unturned(model: Model, layer: AttentionLayer) -> BadInput:
 
 def _read(model: Model, layer: AttentionLayer) -> tuple[HeadWeights, bool, bool]:
     """(weights, whether a norm scales what they read, whether it centres). Raises UnsupportedModel."""
-    inputs = None if layer.wiring is None else layer.wiring.inputs[layer.wiring.v.projections[0]]
+    inputs = None if layer.qkv is None else layer.qkv.inputs[layer.qkv.v.projections[0]]
     if inputs is None or inputs.norm is not None or inputs.origin is not None:
-        weights = of_site(layer, fold=True)
-        assert layer.wiring is not None
-        norm = next(found.norm for found in layer.wiring.inputs.values() if found.origin is None and found.norm)
+        weights = of_layer(layer, fold=True)
+        assert layer.qkv is not None
+        norm = next(found.norm for found in layer.qkv.inputs.values() if found.origin is None and found.norm)
         return weights, True, norm_gain(norm, weights.W_V.shape[1])[1]
     weights = weights_of(model, layer.index, layer.stack)
     if not _reads_the_stream(model, layer, weights):
         raise UnsupportedModel(
             f"What the projections of {layer.name} read is neither the residual stream nor a norm of it.",
-            "Read plain weights with headatlas.model.core.head_weights.weights_of.",
+            "Read plain weights with headatlas.model.structure.model_weights.weights_of.",
         )
     return weights, False, False
 

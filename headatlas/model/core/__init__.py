@@ -1,1 +1,1 @@
-"""The view into attention: dispatch, one forward pass, what a watcher sees and an edit changes."""
+"""The view into attention: layers as data, the dispatch of attention calls, one forward pass, what a watcher sees and an edit changes."""

@@ -1,177 +1,114 @@
-"""Attention weights of chosen query-key pairs: what a layer's view gives without whole rows."""
+"""Attention weights of chosen query-key pairs: single entries, columns of the pattern, bands beside its diagonal.
+
+Each is taken from the log-sum-exp where the call has one (weight = exp(scale * q.k - lse), see `attention_call`), so that
+only the products asked for are formed; otherwise it is picked out of rows that pass by in blocks.
+"""
 
 from __future__ import annotations
-
-from abc import abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from headatlas.model.core.forward_pass import Pass
+from headatlas.model.core.attention_call import AttentionCall
+
+BAND_BLOCK = 64  # queries whose neighbours are scored by one product
 
 
-class ChosenWeights:
-    """Entries, columns and bands of a layer's attention; from the kernel's log-sum-exp where there is one, else from rows."""
+def entries(call: AttentionCall, queries: Tensor, keys: Tensor) -> Tensor:
+    """Attention from queries[e, i] to keys[e, i], both [example, n]: [example, head, n]; NaN where either is negative."""
+    absent = ((queries < 0) | (keys < 0)).unsqueeze(1)
+    queries, keys = queries.clamp(min=0), keys.clamp(min=0)
+    if call.lse is None:
+        return _from_rows(call, queries, keys).masked_fill(absent, torch.nan)
+    q = call.q.gather(2, queries[:, None, :, None].expand(-1, call.n_heads, -1, call.q.shape[-1]))
+    # Keys are picked per group before they are repeated per head: the copy has n keys, not all.
+    k = call.repeat(call.k.gather(2, keys[:, None, :, None].expand(-1, call.k.shape[1], -1, call.k.shape[-1])))
+    lse = call.lse.gather(2, queries[:, None].expand(-1, call.n_heads, -1))
+    weights = _weights((q * k).sum(-1).float() * call.scale, lse, call.allowed(queries, keys))
+    return weights.masked_fill(absent, torch.nan)
 
-    q: Tensor
-    k: Tensor
-    _mask: Tensor | None
-    _kwargs: dict[str, Any]
-    _pass: Pass
-    _lse: Tensor | None
-    _bands: dict[tuple[int, int], Tensor]
 
-    @property
-    @abstractmethod
-    def n_heads(self) -> int: ...  # noqa: D102
+def columns(call: AttentionCall, keys: Tensor) -> Tensor:
+    """Attention of every query to the keys at keys[e, j] [example, m]: [example, head, query, m]; NaN where negative."""
+    absent = (keys < 0)[:, None, None]
+    safe = keys.clamp(min=0)
+    if call.lse is None:
+        picked = call.reduce(lambda rows, _: rows.gather(3, safe[:, None, None].expand(-1, *rows.shape[1:3], -1)))
+        return picked.masked_fill(absent, torch.nan)
+    k = call.k.gather(2, safe[:, None, :, None].expand(-1, call.k.shape[1], -1, call.k.shape[-1]))
+    scores = torch.matmul(call.grouped_queries(), k.unsqueeze(2).transpose(-1, -2)).flatten(1, 2).float() * call.scale
+    queries = torch.arange(call.n_queries, device=keys.device)[None, :, None].expand(len(keys), -1, keys.shape[1])
+    allowed = call.allowed(queries, safe[:, None].expand(-1, call.n_queries, -1))
+    return _weights(scores, call.lse.unsqueeze(-1), allowed).masked_fill(absent, torch.nan)
 
-    @property
-    @abstractmethod
-    def n_queries(self) -> int: ...  # noqa: D102
 
-    @property
-    @abstractmethod
-    def n_keys(self) -> int: ...  # noqa: D102
+def band(call: AttentionCall, low: int, high: int) -> tuple[Tensor, Tensor]:
+    """(weights [example, head, query, high - low + 1], keys [query, high - low + 1]): attention to the keys low..high back.
 
-    @property
-    @abstractmethod
-    def valid_queries(self) -> Tensor: ...  # noqa: D102
+    keys may lie outside the sequence; the weights there mean nothing.
+    """
+    queries = torch.arange(call.n_queries, device=call.q.device)
+    keys = queries[:, None] - torch.arange(low, high + 1, device=call.q.device)
+    safe = keys.clamp(0, call.n_keys - 1)
+    if call.lse is None:
+        weights = call.reduce(
+            lambda rows, block: rows.gather(3, safe[block][None, None].expand(*rows.shape[:2], -1, -1))
+        )
+        return weights, keys
+    allowed = call.allowed(queries[None, :, None].expand(1, -1, keys.shape[1]), safe[None])
+    return _weights(_band_scores(call, low, high), call.lse.unsqueeze(-1), allowed), keys
 
-    @property
-    @abstractmethod
-    def valid_keys(self) -> Tensor: ...  # noqa: D102
 
-    @abstractmethod
-    def rows(self, positions: Tensor) -> Tensor:
-        """See LayerView.rows."""
+def _weights(scores: Tensor, lse: Tensor, allowed: Tensor) -> Tensor:
+    """exp(scores - lse), zero where the key may not be seen: such scores were not in the sum and may exponentiate to infinity."""
+    return torch.where(allowed, (scores - lse).exp(), 0.0)
 
-    @abstractmethod
-    def reduce(self, fn: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """See LayerView.reduce."""
 
-    @abstractmethod
-    def repeat(self, x: Tensor) -> Tensor:
-        """See LayerView.repeat."""
+def _from_rows(call: AttentionCall, queries: Tensor, keys: Tensor) -> Tensor:
+    """Entries by way of rows, a block of the asked queries at a time: queries, keys [example, n] -> [example, head, n].
 
-    @abstractmethod
-    def _is_causal_call(self) -> bool: ...
+    A block holds rows of the same queries for all examples. Each pair whose query is in the block picks its weight out of
+    them; the others pick anything, which `where` throws away.
+    """
+    result = torch.zeros(len(queries), call.n_heads, queries.shape[1], device=queries.device)
+    wanted = queries.unique()  # ascending, as searchsorted needs it
+    for block in wanted.split(call.block_size()):
+        rows = call.rows(block).flatten(2)  # [example, head, query in block x key]
+        row = torch.searchsorted(block, queries).clamp(max=len(block) - 1)
+        here = (block[row] == queries).unsqueeze(1)
+        index = (row * call.n_keys + keys).unsqueeze(1).expand(-1, call.n_heads, -1)
+        result = torch.where(here, rows.gather(2, index).float(), result)
+    return result
 
-    @abstractmethod
-    def _block_size(self) -> int: ...
 
-    def _weights(self, scores: Tensor, lse: Tensor, allowed: Tensor) -> Tensor:
-        return torch.where(allowed, (scores - lse).exp(), 0.0)
+def _band_scores(call: AttentionCall, low: int, high: int) -> Tensor:
+    """Scaled q.k of each query with its neighbours, [example, head, query, high - low + 1], one small product per block.
 
-    @property
-    def _scale(self) -> float:
-        scaling = self._kwargs.get("scaling")
-        return float(scaling) if scaling is not None else self.q.shape[-1] ** -0.5
+    Queries start..stop need the keys start - high .. stop - 1 - low. Keys are padded so that none of these indices is
+    negative: key j stands in row j + max(high, 0), and the block's first key is row start + shift. Query start + i then finds
+    its key `high` back in column i of the product and its key `low` back in column i + width - 1.
+    """
+    q, width = call.grouped_queries(), high - low + 1
+    if width <= 2:
+        return torch.stack([_offset_scores(call, k) for k in range(low, high + 1)], -1)
+    keys = torch.nn.functional.pad(call.k, (0, 0, max(high, 0), max(-low, 0))).unsqueeze(2)
+    shift = max(high, 0) - high
+    blocks = []
+    for start in range(0, call.n_queries, BAND_BLOCK):
+        stop = min(start + BAND_BLOCK, call.n_queries)
+        part = keys[..., start + shift : stop + shift + width - 1, :]
+        scores = torch.matmul(q[..., start:stop, :], part.transpose(-1, -2))
+        steps = torch.arange(stop - start, device=q.device)[:, None]
+        index = steps + torch.arange(width - 1, -1, -1, device=q.device)
+        blocks.append(scores.gather(-1, index.expand(*scores.shape[:-2], -1, -1)))
+    return torch.cat(blocks, -2).flatten(1, 2).float() * call.scale
 
-    def _grouped(self) -> Tensor:
-        """Queries as [example, group, head in group, query, d]."""
-        return self.q.unflatten(1, (self.k.shape[1], -1))
 
-    def _allowed(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Whether query i may see key j, for index tensors [example or 1, ...] of one shape; [example or 1, 1 or head, ...]."""
-        if self._mask is None:
-            allowed = keys <= queries if self._is_causal_call() else torch.ones_like(keys, dtype=torch.bool)
-            return allowed.unsqueeze(1)
-        mask = self._mask.expand(max(len(queries), len(self._mask)), *self._mask.shape[1:])
-        example = torch.arange(len(mask), device=mask.device).view(-1, *[1] * (queries.ndim - 1))
-        rows = queries if mask.shape[2] == self.n_queries else torch.zeros_like(queries)
-        picked = mask[example, :, rows, keys].movedim(-1, 1)
-        return picked if picked.dtype == torch.bool else picked > torch.finfo(picked.dtype).min / 2
-
-    def entries(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Attention from queries[e, i] to keys[e, i], both [example, n]: [example, head, n]; NaN where either is negative."""
-        absent = ((queries < 0) | (keys < 0)).unsqueeze(1)
-        queries, keys = queries.clamp(min=0), keys.clamp(min=0)
-        if self._lse is None:
-            return self._from_rows(queries, keys).masked_fill(absent, torch.nan)
-        q = self.q.gather(2, queries[:, None, :, None].expand(-1, self.n_heads, -1, self.q.shape[-1]))
-        k = self.repeat(self.k.gather(2, keys[:, None, :, None].expand(-1, self.k.shape[1], -1, self.k.shape[-1])))
-        lse = self._lse.gather(2, queries[:, None].expand(-1, self.n_heads, -1))
-        weights = self._weights((q * k).sum(-1).float() * self._scale, lse, self._allowed(queries, keys))
-        return weights.masked_fill(absent, torch.nan)
-
-    def _from_rows(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Entries by the row path, a block of the asked queries at a time: queries [example, n], keys [example, n] -> [example, head, n]."""
-        result = torch.zeros(len(queries), self.n_heads, queries.shape[1], device=queries.device)
-        wanted = queries.unique()
-        for block in wanted.split(self._block_size()):
-            rows = self.rows(block).flatten(2)  # [example, head, query in block x key]
-            place = torch.searchsorted(block, queries).clamp(max=len(block) - 1)
-            here = (block[place] == queries).unsqueeze(1)
-            index = (place * self.n_keys + keys).unsqueeze(1).expand(-1, self.n_heads, -1)
-            result = torch.where(here, rows.gather(2, index).float(), result)
-        return result
-
-    def columns(self, keys: Tensor) -> Tensor:
-        """Attention of every query to the keys at keys[e, j] [example, m]: [example, head, query, m]; NaN where negative."""
-        absent = (keys < 0)[:, None, None]
-        safe = keys.clamp(min=0)
-        if self._lse is None:
-            picked = self.reduce(lambda rows, _: rows.gather(3, safe[:, None, None].expand(-1, *rows.shape[1:3], -1)))
-            return picked.masked_fill(absent, torch.nan)
-        k = self.k.gather(2, safe[:, None, :, None].expand(-1, self.k.shape[1], -1, self.k.shape[-1]))
-        scores = torch.matmul(self._grouped(), k.unsqueeze(2).transpose(-1, -2)).flatten(1, 2).float() * self._scale
-        queries = torch.arange(self.n_queries, device=keys.device)[None, :, None].expand(len(keys), -1, keys.shape[1])
-        allowed = self._allowed(queries, safe[:, None].expand(-1, self.n_queries, -1))
-        return self._weights(scores, self._lse.unsqueeze(-1), allowed).masked_fill(absent, torch.nan)
-
-    def offset(self, k: int) -> Tensor:
-        """Attention from each query to the key `k` places before it: [example, head, query]; NaN where there is none."""
-        return self.band(k, k)[..., 0]
-
-    def band(self, low: int, high: int) -> Tensor:
-        """Attention to the keys low..high places back (negative: ahead): [example, head, query, high - low + 1]; NaN outside.
-
-        NaN where query or key is padding or does not exist.
-        """
-        for (lo, hi), known in self._bands.items():
-            if lo <= low and high <= hi:
-                return known[..., low - lo : high - lo + 1]
-        queries = torch.arange(self.n_queries, device=self.q.device)
-        keys = queries[:, None] - torch.arange(low, high + 1, device=self.q.device)
-        inside = (keys >= 0) & (keys < self.n_keys)
-        safe = keys.clamp(0, self.n_keys - 1)
-        if self._lse is None:
-            weights = self.reduce(
-                lambda rows, block: rows.gather(3, safe[block][None, None].expand(*rows.shape[:2], -1, -1))
-            )
-        else:
-            allowed = self._allowed(queries[None, :, None].expand(1, -1, keys.shape[1]), safe[None])
-            weights = self._weights(self._band_scores(low, high), self._lse.unsqueeze(-1), allowed)
-        present = inside & self.valid_queries[:, :, None] & self.valid_keys[:, safe]
-        weights = weights.masked_fill(~present.unsqueeze(1), torch.nan)
-        self._bands[low, high] = weights
-        return weights
-
-    def _band_scores(self, low: int, high: int, size: int = 64) -> Tensor:
-        """Scaled q.k of each query with its neighbours, by one small product per block of queries."""
-        q, width = self._grouped(), high - low + 1
-        if width <= 2:
-            return torch.stack([self._offset_scores(k) for k in range(low, high + 1)], -1)
-        keys = torch.nn.functional.pad(self.k, (0, 0, max(high, 0), max(-low, 0))).unsqueeze(2)
-        shift = max(high, 0) - high  # column of the key `high` places before query 0
-        blocks = []
-        for start in range(0, self.n_queries, size):
-            stop = min(start + size, self.n_queries)
-            part = keys[..., start + shift : stop + shift + width - 1, :]
-            scores = torch.matmul(q[..., start:stop, :], part.transpose(-1, -2))
-            steps = torch.arange(stop - start, device=q.device)[:, None]
-            index = steps + torch.arange(width - 1, -1, -1, device=q.device)
-            blocks.append(scores.gather(-1, index.expand(*scores.shape[:-2], -1, -1)))
-        return torch.cat(blocks, -2).flatten(1, 2).float() * self._scale
-
-    def _offset_scores(self, k: int) -> Tensor:
-        """Scaled q.k of each query with the key `k` places before it, 0 where there is none: [example, head, query]."""
-        q, n = self._grouped(), max(0, min(self.n_queries - max(k, 0), self.n_keys + min(k, 0)))
-        scores = torch.zeros(*q.shape[:-1], device=q.device)
-        first = max(k, 0)
-        near = self.k[:, :, first - k : first - k + n].unsqueeze(2)
-        scores[..., first : first + n] = torch.einsum("egrnd,egond->egrn", q[..., first : first + n, :], near)
-        return scores.flatten(1, 2) * self._scale
+def _offset_scores(call: AttentionCall, k: int) -> Tensor:
+    """Scaled q.k of each query with the key `k` positions before it, 0 where there is none: [example, head, query]."""
+    q, n = call.grouped_queries(), max(0, min(call.n_queries - max(k, 0), call.n_keys + min(k, 0)))
+    scores = torch.zeros(*q.shape[:-1], device=q.device)
+    first = max(k, 0)  # the first query that has such a key
+    near = call.k[:, :, first - k : first - k + n].unsqueeze(2)
+    scores[..., first : first + n] = torch.einsum("egrnd,egond->egrn", q[..., first : first + n, :], near)
+    return scores.flatten(1, 2) * call.scale

@@ -1,4 +1,8 @@
-"""An attention layer as data: its modules and sizes, and which columns of which projections become q, k and v."""
+"""An attention layer as data: its modules and sizes, and which columns of which projections become q, k and v.
+
+Nothing here computes on activations. `headatlas.model.structure` finds these facts when a model is loaded; everything
+else in `headatlas.model` reads them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,8 @@ from headatlas.model.core.linear_and_norm import matrix, offset
 class ColumnSource:
     """Where an array of numbers comes from: column `column` of `projections[which]` times `factor`, element by element.
 
-    clipped: large numbers do not come through whole (OLMo's clip_qkv).
+    which, column (integers) and factor have the shape of the array. clipped: large numbers do not come through whole
+    (OLMo's clip_qkv).
     """
 
     projections: tuple[nn.Module, ...]
@@ -28,7 +33,8 @@ class ColumnSource:
     def is_one_to_one(self) -> bool:
         """Whether each number has a column of its own."""
         pairs = torch.stack([self.which.flatten(), self.column.flatten()])
-        return pairs.unique(dim=1).shape[1] == pairs.shape[1]
+        different: Tensor = pairs.unique(dim=1)
+        return different.shape[1] == pairs.shape[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +47,7 @@ class Input:
 
 @dataclass(frozen=True, eq=False)
 class QKVColumns:
-    """The origins of q [head, d_head], k and v [group, d]; and what each projection involved reads."""
+    """The columns that become q [head, d_head], k and v [group, d]; and what each projection involved reads."""
 
     q: ColumnSource
     k: ColumnSource
@@ -51,25 +57,30 @@ class QKVColumns:
 
 @dataclass(frozen=True, eq=False)
 class AttentionLayer:
-    """One attention layer: the module that attends and the projection that its heads write through."""
+    """One attention layer: the module that attends and the output projection that its heads write through.
+
+    stack, index: decoder, encoder or cross, and the number of the block from 0. block: the transformer block that it lies
+    in; None where layers share one or there is no list of them. name: path of the module. n_groups: key/value heads.
+    d_head: width of q and k; d_value: of a head in z. post_gain [d_model]: gain per channel between projection and
+    residual stream, a norm's or a learned scale, or None; multiplier: factor there. qkv: where q, k and v come from; None
+    where it cannot be told.
+    """
 
     stack: str
     index: int
     module: nn.Module
     projection: nn.Module
-    block: nn.Module | None  # the transformer block it lies in; None where layers share one or there is no list of them
-    name: str  # path of the module
+    block: nn.Module | None
+    name: str
     n_heads: int
     n_groups: int
-    d_head: int  # width of q and k
-    d_value: int  # width of a head in z
+    d_head: int
+    d_value: int
     causal: bool
-    post_gain: Tensor | None  # gain per channel between the projection and the residual stream: a norm's, or a scale
-    multiplier: float  # factor on the way into the residual stream
+    post_gain: Tensor | None
+    multiplier: float
     pattern_editable: bool = True
-    wiring: QKVColumns | None = (
-        None  # which columns of which projections become q, k and v; None where it cannot be told
-    )
+    qkv: QKVColumns | None = None
 
     @property
     def heads(self) -> tuple[HeadId, ...]:
@@ -78,20 +89,21 @@ class AttentionLayer:
 
     def output_weight(self) -> Tensor:
         """W_O per head, [head, d_value, d_model]; a view of the projection's weight, or a copy where it is quantised."""
-        return matrix(self.projection).unflatten(0, (self.n_heads, self.d_value))
+        weight: Tensor = matrix(self.projection).unflatten(0, (self.n_heads, self.d_value))
+        return weight
 
     def output_bias(self) -> Tensor | None:
         """Bias of the output projection, [d_model] or None."""
         return offset(self.projection)
 
 
-def all_heads(found: Sequence[AttentionLayer]) -> tuple[HeadId, ...]:
+def all_heads(layers: Sequence[AttentionLayer]) -> tuple[HeadId, ...]:
     """Every head of every layer in order."""
-    return tuple(head for layer in found for head in layer.heads)
+    return tuple(head for layer in layers for head in layer.heads)
 
 
-def blocks(model: nn.Module) -> dict[str, nn.Module]:
-    """Transformer blocks: the members of module lists that (or whose parts) attend, by path."""
+def blocks_by_path(model: nn.Module) -> dict[str, nn.Module]:
+    """The transformer blocks of a model by their paths: the members of its outermost module lists."""
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and not any(name.startswith(known + ".") for known in found):

@@ -1,4 +1,19 @@
-"""One forward pass: which edits act where, who watches, and what happens at each attention call."""
+"""One forward pass: which edits act where, who watches, and what happens at each attention call.
+
+The way of one attention layer through a pass:
+
+1. The model's code calls its attention; `dispatch` hands the call to `Pass.attend`. A layer's view is made of the call's
+   own q, k, v and mask.
+2. Edits of q, k and v change the view's tensors. Without edits they are the very tensors that the model made.
+3. z is computed by the model's own attention function on what the view holds. Only where a pattern is edited is it formed
+   here, as pattern times values; the self-check has found that the model does just that, or edits of patterns are refused.
+4. Between that and the output projection some families put a gate or a norm. The projection's input is therefore z as it
+   is defined here: what heads write is linear in it. A pre-hook on the projection (`Pass.project`) applies edits of z and
+   shows the view to the watcher. It returns None, which leaves the model's own tensor in place, unless z was edited or
+   gradients are recorded, in which case what follows must hang on the tensor that the watcher saw.
+
+Edits of the residual stream act before all that, at the block's entry (`hooks.edit_residual`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +27,9 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model.core.attention_layer import AttentionLayer
 from headatlas.model.core.dispatch import delegate
+from headatlas.model.core.pass_context import PassContext
 from headatlas.model.core.view import LayerView
+from headatlas.ops.types import LayerKey
 
 
 class Edit(Protocol):
@@ -28,7 +45,7 @@ class Edit(Protocol):
     @property
     def heads(self) -> tuple[HeadId, ...]: ...  # noqa: D102
     @property
-    def layers(self) -> frozenset[tuple[str, int]]: ...  # noqa: D102
+    def layers(self) -> frozenset[LayerKey]: ...  # noqa: D102
     def __call__(self, layer: LayerView, x: Tensor) -> Tensor: ...  # noqa: D102
 
 
@@ -38,8 +55,8 @@ class Tap:
     component = "residual"
     heads: tuple[HeadId, ...] = ()
 
-    def __init__(self, places: Iterable[tuple[str, int]], show: Callable[[tuple[str, int], Tensor], None]) -> None:
-        self.layers, self.show = frozenset(places), show
+    def __init__(self, layers: Iterable[LayerKey], show: Callable[[LayerKey, Tensor], None]) -> None:
+        self.layers, self.show = frozenset(layers), show
 
     def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
         """`x` itself."""
@@ -48,78 +65,55 @@ class Tap:
 
 
 class Pass:
-    """One forward pass: which edits act, who watches, and which call of which module belongs to which layer."""
+    """One forward pass: which edits act, who watches, and which call of which module belongs to which layer.
+
+    Made by `Model.forward`; other kinds of passes override `view`, `attention_output` or `project`, and are run by
+    `Model.run`. open_views: output projection -> the view of the attention call whose output is on its way there.
+    """
 
     def __init__(
         self,
         layers: Sequence[AttentionLayer],
+        context: PassContext,
         *,
-        view_type: type[LayerView],
-        path: str,
-        valid: dict[str, Tensor | None],
-        watch: Callable[[LayerView], None] | None,
-        edits: Iterable[Edit],
-        unembedding: Any,
-        fast: bool,
-        block_bytes: int,
+        watch: Callable[[LayerView], None] | None = None,
+        edits: Iterable[Edit] = (),
     ) -> None:
-        self.view_type = view_type
-        self.path, self.watch, self.valid, self.unembedding = path, watch, valid, unembedding
-        self.fast, self.block_bytes = fast, block_bytes
-        self.start = 0  # tokens that earlier passes of a cached generation have read
-        self.columns: Tensor | None = None  # where the queries stand in the whole sequence, if not side by side
-        self._queue: dict[nn.Module, list[AttentionLayer]] = {}
-        for attention in layers:
-            self._queue.setdefault(attention.module, []).append(attention)
+        self.context, self.watch = context, watch
+        self.open_views: dict[nn.Module, LayerView] = {}
+        self._layers: dict[nn.Module, list[AttentionLayer]] = {}
+        for layer in layers:
+            self._layers.setdefault(layer.module, []).append(layer)
         self._edits: dict[tuple[str, int, str], list[Edit]] = {}
         for edit in edits:
-            for stack, layer in edit.layers:
-                self._edits.setdefault((stack, layer, edit.component), []).append(edit)
-        self._fired: dict[nn.Module, int] = {}
-        self._open: dict[nn.Module, LayerView] = {}
+            for stack, index in edit.layers:
+                self._edits.setdefault((stack, index, edit.component), []).append(edit)
+        self._calls: dict[nn.Module, int] = {}
 
-    def of(self, layer: AttentionLayer, what: str) -> list[Edit]:
-        """The edits of this pass at one quantity of one layer."""
-        return self._edits.get((layer.stack, layer.index, what), [])
+    def edits_of(self, layer: AttentionLayer, component: str) -> list[Edit]:
+        """The edits of this pass at one component of one layer, in the order given."""
+        return self._edits.get((layer.stack, layer.index, component), [])
 
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
     ) -> tuple[Tensor, Tensor | None]:
         """One attention call: edits of q, k, v; the model's own computation; edits of the pattern."""
-        count = self._fired.get(module, 0)
-        self._fired[module] = count + 1
-        candidates = self._queue.get(module)
-        if not candidates:
-            return delegate(self.path, module)(module, query, key, value, mask, **kwargs)
-        layer = candidates[
-            count % len(candidates)
-        ]  # a module shared by several layers (ALBERT) is called once per layer
-        view = self.look(layer, query, key, value, mask, kwargs)
-        for what in ("q", "k", "v"):
-            for edit in self.of(layer, what):
-                setattr(view, what, self._apply(edit, view, getattr(view, what)))
-        pattern_edits = self.of(layer, "pattern")
-        if pattern_edits and not layer.pattern_editable:
-            raise UnsupportedModel(
-                f"{type(module).__name__} does not form its output from its attention pattern alone, so patterns cannot be edited.",
-                "Edit z instead (Zero, Mean, Scale ... act there by default).",
-            )
-        if pattern_edits:
-            pattern = view.pattern
-            for edit in pattern_edits:
-                pattern = self._apply(edit, view, pattern)
-            view.set_pattern(pattern)
-            z = view.from_pattern(pattern)
-        else:
-            z = view.compute()
-        self._open[layer.projection] = view
+        layer = self._layer_of_call(module)
+        if layer is None:  # attention that belongs to no layer of heads (a vision tower's)
+            return delegate(self.context.path, module)(module, query, key, value, mask, **kwargs)
+        view = self.view(layer, query, key, value, mask, kwargs)
+        z = self.attention_output(view)
+        self.open_views[layer.projection] = view
         return z, None
 
-    def start_of(self, stack: str) -> int:
-        """Which token of the whole sequence this pass begins with; an encoder is not run piece by piece."""
-        return 0 if stack == "encoder" else self.start
+    def _layer_of_call(self, module: nn.Module) -> AttentionLayer | None:
+        """Which layer a call belongs to: a module shared by several layers (ALBERT) is called once per layer, in order."""
+        count = self._calls.get(module, 0)
+        self._calls[module] = count + 1
+        candidates = self._layers.get(module)
+        return candidates[count % len(candidates)] if candidates else None
 
-    def look(
+    def view(
         self,
         layer: AttentionLayer,
         query: Tensor,
@@ -129,38 +123,61 @@ class Pass:
         kwargs: dict[str, Any],
     ) -> LayerView:
         """The view of one attention call."""
-        return self.view_type(layer, query, key, value, mask, kwargs, self)
+        return LayerView(layer, query, key, value, mask, kwargs, self.context)
+
+    def attention_output(self, view: LayerView) -> Tensor:
+        """[example, query, head, d_value] what the call gives, under edits of q, k, v and pattern. Raises UnsupportedModel."""
+        layer = view.attention
+        for edit in self.edits_of(layer, "q"):
+            view.q = apply_edit(edit, view, view.q)
+        for edit in self.edits_of(layer, "k"):
+            view.k = apply_edit(edit, view, view.k)
+        for edit in self.edits_of(layer, "v"):
+            view.v = apply_edit(edit, view, view.v)
+        pattern_edits = self.edits_of(layer, "pattern")
+        if not pattern_edits:
+            return view.compute()
+        if not layer.pattern_editable:
+            raise UnsupportedModel(
+                f"{type(layer.module).__name__} does not form its output from its attention pattern alone, so patterns "
+                "cannot be edited.",
+                "Edit z instead (Zero, Mean, Scale ... act there by default).",
+            )
+        pattern = view.pattern
+        for edit in pattern_edits:
+            pattern = apply_edit(edit, view, pattern)
+        view.set_pattern(pattern)
+        return view.from_pattern(pattern)
 
     def project(self, projection: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Forward pre-hook of an output projection: edits of z, then the watcher."""
-        view = self._open.pop(projection, None)
+        view = self.open_views.pop(projection, None)
         if view is None:
             return None
         layer, flat = view.attention, args[0]
-        z = flat.reshape(*flat.shape[:-1], layer.n_heads, -1)
-        edits = self.of(layer, "z")
-        view.z = z
+        edits = self.edits_of(layer, "z")
+        view.z = flat.reshape(*flat.shape[:-1], layer.n_heads, -1)
         for edit in edits:
-            view.z = self._apply(edit, view, view.z)
+            view.z = apply_edit(edit, view, view.z)
         if self.watch is not None:
             self.watch(view)
         view.close()
-        # While gradients are recorded, what follows must come from the z that the watcher saw.
         if edits or is_recording(flat):
             return (view.z.reshape(flat.shape), *args[1:])
         return None
 
-    @staticmethod
-    def _apply(edit: Edit, view: LayerView, x: Tensor) -> Tensor:
-        changed = edit(view, x)
-        if changed.shape != x.shape:
-            raise BadInput(
-                f"{edit!r} turned {edit.component} of shape {tuple(x.shape)} into {tuple(changed.shape)}.",
-                "An edit keeps the shape.",
-            )
-        return changed.to(x.dtype)
+
+def apply_edit(edit: Edit, view: LayerView, x: Tensor) -> Tensor:
+    """`x` as the edit changes it, in the type of `x`. Raises BadInput where the edit does not keep its shape."""
+    changed = edit(view, x)
+    if changed.shape != x.shape:
+        raise BadInput(
+            f"{edit!r} turned {edit.component} of shape {tuple(x.shape)} into {tuple(changed.shape)}.",
+            "An edit keeps the shape.",
+        )
+    return changed.to(x.dtype)
 
 
-def is_recording(value: Any) -> bool:
+def is_recording(value: object) -> bool:
     """Whether gradients are being recorded through `value`."""
     return torch.is_grad_enabled() and isinstance(value, Tensor) and value.requires_grad

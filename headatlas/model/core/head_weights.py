@@ -1,6 +1,6 @@
 """Each head's own query, key, value and output matrices, cut out of however a model stores them.
 
-Read through the wiring that was traced on load, so fused, interleaved, grouped and quantised weights need no special
+Read through the columns that were traced on load (`AttentionLayer.qkv`), so fused, interleaved, grouped and quantised weights need no special
 cases. Everything returned is a copy; nothing in the model is folded or changed. Constant scales that a model puts on its
 queries or keys (BART's 1/sqrt(d), a rotary embedding's attention factor) are part of the matrices; what depends on the
 position or the token (rotary embeddings, norms of queries and keys) is not.
@@ -53,16 +53,16 @@ class _Part:
     exact: bool
 
 
-def of_site(layer: AttentionLayer, *, fold: bool = False) -> HeadWeights:
-    """The weights of an attention layer; see `weights_of` and `folded`."""
-    if layer.wiring is None:
+def of_layer(layer: AttentionLayer, *, fold: bool = False) -> HeadWeights:
+    """The weights of an attention layer; fold: as `model_weights.folded` has them. Raises UnsupportedModel."""
+    if layer.qkv is None:
         raise UnsupportedModel(
             f"The query, key and value weights of {layer.name} ({type(layer.module).__name__}) cannot be told apart: what "
             "arrives at its attention is no selection of its projections' outputs.",
             "Use q, k and v of a LayerView instead.",
         )
     with torch.no_grad():
-        q, k, v = (_part(origin, layer, fold) for origin in (layer.wiring.q, layer.wiring.k, layer.wiring.v))
+        q, k, v = (_part(origin, layer, fold) for origin in (layer.qkv.q, layer.qkv.k, layer.qkv.v))
         return HeadWeights(
             q.weight, k.weight, v.weight, layer.output_weight().detach().clone(), q.bias, k.bias, v.bias,
             len(k.weight), q.exact and k.exact and v.exact,
@@ -71,8 +71,8 @@ def of_site(layer: AttentionLayer, *, fold: bool = False) -> HeadWeights:
 
 def _part(origin: ColumnSource, layer: AttentionLayer, fold: bool) -> _Part:
     """Weights of an array from the columns that it comes from."""
-    assert layer.wiring is not None
-    maps = [_map(projection, layer, layer.wiring, fold) for projection in origin.projections]
+    assert layer.qkv is not None
+    maps = [_map(projection, layer, layer.qkv, fold) for projection in origin.projections]
     widths = {part.weight.shape[0] for part in maps}
     if len(widths) > 1:
         raise UnsupportedModel(f"{layer.name} reads inputs of different widths ({sorted(widths)}).")
@@ -92,10 +92,10 @@ def _part(origin: ColumnSource, layer: AttentionLayer, fold: bool) -> _Part:
     )
 
 
-def _map(projection: nn.Module, layer: AttentionLayer, wiring: QKVColumns, fold: bool) -> _Part:
+def _map(projection: nn.Module, layer: AttentionLayer, qkv: QKVColumns, fold: bool) -> _Part:
     """A projection as a map from what the attention module reads; a low-rank one multiplied out."""
     weight, bias = matrix(projection).detach(), offset(projection)
-    source = wiring.inputs[projection]
+    source = qkv.inputs[projection]
     if source.origin is None:
         if not fold:
             return _Part(weight, bias, True)

@@ -2,45 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from headatlas.errors import UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer
-from headatlas.model.core.forward_pass import Edit, Pass
+from headatlas.model.core.forward_pass import Edit, Pass, apply_edit
+from headatlas.model.core.pass_context import PassContext
+from headatlas.model.core.unembedding import unembedding_of
 from headatlas.model.core.view import LayerView
 
+Args = tuple[Any, ...]  # what a module is called with; its own code decides what that is
+Kwargs = dict[str, Any]
 
-def count_past(current: Pass) -> Callable[..., None]:
+
+def count_past(context: PassContext) -> Callable[[nn.Module, Args, Kwargs], None]:
     """Hook that notes how many tokens a cache already holds."""
 
-    def count(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def count(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
         past = kwargs.get("past_key_values")
         length = getattr(past, "get_seq_length", None)
-        current.start = int(length()) if length is not None else 0
+        context.start = int(length()) if length is not None else 0
 
     return count
 
 
-def enter(layer: AttentionLayer, edits: Sequence[Edit], current: Pass) -> Callable[..., Any]:
+def edit_residual(
+    layer: AttentionLayer, edits: Sequence[Edit], context: PassContext
+) -> Callable[[nn.Module, Args, Kwargs], tuple[Args, Kwargs]]:
     """Hook that edits the residual stream on its way into a block."""
 
-    def change(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def change(_: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         hidden = args[0] if args else kwargs["hidden_states"]
-        seen = hidden.unsqueeze(1)  # so that positions are where a view expects them
-        view = LayerView(layer, seen, seen, seen, None, {}, current)
+        stream = hidden.unsqueeze(1)  # [example, 1, pos, d_model], so that positions are where a view expects them
+        view = LayerView(layer, stream, stream, stream, None, {}, context)
         for edit in edits:
-            hidden = Pass._apply(edit, view, hidden)
+            hidden = apply_edit(edit, view, hidden)
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
     return change
 
 
-def pick(positions: Tensor) -> Callable[..., Any]:
-    """Hook that keeps only some positions of what goes into the unembedding."""
+def replace_residual(residual: Tensor) -> Callable[[nn.Module, Args, Kwargs], tuple[Args, Kwargs]]:
+    """Hook that gives a block another residual stream [example, pos, d_model] than the one it is called with."""
 
-    def choose(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def begin(_: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        return ((residual, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": residual})
+
+    return begin
+
+
+def keep_positions(positions: Tensor) -> Callable[[nn.Module, Args], Args]:
+    """Hook that keeps only some positions, [n] or [example, n], of what goes into the unembedding."""
+
+    def choose(_: nn.Module, args: Args) -> Args:
         hidden = args[0]
         index = positions.to(hidden.device).clamp(min=0)
         if index.ndim == 1:
@@ -50,7 +69,75 @@ def pick(positions: Tensor) -> Callable[..., Any]:
     return choose
 
 
-def pass_through(n_returned: int) -> Callable[..., Any]:
+@dataclass(frozen=True)
+class Start:
+    """Where a run starts: the blocks it skips, the block it enters, and the residual stream [example, pos, d_model] there.
+
+    n_returned: how many things each block returns in a tuple, 0 for a bare tensor.
+    """
+
+    skipped: Sequence[nn.Module]
+    block: nn.Module
+    residual: Tensor
+    n_returned: Mapping[nn.Module, int]
+
+
+@contextlib.contextmanager
+def installed(
+    hf: nn.Module,
+    layers: Sequence[AttentionLayer],
+    current: Pass,
+    start: Start | None,
+    logit_positions: Tensor | None,
+) -> Iterator[None]:
+    """The hooks of a pass, taken away again on exit, also after an exception. Raises UnsupportedModel."""
+    with contextlib.ExitStack() as undo:
+        undo.callback(hf.register_forward_pre_hook(count_past(current.context), with_kwargs=True).remove)
+        if start is not None:
+            undo.enter_context(skipped(start.skipped, start.n_returned))
+            # Registered before the edits of the residual stream: hooks run in this order, and edits come on top of it.
+            begin = replace_residual(start.residual)
+            undo.callback(start.block.register_forward_pre_hook(begin, with_kwargs=True).remove)
+        for projection in {layer.projection for layer in layers}:
+            undo.callback(projection.register_forward_pre_hook(current.project).remove)
+        for layer in layers:
+            edits = current.edits_of(layer, "residual")
+            if not edits:
+                continue
+            if layer.block is None:
+                raise UnsupportedModel(
+                    f"{type(hf).__name__} shares its blocks between layers or keeps them in no list, so the residual "
+                    "stream of one layer cannot be reached.",
+                    "Edit z, q, k, v or the pattern instead.",
+                )
+            change = edit_residual(layer, edits, current.context)
+            undo.callback(layer.block.register_forward_pre_hook(change, with_kwargs=True).remove)
+        head = unembedding_of(hf)
+        if logit_positions is not None and head is not None:
+            undo.callback(head.register_forward_pre_hook(keep_positions(logit_positions)).remove)
+        yield
+
+
+@contextlib.contextmanager
+def skipped(blocks: Sequence[nn.Module], n_returned: Mapping[nn.Module, int]) -> Iterator[None]:
+    """Let blocks hand on what they are given, for a run that starts behind them. Raises UnsupportedModel for wrapped blocks."""
+    replaced: list[nn.Module] = []
+    try:
+        for block in blocks:
+            if "forward" in block.__dict__:
+                raise UnsupportedModel(
+                    "This model's blocks are wrapped (offloaded or compiled), so they cannot be skipped.",
+                    "Load it on one device.",
+                )
+            block.__dict__["forward"] = _pass_through(n_returned.get(block, 0))
+            replaced.append(block)
+        yield
+    finally:
+        for block in replaced:
+            del block.__dict__["forward"]
+
+
+def _pass_through(n_returned: int) -> Callable[..., Any]:
     """A block that hands its input on, in the form in which the block returns its output."""
 
     def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Any:

@@ -1,4 +1,4 @@
-"""An unmodified Hugging Face model with a doorway: forward passes that can be watched and edited."""
+"""An unmodified Hugging Face model whose attention can be watched and edited: facts about it, and forward passes."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ import hashlib
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.model.core.attention_layer import AttentionLayer, all_heads, blocks
+from headatlas.model.core import hooks
+from headatlas.model.core.attention_layer import AttentionLayer, all_heads, blocks_by_path
+from headatlas.model.core.dispatch import Receiver
 from headatlas.model.core.forward_pass import Edit, Pass
-from headatlas.model.core.hooks import count_past, enter, pass_through, pick
+from headatlas.model.core.pass_context import Inputs, PassContext
 from headatlas.model.core.tokenizer import Tokenizer
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.core.view import LayerView
 from headatlas.model.sources.resolve import Source
 
-Inputs = Any  # a Batch (anything with tokens and mask), a token tensor [example, pos], or a mapping of the model's own inputs
-
 
 class Model:
-    """A transformer and its doorway; made by `headatlas.load`.
+    """A transformer that can be looked into; made by `headatlas.load`.
 
     hf: the unmodified transformers model. heads: every attention head. layers: every attention layer.
     kind: "decoder", "encoder" or "encoder-decoder". path: "sdpa" or "eager", what computes attention when unedited.
+    accepts: names of the inputs that the model's own forward takes. current: where its attention calls go now, None while no
+    pass runs.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class Model:
         self.hf, self.tokenizer, self.source, self.kind, self.path = hf, tokenizer, source, kind, path
         self.block_bytes = block_bytes  # attention rows held at once where they must be recomputed
         self.load_seconds = 0.0
-        self.current: Pass | Any = None
+        self.current: Receiver | None = None
         self.fast = True  # whether the kernel with log-sum-exp may be used
         self.left_padding: str | None = "positions"  # how left padding is passed on; None: refused
         self.layers: tuple[AttentionLayer, ...] = ()
@@ -53,13 +56,13 @@ class Model:
         self.block_returns: dict[nn.Module, int] = {}
         self.restarts = True  # whether a run may start at a layer; the self-check finds out
         self._lock = threading.RLock()
-        self._accepts = set(inspect.signature(hf.forward).parameters)
+        self.accepts = frozenset(inspect.signature(hf.forward).parameters)
 
     # ---- facts --------------------------------------------------------------------------------------------------
     @property
-    def config(self) -> Any:
+    def config(self) -> PretrainedConfig:
         """The model's configuration; the text part of a multimodal one."""
-        config: Any = self.hf.config
+        config = cast(PretrainedConfig, self.hf.config)
         return config.get_text_config() if hasattr(config, "get_text_config") else config
 
     @property
@@ -170,7 +173,7 @@ class Model:
     ) -> Tensor:
         """Run the model: logits [example, pos, vocab], or last hidden states [example, pos, d_model] where there is no head.
 
-        watch(at) is called once per attention layer; `edits` act where they say. start_at = (layer, residual
+        watch(layer) is called once per attention layer; `edits` act where they say. start_at = (layer, residual
         [example, pos, d_model]) skips the blocks before `layer` and enters it with that residual stream.
         logit_positions [example, n] or [n]: compute logits only there (negative positions: row of position 0, to be ignored).
         Raises BadInput for edits of heads that do not exist and for padding that the model cannot take.
@@ -178,14 +181,21 @@ class Model:
         inputs, valid = self._inputs(batch)
         edits = list(edits)
         self.require_edits(edits)
-        current = Pass(
-            self.layers, view_type=LayerView, path=self.path, valid=valid, watch=watch, edits=edits, unembedding=self.unembedding, fast=self.fast,
-            block_bytes=self.block_bytes,
-        )  # fmt: skip
+        current = Pass(self.layers, self.pass_context(valid=valid, fast=self.fast), watch=watch, edits=edits)
         with torch.set_grad_enabled(grad):
             return self.run(inputs, current, start_at, logit_positions)
 
     __call__ = forward
+
+    def pass_context(
+        self,
+        *,
+        fast: bool,
+        valid: Mapping[str, Tensor | None] | None = None,
+        query_positions: Tensor | None = None,
+    ) -> PassContext:
+        """The facts of a forward pass of this model, with which a `Pass` is made; see `PassContext` for the arguments."""
+        return PassContext(self.path, self.block_bytes, fast, self.unembedding, valid or {}, query_positions)
 
     def run(
         self,
@@ -195,9 +205,16 @@ class Model:
         logit_positions: Tensor | None,
     ) -> Tensor:
         """One pass on the model's own inputs; `forward` for passes that were prepared elsewhere."""
-        with self._lock, self._open(current, start_at, logit_positions):
-            output = self.hf(**self._plain(dict(inputs)))
+        with self._lock, self._installed(current, start_at, logit_positions):
+            output = self.hf(**self.uncached(inputs))
         return self.read(output)
+
+    @contextlib.contextmanager
+    def edited(self, edits: Sequence[Edit]) -> Iterator[nn.Module]:
+        """The plain transformers model with edits in force, for its own `forward` and `generate`, cached decoding included."""
+        self.require_edits(edits)
+        with self._lock, self._installed(Pass(self.layers, self.pass_context(fast=False), edits=edits), None, None):
+            yield self.hf
 
     @staticmethod
     def read(output: Any) -> Tensor:
@@ -206,90 +223,54 @@ class Model:
         return found
 
     @contextlib.contextmanager
-    def _open(
+    def _installed(
         self, current: Pass, start_at: tuple[int, Tensor] | None, logit_positions: Tensor | None
     ) -> Iterator[None]:
-        """Install this pass's hooks; everything is put back on exit, also after an exception."""
+        """Install a pass with its hooks; everything is put back on exit, also after an exception."""
         if self.current is not None:
             raise BadInput(
                 "A forward pass was started inside another one of the same model.",
                 "Finish the first, or load the model twice.",
             )
-        handles: list[Any] = []
-        bypassed: list[nn.Module] = []
+        start = None
+        if start_at is not None:
+            blocks = self._blocks_up_to(start_at[0])
+            start = hooks.Start(blocks[:-1], blocks[-1], start_at[1], self.block_returns)
+        self.current = current
         try:
-            self.current = current
-            handles.append(self.hf.register_forward_pre_hook(count_past(current), with_kwargs=True))
-            if start_at is not None:
-                self._bypass(*start_at, handles, bypassed)  # before the edits of the residual stream, which come on top
-            for projection in {layer.projection for layer in self.layers}:
-                handles.append(projection.register_forward_pre_hook(current.project))
-            for layer in self.layers:
-                residual_edits = current.of(layer, "residual")
-                if residual_edits and layer.block is None:
-                    raise UnsupportedModel(
-                        f"{self.architecture} shares its blocks between layers or keeps them in no list, so the residual "
-                        "stream of one layer cannot be reached.",
-                        "Edit z, q, k, v or the pattern instead.",
-                    )
-                if residual_edits and layer.block is not None:
-                    handles.append(
-                        layer.block.register_forward_pre_hook(enter(layer, residual_edits, current), with_kwargs=True)
-                    )
-            head = unembedding_of(self.hf)
-            if logit_positions is not None and head is not None:
-                handles.append(head.register_forward_pre_hook(pick(logit_positions)))
-            yield
+            with hooks.installed(self.hf, self.layers, current, start, logit_positions):
+                yield
         finally:
             self.current = None
-            for handle in handles:
-                handle.remove()
-            for block in bypassed:
-                del block.__dict__["forward"]
 
-    def _bypass(self, layer: int, residual: Tensor, handles: list[Any], bypassed: list[nn.Module]) -> None:
+    def _blocks_up_to(self, index: int) -> list[nn.Module]:
+        """The block at which a run starts and those before it. Raises BadInput, UnsupportedModel."""
         if not self.restarts:
             raise UnsupportedModel(
                 f"A run of {self.architecture} cannot start at a layer: its blocks are shared, or a block needs more of "
                 "earlier ones than the residual stream.",
                 "Run the whole model (leave start_at out).",
             )
-        rooms = self.decoder_blocks()
-        if not 0 <= layer < len(rooms):
-            raise BadInput(f"start_at layer {layer} does not exist.", f"{self.name} has blocks 0 to {len(rooms) - 1}.")
-        for block in rooms[:layer]:
-            if "forward" in block.__dict__:
-                raise UnsupportedModel(
-                    "This model's blocks are wrapped (offloaded or compiled), so they cannot be skipped.",
-                    "Load it on one device.",
-                )
-            block.__dict__["forward"] = pass_through(self.block_returns.get(block, 0))
-            bypassed.append(block)
-
-        def begin(
-            _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            if args:
-                return (residual, *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": residual}
-
-        handles.append(rooms[layer].register_forward_pre_hook(begin, with_kwargs=True))
+        found = self.decoder_blocks()
+        if not 0 <= index < len(found):
+            raise BadInput(f"start_at layer {index} does not exist.", f"{self.name} has blocks 0 to {len(found) - 1}.")
+        return found[: index + 1]
 
     def decoder_blocks(self) -> list[nn.Module]:
         """The blocks of the main stack in order (the decoder's; the encoder's in an encoder)."""
         main = "decoder" if "decoder" in self.stacks else self.stacks[0]
         first = next(layer for layer in self.layers if layer.stack == main)
-        rooms = blocks(self.hf)
-        home = next((path for path in rooms if first.name.startswith(path + ".")), None)
+        found = blocks_by_path(self.hf)
+        home = next((path for path in found if first.name.startswith(path + ".")), None)
         if home is None:
             raise UnsupportedModel(f"{self.architecture} keeps its blocks in no list, so runs cannot start at a layer.")
         prefix = home.rsplit(".", 1)[0]
-        return [room for path, room in rooms.items() if path.rsplit(".", 1)[0] == prefix]
+        return [block for path, block in found.items() if path.rsplit(".", 1)[0] == prefix]
 
     def block_index(self, stack: str, layer: int) -> int:
         """Where the block of an attention layer stands among `decoder_blocks`, for `start_at`."""
         block = self.layer(layer, stack).block
-        found = next((i for i, room in enumerate(self.decoder_blocks()) if room is block), None)
+        found = next((i for i, one in enumerate(self.decoder_blocks()) if one is block), None)
         if found is None:
             raise UnsupportedModel(f"Layer {layer} of the {stack} is in no block at which a run could start.")
         return found
@@ -305,7 +286,10 @@ class Model:
             valid = given.bool() if given is not None else None
             decoder = inputs.get("decoder_attention_mask")
             main = decoder.bool() if decoder is not None else None
-            return self._plain(inputs), {"encoder": valid, "decoder": main if self.kind == "encoder-decoder" else valid}
+            return self.uncached(inputs), {
+                "encoder": valid,
+                "decoder": main if self.kind == "encoder-decoder" else valid,
+            }
         tokens: Tensor = batch if isinstance(batch, Tensor) else batch.tokens
         mask: Tensor = torch.ones_like(tokens, dtype=torch.bool) if isinstance(batch, Tensor) else batch.mask
         tokens, mask = tokens.to(self.device), mask.to(self.device)
@@ -322,15 +306,16 @@ class Model:
         if self.kind == "encoder-decoder":
             # The same text on both sides: the decoder reads it again, as in teacher forcing of a copying task.
             inputs |= {"decoder_input_ids": tokens}
-            if "attention_mask" in inputs and "decoder_attention_mask" in self._accepts:
+            if "attention_mask" in inputs and "decoder_attention_mask" in self.accepts:
                 inputs["decoder_attention_mask"] = inputs["attention_mask"]
         present = None if bool(mask.all()) else mask
-        return self._plain(inputs), {"encoder": present, "decoder": present}
+        return self.uncached(inputs), {"encoder": present, "decoder": present}
 
-    def _plain(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        if "use_cache" in self._accepts or any(name in self._accepts for name in ("past_key_values", "kwargs")):
+    def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The same inputs, with the request to keep no keys and values where the model knows such a request."""
+        if "use_cache" in self.accepts or any(name in self.accepts for name in ("past_key_values", "kwargs")):
             return {"use_cache": False, **inputs}
-        return inputs
+        return dict(inputs)
 
     def _refuse_tokens(self, tokens: Tensor, mask: Tensor, size: int) -> None:
         if tokens.ndim != 2:
@@ -354,15 +339,3 @@ class Model:
             )
         if self.left_padding == "positions":
             inputs["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)
-
-    @contextlib.contextmanager
-    def edited(self, edits: Sequence[Edit]) -> Iterator[nn.Module]:
-        """The plain transformers model with edits in force, for its own `forward` and `generate`, cached decoding included."""
-        self.require_edits(edits)
-        valid: dict[str, Tensor | None] = {}
-        current = Pass(
-            self.layers, view_type=LayerView, path=self.path, valid=valid, watch=None, edits=edits, unembedding=self.unembedding, fast=False,
-            block_bytes=self.block_bytes,
-        )  # fmt: skip
-        with self._lock, self._open(current, None, None):
-            yield self.hf

@@ -1,4 +1,4 @@
-"""How hidden states become logits: the map that a model ends in, and the norm in front of it."""
+"""How hidden states become logits: the linear map that a model ends in, and the norm in front of it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from torch import Tensor, nn
 from headatlas.model.core.linear_and_norm import matrix
 
 
-def unembedding_of(model: nn.Module) -> nn.Module | None:
-    """The map from hidden states to logits, or None."""
-    getter = getattr(model, "get_output_embeddings", None)
-    found: nn.Module | None = getter() if getter is not None else None
-    return found
-
-
 class Unembedding:
-    """How a vector in the residual stream bears on logits: final norm's gain, then W_U."""
+    """How a vector in the residual stream bears on logits: the final norm, then W_U.
+
+    head: the linear map. gain, shift: the norm's, [d_model] or None; centers: whether the norm subtracts the mean.
+    """
 
     def __init__(self, head: nn.Module, gain: Tensor | None, centers: bool, shift: Tensor | None) -> None:
         self.head, self.gain, self.centers, self.shift = head, gain, centers, shift
@@ -32,3 +28,10 @@ class Unembedding:
         if self.gain is not None:
             written = written * self.gain
         return written, self.weight.T[tokens].float()
+
+
+def unembedding_of(model: nn.Module) -> nn.Module | None:
+    """The map from hidden states to logits, or None."""
+    getter = getattr(model, "get_output_embeddings", None)
+    found: nn.Module | None = getter() if getter is not None else None
+    return found

@@ -25,8 +25,8 @@ from headatlas.store import write_text
 class Row:
     """One family. refused: why, or None; then the rest is what was found.
 
-    attention: what computes it when nothing is edited, sdpa or eager, and whether a layout brings it to the doorway.
-    window: how many places back its shortest-sighted layer sees, None for all. sink: a learned sink takes part of each
+    attention: what computes it when nothing is edited, sdpa or eager, and whether a layout routes it through the dispatch.
+    window: how many positions back its shortest-sighted layer sees, None for all. sink: a learned sink takes part of each
     row. between: what lies between a head's pattern times values and the output projection (a gate or norm), or None.
     writes: how a head's write enters the residual stream. left_padding: who counts positions, or refused. restarts:
     whether a run may start at a layer. weights: whether per-head weights are exact.
@@ -95,8 +95,8 @@ def row_of(family: Family, model: Model) -> Row:
 def _look(layer: LayerView) -> SimpleNamespace:
     """What one layer shows on a short input."""
     pattern, z = layer.pattern, layer.z.clone()
-    places = torch.arange(layer.n_keys) - torch.arange(layer.n_queries)[:, None]
-    distance = places.abs() if not layer.causal else -places
+    ahead = torch.arange(layer.n_keys) - torch.arange(layer.n_queries)[:, None]
+    distance = ahead.abs() if not layer.causal else -ahead
     plain = layer.from_pattern(pattern)
     return SimpleNamespace(
         stack=layer.stack,
@@ -116,7 +116,7 @@ def _writes(model: Model) -> str:
 
 def _weights(model: Model) -> str:
     try:
-        exact = all(head_weights.of_site(layer).exact for layer in model.layers)
+        exact = all(head_weights.of_layer(layer).exact for layer in model.layers)
     except UnsupportedModel:
         return "no"
     return "yes" if exact else "not exact"

@@ -35,7 +35,7 @@ BOTH = {"encoder": (0, 1, 2), "decoder": (0, 1, 2), "cross": (0, 1, 2)}
 
 @dataclass(frozen=True)
 class Family:
-    """One recipe, and what its authors say it has; the matrix compares that with what the doorway finds.
+    """One recipe, and what its authors say it has; the matrix compares that with what the loaded model shows.
 
     sizes: None leaves a shared size out, for families that cannot take it.
     stacks: which layers of which stack attend. groups: key/value heads. reach: how many places back

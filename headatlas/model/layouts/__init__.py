@@ -1,7 +1,7 @@
-"""Families whose attention does not ask transformers' interface: one file each brings them to the doorway.
+"""Families whose attention does not ask transformers' interface: one file each makes them ask.
 
 A layout names the attention classes it knows and replaces, on one module instance, the step that computes attention by
-a call of `doorway.enter`, lending that module an eager function of the model's own arithmetic. While no pass runs, the
+a call of `dispatch.enter`, lending that module an eager function of the model's own arithmetic. While no pass runs, the
 instance does what its class does, so that plain use of the model is untouched.
 """
 
@@ -20,10 +20,10 @@ from headatlas.registry import discover
 
 @dataclass(frozen=True)
 class Layout:
-    """How one family comes to the doorway.
+    """How the attention of one family comes to `dispatch.enter`.
 
-    modules: class names of its attention modules. install(module): route its attention through `doorway.enter`.
-    path: "sdpa" or "eager", the transformers implementation that the model runs with and the doorway delegates to.
+    modules: class names of its attention modules. install(module): route its attention through `dispatch.enter`.
+    path: "sdpa" or "eager", the transformers implementation that the model runs with and `dispatch` delegates to.
     """
 
     name: str
@@ -66,7 +66,7 @@ def layout_of(model: nn.Module) -> Layout | None:
 
 
 def install(model: nn.Module) -> list[nn.Module]:
-    """Bring each attention module that the model's layout knows to the doorway; returns these modules."""
+    """Route each attention module that the model's layout knows through `dispatch.enter`; returns these modules."""
     layout = layout_of(model)
     if layout is None:
         return []

@@ -26,7 +26,7 @@ def _forward(
     layer_past: Any = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    if not dispatch.is_open(self) or (self.pretraining_tp > 1 and self.slow_but_exact):
+    if not dispatch.in_pass(self) or (self.pretraining_tp > 1 and self.slow_but_exact):
         output: tuple[Tensor, Tensor | None] = type(self).forward(
             self, hidden_states, residual, alibi, attention_mask, layer_past, **kwargs
         )
@@ -65,7 +65,7 @@ def _eager(
 
 
 def _install(module: nn.Module) -> None:
-    """Route one BloomAttention through the doorway."""
+    """Route one BloomAttention through the dispatch."""
     place(module, "forward", _forward)
     dispatch.lend(module, _eager)
 

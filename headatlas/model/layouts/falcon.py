@@ -1,6 +1,6 @@
 """Falcon (multi-query, grouped and alibi variants): calls torch's attention itself, from within its forward.
 
-The call of `scaled_dot_product_attention` is caught on its way and goes through the doorway; all else, rotary positions
+The call of `scaled_dot_product_attention` is caught on its way and goes through the dispatch; all else, rotary positions
 and alibi included, stays the class's own. Falcon's written-out attention is not used: with alibi it counts the position
 bias twice, once in the mask and once beside it, and so differs from what the model was trained with.
 """
@@ -20,7 +20,7 @@ from headatlas.model.layouts import Layout, place
 
 
 class _Catch(TorchFunctionMode):
-    """Sends the first call of torch's attention to the doorway; later ones, made by watchers, pass."""
+    """Sends the first call of torch's attention to `dispatch.enter`; later ones, made by watchers, pass."""
 
     def __init__(self, module: Any) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def _kernel(
 
 
 def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-    if not dispatch.is_open(self):
+    if not dispatch.in_pass(self):
         return type(self).forward(self, *args, **kwargs)
     catch = _Catch(self)
     with catch:
@@ -66,7 +66,7 @@ def _forward(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _install(module: nn.Module) -> None:
-    """Route one FalconAttention through the doorway."""
+    """Route one FalconAttention through the dispatch."""
     own: Any = module
     own.num_key_value_groups = own.num_heads // own.num_kv_heads  # the name that transformers' own functions read
     place(module, "forward", _forward)

@@ -1,6 +1,6 @@
 """GPT-Neo: full and local (sliding window) layers in turn, unscaled scores, attention in a method of its own, `_attn`.
 
-Its causal mask and window live in a buffer that `_attn` applies by the length of its inputs. The doorway needs it as a
+Its causal mask and window live in a buffer that `_attn` applies by the length of its inputs. A view needs it as a
 mask, so that some rows can be computed alone: the buffer's part goes into the mask and `_attn` runs on a stand-in whose
 buffer lets all keys pass. The sums are the same, masked positions included.
 """
@@ -38,7 +38,7 @@ def _eager(
 
 
 def _install(module: nn.Module) -> None:
-    """Route one GPTNeoSelfAttention through the doorway."""
+    """Route one GPTNeoSelfAttention through the dispatch."""
     place(module, "_attn", _attn)
     dispatch.lend(module, _eager)
 

@@ -27,7 +27,7 @@ def _eager(
 
 
 def _install(module: nn.Module) -> None:
-    """Route one GPTJAttention through the doorway."""
+    """Route one GPTJAttention through the dispatch."""
     place(module, "_attn", _attn)
     dispatch.lend(module, _eager)
 

@@ -1,4 +1,4 @@
-"""The residual stream taken apart: what every head and every feed-forward part of a model adds to it, exactly.
+"""The residual stream taken apart: what every head and every MLP of a model adds to it, exactly.
 
 That the parts add up to what each block really added is checked in every pass, at every position that is used; where
 they do not, the model is refused.
@@ -17,9 +17,10 @@ from headatlas.errors import UnsupportedModel
 from headatlas.model.core.forward_pass import Edit
 from headatlas.model.core.linear_and_norm import offset
 from headatlas.model.core.model import Model
+from headatlas.model.core.pass_context import TokenBatch
 from headatlas.model.core.unembedding import unembedding_of
 from headatlas.model.core.view import LayerView
-from headatlas.model.structure.blocks import Block, first, given, remove, room_for_rounding
+from headatlas.model.structure.blocks import Block, first, given, remove, rounding_tolerance
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,28 +28,28 @@ class Writes:
     """What one block added to the residual stream at n positions of each example.
 
     entry, exit: [example, n, d_model] the stream before and after. z: [example, n, head, d_value] or None without attention.
-    scale: [example, n, 1] what the norm after the attention multiplied by in this run (1 without). bias, feed:
-    [example, n, d_model] the attention's constant part, and the feed-forward part (all that a block without attention adds).
+    scale: [example, n, 1] what the norm after the attention multiplied by in this run (1 without). bias, mlp:
+    [example, n, d_model] the attention's constant part, and the MLP's (all that a block without attention adds).
     """
 
-    room: Block
+    block: Block
     entry: Tensor
     exit: Tensor
     z: Tensor | None
     scale: Tensor
     bias: Tensor
-    feed: Tensor
+    mlp: Tensor
 
     def heads(self, which: slice = slice(None)) -> Tensor:
         """[example, n, head, d_model] what each head added; the norm after the attention keeps this run's scale."""
         assert self.z is not None
-        weight = self.room.weight[which].float()
+        weight = self.block.weight[which].float()
         written = torch.einsum("enhv,hvm->enhm", self.z[:, :, which].float(), weight)
-        return self.room.carried(written) * self.scale[:, :, None]
+        return self.block.carried(written) * self.scale[:, :, None]
 
     def pull(self, direction: Tensor) -> Tensor:
         """[example, n, head, d_value] what z must be multiplied by to give a head's write along direction [example, n, d_model]."""
-        return self.room.pulled(direction) * self.scale[:, :, None]
+        return self.block.pulled(direction) * self.scale[:, :, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +115,8 @@ def logit_direction(model: Model, ids: Tensor, weights: Tensor) -> Tensor:
 
 def decompose(
     model: Model,
-    rooms: tuple[Block, ...],
-    batch: Any,
+    blocks: tuple[Block, ...],
+    batch: TokenBatch,
     positions: Tensor,
     each: Callable[[Writes], None],
     *,
@@ -134,12 +135,12 @@ def decompose(
         handles.append(head.register_forward_pre_hook(lambda _, args: end.update(normed=pick(args[0]))))
         handles.append(head.register_forward_hook(lambda _, __, output: end.update(raw=output)))
 
-    def last(block: Writes) -> None:
-        end["residual"] = block.exit
-        each(block)
+    def last(writes: Writes) -> None:
+        end["residual"] = writes.exit
+        each(writes)
 
     try:
-        found = visit_blocks(model, rooms, batch, positions, last, watch=watch, edits=edits, logit_positions=positions)
+        found = visit_blocks(model, blocks, batch, positions, last, watch=watch, edits=edits, logit_positions=positions)
     finally:
         remove(handles)
     return _ending(model, end, found)
@@ -147,8 +148,8 @@ def decompose(
 
 def visit_blocks(
     model: Model,
-    rooms: tuple[Block, ...],
-    batch: Any,
+    blocks: tuple[Block, ...],
+    batch: TokenBatch,
     positions: Tensor,
     each: Callable[[Writes], None],
     *,
@@ -159,7 +160,9 @@ def visit_blocks(
     """The same without the end of the stream: returns the model's logits at `logit_positions`. Raises UnsupportedModel."""
     held: dict[int, dict[str, Tensor]] = {}
     shapes: dict[int, torch.Size] = {}
-    at_layer = {(room.attention.stack, room.attention.index): room for room in rooms if room.attention is not None}
+    at_layer = {
+        (block.attention.stack, block.attention.index): block for block in blocks if block.attention is not None
+    }
     pick = _picker(positions)
 
     def look(layer: LayerView) -> None:
@@ -167,35 +170,35 @@ def visit_blocks(
         if watch is not None:
             watch(layer)
 
-    def open_room(room: Block) -> Callable[..., None]:
+    def on_entry(block: Block) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             entry = given(args, kwargs)
-            held[room.index], shapes[room.index] = {"entry": pick(entry).clone()}, entry.shape
+            held[block.index], shapes[block.index] = {"entry": pick(entry).clone()}, entry.shape
 
         return hook
 
-    def hold(room: Block, name: str) -> Callable[..., None]:
+    def hold(block: Block, name: str) -> Callable[..., None]:
         def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
             # Now, and as a copy: some blocks go on to add in place.
-            held[room.index][name] = pick(first(output).reshape(shapes[room.index])).clone()
+            held[block.index][name] = pick(first(output).reshape(shapes[block.index])).clone()
 
         return hook
 
-    def close_room(room: Block) -> Callable[..., None]:
+    def on_exit(block: Block) -> Callable[..., None]:
         def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-            each(_writes(model, room, held.pop(room.index), pick(first(output))))
+            each(_writes(model, block, held.pop(block.index), pick(first(output))))
 
         return hook
 
     handles: list[Any] = []
-    for room in rooms:
-        handles.append(room.block.register_forward_pre_hook(open_room(room), with_kwargs=True))
-        if room.attention is not None and room.feed is not None:
-            handles.append(room.attention.projection.register_forward_hook(hold(room, "written")))
-            handles.append((room.feed.post or room.feed.module).register_forward_hook(hold(room, "feed")))
-            if room.post is not None:
-                handles.append(room.post.module.register_forward_hook(hold(room, "after")))
-        handles.append(room.block.register_forward_hook(close_room(room)))
+    for block in blocks:
+        handles.append(block.module.register_forward_pre_hook(on_entry(block), with_kwargs=True))
+        if block.attention is not None and block.mlp is not None:
+            handles.append(block.attention.projection.register_forward_hook(hold(block, "written")))
+            handles.append((block.mlp.post or block.mlp.module).register_forward_hook(hold(block, "mlp")))
+            if block.post is not None:
+                handles.append(block.post.module.register_forward_hook(hold(block, "after")))
+        handles.append(block.module.register_forward_hook(on_exit(block)))
     try:
         return model.forward(batch, watch=look, edits=edits, logit_positions=logit_positions)
     finally:
@@ -212,20 +215,20 @@ def _picker(positions: Tensor) -> Callable[[Tensor], Tensor]:
     return pick
 
 
-def _writes(model: Model, room: Block, parts: dict[str, Tensor], output: Tensor) -> Writes:
+def _writes(model: Model, block: Block, parts: dict[str, Tensor], output: Tensor) -> Writes:
     entry, exit_ = parts["entry"].float(), output.float()
-    if room.attention is None or room.feed is None:
+    if block.attention is None or block.mlp is None:
         zero = torch.zeros_like(entry)
-        return Writes(room, entry, exit_, None, torch.ones_like(entry[..., :1]), zero, exit_ - entry)
-    scale = room.scale(parts["written"], parts.get("after", parts["written"]))
-    bias = room.constant(scale)
-    feed = parts["feed"].float() * room.feed.factor
-    found = Writes(room, entry, exit_, parts["z"], scale, bias, feed)
-    attention = room.carried(torch.einsum("enhv,hvm->enm", parts["z"].float(), room.weight.float())) * scale + bias
-    off = (exit_ - entry - attention - feed).abs().amax(-1)
-    if not bool((off <= 10 * room_for_rounding(model.dtype, entry, exit_, attention, feed)).all()):
+        return Writes(block, entry, exit_, None, torch.ones_like(entry[..., :1]), zero, exit_ - entry)
+    scale = block.scale(parts["written"], parts.get("after", parts["written"]))
+    bias = block.constant(scale)
+    mlp = parts["mlp"].float() * block.mlp.factor
+    found = Writes(block, entry, exit_, parts["z"], scale, bias, mlp)
+    attention = block.carried(torch.einsum("enhv,hvm->enm", parts["z"].float(), block.weight.float())) * scale + bias
+    off = (exit_ - entry - attention - mlp).abs().amax(-1)
+    if not bool((off <= 10 * rounding_tolerance(model.dtype, entry, exit_, attention, mlp)).all()):
         raise UnsupportedModel(
-            f"The parts of block {room.index} of {model.architecture} do not add up to what it added to the residual "
+            f"The parts of block {block.index} of {model.architecture} do not add up to what it added to the residual "
             f"stream on these prompts (off by {float(off.max()):.2g}).",
             "Direct effects and paths are not computed for it; ablation and patching are.",
         )
@@ -246,7 +249,7 @@ def _ending(model: Model, end: dict[str, Tensor], found: Tensor) -> FinalResidua
     wanted = normed - read.shift.float() if read.shift is not None else normed
     scale = (wanted * plain).sum(-1, keepdim=True) / (plain * plain).sum(-1, keepdim=True)
     off = (wanted - scale * plain).abs().amax(-1)
-    if not bool((off <= 10 * room_for_rounding(model.dtype, normed, scale * plain)).all()):
+    if not bool((off <= 10 * rounding_tolerance(model.dtype, normed, scale * plain)).all()):
         raise UnsupportedModel(
             f"Between the last block of {model.architecture} and its logits lies more than a norm.",
             "Direct effects on logits are not computed for it; ablation and patching are.",

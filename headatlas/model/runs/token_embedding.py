@@ -7,16 +7,15 @@ embeddings are in, positions are out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer
-
-if TYPE_CHECKING:
-    from headatlas.model.core.model import Model
+from headatlas.model.core.model import Model
+from headatlas.model.core.view import LayerView
 
 FORMS = ("effective", "embedding", "mlp")
 _AT_ONCE = 4096  # tokens a pass
@@ -59,7 +58,7 @@ def _first_block(model: Model) -> nn.Module:
     if model.kind == "encoder-decoder":
         raise UnsupportedModel(
             f"{model.name} has an encoder and a decoder; what a token is to a head is not given by its embedding alone.",
-            "Weights of single heads can still be read: headatlas.model.core.head_weights.",
+            "Weights of single heads can still be read: headatlas.model.structure.model_weights.",
         )
     block = model.decoder_blocks()[0]
     if not any(layer.block is block for layer in model.layers):
@@ -126,19 +125,19 @@ def turned(model: Model, layer: AttentionLayer, position: int) -> Tensor:
     Found by letting the layer's projections put out unit vectors as queries. Scales that do not depend on the position
     are not in (they are part of the weights). Raises UnsupportedModel where queries cannot be traced to projections.
     """
-    if layer.wiring is None:
+    if layer.qkv is None:
         raise UnsupportedModel(
             f"The queries of {layer.name} cannot be traced to its projections.", "Leave the offset out."
         )
     if not 0 <= position < model.tokenizer.context:
         raise BadInput(f"Offset {position} lies outside the context of {model.name}.", "Give 0 or a smaller offset.")
-    origin, width = layer.wiring.q, layer.d_head
-    places = {part: index for index, part in enumerate(origin.projections)}
+    origin, width = layer.qkv.q, layer.d_head
+    which = {part: index for index, part in enumerate(origin.projections)}
     basis = torch.arange(width, device=model.device)
 
     def unit(module: nn.Module, _: tuple[Any, ...], output: Tensor) -> Tensor:
         result = torch.zeros_like(output).view(width, -1, output.shape[-1])
-        head, number = (origin.which == places[module]).nonzero(as_tuple=True)
+        head, number = (origin.which == which[module]).nonzero(as_tuple=True)
         value = (1 / origin.factor[head, number]).to(output.dtype)
         result[basis[number], :, origin.column[head, number]] = value[:, None]
         return result.view_as(output)
@@ -150,11 +149,11 @@ def turned(model: Model, layer: AttentionLayer, position: int) -> Tensor:
     def hooks() -> list[Any]:
         inner = [part for part in layer.module.modules() if "norm" in type(part).__name__.lower()]
         return [
-            *(part.register_forward_hook(unit) for part in places),
+            *(part.register_forward_hook(unit) for part in which),
             *(part.register_forward_hook(skip) for part in inner),
         ]
 
-    def reach(view: Any) -> None:
+    def reach(view: LayerView) -> None:
         if view.attention is layer:
             raise _Reached(view.q[:, :, position])
 
@@ -177,8 +176,8 @@ def queries_and_keys(model: Model, attention: AttentionLayer, stream: Tensor, of
         raise BadInput(f"Offset {offset} lies outside the context of {model.name}.", "Give 0 or a smaller offset.")
     layer = model.block_index(attention.stack, attention.index)
 
-    def at(position: int, of: Callable[[Any], Tensor]) -> Tensor:
-        def reach(view: Any) -> None:
+    def at(position: int, of: Callable[[LayerView], Tensor]) -> Tensor:
+        def reach(view: LayerView) -> None:
             if view.attention is attention:
                 raise _Reached(of(view).float())
 
@@ -198,7 +197,7 @@ def _until(
     tokens: Tensor,
     entry: Tensor | tuple[int, Tensor] | None,
     hooks: Callable[[], list[Any]],
-    watch: Callable[[Any], None] | None = None,
+    watch: Callable[[LayerView], None] | None = None,
 ) -> Tensor:
     """Run the model with hooks until one of them has what is wanted; hooks are removed again."""
     start = (0, entry) if isinstance(entry, Tensor) else entry

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
-from headatlas.model.core.attention_layer import AttentionLayer, blocks
+from headatlas.model.core.attention_layer import AttentionLayer, blocks_by_path
 from headatlas.model.core.dispatch import delegate
 from headatlas.model.core.linear_and_norm import is_linear, is_norm, matrix, norm_gain, norm_shift
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.structure.write_path import BlockCall, write_path
+from headatlas.ops.types import LayerKey
 
 
 @dataclass
@@ -89,7 +90,7 @@ class LayerProbe:
             if not any(True for _ in module.children()) or is_norm(module):
                 self._handles.append(module.register_forward_pre_hook(self._before))
                 self._handles.append(module.register_forward_hook(self._after))
-        for block in blocks(self.model).values():
+        for block in blocks_by_path(self.model).values():
             self._handles.append(block.register_forward_hook(self._block, with_kwargs=True))
         head = unembedding_of(self.model)
         if head is not None:
@@ -144,8 +145,8 @@ def stack_of(name: str, module: nn.Module, encoder_only: bool) -> str:
 def attention_layers(probe: LayerProbe, model: nn.Module, *, encoder_only: bool) -> tuple[AttentionLayer, ...]:
     """The attention layers that the probe saw, numbered within their stack."""
     names = {module: name for name, module in model.named_modules()}
-    rooms = blocks(model)
-    taken: set[tuple[str, int]] = set()
+    blocks = blocks_by_path(model)
+    taken: set[LayerKey] = set()
     shared = len({call.module for call in probe.calls}) < len(probe.calls)
     result = []
     for call in probe.calls:
@@ -162,7 +163,7 @@ def attention_layers(probe: LayerProbe, model: nn.Module, *, encoder_only: bool)
         if (stack, layer) in taken:
             layer = sum(1 for known, _ in taken if known == stack)
         taken.add((stack, layer))
-        block = next((room for path, room in rooms.items() if name.startswith(path + ".")), None)
+        block = next((one for path, one in blocks.items() if name.startswith(path + ".")), None)
         gain, factor = None, 1.0
         if block is not None:
             gain, factor = write_path(block, probe.block_calls[block], call.projection)
@@ -190,7 +191,7 @@ def unembedding(probe: LayerProbe, model: nn.Module) -> Unembedding | None:
 
 
 def check_firing(probe: LayerProbe, model: nn.Module, architecture: str) -> None:
-    """Refuse a model some of whose attention never came through the doorway. Raises UnsupportedModel."""
+    """Refuse a model some of whose attention never asked the attention interface. Raises UnsupportedModel."""
     fired = {call.module for call in probe.calls}
     candidates = [
         (name, module)

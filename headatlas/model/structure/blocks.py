@@ -1,6 +1,6 @@
-"""What a block is made of: its attention, its feed-forward part, and what lies between them and the residual stream.
+"""What a block is made of: its attention, its MLP, and what lies between them and the residual stream.
 
-Which module of a block is its feed-forward part, whether a norm or a factor lies between it and the stream, and what it
+Which module of a block is its MLP, whether a norm or a factor lies between it and the stream, and what it
 reads are found by watching one short pass, as everything about a model is found.
 """
 
@@ -37,7 +37,7 @@ class PostNorm:
 
 @dataclass(frozen=True, eq=False)
 class MLP:
-    """The feed-forward part of a block: factor times the output of `module` (of `post` where there is one) is its write.
+    """The MLP (feed-forward part) of a block: factor times the output of `module` (of `post` where there is one) is its write.
 
     reader: the module whose input is the stream after the attention; None where the block's own input is read.
     """
@@ -50,21 +50,24 @@ class MLP:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """One block: its attention layer (None in a block without) and feed-forward part (None without attention)."""
+    """One block of a model: its module, its attention layer (None in a block without), the norm behind that, and its MLP.
+
+    The parts of a block without attention are not told apart: post and mlp are None there.
+    """
 
     index: int
-    block: nn.Module
+    module: nn.Module
     attention: AttentionLayer | None
     post: PostNorm | None
-    feed: MLP | None
+    mlp: MLP | None
 
     @property
     def weight(self) -> Tensor:
         """W_O per head, [head, d_value, d_model]."""
-        return self._site.output_weight()
+        return self._layer.output_weight()
 
     @property
-    def _site(self) -> AttentionLayer:
+    def _layer(self) -> AttentionLayer:
         assert self.attention is not None
         return self.attention
 
@@ -72,17 +75,17 @@ class Block:
         """A write [..., d_model] on its way from the output projection into the stream, the post-norm's scale left out."""
         if self.post is not None and self.post.centers:
             written = written - written.mean(-1, keepdim=True)
-        if self._site.post_gain is not None:
-            written = written * self._site.post_gain.float()
-        return written * self._site.multiplier
+        if self._layer.post_gain is not None:
+            written = written * self._layer.post_gain.float()
+        return written * self._layer.multiplier
 
     def pulled(self, direction: Tensor) -> Tensor:
         """[example, n, head, d_value] a direction [example, n, d_model] as z bears on it, the post-norm's scale left out."""
-        if self._site.post_gain is not None:
-            direction = direction * self._site.post_gain.float()
+        if self._layer.post_gain is not None:
+            direction = direction * self._layer.post_gain.float()
         if self.post is not None and self.post.centers:
             direction = direction - direction.mean(-1, keepdim=True)
-        return torch.einsum("hvm,enm->enhv", self.weight.float(), direction * self._site.multiplier)
+        return torch.einsum("hvm,enm->enhv", self.weight.float(), direction * self._layer.multiplier)
 
     def scale(self, written: Tensor, after: Tensor) -> Tensor:
         """[example, n, 1] the post-norm's scale in a run, 1 without one.
@@ -99,12 +102,12 @@ class Block:
     @property
     def shift(self) -> Tensor | float:
         """[d_model] or 0: what the post-norm adds to everything."""
-        return 0.0 if self.post is None else self.post.shift.float() * self._site.multiplier
+        return 0.0 if self.post is None else self.post.shift.float() * self._layer.multiplier
 
     def constant(self, scale: Tensor) -> Tensor:
         """[example, n, d_model] what the attention adds whatever its heads do: biases, on their way into the stream."""
         width = self.weight.shape[-1]
-        bias, result = self._site.output_bias(), torch.zeros(*scale.shape[:-1], width, device=scale.device)
+        bias, result = self._layer.output_bias(), torch.zeros(*scale.shape[:-1], width, device=scale.device)
         if bias is not None:
             result = result + self.carried(bias.float()) * scale
         return result + self.shift
@@ -137,7 +140,7 @@ class _Seen:
 
 
 @torch.no_grad()
-def rooms_of(model: Model) -> tuple[Block, ...]:
+def blocks_of(model: Model) -> tuple[Block, ...]:
     """The blocks of a model with their parts. Raises UnsupportedModel where they cannot be told apart."""
     if len(model.stacks) != 1:
         raise UnsupportedModel(
@@ -164,15 +167,15 @@ def rooms_of(model: Model) -> tuple[Block, ...]:
     homes = {id(layer.block): layer for layer in model.layers}
     if len(homes) < len(model.layers):
         raise UnsupportedModel(f"A block of {model.architecture} attends twice, so its parts are not told apart.")
-    return tuple(_room(model, i, block, homes.get(id(block)), seen[block]) for i, block in enumerate(blocks))
+    return tuple(_block_parts(model, i, block, homes.get(id(block)), seen[block]) for i, block in enumerate(blocks))
 
 
-def _room(model: Model, index: int, block: nn.Module, layer: AttentionLayer | None, seen: _Seen) -> Block:
+def _block_parts(model: Model, index: int, block: nn.Module, layer: AttentionLayer | None, seen: _Seen) -> Block:
     if layer is None:
         return Block(index, block, None, None, None)
     refusal = UnsupportedModel(
         f"What block {index} of {model.architecture} ({type(block).__name__}) adds to the residual stream is not what its "
-        "attention writes plus a feed-forward part.",
+        "attention writes plus an MLP.",
         "Direct effects and paths are not computed for it; ablation and patching are.",
     )
     call = seen.of(layer.projection)
@@ -180,10 +183,10 @@ def _room(model: Model, index: int, block: nn.Module, layer: AttentionLayer | No
         raise refusal
     entry, exit_ = seen.entry.float(), seen.exit.float()
     norm = seen.taker(call.made)
-    room = Block(index, block, layer, PostNorm.of(norm.module, entry.shape[-1]) if norm is not None else None, None)
+    found = Block(index, block, layer, PostNorm.of(norm.module, entry.shape[-1]) if norm is not None else None, None)
     written = call.value.reshape(entry.shape)
-    scale = room.scale(written, norm.value.reshape(entry.shape) if norm is not None else written)
-    attention = room.carried(written.float()) * scale + room.shift
+    scale = found.scale(written, norm.value.reshape(entry.shape) if norm is not None else written)
+    attention = found.carried(written.float()) * scale + found.shift
     missing = exit_ - entry - attention
     inside = set(layer.module.modules())
     for module in block.modules():
@@ -200,14 +203,14 @@ def _room(model: Model, index: int, block: nn.Module, layer: AttentionLayer | No
         if factor != 0.0 and _same(missing, factor * write, entry, exit_, model.dtype):
             factor = 1.0 if abs(factor - 1.0) < 1e-4 else factor
             reader = _reader(seen, call, entry, entry + attention, model.dtype)
-            feed = MLP(module, norm.module if norm is not None else None, factor, reader)
-            return Block(index, block, layer, room.post, feed)
+            mlp = MLP(module, norm.module if norm is not None else None, factor, reader)
+            return Block(index, block, layer, found.post, mlp)
     raise refusal
 
 
-def _reader(seen: _Seen, feed: _Inner, entry: Tensor, middle: Tensor, dtype: torch.dtype) -> nn.Module | None:
-    """What is given the stream as it is after the attention: the feed-forward part itself, or the first module."""
-    for call in (feed, *seen.calls):
+def _reader(seen: _Seen, mlp: _Inner, entry: Tensor, middle: Tensor, dtype: torch.dtype) -> nn.Module | None:
+    """What is given the stream as it is after the attention: the MLP itself, or the first module."""
+    for call in (mlp, *seen.calls):
         if call.given.shape[-1] == middle.shape[-1] and call.given.numel() == middle.numel():
             given = call.given.reshape(middle.shape).float()
             if _same(given, middle, entry, middle, dtype) and not _same(given, entry, entry, middle, dtype):
@@ -216,10 +219,10 @@ def _reader(seen: _Seen, feed: _Inner, entry: Tensor, middle: Tensor, dtype: tor
 
 
 def _same(found: Tensor, expected: Tensor, entry: Tensor, exit_: Tensor, dtype: torch.dtype) -> bool:
-    return bool(((found - expected).abs().amax(-1) <= room_for_rounding(dtype, entry, exit_, expected)).all())
+    return bool(((found - expected).abs().amax(-1) <= rounding_tolerance(dtype, entry, exit_, expected)).all())
 
 
-def room_for_rounding(dtype: torch.dtype, *sizes: Tensor) -> Tensor:
+def rounding_tolerance(dtype: torch.dtype, *sizes: Tensor) -> Tensor:
     """[...] how far two sums of vectors of these sizes [..., d_model] may lie apart at each position."""
     limit = 1e-5 if dtype in (torch.float32, torch.float64) else 2e-2
     return limit * torch.stack([value.abs().amax(-1) for value in sizes]).amax(0) + 1e-9

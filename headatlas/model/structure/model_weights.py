@@ -5,14 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from headatlas.errors import UnsupportedModel
-from headatlas.model.core.head_weights import HeadWeights, fold_gain, of_site
+from headatlas.model.core.head_weights import HeadWeights, fold_gain, of_layer
 from headatlas.model.core.linear_and_norm import matrix, offset
 from headatlas.model.core.model import Model
 
 
 def weights_of(model: Model, layer: int, stack: str = "decoder") -> HeadWeights:
     """The weights of one attention layer. Raises BadInput for a layer that is not there, UnsupportedModel by name."""
-    return of_site(model.layer(layer, stack))
+    return of_layer(model.layer(layer, stack))
 
 
 def folded(model: Model, layer: int, stack: str = "decoder") -> HeadWeights:
@@ -21,7 +21,7 @@ def folded(model: Model, layer: int, stack: str = "decoder") -> HeadWeights:
     q = (x / scale) W_Q + b_Q, where x is the residual stream that the norm reads and scale its root mean square (after
     centring, in a LayerNorm). Raises UnsupportedModel where no norm hands its output straight to the projections.
     """
-    return of_site(model.layer(layer, stack), fold=True)
+    return of_layer(model.layer(layer, stack), fold=True)
 
 
 def folded_unembedding(model: Model) -> tuple[Tensor, Tensor | None]:

@@ -2,7 +2,7 @@
 
 Fused, interleaved, grouped, transposed: families store these weights in a dozen ways. Instead of knowing them, one short
 run replaces what each projection puts out by the number of the column, written in digits over a few examples, and reads
-the numbers off q, k and v at the doorway. Norms on the way hand their input on during that run, and the first position
+the numbers off q, k and v as they reach the attention. Norms on the way hand their input on during that run, and the first position
 is not turned by rotary embeddings, so that what arrives is a column times a factor (1, or a scale such as BART's).
 """
 
@@ -19,6 +19,7 @@ from headatlas.model.core.attention_layer import AttentionLayer, ColumnSource, I
 from headatlas.model.core.linear_and_norm import is_linear
 from headatlas.model.core.model import Model
 from headatlas.model.core.view import LayerView
+from headatlas.ops.types import LayerKey
 
 BASE, DIGITS = 16, 5  # a digit is sent as SMALL * (1 + digit / 16), exact and well apart in half precision
 SMALL, LARGE = 2.0**-6, 2.0**10  # below any clipping of queries, keys and values, and above it
@@ -31,10 +32,10 @@ class _Read:
 
     heads: tuple[HeadId, ...]
     component: str
-    found: dict[tuple[str, int], dict[str, Tensor]]
+    found: dict[LayerKey, dict[str, Tensor]]
 
     @property
-    def layers(self) -> frozenset[tuple[str, int]]:
+    def layers(self) -> frozenset[LayerKey]:
         return frozenset((head.stack, head.layer) for head in self.heads)
 
     def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ def traced(model: Model, inputs: dict[str, Tensor]) -> tuple[AttentionLayer, ...
             if is_linear(part) and part not in outputs:
                 handles.append(part.register_forward_hook(own.replace))
     heads = tuple(head for layer in model.layers for head in layer.heads)
-    found: dict[tuple[str, int], dict[str, Tensor]] = {}
+    found: dict[LayerKey, dict[str, Tensor]] = {}
     try:
         model.forward(copies, edits=[_Read(heads, what, found) for what in ("q", "k", "v")])
     finally:
@@ -135,9 +136,9 @@ def traced(model: Model, inputs: dict[str, Tensor]) -> tuple[AttentionLayer, ...
     for layer in model.layers:
         own = numbers[layer.module]
         q, k, v = (own.origin(found[layer.stack, layer.index][what]) for what in ("q", "k", "v"))
-        wiring = None
+        qkv = None
         if q is not None and k is not None and v is not None and q.is_one_to_one() and v.is_one_to_one():
             inputs_of = {part: Input(own.latent(read), norms.before(read)) for part, read in own.reads.items()}
-            wiring = QKVColumns(q, k, v, inputs_of)
-        result.append(replace(layer, wiring=wiring))
+            qkv = QKVColumns(q, k, v, inputs_of)
+        result.append(replace(layer, qkv=qkv))
     return tuple(result)

@@ -1,21 +1,20 @@
-"""The self-check on load: the doorway must change nothing, miss nothing, and really act; otherwise the model is refused."""
+"""The self-check on load: looking in must change nothing and miss nothing, and edits must really act; otherwise the model is refused."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from headatlas.errors import BadInput, HeadAtlasError, UnsupportedModel
 from headatlas.heads import HeadId
-
-if TYPE_CHECKING:
-    from headatlas.model.core.model import Model
-    from headatlas.model.core.view import LayerView
+from headatlas.model.core.model import Model
+from headatlas.model.core.pass_context import Tokens
+from headatlas.model.core.view import LayerView
+from headatlas.ops.types import LayerKey
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class _Probe:
     change: Callable[[Tensor], Tensor]
 
     @property
-    def layers(self) -> frozenset[tuple[str, int]]:
+    def layers(self) -> frozenset[LayerKey]:
         return frozenset((head.stack, head.layer) for head in self.heads)
 
     def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
@@ -60,7 +59,7 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
 
     scale = float(reference.float().abs().max()) + 1e-9
     half = bound(model.dtype, 0.0, 1e-2)
-    seen: dict[tuple[str, int], dict[str, float]] = {}
+    seen: dict[LayerKey, dict[str, float]] = {}
     outputs: dict[int, Tensor] = {}
 
     def watch(layer: LayerView) -> None:
@@ -152,9 +151,9 @@ def restart(model: Model, inputs: Mapping[str, Tensor], reference: Tensor) -> Ch
 
     try:
         model.forward(inputs, edits=[Keep(tuple(layer.heads[0] for layer in main), "residual", torch.clone)])
-        rooms = model.decoder_blocks()
+        blocks = model.decoder_blocks()
         for layer in (main[len(main) // 2], main[-1]):
-            index = next(i for i, room in enumerate(rooms) if room is layer.block)
+            index = next(i for i, block in enumerate(blocks) if block is layer.block)
             again = model.forward(inputs, start_at=(index, kept[layer.index]))
             far = max(far, float((again - reference).float().abs().max()))
         model.restarts = far <= limit
@@ -174,14 +173,14 @@ def padding(model: Model, tokens: Tensor, reference: Tensor) -> list[Check]:
     checks = []
     mask = torch.ones_like(tokens, dtype=torch.bool)
     mask[0, length - 3 :] = False
-    right = model.forward(SimpleNamespace(tokens=tokens, mask=mask))[:1, : length - 3]
+    right = model.forward(Tokens(tokens, mask))[:1, : length - 3]
     far = float((right - alone).float().abs().max())
     checks.append(Check("right padding changes nothing", far <= limit, far, limit, ""))
     shifted = torch.cat([tokens[:1, length - 3 :], short], 1)
-    both = SimpleNamespace(tokens=torch.cat([shifted, tokens[1:2]]), mask=mask[:2].flip(1))
+    both = Tokens(torch.cat([shifted, tokens[1:2]]), mask[:2].flip(1))
     for way in ("positions", "mask", None):
         model.left_padding = way
-        if way is None or (way == "positions" and "position_ids" not in model._accepts):
+        if way is None or (way == "positions" and "position_ids" not in model.accepts):
             continue
         try:
             far = float((model.forward(both)[:1, 3:] - alone).float().abs().max())

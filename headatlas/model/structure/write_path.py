@@ -42,12 +42,12 @@ def write_path(block: nn.Module, call: BlockCall, projection: nn.Module) -> tupl
     nudged = _run(block, call, projection, nudge.to(plain.written.dtype))
     assert nudged.written is not None
     before, after = plain.written, nudged.written
-    places = list(zip(plain.maps, nudged.maps, strict=False))  # experts further on may be chosen otherwise
-    if places and places[0][0][0] is plain.written:
-        before, after = places[0][0][1], places[0][1][1]
-        places = places[1:]
+    maps = list(zip(plain.maps, nudged.maps, strict=False))  # experts further on may be chosen otherwise
+    if maps and maps[0][0][0] is plain.written:
+        before, after = maps[0][0][1], maps[0][1][1]
+        maps = maps[1:]
     moved = (after - before).float()
-    ends = [(one[0], other[0]) for one, other in places] + [(plain.output, nudged.output)]
+    ends = [(one[0], other[0]) for one, other in maps] + [(plain.output, nudged.output)]
     for first, second in ends:
         if first is None or second is None or first.numel() != moved.numel() or torch.equal(first, second):
             continue

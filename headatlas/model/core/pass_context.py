@@ -1,0 +1,57 @@
+"""What a forward pass is given: prompts as tokens, and the facts about the pass that every layer's view needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from headatlas.model.core.unembedding import Unembedding
+
+
+class TokenBatch(Protocol):
+    """Prompts as tokens [example, pos] and mask [example, pos] bool, False on padding; a `headatlas.task.Batch` is one."""
+
+    @property
+    def tokens(self) -> Tensor: ...  # noqa: D102
+    @property
+    def mask(self) -> Tensor: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A batch of nothing but tokens and mask."""
+
+    tokens: Tensor
+    mask: Tensor
+
+
+Inputs = TokenBatch | Tensor | Mapping[str, Any]  # a Tensor: tokens without padding; a mapping: the model's own inputs
+
+
+@dataclass
+class PassContext:
+    """Facts of one forward pass that hold at every layer; `Model.pass_context` makes it.
+
+    path: sdpa or eager, what computes attention where no pattern is edited. block_bytes: memory of the attention rows that
+    may exist at once where rows are recomputed. fast: whether the kernel that also gives each row's log-sum-exp may be used.
+    unembedding: the model's, None without. valid: encoder or decoder -> [example, pos] bool, False on padding; None or left
+    out where nothing is padded. query_positions: [example, query] which token of the whole sequence each query is, -1 for
+    fillers, where a pass computes chosen tokens only; None: all, from `start` on.
+    start: how many tokens earlier passes of a cached generation have read; set anew before each pass of a generation, all
+    else stays.
+    """
+
+    path: str
+    block_bytes: int
+    fast: bool = False
+    unembedding: Unembedding | None = None
+    valid: Mapping[str, Tensor | None] = field(default_factory=dict)
+    query_positions: Tensor | None = None
+    start: int = 0
+
+    def start_of(self, stack: str) -> int:
+        """Which token of the whole sequence this pass begins with; an encoder is never run piece by piece."""
+        return 0 if stack == "encoder" else self.start
