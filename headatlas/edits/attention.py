@@ -49,7 +49,7 @@ class Block(OnHeads):
     def rows(self, index: Tensor | slice) -> OnHeads:
         """See OnHeads.rows."""
         other = super().rows(index)
-        return other if len(self.keys) == 1 else other._with(keys=self.keys[index])
+        return other if len(self.keys) == 1 else other.with_values(keys=self.keys[index])
 
     def details(self) -> list[str]:
         """Which keys, and what becomes of the rest."""

@@ -95,9 +95,10 @@ class OnHeads:
         """This edit for the examples at `index` of the batch it was made for."""
         if self.positions is None or len(self.positions) == 1:
             return self
-        return self._with(positions=self.positions[index])
+        return self.with_values(positions=self.positions[index])
 
-    def _with(self, **values: Any) -> OnHeads:
+    def with_values(self, **values: Any) -> OnHeads:
+        """The same edit with other values of some of its attributes; for kinds of edits."""
         other = object.__new__(type(self))
         other._set(**{**vars(self), **values})
         return other

@@ -84,7 +84,7 @@ class Mean(Stored):
     def rows(self, index: Tensor | slice) -> OnHeads:
         """See OnHeads.rows."""
         other = super().rows(index)
-        return other if self.template is None else other._with(template=self.template[index])
+        return other if self.template is None else other.with_values(template=self.template[index])
 
     def details(self) -> list[str]:
         """Per position, per template."""

@@ -106,7 +106,7 @@ class Resample(Stored):
 
     def rows(self, index: Tensor | slice) -> OnHeads:
         """See OnHeads.rows."""
-        return super().rows(index)._with(values={key: value[index] for key, value in self.values.items()})
+        return super().rows(index).with_values(values={key: value[index] for key, value in self.values.items()})
 
 
 class Swap(Stored):
@@ -153,4 +153,4 @@ class Swap(Stored):
 
     def rows(self, index: Tensor | slice) -> OnHeads:
         """See OnHeads.rows."""
-        return super().rows(index)._with(values={key: value[index] for key, value in self.values.items()})
+        return super().rows(index).with_values(values={key: value[index] for key, value in self.values.items()})

@@ -6,7 +6,10 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend  # a part of transformers, and slow to import
 
 Spelling = Literal["bytes", "metaspace", "wordpiece", "words"]
 
@@ -14,7 +17,7 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _UNREADABLE = "\ufffd"
 
 
-def spelling_of(backend: Any) -> Spelling:
+def spelling_of(backend: Backend) -> Spelling:
     """The way the tokens of a `tokenizers.Tokenizer` are spelled, read off its decoder and its kind of model.
 
     bytes: each character stands for a byte, a leading space is an Ġ. metaspace: a leading space is a ▁.
@@ -81,7 +84,7 @@ def text_alone(token: str, spelling: Spelling, *, adds_space: bool) -> str | Non
     return text
 
 
-def scores_of(backend: Any) -> dict[str, float]:
+def scores_of(backend: Backend) -> dict[str, float]:
     """The log-probability of each token in a unigram tokenizer; empty for other kinds, which keep none."""
     if type(backend.model).__name__ != "Unigram":
         return {}

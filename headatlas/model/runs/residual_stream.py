@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from headatlas.errors import UnsupportedModel
 from headatlas.model.core.forward_pass import Edit
@@ -130,7 +131,7 @@ def decompose(
     end: dict[str, Tensor] = {}
     pick = _picker(positions)
     head = unembedding_of(model.hf)
-    handles: list[Any] = []
+    handles: list[RemovableHandle] = []
     if head is not None:
         handles.append(head.register_forward_pre_hook(lambda _, args: end.update(normed=pick(args[0]))))
         handles.append(head.register_forward_hook(lambda _, __, output: end.update(raw=output)))
@@ -190,7 +191,7 @@ def visit_blocks(
 
         return hook
 
-    handles: list[Any] = []
+    handles: list[RemovableHandle] = []
     for block in blocks:
         handles.append(block.module.register_forward_pre_hook(on_entry(block), with_kwargs=True))
         if block.attention is not None and block.mlp is not None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer
@@ -108,7 +109,7 @@ def _after(model: Model, block: nn.Module, tokens: Tensor, residual: Tensor) -> 
     def reach(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
         raise _Reached(output[0] if isinstance(output, tuple) else output)
 
-    def hooks() -> list[Any]:
+    def hooks() -> list[RemovableHandle]:
         projections = [layer.projection for layer in model.layers if layer.block is block]
         return [
             *(part.register_forward_hook(silence) for part in projections),
@@ -146,7 +147,7 @@ def turned(model: Model, layer: AttentionLayer, position: int) -> Tensor:
         through = args[0] if args else output
         return through.view_as(output)
 
-    def hooks() -> list[Any]:
+    def hooks() -> list[RemovableHandle]:
         inner = [part for part in layer.module.modules() if "norm" in type(part).__name__.lower()]
         return [
             *(part.register_forward_hook(unit) for part in which),
@@ -196,7 +197,7 @@ def _until(
     model: Model,
     tokens: Tensor,
     entry: Tensor | tuple[int, Tensor] | None,
-    hooks: Callable[[], list[Any]],
+    hooks: Callable[[], list[RemovableHandle]],
     watch: Callable[[LayerView], None] | None = None,
 ) -> Tensor:
     """Run the model with hooks until one of them has what is wanted; hooks are removed again."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from headatlas.errors import UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer, blocks_by_path
@@ -47,12 +48,12 @@ class LayerProbe:
         self.blocks: dict[nn.Module, int] = {}  # block -> how many things it returned in a tuple, 0 for a bare tensor
         self.block_calls: dict[nn.Module, BlockCall] = {}
         self.final_input: Tensor | None = None  # what the unembedding got
-        self.norms: list[tuple[nn.Module, Any]] = []  # (norm, its output)
-        self._handles: list[Any] = []
+        self.norms: list[tuple[nn.Module, Tensor]] = []  # (norm, its output)
+        self._handles: list[RemovableHandle] = []
 
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
-    ) -> Any:
+    ) -> tuple[Tensor, Tensor | None]:
         """Record a call and compute it as the model would."""
         output, weights = delegate(self.path, module)(module, query, key, value, mask, **kwargs)
         causal = mask is None and bool(

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from headatlas.errors import UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer
@@ -151,7 +152,7 @@ def blocks_of(model: Model) -> tuple[Block, ...]:
     for layer in model.layers:
         model.block_index(layer.stack, layer.index)
     seen: dict[nn.Module, _Seen] = {block: _Seen() for block in blocks}
-    handles: list[Any] = []
+    handles: list[RemovableHandle] = []
     for block in blocks:
         handles.append(block.register_forward_pre_hook(_enter(seen[block]), with_kwargs=True))
         handles.append(block.register_forward_hook(_leave(seen[block])))
@@ -261,7 +262,7 @@ def _inner(seen: _Seen) -> Callable[..., None]:
     return hook
 
 
-def remove(handles: Iterable[Any]) -> None:
+def remove(handles: Iterable[RemovableHandle]) -> None:
     """Take hooks away."""
     for handle in handles:
         handle.remove()
