@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from headatlas.errors import BadInput, HeadAtlasError, SourceError, UnsupportedModel
 from headatlas.model import layouts
 from headatlas.model.core import dispatch
+from headatlas.model.core.hooks import evaluating
 from headatlas.model.core.model import Model
 from headatlas.model.core.tokenizer import Tokenizer
 from headatlas.model.sources.builtin import BUILTINS
@@ -132,34 +133,25 @@ def examine(
     hf: nn.Module, *, source: Source | None = None, tokenizer: Tokenizer | None = None, bos: str = "auto"
 ) -> tuple[Model, list[Check]]:
     """The model with its self-check, whatever the outcome; `attach` is for use."""
-    hf = hf.eval()
+    with evaluating(hf):
+        return _examine(hf, source, tokenizer, bos)
+
+
+def _examine(hf: nn.Module, source: Source | None, tokenizer: Tokenizer | None, bos: str) -> tuple[Model, list[Check]]:
     config = hf.config.get_text_config() if hasattr(hf.config, "get_text_config") else hf.config  # type: ignore[operator]
     layout = layouts.layout_of(hf)
-    path = layout.path if layout is not None else _path_of(type(hf))
     inputs = selfcheck.sample(hf, config)
-    if layout is None:
-        hf.set_attn_implementation(path)  # type: ignore[operator]
-    else:
-        hf.config._attn_implementation = path  # type: ignore[union-attr]  # the setter is for models that dispatch
+    _choose_attention(hf, config, layout)
     with torch.no_grad():
         reference = Model.read(_run(hf, inputs))
-    placed = layouts.install(hf)
+    layouts.install(hf)
     kind = _kind(hf, config, inputs, reference)
     if tokenizer is None:
         tokenizer = _tokenizer(source, config, kind, bos)
-    model = Model(hf, tokenizer, source, kind=kind, path=path)
-    for module in hf.modules():
-        if attention_layers.dispatches(module) or module in placed:
-            dispatch.own(module, model)
-    if layout is None:
-        hf.set_attn_implementation(dispatch.NAMES[path])  # type: ignore[operator]
-    probe = attention_layers.LayerProbe(hf, path)
-    with probe, torch.no_grad():
-        model.current = probe
-        try:
-            _run(hf, model.uncached(inputs))
-        finally:
-            model.current = None
+    model = Model(hf, tokenizer, source, kind=kind, layout_path=layout.path if layout is not None else None)
+    probe = attention_layers.LayerProbe(hf, model.path)
+    with probe, torch.no_grad(), dispatch.receiving(probe):
+        _run(hf, model.uncached(inputs))
     attention_layers.check_firing(probe, hf, type(hf).__name__)
     with torch.no_grad():
         model.layers = attention_layers.attention_layers(probe, hf, encoder_only=kind == "encoder")
@@ -167,6 +159,14 @@ def examine(
     model.layers = qkv_columns.traced(model, inputs)
     model.unembedding = attention_layers.unembedding(probe, hf) if kind != "encoder" else None
     return model, _checks(model, inputs, reference)
+
+
+def _choose_attention(hf: Any, config: Any, layout: layouts.Layout | None) -> None:
+    """Let a model attend in a way that can be looked into; its owner's choice stays where it is one."""
+    if layout is not None:
+        hf.config._attn_implementation = layout.path  # the setter is for models that dispatch
+    elif getattr(config, "_attn_implementation", None) not in dispatch.PATHS:
+        hf.set_attn_implementation(_path_of(type(hf)))
 
 
 def _checks(model: Model, inputs: dict[str, Tensor], reference: Tensor) -> list[Check]:

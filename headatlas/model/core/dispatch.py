@@ -1,41 +1,49 @@
-"""The one function that transformers calls instead of its own attention, and who receives such a call.
+"""How attention calls of a transformers model come to a forward pass of ours, without changing the model.
 
 How a call arrives, and why an unedited model gives the same bits:
 
-1. A transformers model looks its attention function up by name (`config._attn_implementation`) at every call, and a mask
-   function by the same name. Both are registered here once per process, under one name per kind of mask that a model's
-   own code wants (`sdpa`: boolean or none, `eager`: additive). The mask functions are transformers' own, so the mask that
-   arrives is the one that the model would have had.
-2. The function belongs to no model. It finds the call's receiver (a forward pass, or the probe that looks at a model
-   when it is loaded) through a weak map from the attention module to its model.
-3. While no pass runs there is no receiver: `delegate` names the very function that the model would have called, and it is
-   called with the very arguments. A receiver that edits nothing ends there too (or in a kernel that the self-check has
-   found equal), so that watching a model does not change it.
+1. A transformers model asks `AttentionInterface.get_interface` for its attention function at every call, by the name in
+   its configuration and with its own file's eager function as the default. That one method is wrapped here, once per
+   process. Nothing is registered under a name of ours and no configuration is changed: masks are those that the model
+   makes for itself, and code that asks which implementation is in use (sparse attention in DeepSeek V3.2 and others
+   applies its indexer's mask for "eager" and "sdpa" only) sees the user's own choice.
+2. Whether anything is different is a matter of the running context (`contextvars`), not of the module: while no pass runs
+   in this thread or task, the wrapped method returns the very function that it always returned. A pass therefore never
+   reaches a plain call of the same model in another thread, nor one that a watcher makes (`paused`).
+3. Within a pass the method returns a function that hands the call to the pass (the receiver), together with the function
+   that the model would have called. A receiver that edits nothing calls it, with the very arguments (or a kernel that the
+   self-check has found equal), so that watching a model does not change it.
 
-Families whose attention does not ask by name come here by a layout (`headatlas/model/layouts`), which lends `delegate`
-the family's own arithmetic.
+Families whose attention does not ask come here by a layout (`headatlas/model/layouts`), which lends the family's own
+arithmetic.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import eager_mask, sdpa_mask
 
 from headatlas.errors import UnsupportedModel
 
 # (module, q, k, v, mask, **kwargs) -> (z [example, query, head, d_value], attention weights or None)
 AttentionFunction = Callable[..., tuple[Tensor, Tensor | None]]
+PATHS = ("sdpa", "eager")  # implementations whose calls can be looked into: masks are tensors, rows can be recomputed
 
 
 class Receiver(Protocol):
-    """Where attention calls go while it is a model's `current`: a forward pass, or the probe of a model's structure."""
+    """Where attention calls go while it is active: a forward pass, or the probe of a model's structure."""
+
+    def attends(self, module: nn.Module) -> bool:
+        """Whether calls of the module are its business."""
 
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
@@ -43,38 +51,41 @@ class Receiver(Protocol):
         """What the call gives: z [example, query, head, d_value], and attention weights or None."""
 
 
-class Holder(Protocol):
-    """What has a current receiver: a `Model`."""
-
-    current: Receiver | None
-
-
-# attention module -> its model. Both sides are weak: a strong value would keep every model in memory for good.
-_OWNERS: weakref.WeakKeyDictionary[nn.Module, weakref.ref[Holder]] = weakref.WeakKeyDictionary()
-# attention module -> its eager attention and its fast one, where a layout brings them.
+# The receiver of this thread's, or this task's, attention calls.
+_ACTIVE: ContextVar[Receiver | None] = ContextVar("headatlas_receiver", default=None)
+# attention module -> its eager attention and its fast one: those that it asked for, or that a layout brings.
 _EAGER: weakref.WeakKeyDictionary[nn.Module, AttentionFunction] = weakref.WeakKeyDictionary()
 _KERNEL: weakref.WeakKeyDictionary[nn.Module, AttentionFunction] = weakref.WeakKeyDictionary()
 
 
-def own(module: nn.Module, holder: Holder) -> None:
-    """Send calls of `module` to `holder.current` from now on."""
-    _OWNERS[module] = weakref.ref(holder)
+def active() -> Receiver | None:
+    """The receiver of attention calls in this context, None while no pass runs here."""
+    return _ACTIVE.get()
 
 
-def _receiver(module: nn.Module) -> Receiver | None:
-    """The pass that the module's model is in, or None."""
-    owner = _OWNERS.get(module)
-    holder = owner() if owner is not None else None
-    return holder.current if holder is not None else None
+@contextlib.contextmanager
+def receiving(receiver: Receiver | None) -> Iterator[None]:
+    """Hand attention calls of this context to `receiver`; None: to nobody, as if no pass ran."""
+    token = _ACTIVE.set(receiver)
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+def paused() -> contextlib.AbstractContextManager[None]:
+    """While a watcher or an edit of the user runs: what it computes with a model is not part of the pass."""
+    return receiving(None)
 
 
 def in_pass(module: nn.Module) -> bool:
-    """Whether a pass of the module's model is running; layouts leave their modules alone while none is."""
-    return _receiver(module) is not None
+    """Whether a pass that the module belongs to runs here; layouts leave their modules alone while none does."""
+    receiver = _ACTIVE.get()
+    return receiver is not None and receiver.attends(module)
 
 
 def lend(module: nn.Module, eager: AttentionFunction, kernel: AttentionFunction | None = None) -> None:
-    """Give a module that does not dispatch an eager attention: (module, q, k, v, mask, **kwargs) -> (z, weights).
+    """Give a module that does not ask for its attention an eager one: (module, q, k, v, mask, **kwargs) -> (z, weights).
 
     kernel: the same without weights, for a module that calls torch's attention in a way of its own.
     """
@@ -84,7 +95,7 @@ def lend(module: nn.Module, eager: AttentionFunction, kernel: AttentionFunction 
 
 
 def eager_of(module: nn.Module) -> AttentionFunction | None:
-    """The model's own eager attention: its layout's, or that of the file that defines the module."""
+    """The model's own eager attention: its layout's, the one it asked for, or that of the file that defines the module."""
     found: AttentionFunction | None = _EAGER.get(module) or getattr(
         sys.modules[type(module).__module__], "eager_attention_forward", None
     )
@@ -104,28 +115,39 @@ def delegate(path: str, module: nn.Module) -> AttentionFunction:
 def enter(
     path: str, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """An attention call: hand it to the running pass of the module's model, or compute it as the model would."""
-    receiver = _receiver(module)
-    if receiver is None:
+    """An attention call of a layout's module: hand it to the pass that runs here, or compute it as the model would."""
+    receiver = _ACTIVE.get()
+    if receiver is None or not receiver.attends(module):
         return delegate(path, module)(module, query, key, value, mask, **kwargs)
     return receiver.attend(module, query, key, value, mask, kwargs)
 
 
-def _attend_sdpa(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, Tensor | None]:
-    return enter("sdpa", module, query, key, value, attention_mask, **kwargs)
+_untouched = AttentionInterface.get_interface
 
 
-def _attend_eager(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
-) -> tuple[Tensor, Tensor | None]:
-    return enter("eager", module, query, key, value, attention_mask, **kwargs)
+@functools.wraps(_untouched)
+def _get_interface(self: AttentionInterface, attn_implementation: str, default: AttentionFunction) -> AttentionFunction:
+    function: AttentionFunction = _untouched(self, attn_implementation, default)
+    receiver = _ACTIVE.get()
+    if receiver is None:
+        return function
+
+    def hand_over(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        if not receiver.attends(module):
+            return function(module, query, key, value, attention_mask, **kwargs)
+        _EAGER[module] = default
+        if attn_implementation == "sdpa":
+            _KERNEL[module] = function
+        elif function is not default:
+            raise UnsupportedModel(
+                f"The attention of {type(module).__name__} is computed by '{attn_implementation}', which cannot be looked into.",
+                "Choose sdpa or eager: model.hf.set_attn_implementation('sdpa').",
+            )
+        return receiver.attend(module, query, key, value, attention_mask, kwargs)
+
+    return hand_over
 
 
-# Without the mask entry, transformers passes no mask at all, and a causal model silently becomes bidirectional.
-NAMES = {"sdpa": "headatlas_sdpa", "eager": "headatlas_eager"}
-AttentionInterface.register(NAMES["sdpa"], _attend_sdpa)
-AttentionMaskInterface.register(NAMES["sdpa"], sdpa_mask)
-AttentionInterface.register(NAMES["eager"], _attend_eager)
-AttentionMaskInterface.register(NAMES["eager"], eager_mask)
+AttentionInterface.get_interface = _get_interface  # type: ignore[method-assign]

@@ -17,7 +17,7 @@ Edits of the residual stream act before all that, at the block's entry (`hooks.e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model.core.attention_layer import AttentionLayer
-from headatlas.model.core.dispatch import delegate
+from headatlas.model.core.dispatch import paused
 from headatlas.model.core.pass_context import PassContext
 from headatlas.model.core.view import LayerView
 from headatlas.ops.types import LayerKey
@@ -99,19 +99,51 @@ class Pass:
     ) -> tuple[Tensor, Tensor | None]:
         """One attention call: edits of q, k, v; the model's own computation; edits of the pattern."""
         layer = self._layer_of_call(module)
-        if layer is None:  # attention that belongs to no layer of heads (a vision tower's)
-            return delegate(self.context.path, module)(module, query, key, value, mask, **kwargs)
         view = self.view(layer, query, key, value, mask, kwargs)
         z = self.attention_output(view)
         self.open_views[layer.projection] = view
         return z, None
 
-    def _layer_of_call(self, module: nn.Module) -> AttentionLayer | None:
+    def _layer_of_call(self, module: nn.Module) -> AttentionLayer:
         """Which layer a call belongs to: a module shared by several layers (ALBERT) is called once per layer, in order."""
         count = self._calls.get(module, 0)
         self._calls[module] = count + 1
-        candidates = self._layers.get(module)
-        return candidates[count % len(candidates)] if candidates else None
+        candidates = self._layers[module]
+        return candidates[count % len(candidates)]
+
+    def attends(self, module: nn.Module) -> bool:
+        """Whether a module is that of a layer of this pass; others (a vision tower's) attend as if no pass ran."""
+        return module in self._layers
+
+    def demand_reached(self, left_out: Collection[AttentionLayer] = (), forwards: int | None = 1) -> None:
+        """Raise UnsupportedModel unless each layer that is watched or edited was called as often as it should have been.
+
+        left_out: layers that this pass does not come to. forwards: how many forward passes ran; None: at least one.
+        A pass that edits nothing it was asked to edit would otherwise give the unedited numbers without a word.
+        """
+        for module, layers in self._layers.items():
+            here = [layer for layer in layers if layer not in left_out]
+            if not any(self._concerns(layer) for layer in here):
+                continue
+            calls, wanted = self._calls.get(module, 0), len(here) * (1 if forwards is None else forwards)
+            if calls == wanted or (forwards is None and calls > 0):
+                continue
+            raise UnsupportedModel(
+                f"The attention of {here[0].stack} layer {here[0].index} ({type(module).__name__}) was reached {calls} times "
+                f"in a forward pass instead of {wanted}, so what was watched or edited there is missing.",
+                "Was the model compiled, wrapped or changed after it was opened? Open it again with headatlas.load.",
+            )
+        if self.open_views:
+            layer = next(iter(self.open_views.values())).attention
+            raise UnsupportedModel(
+                f"The output projection of {layer.stack} layer {layer.index} ({layer.name}) was not called after its attention, so "
+                "edits of its heads had no effect.",
+                "Was the model changed (adapters, quantisation) after it was opened? Open it again with headatlas.load.",
+            )
+
+    def _concerns(self, layer: AttentionLayer) -> bool:
+        """Whether anything is watched or edited in a layer's attention."""
+        return self.watch is not None or any(self.edits_of(layer, what) for what in ("q", "k", "v", "pattern", "z"))
 
     def view(
         self,
@@ -160,7 +192,8 @@ class Pass:
         for edit in edits:
             view.z = apply_edit(edit, view, view.z)
         if self.watch is not None:
-            self.watch(view)
+            with paused():
+                self.watch(view)
         view.close()
         if edits or is_recording(flat):
             return (view.z.reshape(flat.shape), *args[1:])
@@ -169,7 +202,8 @@ class Pass:
 
 def apply_edit(edit: Edit, view: LayerView, x: Tensor) -> Tensor:
     """`x` as the edit changes it, in the type of `x`. Raises BadInput where the edit does not keep its shape."""
-    changed = edit(view, x)
+    with paused():
+        changed = edit(view, x)
     if changed.shape != x.shape:
         raise BadInput(
             f"{edit!r} turned {edit.component} of shape {tuple(x.shape)} into {tuple(changed.shape)}.",

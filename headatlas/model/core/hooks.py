@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer
+from headatlas.model.core.dispatch import Receiver, active
 from headatlas.model.core.forward_pass import Edit, Pass, apply_edit
 from headatlas.model.core.pass_context import PassContext
 from headatlas.model.core.unembedding import unembedding_of
@@ -27,6 +28,7 @@ def count_past(context: PassContext) -> Callable[[nn.Module, Args, Kwargs], None
         past = kwargs.get("past_key_values")
         length = getattr(past, "get_seq_length", None)
         context.start = int(length()) if length is not None else 0
+        context.forwards += 1
 
     return count
 
@@ -82,6 +84,31 @@ class Start:
     n_returned: Mapping[nn.Module, int]
 
 
+def only_in(receiver: Receiver, hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that acts in the receiver's own context alone.
+
+    Hooks hang on modules, which all threads and a watcher's own calls share; what they do is the business of one pass.
+    """
+
+    def run(*given: Any) -> Any:
+        return hook(*given) if active() is receiver else None
+
+    return run
+
+
+@contextlib.contextmanager
+def evaluating(hf: nn.Module) -> Iterator[None]:
+    """Evaluation mode: no dropout, no gradient checkpointing; each module's own state is put back on exit."""
+    training = [module for module in hf.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 @contextlib.contextmanager
 def installed(
     hf: nn.Module,
@@ -92,14 +119,15 @@ def installed(
 ) -> Iterator[None]:
     """The hooks of a pass, taken away again on exit, also after an exception. Raises UnsupportedModel."""
     with contextlib.ExitStack() as undo:
-        undo.callback(hf.register_forward_pre_hook(count_past(current.context), with_kwargs=True).remove)
+        count = only_in(current, count_past(current.context))
+        undo.callback(hf.register_forward_pre_hook(count, with_kwargs=True).remove)
         if start is not None:
-            undo.enter_context(skipped(start.skipped, start.n_returned))
+            undo.enter_context(skipped(start.skipped, start.n_returned, current))
             # Registered before the edits of the residual stream: hooks run in this order, and edits come on top of it.
-            begin = replace_residual(start.residual)
+            begin = only_in(current, replace_residual(start.residual))
             undo.callback(start.block.register_forward_pre_hook(begin, with_kwargs=True).remove)
         for projection in {layer.projection for layer in layers}:
-            undo.callback(projection.register_forward_pre_hook(current.project).remove)
+            undo.callback(projection.register_forward_pre_hook(only_in(current, current.project)).remove)
         for layer in layers:
             edits = current.edits_of(layer, "residual")
             if not edits:
@@ -110,16 +138,16 @@ def installed(
                     "stream of one layer cannot be reached.",
                     "Edit z, q, k, v or the pattern instead.",
                 )
-            change = edit_residual(layer, edits, current.context)
+            change = only_in(current, edit_residual(layer, edits, current.context))
             undo.callback(layer.block.register_forward_pre_hook(change, with_kwargs=True).remove)
         head = unembedding_of(hf)
         if logit_positions is not None and head is not None:
-            undo.callback(head.register_forward_pre_hook(keep_positions(logit_positions)).remove)
+            undo.callback(head.register_forward_pre_hook(only_in(current, keep_positions(logit_positions))).remove)
         yield
 
 
 @contextlib.contextmanager
-def skipped(blocks: Sequence[nn.Module], n_returned: Mapping[nn.Module, int]) -> Iterator[None]:
+def skipped(blocks: Sequence[nn.Module], n_returned: Mapping[nn.Module, int], receiver: Receiver) -> Iterator[None]:
     """Let blocks hand on what they are given, for a run that starts behind them. Raises UnsupportedModel for wrapped blocks."""
     replaced: list[nn.Module] = []
     try:
@@ -129,7 +157,7 @@ def skipped(blocks: Sequence[nn.Module], n_returned: Mapping[nn.Module, int]) ->
                     "This model's blocks are wrapped (offloaded or compiled), so they cannot be skipped.",
                     "Load it on one device.",
                 )
-            block.__dict__["forward"] = _pass_through(n_returned.get(block, 0))
+            block.__dict__["forward"] = _pass_through(block, n_returned.get(block, 0), receiver)
             replaced.append(block)
         yield
     finally:
@@ -137,10 +165,13 @@ def skipped(blocks: Sequence[nn.Module], n_returned: Mapping[nn.Module, int]) ->
             del block.__dict__["forward"]
 
 
-def _pass_through(n_returned: int) -> Callable[..., Any]:
-    """A block that hands its input on, in the form in which the block returns its output."""
+def _pass_through(block: nn.Module, n_returned: int, receiver: Receiver) -> Callable[..., Any]:
+    """A block that in the receiver's context hands its input on, in the form in which the block returns its output."""
 
-    def forward(hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if active() is not receiver:
+            return type(block).forward(block, *args, **kwargs)
+        hidden_states = args[0] if args else kwargs["hidden_states"]
         return (hidden_states, *[None] * (n_returned - 1)) if n_returned else hidden_states
 
     return forward

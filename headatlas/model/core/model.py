@@ -17,7 +17,7 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model.core import hooks
 from headatlas.model.core.attention_layer import AttentionLayer, all_heads, blocks_by_path
-from headatlas.model.core.dispatch import Receiver
+from headatlas.model.core.dispatch import receiving
 from headatlas.model.core.forward_pass import Edit, Pass
 from headatlas.model.core.pass_context import Inputs, PassContext
 from headatlas.model.core.tokenizer import Tokenizer
@@ -30,9 +30,8 @@ class Model:
     """A transformer that can be looked into; made by `headatlas.load`.
 
     hf: the unmodified transformers model. heads: every attention head. layers: every attention layer.
-    kind: "decoder", "encoder" or "encoder-decoder". path: "sdpa" or "eager", what computes attention when unedited.
-    accepts: names of the inputs that the model's own forward takes. current: where its attention calls go now, None while no
-    pass runs.
+    kind: "decoder", "encoder" or "encoder-decoder". accepts: names of the inputs that the model's own forward takes.
+    current: the pass that runs now, None while none does.
     """
 
     def __init__(
@@ -42,13 +41,14 @@ class Model:
         source: Source | None,
         *,
         kind: str,
-        path: str,
+        layout_path: str | None = None,
         block_bytes: int = 1 << 26,
     ) -> None:
-        self.hf, self.tokenizer, self.source, self.kind, self.path = hf, tokenizer, source, kind, path
+        self.hf, self.tokenizer, self.source, self.kind = hf, tokenizer, source, kind
+        self._layout_path = layout_path
         self.block_bytes = block_bytes  # attention rows held at once where they must be recomputed
         self.load_seconds = 0.0
-        self.current: Receiver | None = None
+        self.current: Pass | None = None
         self.fast = True  # whether the kernel with log-sum-exp may be used
         self.left_padding: str | None = "positions"  # how left padding is passed on; None: refused
         self.layers: tuple[AttentionLayer, ...] = ()
@@ -64,6 +64,11 @@ class Model:
         """The model's configuration; the text part of a multimodal one."""
         config = cast(PretrainedConfig, self.hf.config)
         return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+    @property
+    def path(self) -> str:
+        """What computes attention where no pattern is edited: the owner's choice, "sdpa" or "eager"; a layout's, if it has one."""
+        return self._layout_path or str(self.config._attn_implementation)
 
     @property
     def name(self) -> str:
@@ -207,14 +212,28 @@ class Model:
         """One pass on the model's own inputs; `forward` for passes that were prepared elsewhere."""
         with self._lock, self._installed(current, start_at, logit_positions):
             output = self.hf(**self.uncached(inputs))
+        current.demand_reached(self._left_out(inputs, start_at))
         return self.read(output)
+
+    def exclusive(self) -> contextlib.AbstractContextManager[Any]:
+        """While this is held, passes of this model in other threads wait; plain calls of `hf` do not."""
+        return self._lock
+
+    def _left_out(self, inputs: Mapping[str, Any], start_at: tuple[int, Tensor] | None) -> set[AttentionLayer]:
+        """The layers that a run on these inputs does not come to."""
+        skipped = set() if start_at is None else set(self.decoder_blocks()[: start_at[0]])
+        encoded = inputs.get("encoder_outputs") is not None
+        return {layer for layer in self.layers if layer.block in skipped or (encoded and layer.stack == "encoder")}
 
     @contextlib.contextmanager
     def edited(self, edits: Sequence[Edit]) -> Iterator[nn.Module]:
         """The plain transformers model with edits in force, for its own `forward` and `generate`, cached decoding included."""
         self.require_edits(edits)
-        with self._lock, self._installed(Pass(self.layers, self.pass_context(fast=False), edits=edits), None, None):
+        current = Pass(self.layers, self.pass_context(fast=False), edits=edits)
+        with self._lock, self._installed(current, None, None):
             yield self.hf
+        if current.context.forwards:
+            current.demand_reached(forwards=None)
 
     @staticmethod
     def read(output: Any) -> Tensor:
@@ -238,7 +257,11 @@ class Model:
             start = hooks.Start(blocks[:-1], blocks[-1], start_at[1], self.block_returns)
         self.current = current
         try:
-            with hooks.installed(self.hf, self.layers, current, start, logit_positions):
+            with (
+                hooks.evaluating(self.hf),
+                hooks.installed(self.hf, self.layers, current, start, logit_positions),
+                receiving(current),
+            ):
                 yield
         finally:
             self.current = None

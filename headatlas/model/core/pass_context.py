@@ -40,8 +40,8 @@ class PassContext:
     unembedding: the model's, None without. valid: encoder or decoder -> [example, pos] bool, False on padding; None or left
     out where nothing is padded. query_positions: [example, query] which token of the whole sequence each query is, -1 for
     fillers, where a pass computes chosen tokens only; None: all, from `start` on.
-    start: how many tokens earlier passes of a cached generation have read; set anew before each pass of a generation, all
-    else stays.
+    start: how many tokens earlier passes of a cached generation have read; forwards: how many have begun. Both are set
+    anew before each pass of a generation, all else stays.
     """
 
     path: str
@@ -51,6 +51,7 @@ class PassContext:
     valid: Mapping[str, Tensor | None] = field(default_factory=dict)
     query_positions: Tensor | None = None
     start: int = 0
+    forwards: int = 0
 
     def start_of(self, stack: str) -> int:
         """Which token of the whole sequence this pass begins with; an encoder is never run piece by piece."""

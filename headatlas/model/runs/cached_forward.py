@@ -32,7 +32,7 @@ on the head axis, where the heads of a key/value group lie side by side.) What h
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ from torch import Tensor, nn
 from headatlas.errors import BadInput
 from headatlas.model.core.attention_call import AttentionCall
 from headatlas.model.core.attention_layer import AttentionLayer
+from headatlas.model.core.dispatch import active
 from headatlas.model.core.forward_pass import Edit, Pass
 from headatlas.model.core.model import Model
 from headatlas.model.core.pass_context import TokenBatch, Tokens
@@ -218,15 +219,22 @@ def few_logits(model: Model, tokens: Tensor | None) -> Iterator[None]:
     plain = type(head) is nn.Linear and "forward" not in head.__dict__ and head.weight.is_floating_point()
     if plain and isinstance(head, nn.Linear):
         weight, bias = head.weight[tokens], head.bias[tokens] if head.bias is not None else None
-        few: Callable[[Tensor], Tensor] = lambda x: torch.nn.functional.linear(x, weight, bias)  # noqa: E731
-        head.__dict__["forward"] = few
+
+        def few(x: Tensor) -> Tensor:
+            if active() is None:  # a plain call of the model, in another thread or by a watcher
+                return nn.Linear.forward(head, x)
+            return torch.nn.functional.linear(x, weight, bias)
+
+        with model.exclusive():
+            head.__dict__["forward"] = few
+            try:
+                yield
+            finally:
+                del head.__dict__["forward"]
+        return
+    with model.exclusive():
+        handle = head.register_forward_hook(lambda _, __, output: None if active() is None else output[..., tokens])
         try:
             yield
         finally:
-            del head.__dict__["forward"]
-        return
-    handle = head.register_forward_hook(lambda _, __, output: output[..., tokens])
-    try:
-        yield
-    finally:
-        handle.remove()
+            handle.remove()

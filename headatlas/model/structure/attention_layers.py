@@ -6,7 +6,6 @@ follows before the residual stream, and how hidden states become logits: all is 
 
 from __future__ import annotations
 
-import inspect
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +49,10 @@ class LayerProbe:
         self.final_input: Tensor | None = None  # what the unembedding got
         self.norms: list[tuple[nn.Module, Tensor]] = []  # (norm, its output)
         self._handles: list[RemovableHandle] = []
+
+    def attends(self, module: nn.Module) -> bool:
+        """Every module's calls are looked at."""
+        return True
 
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
@@ -108,16 +111,6 @@ class LayerProbe:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
-
-
-def dispatches(module: nn.Module) -> bool:
-    """Whether the module's own forward asks transformers' attention interface, by its source."""
-    forward = type(module).forward
-    try:
-        source = inspect.getsource(forward)
-    except (OSError, TypeError):
-        return False
-    return "get_interface(" in source or "attention_interface(" in source
 
 
 def attention_like(model: nn.Module) -> list[tuple[str, nn.Module]]:
