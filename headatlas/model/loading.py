@@ -154,11 +154,15 @@ def _examine(hf: nn.Module, source: Source | None, tokenizer: Tokenizer | None, 
         _run(hf, model.uncached(inputs))
     attention_layers.check_firing(probe, hf, type(hf).__name__)
     with torch.no_grad():
-        model.layers = attention_layers.attention_layers(probe, hf, encoder_only=kind == "encoder")
+        model.layers = attention_layers.attention_layers(probe, hf, kind, _length(inputs, "decoder_input_ids"))
     model.block_returns = probe.blocks
     model.layers = qkv_columns.traced(model, inputs)
     model.unembedding = attention_layers.unembedding(probe, hf) if kind != "encoder" else None
     return model, _checks(model, inputs, reference)
+
+
+def _length(inputs: dict[str, Tensor], name: str) -> int | None:
+    return inputs[name].shape[1] if name in inputs else None
 
 
 def _choose_attention(hf: Any, config: Any, layout: layouts.Layout | None) -> None:

@@ -63,10 +63,15 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """A norm over the model's width, by its class name and the shape of its weight."""
+    """A norm over the model's width: called so, with a weight per channel or none, and without linear maps inside.
+
+    The last tells it from blocks and attention with a norm in their name (DBRX, RoBERTa-PreLayerNorm).
+    """
     weight = getattr(module, "weight", None)
-    return "norm" in type(module).__name__.lower() and (
-        weight is None or (isinstance(weight, Tensor) and weight.ndim == 1)
+    return (
+        "norm" in type(module).__name__.lower()
+        and (weight is None or (isinstance(weight, Tensor) and weight.ndim == 1))
+        and not any(is_linear(part) for part in module.modules())
     )
 
 

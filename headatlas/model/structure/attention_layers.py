@@ -6,8 +6,7 @@ follows before the residual stream, and how hidden states become logits: all is 
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,9 +15,10 @@ from torch.utils.hooks import RemovableHandle
 
 from headatlas.errors import UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer, blocks_by_path
-from headatlas.model.core.dispatch import delegate
+from headatlas.model.core.dispatch import delegate, receiving
 from headatlas.model.core.linear_and_norm import is_linear, is_norm, matrix, norm_gain, norm_shift
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
+from headatlas.model.structure.softmax_watch import SoftmaxWatch
 from headatlas.model.structure.write_path import BlockCall, write_path
 from headatlas.ops.types import LayerKey
 
@@ -33,7 +33,12 @@ class Call:
     d_head: int
     width: int  # n_heads x d_value
     causal: bool
+    n_queries: int
+    n_keys: int
+    attended: Tensor  # what the attention gave; held, so that nothing else comes to lie at its address
     projection: nn.Module | None = None
+    settled: bool = False  # whether the projection is beyond doubt
+    ways: list[nn.Module] = field(default_factory=list)  # linear maps that follow and fit, in order
     output: Tensor | None = None  # the projection's output
     post: nn.Module | None = None
 
@@ -48,6 +53,7 @@ class LayerProbe:
         self.block_calls: dict[nn.Module, BlockCall] = {}
         self.final_input: Tensor | None = None  # what the unembedding got
         self.norms: list[tuple[nn.Module, Tensor]] = []  # (norm, its output)
+        self.softmaxes = SoftmaxWatch(module for _, module in attention_like(model))
         self._handles: list[RemovableHandle] = []
 
     def attends(self, module: nn.Module) -> bool:
@@ -66,7 +72,17 @@ class LayerProbe:
             seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
             causal = not bool(seen.triu(1).any())
         self.calls.append(
-            Call(module, query.shape[1], key.shape[1], query.shape[-1], output.shape[-1] * output.shape[-2], causal)
+            Call(
+                module,
+                query.shape[1],
+                key.shape[1],
+                query.shape[-1],
+                output.shape[-1] * output.shape[-2],
+                causal,
+                query.shape[2],
+                key.shape[2],
+                output,
+            )
         )
         return output, weights
 
@@ -75,8 +91,11 @@ class LayerProbe:
             return
         x = args[0]
         last = self.calls[-1] if self.calls else None
-        if last is not None and last.projection is None and is_linear(module) and x.shape[-1] == last.width:
-            last.projection = module
+        if last is not None and not last.settled and is_linear(module) and x.shape[-1] == last.width:
+            last.ways.append(module)
+            # The very numbers that attention gave, seen through a view: nothing else can be their projection.
+            last.settled = x.data_ptr() == last.attended.data_ptr()
+            last.projection = module if last.settled else last.ways[0]
         for call in self.calls[-2:]:
             # The very tensor that left the projection enters a norm: a post-norm (Gemma 2/3, OLMo 2).
             if call.output is not None and x is call.output and call.post is None and is_norm(module):
@@ -99,6 +118,7 @@ class LayerProbe:
         head = unembedding_of(self.model)
         if head is not None:
             self._handles.append(head.register_forward_pre_hook(self._final))
+        self.softmaxes.__enter__()
         return self
 
     def _block(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -109,6 +129,7 @@ class LayerProbe:
         self.final_input = args[0]
 
     def __exit__(self, *_: object) -> None:
+        self.softmaxes.__exit__()
         for handle in self._handles:
             handle.remove()
 
@@ -124,20 +145,68 @@ def attention_like(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def stack_of(name: str, module: nn.Module, encoder_only: bool) -> str:
-    """decoder, encoder or cross, from the module's path."""
-    path = name.lower()
-    if re.search(r"cross|encoder_attn|encdec", path + type(module).__name__.lower()) or getattr(
-        module, "is_cross_attention", False
-    ):
-        return "cross"
-    if encoder_only or re.search(r"(^|\.)encoder(\.|$)", path):
+def stack_of(call: Call, kind: str, n_decoder: int | None) -> str:
+    """decoder, encoder or cross: what a layer reads, not what it is called.
+
+    A model of one stack has that stack. Of an encoder-decoder, which was run on texts of different lengths, the queries and
+    keys of a call tell: n_decoder is the length of the decoder's text.
+    """
+    if kind != "encoder-decoder":
+        return kind
+    if call.n_queries != n_decoder:
         return "encoder"
-    return "decoder"
+    return "decoder" if call.n_keys == n_decoder else "cross"
 
 
-def attention_layers(probe: LayerProbe, model: nn.Module, *, encoder_only: bool) -> tuple[AttentionLayer, ...]:
-    """The attention layers that the probe saw, numbered within their stack."""
+class _Nudge:
+    """Runs one attention module's attention with its output moved a little, if asked to; all else as the model would."""
+
+    def __init__(self, module: nn.Module, path: str, size: float) -> None:
+        self.module, self.path, self.size = module, path, size
+
+    def attends(self, module: nn.Module) -> bool:
+        """The one module alone."""
+        return module is self.module
+
+    def attend(
+        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
+    ) -> Any:
+        """The model's own output, moved."""
+        output, weights = delegate(self.path, module)(module, query, key, value, mask, **kwargs)
+        generator = torch.Generator().manual_seed(0)
+        step = torch.randn(output.shape, generator=generator).to(output.device, output.dtype)
+        return output + self.size * output.float().std().to(output.dtype) * step, weights
+
+
+def projection_of(block: nn.Module, block_call: BlockCall, call: Call, path: str) -> nn.Module:
+    """The output projection: the first linear map after an attention call whose input moves when the attention's output does.
+
+    The next linear map of the right width may as well compute a gate from the hidden states. The block is run twice on what
+    it was given, the second time with the attention's output nudged.
+    """
+    seen: list[dict[nn.Module, Tensor]] = []
+    for size in (0.0, 1.0):
+        inputs: dict[nn.Module, Tensor] = {}
+        handles = [
+            way.register_forward_pre_hook(lambda module, args, inputs=inputs: inputs.update({module: args[0].clone()}))
+            for way in set(call.ways)
+        ]
+        try:
+            with receiving(_Nudge(call.module, path, size)):
+                block(*block_call[0], **block_call[1])
+        finally:
+            for handle in handles:
+                handle.remove()
+        seen.append(inputs)
+    plain, nudged = seen
+    moved = (way for way in call.ways if way in plain and way in nudged and not torch.equal(plain[way], nudged[way]))
+    return next(moved, call.ways[0])
+
+
+def attention_layers(
+    probe: LayerProbe, model: nn.Module, kind: str, n_decoder: int | None = None
+) -> tuple[AttentionLayer, ...]:
+    """The attention layers that the probe saw, numbered within their stack; see `stack_of` for kind and n_decoder."""
     names = {module: name for name, module in model.named_modules()}
     blocks = blocks_by_path(model)
     taken: set[LayerKey] = set()
@@ -151,13 +220,21 @@ def attention_layers(probe: LayerProbe, model: nn.Module, *, encoder_only: bool)
                 f"attention of {name} ({type(call.module).__name__}), so what single heads write cannot be told apart.",
                 "Run `headatlas matrix` for the families that work.",
             )
-        stack = stack_of(name, call.module, encoder_only)
+        stack = stack_of(call, kind, n_decoder)
+        if stack == "cross" and call.n_keys > max(other.n_queries for other in probe.calls):
+            raise UnsupportedModel(
+                f"{type(model).__name__} is not supported: {name} attends to the encoder's tokens and the decoder's own in one "
+                "softmax, so its heads belong to two stacks.",
+                "Run `headatlas families` for the families that work.",
+            )
         numbers = [int(part) for part in name.split(".") if part.isdigit()]
         layer = numbers[0] if numbers and not shared else sum(1 for known, _ in taken if known == stack)
         if (stack, layer) in taken:
             layer = sum(1 for known, _ in taken if known == stack)
         taken.add((stack, layer))
         block = next((one for path, one in blocks.items() if name.startswith(path + ".")), None)
+        if block is not None and not call.settled and len(call.ways) > 1:
+            call.projection = projection_of(block, probe.block_calls[block], call, probe.path)
         gain, factor = None, 1.0
         if block is not None:
             gain, factor = write_path(block, probe.block_calls[block], call.projection)
@@ -187,19 +264,21 @@ def unembedding(probe: LayerProbe, model: nn.Module) -> Unembedding | None:
 def check_firing(probe: LayerProbe, model: nn.Module, architecture: str) -> None:
     """Refuse a model some of whose attention never asked the attention interface. Raises UnsupportedModel."""
     fired = {call.module for call in probe.calls}
-    candidates = [
-        (name, module)
-        for name, module in attention_like(model)
-        if not re.search(r"vision|audio|image|speech_enc", name.lower())
-    ]
+    candidates = attention_like(model)
 
     def seen(module: nn.Module) -> bool:
         return any(part in fired for part in module.modules())
 
-    missed = [(name, module) for name, module in candidates if not seen(module)]
-    if not fired and not candidates:
+    # Attention that this text does not come to (a vision tower's, a decoder's to an absent encoder) is left alone, and so is
+    # linear attention, which has no pattern. What attends by a softmax of its own has heads that cannot be seen.
+    missed = [
+        (name, module)
+        for name, module in candidates
+        if module in probe.softmaxes.ran and module in probe.softmaxes.with_softmax and not seen(module)
+    ]
+    if not fired and not missed:
         raise UnsupportedModel(
-            f"{architecture} has no attention heads (no attention module in {type(model).__name__}).",
+            f"{architecture} has no attention heads (no attention by a softmax in {type(model).__name__} on plain tokens).",
             "headatlas needs a transformer with softmax attention.",
         )
     if missed:
@@ -207,5 +286,5 @@ def check_firing(probe: LayerProbe, model: nn.Module, architecture: str) -> None
         raise UnsupportedModel(
             f"{architecture} is not supported: {len(missed)} of {len(candidates)} attention modules ({', '.join(kinds)}; first: {missed[0][0]}) "
             "compute attention without asking transformers' attention interface, so their heads cannot be seen or changed.",
-            "Run `headatlas matrix` for the families that work, or add a layout in headatlas/model/layouts/.",
+            "Run `headatlas families` for the families that work, or add a layout in headatlas/model/layouts/.",
         )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from headatlas.heads import HeadId
 from headatlas.model.core.attention_layer import AttentionLayer, ColumnSource, Input, QKVColumns
-from headatlas.model.core.linear_and_norm import is_linear
+from headatlas.model.core.linear_and_norm import is_linear, is_norm
 from headatlas.model.core.model import Model
 from headatlas.model.core.view import LayerView
 from headatlas.ops.types import LayerKey
@@ -119,7 +119,7 @@ def traced(model: Model, inputs: dict[str, Tensor]) -> tuple[AttentionLayer, ...
     norms, handles = _Norms(), []
     within = {part for module in numbers for part in module.modules()}
     for module in model.hf.modules():
-        if "norm" in type(module).__name__.lower():
+        if is_norm(module):
             handles.append(module.register_forward_hook(norms.skip if module in within else norms.note))
     for home, own in numbers.items():
         for part in home.modules():

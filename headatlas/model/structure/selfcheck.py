@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,10 @@ from headatlas.model.core.model import Model
 from headatlas.model.core.pass_context import Tokens
 from headatlas.model.core.view import LayerView
 from headatlas.ops.types import LayerKey
+
+# Token ids that stand for something else than text, and lengths beyond which attention works otherwise.
+SPECIAL = ("pad", "bos", "eos", "image", "video", "audio", "boi", "eoi", "boa", "eoa", "vision_start", "vision_end")
+REACHES = ("sliding_window", "attention_chunk_size", "index_topk", "window_size", "local_attention")
 
 
 @dataclass(frozen=True)
@@ -213,27 +218,34 @@ def demand(model: Model, checks: list[Check]) -> None:
 
 
 def sample(hf: Any, config: Any, length: int = 12) -> dict[str, Tensor]:
-    """Two random examples of whatever the model takes: tokens, pixels or audio features."""
+    """Two random examples of whatever the model takes: tokens where it takes any, else pixels or audio features.
+
+    Longer than a small window, chunk or top-k of the configuration, so that what lies beyond it is checked; an encoder and
+    its decoder get texts of different lengths, which tell their layers apart.
+    """
     generator = torch.Generator().manual_seed(0)
-    main = getattr(hf, "main_input_name", "input_ids")
+    accepts = inspect.signature(hf.forward).parameters
     parameter = next(hf.parameters())
     device, dtype = parameter.device, parameter.dtype
-    if main == "pixel_values":
+    if "input_ids" not in accepts and "pixel_values" in accepts:
         size = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
         channels = getattr(config, "num_channels", 3)
         return {"pixel_values": torch.randn(2, channels, size, size, generator=generator).to(device, dtype)}
-    vocabulary = int(config.vocab_size)
-    special = (getattr(config, f"{name}_token_id", None) for name in ("pad", "bos", "eos"))
+    vocabulary = int(getattr(config, "vocab_size", None) or hf.get_input_embeddings().weight.shape[0])
+    special = (getattr(config, f"{name}_token_id", None) for name in SPECIAL)
     reserved = {value for value in special if isinstance(value, int)}
     usable = torch.tensor([token for token in range(min(vocabulary, 5000)) if token not in reserved][-2000:])
     context = int(getattr(config, "max_position_embeddings", length) or length)
-    tokens = usable[torch.randint(len(usable), (2, max(4, min(length, context - 2))), generator=generator)].to(device)
-    if main == "input_features":
+    reach = [value for name in REACHES if isinstance(value := getattr(config, name, None), int) and 0 < value < 32]
+    wanted = max(length, *(value + 5 for value in reach)) if reach else length
+    n = max(4, min(wanted, context - 2))
+    tokens = usable[torch.randint(len(usable), (2, n), generator=generator)].to(device)
+    if "input_features" in accepts and "input_ids" not in accepts:
         frames = 2 * config.max_source_positions
         return {
             "input_features": torch.randn(2, config.num_mel_bins, frames, generator=generator).to(device, dtype),
             "decoder_input_ids": tokens,
         }
-    if getattr(config, "is_encoder_decoder", False):
-        return {"input_ids": tokens, "decoder_input_ids": tokens}
+    if getattr(config, "is_encoder_decoder", False) or getattr(hf.config, "is_encoder_decoder", False):
+        return {"input_ids": tokens, "decoder_input_ids": tokens[:, : n - 1]}
     return {"input_ids": tokens}
