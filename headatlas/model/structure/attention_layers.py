@@ -178,7 +178,7 @@ class _Nudge:
         return output + self.size * output.float().std().to(output.dtype) * step, weights
 
 
-def projection_of(block: nn.Module, block_call: BlockCall, call: Call, path: str) -> nn.Module:
+def projection_of(block: nn.Module, block_call: BlockCall, call: Call, path: str) -> nn.Module | None:
     """The output projection: the first linear map after an attention call whose input moves when the attention's output does.
 
     The next linear map of the right width may as well compute a gate from the hidden states. The block is run twice on what
@@ -200,7 +200,7 @@ def projection_of(block: nn.Module, block_call: BlockCall, call: Call, path: str
         seen.append(inputs)
     plain, nudged = seen
     moved = (way for way in call.ways if way in plain and way in nudged and not torch.equal(plain[way], nudged[way]))
-    return next(moved, call.ways[0])
+    return next(moved, None)
 
 
 def attention_layers(
@@ -214,12 +214,6 @@ def attention_layers(
     result = []
     for call in probe.calls:
         name = names[call.module]
-        if call.projection is None:
-            raise UnsupportedModel(
-                f"{type(model).__name__} is not supported: no output projection takes the heads' outputs as they leave the "
-                f"attention of {name} ({type(call.module).__name__}), so what single heads write cannot be told apart.",
-                "Run `headatlas matrix` for the families that work.",
-            )
         stack = stack_of(call, kind, n_decoder)
         if stack == "cross" and call.n_keys > max(other.n_queries for other in probe.calls):
             raise UnsupportedModel(
@@ -233,8 +227,14 @@ def attention_layers(
             layer = sum(1 for known, _ in taken if known == stack)
         taken.add((stack, layer))
         block = next((one for path, one in blocks.items() if name.startswith(path + ".")), None)
-        if block is not None and not call.settled and len(call.ways) > 1:
+        if block is not None and not call.settled and call.ways:
             call.projection = projection_of(block, probe.block_calls[block], call, probe.path)
+        if call.projection is None:
+            raise UnsupportedModel(
+                f"{type(model).__name__} is not supported: no output projection takes the heads' outputs as they leave the "
+                f"attention of {name} ({type(call.module).__name__}), so what single heads write cannot be told apart.",
+                "Run `headatlas families` for the families that work.",
+            )
         gain, factor = None, 1.0
         if block is not None:
             gain, factor = write_path(block, probe.block_calls[block], call.projection)

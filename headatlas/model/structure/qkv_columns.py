@@ -95,10 +95,13 @@ class _Norms:
 
     def note(self, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
         """Forward hook of a norm outside attention."""
-        self.outputs.append((module, output))
+        if isinstance(output, Tensor):
+            self.outputs.append((module, output))
 
-    def skip(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        """Forward hook of a norm within attention."""
+    def skip(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Forward hook of a norm within attention; one of several tensors at once (ZAYA) is left as it is."""
+        if not isinstance(output, Tensor):
+            return output
         through = args[0] if args else output
         self.outputs.append((module, through))
         return through

@@ -14,17 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
-from headatlas.model.core.linear_and_norm import is_linear, is_norm
+from headatlas.model.core.linear_and_norm import is_norm
 
 BlockCall = tuple[tuple[Any, ...], dict[str, Any]]  # the arguments of a block
 
 
 @dataclass
 class _Trace:
-    """What one run of a block showed: the projection's output, and what norms and linear maps took and gave after it."""
+    """What one run of a block showed: the projection's output, what modules took after it, and what a norm made of it.
+
+    inputs: in the order in which modules were called, those that take the projection's output itself left out. normed: what
+    a norm that takes that output gave.
+    """
 
     written: Tensor | None = None
-    maps: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    inputs: list[Tensor] = field(default_factory=list)
+    normed: Tensor | None = None
     output: Tensor | None = None
 
 
@@ -42,13 +47,11 @@ def write_path(block: nn.Module, call: BlockCall, projection: nn.Module) -> tupl
     nudged = _run(block, call, projection, nudge.to(plain.written.dtype))
     assert nudged.written is not None
     before, after = plain.written, nudged.written
-    maps = list(zip(plain.maps, nudged.maps, strict=False))  # experts further on may be chosen otherwise
-    if maps and maps[0][0][0] is plain.written:
-        before, after = maps[0][0][1], maps[0][1][1]
-        maps = maps[1:]
+    if plain.normed is not None and nudged.normed is not None:
+        before, after = plain.normed, nudged.normed
     moved = (after - before).float()
-    ends = [(one[0], other[0]) for one, other in maps] + [(plain.output, nudged.output)]
-    for first, second in ends:
+    later = zip(plain.inputs, nudged.inputs, strict=False)  # experts further on may be chosen otherwise
+    for first, second in [*later, (plain.output, nudged.output)]:
         if first is None or second is None or first.numel() != moved.numel() or torch.equal(first, second):
             continue
         rounding = torch.finfo(first.dtype).eps * torch.maximum(first.abs(), second.abs()).float().view_as(moved)
@@ -93,13 +96,22 @@ def _run(block: nn.Module, call: BlockCall, projection: nn.Module, nudge: Tensor
         trace.written = output if nudge is None else output + nudge
         return trace.written
 
-    def follow(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if trace.written is not None and args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
-            trace.maps.append((args[0], output))
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        taken = args[0] if args else kwargs.get("hidden_states")
+        # A view of the output (dropout that is off hands it on) says nothing of the way that it goes from there.
+        if trace.written is not None and isinstance(taken, Tensor) and taken.data_ptr() != trace.written.data_ptr():
+            trace.inputs.append(taken)
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if trace.written is not None and args and args[0] is trace.written and isinstance(output, Tensor):
+            trace.normed = output
 
     handles = [projection.register_forward_hook(write)]
-    followed = [module for module in block.modules() if is_norm(module) or is_linear(module)]
-    handles += [module.register_forward_hook(follow) for module in followed if module is not projection]
+    for module in block.modules():
+        if module is not projection:
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        if is_norm(module):
+            handles.append(module.register_forward_hook(after))
     try:
         output = block(*call[0], **call[1])
     finally:
