@@ -11,7 +11,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from headatlas import renamed
 from headatlas.version import __version__ as __version__
+
+renamed.install()
 
 # Public name -> module; loaded on first use, so that `import headatlas` and the command line start at once.
 _PUBLIC = {

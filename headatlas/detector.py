@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headatlas.errors import BadInput
 from headatlas.registry import Hook, Hooked, demand_parameters, discover, lookup
+from headatlas.renamed import Renamed, renamed_arguments
 from headatlas.task import Batch, Metric, Task
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Detector(Hooked):
     """
 
     HOOKS: ClassVar[tuple[Hook, ...]] = (Hook("removal", "model, batch, metric"),)
+    acts_at: ClassVar[Renamed] = Renamed("verdict_positions")
 
     name: str
     head_type: str
@@ -210,6 +212,7 @@ def _with_old_keywords(function: Callable[P, R]) -> Callable[P, R]:
     return accepting
 
 
+@renamed_arguments(acts_at="verdict_positions")
 @_with_old_keywords
 def detector(
     *,
@@ -239,6 +242,7 @@ def detector(
     return wrap
 
 
+@renamed_arguments(acts_at="verdict_positions")
 def model_detector(
     *,
     head_type: str,

@@ -1,6 +1,7 @@
 """Names of version 0.1 that have a new one: they still work for one version, with a DeprecationWarning that says the new name.
 
-`MODULES` has the modules that moved, `NAMES` what in them was renamed. Attributes and arguments are marked where they are:
+renamed.json has the modules that moved ("modules": old -> new) and what in them was renamed or went elsewhere ("names": old
+module -> name -> "module:name"); it is read when an old name is asked for. Attributes and arguments are marked where they are:
 
     class Batch:
         at = Renamed("positions")
@@ -15,6 +16,8 @@ import functools
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.resources
+import json
 import sys
 import types
 import warnings
@@ -22,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 def warn(old: str, new: str, level: int = 3) -> None:
@@ -41,8 +45,24 @@ class Renamed:
         self.old, self.owner = name, owner.__name__
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        warn(f"{self.owner}.{self.old}", f"{self.owner}.{self.new}")
+        owned_by = self.owner if instance is None else type(instance).__name__
+        warn(f"{owned_by}.{self.old}", f"{owned_by}.{self.new}")
         return getattr(owner if instance is None else instance, self.new)
+
+
+def renamed_fields(**names: str) -> Callable[[type[T]], type[T]]:
+    """Let a dataclass be made with, and read by, the old names of fields: `old="new"`; stands above `@dataclass`."""
+
+    def wrap(kind: type[T]) -> type[T]:
+        for old, new in names.items():
+            attribute = Renamed(new)
+            attribute.__set_name__(kind, old)
+            setattr(kind, old, attribute)
+        made: Any = kind
+        made.__init__ = renamed_arguments(**names)(made.__init__)
+        return kind
+
+    return wrap
 
 
 def renamed_arguments(**names: str) -> Callable[[F], F]:
@@ -74,15 +94,32 @@ def current_arguments(
     return found
 
 
-def old_names(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's `__getattr__` for names that stood in it and moved: name -> "module:name"."""
+@functools.cache
+def _tables() -> dict[str, dict[str, Any]]:
+    text = importlib.resources.files("headatlas").joinpath("renamed.json").read_text("utf-8")
+    tables: dict[str, dict[str, Any]] = json.loads(text)
+    return tables
+
+
+def _find(module: str, name: str) -> Any:
+    """What `name` of `module` is called now; raises AttributeError where it never was."""
+    moved: str | None = _tables()["modules"].get(module)
+    now: str | None = _tables()["names"].get(module, {}).get(name)
+    if now is None and moved is not None and hasattr(importlib.import_module(moved), name):
+        now = f"{moved}:{name}"
+    if now is None or name.startswith("__"):
+        raise AttributeError(f"module '{module}' has no attribute '{name}'")
+    home, _, current = now.partition(":")
+    return home, current
+
+
+def old_names(module: str) -> Callable[[str], Any]:
+    """A module's `__getattr__` for names that stood in it and moved: `__getattr__ = old_names(__name__)`."""
 
     def find(name: str) -> Any:
-        if name not in names:
-            raise AttributeError(f"module '{package}' has no attribute '{name}'")
-        module, _, new = names[name].partition(":")
-        warn(f"{package}.{name}", f"{module}.{new}")
-        return getattr(importlib.import_module(module), new)
+        home, current = _find(module, name)
+        warn(f"{module}.{name}", f"{home}.{current}")
+        return getattr(importlib.import_module(home), current)
 
     return find
 
@@ -94,21 +131,18 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self, fullname: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """The module called `fullname` before it moved, None where it never was."""
-        return importlib.machinery.ModuleSpec(fullname, self) if fullname in MODULES else None
+        if not fullname.startswith("headatlas.") or fullname not in _tables()["modules"]:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self)
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Let the old module hand out what the new one has, under the old names too."""
-        old, new = module.__name__, MODULES[module.__name__]
-        warn(old, new, level=5)
-        home, names = importlib.import_module(new), NAMES.get(new, {})
+        old = module.__name__
+        warn(f"The module {old}", _tables()["modules"][old])
 
         def find(name: str) -> Any:
-            current = names.get(name, name)
-            where, _, current = current.rpartition(":")
-            place = importlib.import_module(where) if where else home
-            if current != name and not name.startswith("__"):
-                warn(f"{old}.{name}", f"{place.__name__}.{current}")
-            return getattr(place, current)
+            home, current = _find(old, name)
+            return getattr(importlib.import_module(home), current)
 
         vars(module)["__getattr__"] = find
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headatlas.errors import BadInput, UnfitTask
 from headatlas.registry import demand_parameters, discover, lookup
+from headatlas.renamed import renamed_fields
 
 
 class Vocabulary(Protocol):
@@ -38,6 +39,7 @@ class Vocabulary(Protocol):
         """Whether each token begins a word."""
 
 
+@renamed_fields(at="positions")
 @dataclass(frozen=True)
 class Batch:
     """Token sequences with the positions and answers that detectors and metrics need.

@@ -9,6 +9,7 @@ from headatlas.catalogue.catalogue import Catalogue
 from headatlas.catalogue.gather import Gathered, gather
 from headatlas.catalogue.problem import CatalogueError
 from headatlas.catalogue.rules.integrity import integrity
+from headatlas.renamed import old_names
 
 
 @functools.cache
@@ -27,3 +28,6 @@ def _checked(gathered: Gathered) -> Catalogue:
 def load(folder: Path | None = None) -> Catalogue:
     """The catalogue in `folder`, or ours (read once a process). Raises CatalogueError where a file cannot be used."""
     return _ours() if folder is None else _checked(gather(folder))
+
+
+__getattr__ = old_names(__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, parse_heads
 from headatlas.ops.types import LayerKey
+from headatlas.renamed import Renamed, current_arguments, old_names
 
 if TYPE_CHECKING:
     from headatlas.model.core.view import LayerView
@@ -47,8 +48,10 @@ class OnHeads:
     positions: Tensor | None
     group: bool
     components: tuple[str, ...] = COMPONENTS  # where this kind of edit makes sense
+    site = Renamed("component")
 
     def __init__(self, heads: Heads | Layers, **where: Unpack[Where]) -> None:
+        where = cast(Where, current_arguments(where, {"site": "component"}, type(self).__name__))
         component = where.get("component", "z")
         if component not in self.components:
             raise BadInput(
@@ -224,3 +227,6 @@ def fit(n_given: int, n_examples: int, who: str) -> None:
             f"{who} was made for {n_given} examples and was given {n_examples}.",
             "Use the batch it was made for; beams and several returned sequences count as examples.",
         )
+
+
+__getattr__ = old_names(__name__)

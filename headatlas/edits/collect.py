@@ -11,6 +11,7 @@ from torch import Tensor
 from headatlas.edits.base import OnHeads, Positions, among, parse_positions
 from headatlas.model.core.forward_pass import Tap
 from headatlas.ops.types import LayerKey
+from headatlas.renamed import renamed_arguments
 
 if TYPE_CHECKING:
     from headatlas.model import Model
@@ -40,6 +41,7 @@ def pieces(batch: Batch) -> list[Batch]:
     return batch.chunks(max(1, CHUNK // batch.tokens.shape[1]))
 
 
+@renamed_arguments(at="positions")
 def collect(model: Model, batch: Batch, what: OnHeads, *, positions: Tensor | None = None) -> dict[LayerKey, Tensor]:
     """(stack, layer) -> [example, token, head, width] at the component and layers of `what`.
 

@@ -12,6 +12,7 @@ from headatlas.heads import HeadId
 from headatlas.lab.head import Head
 from headatlas.lab.kind import Kind
 from headatlas.registry import discover, lookup
+from headatlas.renamed import old_names
 
 _CHOICES = {"tokens": (None, "names", "delimiters", "ordinals"), "finds": ("duplicate", "recent")}
 _COMMON = ("layer", "head", "kind", "strength", "write")
@@ -103,3 +104,6 @@ def _check(head: Head) -> None:
             raise BadInput(
                 f"The {head} was given {option.name}, which its kind does not read.", f"It reads: {allowed}."
             )
+
+
+__getattr__ = old_names(__name__)

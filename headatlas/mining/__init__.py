@@ -8,3 +8,7 @@ from headatlas.mining.planning import Plan, plan
 from headatlas.mining.run import mine
 
 __all__ = ["Plan", "mine", "plan"]
+
+from headatlas.renamed import old_names
+
+__getattr__ = old_names(__name__)

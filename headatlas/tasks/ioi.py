@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from headatlas.errors import UnfitTask
+from headatlas.renamed import old_names
 from headatlas.task import Batch, Vocabulary, logit_difference, task
 from headatlas.tasks._ioi_words import NAMES, one_token_names, words
 
@@ -106,3 +107,6 @@ def _padded(rows: list[list[int]], length: int) -> tuple[torch.Tensor, torch.Ten
     tokens = torch.tensor([row + [0] * (length - len(row)) for row in rows])
     mask = torch.arange(length) < torch.tensor([len(row) for row in rows])[:, None]
     return tokens, mask
+
+
+__getattr__ = old_names(__name__)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from headatlas.errors import UnfitTask
+from headatlas.renamed import old_names
 from headatlas.task import Batch, Vocabulary, next_token_loss, task
 from headatlas.tasks._passages import LENGTH, passages, windowed, word_starts
 
@@ -110,3 +111,6 @@ def _positions(lists: list[list[int]]) -> Tensor:
     """Lists of positions of different lengths as one tensor [example, most], -1 where absent; at least one column."""
     width = max(1, *(len(row) for row in lists))
     return torch.tensor([row + [-1] * (width - len(row)) for row in lists])
+
+
+__getattr__ = old_names(__name__)

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 
+from headatlas.renamed import old_names
 from headatlas.task import Batch, Vocabulary, halves, logit_difference
 from headatlas.tasks._prompts import Example, Piece, collect, filled, halved, shuffled, singles, table
 
@@ -69,3 +70,6 @@ def _loose(free: list[str], members: list[str], rng: np.random.Generator) -> lis
 
 
 succession, succession_held_out = halves("succession", _build, metric=logit_difference, version=1, margin=0.5)
+
+
+__getattr__ = old_names(__name__)

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from headatlas.catalogue.schema import Paper
+from headatlas.renamed import old_names
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 EVIDENCE = {
@@ -73,3 +74,6 @@ def cited(paper: Paper) -> str:
     surnames = [name.split()[-1] for name in paper.authors]
     names = " and ".join(surnames) if len(surnames) <= 2 else f"{surnames[0]} et al."
     return f"{names} {paper.date.year}"
+
+
+__getattr__ = old_names(__name__)

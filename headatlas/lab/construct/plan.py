@@ -14,6 +14,7 @@ from headatlas.lab.construct.terms import FULL, Flag, Match, Recipe, Where
 from headatlas.lab.construct.words import Words
 from headatlas.lab.head import Head
 from headatlas.ops.types import Array
+from headatlas.renamed import old_names
 
 LEAST_CODE = 8  # dimensions of the code of a token
 
@@ -168,3 +169,6 @@ def _needs(plan: Plan, of: Callable[[Recipe], tuple[set[str], set[str], set[int]
             heads=(*before.heads, head),
         )
     return found
+
+
+__getattr__ = old_names(__name__)

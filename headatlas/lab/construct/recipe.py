@@ -11,6 +11,7 @@ from headatlas.lab.construct.plan import Plan
 from headatlas.lab.construct.terms import FULL, MARGIN, REST, Flag, Match, Where
 from headatlas.lab.head import Head
 from headatlas.ops.types import Array
+from headatlas.renamed import old_names
 
 
 def rest_level(cases: Sequence[Array], strength: float) -> float:
@@ -88,3 +89,6 @@ def match_apart(
             break
     gain = match_gain(plan, depth * float(shape.values.max() - far.min()))
     return match(gain), Where(shape.times(depth)), Flag("first", gain + level)
+
+
+__getattr__ = old_names(__name__)

@@ -16,6 +16,7 @@ from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.ablation import demand_aligned
 from headatlas.methods.sweeps.cached_runs import CachedRuns
+from headatlas.renamed import Renamed
 from headatlas.task import Batch, Metric
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class SetAblation:
     Only layers from the first changed one on, and tokens from the first changed one on, are computed (`CachedRuns`), and each
     set of heads is measured once. within: [example, n] where changes act, None: anywhere.
     """
+
+    worsening = Renamed("metric_drop")
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from headatlas.heads import HeadId
 from headatlas.model.core.linear_and_norm import matrix, offset
+from headatlas.renamed import renamed_fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,7 @@ class QKVColumns:
     inputs: dict[nn.Module, Input]
 
 
+@renamed_fields(layer="index", wiring="qkv")
 @dataclass(frozen=True, eq=False)
 class AttentionLayer:
     """One attention layer: the module that attends and the output projection that its heads write through.

@@ -27,7 +27,7 @@ def folder_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    hf: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    hf: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     file = folder / "tokenizer.json"
     # A plain PreTrainedTokenizerFast puts nothing in place of what it reads.
     if not file.is_file() or not isinstance(hf, PreTrainedTokenizerFast) or type(hf) is PreTrainedTokenizerFast:
@@ -36,7 +36,8 @@ def folder_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     texts = [_PROBE, *(f"a {token} b{token}\n" for token in hf.all_special_tokens)]
     if all(_ids(hf.backend_tokenizer, text) == _ids(stated, text) for text in texts):
         return hf
-    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    own: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return own
 
 
 def _ids(backend: Any, text: str) -> list[int]:

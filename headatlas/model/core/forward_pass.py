@@ -30,6 +30,7 @@ from headatlas.model.core.dispatch import paused
 from headatlas.model.core.pass_context import PassContext
 from headatlas.model.core.view import LayerView
 from headatlas.ops.types import LayerKey
+from headatlas.renamed import warn
 
 
 class Edit(Protocol):
@@ -87,7 +88,7 @@ class Pass:
         self._edits: dict[tuple[str, int, str], list[Edit]] = {}
         for edit in edits:
             for stack, index in edit.layers:
-                self._edits.setdefault((stack, index, edit.component), []).append(edit)
+                self._edits.setdefault((stack, index, component_of(edit)), []).append(edit)
         self._calls: dict[nn.Module, int] = {}
 
     def edits_of(self, layer: AttentionLayer, component: str) -> list[Edit]:
@@ -198,6 +199,14 @@ class Pass:
         if edits or is_recording(flat):
             return (view.z.reshape(flat.shape), *args[1:])
         return None
+
+
+def component_of(edit: Edit) -> str:
+    """What an edit changes; edits written for version 0.1 call it `site`."""
+    if not hasattr(edit, "component") and hasattr(edit, "site"):
+        warn(f"{type(edit).__name__}.site", f"{type(edit).__name__}.component")
+        return str(edit.site)
+    return edit.component
 
 
 def apply_edit(edit: Edit, view: LayerView, x: Tensor) -> Tensor:

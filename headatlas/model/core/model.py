@@ -24,6 +24,7 @@ from headatlas.model.core.tokenizer import Tokenizer
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.core.view import LayerView
 from headatlas.model.sources.resolve import Source
+from headatlas.renamed import Renamed, renamed_arguments
 
 
 class Model:
@@ -57,6 +58,8 @@ class Model:
         self.restarts = True  # whether a run may start at a layer; the self-check finds out
         self._lock = threading.RLock()
         self.accepts = frozenset(inspect.signature(hf.forward).parameters)
+
+    site, sites = Renamed("layer"), Renamed("layers")
 
     # ---- facts --------------------------------------------------------------------------------------------------
     @property
@@ -166,6 +169,7 @@ class Model:
                 self.layer(layer, stack)
 
     # ---- forward ------------------------------------------------------------------------------------------------
+    @renamed_arguments(logits_at="logit_positions")
     def forward(
         self,
         batch: Inputs,

@@ -16,6 +16,7 @@ from headatlas.model.core import attention_entries, head_weights
 from headatlas.model.core.attention_call import AttentionCall
 from headatlas.model.core.attention_layer import AttentionLayer
 from headatlas.model.core.pass_context import PassContext
+from headatlas.renamed import Renamed
 
 
 class LayerView(AttentionCall):
@@ -24,6 +25,9 @@ class LayerView(AttentionCall):
     q [example, head, query, d_head]; k, v [example, group, key, d]; z [example, pos, head, d_value], the input of the output
     projection. attention: the AttentionLayer.
     """
+
+    layer, site = Renamed("index"), Renamed("attention")
+    places, query_columns, key_columns = Renamed("text_positions"), Renamed("query_positions"), Renamed("key_positions")
 
     def __init__(
         self,
