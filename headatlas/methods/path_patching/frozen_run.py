@@ -1,7 +1,7 @@
 """Runs in which no head attends: each gives what it gave in a cached run, unless it is the one whose change is followed.
 
 Path patching asks what a change of some heads does to later parts while all other heads stay as they were (Wang et al. 2022,
-appendix B). Why a few tokens suffice for that, step by step:
+section 3.1). Why a few tokens suffice for that, step by step:
 
 1. Attention is the only place where tokens meet. With z of every head held at its cached value, what a layer's attention
    adds to a token's stream is a constant of that token, and norms, MLPs, parallel branches and multipliers work token by
