@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from numbers import Integral
 from typing import NamedTuple
 
 from headatlas.errors import BadInput
 
 _PATTERN = re.compile(r"^\s*(?:(?P<stack>[a-z]+):)?\s*(?:L(?P<l1>\d+)H(?P<h1>\d+)|(?P<l2>\d+)\.(?P<h2>\d+))\s*$", re.I)
+
+USAGE = "Write layer.head such as 9.6 or L9H6, or encoder:9.6, in quotation marks, or a pair such as (9, 6)."
 
 
 class HeadId(NamedTuple):
@@ -24,12 +27,18 @@ class HeadId(NamedTuple):
 
     @classmethod
     def parse(cls, text: str | HeadId | tuple[int, int] | tuple[int, int, str]) -> HeadId:
-        """Read `9.6`, `L9H6` or `encoder:9.6`; tuples and HeadIds pass through. Raises BadInput."""
+        """Read `9.6`, `L9H6` or `encoder:9.6`; (9, 6), (9, 6, "encoder") and HeadIds pass through. Raises BadInput."""
         if isinstance(text, tuple):
-            return cls(*text)
+            if not _is_address(text):
+                raise BadInput(f"{text!r} is not a head.", USAGE)
+            return cls(int(text[0]), int(text[1]), *map(str, text[2:]))
+        if isinstance(text, float):  # 9.10 and 9.1 are one number, and two heads
+            raise BadInput(f"The number {text!r} is not a head: 9.1 and 9.10 would be the same.", USAGE)
+        if not isinstance(text, str):
+            raise BadInput(f"{text!r} is not a head.", USAGE)
         match = _PATTERN.match(text)
         if not match:
-            raise BadInput(f"'{text}' is not a head.", "Write layer.head such as 9.6 or L9H6, or encoder:9.6.")
+            raise BadInput(f"'{text}' is not a head.", USAGE)
         layer, head = match["l1"] or match["l2"], match["h1"] or match["h2"]
         return cls(int(layer), int(head), (match["stack"] or "decoder").lower())
 
@@ -38,10 +47,24 @@ class HeadId(NamedTuple):
         return name if self.stack == "decoder" else f"{self.stack}:{name}"
 
 
-def parse_heads(heads: str | HeadId | Iterable[str | HeadId]) -> tuple[HeadId, ...]:
-    """Read one head, a comma- or space-separated string of heads, or an iterable of either."""
-    if isinstance(heads, HeadId):
-        return (heads,)
+# One head, or several: "9.6", "9.6 9.9", (9, 6), HeadId(9, 6), and lists of these.
+Heads = str | HeadId | tuple[int, int] | Iterable[str | HeadId | tuple[int, int]]
+
+
+def _is_address(value: object) -> bool:
+    """Whether a value is a head as a tuple: (layer, head) or (layer, head, stack)."""
+    if not isinstance(value, tuple) or len(value) not in (2, 3):
+        return False
+    whole = all(isinstance(part, Integral) and not isinstance(part, bool) and int(part) >= 0 for part in value[:2])
+    return whole and (len(value) == 2 or isinstance(value[2], str))
+
+
+def parse_heads(heads: Heads) -> tuple[HeadId, ...]:
+    """Read one head ("9.6", (9, 6)), a comma- or space-separated string of heads, or an iterable of heads. Raises BadInput."""
+    if _is_address(heads):
+        return (HeadId.parse(heads),)  # type: ignore[arg-type]
     if isinstance(heads, str):
         return tuple(HeadId.parse(part) for part in re.split(r"[,\s]+", heads.strip()) if part)
-    return tuple(HeadId.parse(head) for head in heads)
+    if not isinstance(heads, Iterable):
+        raise BadInput(f"{heads!r} names no heads.", USAGE)
+    return tuple(HeadId.parse(head) for head in heads)  # type: ignore[arg-type]  # a pair of numbers was taken above

@@ -52,6 +52,8 @@ class OnHeads:
 
     def __init__(self, heads: Heads | Layers, **where: Unpack[Where]) -> None:
         where = cast(Where, current_arguments(where, {"site": "component"}, type(self).__name__))
+        if unknown := where.keys() - Where.__annotations__.keys():
+            raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument '{min(unknown)}'")
         component = where.get("component", "z")
         if component not in self.components:
             raise BadInput(

@@ -44,7 +44,7 @@ class ModelFacts:
             name=model.name,
             source=source.origin if source is not None else "in memory",
             revision=source.revision if source is not None else None,
-            sha256=source.sha256 if source is not None else model.fingerprint(),
+            sha256=model.sha256(),
             architecture=model.architecture,
             n_layers=model.n_layers,
             n_heads=max(layer.n_heads for layer in model.layers),

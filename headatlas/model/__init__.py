@@ -2,8 +2,8 @@
 
 from headatlas.model.core.forward_pass import Edit
 from headatlas.model.core.model import Model
-from headatlas.model.core.tokenizer import Tokenizer
 from headatlas.model.core.view import LayerView
 from headatlas.model.loading import attach, builtins, load, table_of
+from headatlas.model.text.tokenizer import Tokenizer
 
 __all__ = ["Edit", "LayerView", "Model", "Tokenizer", "attach", "builtins", "load", "table_of"]

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from headatlas.errors import BadInput, HeadAtlasError, SourceError, UnsupportedModel
 from headatlas.model import layouts
-from headatlas.model.core import dispatch
+from headatlas.model.core import dispatch, weights_hash
 from headatlas.model.core.hooks import evaluating
 from headatlas.model.core.model import Model
-from headatlas.model.core.tokenizer import Tokenizer
 from headatlas.model.sources.builtin import BUILTINS
 from headatlas.model.sources.resolve import Source, resolve
 from headatlas.model.structure import attention_layers, qkv_columns, selfcheck
 from headatlas.model.structure.selfcheck import Check
+from headatlas.model.text.tokenizer import Tokenizer
 
 transformers.utils.logging.disable_progress_bar()  # our own progress is shown instead
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -147,8 +147,9 @@ def _examine(hf: nn.Module, source: Source | None, tokenizer: Tokenizer | None, 
     layouts.install(hf)
     kind = _kind(hf, config, inputs, reference)
     if tokenizer is None:
-        tokenizer = _tokenizer(source, config, kind, bos)
+        tokenizer = _tokenizer(source, hf, config, kind, bos)
     model = Model(hf, tokenizer, source, kind=kind, layout_path=layout.path if layout is not None else None)
+    model.loaded_checksum = weights_hash.checksum(hf) if source is not None else None
     probe = attention_layers.LayerProbe(hf, model.path)
     with probe, torch.no_grad(), dispatch.receiving(probe):
         _run(hf, model.uncached(inputs))
@@ -226,12 +227,13 @@ def _kind(hf: nn.Module, config: Any, inputs: dict[str, Tensor], reference: Tens
     return "decoder" if blind else "encoder"
 
 
-def _tokenizer(source: Source | None, config: Any, kind: str, bos: str) -> Tokenizer:
+def _tokenizer(source: Source | None, hf: nn.Module, config: Any, kind: str, bos: str) -> Tokenizer:
     limits = [
         getattr(config, name, None)
         for name in ("max_position_embeddings", "n_positions", "max_target_positions", "seq_length")
     ]
     context = next((int(limit) for limit in limits if isinstance(limit, int) and limit > 0), 1 << 20)
+    context -= _reserved_positions(hf, context)
     size = int(getattr(config, "vocab_size", 0) or 0)
     if source is not None and source.has_tokenizer:
         return Tokenizer.load(Path(source.folder), causal=kind != "encoder", context=context, vocab_size=size, bos=bos)
@@ -239,6 +241,14 @@ def _tokenizer(source: Source | None, config: Any, kind: str, bos: str) -> Token
     return Tokenizer.bare(
         size, context, causal=kind != "encoder", bos=start if isinstance(start, int) and 0 <= start < size else None
     )
+
+
+def _reserved_positions(hf: nn.Module, n: int) -> int:
+    """How many of a model's `n` learned positions no token can have: RoBERTa counts from behind the padding's row."""
+    for name, module in hf.named_modules():
+        if isinstance(module, nn.Embedding) and "position" in name and module.num_embeddings == n:
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0
 
 
 def table_of(

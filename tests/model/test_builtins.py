@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from headatlas.model.core.tokenizer import Tokenizer
+from headatlas.model.text.tokenizer import Tokenizer
 from headatlas.model.sources.builtin import BUILTINS
 from headatlas.model.sources.cache import home_folder, read_manifest
 from headatlas.model.sources.resolve import resolve

@@ -12,7 +12,7 @@ from tokenizers.models import Unigram, WordLevel, WordPiece
 from transformers import PreTrainedTokenizerFast
 
 from headatlas.errors import BadInput, SourceError, UnfitTask
-from headatlas.model.core.tokenizer import Tokenizer
+from headatlas.model.text.tokenizer import Tokenizer
 from headatlas.task import Vocabulary
 from tests.model.source_files import byte_backend
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,15 +14,17 @@ from transformers import PretrainedConfig
 
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.model.core import hooks
+from headatlas.model.core import hooks, weights_hash
 from headatlas.model.core.attention_layer import AttentionLayer, all_heads, blocks_by_path
 from headatlas.model.core.dispatch import receiving
 from headatlas.model.core.forward_pass import Edit, Pass
+from headatlas.model.core.model_inputs import model_inputs, uncached
+from headatlas.model.core.overflow import refuse_overflow
 from headatlas.model.core.pass_context import Inputs, PassContext
-from headatlas.model.core.tokenizer import Tokenizer
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.core.view import LayerView
 from headatlas.model.sources.resolve import Source
+from headatlas.model.text.tokenizer import Tokenizer
 from headatlas.renamed import Renamed, renamed_arguments
 
 
@@ -49,6 +50,7 @@ class Model:
         self._layout_path = layout_path
         self.block_bytes = block_bytes  # attention rows held at once where they must be recomputed
         self.load_seconds = 0.0
+        self.loaded_checksum: int | None = None  # of the weights as they came from their files
         self.current: Pass | None = None
         self.fast = True  # whether the kernel with log-sum-exp may be used
         self.left_padding: str | None = "positions"  # how left padding is passed on; None: refused
@@ -124,12 +126,14 @@ class Model:
         return unembedding_of(self.hf) is not None
 
     def fingerprint(self) -> str:
-        """A sha256 over the weights, for models that came from no file."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.hf.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        """A sha256 over the weights in memory."""
+        return weights_hash.fingerprint(self.hf)
+
+    def sha256(self) -> str:
+        """What tells these weights from others: the hash of the files they came from, or of themselves if they changed since."""
+        if self.source is not None and self.loaded_checksum == weights_hash.checksum(self.hf):
+            return self.source.sha256
+        return self.fingerprint()
 
     def layer(self, layer: int, stack: str = "decoder") -> AttentionLayer:
         """The attention layer `layer` of a stack; raises BadInput naming what there is."""
@@ -187,7 +191,7 @@ class Model:
         logit_positions [example, n] or [n]: compute logits only there (negative positions: row of position 0, to be ignored).
         Raises BadInput for edits of heads that do not exist and for padding that the model cannot take.
         """
-        inputs, valid = self._inputs(batch)
+        inputs, valid = model_inputs(self, batch)
         edits = list(edits)
         self.require_edits(edits)
         current = Pass(self.layers, self.pass_context(valid=valid, fast=self.fast), watch=watch, edits=edits)
@@ -215,9 +219,17 @@ class Model:
     ) -> Tensor:
         """One pass on the model's own inputs; `forward` for passes that were prepared elsewhere."""
         with self._lock, self._installed(current, start_at, logit_positions):
-            output = self.hf(**self.uncached(inputs))
+            output = self.hf(**uncached(self.accepts, inputs))
         current.demand_reached(self._left_out(inputs, start_at))
-        return self.read(output)
+        found = self.read(output)
+        if self.dtype == torch.float16:
+            stack = "decoder" if "decoder" in self.stacks else self.stacks[0]
+            refuse_overflow(self.hf, found, uncached(self.accepts, inputs), current.context.valid.get(stack))
+        return found
+
+    def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The same inputs, with the request to keep no keys and values where the model knows such a request."""
+        return uncached(self.accepts, inputs)
 
     def exclusive(self) -> contextlib.AbstractContextManager[Any]:
         """While this is held, passes of this model in other threads wait; plain calls of `hf` do not."""
@@ -301,68 +313,3 @@ class Model:
         if found is None:
             raise UnsupportedModel(f"Layer {layer} of the {stack} is in no block at which a run could start.")
         return found
-
-    # ---- inputs -------------------------------------------------------------------------------------------------
-    def _inputs(self, batch: Inputs) -> tuple[dict[str, Any], dict[str, Tensor | None]]:
-        """The model's own keyword inputs, and which positions of each stack are real."""
-        if isinstance(batch, Mapping):
-            inputs = {
-                name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in batch.items()
-            }
-            given = inputs.get("attention_mask")
-            valid = given.bool() if given is not None else None
-            decoder = inputs.get("decoder_attention_mask")
-            main = decoder.bool() if decoder is not None else None
-            return self.uncached(inputs), {
-                "encoder": valid,
-                "decoder": main if self.kind == "encoder-decoder" else valid,
-            }
-        tokens: Tensor = batch if isinstance(batch, Tensor) else batch.tokens
-        mask: Tensor = torch.ones_like(tokens, dtype=torch.bool) if isinstance(batch, Tensor) else batch.mask
-        tokens, mask = tokens.to(self.device), mask.to(self.device)
-        size = self.vocabulary_size
-        self._refuse_tokens(tokens, mask, size)
-        inputs = {"input_ids": tokens}
-        if not bool(mask.all()):
-            pad = getattr(self.config, "pad_token_id", None)
-            if isinstance(pad, int) and 0 <= pad < (size or pad + 1):
-                inputs["input_ids"] = tokens = tokens.masked_fill(~mask, pad)  # RoBERTa counts positions by it
-            inputs["attention_mask"] = mask.long()
-            if not bool(mask[:, 0].all()):
-                self._left(inputs, mask)
-        if self.kind == "encoder-decoder":
-            # The same text on both sides: the decoder reads it again, as in teacher forcing of a copying task.
-            inputs |= {"decoder_input_ids": tokens}
-            if "attention_mask" in inputs and "decoder_attention_mask" in self.accepts:
-                inputs["decoder_attention_mask"] = inputs["attention_mask"]
-        present = None if bool(mask.all()) else mask
-        return self.uncached(inputs), {"encoder": present, "decoder": present}
-
-    def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The same inputs, with the request to keep no keys and values where the model knows such a request."""
-        if "use_cache" in self.accepts or any(name in self.accepts for name in ("past_key_values", "kwargs")):
-            return {"use_cache": False, **inputs}
-        return dict(inputs)
-
-    def _refuse_tokens(self, tokens: Tensor, mask: Tensor, size: int) -> None:
-        if tokens.ndim != 2:
-            raise BadInput(f"Tokens must be [example, pos], got shape {tuple(tokens.shape)}.")
-        if tokens.shape[1] > self.tokenizer.context:
-            raise BadInput(
-                f"{tokens.shape[1]} tokens are more than {self.name} takes ({self.tokenizer.context}).",
-                "Use shorter prompts.",
-            )
-        if size and (int(tokens.max()) >= size or int(tokens.min()) < 0):
-            raise BadInput(
-                f"Token id {int(tokens.max())} lies outside the vocabulary of {self.name} (0 to {size - 1})."
-            )
-        if not bool(mask.any(1).all()):
-            raise BadInput("An example of the batch is all padding.")
-
-    def _left(self, inputs: dict[str, Any], mask: Tensor) -> None:
-        if self.left_padding is None:
-            raise BadInput(
-                f"{self.architecture} counts positions from the left, padding included.", "Pad on the right."
-            )
-        if self.left_padding == "positions":
-            inputs["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headatlas.errors import HeadAtlasError, SourceError, UnsupportedModel
-from headatlas.model.core.folder_tokenizer import folder_tokenizer
 from headatlas.model.sources.cache import Say
 from headatlas.model.sources.gguf_file import read_head
 from headatlas.model.sources.gguf_rules import reading, vocabulary
 from headatlas.model.sources.gguf_rules.metadata import HINT
+from headatlas.model.text.folder_tokenizer import folder_tokenizer
 from headatlas.render.numbers import show_size
 
 if TYPE_CHECKING:

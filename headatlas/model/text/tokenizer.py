@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headatlas.errors import BadInput, SourceError, UnfitTask
-from headatlas.model.core.folder_tokenizer import folder_tokenizer
-from headatlas.model.core.token_text import Spelling, is_ordinary, scores_of, spelling_of, starts, text_alone, text_of
+from headatlas.model.text.folder_tokenizer import folder_tokenizer
+from headatlas.model.text.token_text import Spelling, is_ordinary, scores_of, spelling_of, starts, text_alone, text_of
 from headatlas.registry import did_you_mean
 
 if TYPE_CHECKING:

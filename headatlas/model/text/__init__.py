@@ -1,0 +1,1 @@
+"""Between text and tokens: the tokenizer as the rest sees it, and what a token says."""
