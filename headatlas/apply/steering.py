@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.edits import Add, OnHeads, Project, directions
@@ -26,9 +25,9 @@ from headatlas.heads import HeadId
 from headatlas.methods.probing import Labels, probe, tokens_read
 from headatlas.model import Model
 from headatlas.ops import stats
+from headatlas.ops.types import Array
 from headatlas.task import Batch, Metric, logit_difference
 
-Array = NDArray[np.float64]
 DIRECTIONS = ("mean", "probe", "pca", "random")
 
 

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headatlas.circuits.circuit import Circuit, Node
 from headatlas.circuits.knockout import EMPTY, WHOLE, Knockout, Nodes, State
 from headatlas.errors import BadInput
 from headatlas.ops import stats
+from headatlas.ops.types import Array
 
-Array = NDArray[np.float64]
 CHOICES = 10  # heads among which a step of the greedy search for K chooses, as in the paper
 STEPS = 10  # heads that it adds at most
 

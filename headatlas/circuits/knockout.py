@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.circuits.circuit import Node
@@ -24,12 +23,12 @@ from headatlas.methods.sweeps.ablation import EDITS, MEANS, replacements
 from headatlas.methods.sweeps.cached_runs import GB, CachedRuns
 from headatlas.methods.sweeps.run import ChunkStore, Make, NoStore, Sweep, examples_at_once, positions_of
 from headatlas.model import Model
+from headatlas.ops.types import Array
 from headatlas.task import Batch, Metric
 
 if TYPE_CHECKING:
     from headatlas.model import Edit
 
-Array = NDArray[np.float64]
 Nodes = frozenset[Node]
 RATIOS = ("ratio-of-means", "mean-of-ratios")
 

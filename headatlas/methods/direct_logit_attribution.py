@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.edits.collect import pieces
@@ -23,10 +22,8 @@ from headatlas.heads import HeadId
 from headatlas.model import Edit, LayerView, Model
 from headatlas.model.runs.residual_stream import Writes, decompose, logit_direction
 from headatlas.model.structure.blocks import Block, rooms_of
+from headatlas.ops.types import Array, LayerKey
 from headatlas.task import Batch, Metric, logit_difference
-
-Array = NDArray[np.float64]
-Place = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -118,8 +115,8 @@ def _piece(
 ) -> DirectEffects:
     positions = toward.positions[:, None].to(model.device)
     direction = logit_direction(model, toward.ids, toward.weights)  # [example, d_model]
-    heads: dict[Place, Tensor] = {}
-    sources: dict[Place, Tensor] = {}
+    heads: dict[LayerKey, Tensor] = {}
+    sources: dict[LayerKey, Tensor] = {}
     others: dict[str, Tensor] = {}
     biases = torch.zeros(len(batch), device=model.device)
     homes = {(room.attention.stack, room.attention.index): room for room in rooms if room.attention is not None}

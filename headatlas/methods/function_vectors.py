@@ -12,11 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.edits import Add, Mean
-from headatlas.edits.base import Place
 from headatlas.edits.collect import pieces
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.cached_runs import CachedRuns
@@ -25,9 +23,9 @@ from headatlas.model import Model
 from headatlas.model.runs.residual_stream import Writes, visit_blocks
 from headatlas.model.structure.blocks import rooms_of
 from headatlas.ops import stats
+from headatlas.ops.types import Array, LayerKey
 from headatlas.task import HELD_OUT, Batch, Metric, accuracy, find_task
 
-Array = NDArray[np.float64]
 SKILL = 0.4  # share of prompts that a model must get right for its averages to say anything of a task
 
 
@@ -52,11 +50,11 @@ class Ends:
     right: [example] whether the most likely next token is the answer.
     """
 
-    z: Mapping[Place, Tensor]
-    writes: Mapping[Place, Tensor]
+    z: Mapping[LayerKey, Tensor]
+    writes: Mapping[LayerKey, Tensor]
     right: Tensor
 
-    def mean(self, chosen: Tensor | None = None) -> dict[Place, Tensor]:
+    def mean(self, chosen: Tensor | None = None) -> dict[LayerKey, Tensor]:
         """(stack, layer) -> [head, d_value] the mean of z over chosen [example] examples (bool); None: all."""
         return {place: (z if chosen is None else z[chosen]).mean(0) for place, z in self.z.items()}
 
@@ -65,13 +63,13 @@ class Ends:
 def ends(model: Model, batch: Batch) -> Ends:
     """Run a batch and keep what is at its ends; the batch needs an answer and positions["end"]. Raises UnsupportedModel."""
     rooms = rooms_of(model)
-    z: dict[Place, list[Tensor]] = {}
-    total: dict[Place, Tensor] = {}
+    z: dict[LayerKey, list[Tensor]] = {}
+    total: dict[LayerKey, Tensor] = {}
     right: list[Tensor] = []
     for part in pieces(batch):
-        found: dict[Place, Tensor] = {}
+        found: dict[LayerKey, Tensor] = {}
 
-        def each(block: Writes, found: dict[Place, Tensor] = found) -> None:
+        def each(block: Writes, found: dict[LayerKey, Tensor] = found) -> None:
             if block.z is not None and block.room.attention is not None:
                 place = (block.room.attention.stack, block.room.attention.index)
                 found[place] = block.heads()[:, 0]
@@ -88,7 +86,7 @@ def ends(model: Model, batch: Batch) -> Ends:
     return Ends({place: torch.cat(parts) for place, parts in z.items()}, writes, good)
 
 
-def indirect_effects(model: Model, batch: Batch, means: Sequence[Mapping[Place, Tensor]]) -> list[Array]:
+def indirect_effects(model: Model, batch: Batch, means: Sequence[Mapping[LayerKey, Tensor]]) -> list[Array]:
     """[example, head] rise of the answer's probability when a head's output at the end is replaced by a mean.
 
     The prompts that run are the batch's counterfactual (the same examples with their labels in other places); the answers
@@ -102,7 +100,7 @@ def indirect_effects(model: Model, batch: Batch, means: Sequence[Mapping[Place, 
     return list(rise.reshape(len(batch), len(means), len(model.heads)).transpose(1, 0, 2))
 
 
-def vector_of(heads: Iterable[HeadId], writes: Mapping[Place, Tensor]) -> Tensor:
+def vector_of(heads: Iterable[HeadId], writes: Mapping[LayerKey, Tensor]) -> Tensor:
     """[d_model] the function vector: the sum of what these heads write on average (see `Ends.writes`)."""
     return torch.stack([writes[head.stack, head.layer][head.head] for head in heads]).sum(0)
 
@@ -122,7 +120,7 @@ class Injection:
     """
 
     def __init__(
-        self, model: Model, batch: Batch, metric: Metric, writes: Mapping[Place, Tensor], layer: int | None = None
+        self, model: Model, batch: Batch, metric: Metric, writes: Mapping[LayerKey, Tensor], layer: int | None = None
     ) -> None:
         self.model, self.metric, self.writes = model, metric, writes
         self.layer = layer_for(model) if layer is None else layer

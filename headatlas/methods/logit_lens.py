@@ -21,9 +21,9 @@ from headatlas.heads import HeadId
 from headatlas.model import Model
 from headatlas.model.runs.residual_stream import FinalResidual, Writes, decompose
 from headatlas.model.structure.blocks import rooms_of
+from headatlas.ops.types import Array
 from headatlas.task import Batch
 
-Array = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
 

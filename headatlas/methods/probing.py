@@ -23,16 +23,15 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from headatlas.edits import OnHeads
-from headatlas.edits.base import Place
 from headatlas.edits.collect import pieces, read
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.cached_runs import GB
 from headatlas.model import Model
+from headatlas.ops.types import Array, LayerKey
 from headatlas.scores import HeadScore, HeadScores
 from headatlas.task import Batch
 
-Array = NDArray[np.float64]
 KINDS = ("linear", "mlp")
 HIDDEN = 16  # units of the small network (NL-ITI's "MLP s")
 
@@ -159,12 +158,12 @@ def outputs(
             yield head, found[head.stack, head.layer][:, head.head]
 
 
-def _averaged(model: Model, batch: Batch, what: OnHeads, weight: Tensor) -> dict[Place, Tensor]:
+def _averaged(model: Model, batch: Batch, what: OnHeads, weight: Tensor) -> dict[LayerKey, Tensor]:
     """(stack, layer) -> [example, head, d_value] of z averaged over tokens."""
-    parts: dict[Place, list[Tensor]] = {place: [] for place in what.layers}
+    parts: dict[LayerKey, list[Tensor]] = {place: [] for place in what.layers}
     share = weight
 
-    def keep(place: Place, z: Tensor) -> None:
+    def keep(place: LayerKey, z: Tensor) -> None:
         parts[place].append(torch.einsum("et,ethd->ehd", share, z.detach().float()).cpu())
 
     start = 0

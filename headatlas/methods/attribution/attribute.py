@@ -30,9 +30,9 @@ from headatlas.methods.sweeps.gradient_estimate import estimates
 from headatlas.methods.sweeps.run import run
 from headatlas.model import Model
 from headatlas.ops import stats
+from headatlas.ops.types import Array
 from headatlas.task import Batch, Metric, logit_difference
 
-Array = NDArray[np.float64]
 METHODS = ("direct", "atp", "eap", "eap-ig")
 SPREAD = 16  # parts measured for the rank agreement beside the highest
 SCHEMA = "headatlas/attribution/1"

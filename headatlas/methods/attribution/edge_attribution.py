@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headatlas.errors import BadInput, UnsupportedModel
@@ -25,12 +24,11 @@ from headatlas.methods.sweeps.gradient_estimate import demand_gradients, no_grad
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Edit, LayerView, Model
 from headatlas.model.structure.blocks import first, given, remove
+from headatlas.ops.types import Array, LayerKey
 from headatlas.task import Batch, Metric
 
 if TYPE_CHECKING:
     from headatlas.model.structure.blocks import MLP
-
-Array = NDArray[np.float64]
 
 
 @dataclass
@@ -40,7 +38,7 @@ class _Tape:
     entry: [example, pos, d_model] what the first block is given in place of its own input; None for that.
     """
 
-    layers: frozenset[tuple[str, int]]
+    layers: frozenset[LayerKey]
     entry: Tensor | None
     component: str = "residual"
     heads: tuple[HeadId, ...] = ()

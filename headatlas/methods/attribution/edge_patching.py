@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headatlas.heads import HeadId
@@ -19,9 +18,9 @@ from headatlas.methods.attribution.edge_attribution import sides
 from headatlas.methods.attribution.edge_graph import Difference, Graph, Reader, written
 from headatlas.model import Edit, LayerView, Model
 from headatlas.model.structure.blocks import Block, first, given, remove
+from headatlas.ops.types import Array
 from headatlas.task import Batch, Metric
 
-Array = NDArray[np.float64]
 CHUNK = 4096  # tokens a pass
 
 

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.errors import BadInput, UnsupportedModel
@@ -25,9 +24,9 @@ from headatlas.model import LayerView, Model
 from headatlas.model.runs.residual_stream import Writes, visit_blocks
 from headatlas.model.structure.blocks import Block, rooms_of
 from headatlas.ops import stats
+from headatlas.ops.types import Array
 from headatlas.task import Batch
 
-Array = NDArray[np.float64]
 SMALL = 1e-5  # proximity of a part that does not bring the sum closer, as in the paper's own code
 THRESHOLD = 0.04  # the same code's default
 _ONE = torch.zeros(1, dtype=torch.long)

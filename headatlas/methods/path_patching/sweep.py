@@ -43,12 +43,12 @@ from headatlas.methods.sweeps.run import (
     positions_of,
 )
 from headatlas.model import Model
+from headatlas.ops.types import Array, LayerKey
 from headatlas.task import Batch, Metric, logit_difference
 
 if TYPE_CHECKING:
     from headatlas.model import Edit
 
-Array = NDArray[np.float64]
 MLPS = ("recomputed", "frozen")
 
 
@@ -299,7 +299,7 @@ class _Piece:
         return [None] * len(entered), puts
 
     @staticmethod
-    def _put(frozen: Frozen, what: Any, values: Mapping[tuple[str, int], Tensor], component: str) -> Edit:
+    def _put(frozen: Frozen, what: Any, values: Mapping[LayerKey, Tensor], component: str) -> Edit:
         """The edit that puts values [example, r, head, width] in at the columns."""
         return Swap(what, values, component=component, positions=frozen.columns.cpu(), group=True)
 

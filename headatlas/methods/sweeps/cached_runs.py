@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.edits import OnHeads, Scale
@@ -23,14 +22,13 @@ from headatlas.heads import HeadId
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Model
 from headatlas.model.runs.cached_forward import AT_ONCE, CachedRun, PartialForward, cache_run, few_logits
+from headatlas.ops.types import Array, LayerKey
 from headatlas.task import Batch, Metric, logit_difference, logit_margin
 
 if TYPE_CHECKING:
     from headatlas.model.core.dispatch import Edit
     from headatlas.model.core.view import LayerView
 
-Array = NDArray[np.float64]
-Place = tuple[str, int]
 GB = 1 << 30
 # Metrics that read no logits but those of the batch's answer and wrong tokens.
 _READS_ANSWERS = (logit_difference, logit_margin)
@@ -148,7 +146,7 @@ class CachedRuns:
         return change
 
     # ---- what a run needs ---------------------------------------------------------------------------------------
-    def _place(self, edits: Sequence[Edit]) -> Place | None:
+    def _place(self, edits: Sequence[Edit]) -> LayerKey | None:
         """The first (stack, layer) that changes and at which a run can start; None for the whole model."""
         touched = {place for edit in edits for place in edit.layers}
         main = self.model.stacks[-1] if len(self.model.stacks) == 1 else "decoder"
@@ -156,7 +154,7 @@ class CachedRuns:
             return None
         return min(((main, layer) for _, layer in touched), key=self._depth)
 
-    def _depth(self, place: Place | None) -> int:
+    def _depth(self, place: LayerKey | None) -> int:
         return 0 if place is None else self.model.block_index(*place)
 
     def _columns(self, edits: Sequence[Edit]) -> Tensor | None:
@@ -190,7 +188,7 @@ class CachedRuns:
         return torch.where(chosen <= self._last[:, None], chosen, -1)
 
     # ---- running ------------------------------------------------------------------------------------------------
-    def _pass(self, runs: Sequence[Sequence[Edit]], place: Place | None, columns: Tensor | None) -> Array:
+    def _pass(self, runs: Sequence[Sequence[Edit]], place: LayerKey | None, columns: Tensor | None) -> Array:
         """One pass over several runs side by side: [run, example]."""
         width = self.batch.tokens.shape[1] if columns is None else columns.shape[1]
         where = columns.to(self.model.device) if columns is not None else None
@@ -212,7 +210,7 @@ class CachedRuns:
         found: Array = self.metric.score(logits.cpu(), batch).double().numpy()
         return found
 
-    def _copies(self, columns: Tensor | None, place: Place | None) -> int:
+    def _copies(self, columns: Tensor | None, place: LayerKey | None) -> int:
         """How many runs go side by side. Raises BadInput where not even one fits into the memory."""
         width = self.batch.tokens.shape[1] if columns is None else columns.shape[1]
         known = self._row_bytes.get(("whole" if place is None else "restart" if columns is None else "late", width))
@@ -263,7 +261,7 @@ class CachedRuns:
             self._late = False
             self._note(f"late tokens cannot be computed alone ({why}); whole sequences instead")
 
-    def _trial(self, edit: OnHeads, rows: slice, place: Place | None, columns: Tensor | None) -> Array:
+    def _trial(self, edit: OnHeads, rows: slice, place: LayerKey | None, columns: Tensor | None) -> Array:
         """The metric of the examples in `rows` under an edit."""
         where = columns[rows].to(self.model.device) if columns is not None else None
         job = PartialForward(

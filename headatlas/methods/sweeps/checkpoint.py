@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headatlas.errors import StoreError
 from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.methods.sweeps.effects_io import load, write
 from headatlas.methods.sweeps.run import ChunkStore, NoStore, Sweep
 from headatlas.model import Model
+from headatlas.ops.types import Array
 from headatlas.store import claimed, finished, partial_of, writing
 from headatlas.task import Batch
 from headatlas.version import __version__
-
-Array = NDArray[np.float64]
 
 
 class FolderStore:

@@ -15,9 +15,9 @@ from scipy import stats as scipy_stats
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.ops import stats
+from headatlas.ops.types import Array
 from headatlas.scores import grid
 
-Array = NDArray[np.float64]
 HeadSet = tuple[HeadId, ...]  # heads that are changed together: one head, a KV group, any set
 EXACT = 12  # up to so many examples all sign flips are counted
 FLIPS = 9999

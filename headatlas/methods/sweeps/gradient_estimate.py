@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.errors import BadInput, UnsupportedModel
@@ -20,14 +19,12 @@ from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Model
 from headatlas.model.runs.cached_forward import attend_again
 from headatlas.ops import stats
+from headatlas.ops.types import Array, LayerKey
 
 if TYPE_CHECKING:
     from headatlas.methods.sweeps.run import Sweep
     from headatlas.model.core.view import LayerView
     from headatlas.task import Batch
-
-Array = NDArray[np.float64]
-Place = tuple[str, int]
 
 
 class _Leaf:
@@ -36,7 +33,7 @@ class _Leaf:
     component = "residual"
     heads: tuple[HeadId, ...] = ()
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: LayerKey) -> None:
         self.layers = frozenset([place])
 
     def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
@@ -118,9 +115,9 @@ def _piece(model: Model, sweep: Sweep, rows: slice, exact_softmax: bool) -> Arra
 def _felt(
     model: Model,
     sweep: Sweep,
-    views: Mapping[Place, LayerView],
+    views: Mapping[LayerKey, LayerView],
     values: Mapping[str, Tensor],
-    slopes: Mapping[Place, Tensor],
+    slopes: Mapping[LayerKey, Tensor],
     rows: slice,
 ) -> dict[HeadId, Tensor]:
     """[example, token] first-order effect of each head's change, by head, or by the first head of a KV group."""
@@ -142,8 +139,8 @@ def _felt(
 def _felt_behind(
     model: Model,
     sweep: Sweep,
-    views: Mapping[Place, LayerView],
-    slopes: Mapping[Place, Tensor],
+    views: Mapping[LayerKey, LayerView],
+    slopes: Mapping[LayerKey, Tensor],
     rows: slice,
     places: Tensor | None,
 ) -> dict[HeadId, Tensor]:
@@ -173,16 +170,16 @@ def _places(sweep: Sweep, rows: slice) -> list[Tensor | None]:
     return [x if x is None or len(x) == 1 else x[rows] for x in sweep.positions.values()]
 
 
-def _key(place: Place) -> str:
+def _key(place: LayerKey) -> str:
     return f"{place[0]}.{place[1]}"
 
 
 def _watched(
     model: Model, sweep: Sweep, prompts: Batch, positions: Tensor, what: str
-) -> tuple[dict[Place, LayerView], dict[str, Tensor]]:
+) -> tuple[dict[LayerKey, LayerView], dict[str, Tensor]]:
     """Views and tensors of the component by layer, and the logits, all with gradients."""
     wanted = {(head.stack, head.layer) for head_set in sweep.head_sets for head in head_set}
-    views: dict[Place, LayerView] = {}
+    views: dict[LayerKey, LayerView] = {}
     values: dict[str, Tensor] = {}
 
     def watch(layer: LayerView) -> None:

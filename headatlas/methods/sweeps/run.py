@@ -20,12 +20,12 @@ from headatlas.methods.sweeps.gradient_estimate import estimate
 from headatlas.methods.sweeps.memory_budget import peak_of
 from headatlas.model import Model
 from headatlas.model.runs.cached_forward import cache_run
+from headatlas.ops.types import Array, LayerKey
 from headatlas.task import Batch, Metric
 
 if TYPE_CHECKING:
     from headatlas.model.core.dispatch import Edit
 
-Array = NDArray[np.float64]
 GRADIENT = 3.0  # a run with its backward pass costs about three runs
 Make = Callable[[HeadSet, Tensor | None], Sequence["Edit"]]  # the edits of one change: which heads, at which positions
 Prepare = Callable[[slice], Make]  # the same for some examples of the batch
@@ -195,9 +195,9 @@ def _wanted(guess: Array | None, triage: int | None, shape: tuple[int, int]) -> 
     return wanted
 
 
-def _layers(head_sets: Sequence[HeadSet]) -> dict[tuple[str, int], list[int]]:
+def _layers(head_sets: Sequence[HeadSet]) -> dict[LayerKey, list[int]]:
     """Numbers of the head_sets by the layer of their first head, in order."""
-    layers: dict[tuple[str, int], list[int]] = {}
+    layers: dict[LayerKey, list[int]] = {}
     for i, head_set in enumerate(head_sets):
         first = min(head_set, key=lambda head: head.layer)
         layers.setdefault((first.stack, first.layer), []).append(i)

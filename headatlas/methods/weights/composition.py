@@ -11,16 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.weights.qk_ov import Circuits, circuits_of
 from headatlas.model import Model
+from headatlas.ops.types import Array, LayerKey
 from headatlas.ops.weights import Factored, compositions, random_rotation
 
-Array = NDArray[np.float64]
 KINDS = ("q", "k", "v")
 
 
@@ -113,15 +112,15 @@ def _turned(written: Factored, read: Factored, rotation: Tensor) -> Array:
     return found
 
 
-def _places(heads: Sequence[HeadId]) -> dict[tuple[str, int], list[int]]:
+def _places(heads: Sequence[HeadId]) -> dict[LayerKey, list[int]]:
     """(stack, layer) -> numbers of its heads."""
-    found: dict[tuple[str, int], list[int]] = {}
+    found: dict[LayerKey, list[int]] = {}
     for i, head in enumerate(heads):
         found.setdefault((head.stack, head.layer), []).append(i)
     return found
 
 
-def _writes(model: Model, place: tuple[str, int], rows: Sequence[int], heads: Sequence[HeadId]) -> Factored:
+def _writes(model: Model, place: LayerKey, rows: Sequence[int], heads: Sequence[HeadId]) -> Factored:
     return circuits_of(model, place[1], place[0]).only([heads[i] for i in rows])[1]
 
 
