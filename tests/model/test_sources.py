@@ -15,10 +15,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from headatlas.errors import BadInput, HeadAtlasError, SourceError, UnknownName, UnsupportedModel
-from headatlas.model.sources import gguf_file, resolve
+from headatlas.model.sources import gguf_file
+from headatlas.model.sources.resolve import require_tokenizer, resolve
 from tests.model.source_files import save_llama, sha256, write_gguf
-
-resolve = resolve.resolve
+from tests.recorder import Recorder
 
 
 @pytest.fixture(scope="module")
@@ -182,15 +182,15 @@ def test_a_missing_tokenizer_is_reported_and_refused_only_on_demand(tmp_path: Pa
     source = resolve(str(save_llama(tmp_path / "bare", tokenizer=False)))
     assert not source.has_tokenizer
     with pytest.raises(SourceError, match="no tokenizer"):
-        resolve.require_tokenizer(source)
-    resolve.require_tokenizer(resolve(str(llama)))
+        require_tokenizer(source)
+    require_tokenizer(resolve(str(llama)))
 
 
 def test_a_gguf_file_is_converted_once_and_exactly(tmp_path: Path, cache: Path) -> None:
     file = write_gguf(tmp_path / "tiny.gguf")
-    said: list[str] = []
-    source = resolve(str(file), say=said.append)
-    assert [line.split()[0] for line in said] == ["Converting"]
+    told = Recorder()
+    source = resolve(str(file), progress=told)
+    assert [line.split()[0] for line in told.lines] == ["Converting"]
     assert (source.kind, source.origin, source.sha256) == ("gguf", "gguf:tiny.gguf", sha256(file))
 
     original = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="tiny.gguf", dtype=torch.float32)
@@ -201,9 +201,9 @@ def test_a_gguf_file_is_converted_once_and_exactly(tmp_path: Path, cache: Path) 
     assert AutoTokenizer.from_pretrained(source.folder).encode(text) == ids
     assert torch.equal(original(torch.tensor([ids])).logits, copy(torch.tensor([ids])).logits)
 
-    again = resolve(str(file), say=said.append)
+    again = resolve(str(file), progress=told)
     assert again == source
-    assert len(said) == 1
+    assert len(told.lines) == 1
     assert [path.name for path in (cache / "models").glob("*.unfinished")] == []
 
 

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from headatlas.errors import SourceError
-
-Say = Callable[[str], None]
+from headatlas.progress import Progress
 
 MANIFEST = "source.json"
 _SCHEMA = "headatlas/source/1"
@@ -35,11 +33,6 @@ _UNWRITABLE = {
     errno.EEXIST,
 }
 _CHUNK = 1 << 22
-
-
-def to_stderr(line: str) -> None:
-    """Say one line of progress where it does not mix with a command's output."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def home_folder(home: Path | None = None) -> Path:
@@ -77,7 +70,9 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return dict(manifest) if whole else None
 
 
-def fill(home: Path, entry: str, make: Callable[[Path], dict[str, Any]], say: Say) -> tuple[Path, dict[str, Any]]:
+def fill(
+    home: Path, entry: str, make: Callable[[Path], dict[str, Any]], progress: Progress
+) -> tuple[Path, dict[str, Any]]:
     """The folder and manifest of cache entry `entry`; where it is missing, `make(folder)` fills it and returns facts.
 
     `make` writes into a folder beside the entry, which takes the entry's name only when its manifest is written, so
@@ -91,7 +86,7 @@ def fill(home: Path, entry: str, make: Callable[[Path], dict[str, Any]], say: Sa
     with writing_to(home):
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(target.with_name(f"{entry}.lock"))
-        with _held(lock, entry, say):
+        with _held(lock, entry, progress):
             manifest = read_manifest(target)  # another program may have finished it while we waited
             if manifest is not None:
                 return target, manifest
@@ -110,11 +105,11 @@ def fill(home: Path, entry: str, make: Callable[[Path], dict[str, Any]], say: Sa
 
 
 @contextlib.contextmanager
-def _held(lock: FileLock, entry: str, say: Say) -> Iterator[None]:
+def _held(lock: FileLock, entry: str, progress: Progress) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except TimeoutError:
-        say(f"Another program is fetching {entry}; waiting for it.")
+        progress.say(f"Another program is fetching {entry}; waiting for it.")
         lock.acquire()
     try:
         yield

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headatlas.errors import SourceError, UnsupportedModel
-from headatlas.model.sources.cache import Say
 from headatlas.model.sources.gguf_file import GgufHead, read_head
+from headatlas.progress import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ _BYTES = 4  # the de-quantised numbers need 32 bits to stay exact
 _PROBE = "The quick brown fox jumps over 13 lazy dogs,\n\tdoesn't it?  <b>Zürich</b> 日本 🙂"
 
 
-def convert(gguf_file: Path, into: Path, say: Say) -> dict[str, str]:
+def convert(gguf_file: Path, into: Path, progress: Progress) -> dict[str, str]:
     """Write the model of `gguf_file` into the folder `into` and return the versions of the programs that did it.
 
     The copy is loaded again and must give exactly the logits and token ids of the original. Raises SourceError.
@@ -34,7 +34,7 @@ def convert(gguf_file: Path, into: Path, say: Say) -> dict[str, str]:
         raise SourceError(
             f"Converting {gguf_file} needs {needed / 1e9:.1f} GB in {into}, {free / 1e9:.1f} GB are free.", hint
         )
-    say(f"Converting {gguf_file.name} to safetensors (once; about a minute for 250M parameters).")
+    progress.say(f"Converting {gguf_file.name} to safetensors (once; about a minute for 250M parameters).")
     with _quiet():
         ids, logits = _write(gguf_file, head, into)
         _compare(into, gguf_file, ids, logits)
