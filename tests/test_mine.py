@@ -310,7 +310,11 @@ def test_sweeps_lie_beside_runs_and_are_asked_together(tmp_path: Path):
 
     model = toys.model("gqa")
     task = find_task("repeated")
-    found = ablate(model, task(model.tokenizer, 4, seed=0), metric=task.metric, out=tmp_path / "atlas" / "sweep")
+    found = ablate(
+        model,
+        ha.Prompts(batch=task(model.tokenizer, 4, seed=0), metric=task.metric),
+        options=ha.RunOptions(out=tmp_path / "atlas" / "sweep"),
+    )
     only_sweeps = Atlas(tmp_path / "atlas")
     rows = only_sweeps.query("SELECT heads, effect, run FROM effects ORDER BY abs(effect) DESC")
     best = max(found.summary(), key=lambda line: abs(line.effect))

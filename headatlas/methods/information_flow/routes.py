@@ -9,7 +9,7 @@ suppression does not show.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from headatlas.model.runs.residual_stream import Writes, visit_blocks
 from headatlas.model.structure.blocks import Block, rooms_of
 from headatlas.ops import stats
 from headatlas.ops.types import Array
+from headatlas.progress import Progress, Silent
 from headatlas.task import Batch
 
 SMALL = 1e-5  # proximity of a part that does not bring the sum closer, as in the paper's own code
@@ -215,9 +216,10 @@ def shares(
     batch: Batch,
     *,
     threshold: float = THRESHOLD,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress | None = None,
 ) -> Shares:
     """Importance of every head over a set of texts. Raises BadInput for texts of one token, UnsupportedModel."""
+    progress = progress or Silent()
     rooms, values, used = rooms_of(model), [], []
     for number, (row, mask) in enumerate(zip(batch.tokens, batch.mask, strict=True)):
         tokens = row[mask]
@@ -228,7 +230,7 @@ def shares(
         inside = extract(tokens, blocks, threshold=threshold).heads()
         values.append([float(by_head[head]) for head in model.heads])
         used.append([float(head in inside) for head in model.heads])
-        tick(number + 1, len(batch))
+        progress.advance("flow", of=len(batch))
     return Shares(model.heads, np.array(values), np.array(used))
 
 

@@ -95,7 +95,7 @@ def resampled_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) 
 def averages(model: Model, batch: Batch, positions: Tensor) -> Mapping[LayerKey, Tensor]:
     """(stack, layer) -> [head, d_value]: the mean of z at positions [example, n] over the batch."""
     _, found, _ = means(model, batch, OnHeads(model.heads), tokens=positions)
-    return {place: value[0] for place, value in found.items()}
+    return {key: value[0] for key, value in found.items()}
 
 
 def another(labels: Sequence[Tensor], fits: Callable[[int, int], bool]) -> Tensor:
