@@ -11,7 +11,7 @@ HOUSE = Path(headatlas.__file__).parent
 # Top to bottom; a plugin folder stands right below its contract and its files never import each other sideways.
 ORDER = [
     "errors", "heads", "version", "progress", "store", "registry", "ops", "catalogue", "model", "edits", "task", "prompts_file", "tasks", "detector",
-    "scores", "methods", "detectors", "circuits", "report", "atlas", "mining", "lab", "apply", "cli", "web",
+    "scores", "methods", "detectors", "circuits", "report", "atlas", "overview", "mining", "lab", "apply", "cli", "web",
 ]  # fmt: skip
 PLUGINS = {"detectors"}
 

@@ -23,9 +23,9 @@ def toy(
     """
     from pathlib import Path
 
+    import headatlas as ha
     from headatlas.errors import StoreError
     from headatlas.lab.toy_curve import Point
-    from headatlas.lab.toys import train_toy
 
     if Path(out).exists():
         raise StoreError(f"{out} exists already.", "Name a folder that does not exist yet.")
@@ -37,7 +37,7 @@ def toy(
             err=True,
         )
 
-    trained = train_toy(kind, seed=seed, steps=steps, say=say)
+    trained = ha.toy(kind, seed=seed, steps=steps, say=say)
     folder = trained.save(out)
     phase = trained.curve.phase
     print(f"The induction head forms in steps {phase[0]} to {phase[1]}." if phase else "No induction head forms.")
