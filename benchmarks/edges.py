@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from _measure import line, machine, measure
 
 import headatlas as ha
-from headatlas.methods.attribution.attribute import attribute
+from headatlas.methods.attribution.attribute import AttributionOptions, attribute
 from headatlas.methods.attribution.edge_attribution import edge_scores
 from headatlas.task import Batch, find_task, logit_difference
 
@@ -67,7 +67,7 @@ def main() -> None:
     )
     model, batch = loaded(name, n)
     agreement = {
-        method: attribute(model, batch, method=method, steps=steps, verify=16).agreement()
+        method: attribute(model, batch, method=method, verify=16, options=AttributionOptions(steps=steps)).agreement()
         for method in ("eap", "eap-ig")
     }
     if given.json:

@@ -4,6 +4,10 @@
 >>> model = ha.load("smollm2-135m")             # doctest: +SKIP
 >>> atlas = ha.mine(model)                      # doctest: +SKIP
 >>> atlas.top("induction-head")                 # doctest: +SKIP
+>>> ha.ablate(model, ha.Prompts("ioi"))         # doctest: +SKIP
+
+Each command of the command line is a function here, with the command's options as its parameters or as the fields of an
+options object that it takes.
 """
 
 from __future__ import annotations
@@ -16,15 +20,23 @@ from headatlas.version import __version__ as __version__
 
 renamed.install()
 
-# Public name -> module; loaded on first use, so that `import headatlas` and the command line start at once.
+# Public name -> module, or module:name where it is called otherwise there; loaded on first use, so that
+# `import headatlas` and the command line start at once.
 _PUBLIC = {
+    # models, prompts, results
     "load": "headatlas.model",
     "Model": "headatlas.model",
     "HeadId": "headatlas.heads",
     "HeadAtlasError": "headatlas.errors",
     "Batch": "headatlas.task",
     "find_task": "headatlas.task",
+    "Prompts": "headatlas.methods.prompts",
+    "Labels": "headatlas.methods.labels",
+    "LabelledPrompts": "headatlas.methods.labels",
+    "labels_of": "headatlas.methods.labels",
     "HeadScores": "headatlas.scores",
+    "Atlas": "headatlas.atlas",
+    # edits
     "Zero": "headatlas.edits",
     "Mean": "headatlas.edits",
     "Resample": "headatlas.edits",
@@ -35,24 +47,52 @@ _PUBLIC = {
     "Block": "headatlas.edits",
     "Temper": "headatlas.edits",
     "load_edits": "headatlas.edits",
+    # what can be measured
+    "mine": "headatlas.mining.run",
+    "replicate": "headatlas.mining.replicate",
+    "RunOptions": "headatlas.methods.options",
     "ablate": "headatlas.methods.sweeps.ablation",
     "patch": "headatlas.methods.sweeps.activation_patching",
     "path_patch": "headatlas.methods.path_patching.sweep",
     "attribute": "headatlas.methods.attribution.attribute",
+    "AttributionOptions": "headatlas.methods.attribution.attribute",
     "edge_scores": "headatlas.methods.attribution.edge_attribution",
     "direct_effects": "headatlas.methods.direct_logit_attribution",
+    "lens": "headatlas.methods.logit_lens",
     "head_lens": "headatlas.methods.logit_lens",
+    "flow": "headatlas.methods.information_flow.flow",
     "probe": "headatlas.methods.probing",
+    "CrossValidation": "headatlas.methods.probing",
+    "weights": "headatlas.methods.weights.views",
     "copy_scores": "headatlas.methods.weights.copying",
     "Circuit": "headatlas.circuits.circuit",
-    "mine": "headatlas.mining.run",
-    "Atlas": "headatlas.atlas",
+    "KnockoutOptions": "headatlas.circuits.workflow",
+    "find_circuit": "headatlas.circuits.workflow",
+    "test_circuit": "headatlas.circuits.workflow",
+    "compare_circuits": "headatlas.circuits.workflow",
+    "steer": "headatlas.apply.steering",
+    "SteerOptions": "headatlas.apply.steering",
+    # models of one's own, and what there is
+    "plant": "headatlas.lab.planted",
+    "toy": "headatlas.lab.toys:train_toy",
+    "calibrate": "headatlas.lab.calibrate",
+    "check": "headatlas.model:table_of",
+    "families": "headatlas.model.families.trial",
+    "pull": "headatlas.model.sources.resolve",
+    "list_known": "headatlas.overview",
+    "show": "headatlas.overview",
 }
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
+    from headatlas.apply.steering import SteerOptions as SteerOptions
+    from headatlas.apply.steering import steer as steer
     from headatlas.atlas import Atlas as Atlas
     from headatlas.circuits.circuit import Circuit as Circuit
+    from headatlas.circuits.workflow import KnockoutOptions as KnockoutOptions
+    from headatlas.circuits.workflow import compare_circuits as compare_circuits
+    from headatlas.circuits.workflow import find_circuit as find_circuit
+    from headatlas.circuits.workflow import test_circuit as test_circuit
     from headatlas.edits import Add as Add
     from headatlas.edits import Block as Block
     from headatlas.edits import Mean as Mean
@@ -65,18 +105,37 @@ if TYPE_CHECKING:
     from headatlas.edits import load_edits as load_edits
     from headatlas.errors import HeadAtlasError as HeadAtlasError
     from headatlas.heads import HeadId as HeadId
+    from headatlas.lab.calibrate import calibrate as calibrate
+    from headatlas.lab.planted import plant as plant
+    from headatlas.lab.toys import train_toy as toy  # noqa: F401
+    from headatlas.methods.attribution.attribute import AttributionOptions as AttributionOptions
     from headatlas.methods.attribution.attribute import attribute as attribute
     from headatlas.methods.attribution.edge_attribution import edge_scores as edge_scores
     from headatlas.methods.direct_logit_attribution import direct_effects as direct_effects
+    from headatlas.methods.information_flow.flow import flow as flow
+    from headatlas.methods.labels import LabelledPrompts as LabelledPrompts
+    from headatlas.methods.labels import Labels as Labels
+    from headatlas.methods.labels import labels_of as labels_of
     from headatlas.methods.logit_lens import head_lens as head_lens
+    from headatlas.methods.logit_lens import lens as lens
+    from headatlas.methods.options import RunOptions as RunOptions
     from headatlas.methods.path_patching.sweep import path_patch as path_patch
+    from headatlas.methods.probing import CrossValidation as CrossValidation
     from headatlas.methods.probing import probe as probe
+    from headatlas.methods.prompts import Prompts as Prompts
     from headatlas.methods.sweeps.ablation import ablate as ablate
     from headatlas.methods.sweeps.activation_patching import patch as patch
     from headatlas.methods.weights.copying import copy_scores as copy_scores
+    from headatlas.methods.weights.views import weights as weights
+    from headatlas.mining.replicate import replicate as replicate
     from headatlas.mining.run import mine as mine
     from headatlas.model import Model as Model
     from headatlas.model import load as load
+    from headatlas.model import table_of as check  # noqa: F401
+    from headatlas.model.families.trial import families as families
+    from headatlas.model.sources.resolve import pull as pull
+    from headatlas.overview import list_known as list_known
+    from headatlas.overview import show as show
     from headatlas.scores import HeadScores as HeadScores
     from headatlas.task import Batch as Batch
     from headatlas.task import find_task as find_task
@@ -84,7 +143,8 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
+        module, _, inner = _PUBLIC[name].partition(":")
+        return getattr(importlib.import_module(module), inner or name)
     raise AttributeError(f"module 'headatlas' has no attribute '{name}'")
 
 

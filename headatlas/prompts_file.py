@@ -33,19 +33,19 @@ def read_prompts(path: str | Path, tokenizer: Vocabulary) -> Batch:
     Pairs become a batch with answer, wrong and positions["end"], and their corrupted prompts its counterfactual. Labelled texts
     become a batch with labels["label"] numbered in the order of facts["classes"], and labels["group"] where lines have one.
     """
-    place = Path(path)
-    lines = _lines(place)
+    file = Path(path)
+    lines = _lines(file)
     if "text" in lines[0][1]:
-        return _labelled(place, lines, tokenizer)
+        return _labelled(file, lines, tokenizer)
     for number, value in lines:
         missing = [name for name in ("clean", "answer", "wrong") if name not in value]
         strange = [name for name in value if name not in PAIR]
         if missing or strange:
             what = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(strange)}"
-            raise BadInput(f"Line {number} of {place.name} {what}.", _FORMS)
+            raise BadInput(f"Line {number} of {file.name} {what}.", _FORMS)
         if ("corrupted" in value) != ("corrupted" in lines[0][1]):
-            raise BadInput(f"Line {number} of {place.name}: either all lines have 'corrupted' or none.", _FORMS)
-    return _pairs(place, lines, tokenizer)
+            raise BadInput(f"Line {number} of {file.name}: either all lines have 'corrupted' or none.", _FORMS)
+    return _pairs(file, lines, tokenizer)
 
 
 def one_prompt(text: str, tokenizer: Vocabulary) -> Batch:
@@ -54,14 +54,14 @@ def one_prompt(text: str, tokenizer: Vocabulary) -> Batch:
     return _batch([row], len(row), {}, tokenizer.bos)
 
 
-def _lines(place: Path) -> list[tuple[int, dict[str, Any]]]:
+def _lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
     """(number, object) of every line that is not empty."""
     try:
-        text = place.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise BadInput(f"{place} cannot be read: {error.strerror or error}.") from error
+        raise BadInput(f"{file} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-        raise BadInput(f"{place.name} is not UTF-8 text ({error}).", "Save it as UTF-8.") from error
+        raise BadInput(f"{file.name} is not UTF-8 text ({error}).", "Save it as UTF-8.") from error
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -69,33 +69,31 @@ def _lines(place: Path) -> list[tuple[int, dict[str, Any]]]:
         try:
             value = json.loads(line)
         except ValueError as error:
-            raise BadInput(f"Line {number} of {place.name} is not JSON: {error}.", _FORMS) from error
+            raise BadInput(f"Line {number} of {file.name} is not JSON: {error}.", _FORMS) from error
         if not isinstance(value, dict):
-            raise BadInput(f"Line {number} of {place.name} is not a JSON object.", _FORMS)
+            raise BadInput(f"Line {number} of {file.name} is not a JSON object.", _FORMS)
         for name, entry in value.items():
             plain = isinstance(entry, str) or (name in ("label", "group") and isinstance(entry, int))
             if not plain or entry == "":
-                raise BadInput(
-                    f"Line {number} of {place.name}: '{name}' must be text, got {json.dumps(entry)}.", _FORMS
-                )
+                raise BadInput(f"Line {number} of {file.name}: '{name}' must be text, got {json.dumps(entry)}.", _FORMS)
         found.append((number, value))
     if not found:
-        raise BadInput(f"{place.name} has no prompts.", _FORMS)
+        raise BadInput(f"{file.name} has no prompts.", _FORMS)
     return found
 
 
-def _pairs(place: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: Vocabulary) -> Batch:
-    rows = [_ids(place, number, value["clean"], tokenizer) for number, value in lines]
+def _pairs(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: Vocabulary) -> Batch:
+    rows = [_ids(file, number, value["clean"], tokenizer) for number, value in lines]
     answers, wrongs = (
-        [_one_token(place, number, value[name], name, tokenizer) for number, value in lines]
+        [_one_token(file, number, value[name], name, tokenizer) for number, value in lines]
         for name in ("answer", "wrong")
     )
     for (number, _), answer, wrong in zip(lines, answers, wrongs, strict=True):
         if answer == wrong:
-            raise BadInput(f"Line {number} of {place.name}: answer and wrong are the same token.")
+            raise BadInput(f"Line {number} of {file.name}: answer and wrong are the same token.")
     others = None
     if "corrupted" in lines[0][1]:
-        others = [_ids(place, number, value["corrupted"], tokenizer) for number, value in lines]
+        others = [_ids(file, number, value["corrupted"], tokenizer) for number, value in lines]
     length = max(len(row) for row in rows + (others or []))
     labels = {"answer": torch.tensor(answers), "wrong": torch.tensor(wrongs)}
     lines_at = torch.tensor([number for number, _ in lines])
@@ -106,18 +104,18 @@ def _pairs(place: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: 
     )
 
 
-def _labelled(place: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: Vocabulary) -> Batch:
+def _labelled(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: Vocabulary) -> Batch:
     for number, value in lines:
         wanted = (*LABELLED, *(["group"] if "group" in lines[0][1] else []))
         missing = [name for name in wanted if name not in value]
         strange = [name for name in value if name not in wanted]
         if missing or strange:
             what = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(strange)}"
-            raise BadInput(f"Line {number} of {place.name} {what}.", _FORMS)
+            raise BadInput(f"Line {number} of {file.name} {what}.", _FORMS)
     classes = sorted({str(value["label"]) for _, value in lines})
     if len(classes) < 2:
-        raise BadInput(f"All texts of {place.name} have the label '{classes[0]}'.", "Give at least two labels.")
-    rows = [_ids(place, number, value["text"], tokenizer) for number, value in lines]
+        raise BadInput(f"All texts of {file.name} have the label '{classes[0]}'.", "Give at least two labels.")
+    rows = [_ids(file, number, value["text"], tokenizer) for number, value in lines]
     label = torch.tensor([classes.index(str(value["label"])) for _, value in lines])
     line = torch.tensor([number for number, _ in lines])
     labels = {"label": label, "line": line}
@@ -138,8 +136,8 @@ def _batch(rows: list[list[int]], length: int, labels: dict[str, Tensor], bos: i
     )
 
 
-def _ids(place: Path, number: int, text: str, tokenizer: Vocabulary) -> list[int]:
-    return _fitted(f"Line {number} of {place.name}", text, tokenizer)
+def _ids(file: Path, number: int, text: str, tokenizer: Vocabulary) -> list[int]:
+    return _fitted(f"Line {number} of {file.name}", text, tokenizer)
 
 
 def _fitted(where: str, text: str, tokenizer: Vocabulary) -> list[int]:
@@ -149,13 +147,13 @@ def _fitted(where: str, text: str, tokenizer: Vocabulary) -> list[int]:
     ids = tokenizer.encode(text)
     if not ids:
         raise BadInput(f"{where}: '{text}' has no tokens.")
-    room = tokenizer.context - len(front) - len(back)
-    if len(ids) > room:
-        raise BadInput(f"{where} has {len(ids)} tokens; this model takes {room}.", "Shorten it.")
+    free = tokenizer.context - len(front) - len(back)
+    if len(ids) > free:
+        raise BadInput(f"{where} has {len(ids)} tokens; this model takes {free}.", "Shorten it.")
     return [*front, *ids, *back]
 
 
-def _one_token(place: Path, number: int, word: str, name: str, tokenizer: Vocabulary) -> int:
+def _one_token(file: Path, number: int, word: str, name: str, tokenizer: Vocabulary) -> int:
     """The id of an answer. Raises BadInput where it takes several tokens."""
     one = tokenizer.single(word)
     if one is not None:
@@ -166,5 +164,5 @@ def _one_token(place: Path, number: int, word: str, name: str, tokenizer: Vocabu
     else:
         hint = f"Use answers of one token, such as its first, '{pieces[0] if pieces else ''}', if it tells them apart."
     raise BadInput(
-        f"Line {number} of {place.name}: {name} '{word}' is {len(pieces)} tokens ({' | '.join(pieces)}).", hint
+        f"Line {number} of {file.name}: {name} '{word}' is {len(pieces)} tokens ({' | '.join(pieces)}).", hint
     )

@@ -35,11 +35,28 @@ def test_every_command_has_help_with_an_example(command, capsys):
     assert "Example" in out, f"{' '.join(command)} --help shows no example"
 
 
+def test_options_and_commands_of_before_are_understood_and_named(capsys):
+    code, _, err = run(capsys, "patch", "nothing-here", "--task", "ioi", "--site=v")
+    assert code == 1
+    assert "--site is now called --component" in err
+    assert "no model called" in one_line(err)
+    code, _, err = run(capsys, "probe", "nothing-here", "--task", "statements", "--label", "truth", "--at", "stop")
+    assert "--at is now called --position" in err
+    code, out, err = run(capsys, "matrix", "llama", "--json")
+    assert code == 0
+    assert [row["family"] for row in json.loads(out)["families"]] == ["llama"]
+    assert "matrix is now called families" in err
+    for command in (("patch",), ("probe",), ()):
+        _, out, _ = run(capsys, *command, "--help")
+        assert not any(old in out for old in ("--site", "--at ", "matrix"))
+
+
 def test_no_help_text_of_an_option_is_written_twice():
     """What several commands take stands in headatlas/cli/_options.py, so that it says the same everywhere."""
     calls = [
         node
-        for file in sorted((Path(headatlas.__file__).parent / "cli").glob("*.py"))
+        for folder in (Path(headatlas.__file__).parent / "cli", Path(headatlas.__file__).parent / "cli" / "circuit")
+        for file in sorted(folder.glob("*.py"))
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("typer.Option", "typer.Argument")
     ]

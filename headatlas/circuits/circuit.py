@@ -124,11 +124,11 @@ class Circuit:
     @classmethod
     def load(cls, path: str | Path) -> Circuit:
         """Read a file. Raises StoreError naming it and what is wrong."""
-        place = Path(path)
-        data = read_json(place)
+        file = Path(path)
+        data = read_json(file)
         if data.get("schema") != SCHEMA:
             raise StoreError(
-                f"{place} is not a {SCHEMA} file (its schema is {json.dumps(data.get('schema'))}).",
+                f"{file} is not a {SCHEMA} file (its schema is {json.dumps(data.get('schema'))}).",
                 "Make one: headatlas circuit find --out.",
             )
         try:
@@ -149,10 +149,10 @@ class Circuit:
         except (KeyError, TypeError, AttributeError) as error:
             what = f"lacks {error}" if isinstance(error, KeyError) else f"has a value of the wrong kind ({error})"
             raise StoreError(
-                f"{place} {what}.", "See docs/methods/circuits.md for what a circuit file holds."
+                f"{file} {what}.", "See docs/methods/circuits.md for what a circuit file holds."
             ) from error
         except HeadAtlasError as error:
-            raise StoreError(f"{place}: {error.message}", error.hint) from error
+            raise StoreError(f"{file}: {error.message}", error.hint) from error
 
 
 def parse_nodes(text: str | Iterable[str]) -> tuple[Node, ...]:

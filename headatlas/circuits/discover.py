@@ -7,17 +7,18 @@ within 1 - target of 1, from either side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 
 from headatlas.circuits.circuit import Node
-from headatlas.circuits.knockout import EMPTY, WHOLE, Knockout, State, place_of
+from headatlas.circuits.knockout import EMPTY, WHOLE, Knockout, State, tokens_at
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.gradient_estimate import estimate
+from headatlas.progress import Progress, Silent
 
 METHODS = ("attribution", "greedy")
 BETWEEN = 8  # sizes that are tried at once between a circuit that is too small and one that is large enough
@@ -49,37 +50,37 @@ def discover(
     method: str = "attribution",
     target: float = 0.9,
     largest: int | None = None,
-    tick: Callable[[str], None] = lambda line: None,
+    progress: Progress | None = None,
 ) -> Discovery:
     """A small circuit that recovers `target` of what the whole model does on the knockout's prompts.
 
     positions: named positions at which heads may be part of it each on its own; none: heads everywhere.
-    method: attribution ranks nodes by the guessed effect of knocking each out (attribution patching) and measures the
+    method: attribution ranks nodes by the estimated effect of knocking each out (attribution patching) and measures the
     first so-many of the ranking; greedy measures every node at each step and adds the one that helps most. Both then take
-    out again what is not needed. largest: nodes at most. tick(line) says how far it is. Raises BadInput.
+    out again what is not needed. largest: nodes at most. Raises BadInput.
     """
     if method not in METHODS:
-        raise BadInput(f"There is no method '{method}'.", f"Choose one of {', '.join(METHODS)}.")
+        raise BadInput(f"Unknown method '{method}'.", f"Choose one of {', '.join(METHODS)}.")
     if not 0 < target < 1:
         raise BadInput(f"The target {target} must lie between 0 and 1.", "Write for example 0.9.")
-    search = _Search(knockout, target, tick)
+    search = _Search(knockout, target, progress or Silent())
     ranking = _ranking(knockout, positions)
     most = len(ranking) if largest is None else min(largest, len(ranking))
     if most < 1:
-        raise BadInput("A circuit of no heads is none.", "Allow at least one.")
+        raise BadInput("A circuit needs at least one head.", "Give --largest 1 or more.")
     grow = search.along if method == "attribution" else search.greedily
     found = grow(ranking, most)
     reached = search.near(found)
     if reached:
-        found = search.without_the_needless(found)
+        found = search.pruned(found)
     return Discovery(tuple(found), tuple(search.steps), reached, search.recovered([found])[0])
 
 
 class _Search:
     """Circuits that were tried, and what they recover."""
 
-    def __init__(self, knockout: Knockout, target: float, tick: Callable[[str], None]) -> None:
-        self.knockout, self.limit, self.tick = knockout, 1 - target, tick
+    def __init__(self, knockout: Knockout, target: float, progress: Progress) -> None:
+        self.knockout, self.limit, self.progress = knockout, 1 - target, progress
         self.steps: list[Step] = []
         whole, empty = knockout.measure([WHOLE, EMPTY]).mean(1)
         self.empty, self.span = float(empty), float(whole - empty)
@@ -106,7 +107,7 @@ class _Search:
         tried: dict[int, float] = {}
         for size in sizes:
             tried[size] = self.recovered([ranking[:size]])[0]
-            self.tick(f"{size} of {most} heads recover {tried[size]:.1%}")
+            self.progress.say(f"{size} of {most} heads recover {tried[size]:.1%}")
             if abs(1 - tried[size]) <= self.limit:
                 break
         good = [size for size, share in tried.items() if abs(1 - share) <= self.limit]
@@ -132,11 +133,11 @@ class _Search:
             if abs(1 - shares[best]) >= off:
                 break
             off, found = abs(1 - shares[best]), [*found, left[best]]
-            self.tick(f"{len(found)} heads recover {shares[best]:.1%}; {left[best]} joined")
+            self.progress.say(f"{len(found)} heads recover {shares[best]:.1%}; {left[best]} joined")
         return found
 
-    def without_the_needless(self, found: list[Node]) -> list[Node]:
-        """The circuit without nodes that it stays good enough without, the last ones tried first, several at once."""
+    def pruned(self, found: list[Node]) -> list[Node]:
+        """The circuit without the nodes that it does not need to stay good enough, the last ones tried first, several at once."""
         before = len(found) + 1
         while len(found) < before:  # until a whole round takes nothing out
             before = len(found)
@@ -146,7 +147,7 @@ class _Search:
                 rest = [node for node in found if node not in chunk]
                 if rest and self.near(rest):
                     found = rest
-                    self.tick(f"{len(found)} heads are left")
+                    self.progress.say(f"{len(found)} heads are left")
                 elif len(chunk) > 1:
                     half = len(chunk) // 2
                     queue += [chunk[:half], chunk[half:]]
@@ -154,15 +155,15 @@ class _Search:
 
 
 def _ranking(knockout: Knockout, positions: Sequence[str]) -> list[Node]:
-    """All nodes by the size of the guessed effect of knocking each out of the whole model, largest first."""
+    """All nodes by the size of the estimated effect of knocking each out of the whole model, largest first."""
     sweep, batch = knockout.sweep, knockout.batch
-    named_positions: dict[str, Tensor | None] = {name: place_of(batch, name) for name in positions}
+    named_positions: dict[str, Tensor | None] = {name: tokens_at(batch, name) for name in positions}
     named_positions = named_positions or {"all": None}
-    known = knockout.ledger.get("ranking")
+    known = knockout.store.get("ranking")
     if known is None:
         # The first-order effect of the very replacement that knocks a head out.
         known = estimate(knockout.model, replace(sweep, positions=named_positions), knockout.memory)
-        knockout.ledger.put("ranking", known)
+        knockout.store.put("ranking", known)
     heads: list[HeadId] = [head_set[0] for head_set in sweep.head_sets]
     nodes = [Node(head, name if positions else None) for head in heads for name in named_positions]
     order = np.argsort(-np.abs(known).ravel(), kind="stable")

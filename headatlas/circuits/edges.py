@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from headatlas.circuits.circuit import Edge, Node
 from headatlas.heads import HeadId
+from headatlas.methods.options import RunOptions
 from headatlas.methods.path_patching.receivers import HEAD_INPUTS, Receiver
 from headatlas.methods.path_patching.sweep import path_patch
-from headatlas.methods.sweeps.cached_runs import GB
+from headatlas.methods.prompts import Prompts
 from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.model import Model
+from headatlas.progress import Part, Progress, Silent
 from headatlas.task import Batch, Metric
 
 LEVEL = 0.05  # false discovery rate over all edges tried
@@ -38,10 +38,8 @@ def measure_edges(
     nodes: Sequence[Node],
     metric: Metric,
     *,
-    memory: int = 4 * GB,
-    out: str | Path | None = None,
-    about: Mapping[str, Any] | None = None,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
 ) -> tuple[tuple[Edge, ...], HeadEffects]:
     """The edges among the heads of `nodes` and to the logits that are there beyond chance, largest effect first.
 
@@ -50,7 +48,9 @@ def measure_edges(
     """
     heads: list[HeadId] = sorted({node.head for node in nodes})
     receivers = receivers_of(model, nodes)
-    found = path_patch(model, batch, heads, receivers, metric=metric, memory=memory, out=out, about=about, tick=tick)
+    given = Prompts(batch=batch, metric=metric)
+    told = Part(progress or Silent(), "edges")
+    found = path_patch(model, given, heads, receivers, options=options, progress=told)
     by_name = {receiver.name: receiver for receiver in receivers}
     least = SMALLEST * abs(float(found.span.mean()))
     edges = [

@@ -8,18 +8,17 @@ the largest |F(C without K and v) - F(C without K)| over sets K that lack v.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headatlas.circuits.circuit import Circuit, Node
 from headatlas.circuits.knockout import EMPTY, WHOLE, Knockout, Nodes, State
 from headatlas.errors import BadInput
 from headatlas.ops import stats
+from headatlas.ops.types import Array
 
-Array = NDArray[np.float64]
 CHOICES = 10  # heads among which a step of the greedy search for K chooses, as in the paper
 STEPS = 10  # heads that it adds at most
 
@@ -51,7 +50,9 @@ class Interval:
         n = len(under)
         weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=1000) / n
         if float(under.mean()) == 0:
-            raise BadInput("Nothing is lost when all heads are knocked out, so there is no share of it to regain.")
+            raise BadInput(
+                "Knocking out all heads changes the metric by nothing on average, so no share of it can be recovered."
+            )
         with np.errstate(invalid="ignore", divide="ignore"):
             low, high = np.nanquantile((weights @ over) / (weights @ under), [0.025, 0.975])
         return cls(float(over.mean() / under.mean()), float(low), float(high))
@@ -94,13 +95,17 @@ class Need:
 
 @dataclass(frozen=True)
 class CircuitTest:
-    """All three answers with the protocol they were measured by; a criterion that was not asked for is None."""
+    """All three answers with the protocol they were measured by; a criterion that was not asked for is None.
+
+    facts: what decided the numbers (model, prompts, protocol), where the whole test was one call.
+    """
 
     circuit: Circuit
     protocol: Mapping[str, Any]
     faithfulness: Faithfulness
     completeness: tuple[Gap, ...] | None
     minimality: tuple[Need, ...] | None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
         """As JSON."""
@@ -112,6 +117,7 @@ class CircuitTest:
             "faithfulness": part(self.faithfulness),
             "completeness": None if self.completeness is None else [part(one) for one in self.completeness],
             "minimality": None if self.minimality is None else [part(one) for one in self.minimality],
+            **({"run": dict(self.facts)} if self.facts else {}),
         }
 
 
@@ -130,11 +136,15 @@ def evaluate(
     criteria: Sequence[str] = ("completeness", "minimality"),
     draws: int = 10,
     seed: int = 0,
+    facts: Mapping[str, Any] | None = None,
 ) -> CircuitTest:
-    """Faithfulness, and the criteria asked for. draws: random sets K (each head with probability a half). Raises BadInput."""
+    """Faithfulness, and the criteria asked for. draws: random sets K (each head with probability a half).
+
+    facts: what the result says of the whole run, beside the protocol. Raises BadInput.
+    """
     for one in criteria:
         if one not in ("completeness", "minimality"):
-            raise BadInput(f"There is no criterion '{one}'.", "Choose completeness, minimality or both.")
+            raise BadInput(f"Unknown criterion '{one}'.", "Choose completeness, minimality or both.")
     nodes = frozenset(circuit.nodes)
     faithful = faithfulness(nodes, knockout)
     rng = np.random.default_rng(seed)
@@ -150,7 +160,7 @@ def evaluate(
         "draws": draws,
         "seed": seed,
     }
-    return CircuitTest(circuit, protocol, faithful, complete, minimal)
+    return CircuitTest(circuit, protocol, faithful, complete, minimal, facts or {})
 
 
 def faithfulness(nodes: Nodes, knockout: Knockout) -> Faithfulness:

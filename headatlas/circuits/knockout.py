@@ -8,13 +8,12 @@ arXiv 2407.08734), so a `Protocol` goes into every result.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.circuits.circuit import Node
@@ -22,16 +21,18 @@ from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.ablation import EDITS, MEANS, replacements
 from headatlas.methods.sweeps.cached_runs import GB, CachedRuns
-from headatlas.methods.sweeps.run import ChunkStore, Make, NoStore, Sweep, examples_at_once, positions_of
+from headatlas.methods.sweeps.plan import ChunkStore, Make, NoStore, Sweep, examples_at_once, positions_of
 from headatlas.model import Model
+from headatlas.ops.types import Array
+from headatlas.progress import Progress, Silent
 from headatlas.task import Batch, Metric
 
 if TYPE_CHECKING:
     from headatlas.model import Edit
 
-Array = NDArray[np.float64]
 Nodes = frozenset[Node]
 RATIOS = ("ratio-of-means", "mean-of-ratios")
+SOME = 25  # sets of heads after which it is said how many were measured
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Protocol:
             ("ratio", self.ratio, RATIOS),
         ):
             if value not in known:
-                raise BadInput(f"There is no {what} '{value}'.", f"Choose one of {', '.join(known)}.")
+                raise BadInput(f"Unknown {what} '{value}'.", f"Choose one of {', '.join(known)}.")
 
     def facts(self, batch: Batch) -> dict[str, Any]:
         """What a result says of how it was measured."""
@@ -90,6 +91,20 @@ WHOLE = State(None)
 EMPTY = State(frozenset())
 
 
+@dataclass
+class _Counted(Silent):
+    """Says now and then how many sets of heads were measured; how many there will be depends on what is found."""
+
+    progress: Progress
+    done: int = 0
+
+    def advance(self, step: str, amount: int = 1, of: int | None = None) -> None:
+        """Count the sets that a pass measured."""
+        before, self.done = self.done, self.done + amount
+        if self.done // SOME > before // SOME:
+            self.progress.say(f"{self.done} sets of heads measured")
+
+
 class Knockout:
     """The metric of one batch with only some heads at work, per example; each state is measured once."""
 
@@ -101,13 +116,13 @@ class Knockout:
         protocol: Protocol,
         *,
         memory: int = 4 * GB,
-        ledger: ChunkStore | None = None,
-        tick: Callable[[int], None] = lambda done: None,
+        store: ChunkStore | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.model, self.batch, self.metric, self.protocol, self.memory = model, batch, metric, protocol, memory
-        self.ledger: ChunkStore = ledger if ledger is not None else NoStore()
-        self.tick = tick
-        self.measured = 0  # states that were run, not read from the ledger
+        self.store: ChunkStore = store if store is not None else NoStore()
+        self._told = _Counted(progress or Silent())
+        self.measured = 0  # states that were run, not read from the store
         head_sets = tuple((head,) for head in model.heads)
         prepare = replacements(model, batch, head_sets, protocol.ablation, protocol.mean, "all", protocol.reference)
         self.sweep = Sweep(
@@ -124,7 +139,7 @@ class Knockout:
         """[state, example] the metric in each state; those not known yet are measured side by side. Raises BadInput."""
         new = [state for state in dict.fromkeys(states) if state not in self._known]
         for state in list(new):
-            known = self.ledger.get(state.key)
+            known = self.store.get(state.key)
             if known is not None:
                 self._known[state] = known
                 new.remove(state)
@@ -132,7 +147,7 @@ class Knockout:
             self.require(node for state in new for node in (*(state.kept or ()), *state.removed))
             for state, found in zip(new, self._run(new), strict=True):
                 self._known[state] = found
-                self.ledger.put(state.key, found)
+                self.store.put(state.key, found)
             self.measured += len(new)
         return np.stack([self._known[state] for state in states])
 
@@ -148,20 +163,20 @@ class Knockout:
         n, size = len(self.batch), examples_at_once(self.model, self.sweep, self.memory)
         if size >= n:
             if self._only is None:
-                self._only = self._replay(slice(0, n))
+                self._only = self._cached(slice(0, n))
             return self._pass(*self._only, slice(0, n), states)
         pieces = []
         for start in range(0, n, size):
             rows = slice(start, min(start + size, n))
-            pieces.append(self._pass(*self._replay(rows), rows, states))
+            pieces.append(self._pass(*self._cached(rows), rows, states))
         return np.concatenate(pieces, 1)
 
-    def _replay(self, rows: slice) -> tuple[CachedRuns, Make]:
-        replay = CachedRuns(self.model, self.batch.rows(rows), self.metric, memory=self.memory)
-        return replay, self.sweep.prepare(rows)
+    def _cached(self, rows: slice) -> tuple[CachedRuns, Make]:
+        cached = CachedRuns(self.model, self.batch.rows(rows), self.metric, memory=self.memory)
+        return cached, self.sweep.prepare(rows)
 
-    def _pass(self, replay: CachedRuns, make: Make, rows: slice, states: Sequence[State]) -> Array:
-        return replay.measure([self._edits(state, make, rows) for state in states], tick=self.tick)
+    def _pass(self, cached: CachedRuns, make: Make, rows: slice, states: Sequence[State]) -> Array:
+        return cached.measure([self._edits(state, make, rows) for state in states], progress=self._told)
 
     def _edits(self, state: State, make: Make, rows: slice) -> list[Edit]:
         """The edits that put replacements in for all that does not work, those of the same tokens in one."""
@@ -183,19 +198,19 @@ class Knockout:
         mask = self.batch.mask[rows]
         if position is None:
             return torch.ones_like(mask)
-        places = place_of(self.batch, position)
-        places = places if len(places) == 1 else places[rows]
+        tokens = tokens_at(self.batch, position)
+        tokens = tokens if len(tokens) == 1 else tokens[rows]
         columns = torch.arange(mask.shape[1])
-        return (columns[None, :, None] == places[:, None, :]).any(-1)
+        return (columns[None, :, None] == tokens[:, None, :]).any(-1)
 
 
-def place_of(batch: Batch, position: str) -> Tensor:
+def tokens_at(batch: Batch, position: str) -> Tensor:
     """[example or 1, n] the tokens that a named position means. Raises BadInput."""
     if position in ("all", "each"):
-        raise BadInput(f"'{position}' is no position of single tokens.", "Leave positions out for all tokens.")
-    places = positions_of(batch, position)[position]
-    assert places is not None
-    return places
+        raise BadInput(f"'{position}' does not name single tokens.", "Leave positions out for all tokens.")
+    tokens = positions_of(batch, position)[position]
+    assert tokens is not None
+    return tokens
 
 
 def _by_head(nodes: Nodes | None) -> dict[HeadId, list[str | None]] | None:

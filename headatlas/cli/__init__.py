@@ -10,6 +10,10 @@ import typer
 from headatlas.cli._commands import add_commands
 from headatlas.errors import HeadAtlasError
 
+# Spellings of before, which are understood for one version; none of them is shown in --help.
+RENAMED_OPTIONS = {"--site": "--component", "--at": "--position"}
+RENAMED_COMMANDS = {"matrix": "families"}
+
 
 def build() -> typer.Typer:
     """The program: each module `x.py` of this folder gives the command `x` (a function `x`, or a Typer called `app`)."""
@@ -25,10 +29,32 @@ def build() -> typer.Typer:
     return program
 
 
+def current(arguments: Sequence[str]) -> list[str]:
+    """The arguments in today's spelling; each old spelling is named on standard error with the one to use."""
+    found = list(arguments)
+    if found and found[0] in RENAMED_COMMANDS:
+        found[0] = _renamed(found[0], RENAMED_COMMANDS[found[0]])
+    for number, argument in enumerate(found):
+        if argument == "--":  # what follows are no options
+            break
+        name, sign, value = argument.partition("=")
+        if name in RENAMED_OPTIONS:
+            found[number] = _renamed(name, RENAMED_OPTIONS[name]) + sign + value
+    return found
+
+
+def _renamed(old: str, new: str) -> str:
+    print(
+        f"headatlas: {old} is now called {new}; the old name will not be understood in the next version.",
+        file=sys.stderr,
+    )
+    return new
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program. Exit codes: 0 ok, 1 wrong input, 2 usage, 130 interrupted."""
     try:
-        build()(args=list(arguments) if arguments is not None else None, standalone_mode=True)
+        build()(args=current(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
     except HeadAtlasError as error:
         print(f"headatlas: {error}", file=sys.stderr)
         sys.exit(1)

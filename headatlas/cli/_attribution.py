@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from headatlas.methods.attribution.attribute import Attribution
 
 QUESTION = {
-    "direct": "what each head writes straight into the answer's logit; measured: what is lost when it is silenced at the end",
-    "atp": "patching each head, guessed from one gradient; measured: patched",
-    "eap": "patching each edge, guessed from one gradient; measured: patched",
-    "eap-ig": "patching each edge, guessed from gradients between the prompts; measured: patched",
+    "direct": "what each head writes straight into the answer's logit; measured: what is lost when it is zero-ablated at the end",
+    "atp": "patching each head, estimated from one gradient; measured: patched",
+    "eap": "patching each edge, estimated from one gradient; measured: patched",
+    "eap-ig": "patching each edge, estimated from gradients between the prompts; measured: patched",
 }
 
 
@@ -33,7 +33,7 @@ def show(found: Attribution, *, top: int, as_json: bool, out: str | None) -> Non
     say = lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
     say(f"{found.method} on {data['n_examples']} prompts, {data['n_parts']} parts, in {run['unit']}")
     say(QUESTION[found.method])
-    table = Table("part", "guess", "95% interval", "measured", "95% interval", "p", box=None, pad_edge=False)
+    table = Table("part", "estimate", "95% interval", "measured", "95% interval", "p", box=None, pad_edge=False)
     for line in found.top(top):
         known = not math.isnan(line.exact)
         measured = (f"{line.exact:+.3f}", f"{line.exact_low:+.3f} to {line.exact_high:+.3f}", f"{line.p:.2g}")
@@ -55,7 +55,7 @@ def show(found: Attribution, *, top: int, as_json: bool, out: str | None) -> Non
     say(
         f"rank agreement (Spearman) {data['agreement']:.2f} over {data['measured']} parts measured exactly: the "
         f"{run['measured_highest']} highest and {run['measured_spread']} spread over the other ranks; "
-        f"{seconds['guess']:.1f} s guessing, {seconds['measure']:.1f} s measuring"
+        f"{seconds['guess']:.1f} s estimating, {seconds['measure']:.1f} s measuring"
     )
     if out is not None:
         say(f"All parts in {out}")

@@ -40,27 +40,13 @@ def ablate(
     Example: headatlas ablate smollm2-135m --task ioi --positions end --triage 30
     """
     import headatlas as ha
-    from headatlas.cli._effects import counter, pass_gate, prompts_of, show
+    from headatlas.cli._effects import show
     from headatlas.cli._progress import Shown
-    from headatlas.errors import BadInput
-    from headatlas.heads import parse_heads
-    from headatlas.methods.sweeps.ablation import ablate as measure
-    from headatlas.methods.sweeps.ablation import reference_of
-    from headatlas.methods.sweeps.memory_budget import parse_size
-    from headatlas.task import find_task
 
-    budget = parse_size(memory)
+    given, options = ha.Prompts(task, prompts, n, seed, force), ha.RunOptions(memory, out)
     with Shown() as shown:
-        loaded = ha.load(model, dtype=dtype, device=device)
-        batch, metric, about, gate = prompts_of(loaded, task, prompts, n, seed)
-        pass_gate(shown, loaded, gate, task or str(prompts), force)
-        other = None
-        if reference is not None:
-            if task is None:
-                raise BadInput("--reference draws prompts of a task.", "Give --task NAME, or leave --reference out.")
-            other = reference_of(find_task(task), loaded.tokenizer, reference, seed)
-        found = measure(
-            loaded, batch, parse_heads(heads) if heads else None, metric=metric, edit=edit, mean=mean, positions=positions, reference=other,
-            triage=triage, memory=budget, out=out, about=about, tick=counter(shown, "ablate"),
+        found = ha.ablate(
+            ha.load(model, dtype=dtype, device=device), given, heads or None, edit=edit, mean=mean, positions=positions,
+            reference=reference, triage=triage, options=options, progress=shown,
         )  # fmt: skip
     show(found, top=top, as_json=as_json, out=out)

@@ -35,33 +35,22 @@ def attribute(
     dtype: option.Dtype = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """Guess how much each head, or each edge between parts, matters for the answer, from few runs.
+    """Estimate how much each head, or each edge between parts, matters for the answer, from few runs.
 
     direct: what a head writes straight into the answer's logit. atp: attribution patching. eap, eap-ig: the same for edges.
-    16 parts spread over all ranks are measured exactly, and how well the guesses rank them is printed.
+    16 parts spread over all ranks are measured exactly, and how well the estimates rank them is printed.
 
     Example: headatlas attribute smollm2-135m --task ioi --method atp --verify 10
     """
-    from pathlib import Path
-
     import headatlas as ha
     from headatlas.cli._attribution import show
-    from headatlas.cli._effects import counter, pass_gate, prompts_of
     from headatlas.cli._progress import Shown
-    from headatlas.methods.attribution.attribute import attribute as guess
-    from headatlas.methods.attribution.attribute import data_of
-    from headatlas.methods.sweeps.memory_budget import parse_size
-    from headatlas.store import write_json
 
-    budget = parse_size(memory)
+    given = ha.Prompts(task, prompts, n, seed, force)
+    options = ha.AttributionOptions(steps, memory=memory, out=out)
     with Shown() as shown:
-        loaded = ha.load(model, dtype=dtype, device=device)
-        batch, metric, about, gate = prompts_of(loaded, task, prompts, n, seed)
-        pass_gate(shown, loaded, gate, task or str(prompts), force)
-        found = guess(
-            loaded, batch, method=method, metric=metric, direction=direction, component=component, positions=positions, steps=steps,
-            verify=verify, memory=budget, about={"model": loaded.name, **about}, tick=counter(shown, "measure"),
+        found = ha.attribute(
+            ha.load(model, dtype=dtype, device=device), given, method=method, direction=direction, component=component,
+            positions=positions, verify=verify, options=options, progress=shown,
         )  # fmt: skip
-    if out is not None:
-        write_json(Path(out), data_of(found))
     show(found, top=top, as_json=as_json, out=out)

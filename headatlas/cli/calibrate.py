@@ -24,8 +24,8 @@ def calibrate(
 
     Example: headatlas calibrate --quick --detector induction
     """
+    import headatlas as ha
     from headatlas.lab import calibration_page as page
-    from headatlas.lab.calibrate import calibrate as run
     from headatlas.render import plots
     from headatlas.store import write_text
 
@@ -36,7 +36,7 @@ def calibrate(
         if i == n or i % 5 == 0:
             print(f"{what}: {i} of {n}", file=sys.stderr, flush=True)
 
-    result = run(detector or None, quick=quick, tick=tick)
+    result = ha.calibrate(detector or None, quick=quick, tick=tick)
     if out is not None:
         command = " ".join(
             ["headatlas calibrate", *(["--quick"] if quick else []), *(f"--detector {name}" for name in detector or [])]

@@ -18,15 +18,15 @@ def check(
     revision: option.Revision = None,
     as_json: option.Json = False,
 ) -> None:
-    """Check that the doorway into a model changes nothing, misses nothing and really acts.
+    """Check that reading a model's attention changes nothing and misses no layer, and that edits really act.
 
     Exit code 1 where a check fails; such a model is refused by every other command.
 
     Example: headatlas check smollm2-135m
     """
-    from headatlas.model import table_of
+    import headatlas as ha
 
-    facts, checks = table_of(model, revision=revision, dtype=dtype, device=device)
+    facts, checks = ha.check(model, revision=revision, dtype=dtype, device=device)
     if as_json:
         print(json.dumps({"model": facts, "checks": [vars(line) for line in checks]}, ensure_ascii=False))
     else:

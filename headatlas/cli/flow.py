@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from headatlas.cli import _options as option
 
@@ -29,58 +32,50 @@ def flow(
 
     Example: headatlas flow smollm2-135m --prompt "The capital of France is" --out route.html
     """
-    import json
-    from pathlib import Path
-
-    from rich.console import Console
-    from rich.table import Table
-
     import headatlas as ha
-    from headatlas.cli._effects import counter
     from headatlas.cli._progress import Shown
-    from headatlas.errors import BadInput
     from headatlas.methods.information_flow import export
-    from headatlas.methods.information_flow.routes import extract, importances, shares, shares_data
-    from headatlas.prompts_file import one_prompt
-    from headatlas.task import find_task
+    from headatlas.methods.information_flow.routes import Shares, shares_data
 
-    if (prompt is None) == (task is None):
-        raise BadInput("Say what is read.", "Give either --prompt TEXT or --task NAME.")
-    if task is not None and out is not None:
-        raise BadInput("--out keeps the route of one text.", "Give --prompt TEXT, or leave --out out.")
-    console = Console()
-    say = lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
     loaded = ha.load(model, dtype=dtype, device=device)
-    if task is not None:
-        with Shown() as shown:
-            batch = find_task(task)(loaded.tokenizer, n, seed)
-            data = shares_data(shares(loaded, batch, threshold=threshold, tick=counter(shown, "flow")), top)
-        if as_json:
-            print(json.dumps(data))
-            return
-        table = Table("head", "share", "95% interval", "on the route", box=None, pad_edge=False)
-        for row in data["heads"]:
-            table.add_row(
-                row["head"], f"{row['share']:.4f}", f"{row['low']:.4f} to {row['high']:.4f}", f"{row['used']:.0%}"
-            )
-        console.print(table)
-        say(f"share of what arrives at a token that each head brings, over {len(batch)} prompts")
+    with Shown() as shown:
+        found = ha.flow(
+            loaded, prompt, task=task, position=position, threshold=threshold, out=out, n=n, seed=seed, progress=shown
+        )
+    if isinstance(found, Shares):
+        _show_shares(shares_data(found, top), as_json)
+    else:
+        _show_route(export.data_of(loaded, found), top, as_json, out)
+
+
+def _say(text: str) -> None:
+    Console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_shares(data: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(data))
         return
-    tokens = one_prompt(str(prompt), loaded.tokenizer).tokens[0]
-    route = extract(tokens, importances(loaded, tokens), position=position, threshold=threshold)
-    if out is not None:
-        export.write(loaded, route, Path(out))
-    data = export.data_of(loaded, route)
+    table = Table("head", "share", "95% interval", "on the route", box=None, pad_edge=False)
+    for row in data["heads"]:
+        table.add_row(
+            row["head"], f"{row['share']:.4f}", f"{row['low']:.4f} to {row['high']:.4f}", f"{row['used']:.0%}"
+        )
+    Console().print(table)
+    _say(f"share of what arrives at a token that each head brings, over {data['n_examples']} prompts")
+
+
+def _show_route(data: dict[str, Any], top: int, as_json: bool, out: str | None) -> None:
     if as_json:
         print(json.dumps(data, ensure_ascii=False))
         return
     table = Table("head", "importance on the route", box=None, pad_edge=False)
     for head, weight in list(data["heads"].items())[:top]:
         table.add_row(head, f"{weight:.3f}")
-    console.print(table)
+    Console().print(table)
     kinds = {kind: sum(edge["kind"] == kind for edge in data["edges"]) for kind in ("attention", "mlp", "residual")}
     reached = sorted({edge["source"][1] for edge in data["edges"] if edge["source"][0] == 0})
-    say(f"{len(data['nodes'])} nodes, " + ", ".join(f"{count} {kind} edges" for kind, count in kinds.items()))
-    say("begins at: " + " ".join(repr(data["tokens"][i]["text"]) for i in reached))
+    _say(f"{len(data['nodes'])} nodes, " + ", ".join(f"{count} {kind} edges" for kind, count in kinds.items()))
+    _say("begins at: " + " ".join(repr(data["tokens"][i]["text"]) for i in reached))
     if out is not None:
-        say(f"Drawn in {out}" if not out.endswith(".json") else f"Kept in {out}")
+        _say(f"Drawn in {out}" if not out.endswith(".json") else f"Kept in {out}")

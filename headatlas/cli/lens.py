@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -28,30 +29,16 @@ def lens(
 
     Example: headatlas lens smollm2-135m --prompt "The capital of France is" --top 8
     """
-    import json
-
-    import torch
     from rich.console import Console
     from rich.table import Table
 
     import headatlas as ha
-    from headatlas.errors import BadInput
-    from headatlas.heads import parse_heads
-    from headatlas.methods.logit_lens import head_lens, lens_data
-    from headatlas.prompts_file import one_prompt
     from headatlas.store import clean
-    from headatlas.task import find_task
 
-    if (prompt is None) == (task is None):
-        raise BadInput("Say what the prompt is.", "Give either --prompt TEXT or --task NAME.")
-    loaded = ha.load(model, dtype=dtype, device=device)
-    if prompt is not None:
-        batch = one_prompt(prompt, loaded.tokenizer)
-    else:
-        batch = find_task(str(task))(loaded.tokenizer, 1, seed)
-    where = torch.tensor([int(batch.mask[0].nonzero().max()) if position is None else position])
-    found = head_lens(loaded, batch, where, parse_heads(heads) if heads else None, k=tokens)
-    data = lens_data(loaded, batch, where, found, top if heads is None else len(found.heads))
+    data = ha.lens(
+        ha.load(model, dtype=dtype, device=device), prompt, task=task, heads=heads or None, position=position, tokens=tokens,
+        seed=seed, top=top,
+    )  # fmt: skip
     if as_json:
         print(json.dumps(clean(data), ensure_ascii=False))
         return
@@ -70,5 +57,5 @@ def lens(
         table.add_row(row["head"], f"{row['size']:.3f}", *(side.replace("[", "\\[") for side in sides))
     console.print(table)
     say("logits that the write adds, less their mean over the vocabulary; size: their standard deviation")
-    for note in found.notes:
+    for note in data["notes"]:
         say(f"note: {note}")

@@ -37,9 +37,10 @@ def mine(
 
     Example: headatlas mine smollm2-135m --detector induction --detector previous-token
     """
+    from rich.console import Console
+
     import headatlas as ha
     from headatlas.cli._progress import Shown
-    from headatlas.cli._screen import show_atlas
 
     with Shown() as shown:
         shown.say(f"Loading {model} ...")
@@ -58,5 +59,6 @@ def mine(
     if as_json:
         print(json.dumps(atlas.data, ensure_ascii=False))
         return
-    show_atlas(atlas)
+    console = Console()
+    console.print(ha.show(atlas.run, width=console.width))
     print(f"Report: {(atlas.run / 'report.html').resolve()}")

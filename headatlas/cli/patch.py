@@ -38,19 +38,13 @@ def patch(
     Example: headatlas patch smollm2-135m --task ioi --positions s2 --direction noising
     """
     import headatlas as ha
-    from headatlas.cli._effects import counter, pass_gate, prompts_of, show
+    from headatlas.cli._effects import show
     from headatlas.cli._progress import Shown
-    from headatlas.heads import parse_heads
-    from headatlas.methods.sweeps.activation_patching import patch as measure
-    from headatlas.methods.sweeps.memory_budget import parse_size
 
-    budget = parse_size(memory)
+    given, options = ha.Prompts(task, prompts, n, seed, force), ha.RunOptions(memory, out)
     with Shown() as shown:
-        loaded = ha.load(model, dtype=dtype, device=device)
-        batch, metric, about, gate = prompts_of(loaded, task, prompts, n, seed)
-        pass_gate(shown, loaded, gate, task or str(prompts), force)
-        found = measure(
-            loaded, batch, parse_heads(heads) if heads else None, metric=metric, direction=direction, component=component,
-            positions=positions, triage=triage, memory=budget, out=out, about=about, tick=counter(shown, "patch"),
+        found = ha.patch(
+            ha.load(model, dtype=dtype, device=device), given, heads or None, direction=direction, component=component,
+            positions=positions, triage=triage, options=options, progress=shown,
         )  # fmt: skip
     show(found, top=top, as_json=as_json, out=out)

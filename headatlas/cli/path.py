@@ -8,6 +8,8 @@ import typer
 
 from headatlas.cli import _options as option
 
+library = "headatlas.path_patch"
+
 
 def path(
     model: option.Model,
@@ -51,20 +53,13 @@ def path(
     Example: headatlas path smollm2-135m --task ioi --positions end --receivers logits --receivers 'q:23.3 24.4'
     """
     import headatlas as ha
-    from headatlas.cli._effects import counter, pass_gate, prompts_of, show
+    from headatlas.cli._effects import show
     from headatlas.cli._progress import Shown
-    from headatlas.heads import parse_heads
-    from headatlas.methods.path_patching.sweep import path_patch
-    from headatlas.methods.sweeps.memory_budget import parse_size
 
-    budget = parse_size(memory)
+    given, options = ha.Prompts(task, prompts, n, seed, force), ha.RunOptions(memory, out)
     with Shown() as shown:
-        loaded = ha.load(model, dtype=dtype, device=device)
-        batch, metric, about, gate = prompts_of(loaded, task, prompts, n, seed)
-        pass_gate(shown, loaded, gate, task or str(prompts), force)
-        found = path_patch(
-            loaded, batch, parse_heads(senders) if senders else None, receivers or ["logits"], metric=metric,
-            direction=direction, positions=positions, mlps=mlps, group=group, memory=budget, out=out, about=about,
-            tick=counter(shown, "path"),
+        found = ha.path_patch(
+            ha.load(model, dtype=dtype, device=device), given, senders or None, receivers or ["logits"], direction=direction,
+            positions=positions, mlps=mlps, group=group, options=options, progress=shown,
         )  # fmt: skip
     show(found, top=top, as_json=as_json, out=out)

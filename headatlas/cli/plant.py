@@ -8,6 +8,8 @@ import typer
 
 from headatlas.cli import _options as option
 
+library = ("headatlas.plant", "headatlas.lab.accuracy.accuracy_table")
+
 
 def plant(
     heads: Annotated[
@@ -16,9 +18,11 @@ def plant(
     ] = None,
     out: Annotated[str | None, option.NEW_FOLDER] = None,
     architecture: Annotated[str, typer.Option(help="gpt2 or llama.")] = "gpt2",
-    layers: Annotated[int, typer.Option(help="Number of layers.")] = 2,
+    n_layers: Annotated[int, typer.Option("--layers", help="Number of layers.")] = 2,
     n_heads: Annotated[int, typer.Option("--heads", help="Heads in each layer.")] = 4,
-    kv_heads: Annotated[int | None, typer.Option(help="KV heads in each layer; default: as many as heads.")] = None,
+    n_kv_heads: Annotated[
+        int | None, typer.Option("--kv-heads", help="KV heads in each layer; default: as many as heads.")
+    ] = None,
     width: Annotated[int, typer.Option(help="Width of the residual stream, 64 or more.")] = 128,
     vocab: Annotated[int, typer.Option(help="Size of the vocabulary, 128 or more.")] = 256,
     context: Annotated[int, typer.Option(help="Longest input in tokens.")] = 256,
@@ -34,9 +38,9 @@ def plant(
     """
     from pathlib import Path
 
+    import headatlas as ha
     from headatlas.errors import BadInput, StoreError
     from headatlas.lab.measure import read_all
-    from headatlas.lab.planted import plant as make
     from headatlas.lab.spec import PlantSpec, parse_head
 
     if accuracy:
@@ -49,12 +53,12 @@ def plant(
         raise BadInput("Nothing to plant, or no folder to put it in.", "Name heads such as 0.0:previous, and --out.")
     if Path(out).exists():
         raise StoreError(f"{out} exists already.", "Name a folder that does not exist yet.")
-    planted = make(
+    planted = ha.plant(
         PlantSpec(tuple(parse_head(text) for text in heads), noise=noise),
         architecture=architecture,
-        n_layers=layers,
+        n_layers=n_layers,
         n_heads=n_heads,
-        n_kv_heads=kv_heads,
+        n_kv_heads=n_kv_heads,
         width=width,
         vocab=vocab,
         context=context,

@@ -43,21 +43,17 @@ def probe(
     Example: headatlas probe smollm2-135m --task statements --label truth --group pair --position stop
     """
     import headatlas as ha
-    from headatlas.cli._effects import counter
-    from headatlas.cli._labelled import labelled
     from headatlas.cli._progress import Shown
-    from headatlas.heads import parse_heads
     from headatlas.methods.probing import data_of
-    from headatlas.methods.probing import probe as measure
 
+    given = ha.LabelledPrompts(task, prompts, label, group, n, seed)
+    validation = ha.CrossValidation(folds, shuffles, test, seed)
     with Shown() as shown:
-        loaded = ha.load(model, dtype=dtype, device=device)
-        batch, labels = labelled(loaded, task, prompts, label, group, n, seed)
-        found = measure(
-            loaded, batch, labels, parse_heads(heads) if heads else None, kind=kind, position=position, last=last, folds=folds,
-            shuffles=shuffles, test=test, seed=seed, tick=counter(shown, "probe"),
+        found = ha.probe(
+            ha.load(model, dtype=dtype, device=device), given, heads=heads or None, kind=kind, position=position,
+            last=last, validation=validation, progress=shown,
         )  # fmt: skip
-    data = {"model": loaded.name, "kind": kind, "at": position, "last": last, "seed": seed, **data_of(found)}
+    data = data_of(found)
     if as_json:
         print(json.dumps(data, ensure_ascii=False))
         return
@@ -66,7 +62,7 @@ def probe(
 
     console = Console()
     console.print(
-        f"{kind} probes of {' / '.join(labels.classes)} on {found.n_examples} prompts in {data['n_groups']} groups, "
+        f"{kind} probes of {' / '.join(data['classes'])} on {found.n_examples} prompts in {data['n_groups']} groups, "
         f"{found.n_test} prompts held back",
         highlight=False,
         soft_wrap=True,

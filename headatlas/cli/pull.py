@@ -22,9 +22,9 @@ def pull(
 
     Example: headatlas pull smollm2-135m
     """
-    from headatlas.model.sources import resolve
+    import headatlas as ha
 
-    facts = resolve.pull(model, revision=revision, allow_pickle=allow_pickle)
+    facts = ha.pull(model, revision=revision, allow_pickle=allow_pickle)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return

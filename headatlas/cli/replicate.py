@@ -34,43 +34,20 @@ def replicate(
 
     Example: headatlas replicate openai-community/gpt2 --claim olsson-2022-gpt2-anchor
     """
-    import headatlas as ha
-    from headatlas.atlas import Atlas
-    from headatlas.cli._progress import Shown
-    from headatlas.errors import BadInput, SourceError, UnknownName
-    from headatlas.mining import replication
-
-    claims = replication.claims_on(model, claim)
-    wanted = replication.needed(claims)
-    run = None
-    if atlas is not None:
-        run = Atlas(atlas).data
-        if not replication.same_model(run["model"]["name"], model):
-            raise BadInput(f"{atlas} is a run on {run['model']['name']}, not on {model}.", "Name the run's own model.")
-    missing = ""
-    if run is None and wanted:
-        with Shown() as shown:
-            try:
-                shown.say(f"Loading {replication.checkpoint(model)} ...")
-                loaded = ha.load(replication.checkpoint(model), device=device, dtype=dtype)
-            except (SourceError, UnknownName) as error:
-                missing = f"the checkpoint of {model} cannot be had: {error.message}"
-            else:
-                run = ha.mine(loaded, wanted, n=n, seed=seed, verdict=False, out=out, progress=shown).data
-    if missing:
-        outcomes = [
-            found if not found.reason.startswith("no run") else replication.untested(one, missing, found.detector)
-            for one in claims
-            for found in replication.compare([one], None)
-        ]
-    else:
-        outcomes = replication.compare(claims, run)
-    if as_json:
-        print(json.dumps({"model": model, "outcomes": replication.data_of(outcomes)}, ensure_ascii=False))
-        return
     from rich.console import Console
     from rich.table import Table
 
+    import headatlas as ha
+    from headatlas.cli._progress import Shown
+    from headatlas.mining.replication import data_of
+
+    with Shown() as shown:
+        outcomes = ha.replicate(
+            model, claim=claim, atlas=atlas, n=n, seed=seed, out=out, device=device, dtype=dtype, progress=shown
+        )
+    if as_json:
+        print(json.dumps({"model": model, "outcomes": data_of(outcomes)}, ensure_ascii=False))
+        return
     table = Table(box=None, pad_edge=False)
     for name in ("claim", "detector", "result", "recall", "precision", "p", "why"):
         table.add_column(name, overflow="fold")
@@ -84,5 +61,7 @@ def replicate(
         for word in ("replicated", "not replicated", "not testable")
     ]
     console.print(
-        f"{len(claims)} claims, {len(outcomes)} comparisons: {', '.join(counts)}.", highlight=False, soft_wrap=True
+        f"{len({one.claim for one in outcomes})} claims, {len(outcomes)} comparisons: {', '.join(counts)}.",
+        highlight=False,
+        soft_wrap=True,
     )

@@ -18,13 +18,13 @@ def show(
 
     Example: headatlas show atlas/smollm2-135m --detector induction --top 10
     """
-    from headatlas.atlas import Atlas
-    from headatlas.cli._screen import show_atlas
+    from rich.console import Console
 
-    atlas = Atlas(run)
-    names = [found["name"] for found in atlas.detectors(detector)] if detector else []
+    import headatlas as ha
+
     if as_json:
+        atlas = ha.Atlas(run)
         print(json.dumps({"detectors": atlas.detectors(detector)} if detector else atlas.data, ensure_ascii=False))
         return
-    for name in names or [None]:
-        show_atlas(atlas, detector=name, top=top)
+    console = Console()
+    console.print(ha.show(run, detector=detector, top=top, width=console.width))

@@ -51,66 +51,21 @@ def steer(
     Example: headatlas steer smollm2-135m --task movie-review --label positive --measure-task movie-review-held-out
     """
     import headatlas as ha
-    from headatlas.apply import steering
-    from headatlas.cli._effects import counter, prompts_of
-    from headatlas.cli._labelled import labelled
     from headatlas.cli._progress import Shown
-    from headatlas.edits import save as save_edits
-    from headatlas.errors import BadInput
     from headatlas.store import clean
-    from headatlas.task import find_task
 
-    if not (measure or measure_task or generate or save):
-        raise BadInput(
-            "Nothing is asked of the steering.",
-            "Add --measure FILE, --measure-task NAME, --generate TEXT or --save DIR.",
-        )
-    if heads and layers:
-        raise BadInput("Both --heads and --layers are given.", "Choose one.")
-    doses = steering.parse_alphas(alpha)
+    options = ha.SteerOptions(
+        toward=toward, position=position, heads=heads or None, layers=layers or None, pick=pick, direction=direction,
+        alpha=alpha, remove=remove, measure=measure, measure_task=measure_task, everywhere=everywhere, draws=draws,
+        generate=generate, tokens=tokens, save=save, n=n, seed=seed,
+    )  # fmt: skip
+    given = ha.LabelledPrompts(task, prompts, label, group, n, seed)
     with Shown() as shown:
-        loaded = ha.load(model, dtype=dtype, device=device)
-        batch, labels = labelled(loaded, task, prompts, label, group, n, seed)
-        where: Any = layers or heads
-        if where is None:
-            where = steering.best_heads(
-                loaded, batch, labels, steering.one_in_twenty(loaded) if pick is None else pick, position=position, seed=seed, tick=counter(shown, "probe")
-            )  # fmt: skip
-        aim = steering.toward(labels, toward)
-        found = steering.find(
-            loaded, where, batch, aim, direction, component="residual" if layers else "z", positions=steering.places(batch, position), seed=seed
-        )  # fmt: skip
-        data: dict[str, Any] = {
-            "model": loaded.name, "direction": direction, "toward": toward or labels.classes[-1],
-            "pushed": [steering.name_of(key) for key in found.directions], "site": found.component, "seed": seed,
-        }  # fmt: skip
-        if not as_json:
-            shown.say(f"pushing {', '.join(data['pushed'])} towards {data['toward']}")
-        if measure or measure_task:
-            target, metric, facts, _ = prompts_of(loaded, measure_task, measure, n, seed + 1)
-            metric = steering.toward_metric(metric, target, label, data["toward"])
-            neutral = find_task("prose")
-            assert neutral.metric is not None
-            dosed = steering.measure(
-                loaded, found, target, metric, [*doses, *([None] if remove else [])], draws=draws, everywhere=everywhere,
-                unrelated=(neutral(loaded.tokenizer, 16, seed), neutral.metric), seed=seed, tick=counter(shown, "measure"),
-            )  # fmt: skip
-            data["measured"] = {**facts, **steering.data_of(dosed)}
-        if generate is not None:
-            most = max(doses, key=abs)
-            data["generated"] = {
-                "prompt": generate,
-                "alpha": most,
-                "without": steering.generate(loaded, generate, None, tokens),
-                "with": steering.generate(loaded, generate, lambda places: [found.add(most, places)], tokens),
-            }
-        if save is not None:
-            save_edits([found.add(max(doses, key=abs))], save)
-            data["saved"] = save
+        found = ha.steer(ha.load(model, dtype=dtype, device=device), given, options=options, progress=shown)
     if as_json:
-        print(json.dumps(clean(data), ensure_ascii=False))
+        print(json.dumps(clean(found.data()), ensure_ascii=False))
     else:
-        _show(data)
+        _show(found.data())
 
 
 def _show(data: dict[str, Any]) -> None:

@@ -24,9 +24,9 @@ def toy(
     """
     from pathlib import Path
 
+    import headatlas as ha
     from headatlas.errors import StoreError
     from headatlas.lab.toy_curve import Point
-    from headatlas.lab.toys import train_toy
     from headatlas.render import plots
 
     plots.require()
@@ -40,7 +40,7 @@ def toy(
             err=True,
         )
 
-    trained = train_toy(kind, seed=seed, steps=steps, say=say)
+    trained = ha.toy(kind, seed=seed, steps=steps, say=say)
     folder = trained.save(out)
     phase = trained.curve.phase
     print(f"The induction head forms in steps {phase[0]} to {phase[1]}." if phase else "No induction head forms.")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+import math
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from headatlas.cli import _options as option
-
-if TYPE_CHECKING:
-    from headatlas.methods.weights.qk_ov import TopTokens
-    from headatlas.model import Tokenizer
 
 
 def weights(
@@ -49,175 +49,89 @@ def weights(
     """
     import headatlas as ha
     from headatlas.errors import BadInput
-    from headatlas.heads import HeadId
-    from headatlas.methods.weights.copying import tokens_of
+    from headatlas.methods.weights.views import VIEWS, require
 
-    asked = [name for name, flag in zip(_VIEWS, (copying, ov, qk, svd, compose), strict=True) if flag] or ["copying"]
+    asked = [name for name, flag in zip(VIEWS, (copying, ov, qk, svd, compose), strict=True) if flag] or [VIEWS[0]]
     if len(asked) > 1:
         raise BadInput(f"Asked for --{' and --'.join(asked)} at once.", "Choose one.")
-    if head is None and asked != ["copying"]:
-        raise BadInput(f"--{asked[0]} looks at one head.", "Add --head LAYER.HEAD, such as --head 18.6.")
-    if top < 1:
-        raise BadInput(f"--top {top} shows nothing.", "Give 1 or more.")
-    one = HeadId.parse(head) if head is not None else None
+    view = asked[0]
+    require(head, view, top)
     loaded = ha.load(model, dtype=dtype, device=device)
-    if one is not None:
-        loaded.require([one])
-    names = [word for word in words.split(",") if word.strip()] if words is not None else None
-    show = {"copying": _copying, "ov": _tokens, "qk": _tokens, "svd": _svd, "compose": _compose}[asked[0]]
-    tokens = tokens_of(loaded.tokenizer, names) if asked[0] in ("copying", "ov", "qk") else None
-    how = {"tokens": tokens, "offset": offset, "form": form, "top": top, "given": names is not None, "view": asked[0]}
-    data = {"model": loaded.name, "view": asked[0], "head": head, **show(loaded, one, how, not as_json)}
+    data = ha.weights(loaded, head, view, words=words, offset=offset, form=form, top=top)
     if as_json:
         print(json.dumps(data, ensure_ascii=False))
-
-
-_VIEWS = ("copying", "ov", "qk", "svd", "compose")
+        return
+    {"copying": _copying, "ov": _words, "qk": _words, "svd": _svd, "compose": _compose}[view](data, top)
 
 
 def _say(line: str) -> None:
-    from rich.console import Console
-
     Console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _show(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(text) for text in row))
     Console().print(table)
 
 
-def _copying(model: Any, head: Any, how: dict[str, Any], shown: bool) -> dict[str, Any]:
-    from headatlas.methods.weights.copying import copy_scores, eigenvalue_scores
-    from headatlas.store import clean
-
-    heads = None if head is None else [head]
-    raised, lowered = copy_scores(model, how["tokens"], form=how["form"], heads=heads)
-    eigen = eigenvalue_scores(model, form=how["form"], heads=heads)
-    rows = [
-        {"head": str(up.head), "copying": up.score, "copying_chance": up.chance, "copying_q": up.q, "negative": down.score,
-         "negative_chance": down.chance, "negative_q": down.q, "eigenvalues": float(value)}
-        for up, down, value in zip(raised.summary(), lowered.summary(), eigen, strict=True)
-    ]  # fmt: skip
-    if shown:
-        _say(
-            f"{len(how['tokens'])} words; a copy is a word among the 5 highest of the vocabulary when attended to ({how['form']} form)"
-        )
-        for name in ("copying", "negative"):
-            best = sorted(
-                zip((raised if name == "copying" else lowered).summary(), eigen, strict=True),
-                key=lambda pair: -pair[0].score,
-            )
-            _show(("head", name, "other word", "q", "eigenvalues"), [
-                (str(line.head), f"{line.score:.2f}", f"{line.chance:.2f}", f"{line.q:.1g}", f"{value:+.2f}")
-                for line, value in best[: how["top"]]
-            ])  # fmt: skip
-    found: dict[str, Any] = clean({"form": how["form"], "n_words": len(how["tokens"]), "k": 5, "heads": rows})
-    return found
+def _number(value: float | None, form: str) -> str:
+    """A number, or nan where there is none."""
+    return format(math.nan if value is None else value, form)
 
 
-def _ids(model: Any) -> Any:
-    import torch
-
-    return torch.tensor(model.tokenizer.plain_ids())
-
-
-def _texts(tokenizer: Tokenizer, found: TopTokens) -> list[list[dict[str, Any]]]:
-    return [
-        [{"token": text, "score": score} for text, score in zip(tokenizer.pieces(ids), scores, strict=True)]
-        for ids, scores in zip(found.tokens.tolist(), found.scores.tolist(), strict=True)
-    ]
+def _copying(data: dict[str, Any], top: int) -> None:
+    _say(
+        f"{data['n_words']} words; a copy is a word among the {data['k']} highest of the vocabulary when attended to "
+        f"({data['form']} form)"
+    )
+    for name in ("copying", "negative"):
+        best = sorted(data["heads"], key=lambda row: -row[name])[:top]
+        _table(("head", name, "other word", "q", "eigenvalues"), [
+            (row["head"], f"{row[name]:.2f}", f"{row[f'{name}_chance']:.2f}", _number(row[f"{name}_q"], ".1g"),
+             _number(row["eigenvalues"], "+.2f"))
+            for row in best
+        ])  # fmt: skip
 
 
 def _line(tokens: list[dict[str, Any]]) -> str:
     return " ".join(f"{entry['token']!r}" for entry in tokens)
 
 
-def _tokens(model: Any, head: Any, how: dict[str, Any], shown: bool) -> dict[str, Any]:
-    from headatlas.methods.weights.qk_ov import attends_to, writes_of
-
-    tokens = how["tokens"] if how["given"] else how["tokens"][:5]
-    if how["view"] == "ov":
-        names = ("raises", "lowers")
-        found = writes_of(model, head, tokens, how["top"], form=how["form"], among=_ids(model))
-    else:
-        names = ("looks for", "avoids")
-        found = attends_to(model, head, tokens, how["top"], offset=how["offset"], form=how["form"], among=_ids(model))
-    sides = [_texts(model.tokenizer, side) for side in found]
-    words = model.tokenizer.pieces(tokens.tolist())
-    rows = [
-        {"word": word, names[0].replace(" ", "_"): high, names[1]: low}
-        for word, high, low in zip(words, *sides, strict=True)
-    ]
-    if shown:
-        _say(_about(model, head, how))
-        _show(("word", *names), [(repr(word), _line(high), _line(low)) for word, high, low in zip(words, *sides, strict=True)])  # fmt: skip
-    return {"form": how["form"], "offset": how["offset"] or 0 if how["view"] == "qk" else None, "words": rows}
+def _words(data: dict[str, Any], top: int) -> None:
+    what = "what it writes when it attends to a word"
+    if data["view"] == "qk":
+        what = f"what a query looks for {data['offset']} tokens back"
+    _say(f"{data['model']} {data['head']}: {what} ({data['form']} form, ordinary tokens only)")
+    names = [name for name in data["words"][0] if name != "word"]
+    rows = [(repr(row["word"]), *(_line(row[name]) for name in names)) for row in data["words"]]
+    _table(("word", *(name.replace("_", " ") for name in names)), rows)
 
 
-def _about(model: Any, head: Any, how: dict[str, Any]) -> str:
-    what = {
-        "ov": "what it writes when it attends to a word",
-        "qk": f"what a query looks for {how['offset'] or 0} tokens back",
-    }
-    return f"{model.name} {head}: {what[how['view']]} ({how['form']} form, ordinary tokens only)"
-
-
-def _svd(model: Any, head: Any, how: dict[str, Any], shown: bool) -> dict[str, Any]:
-    from headatlas.methods.weights.qk_ov import circuits_of, singular
-
-    data: dict[str, Any] = {"form": how["form"], "offset": how["offset"] or 0}
-    data["queries_normed"] = circuits_of(model, head.layer, head.stack).normed
+def _svd(data: dict[str, Any], top: int) -> None:
     for circuit, names in (("ov", ("reads", "writes")), ("qk", ("query", "looks for"))):
-        found = singular(
-            model, head, circuit, 5, how["top"], form=how["form"], among=_ids(model), offset=how["offset"] if circuit == "qk" else None,
-        )  # fmt: skip
-        data[circuit] = [
-            {"size": one.size, "share": one.share, "up": [_texts(model.tokenizer, side)[0] for side in one.up],
-             "down": [_texts(model.tokenizer, side)[0] for side in one.down]}
-            for one in found
-        ]  # fmt: skip
-        if shown:
-            note = (
-                "; this model norms queries and keys, which is left out"
-                if circuit == "qk" and data["queries_normed"]
-                else ""
-            )
-            _say(f"{circuit.upper()} of {head}: singular directions, both ends{note}")
-            rows = []
-            for number, one in enumerate(data[circuit]):
-                for sign in ("up", "down"):
-                    first = (f"{number}", f"{one['share']:.1%}") if sign == "up" else ("", "")
-                    rows.append((*first, _line(one[sign][0]), _line(one[sign][1])))
-            _show(("", "share", *names), rows)
-    return data
+        normed = circuit == "qk" and data["queries_normed"]
+        note = "; this model norms queries and keys, which is left out" if normed else ""
+        _say(f"{circuit.upper()} of {data['head']}: singular directions, both ends{note}")
+        rows = []
+        for number, one in enumerate(data[circuit]):
+            for sign in ("up", "down"):
+                first = (f"{number}", f"{one['share']:.1%}") if sign == "up" else ("", "")
+                rows.append((*first, _line(one[sign][0]), _line(one[sign][1])))
+        _table(("", "share", *names), rows)
 
 
-def _compose(model: Any, head: Any, how: dict[str, Any], shown: bool) -> dict[str, Any]:
-    from headatlas.methods.weights.composition import compose
-
-    data: dict[str, Any] = {"offset": how["offset"] or 0}
-    for name, ends in (("reads_from", (None, [head])), ("read_by", ([head], None))):
-        found = compose(model, *ends, offset=how["offset"])
-        data["floor"] = found.floor
-        links = found.links()
-        data[name] = [
-            {"first": str(link.first), "second": str(link.second), "kind": link.kind, "score": link.score, "chance": link.chance,
-             "deviations": link.deviations}
-            for link in links
-        ]  # fmt: skip
-        if shown and links:
-            _say(
-                f"{head} {name.replace('_', ' ')} ({len(links)} pairs; chance: the stream between them turned at random)"
-            )
-            _show(("first", "second", "by its", "score", "chance", "deviations"), [
-                (str(link.first), str(link.second), {"q": "queries", "k": "keys", "v": "values"}[link.kind], f"{link.score:.3f}", f"{link.chance:.3f}",
-                 f"{link.deviations:.0f}")
-                for link in links[: how["top"]]
-            ])  # fmt: skip
-    return data
+def _compose(data: dict[str, Any], top: int) -> None:
+    by = {"q": "queries", "k": "keys", "v": "values"}
+    for name in ("reads_from", "read_by"):
+        links = data[name]
+        if not links:
+            continue
+        _say(
+            f"{data['head']} {name.replace('_', ' ')} ({len(links)} pairs; chance: the stream between them turned at random)"
+        )
+        _table(("first", "second", "by its", "score", "chance", "deviations"), [
+            (link["first"], link["second"], by[link["kind"]], f"{link['score']:.3f}", f"{link['chance']:.3f}",
+             f"{link['deviations']:.0f}")
+            for link in links[:top]
+        ])  # fmt: skip

@@ -11,7 +11,7 @@ from headatlas.methods.path_patching.sweep import path_patch
 from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.model import Model
 from headatlas.ops.types import Array
-from headatlas.task import Batch, logit_difference
+from headatlas.task import Batch
 from headatlas.tasks.ioi import ioi
 
 
@@ -55,7 +55,6 @@ def _inhibition(
         batch,
         senders,
         [Receiver("q", receiving), Receiver("q", others)],
-        metric=logit_difference,
         positions="end",
     )
     attention = attention_to(model, batch, ("io", "s1", "s2")).double().cpu().numpy()

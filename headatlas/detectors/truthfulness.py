@@ -7,7 +7,7 @@ import torch
 from headatlas.detector import Measured, model_detector
 from headatlas.detectors._measures.memo import seed_of
 from headatlas.errors import UnfitTask
-from headatlas.methods.probing import labels_of, probe
+from headatlas.methods.probing import CrossValidation, labels_of, probe
 from headatlas.model import Model
 from headatlas.task import Batch
 from headatlas.tasks.statements import statements
@@ -31,5 +31,7 @@ def truthfulness(model: Model, batch: Batch) -> Measured:
     except UnfitTask:  # a tokenizer that splits many of the words: what mining could draw must do
         read = batch
     labels = labels_of(read, "truth", "pair")
-    found = probe(model, read, labels, position="stop", shuffles=SHUFFLES, test=0, seed=seed).scores
+    found = probe(
+        model, read, labels, position="stop", validation=CrossValidation(shuffles=SHUFFLES, test=0, seed=seed)
+    ).scores
     return Measured(torch.from_numpy(found.values), torch.from_numpy(found.control))

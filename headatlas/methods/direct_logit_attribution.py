@@ -97,7 +97,7 @@ def direct_effects(
     if toward is None:
         if metric is not logit_difference:
             raise BadInput(
-                f"Direct effects are parts of a sum of logits; the {metric.name} is none.",
+                f"Direct effects are parts of a sum of logits; the {metric.name} is not one.",
                 "Choose a task that is measured by the logit difference (such as ioi), or give `toward`.",
             )
         toward = Toward.answer(batch)

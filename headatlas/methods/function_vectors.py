@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.edits import Add, Mean
@@ -24,10 +23,9 @@ from headatlas.model import Model
 from headatlas.model.runs.residual_stream import Writes, visit_blocks
 from headatlas.model.structure.blocks import blocks_of
 from headatlas.ops import stats
-from headatlas.ops.types import LayerKey
+from headatlas.ops.types import Array, LayerKey
 from headatlas.task import HELD_OUT, Batch, Metric, accuracy, find_task
 
-Array = NDArray[np.float64]
 SKILL = 0.4  # share of prompts that a model must get right for its averages to say anything of a task
 
 

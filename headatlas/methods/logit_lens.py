@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId
+from headatlas.heads import HeadId, parse_heads
 from headatlas.model import Model
 from headatlas.model.runs.residual_stream import FinalResidual, Writes, decompose
 from headatlas.model.structure.blocks import blocks_of
-from headatlas.task import Batch
+from headatlas.ops.types import Array
+from headatlas.prompts_file import one_prompt
+from headatlas.task import Batch, find_task
 
-Array = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
 
@@ -83,6 +84,33 @@ def _head(end: FinalResidual, writes: Writes, head: int, k: int) -> tuple[Tensor
     logits = end.read(write, end.scale[:, 0]).double()
     up, down = logits.topk(k, -1), (-logits).topk(k, -1)
     return logits.std(-1, correction=0), up.indices, up.values, down.indices, -down.values
+
+
+def lens(
+    model: Model,
+    prompt: str | None = None,
+    *,
+    task: str | None = None,
+    heads: Sequence[HeadId] | str | None = None,
+    position: int | None = None,
+    tokens: int = 5,
+    seed: int = 0,
+    top: int = 15,
+) -> dict[str, Any]:
+    """The tokens that heads' writes make more and less likely at one position of one prompt, as plain data (`lens_data`).
+
+    prompt: a text; task: a prompt of a built-in task, drawn with `seed`. heads: default the `top` largest writes. position:
+    default the last token. tokens: how many on either side. Raises BadInput, UnknownName, UnsupportedModel.
+    """
+    if (prompt is None) == (task is None):
+        raise BadInput("Say what the prompt is.", "Give either --prompt TEXT or --task NAME.")
+    if prompt is not None:
+        batch = one_prompt(prompt, model.tokenizer)
+    else:
+        batch = find_task(str(task))(model.tokenizer, 1, seed)
+    where = torch.tensor([int(batch.mask[0].nonzero().max()) if position is None else position])
+    found = head_lens(model, batch, where, parse_heads(heads) if heads is not None else None, k=tokens)
+    return lens_data(model, batch, where, found, top if heads is None else len(found.heads))
 
 
 def lens_data(model: Model, batch: Batch, positions: Tensor, found: HeadLens, top: int) -> dict[str, Any]:

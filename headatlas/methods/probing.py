@@ -7,8 +7,8 @@ small network on the mean over several tokens. A probe shows that something can 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,29 +25,38 @@ from torch import Tensor
 from headatlas.edits import OnHeads
 from headatlas.edits.collect import pieces, read
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId
+from headatlas.heads import HeadId, parse_heads
+from headatlas.methods.labels import LabelledPrompts, Labels, labelled
+from headatlas.methods.labels import labels_of as labels_of
 from headatlas.methods.sweeps.cached_runs import GB
 from headatlas.model import Model
-from headatlas.ops.types import LayerKey
+from headatlas.ops.types import Array, LayerKey
+from headatlas.progress import Progress, Silent
 from headatlas.scores import HeadScore, HeadScores
 from headatlas.task import Batch
 
-Array = NDArray[np.float64]
 KINDS = ("linear", "mlp")
 HIDDEN = 16  # units of the small network (NL-ITI's "MLP s")
 
 
 @dataclass(frozen=True)
-class Labels:
-    """The class of each example and the group that it must not be parted from.
+class CrossValidation:
+    """How examples are split into those that train a probe and those that test it; groups are never parted.
 
-    y [example] numbers of `classes`; group [example] numbers: a question with all its answers, say. Examples of one group
-    never stand on both sides of a split.
+    folds: of the cross-validation that ranks heads. shuffles: control probes on shuffled labels (whole groups' labels change
+    places where a group has one label). test: share of the groups held back from the ranking. seed: of splits and shuffles.
     """
 
-    y: NDArray[np.int64]
-    group: NDArray[np.int64]
-    classes: tuple[str, ...]
+    folds: int = 5
+    shuffles: int = 3
+    test: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.shuffles < 1 or not 0 <= self.test < 1 or self.folds < 2:
+            raise BadInput(
+                "Probing needs 2 folds, 1 shuffle and a test share from 0 to below 1.", "Check the numbers given."
+            )
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ class Probes:
     scores: HeadScores with a row per group: each head's mean is its balanced accuracy in cross-validation (0.5 for two
     classes by chance), the control the same with shuffled labels. test: [head] balanced accuracy of probes trained on all
     of these on groups that had no part in the ranking; None where none were held back. n_examples, n_test: their numbers.
+    facts: how they were trained.
     """
 
     scores: HeadScores
@@ -64,6 +74,7 @@ class Probes:
     labels: Labels
     n_examples: int
     n_test: int
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def heads(self) -> tuple[HeadId, ...]:
@@ -76,47 +87,13 @@ class Probes:
         return [(line, held.get(line.head)) for line in self.scores.top(k)]
 
 
-def labels_of(batch: Batch, label: str = "label", group: str | None = None) -> Labels:
-    """The classes and groups of a batch by the names of its labels; equal prompts always share a group. Raises BadInput.
-
-    group: default "group" where the batch has such labels, else every prompt is its own group.
-    """
-    for name in (label, group):
-        if name is not None and name not in batch.labels:
-            known = ", ".join(name for name, value in batch.labels.items() if value.ndim == 1) or "none"
-            raise BadInput(f"These prompts have no label '{name}'.", f"Their labels are: {known}.")
-    value = batch.labels[label]
-    if value.ndim != 1 or value.is_floating_point():
-        raise BadInput(f"Label '{label}' is no class: one whole number an example is needed.", "Choose another label.")
-    found, y = np.unique(value.numpy(), return_inverse=True)
-    names = batch.facts.get("classes") if label == "label" else None
-    classes = tuple(str(names[i]) if names is not None else str(i) for i in found)
-    same = torch.where(batch.mask, batch.tokens, -1)
-    own = same.unique(dim=0, return_inverse=True)[1]
-    group = group or ("group" if "group" in batch.labels else None)
-    return Labels(y, _joined(own, batch.labels[group]) if group is not None else own.numpy(), classes)
-
-
-def _joined(first: Tensor, second: Tensor) -> NDArray[np.int64]:
-    """[example] groups in which all examples with an equal first or an equal second number come together."""
-    group = first.clone()
-    while True:
-        before = group.clone()
-        for numbers in (second, first):
-            _, index = numbers.unique(return_inverse=True)
-            least = torch.full((int(index.max()) + 1,), int(group.max()) + 1).scatter_reduce(0, index, group, "amin")
-            group = least[index]
-        if torch.equal(group, before):
-            return np.unique(group.numpy(), return_inverse=True)[1]
-
-
 def tokens_read(batch: Batch, position: str = "end", last: int = 1) -> Tensor:
     """[example, token] weights that average over the `last` tokens up to a named position; a start token is left out.
 
     Texts with fewer tokens are averaged over those they have. Raises BadInput.
     """
     if last < 1:
-        raise BadInput(f"A mean over {last} tokens is none.", "Give 1 or more.")
+        raise BadInput(f"There is no mean over {last} tokens.", "Give 1 or more.")
     columns = torch.arange(batch.tokens.shape[1])
     if position == "end" and "end" not in batch.positions:
         ends = torch.where(batch.mask, columns, -1).amax(1)
@@ -177,33 +154,31 @@ def _averaged(model: Model, batch: Batch, what: OnHeads, weight: Tensor) -> dict
 
 def probe(
     model: Model,
-    batch: Batch,
-    labels: Labels,
-    heads: Sequence[HeadId] | None = None,
+    batch: Batch | LabelledPrompts,
+    labels: Labels | None = None,
+    heads: Sequence[HeadId] | str | None = None,
     *,
     kind: str = "linear",
     position: str = "end",
     last: int = 1,
-    folds: int = 5,
-    shuffles: int = 3,
-    test: float = 0.2,
-    seed: int = 0,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    validation: CrossValidation | None = None,
+    progress: Progress | None = None,
 ) -> Probes:
     """Train a classifier on each head's output and test it on other groups of examples.
 
-    kind: linear (logistic regression) or mlp (16 hidden units), both on outputs standardised by the training examples.
-    at, last: the tokens whose outputs are averaged (see `tokens_read`). folds: of the cross-validation that ranks heads.
-    shuffles: control probes on shuffled labels (whole groups' labels change places where a group has one label).
-    test: share of the groups held back from the ranking. Raises BadInput.
+    labels: the classes of the examples; default those that the prompts have. heads: default every head. kind: linear
+    (logistic regression) or mlp (16 hidden units), both on outputs standardised by the training examples. position, last:
+    the tokens whose outputs are averaged (see `tokens_read`). Raises BadInput.
     """
+    validation = validation or CrossValidation()
     if kind not in KINDS:
-        raise BadInput(f"There is no probe '{kind}'.", f"Choose one of {', '.join(KINDS)}.")
-    if shuffles < 1 or not 0 <= test < 1 or folds < 2:
-        raise BadInput(
-            "Probing needs 2 folds, 1 shuffle and a test share from 0 to below 1.", "Check the numbers given."
-        )
-    chosen = tuple(model.heads if heads is None else heads)
+        raise BadInput(f"Unknown probe '{kind}'.", f"Choose one of {', '.join(KINDS)}.")
+    if labels is None or isinstance(batch, LabelledPrompts):
+        batch, found_labels = labelled(model, batch)
+        labels = labels or found_labels
+    progress = progress or Silent()
+    folds, shuffles, test, seed = validation.folds, validation.shuffles, validation.test, validation.seed
+    chosen = model.heads if heads is None else parse_heads(heads)
     ranking, held = _held_back(labels, test, folds, seed)
     y, group = labels.y[ranking], labels.group[ranking]
     _demand(y, group, labels, folds)
@@ -221,14 +196,15 @@ def probe(
         if len(held):
             guess = _fitted(kind, inside, y, seed).predict(x[held])
             tested[number] = float(((guess == labels.y[held]) * _balance(labels.y[held])).mean())
-        tick(number + 1, len(chosen))
+        progress.advance("probe", of=len(chosen))
     groups = int(rows.max()) + 1
     # A row per group, scaled so that the mean over groups is the balanced accuracy over examples.
     summed = np.zeros((2, groups, len(chosen)))
     for which in range(2):
         np.add.at(summed[which], rows, found[which] * groups / len(y))
     scores = HeadScores(chosen, summed[0], summed[1])
-    return Probes(scores, tested if len(held) else None, labels, len(ranking), len(held))
+    facts = {"model": model.name, "kind": kind, "at": position, "last": last, "seed": seed}
+    return Probes(scores, tested if len(held) else None, labels, len(ranking), len(held), facts)
 
 
 def _held_back(labels: Labels, share: float, folds: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -311,6 +287,6 @@ def data_of(found: Probes) -> dict[str, Any]:
         for line, held in found.top(len(found.heads))
     ]  # fmt: skip
     return {
-        "classes": list(found.labels.classes), "n_examples": found.n_examples, "n_groups": groups, "n_test": found.n_test,
+        **found.facts, "classes": list(found.labels.classes), "n_examples": found.n_examples, "n_groups": groups, "n_test": found.n_test,
         "n_found": sum(line.q < 0.01 for line in found.scores.summary()), "heads": lines,
     }  # fmt: skip

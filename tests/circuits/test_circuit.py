@@ -41,7 +41,7 @@ def test_a_circuit_is_saved_and_read_back(tmp_path):
         ({"nodes": [{"at": "end"}]}, "lacks 'head'"),
         ({"nodes": 3}, "wrong kind"),
         ({"nodes": [{"head": "9.6"}, {"head": "9.6", "at": "end"}]}, "everywhere and at a position"),
-        ({"edges": [{"sender": "9.6", "receiver": "w:1.1"}]}, "is no receiver"),
+        ({"edges": [{"sender": "9.6", "receiver": "w:1.1"}]}, "is not a receiver"),
     ],
 )
 def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path, change, text):

@@ -61,7 +61,7 @@ def test_results_are_printed_as_json_and_written(capsys, tmp_path):
     ("command", "text"),
     [
         ("headatlas path m --task ioi --n 2 --receivers v:2.1", "shared with 2.0, 2.2"),
-        ("headatlas path m --task ioi --n 2 --receivers w:2.1", "'w:2.1' is no receiver"),
+        ("headatlas path m --task ioi --n 2 --receivers w:2.1", "'w:2.1' is not a receiver"),
         ("headatlas path m", "Say what the prompts are"),
         ("headatlas circuit find m --task ioi --n 2 --target 2 --ablation zero", "must lie between 0 and 1"),
         ("headatlas circuit test m nothing.json --task ioi --n 2", "nothing.json cannot be read"),

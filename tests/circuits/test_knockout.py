@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import headatlas as ha
-from headatlas.circuits.checkpoint import unfinished
 from headatlas.circuits.circuit import Circuit, Node, parse_nodes
 from headatlas.circuits.discover import discover
 from headatlas.circuits.edges import measure_edges, receivers_of
@@ -19,10 +18,13 @@ from headatlas.circuits.knockout import EMPTY, WHOLE, Knockout, Protocol, State
 from headatlas.errors import BadInput, StoreError
 from headatlas.heads import HeadId
 from headatlas.methods.path_patching.sweep import path_patch
+from headatlas.methods.sweeps import checkpoint
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
+from headatlas.progress import Silent
 from headatlas.task import logit_difference
 from tests.methods.test_replay import prompts
+from tests.recorder import Recorder
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +142,7 @@ def test_both_ratios_are_what_they_say():
     assert Interval.ratio(over, under, "mean-of-ratios").value == pytest.approx((0.5 + 0.25 + 1) / 3)
     with pytest.raises(BadInput, match="denominator of 0"):
         Interval.ratio(over, np.array([1.0, 0.0, 1.0]), "mean-of-ratios")
-    with pytest.raises(BadInput, match="Nothing is lost"):
+    with pytest.raises(BadInput, match="changes the metric by nothing"):
         Interval.ratio(over, np.zeros(3), "ratio-of-means")
 
 
@@ -148,13 +150,13 @@ def test_both_ratios_are_what_they_say():
 @pytest.mark.parametrize("positions", [(), ("end", "middle")])
 def test_what_is_found_is_good_enough_and_nothing_can_be_left_out(toy, batch, method, positions):
     knockout = Knockout(toy, batch, logit_difference, Protocol("resample"))
-    lines = []
-    found = discover(knockout, positions=positions, method=method, target=0.8, tick=lines.append)
+    told = Recorder()
+    found = discover(knockout, positions=positions, method=method, target=0.8, progress=told)
     whole, empty = knockout(WHOLE).mean(), knockout(EMPTY).mean()
     share = lambda nodes: (knockout(State(frozenset(nodes))).mean() - empty) / (whole - empty)  # noqa: E731
     assert found.recovered == pytest.approx(share(found.nodes))
     assert found.reached == (abs(1 - found.recovered) <= 0.2)
-    assert lines
+    assert told.lines
     if found.reached:  # greedy search may end where no single head helps
         for node in found.nodes:
             rest = set(found.nodes) - {node}
@@ -181,29 +183,30 @@ def test_interrupted_work_goes_on(toy, batch, tmp_path):
     first = Knockout(toy, batch, logit_difference, Protocol("zero"))
     expected = discover(first, target=0.8)
 
-    def stop(line: str) -> None:
-        raise KeyboardInterrupt
+    class Stop(Silent):
+        def say(self, line: str) -> None:
+            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), unfinished(out, {"id": "a"}) as ledger:
-        discover(Knockout(toy, batch, logit_difference, Protocol("zero"), ledger=ledger), target=0.8, tick=stop)
+    with pytest.raises(KeyboardInterrupt), checkpoint.file(out, {"id": "a"}) as store:
+        discover(Knockout(toy, batch, logit_difference, Protocol("zero"), store=store), target=0.8, progress=Stop())
     kept = {path.name for path in (tmp_path / "c.json.partial").iterdir()}
     assert {"run.json", "ranking.npy", f"{WHOLE.key}.npy"} <= kept
-    with unfinished(out, {"id": "a"}) as ledger:
-        again = Knockout(toy, batch, logit_difference, Protocol("zero"), ledger=ledger)
+    with checkpoint.file(out, {"id": "a"}) as store:
+        again = Knockout(toy, batch, logit_difference, Protocol("zero"), store=store)
         assert discover(again, target=0.8) == expected
         assert again.measured < first.measured
     assert not (tmp_path / "c.json.partial").exists()
-    with unfinished(out, {"id": "a"}) as ledger:
-        ledger.put("set", np.zeros(2))
-        with pytest.raises(StoreError, match="right now"), unfinished(out, {"id": "a"}):
+    with checkpoint.file(out, {"id": "a"}) as store:
+        store.put("set", np.zeros(2))
+        with pytest.raises(StoreError, match="right now"), checkpoint.file(out, {"id": "a"}):
             pass
-    with contextlib.suppress(KeyboardInterrupt), unfinished(out, {"id": "a"}) as ledger:
-        ledger.put("set", np.zeros(2))
+    with contextlib.suppress(KeyboardInterrupt), checkpoint.file(out, {"id": "a"}) as store:
+        store.put("set", np.zeros(2))
         raise KeyboardInterrupt
-    with unfinished(out, {"id": "b"}) as ledger:  # other work: nothing of the first counts
-        assert ledger.get("set") is None
+    with checkpoint.file(out, {"id": "b"}) as store:  # other work: nothing of the first counts
+        assert store.get("set") is None
     out.write_text("mine")
-    with pytest.raises(StoreError, match="exists already"), unfinished(out, {"id": "b"}):
+    with pytest.raises(StoreError, match="exists already"), checkpoint.file(out, {"id": "b"}):
         pass
 
 
@@ -232,18 +235,21 @@ def test_edges_are_paths_beyond_chance(toy):
 def test_wrong_requests_say_what_is_wrong(toy, batch):
     make = lambda protocol=Protocol("zero"): Knockout(toy, batch, logit_difference, protocol)  # noqa: E731
     for work, text in [
-        (lambda: Protocol("melt"), "no ablation 'melt'"),
-        (lambda: Protocol(mean="median"), "no mean 'median'"),
-        (lambda: Protocol(ratio="sum"), "no ratio 'sum'"),
+        (lambda: Protocol("melt"), "Unknown ablation 'melt'"),
+        (lambda: Protocol(mean="median"), "Unknown mean 'median'"),
+        (lambda: Protocol(ratio="sum"), "Unknown ratio 'sum'"),
         (lambda: make(Protocol(mean="template")), "no label 'template'"),
         (lambda: make()(State(frozenset(parse_nodes("7.1")))), "no attention layer 7"),
         (lambda: make()(State(frozenset(parse_nodes("1.1@s7")))), "no position 's7'"),
-        (lambda: make()(State(frozenset(parse_nodes("1.1@all")))), "no position of single tokens"),
-        (lambda: discover(make(), method="guess"), "no method 'guess'"),
+        (lambda: make()(State(frozenset(parse_nodes("1.1@all")))), "does not name single tokens"),
+        (lambda: discover(make(), method="guess"), "Unknown method 'guess'"),
         (lambda: discover(make(), target=1.5), "must lie between 0 and 1"),
-        (lambda: discover(make(), largest=0), "no heads is none"),
-        (lambda: discover(make(), positions=["each"]), "no position of single tokens"),
-        (lambda: evaluate(Circuit("x", "y", parse_nodes("0.1")), make(), criteria=["beauty"]), "no criterion 'beauty'"),
+        (lambda: discover(make(), largest=0), "at least one head"),
+        (lambda: discover(make(), positions=["each"]), "does not name single tokens"),
+        (
+            lambda: evaluate(Circuit("x", "y", parse_nodes("0.1")), make(), criteria=["beauty"]),
+            "Unknown criterion 'beauty'",
+        ),
     ]:
         with pytest.raises(BadInput, match=text):
             work()

@@ -11,10 +11,11 @@ from scipy import stats as scipy_stats
 import headatlas as ha
 from headatlas.edits import OnHeads, Resample, Zero, collect
 from headatlas.errors import BadInput, UnsupportedModel
-from headatlas.methods.attribution.attribute import Attribution, attribute, data_of, select
+from headatlas.methods.attribution.attribute import Attribution, AttributionOptions, attribute, data_of, select
+from headatlas.methods.prompts import MeasuredPrompts
 from headatlas.methods.sweeps.activation_patching import patch, plan
 from headatlas.methods.sweeps.gradient_estimate import estimates
-from headatlas.methods.sweeps.run import metric_of
+from headatlas.methods.sweeps.plan import metric_of
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.task import logit_difference
@@ -50,7 +51,7 @@ class Moved:
 def test_queries_and_keys_are_followed_exactly_through_the_softmax(name: str, positions: str, component: str):
     """The slope of the metric along the change of z that patching the queries or keys really makes."""
     model, batch = opened(name), prompts(3)
-    sweep = plan(model, batch, None, logit_difference, "denoising", component, positions)
+    sweep = plan(model, MeasuredPrompts("", batch, logit_difference), None, "denoising", component, positions)
     found = estimates(model, sweep, 1 << 30, exact_softmax=True)[:, :, 0]
     ran, source = batch.counterfactual, batch
     values = collect(model, source, OnHeads(model.heads, component=component))
@@ -86,7 +87,7 @@ def test_a_saturated_softmax_does_not_hide_queries():
             layer.attn.q_proj.weight *= 6
     model, batch = attach(hf), prompts(3)
     last = [head for head in model.heads if head.layer == 2]
-    sweep = plan(model, batch, last, logit_difference, "denoising", "q", "end")
+    sweep = plan(model, MeasuredPrompts("", batch, logit_difference), last, "denoising", "q", "end")
     real = patch(model, batch, last, component="q", positions="end").effects[:, :, 0]
     behind, at_queries = (
         np.abs(estimates(model, sweep, 1 << 30, exact_softmax=exact)[:, :, 0] - real).mean() for exact in (True, False)
@@ -97,7 +98,15 @@ def test_a_saturated_softmax_does_not_hide_queries():
 @pytest.mark.parametrize("component", ["z", "q", "k", "v"])
 def test_all_parts_measured_equal_patching(component: str):
     model, batch = opened("llama"), prompts(3)
-    found = attribute(model, batch, method="atp", component=component, positions="end", verify=3, spread=100)
+    found = attribute(
+        model,
+        batch,
+        method="atp",
+        component=component,
+        positions="end",
+        verify=3,
+        options=AttributionOptions(spread=100),
+    )
     real = patch(model, batch, component=component, positions="end")
     np.testing.assert_allclose(found.exact, real.effects[:, :, 0], atol=2e-5)
     assert found.parts == tuple(" ".join(map(str, head_set)) for head_set in real.head_sets)
@@ -107,7 +116,7 @@ def test_all_parts_measured_equal_patching(component: str):
 
 def test_direct_is_measured_by_silencing_at_the_end():
     model, batch = opened("gemma3"), prompts(3)
-    found = attribute(model, batch, method="direct", verify=2, spread=4)
+    found = attribute(model, batch, method="direct", verify=2, options=AttributionOptions(spread=4))
     base, end = metric_of(model, batch, logit_difference), batch.positions["end"][:, None]
     for i in np.flatnonzero(found.measured):
         edits = [Zero(found.parts[i], positions=end)]
@@ -123,7 +132,7 @@ def test_the_last_layer_alone_is_its_direct_effect_where_the_final_norm_is_held(
     """In the last block of a parallel model nothing follows a head but the final norm."""
     model, batch = opened("gptj"), prompts(3)
     last = [i for i, head in enumerate(model.heads) if head.layer == 2]
-    found = attribute(model, batch, method="direct", verify=12, spread=0)
+    found = attribute(model, batch, method="direct", verify=12, options=AttributionOptions(spread=0))
     rank = scipy_stats.spearmanr(found.values[:, last].ravel(), found.exact[:, last].ravel()).statistic
     assert rank > 0.9
 
@@ -131,7 +140,7 @@ def test_the_last_layer_alone_is_its_direct_effect_where_the_final_norm_is_held(
 def test_edges_measured_are_those_of_path_effects():
     model, batch = opened("llama"), prompts(2, length=10)
     for method in ("eap", "eap-ig"):
-        found = attribute(model, batch, method=method, verify=3, spread=5)
+        found = attribute(model, batch, method=method, verify=3, options=AttributionOptions(spread=5))
         assert int(found.measured.sum()) == 8
         assert np.isfinite(found.agreement())
         assert found.measured[found.order[:3]].all()
@@ -160,13 +169,13 @@ def test_lines_show_the_guess_and_what_was_measured():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "magic"}, "no method"),
+        ({"method": "magic"}, "Unknown method"),
         ({"method": "eap", "component": "q"}, "not chosen for eap"),
         ({"method": "atp", "component": "pattern"}, "attributed at"),
         ({"method": "atp", "positions": "each"}, "one position"),
         ({"method": "atp", "positions": "nowhere"}, "no position"),
-        ({"method": "eap", "direction": "up"}, "no direction"),
-        ({"method": "eap-ig", "steps": 0}, "steps"),
+        ({"method": "eap", "direction": "up"}, "Unknown direction"),
+        ({"method": "eap-ig", "options": AttributionOptions(steps=0)}, "steps"),
         ({"verify": -1}, "verify"),
     ],
 )
@@ -177,7 +186,7 @@ def test_wrong_input_is_named(options: dict, message: str):
 
 def test_prompts_without_counterfactuals_have_direct_effects_only():
     batch = replace(prompts(2), counterfactual=None)
-    assert attribute(opened("llama"), batch, spread=0).values.shape == (2, 12)
+    assert attribute(opened("llama"), batch, options=AttributionOptions(spread=0)).values.shape == (2, 12)
     with pytest.raises(BadInput, match="counterfactual"):
         attribute(opened("llama"), batch, method="eap")
 

@@ -10,15 +10,17 @@ import headatlas as ha
 from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput, StoreError, UnsupportedModel
 from headatlas.heads import HeadId, parse_heads
+from headatlas.methods.options import RunOptions
 from headatlas.methods.path_patching.receivers import Receiver
 from headatlas.methods.path_patching.sweep import path_patch
 from headatlas.methods.sweeps import effects_io
-from headatlas.methods.sweeps.run import metric_of
+from headatlas.methods.sweeps.plan import metric_of
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.task import logit_difference
 from tests.methods.literal_paths import Plain, path_patched
 from tests.methods.test_replay import prompts
+from tests.recorder import Recorder
 
 # Separate and shared keys, a sliding window, post-norms, parallel blocks, a residual multiplier, learned positions.
 KINDS = ["gpt2", "llama", "gemma", "mistral", "gemma2", "gemma3", "olmo2", "gpt-neox", "phi", "gptj", "granite", "opt"]
@@ -109,15 +111,14 @@ def test_many_senders_in_small_pieces_give_the_same(toy, monkeypatch):
     receivers = ["logits", "q:2.1", "v:2.0 2.1", "mlp:1"]
     whole = path_patch(toy, batch, receivers=receivers, positions="all")
     assert whole.values.shape == (3, 12, 4)
-    monkeypatch.setattr("headatlas.methods.path_patching.sweep.tokens_a_pass", lambda _: 80)
+    for module in ("sweep", "piece"):
+        monkeypatch.setattr(f"headatlas.methods.path_patching.{module}.tokens_a_pass", lambda _: 80)
     monkeypatch.setattr("headatlas.methods.path_patching.sweep.examples_at_once", lambda *_: 2)
-    seen = []
-    pieces = path_patch(
-        toy, batch, receivers=receivers, positions="all", tick=lambda done, total: seen.append((done, total))
-    )
+    told = Recorder()
+    pieces = path_patch(toy, batch, receivers=receivers, positions="all", progress=told)
     np.testing.assert_allclose(pieces.values, whole.values, atol=1e-5)
-    assert seen[-1] == (96, 96)
-    assert len(seen) == 4
+    assert (told.done, told.sizes[-1]) == (96, 96)
+    assert len(told.amounts) == 4
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -167,16 +168,17 @@ def test_receivers_read_as_written():
 
 def test_results_are_kept_and_an_interrupted_run_goes_on(toy, tmp_path, monkeypatch):
     batch = batches()
-    monkeypatch.setattr("headatlas.methods.path_patching.sweep.tokens_a_pass", lambda _: 8)
+    for module in ("sweep", "piece"):
+        monkeypatch.setattr(f"headatlas.methods.path_patching.{module}.tokens_a_pass", lambda _: 8)
 
-    def stop(done: int, total: int) -> None:
+    def stop(done: int) -> None:
         raise KeyboardInterrupt
 
     given = {"receivers": ["logits", "q:2.1"], "positions": "end"}
     with pytest.raises(KeyboardInterrupt):
-        path_patch(toy, batch, **given, out=tmp_path / "run", tick=stop)
+        path_patch(toy, batch, **given, options=RunOptions(out=tmp_path / "run"), progress=Recorder(stop))
     assert (tmp_path / "run.partial" / "0-3.0-7.npy").exists()
-    again = path_patch(toy, batch, **given, out=tmp_path / "run")
+    again = path_patch(toy, batch, **given, options=RunOptions(out=tmp_path / "run"))
     whole = path_patch(toy, batch, **given)
     np.testing.assert_allclose(again.values, whole.values, atol=1e-6)
     assert again.facts["forwards"] < whole.facts["forwards"]
@@ -188,7 +190,7 @@ def test_results_are_kept_and_an_interrupted_run_goes_on(toy, tmp_path, monkeypa
         "path patching",
     )
     with pytest.raises(StoreError, match="holds another run"):
-        path_patch(toy, batch, receivers=["logits"], positions="end", out=tmp_path / "run")
+        path_patch(toy, batch, receivers=["logits"], positions="end", options=RunOptions(out=tmp_path / "run"))
 
 
 def test_bases_are_the_metric_of_both_runs(toy):
@@ -220,13 +222,13 @@ def test_the_model_is_as_it_was(toy):
 def test_wrong_requests_say_what_is_wrong(toy):
     batch = batches()
     for make, text in [
-        (lambda: path_patch(toy, batch, direction="up"), "no direction 'up'"),
+        (lambda: path_patch(toy, batch, direction="up"), "Unknown direction 'up'"),
         (lambda: path_patch(toy, batch, mlps="melted"), "cannot be 'melted'"),
         (lambda: path_patch(toy, batch, positions="each"), "not followed for each position"),
         (lambda: path_patch(toy, batch, positions="s7"), "no position 's7'"),
         (lambda: path_patch(toy, batch, receivers=["q:2.1@s7"]), "no position 's7'"),
-        (lambda: path_patch(toy, batch, receivers=["x:2.1"]), "'x:2.1' is no receiver"),
-        (lambda: path_patch(toy, batch, receivers=[]), "no receiver"),
+        (lambda: path_patch(toy, batch, receivers=["x:2.1"]), "'x:2.1' is not a receiver"),
+        (lambda: path_patch(toy, batch, receivers=[]), "No receiver is named"),
         (lambda: path_patch(toy, batch, receivers=["q:2.1", "q:2.1"]), "named twice"),
         (lambda: path_patch(toy, batch, receivers=["q:2.9"]), "no head 2.9"),
         (lambda: path_patch(toy, batch, receivers=["mlp:7"]), "no attention layer 7"),

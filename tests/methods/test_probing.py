@@ -14,7 +14,7 @@ from headatlas.cli import main
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods import probing
-from headatlas.methods.probing import Labels, labels_of, outputs, probe, tokens_read
+from headatlas.methods.probing import CrossValidation, Labels, labels_of, outputs, probe, tokens_read
 from headatlas.model import attach
 from headatlas.prompts_file import read_prompts
 from headatlas.task import Batch
@@ -84,7 +84,7 @@ def test_accuracies_are_those_of_scikit_learn_by_hand():
     rng = np.random.default_rng(0)
     y = np.where(rng.random(60) < 0.2, 1, 0)  # unbalanced and unrelated, so that accuracies lie in between
     labels = Labels(y, np.arange(60) // 2, ("0", "1"))
-    found = probe(model, batch, labels, [HeadId(1, 2)], folds=3, shuffles=1, test=0)
+    found = probe(model, batch, labels, [HeadId(1, 2)], validation=CrossValidation(folds=3, shuffles=1, test=0))
     z = dict(outputs(model, batch, [HeadId(1, 2)], tokens_read(batch)))[HeadId(1, 2)].double().numpy()
     right = np.zeros(60)
     for train, test in probing._splits(y, labels.group, 3, 0):
@@ -118,9 +118,9 @@ def test_repeated_texts_cannot_leak():
     batch = replace(once.rows(index), labels={"label": y})
     labels = labels_of(batch)
     assert len(np.unique(labels.group)) == 24
-    honest = probe(model, batch, labels, folds=4, shuffles=1, test=0).scores.values.mean(0)
+    honest = probe(model, batch, labels, validation=CrossValidation(folds=4, shuffles=1, test=0)).scores.values.mean(0)
     leaking = replace(labels, group=np.arange(96))
-    leaked = probe(model, batch, leaking, folds=4, shuffles=1, test=0).scores.values.mean(0)
+    leaked = probe(model, batch, leaking, validation=CrossValidation(folds=4, shuffles=1, test=0)).scores.values.mean(0)
     assert leaked.mean() > 0.7
     assert honest.mean() < 0.6
 
@@ -136,13 +136,13 @@ def test_groups_that_share_a_text_come_together():
 
 def test_a_label_that_is_there_is_found_and_one_that_is_not_is_not(model):
     batch = texts()
-    found = probe(model, batch, labels_of(batch), shuffles=2)
+    found = probe(model, batch, labels_of(batch), validation=CrossValidation(shuffles=2))
     assert found.top(1)[0][0].score > 0.9
     assert found.top(1)[0][1] > 0.8
     assert found.top(1)[0][0].q < 0.01
     assert abs(found.scores.control.mean() - 0.5) < 0.1
     nothing = Labels(np.random.default_rng(2).permutation(labels_of(batch).y), np.arange(60), ("0", "1"))
-    found = probe(model, batch, nothing, shuffles=2)
+    found = probe(model, batch, nothing, validation=CrossValidation(shuffles=2))
     assert all(line.q > 0.01 for line in found.scores.summary())
 
 
@@ -157,7 +157,15 @@ def test_a_network_reads_what_no_line_can():
     assert line < 0.65
     assert network > 0.9
     batch = texts(40)
-    found = probe(toys.model("gqa"), batch, labels_of(batch), [HeadId(0, 1)], kind="mlp", last=2, folds=3, shuffles=1)
+    found = probe(
+        toys.model("gqa"),
+        batch,
+        labels_of(batch),
+        [HeadId(0, 1)],
+        kind="mlp",
+        last=2,
+        validation=CrossValidation(folds=3, shuffles=1),
+    )
     assert found.scores.summary()[0].score > 0.7
 
 
@@ -167,7 +175,7 @@ def test_the_planted_head_that_reads_a_class_is_among_the_best():
 
     planted = plant(PlantSpec((Head(0, 2, "current"),)), n_layers=2, n_heads=4, width=128)
     batch = texts(90, only_last=True)
-    found = probe(attach(planted.model), batch, labels_of(batch), shuffles=1, test=0)
+    found = probe(attach(planted.model), batch, labels_of(batch), validation=CrossValidation(shuffles=1, test=0))
     first, second = (line for line, _ in found.top(2))
     assert first.head == HeadId(0, 2)
     assert first.score > 0.95 > second.score + 0.1
@@ -178,7 +186,7 @@ def test_wrong_input_is_refused():
     labels = labels_of(batch)
     with pytest.raises(BadInput, match=r"no label 'truth'.*Their labels are: label"):
         labels_of(batch, "truth")
-    with pytest.raises(BadInput, match="no probe 'tree'"):
+    with pytest.raises(BadInput, match="Unknown probe 'tree'"):
         probe(model, batch, labels, kind="tree")
     with pytest.raises(BadInput, match=r"'1' is found in 2 group\(s\)"):
         probe(model, batch, Labels((np.arange(60) < 2).astype(int), np.arange(60), ("0", "1")))

@@ -14,6 +14,7 @@ from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.task import Batch, Metric, logit_difference
+from tests.recorder import Recorder
 
 LENGTH = 24
 TEXT = [name for name, family in FAMILIES.items() if name not in ("vit", "deit", "dinov2", "whisper")]
@@ -143,13 +144,13 @@ def test_padding_does_not_change_results(toy, left: bool):
 def test_memory_bounds_how_many_runs_go_side_by_side(toy):
     batch = prompts()
     runs = [[Zero([head])] for head in toy.heads]
-    large, passes = CachedRuns(toy, batch, logit_difference), []
-    expected = large.measure(runs, tick=passes.append)
+    large, passes = CachedRuns(toy, batch, logit_difference), Recorder()
+    expected = large.measure(runs, progress=passes)
     kept, row = large._cached.bytes, next(v for (kind, _), v in large._row_bytes.items() if kind == "restart")
-    assert max(passes) == 4
-    small, fewer = CachedRuns(toy, batch, logit_difference, memory=int(kept + 2.5 * row * len(batch))), []
-    np.testing.assert_allclose(small.measure(runs, tick=fewer.append), expected, atol=1e-6)
-    assert max(fewer) == 2
+    assert max(passes.amounts) == 4
+    small, fewer = CachedRuns(toy, batch, logit_difference, memory=int(kept + 2.5 * row * len(batch))), Recorder()
+    np.testing.assert_allclose(small.measure(runs, progress=fewer), expected, atol=1e-6)
+    assert max(fewer.amounts) == 2
     tiny = CachedRuns(toy, batch, logit_difference, memory=kept + 10)
     with pytest.raises(BadInput, match="One run of 3 examples needs about"):
         tiny.measure(runs)

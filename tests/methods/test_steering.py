@@ -178,14 +178,14 @@ def test_the_best_heads_are_those_with_the_best_probes():
 def test_wrong_input_is_refused():
     model, batch = toys.model("gqa"), texts(30)
     y = batch.labels["label"]
-    with pytest.raises(BadInput, match="no direction 'up'"):
+    with pytest.raises(BadInput, match="Unknown direction 'up'"):
         find(model, HEADS, batch, y, "up")
     with pytest.raises(BadInput, match="does not act on 'q'"):
         find(model, HEADS, batch, y, component="q")
-    with pytest.raises(BadInput, match="no class 'blue'"):
+    with pytest.raises(BadInput, match="Unknown class 'blue'"):
         steering.toward(labels_of(batch), "blue")
     for text in ("", "5,x", "inf"):
-        with pytest.raises(BadInput, match="no list of numbers"):
+        with pytest.raises(BadInput, match="not a list of numbers"):
             steering.parse_alphas(text)
     assert steering.parse_alphas("5, -2.5") == [5.0, -2.5]
     with pytest.raises(BadInput, match="one alpha"):
@@ -228,4 +228,4 @@ def test_the_command_measures_generates_and_saves(tmp_path, monkeypatch, capsys)
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 1
-    assert "Nothing is asked" in capsys.readouterr().err
+    assert "nothing to measure" in capsys.readouterr().err

@@ -1,31 +1,24 @@
 """Ablation and patching of all heads against loops of plain edited runs; statistics, triage, folders."""
 
 import gc
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy import stats as scipy_stats
 
 import headatlas as ha
 from headatlas.edits import Mean, OnHeads, Resample, Swap, Zero, collect
-from headatlas.errors import BadInput, StoreError, UnsupportedModel
+from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.methods.sweeps import effects_io
+from headatlas.methods.options import RunOptions
+from headatlas.methods.prompts import Prompts
 from headatlas.methods.sweeps.ablation import ablate, reference_of
 from headatlas.methods.sweeps.activation_patching import patch
 from headatlas.methods.sweeps.effects import HeadEffects, sign_flip_p
 from headatlas.methods.sweeps.memory_budget import parse_size
-from headatlas.methods.sweeps.run import metric_of
+from headatlas.methods.sweeps.plan import metric_of
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.task import logit_difference
@@ -58,16 +51,16 @@ def test_ablation_equals_a_loop_of_edited_runs(name: str, positions: str):
     metric = metric_for(model)
     batch = replace(batch, counterfactual=replace(batch.counterfactual, mask=batch.mask))
     places = None if positions == "all" else batch.positions["end"][:, None]
-    zero = ablate(model, batch, metric=metric, edit="zero", positions=positions)
+    zero = ablate(model, Prompts(batch=batch, metric=metric), edit="zero", positions=positions)
     expected = loop(model, batch, metric, lambda head: Zero([head], positions=places))
     np.testing.assert_allclose(zero.values[:, :, 0], expected, atol=1e-5, rtol=1e-4)
     np.testing.assert_allclose(zero.base, metric_of(model, batch, metric), atol=1e-5)
-    mean = ablate(model, batch, metric=metric, edit="mean", positions=positions)
+    mean = ablate(model, Prompts(batch=batch, metric=metric), edit="mean", positions=positions)
     tokens = None if places is None else batch.positions["end"][:, None]
     whole = Mean.over(model, model.heads, batch.counterfactual, tokens=tokens)
     expected = loop(model, batch, metric, lambda head: Mean([head], whole.values, positions=places))
     np.testing.assert_allclose(mean.values[:, :, 0], expected, atol=1e-5, rtol=1e-4)
-    other = ablate(model, batch, metric=metric, edit="resample", positions=positions)
+    other = ablate(model, Prompts(batch=batch, metric=metric), edit="resample", positions=positions)
     values = collect(model, batch.counterfactual, OnHeads(model.heads))
     expected = loop(model, batch, metric, lambda head: Resample([head], values, positions=places))
     np.testing.assert_allclose(other.values[:, :, 0], expected, atol=1e-5, rtol=1e-4)
@@ -222,7 +215,7 @@ def test_triage_lets_go_of_its_gradients(toy):
         gc.enable()
     assert sizes[0] == sizes[1] == sizes[2]
     with pytest.raises(BadInput, match="A gradient of one example needs about"):
-        ablate(toy, batch, edit="zero", triage=2, memory=2000)
+        ablate(toy, batch, edit="zero", triage=2, options=RunOptions(2000))
 
 
 def test_triage_needs_gradients(toy):
@@ -234,7 +227,7 @@ def test_triage_needs_gradients(toy):
 
     numb = replace(logit_difference, score=lambda logits, b: logit_difference.score(logits.detach(), b))
     with pytest.raises(UnsupportedModel, match="No gradient flows"):
-        ablate(toy, batch, metric=numb, triage=3)
+        ablate(toy, Prompts(batch=batch, metric=numb), triage=3)
 
 
 # ---- statistics -----------------------------------------------------------------------------------------------------
@@ -276,115 +269,23 @@ def test_shares_follow_their_definitions():
     assert line.share_low <= line.share <= line.share_high
 
 
-# ---- folders --------------------------------------------------------------------------------------------------------
-def same(first: HeadEffects, second: HeadEffects) -> None:
-    assert (first.kind, first.head_sets, first.positions) == (second.kind, second.head_sets, second.positions)
-    for name in ("values", "base", "other", "estimate"):
-        mine, theirs = getattr(first, name), getattr(second, name)
-        assert (mine is None) == (theirs is None), name
-        if mine is not None:
-            np.testing.assert_array_equal(mine, theirs)
-
-
-def test_results_are_kept_and_read_back(toy, tmp_path):
-    batch = prompts(3)
-    found = patch(toy, batch, positions="middle", triage=4, out=tmp_path / "run")
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {
-        "run.json",
-        "effects.json",
-        "effects.parquet",
-        "examples.parquet",
-    }
-    same(effects_io.load(tmp_path / "run"), found)
-    data = json.loads((tmp_path / "run" / "effects.json").read_text())
-    assert data["schema"] == "headatlas/effects/1"
-    assert (data["measured"], data["unmeasured"], len(data["effects"])) == (4, 8, 12)
-    assert {"model", "sha256", "dtype", "metric", "prompts", "id", "forwards", "seconds"} <= set(data["run"])
-    rows = pq.read_table(tmp_path / "run" / "effects.parquet").to_pylist()
-    assert rows[0]["effect"] == pytest.approx(found.top(1)[0].effect)
-    assert pq.read_table(tmp_path / "run" / "examples.parquet").num_rows == 36
-    before = (tmp_path / "run" / "effects.json").stat().st_mtime_ns
-    same(patch(toy, batch, positions="middle", triage=4, out=tmp_path / "run"), found)
-    assert (tmp_path / "run" / "effects.json").stat().st_mtime_ns == before
-    with pytest.raises(StoreError, match="holds another run"):
-        patch(toy, batch, positions="end", out=tmp_path / "run")
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "letter.txt").write_text("mine")
-    with pytest.raises(StoreError, match="holds no effects"):
-        patch(toy, batch, out=tmp_path / "other")
-
-
-def test_an_interrupted_sweep_goes_on(toy, tmp_path):
-    batch, seen = prompts(3), []
-
-    def stop(done: int, total: int) -> None:
-        seen.append(done)
-        if done >= 8:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        ablate(toy, batch, edit="zero", out=tmp_path / "run", tick=stop)
-    assert not (tmp_path / "run").exists()
-    pieces = {path.name for path in (tmp_path / "run.partial").iterdir()}
-    assert {"run.json", "0-3.base.npy", "0-3.decoder-0.npy"} <= pieces
-    whole, again = ablate(toy, batch, edit="zero"), ablate(toy, batch, edit="zero", out=tmp_path / "run")
-    np.testing.assert_allclose(again.values, whole.values, atol=1e-6)
-    assert again.facts["forwards"] < whole.facts["forwards"]
-    assert not (tmp_path / "run.partial").exists()
-
-
-def test_a_killed_process_leaves_what_it_had_done(tmp_path):
-    script = f"""
-import time
-from headatlas.methods.sweeps.ablation import ablate, reference_of
-from headatlas.model import attach
-from headatlas.model.families.tiny_models import FAMILIES
-from tests.methods.test_replay import prompts
-ablate(attach(FAMILIES["llama"].build()), prompts(3), edit="zero", out={str(tmp_path / "run")!r},
-       tick=lambda done, total: time.sleep(0.4))
-"""
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run.partial" / "0-3.decoder-0.npy").exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    toy = attach(FAMILIES["llama"].build())
-    found = ablate(toy, prompts(3), edit="zero", out=tmp_path / "run")
-    np.testing.assert_allclose(found.values, ablate(toy, prompts(3), edit="zero").values, atol=1e-6)
-
-
-def test_damage_is_named(toy, tmp_path):
-    batch = prompts(3)
-    ablate(toy, batch, edit="zero", out=tmp_path / "run")
-    (tmp_path / "run" / "examples.parquet").write_bytes(b"no")
-    with pytest.raises(StoreError, match=r"examples\.parquet cannot be read"):
-        effects_io.load(tmp_path / "run")
-    (tmp_path / "run" / "run.json").write_text("{")
-    with pytest.raises(StoreError, match="is damaged"):
-        ablate(toy, batch, edit="zero", out=tmp_path / "run")
-
-
 # ---- refusals -------------------------------------------------------------------------------------------------------
 def test_wrong_requests_say_what_is_wrong(toy):
     batch = prompts(3)
     bare = replace(batch, counterfactual=None)
     shifted = replace(batch, counterfactual=replace(batch.counterfactual, mask=batch.mask.roll(1, 0)))
     for make, text in [
-        (lambda: ablate(toy, batch, edit="melt"), "no ablation 'melt'"),
-        (lambda: ablate(toy, batch, mean="median"), "no mean 'median'"),
+        (lambda: ablate(toy, batch, edit="melt"), "Unknown ablation 'melt'"),
+        (lambda: ablate(toy, batch, mean="median"), "Unknown mean 'median'"),
         (lambda: ablate(toy, batch, positions="s7"), "no position 's7'"),
         (lambda: ablate(toy, batch, [HeadId(9, 0)]), "no attention layer 9"),
         (lambda: ablate(toy, bare, edit="resample"), "no counterfactual"),
         (lambda: ablate(toy, batch, mean="template"), "no label 'template'"),
         (lambda: patch(toy, bare), "needs counterfactual prompts"),
         (lambda: patch(toy, shifted), "Example 1: the prompt has 24 tokens and its counterfactual"),
-        (lambda: patch(toy, batch, direction="up"), "no direction 'up'"),
+        (lambda: patch(toy, batch, direction="up"), "Unknown direction 'up'"),
         (lambda: patch(toy, batch, component="mlp"), "not patched at 'mlp'"),
-        (lambda: ablate(toy, batch, edit="zero", memory=1000), "One run of 1 examples needs about"),
+        (lambda: ablate(toy, batch, edit="zero", options=RunOptions(1000)), "One run of 1 examples needs about"),
         (lambda: parse_size("lots"), "not an amount of memory"),
     ]:
         with pytest.raises(BadInput, match=text):

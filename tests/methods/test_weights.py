@@ -259,7 +259,7 @@ def test_what_cannot_be_read_is_refused():
         token_vectors(model, torch.tensor([160]))
     with pytest.raises(BadInput, match="two or more different"):
         copy_scores(model, torch.tensor([5, 5]))
-    with pytest.raises(BadInput, match="no composition 'w'"):
+    with pytest.raises(BadInput, match="Unknown composition 'w'"):
         compose(model, kinds=["w"])
     with pytest.raises(BadInput, match=r"no head 2\.9"):
         singular(model, HeadId(2, 9))

@@ -92,7 +92,7 @@ def test_without_the_checkpoint_every_claim_says_what_is_missing(monkeypatch, ca
     def refuse(*_, **__):
         raise SourceError("The Hub cannot be reached.")
 
-    monkeypatch.setattr(ha, "load", refuse)
+    monkeypatch.setattr("headatlas.model.load", refuse)
     with pytest.raises(SystemExit) as ended:
         main(["replicate", "gpt2", "--claim", CLAIM.id, "--json"])
     assert ended.value.code == 0

@@ -8,10 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from headatlas.model.text.tokenizer import Tokenizer
 from headatlas.model.sources.builtin import BUILTINS
 from headatlas.model.sources.cache import home_folder, read_manifest
 from headatlas.model.sources.resolve import resolve
+from headatlas.model.text.tokenizer import Tokenizer
+from tests.recorder import Recorder
 
 
 def fetched(name: str) -> Path:
@@ -24,9 +25,9 @@ def fetched(name: str) -> Path:
 @pytest.mark.parametrize("name", BUILTINS)
 def test_a_fetched_model_is_given_without_a_word(name: str) -> None:
     fetched(name)
-    said: list[str] = []
-    source = resolve(name, say=said.append)
-    assert said == []
+    told = Recorder()
+    source = resolve(name, progress=told)
+    assert told.lines == []
     assert source.kind == "builtin"
     assert source.sha256 == BUILTINS[name].files[0].sha256
     assert source.has_tokenizer

@@ -17,6 +17,7 @@ from headatlas.errors import SourceError, UnknownName
 from headatlas.model.sources import hub
 from headatlas.model.sources.resolve import resolve
 from tests.model.source_files import COMMIT, fake_hub, save_llama, sha256, use_hub
+from tests.recorder import Recorder
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +82,12 @@ def test_the_revision_can_stand_in_the_name_or_beside_it(asked: list[str]) -> No
 
 
 def test_offline_the_local_copy_is_used(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    online, said = resolve("org/good"), []
+    online, told = resolve("org/good"), Recorder()
     go_offline(monkeypatch)
     seen = len(asked)
-    offline = resolve("org/good", say=said.append)
+    offline = resolve("org/good", progress=told)
     assert offline == online
-    assert any("fetched before" in line for line in said)
+    assert any("fetched before" in line for line in told.lines)
     assert len(asked) == seen
 
 

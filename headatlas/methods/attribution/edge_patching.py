@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headatlas.heads import HeadId
@@ -19,9 +18,10 @@ from headatlas.methods.attribution.edge_attribution import sides
 from headatlas.methods.attribution.edge_graph import Difference, Graph, Reader, written
 from headatlas.model import Edit, LayerView, Model
 from headatlas.model.structure.blocks import Block, first, given, remove
+from headatlas.ops.types import Array
+from headatlas.progress import Progress, Silent
 from headatlas.task import Batch, Metric
 
-Array = NDArray[np.float64]
 CHUNK = 4096  # tokens a pass
 
 
@@ -51,11 +51,13 @@ def edge_effects(
     edges: Sequence[tuple[int, int]],
     *,
     direction: str = "denoising",
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress | None = None,
 ) -> Array:
     """[example, edge] change of the metric when each edge alone carries the other run's value. Raises UnsupportedModel."""
     base, source = sides(batch, direction)
+    progress = progress or Silent()
     size = max(1, CHUNK // batch.tokens.shape[1])
+    pieces = len(range(0, len(batch), size))
     found = np.zeros((len(batch), len(edges)))
     for start in range(0, len(batch), size):
         rows = slice(start, start + size)
@@ -66,7 +68,7 @@ def edge_effects(
         for j, (i, k) in enumerate(edges):
             shift = change.of(graph.writers[i])
             found[rows, j] = run.read(graph.readers[k], shift) - unchanged
-            tick(start + (j + 1) * len(scored) // len(edges), len(batch))
+            progress.advance("edges", of=len(edges) * pieces)
     return found
 
 

@@ -9,13 +9,12 @@ suppression does not show.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.errors import BadInput, UnsupportedModel
@@ -25,9 +24,10 @@ from headatlas.model import LayerView, Model
 from headatlas.model.runs.residual_stream import Writes, visit_blocks
 from headatlas.model.structure.blocks import Block, blocks_of
 from headatlas.ops import stats
+from headatlas.ops.types import Array
+from headatlas.progress import Progress, Silent
 from headatlas.task import Batch
 
-Array = NDArray[np.float64]
 SMALL = 1e-5  # proximity of a part that does not bring the sum closer, as in the paper's own code
 THRESHOLD = 0.04  # the same code's default
 _ONE = torch.zeros(1, dtype=torch.long)
@@ -216,9 +216,10 @@ def shares(
     batch: Batch,
     *,
     threshold: float = THRESHOLD,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress | None = None,
 ) -> Shares:
     """Importance of every head over a set of texts. Raises BadInput for texts of one token, UnsupportedModel."""
+    progress = progress or Silent()
     parts, values, used = blocks_of(model), [], []
     for number, (row, mask) in enumerate(zip(batch.tokens, batch.mask, strict=True)):
         tokens = row[mask]
@@ -229,7 +230,7 @@ def shares(
         inside = extract(tokens, blocks, threshold=threshold).heads()
         values.append([float(by_head[head]) for head in model.heads])
         used.append([float(head in inside) for head in model.heads])
-        tick(number + 1, len(batch))
+        progress.advance("flow", of=len(batch))
     return Shares(model.heads, np.array(values), np.array(used))
 
 

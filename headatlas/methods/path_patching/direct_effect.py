@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.path_patching.frozen_run import Frozen, demand_tokenwise
 from headatlas.methods.sweeps.ablation import demand_aligned
 from headatlas.model import Model
+from headatlas.ops.types import Array
 from headatlas.task import Batch, Metric
-
-Array = NDArray[np.float64]
 
 
 class DirectPath:

@@ -40,7 +40,7 @@ class Receiver:
             return cls("mlp", layer=int(names), position=position or None)
         if kind in HEAD_INPUTS and names:
             return cls(kind, tuple(dict.fromkeys(parse_heads(names))), position=position or None)
-        raise BadInput(f"'{text}' is no receiver.", _FORMS)
+        raise BadInput(f"'{text}' is not a receiver.", _FORMS)
 
     @property
     def name(self) -> str:
@@ -93,7 +93,7 @@ def parse_receivers(receivers: Sequence[str | Receiver], model: Model, *, group:
     """Several receivers as the model has them. Raises BadInput."""
     found = tuple(Receiver.parse(one).within(model, group=group) for one in receivers)
     if not found:
-        raise BadInput("There is no receiver.", _FORMS)
+        raise BadInput("No receiver is named.", _FORMS)
     if len(set(found)) < len(found):
         raise BadInput("A receiver is named twice.", "Name each once; heads of one KV group are one receiver.")
     return found

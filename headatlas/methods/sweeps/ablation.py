@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from headatlas.edits import Mean, OnHeads, Resample, Zero, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.methods.options import RunOptions
+from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
 from headatlas.methods.sweeps import checkpoint
-from headatlas.methods.sweeps.cached_runs import GB
 from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
-from headatlas.methods.sweeps.run import Make, Prepare, Sweep, head_sets_for, positions_of, run
+from headatlas.methods.sweeps.plan import Make, Prepare, Sweep, head_sets_for, positions_of
+from headatlas.methods.sweeps.run import run
 from headatlas.model import Model
-from headatlas.task import Batch, Metric, Task, Vocabulary, logit_difference
+from headatlas.progress import Progress
+from headatlas.task import Batch, Task, Vocabulary
 
 if TYPE_CHECKING:
     from headatlas.model.core.forward_pass import Edit
@@ -28,46 +30,59 @@ MEANS = ("overall", "position", "template")
 
 def ablate(
     model: Model,
-    batch: Batch,
-    heads: Sequence[HeadId | HeadSet] | None = None,
+    batch: Batch | Prompts,
+    heads: Sequence[HeadId | HeadSet] | str | None = None,
     *,
-    metric: Metric = logit_difference,
     edit: str = "mean",
     mean: str = "overall",
     positions: str = "all",
-    reference: Batch | None = None,
+    reference: Batch | int | None = None,
     triage: int | None = None,
-    memory: int = 4 * GB,
-    out: str | Path | None = None,
-    about: Mapping[str, Any] | None = None,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
 ) -> HeadEffects:
     """Remove each head (or each of the sets given) and measure the metric, every example on its own.
 
-    edit: mean (over `reference`; else the counterfactual prompts where there are some, else the batch itself), zero, or
-    resample (the same head's output on the counterfactual prompt). mean: over all tokens (those at `positions` where
+    batch: the prompts, with the logit difference as metric; `Prompts` names a task or another metric. heads: default every
+    head. edit: mean (over `reference`; else the counterfactual prompts where there are some, else the batch itself), zero,
+    or resample (the same head's output on the counterfactual prompt). mean: over all tokens (those at `positions` where
     named), for each position, or for each position and label "template". positions: all, each, or a named one ("end").
-    triage: measure only that many, ranked by attribution patching. out: a folder to keep the result in; the same call
-    goes on from what an interrupted one left there. Raises BadInput.
+    reference: other prompts, or how many to draw of the task. triage: measure only that many, ranked by attribution
+    patching. options: memory, and the folder in which the result is kept. Raises BadInput.
     """
+    options = options or RunOptions()
     if edit not in EDITS:
-        raise BadInput(f"There is no ablation '{edit}'.", f"Choose one of {', '.join(EDITS)}.")
+        raise BadInput(f"Unknown ablation '{edit}'.", f"Choose one of {', '.join(EDITS)}.")
     if mean not in MEANS:
-        raise BadInput(f"There is no mean '{mean}'.", f"Choose one of {', '.join(MEANS)}.")
-    head_sets, named_positions = head_sets_for(model, heads, "z"), positions_of(batch, positions)
-    prepare = replacements(model, batch, head_sets, edit, mean, positions, reference)
+        raise BadInput(f"Unknown mean '{mean}'.", f"Choose one of {', '.join(MEANS)}.")
+    given = prompts_for(model, batch, progress)
+    other = _reference(model, given, reference)
+    head_sets, named_positions = head_sets_for(model, heads, "z"), positions_of(given.batch, positions)
+    prepare = replacements(model, given.batch, head_sets, edit, mean, positions, other)
     facts = {
         "edit": edit,
         "mean": mean if edit == "mean" else None,
         "positions": positions,
         "site": "z",
-        **(about or {}),
+        **given.facts,
     }
-    sweep = Sweep("ablation", batch, metric, head_sets, named_positions, "z", prepare, facts=facts)
-    with checkpoint.folder(out, model, sweep, {"triage": triage, "reference": checkpoint.digest(reference)}) as kept:
+    sweep = Sweep("ablation", given.batch, given.metric, head_sets, named_positions, "z", prepare, facts=facts)
+    more = {"triage": triage, "reference": checkpoint.digest(other)}
+    with checkpoint.folder(options.out, model, sweep, more) as kept:
         return kept.result or kept.finish(
-            run(model, sweep, triage=triage, memory=memory, ledger=kept.ledger, tick=tick), model, sweep
+            run(model, sweep, triage=triage, memory=options.bytes, store=kept.store, step="ablate", progress=progress),
+            model,
+            sweep,
         )
+
+
+def _reference(model: Model, given: MeasuredPrompts, reference: Batch | int | None) -> Batch | None:
+    """The prompts that means are taken over, drawn where only their number is given. Raises BadInput."""
+    if not isinstance(reference, int):
+        return reference
+    if given.task is None:
+        raise BadInput("--reference draws prompts of a task.", "Give --task NAME, or leave --reference out.")
+    return reference_of(given.task, model.tokenizer, reference, given.seed)
 
 
 def replacements(
@@ -91,7 +106,7 @@ def replacements(
 
         def resampled(rows: slice) -> Make:
             values = collect(model, other.rows(rows), OnHeads(everything))
-            return lambda head_set, places: [Resample(head_set, values, positions=places)]
+            return lambda head_set, at: [Resample(head_set, values, positions=at)]
 
         return resampled
     whole = mean_over(model, everything, batch, mean, positions, reference)
@@ -99,13 +114,13 @@ def replacements(
     def averaged(rows: slice) -> Make:
         mine = whole.rows(rows)
         assert isinstance(mine, Mean)
-        return lambda head_set, places: [Mean(head_set, mine.values, mine.template, positions=places)]
+        return lambda head_set, at: [Mean(head_set, mine.values, mine.template, positions=at)]
 
     return averaged
 
 
-def _zero(head_set: HeadSet, places: Tensor | None) -> Sequence[Edit]:
-    return [Zero(head_set, positions=places)]
+def _zero(head_set: HeadSet, at: Tensor | None) -> Sequence[Edit]:
+    return [Zero(head_set, positions=at)]
 
 
 def mean_over(

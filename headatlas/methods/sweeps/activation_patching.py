@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.methods.options import RunOptions
+from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
 from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.ablation import demand_aligned
-from headatlas.methods.sweeps.cached_runs import GB
 from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
-from headatlas.methods.sweeps.run import Make, Sweep, head_sets_for, metric_of, positions_of, run
+from headatlas.methods.sweeps.plan import Make, Sweep, head_sets_for, metric_of, positions_of
+from headatlas.methods.sweeps.run import run
 from headatlas.model import Model
-from headatlas.task import Batch, Metric, logit_difference
+from headatlas.progress import Progress
+from headatlas.task import Batch
 
 DIRECTIONS = ("denoising", "noising")
 SITES = ("z", "q", "k", "v", "pattern")
@@ -24,18 +25,15 @@ SITES = ("z", "q", "k", "v", "pattern")
 
 def patch(
     model: Model,
-    batch: Batch,
-    heads: Sequence[HeadId | HeadSet] | None = None,
+    batch: Batch | Prompts,
+    heads: Sequence[HeadId | HeadSet] | str | None = None,
     *,
-    metric: Metric = logit_difference,
     direction: str = "denoising",
     component: str = "z",
     positions: str = "all",
     triage: int | None = None,
-    memory: int = 4 * GB,
-    out: str | Path | None = None,
-    about: Mapping[str, Any] | None = None,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    options: RunOptions | None = None,
+    progress: Progress | None = None,
 ) -> HeadEffects:
     """Put each head's value from the clean prompt into the run on its counterfactual (denoising), or the other way round.
 
@@ -43,32 +41,34 @@ def patch(
     changed for whole KV groups. The counterfactual must have the same length. The other options are those of `ablate`.
     Raises BadInput.
     """
-    sweep = plan(model, batch, heads, metric, direction, component, positions, about)
-    with checkpoint.folder(out, model, sweep, {"triage": triage}) as kept:
+    options = options or RunOptions()
+    given = prompts_for(model, batch, progress)
+    sweep = plan(model, given, heads, direction, component, positions)
+    with checkpoint.folder(options.out, model, sweep, {"triage": triage}) as kept:
         if kept.result is not None:
             return kept.result
-        found = run(model, sweep, triage=triage, memory=memory, ledger=kept.ledger, tick=tick)
-        source = None if direction == "denoising" else batch.counterfactual
-        unchanged = metric_of(model, batch, metric, run_on=source)
+        found = run(
+            model, sweep, triage=triage, memory=options.bytes, store=kept.store, step="patch", progress=progress
+        )
+        source = None if direction == "denoising" else given.batch.counterfactual
+        unchanged = metric_of(model, given.batch, given.metric, run_on=source)
         return kept.finish(replace(found, other=unchanged), model, sweep)
 
 
 def plan(
     model: Model,
-    batch: Batch,
-    heads: Sequence[HeadId | HeadSet] | None,
-    metric: Metric,
+    given: MeasuredPrompts,
+    heads: Sequence[HeadId | HeadSet] | str | None,
     direction: str,
     component: str,
     positions: str,
-    about: Mapping[str, Any] | None = None,
 ) -> Sweep:
     """The changes that `patch` measures, one per head and position. Raises BadInput."""
     if direction not in DIRECTIONS:
-        raise BadInput(f"There is no direction '{direction}'.", f"Choose one of {', '.join(DIRECTIONS)}.")
+        raise BadInput(f"Unknown direction '{direction}'.", f"Choose one of {', '.join(DIRECTIONS)}.")
     if component not in SITES:
         raise BadInput(f"Heads are not patched at '{component}'.", f"Choose one of {', '.join(SITES)}.")
-    other = batch.counterfactual
+    batch, other = given.batch, given.batch.counterfactual
     if other is None:
         raise BadInput(
             "Patching needs counterfactual prompts.", "Choose a task that has them, or give `corrupted` prompts."
@@ -80,8 +80,8 @@ def plan(
 
     def prepare(rows: slice) -> Make:
         values = collect(model, source.rows(rows), OnHeads(everything, component=component))
-        return lambda head_set, places: [Resample(head_set, values, component=component, positions=places)]
+        return lambda head_set, at: [Resample(head_set, values, component=component, positions=at)]
 
-    facts = {"positions": positions, "site": component, **(about or {})}
+    facts = {"positions": positions, "site": component, **given.facts}
     run_on = other if direction == "denoising" else None
-    return Sweep(direction, batch, metric, head_sets, named_positions, component, prepare, run_on, facts)
+    return Sweep(direction, batch, given.metric, head_sets, named_positions, component, prepare, run_on, facts)

@@ -24,6 +24,7 @@ from headatlas.model import Model
 from headatlas.model.runs.cached_forward import PartialForward, few_logits
 from headatlas.model.runs.cached_run import AT_ONCE, CachedRun, cache_run
 from headatlas.ops.types import Array, LayerKey
+from headatlas.progress import Progress, Silent
 from headatlas.task import Batch, Metric, logit_difference, logit_margin
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class CachedRuns:
     run_on: other prompts of the same shape that are run in place of the batch's own, which still says what is scored.
     within: [example, n] the only positions that changes will act on, -1 for none: less is kept of long texts then.
     clean: [example] the metric of the unchanged run. memory: bytes that may be used beside the weights.
-    forwards: how many whole runs the work so far was worth. notes: what could not be shortened, and why.
+    forwards: the cost of the work so far, in forward passes of the whole model. notes: what could not be shortened, and why.
     """
 
     def __init__(
@@ -124,8 +125,9 @@ class CachedRuns:
         return self._ids, self._reading
 
     # ---- measuring ----------------------------------------------------------------------------------------------
-    def measure(self, runs: Sequence[Sequence[Edit]], *, tick: Callable[[int], None] = lambda done: None) -> Array:
-        """The metric [run, example] under each list of edits. `tick(runs)` is called after each pass."""
+    def measure(self, runs: Sequence[Sequence[Edit]], *, progress: Progress | None = None) -> Array:
+        """The metric [run, example] under each list of edits. `progress` is told of the runs after each pass."""
+        progress = progress or Silent()
         result = np.full((len(runs), len(self.batch)), np.nan)
         plans: dict[tuple[Any, bytes], list[int]] = {}
         computed: dict[bytes, Tensor | None] = {}
@@ -142,7 +144,7 @@ class CachedRuns:
                 size = self._copies(computed[key], start)
                 now, members = members[:size], members[size:]
                 result[now] = self._pass([runs[i] for i in now], start, computed[key])
-                tick(len(now))
+                progress.advance("runs", len(now), of=len(runs))
         return result
 
     def effect(self, edits: Sequence[Edit]) -> Array:

@@ -1,6 +1,7 @@
-"""The folder of a sweep while it runs: finished pieces lie in `<folder>.partial`, so that an interrupted sweep goes on from there.
+"""Long work goes on where it was interrupted: finished pieces lie in `<out>.partial` until the result is there.
 
-The folder gets its name when everything is there; `headatlas.methods.sweeps.effects_io` says what is in it.
+A sweep ends in a folder, which gets its name when everything is in it (`headatlas.methods.sweeps.effects_io` says what);
+work on circuits ends in a file.
 """
 
 from __future__ import annotations
@@ -8,27 +9,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from headatlas.errors import StoreError
 from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.methods.sweeps.effects_io import load, write
-from headatlas.methods.sweeps.run import ChunkStore, NoStore, Sweep
+from headatlas.methods.sweeps.plan import ChunkStore, NoStore, Sweep
 from headatlas.model import Model
+from headatlas.ops.types import Array
 from headatlas.store import claimed, finished, give_name, partial_of, whole_file, writing
 from headatlas.task import Batch
 from headatlas.version import __version__
 
-Array = NDArray[np.float64]
-
 
 class FolderStore:
-    """A ledger of NumPy files in a folder."""
+    """Finished pieces as NumPy files in a folder. Raises StoreError."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,11 +51,11 @@ class FolderStore:
 
 
 class Checkpoint:
-    """A sweep's folder while it runs: the finished result if there is one, else a ledger to go on with."""
+    """A sweep's folder while it runs: the finished result if there is one, else the store of pieces to go on with."""
 
     def __init__(self, final: Path | None, identity: Mapping[str, Any], result: HeadEffects | None = None) -> None:
         self.final, self.identity, self.result = final, identity, result
-        self.ledger: ChunkStore = FolderStore(partial_of(final)) if final is not None and result is None else NoStore()
+        self.store: ChunkStore = FolderStore(partial_of(final)) if final is not None and result is None else NoStore()
 
     def finish(self, found: HeadEffects, model: Model, sweep: Sweep) -> HeadEffects:
         """Write the result and give the folder its name; the result with its facts complete."""
@@ -88,12 +88,33 @@ def folder(out: str | Path | None, model: Model, sweep: Sweep, more: Mapping[str
         yield Checkpoint(final, identity)
 
 
+@contextlib.contextmanager
+def file(out: str | Path | None, identity: Mapping[str, Any]) -> Iterator[ChunkStore]:
+    """The store of pieces of work that ends in the file `out`; what it holds goes when the work is done without an error.
+
+    identity: what decides the numbers, with an "id"; pieces of other work in the same place are thrown away.
+    out=None: nothing is kept. Raises StoreError where `out` exists, or another program works on it.
+    """
+    if out is None:
+        yield NoStore()
+        return
+    final = Path(out)
+    with writing(final):
+        if final.exists():
+            raise StoreError(f"{final} exists already.", "Choose another file with --out, or remove it.")
+    with claimed(final, identity):
+        place = partial_of(final)
+        yield FolderStore(place)
+        with writing(place):
+            shutil.rmtree(place)
+
+
 def facts_of(model: Model, sweep: Sweep, more: Mapping[str, Any]) -> dict[str, Any]:
     """What decides the numbers, with an id of twelve hexadecimal digits made of it."""
     source = model.source
     facts = {
         "model": model.name,
-        "sha256": source.sha256 if source is not None else model.fingerprint(),
+        "sha256": model.sha256(),
         "revision": source.revision if source is not None else None,
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention_path": model.path,

@@ -15,9 +15,9 @@ from scipy import stats as scipy_stats
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.ops import stats
+from headatlas.ops.types import Array
 from headatlas.scores import grid
 
-Array = NDArray[np.float64]
 HeadSet = tuple[HeadId, ...]  # heads that are changed together: one head, a KV group, any set
 EXACT = 12  # up to so many examples all sign flips are counted
 FLIPS = 9999
@@ -27,7 +27,7 @@ FLIPS = 9999
 class HeadEffect:
     """One change: mean effect on the metric with its 95% interval over examples, p of no effect, q over all measured.
 
-    share: the effect as a share (see HeadEffects.share), with its interval. estimate: what attribution patching guessed.
+    share: the effect as a share (see HeadEffects.share), with its interval. estimate: what attribution patching estimated.
     """
 
     heads: HeadSet
@@ -59,7 +59,7 @@ class HeadEffects:
 
     values: [example, head_set, position]; NaN where not measured, or where an example has no such position.
     base: [example] the metric of the run that was changed. other: that of the run whose values were put in (patching).
-    estimate: [head_set, position] guessed mean effects, where triage ran. kind: ablation, denoising or noising.
+    estimate: [head_set, position] estimated mean effects, where triage ran. kind: ablation, denoising or noising.
     """
 
     kind: str
@@ -124,11 +124,11 @@ class HeadEffects:
         low, high = stats.bootstrap(self.effects)
         p = sign_flip_p(self.effects)
         columns = [mean, low, high, p, stats.false_discovery(p), *self.share()]
-        guess = self.estimate if self.estimate is not None else np.full(mean.shape, np.nan)
+        estimate = self.estimate if self.estimate is not None else np.full(mean.shape, np.nan)
         names = ("effect", "low", "high", "p", "q", "share", "share_low", "share_high", "estimate")
 
         def line(i: int, j: int) -> HeadEffect:
-            numbers = {name: float(column[i, j]) for name, column in zip(names, [*columns, guess], strict=True)}
+            numbers = {name: float(column[i, j]) for name, column in zip(names, [*columns, estimate], strict=True)}
             return HeadEffect(self.head_sets[i], self.positions[j], **numbers)
 
         return tuple(line(i, j) for i in range(len(self.head_sets)) for j in range(len(self.positions)))
@@ -145,7 +145,7 @@ class HeadEffects:
     def grid(self, position: str | None = None, stack: str | None = None) -> Array:
         """[layer, head] mean effects at one position (the first unless named), NaN where not measured."""
         if position is not None and position not in self.positions:
-            raise BadInput(f"There is no position '{position}'.", f"There is {', '.join(self.positions)}.")
+            raise BadInput(f"Unknown position '{position}'.", f"Choose one of {', '.join(self.positions)}.")
         column = self.positions.index(position) if position is not None else 0
         mean = stats.mean(self.effects)[:, column]
         pairs = {head: value for head_set, value in zip(self.head_sets, mean, strict=True) for head in head_set}

@@ -48,7 +48,7 @@ def data_of(found: HeadEffects) -> dict[str, Any]:
     return clean(data)
 
 
-def write(found: HeadEffects, place: Path) -> None:
+def write(found: HeadEffects, folder: Path) -> None:
     """Write the files of a result into a folder."""
     data = data_of(found)
     rows = data["effects"]
@@ -66,28 +66,28 @@ def write(found: HeadEffects, place: Path) -> None:
         "unchanged": found.base[example],
         "other": found.other[example] if found.other is not None else np.full(len(example), np.nan),
     }
-    write_table(place / "effects.parquet", table)
-    write_table(place / "examples.parquet", long)
-    write_json(place / "effects.json", data)
+    write_table(folder / "effects.parquet", table)
+    write_table(folder / "examples.parquet", long)
+    write_json(folder / "effects.json", data)
 
 
-def load(place: str | Path) -> HeadEffects:
+def load(folder: str | Path) -> HeadEffects:
     """Read a finished sweep. Raises StoreError."""
-    place = Path(place)
-    data = read_json(place / "effects.json")
+    folder = Path(folder)
+    data = read_json(folder / "effects.json")
     if data.get("schema") != SCHEMA:
-        raise StoreError(f"{place / 'effects.json'} is not a {SCHEMA} file.", "Run the sweep again.")
+        raise StoreError(f"{folder / 'effects.json'} is not a {SCHEMA} file.", "Run the sweep again.")
     try:
-        long = pq.read_table(place / "examples.parquet").to_pydict()
+        long = pq.read_table(folder / "examples.parquet").to_pydict()
     except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{place / 'examples.parquet'} cannot be read ({error}).", "Run the sweep again.") from error
+        raise StoreError(f"{folder / 'examples.parquet'} cannot be read ({error}).", "Run the sweep again.") from error
     n, positions = data["n_examples"], tuple(data["positions"])
     values = np.array(long["value"], dtype=np.float64).reshape(n, -1, len(positions))
     head_sets = tuple(dict.fromkeys(long["heads"]))
     step = len(head_sets) * len(positions)
     base, other = (np.array(long[name][::step], dtype=np.float64) for name in ("unchanged", "other"))
-    guess = {(" ".join(row["heads"]), row["position"]): row["estimate"] for row in data["effects"]}
-    known = [[guess[head_set, position] for position in positions] for head_set in head_sets]
+    estimates = {(" ".join(row["heads"]), row["position"]): row["estimate"] for row in data["effects"]}
+    known = [[estimates[head_set, position] for position in positions] for head_set in head_sets]
     estimate = np.array([[np.nan if x is None else x for x in row] for row in known], dtype=np.float64)
     return HeadEffects(
         data["kind"],

@@ -1,4 +1,4 @@
-"""Guessing the effect of every change from one gradient, so that only the promising ones need measuring.
+"""Estimating the effect of every change from one gradient, so that only the promising ones need measuring.
 
 Attribution patching (Nanda 2023; Syed et al. 2023): effect of replacing x by x' = (x' - x) . d metric / d x, to first
 order. Two runs and one backward pass for all heads and positions. It only ranks; what is reported is measured.
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.errors import BadInput, UnsupportedModel
@@ -20,14 +19,12 @@ from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Model
 from headatlas.model.runs.cached_forward import attend_again
 from headatlas.ops import stats
+from headatlas.ops.types import Array, LayerKey
 
 if TYPE_CHECKING:
-    from headatlas.methods.sweeps.run import Sweep
+    from headatlas.methods.sweeps.plan import Sweep
     from headatlas.model.core.view import LayerView
     from headatlas.task import Batch
-
-Array = NDArray[np.float64]
-Place = tuple[str, int]
 
 
 class _Leaf:
@@ -36,20 +33,20 @@ class _Leaf:
     component = "residual"
     heads: tuple[HeadId, ...] = ()
 
-    def __init__(self, place: Place) -> None:
-        self.layers = frozenset([place])
+    def __init__(self, key: LayerKey) -> None:
+        self.layers = frozenset([key])
 
     def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
         return x.detach().requires_grad_(True)
 
 
 def estimate(model: Model, sweep: Sweep, memory: int) -> Array:
-    """[head_set, position] guessed mean effect of each change of a sweep. Raises BadInput, UnsupportedModel."""
+    """[head_set, position] estimated mean effect of each change of a sweep. Raises BadInput, UnsupportedModel."""
     return stats.mean(estimates(model, sweep, memory))
 
 
 def estimates(model: Model, sweep: Sweep, memory: int, *, exact_softmax: bool = False) -> Array:
-    """[example, head_set, position] guessed effect of each change, NaN where an example has no such position.
+    """[example, head_set, position] estimated effect of each change, NaN where an example has no such position.
 
     exact_softmax: for queries and keys, attention is computed again with the changed ones and the gradient is taken behind
     it, so that a saturated softmax does not hide them (AtP*, Kramar et al. 2024, section 3.1).
@@ -90,7 +87,7 @@ def no_gradient(model: Model) -> UnsupportedModel:
 
 
 def _piece(model: Model, sweep: Sweep, rows: slice, exact_softmax: bool) -> Array:
-    """Guessed effects [example, head_set, position] of some examples, NaN where an example has no such position."""
+    """Estimated effects [example, head_set, position] of some examples, NaN where an example has no such position."""
     batch = sweep.batch.rows(rows)
     prompts = sweep.run_on.rows(rows) if sweep.run_on is not None else batch
     what = "z" if exact_softmax and sweep.component in ("q", "k") else sweep.component
@@ -98,15 +95,15 @@ def _piece(model: Model, sweep: Sweep, rows: slice, exact_softmax: bool) -> Arra
     score = sweep.metric.score(values.pop("logits").cpu(), batch).sum()
     if not score.requires_grad:
         raise no_gradient(model)
-    tensors = [values[_key(place)] for place in views]
+    tensors = [values[_name(key)] for key in views]
     gradients = torch.autograd.grad(score, tensors, allow_unused=True)
     # Where nothing after a layer reads it, there is no gradient.
     slopes = {
-        place: torch.zeros_like(x) if slope is None else slope
-        for place, x, slope in zip(views, tensors, gradients, strict=True)
+        key: torch.zeros_like(x) if slope is None else slope
+        for key, x, slope in zip(views, tensors, gradients, strict=True)
     }
     if exact_softmax and sweep.component in ("q", "k"):
-        felt = [_felt_behind(model, sweep, views, slopes, rows, places) for places in _places(sweep, rows)]
+        felt = [_felt_behind(model, sweep, views, slopes, rows, positions) for positions in _positions(sweep, rows)]
     else:
         felt = [_felt(model, sweep, views, values, slopes, rows)] * len(sweep.positions)
     # The views know their pass, which knows the watcher, which knows the views: let go, or the whole graph stays alive.
@@ -118,20 +115,20 @@ def _piece(model: Model, sweep: Sweep, rows: slice, exact_softmax: bool) -> Arra
 def _felt(
     model: Model,
     sweep: Sweep,
-    views: Mapping[Place, LayerView],
+    views: Mapping[LayerKey, LayerView],
     values: Mapping[str, Tensor],
-    slopes: Mapping[Place, Tensor],
+    slopes: Mapping[LayerKey, Tensor],
     rows: slice,
 ) -> dict[HeadId, Tensor]:
     """[example, token] first-order effect of each head's change, by head, or by the first head of a KV group."""
     make = sweep.prepare(rows)
     felt: dict[HeadId, Tensor] = {}
-    for place, view in views.items():
-        heads, x = model.layer(place[1], place[0]).heads, values[_key(place)].detach()
+    for key, view in views.items():
+        heads, x = model.layer(key[1], key[0]).heads, values[_name(key)].detach()
         changed = x
         for edit in make(heads, None):
             changed = edit(view, changed).detach()
-        product = ((changed - x).float() * slopes[place].float()).sum(-1)
+        product = ((changed - x).float() * slopes[key].float()).sum(-1)
         product = (product if sweep.component == "z" else product.transpose(1, 2)).cpu()
         size = len(heads) // product.shape[2]
         felt |= {heads[i * size]: product[:, :, i] for i in range(product.shape[2])}
@@ -142,18 +139,18 @@ def _felt(
 def _felt_behind(
     model: Model,
     sweep: Sweep,
-    views: Mapping[Place, LayerView],
-    slopes: Mapping[Place, Tensor],
+    views: Mapping[LayerKey, LayerView],
+    slopes: Mapping[LayerKey, Tensor],
     rows: slice,
-    places: Tensor | None,
+    positions: Tensor | None,
 ) -> dict[HeadId, Tensor]:
-    """[example, query] effect of each head's queries or keys changed at `places`, first-order behind its attention only."""
+    """[example, query] effect of each head's queries or keys changed at `positions`, first-order behind its attention only."""
     make = sweep.prepare(rows)
     felt: dict[HeadId, Tensor] = {}
-    for place, view in views.items():
-        heads, x = model.layer(place[1], place[0]).heads, getattr(view, sweep.component).detach()
+    for key, view in views.items():
+        heads, x = model.layer(key[1], key[0]).heads, getattr(view, sweep.component).detach()
         changed = x
-        for edit in make(heads, places):
+        for edit in make(heads, positions):
             changed = edit(view, changed)
         before, after = (attend_again(view, **{sweep.component: value}) for value in (x, changed))
         limit = 1e-3 if model.dtype in (torch.float32, torch.float64) else 3e-2
@@ -163,32 +160,32 @@ def _felt_behind(
                 "it cannot be computed again for other queries or keys.",
                 "Attribute z or v, or measure exactly (headatlas patch).",
             )
-        product = ((after - before).float() * slopes[place].float()).sum(-1).cpu()
+        product = ((after - before).float() * slopes[key].float()).sum(-1).cpu()
         felt |= {head: product[:, :, i] for i, head in enumerate(heads)}
     return felt
 
 
-def _places(sweep: Sweep, rows: slice) -> list[Tensor | None]:
+def _positions(sweep: Sweep, rows: slice) -> list[Tensor | None]:
     """Positions of each position [example or 1, n], or None for all, for some examples."""
     return [x if x is None or len(x) == 1 else x[rows] for x in sweep.positions.values()]
 
 
-def _key(place: Place) -> str:
-    return f"{place[0]}.{place[1]}"
+def _name(key: LayerKey) -> str:
+    return f"{key[0]}.{key[1]}"
 
 
 def _watched(
     model: Model, sweep: Sweep, prompts: Batch, positions: Tensor, what: str
-) -> tuple[dict[Place, LayerView], dict[str, Tensor]]:
+) -> tuple[dict[LayerKey, LayerView], dict[str, Tensor]]:
     """Views and tensors of the component by layer, and the logits, all with gradients."""
     wanted = {(head.stack, head.layer) for head_set in sweep.head_sets for head in head_set}
-    views: dict[Place, LayerView] = {}
+    views: dict[LayerKey, LayerView] = {}
     values: dict[str, Tensor] = {}
 
     def watch(layer: LayerView) -> None:
-        place = (layer.stack, layer.index)
-        if place in wanted:
-            views[place], values[_key(place)] = layer, getattr(layer, what)
+        key = (layer.stack, layer.index)
+        if key in wanted:
+            views[key], values[_name(key)] = layer, getattr(layer, what)
 
     first = model.layers[0]
     leaf: list[Any] = [_Leaf((first.stack, first.index))] if model.restarts and len(model.stacks) == 1 else []
@@ -201,8 +198,8 @@ def _gathered(sweep: Sweep, felt: list[dict[HeadId, Tensor]], rows: slice, *, ev
     mask = sweep.batch.mask[rows]
     found = np.zeros((len(mask), len(sweep.head_sets), len(sweep.positions)))
     columns = torch.arange(mask.shape[1])
-    for j, places in enumerate(_places(sweep, rows)):
-        share = mask if places is None else mask & (columns[None, :, None] == places[:, None, :]).any(-1)
+    for j, positions in enumerate(_positions(sweep, rows)):
+        share = mask if positions is None else mask & (columns[None, :, None] == positions[:, None, :]).any(-1)
         absent = ~share.any(1).numpy()
         counted = mask if everywhere else share
         for i, head_set in enumerate(sweep.head_sets):

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.edits import Mean, OnHeads, Resample, Swap, collect
@@ -16,13 +14,12 @@ from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.ablation import demand_aligned
 from headatlas.methods.sweeps.cached_runs import CachedRuns
+from headatlas.ops.types import Array, LayerKey
 from headatlas.renamed import Renamed
 from headatlas.task import Batch, Metric
 
 if TYPE_CHECKING:
     from headatlas.model import Edit, Model
-
-Array = NDArray[np.float64]
 
 
 class SetAblation:
@@ -63,7 +60,7 @@ def ablated(
     model: Model,
     batch: Batch,
     metric: Metric,
-    mean_z: Mapping[tuple[str, int], Tensor],
+    mean_z: Mapping[LayerKey, Tensor],
     positions: Tensor | None = None,
 ) -> SetAblation:
     """Heads give what they gave on the batch's counterfactual prompts (resample ablation), where there are none their `mean_z`.
@@ -98,10 +95,10 @@ def resampled_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) 
     return SetAblation(model, batch, metric, lambda heads: Swap(heads, values, positions=positions), positions)
 
 
-def averages(model: Model, batch: Batch, positions: Tensor) -> Mapping[tuple[str, int], Tensor]:
+def averages(model: Model, batch: Batch, positions: Tensor) -> Mapping[LayerKey, Tensor]:
     """(stack, layer) -> [head, d_value]: the mean of z at positions [example, n] over the batch."""
     _, found, _ = means(model, batch, OnHeads(model.heads), tokens=positions)
-    return {place: value[0] for place, value in found.items()}
+    return {key: value[0] for key, value in found.items()}
 
 
 def another(labels: Sequence[Tensor], fits: Callable[[int, int], bool]) -> Tensor:

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.weights.qk_ov import Circuits, circuits_of
 from headatlas.model import Model
+from headatlas.ops.types import Array, LayerKey
 from headatlas.ops.weights import Factored, compositions, random_rotation
 
-Array = NDArray[np.float64]
 KINDS = ("q", "k", "v")
 
 
@@ -82,7 +81,7 @@ def compose(
     model.require([*writers, *readers])
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
-        raise BadInput(f"There is no composition '{', '.join(unknown)}'.", f"Choose of {', '.join(KINDS)}.")
+        raise BadInput(f"Unknown composition '{', '.join(unknown)}'.", f"Choose of {', '.join(KINDS)}.")
     if draws < 2:
         raise BadInput(f"{draws} random rotations give no chance level.", "Draw 2 or more.")
     generator = torch.Generator().manual_seed(seed)
@@ -90,14 +89,14 @@ def compose(
     shape = (len(writers), len(readers))
     scores = {kind: np.full(shape, np.nan) for kind in kinds}
     random = {kind: np.full((draws, *shape), np.nan) for kind in kinds}
-    writes = {place: (rows, _writes(model, place, rows, writers)) for place, rows in _places(writers).items()}
-    for place, columns in _places(readers).items():
+    writes = {key: (rows, _writes(model, key, rows, writers)) for key, rows in _by_layer(writers).items()}
+    for key, columns in _by_layer(readers).items():
         earlier = {
-            (stack, layer): found for (stack, layer), found in writes.items() if stack == place[0] and layer < place[1]
+            (stack, layer): found for (stack, layer), found in writes.items() if stack == key[0] and layer < key[1]
         }
         if not earlier:
             continue
-        circuits = circuits_of(model, place[1], place[0], offset=offset)
+        circuits = circuits_of(model, key[1], key[0], offset=offset)
         reads = _reads(circuits, [readers[j] for j in columns])
         for rows, written in earlier.values():
             for kind in kinds:
@@ -113,16 +112,16 @@ def _turned(written: Factored, read: Factored, rotation: Tensor) -> Array:
     return found
 
 
-def _places(heads: Sequence[HeadId]) -> dict[tuple[str, int], list[int]]:
+def _by_layer(heads: Sequence[HeadId]) -> dict[LayerKey, list[int]]:
     """(stack, layer) -> numbers of its heads."""
-    found: dict[tuple[str, int], list[int]] = {}
+    found: dict[LayerKey, list[int]] = {}
     for i, head in enumerate(heads):
         found.setdefault((head.stack, head.layer), []).append(i)
     return found
 
 
-def _writes(model: Model, place: tuple[str, int], rows: Sequence[int], heads: Sequence[HeadId]) -> Factored:
-    return circuits_of(model, place[1], place[0]).only([heads[i] for i in rows])[1]
+def _writes(model: Model, key: LayerKey, rows: Sequence[int], heads: Sequence[HeadId]) -> Factored:
+    return circuits_of(model, key[1], key[0]).only([heads[i] for i in rows])[1]
 
 
 def _reads(circuits: Circuits, heads: Sequence[HeadId]) -> dict[str, Factored]:

@@ -78,12 +78,12 @@ def ov_ranks(
             f"Targets must be [{len(source)}, target] for {len(source)} sources; got {tuple(targets.shape)}."
         )
     matrix, bias = readout(model)
-    places = targets
+    ranked = targets
     if among is not None:
         where = torch.full((model.vocabulary_size,), -1)
         where[among] = torch.arange(len(among))
-        places = where[targets]
-        if bool((places < 0).any()):
+        ranked = where[targets]
+        if bool((ranked < 0).any()):
             raise BadInput("A target token is not among the tokens to rank.", "Add the targets to `among`.")
         matrix, bias = matrix[:, among], None if bias is None else bias[among]
     vectors = token_vectors(model, source, form)
@@ -92,7 +92,7 @@ def ov_ranks(
         index = torch.tensor([chosen[i].head for i in columns])
         for rows in weights.pieces(len(source), _TOKENS):
             read = to_logits(model, circuits.written(vectors[rows])[index])
-            wanted = places[rows].expand(len(columns), -1, -1)
+            wanted = ranked[rows].expand(len(columns), -1, -1)
             for found, counted in zip((raised, lowered), weights.ranks(read, matrix, bias, wanted), strict=True):
                 found[rows, columns] = counted.transpose(0, 1).numpy()
     return OVRanks(chosen, raised, lowered)

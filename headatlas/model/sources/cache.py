@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from headatlas.errors import SourceError, StoreError
+from headatlas.progress import Progress
 from headatlas.store import whole_folder, write_text
-
-Say = Callable[[str], None]
 
 MANIFEST = "source.json"
 _SCHEMA = "headatlas/source/1"
@@ -36,11 +34,6 @@ _UNWRITABLE = {
     errno.EEXIST,
 }
 _CHUNK = 1 << 22
-
-
-def to_stderr(line: str) -> None:
-    """Say one line of progress where it does not mix with a command's output."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def home_folder(home: Path | None = None) -> Path:
@@ -82,7 +75,7 @@ def fill(
     home: Path,
     entry: str,
     make: Callable[[Path], dict[str, Any]],
-    say: Say,
+    progress: Progress,
     *,
     current: Callable[[dict[str, Any]], bool] = lambda _: True,
 ) -> tuple[Path, dict[str, Any]]:
@@ -99,7 +92,7 @@ def fill(
     with writing_to(home):
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(target.with_name(f"{entry}.lock"))
-        with _held(lock, entry, say):
+        with _held(lock, entry, progress):
             manifest = read_manifest(target)  # another program may have finished it while we waited
             if manifest is not None and current(manifest):
                 return target, manifest
@@ -115,11 +108,11 @@ def fill(
 
 
 @contextlib.contextmanager
-def _held(lock: FileLock, entry: str, say: Say) -> Iterator[None]:
+def _held(lock: FileLock, entry: str, progress: Progress) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except TimeoutError:
-        say(f"Another program is fetching {entry}; waiting for it.")
+        progress.say(f"Another program is fetching {entry}; waiting for it.")
         lock.acquire()
     try:
         yield

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headatlas.errors import HeadAtlasError, SourceError, UnsupportedModel
-from headatlas.model.sources.cache import Say
 from headatlas.model.sources.gguf_file import read_head
 from headatlas.model.sources.gguf_rules import reading, vocabulary
 from headatlas.model.sources.gguf_rules.metadata import HINT
 from headatlas.model.text.folder_tokenizer import folder_tokenizer
+from headatlas.progress import Progress
 from headatlas.render.numbers import show_size
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _WEIGHTS = "model.safetensors"
 _PROBE = "The quick brown fox jumps over 13 lazy dogs,\n\tdoesn't it?  <b>Zürich</b> 日本 🙂\n\n1. one"
 
 
-def convert(gguf_file: Path, into: Path, say: Say) -> dict[str, str | int]:
+def convert(gguf_file: Path, into: Path, progress: Progress) -> dict[str, str | int]:
     """Write the model of `gguf_file` into the folder `into` and return what did it: versions of programs, CONVERSION.
 
     Every tensor and key of the file is used or known to be harmless, and the copy, loaded again, holds each number that
@@ -44,7 +44,7 @@ def convert(gguf_file: Path, into: Path, say: Say) -> dict[str, str | int]:
         raise SourceError(
             f"Converting {gguf_file} needs {show_size(needed)} in {into}, {show_size(free)} are free.", hint
         )
-    say(f"Converting {gguf_file.name} to safetensors (once; about a minute for 250M parameters).")
+    progress.say(f"Converting {gguf_file.name} to safetensors (once; about a minute for 250M parameters).")
     with _quiet():
         _write(gguf_file, into)
     return {"conversion": CONVERSION, **{name: version(name) for name in ("transformers", "gguf", "torch")}}

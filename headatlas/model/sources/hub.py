@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from headatlas.errors import SourceError
-from headatlas.model.sources.cache import Say, hash_file, writing_to
+from headatlas.model.sources.cache import hash_file, writing_to
+from headatlas.progress import Progress
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -33,7 +34,7 @@ class Unreachable(SourceError):
     """The Hub did not answer, or the user asked not to ask it."""
 
 
-def fetch_model(repository: str, revision: str | None, *, allow_pickle: bool, say: Say) -> Path:
+def fetch_model(repository: str, revision: str | None, *, allow_pickle: bool, progress: Progress) -> Path:
     """The folder of a model in the Hub's own local cache, named by its commit; fetched where it is not there yet."""
     from huggingface_hub import constants
 
@@ -45,7 +46,7 @@ def fetch_model(repository: str, revision: str | None, *, allow_pickle: bool, sa
             return _snapshot(repository, revision, patterns)
     except Unreachable as error:
         folder = _from_local_cache(repository, revision, patterns, error)
-        say(f"{error.message} Using the copy of {repository} fetched before.")
+        progress.say(f"{error.message} Using the copy of {repository} fetched before.")
         return folder
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from headatlas.errors import BadInput, SourceError, UnknownName
 from headatlas.model.sources import builtin, hub
-from headatlas.model.sources.cache import Say, digest, fill, home_folder, to_stderr
+from headatlas.model.sources.cache import digest, fill, home_folder
 from headatlas.model.sources.checkpoint import check_config, has_tokenizer, weight_files
 from headatlas.model.sources.convert import convert, is_current
+from headatlas.progress import Progress, Stderr
 from headatlas.registry import did_you_mean
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -48,16 +49,17 @@ def resolve(
     revision: str | None = None,
     allow_pickle: bool = False,
     home: Path | None = None,
-    say: Say = to_stderr,
+    progress: Progress | None = None,
 ) -> Source:
-    """Find, fetch and check the model called `name`; slow steps are said through `say`.
+    """Find, fetch and check the model called `name`; slow steps are told to `progress`, else to standard error.
 
     Raises UnknownName, SourceError, UnsupportedModel or BadInput; a failed or interrupted call leaves nothing behind.
     """
     if not name.strip():
         raise UnknownName("The name of the model is empty.", f"Give {_expected()}.")
     try:
-        return _resolve(name, revision, allow_pickle=allow_pickle, cache=home_folder(home), say=say)
+        told = progress or Stderr()
+        return _resolve(name, revision, allow_pickle=allow_pickle, cache=home_folder(home), progress=told)
     except OSError as error:
         if error.errno is None:
             raise
@@ -65,29 +67,31 @@ def resolve(
         raise SourceError(f"'{name}' cannot be read: {error.strerror} ({error.filename}).", hint) from error
 
 
-def _resolve(name: str, revision: str | None, *, allow_pickle: bool, cache: Path, say: Say) -> Source:
+def _resolve(name: str, revision: str | None, *, allow_pickle: bool, cache: Path, progress: Progress) -> Source:
     path = Path(os.path.expanduser(name))
     if name.partition("@")[0] in builtin.BUILTINS:
         base, revision = _split(name, revision)
         _no_revision(base, revision)
-        return _builtin(base, cache, say)
+        return _builtin(base, cache, progress)
     if os.path.isdir(path):
         _no_revision(name, revision)
-        return _local(name, "folder", path.resolve(), allow_pickle=allow_pickle, cache=cache, say=say)
+        return _local(name, "folder", path.resolve(), allow_pickle=allow_pickle, cache=cache, progress=progress)
     if os.path.isfile(path):
         _no_revision(name, revision)
-        return _gguf(name, path.resolve(), cache, say)
+        return _gguf(name, path.resolve(), cache, progress)
     base, revision = _split(name, revision)
     if _HUB_ID.fullmatch(base) and path.suffix != ".gguf":
-        return _hub(name, base, revision, allow_pickle=allow_pickle, cache=cache, say=say)
+        return _hub(name, base, revision, allow_pickle=allow_pickle, cache=cache, progress=progress)
     hint = did_you_mean(base, [*builtin.BUILTINS, *_nearby(path)])
     raise UnknownName(f"There is no model called '{name}'.", hint or f"Give {_expected()}.")
 
 
-def pull(name: str, *, revision: str | None = None, allow_pickle: bool = False) -> dict[str, str | bool | float | None]:
+def pull(
+    name: str, *, revision: str | None = None, allow_pickle: bool = False, progress: Progress | None = None
+) -> dict[str, str | bool | float | None]:
     """Make sure that a model is on this machine, ready to load without network; returns where it came from and is."""
     start = time.perf_counter()
-    source = resolve(name, revision=revision, allow_pickle=allow_pickle)
+    source = resolve(name, revision=revision, allow_pickle=allow_pickle, progress=progress)
     seconds = round(time.perf_counter() - start, 2)
     return {**asdict(source), "folder": str(source.folder), "seconds": seconds}
 
@@ -129,11 +133,11 @@ def _nearby(path: Path) -> Iterator[str]:
                 yield str(path.parent / other.name)
 
 
-def _local(name: str, kind: str, folder: Path, *, allow_pickle: bool, cache: Path, say: Say) -> Source:
+def _local(name: str, kind: str, folder: Path, *, allow_pickle: bool, cache: Path, progress: Progress) -> Source:
     check_config(folder, name)
     files = weight_files(folder, name, allow_pickle=allow_pickle)
     if sum(file.stat().st_size for file in files) > _LARGE:
-        say(f"Reading the weights of {name} once for their sha256.")
+        progress.say(f"Reading the weights of {name} once for their sha256.")
     origin, revision = f"folder:{folder.name}", None  # the name alone: records of runs get published
     if kind == "hub":
         revision = folder.name  # the Hub's cache names a model's folder by its commit
@@ -141,21 +145,21 @@ def _local(name: str, kind: str, folder: Path, *, allow_pickle: bool, cache: Pat
     return Source(name, kind, folder, origin, revision, digest(files, cache), has_tokenizer(folder))
 
 
-def _hub(name: str, base: str, revision: str | None, *, allow_pickle: bool, cache: Path, say: Say) -> Source:
+def _hub(name: str, base: str, revision: str | None, *, allow_pickle: bool, cache: Path, progress: Progress) -> Source:
     try:
-        folder = hub.fetch_model(base, revision, allow_pickle=allow_pickle, say=say)
+        folder = hub.fetch_model(base, revision, allow_pickle=allow_pickle, progress=progress)
     except SourceError as error:
         near = did_you_mean(base, _nearby(Path(base)))  # a mistyped folder looks like a Hub id too
         raise (type(error)(error.message, f"{near} {error.hint}") if near else error) from error
-    return _local(name, "hub", folder, allow_pickle=allow_pickle, cache=cache, say=say)
+    return _local(name, "hub", folder, allow_pickle=allow_pickle, cache=cache, progress=progress)
 
 
-def _builtin(name: str, cache: Path, say: Say) -> Source:
-    folder, facts = builtin.pull(builtin.BUILTINS[name], cache, say)
+def _builtin(name: str, cache: Path, progress: Progress) -> Source:
+    folder, facts = builtin.pull(builtin.BUILTINS[name], cache, progress)
     return Source(name, "builtin", folder, facts["origin"], facts["revision"], facts["sha256"], has_tokenizer(folder))
 
 
-def _gguf(name: str, file: Path, cache: Path, say: Say) -> Source:
+def _gguf(name: str, file: Path, cache: Path, progress: Progress) -> Source:
     if file.suffix.lower() != ".gguf":
         hint = (
             f"Give the folder that holds it: {file.parent}" if file.suffix == ".safetensors" else f"Give {_expected()}."
@@ -165,8 +169,8 @@ def _gguf(name: str, file: Path, cache: Path, say: Say) -> Source:
     folder, facts = fill(
         cache,
         f"gguf-{sha256[:32]}",
-        lambda into: {"sha256": sha256, "made_with": convert(file, into, say)},
-        say,
+        lambda into: {"sha256": sha256, "made_with": convert(file, into, progress)},
+        progress,
         current=is_current,
     )
     return Source(name, "gguf", folder, f"gguf:{file.name}", None, facts["sha256"], has_tokenizer(folder))

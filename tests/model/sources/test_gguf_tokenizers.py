@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 from headatlas.errors import UnsupportedModel
-from headatlas.model.text.folder_tokenizer import folder_tokenizer
-from headatlas.model.text.tokenizer import Tokenizer
 from headatlas.model.sources.cache import home_folder, read_manifest
 from headatlas.model.sources.convert import convert, is_current
 from headatlas.model.sources.gguf_rules import pretokenizers, reading, vocabulary
+from headatlas.model.text.folder_tokenizer import folder_tokenizer
+from headatlas.model.text.tokenizer import Tokenizer
 from tests.model.source_files import byte_backend, save_llama, write_gguf
 
 TEXTS = [

@@ -1,0 +1,29 @@
+"""What the circuit commands share: how heads are knocked out, and an interval in print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from headatlas.circuits.evaluate import Interval
+
+Ablation = Annotated[str, typer.Option(help="How heads outside are knocked out: mean, resample or zero.")]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        help="Mean overall, per position, or per template and position; default: template where there are any."
+    ),
+]
+Reference = Annotated[int, typer.Option(help="Means are taken over so many other prompts of the task.")]
+Ratio = Annotated[str, typer.Option(help="ratio-of-means or mean-of-ratios.")]
+Out = Annotated[
+    str | None, typer.Option("--out", help="File to write the result to; interrupted runs go on from there.")
+]
+
+
+def interval(value: Interval, *, percent: bool = False) -> str:
+    """A mean with its interval."""
+    form = "{:.1%}" if percent else "{:+.3f}"
+    return f"{form.format(value.value)} ({form.format(value.low)} to {form.format(value.high)})"

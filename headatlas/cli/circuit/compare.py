@@ -1,0 +1,46 @@
+"""`headatlas circuit compare FOUND REFERENCE`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from headatlas.cli import _options as option
+
+library = "headatlas.compare_circuits"
+
+
+def compare(
+    found: Annotated[str, typer.Argument(help="A circuit file, or an id of the catalogue.")],
+    reference: Annotated[str, typer.Argument(help="What it is compared with: a file or an id.")],
+    as_json: option.Json = False,
+) -> None:
+    """Say how much two circuits of one model have in common: heads, heads at positions, edges.
+
+    Example: headatlas circuit compare found.json ioi
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    import headatlas as ha
+
+    data = ha.compare_circuits(found, reference)
+    if as_json:
+        print(json.dumps(data, ensure_ascii=False))
+        return
+    console = Console()
+    table = Table("", "first", "second", "common", "Jaccard", "precision", "recall", box=None, pad_edge=False)
+    for what in ("heads", "nodes", "edges"):
+        row = data[what]
+        shares = ["" if row[name] is None else f"{row[name]:.2f}" for name in ("jaccard", "precision", "recall")]
+        table.add_row(what, *(str(row[name]) for name in ("first", "second", "common")), *shares)
+    console.print(f"first: {data['found']}; second: {data['reference']}", highlight=False, soft_wrap=True)
+    console.print(table)
+    for name, text in (
+        ("common", "in both"),
+        ("only_found", "only in the first"),
+        ("only_reference", "only in the second"),
+    ):
+        console.print(f"{text}: {' '.join(data[name]) or 'none'}", highlight=False, soft_wrap=True)

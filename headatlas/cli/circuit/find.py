@@ -1,0 +1,92 @@
+"""`headatlas circuit find MODEL`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headatlas.cli import _options as option
+from headatlas.cli.circuit import _options as circuits
+
+if TYPE_CHECKING:
+    from headatlas.circuits.workflow import FoundCircuit
+
+library = "headatlas.find_circuit"
+
+
+def find(
+    model: option.Model,
+    task: option.Task = None,
+    prompts: option.Prompts = None,
+    positions: Annotated[
+        str | None,
+        typer.Option(help="Heads may be part of it at these positions only, such as 'end s2'; default: everywhere."),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(help="attribution (ranked by a gradient, then measured) or greedy (all measured at each step)."),
+    ] = "attribution",
+    target: Annotated[float, typer.Option(help="Share of what all heads do that the circuit has to recover.")] = 0.9,
+    largest: Annotated[int | None, typer.Option(help="Heads at most.")] = None,
+    edges: Annotated[bool, typer.Option("--edges", help="Measure what passes between its heads, too.")] = False,
+    ablation: circuits.Ablation = "mean",
+    mean: circuits.Mean = None,
+    reference: circuits.Reference = 200,
+    ratio: circuits.Ratio = "ratio-of-means",
+    n: option.N = 32,
+    seed: option.Seed = 0,
+    memory: option.Memory = "4GB",
+    out: circuits.Out = None,
+    force: option.Force = False,
+    device: option.Device = None,
+    dtype: option.Dtype = "auto",
+    as_json: option.Json = False,
+) -> None:
+    """Find a small set of heads that does the task while all others are knocked out.
+
+    A circuit of a built-in task is then measured on new prompts, since a search fits the prompts it was made on.
+
+    Example: headatlas circuit find smollm2-135m --task ioi --target 0.9 --edges --out ioi.json
+    """
+    import headatlas as ha
+    from headatlas.cli._progress import Shown
+    from headatlas.store import clean
+
+    given, options = ha.Prompts(task, prompts, n, seed, force), ha.RunOptions(memory, out)
+    knockout = ha.KnockoutOptions(ablation, mean, reference, ratio)
+    with Shown() as shown:
+        found = ha.find_circuit(
+            ha.load(model, dtype=dtype, device=device), given, positions=positions, method=method, target=target,
+            largest=largest, edges=edges, knockout=knockout, options=options, progress=shown,
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(clean(found.circuit.data()), ensure_ascii=False))
+        return
+    _show(found, out)
+
+
+def _show(found: FoundCircuit, out: str | None) -> None:
+    from rich.console import Console
+
+    console = Console()
+    say = lambda line: console.print(line, highlight=False, soft_wrap=True)  # noqa: E731
+    circuit, again = found.circuit, found.held_out
+    facts = circuit.facts
+    say(f"{len(circuit.nodes)} heads: {' '.join(map(str, circuit.nodes))}")
+    short = "" if facts["reached"] else "; the target was not reached"
+    say(f"on the prompts it was found on they recover {facts['recovered']:.1%}{short}")
+    if again is not None:
+        say(
+            f"on new prompts they recover {circuits.interval(again.recovered, percent=True)}; metric {circuits.interval(again.circuit)}, "
+            f"whole model {circuits.interval(again.whole)}, no heads {circuits.interval(again.empty)}"
+        )
+    else:
+        say("there are no other prompts to measure it on: what it recovers elsewhere is not known")
+    how = " ".join(str(part) for part in (facts["ablation"], facts["mean"]) if part)
+    say(f"knocked out: {how}" + (f", over {facts['mean_over']}" if facts["mean_over"] else "") + "; MLPs left in place")
+    for edge in circuit.edges:
+        say(f"{edge.sender} -> {edge.receiver.name}  effect {edge.effect:+.3f}  q {edge.q:.2g}")
+    if out is not None:
+        say(f"Written to {out}")

@@ -1,0 +1,96 @@
+"""`headatlas circuit test MODEL CIRCUIT`."""
+
+# ruff: noqa: PT028  (`test` is a command, no test)
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headatlas.cli import _options as option
+from headatlas.cli.circuit import _options as circuits
+
+if TYPE_CHECKING:
+    from headatlas.circuits.evaluate import CircuitTest
+
+library = "headatlas.test_circuit"
+
+
+def test(
+    model: option.Model,
+    circuit: Annotated[
+        str, typer.Argument(help="A circuit file, heads such as '9.6@end 5.5', or an id of the catalogue.")
+    ],
+    task: option.Task = None,
+    prompts: option.Prompts = None,
+    criteria: Annotated[
+        str, typer.Option(help="What is measured beside faithfulness: completeness, minimality, both, or none.")
+    ] = "completeness minimality",
+    draws: Annotated[int, typer.Option(help="Random sets of heads for completeness and minimality.")] = 10,
+    ablation: circuits.Ablation = "mean",
+    mean: circuits.Mean = None,
+    reference: circuits.Reference = 200,
+    ratio: circuits.Ratio = "ratio-of-means",
+    n: option.N = 32,
+    seed: Annotated[int, typer.Option(help="Seed of the prompts; that of `find` is 0.")] = 3,
+    memory: option.Memory = "4GB",
+    out: circuits.Out = None,
+    force: option.Force = False,
+    device: option.Device = None,
+    dtype: option.Dtype = "auto",
+    as_json: option.Json = False,
+) -> None:
+    """Measure whether a circuit is enough (faithfulness), all there is (completeness) and all needed (minimality).
+
+    Example: headatlas circuit test smollm2-135m '23.3 20.0 18.6' --task ioi --criteria minimality
+    """
+    import headatlas as ha
+    from headatlas.cli._progress import Shown
+    from headatlas.store import clean
+
+    given, options = ha.Prompts(task, prompts, n, seed, force), ha.RunOptions(memory, out)
+    knockout = ha.KnockoutOptions(ablation, mean, reference, ratio)
+    with Shown() as shown:
+        found = ha.test_circuit(
+            ha.load(model, dtype=dtype, device=device), circuit, given, criteria=criteria, draws=draws, knockout=knockout,
+            options=options, progress=shown,
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(clean(found.data()), ensure_ascii=False))
+        return
+    _show(found, out)
+
+
+def _show(found: CircuitTest, out: str | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    say = lambda line: console.print(line, highlight=False, soft_wrap=True)  # noqa: E731
+    faithful, protocol = found.faithfulness, found.protocol
+    say(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in protocol.items() if value is not None))
+    say(
+        f"whole model {circuits.interval(faithful.whole)}, circuit {circuits.interval(faithful.circuit)}, no heads {circuits.interval(faithful.empty)}"
+    )
+    say(f"faithfulness: gap {faithful.gap:.3f}, circuit / whole {circuits.interval(faithful.share, percent=True)}")
+    say(f"  recovered (circuit - none) / (whole - none) {circuits.interval(faithful.recovered, percent=True)}")
+    if found.completeness is not None:
+        table = Table("completeness: without K", "circuit", "whole", "gap", "of whole", box=None, pad_edge=False)
+        for gap in found.completeness:
+            table.add_row(
+                f"{gap.kind} ({len(gap.removed)})", f"{gap.circuit:+.3f}", f"{gap.whole:+.3f}", circuits.interval(gap.gap), f"{gap.share:.1%}"
+            )  # fmt: skip
+        console.print(table)
+    if found.minimality is not None:
+        table = Table("minimality", "without K", "effect of losing it", "of whole", box=None, pad_edge=False)
+        for need in sorted(found.minimality, key=lambda need: need.share):
+            table.add_row(
+                str(need.node),
+                f"{need.kind} ({len(need.removed)})",
+                circuits.interval(need.effect),
+                f"{need.share:.1%}",
+            )
+        console.print(table)
+    if out is not None:
+        say(f"Written to {out}")

@@ -1,0 +1,108 @@
+"""Prompts with labels: which class each example has, and which examples must not be parted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headatlas.errors import BadInput
+from headatlas.model import Model
+from headatlas.prompts_file import read_prompts
+from headatlas.task import Batch, find_task
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The class of each example and the group that it must not be parted from.
+
+    y [example] numbers of `classes`; group [example] numbers: a question with all its answers, say. Examples of one group
+    never stand on both sides of a split.
+    """
+
+    y: NDArray[np.int64]
+    group: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabelledPrompts:
+    """Which labelled prompts a model reads: those of a built-in task or of a file, or a batch of one's own.
+
+    task: a built-in task whose prompts have labels, of which `n` are drawn with `seed`. prompts: a JSONL file with text,
+    label, and group if wanted. label: which label; a file's is "label". group: label of what must not be parted; default
+    "group" where there is one. Raises BadInput unless exactly one source is given.
+    """
+
+    task: str | None = None
+    prompts: str | Path | None = None
+    label: str | None = None
+    group: str | None = None
+    n: int = 200
+    seed: int = 0
+    batch: Batch | None = None
+
+    def __post_init__(self) -> None:
+        if sum(source is not None for source in (self.task, self.prompts, self.batch)) != 1:
+            raise BadInput(
+                "Say what the prompts are.",
+                "Give either --prompts FILE.jsonl with text and label, or --task NAME --label NAME.",
+            )
+
+
+def labelled(model: Model, given: Batch | LabelledPrompts) -> tuple[Batch, Labels]:
+    """The prompts as a model reads them, with their classes and groups. Raises BadInput, UnknownName."""
+    given = LabelledPrompts(batch=given) if isinstance(given, Batch) else given
+    if given.batch is not None:
+        return given.batch, labels_of(given.batch, given.label or "label", given.group)
+    if given.prompts is not None:
+        batch = read_prompts(given.prompts, model.tokenizer)
+        if "label" not in batch.labels:
+            raise BadInput(f"{given.prompts} has no labelled texts.", 'Lines need "text" and "label".')
+        return batch, labels_of(batch, given.label or "label", given.group)
+    task = find_task(str(given.task))
+    batch = task(model.tokenizer, given.n, given.seed)
+    if given.label is None:
+        known = ", ".join(name for name, value in batch.labels.items() if value.ndim == 1) or "none"
+        raise BadInput(f"Task {task.name} needs --label.", f"Its labels are: {known}.")
+    return batch, labels_of(batch, given.label, given.group)
+
+
+def labels_of(batch: Batch, label: str = "label", group: str | None = None) -> Labels:
+    """The classes and groups of a batch by the names of its labels; equal prompts always share a group. Raises BadInput.
+
+    group: default "group" where the batch has such labels, else every prompt is its own group.
+    """
+    for name in (label, group):
+        if name is not None and name not in batch.labels:
+            known = ", ".join(name for name, value in batch.labels.items() if value.ndim == 1) or "none"
+            raise BadInput(f"These prompts have no label '{name}'.", f"Their labels are: {known}.")
+    value = batch.labels[label]
+    if value.ndim != 1 or value.is_floating_point():
+        raise BadInput(
+            f"Label '{label}' does not name classes: one whole number an example is needed.", "Choose another label."
+        )
+    found, y = np.unique(value.numpy(), return_inverse=True)
+    names = batch.facts.get("classes") if label == "label" else None
+    classes = tuple(str(names[i]) if names is not None else str(i) for i in found)
+    same = torch.where(batch.mask, batch.tokens, -1)
+    own = same.unique(dim=0, return_inverse=True)[1]
+    group = group or ("group" if "group" in batch.labels else None)
+    return Labels(y, _joined(own, batch.labels[group]) if group is not None else own.numpy(), classes)
+
+
+def _joined(first: Tensor, second: Tensor) -> NDArray[np.int64]:
+    """[example] groups in which all examples with an equal first or an equal second number come together."""
+    group = first.clone()
+    while True:
+        before = group.clone()
+        for numbers in (second, first):
+            _, index = numbers.unique(return_inverse=True)
+            least = torch.full((int(index.max()) + 1,), int(group.max()) + 1).scatter_reduce(0, index, group, "amin")
+            group = least[index]
+        if torch.equal(group, before):
+            return np.unique(group.numpy(), return_inverse=True)[1]
