@@ -93,7 +93,8 @@ def find(
         if positions is None
         else positions.reshape(len(batch), -1)
     )
-    means = directions.difference_of_means(model, where, batch, labels, component=component, positions=at)
+    found = directions.difference_of_means(model, where, batch, labels, component=component, positions=at)
+    means = dict(sorted(found.items()))  # random directions are drawn one after the other: the same order in every run
     if kind == "probe":
         found = directions.probe(model, where, batch, labels, component=component, positions=at)
     elif kind == "pca":
@@ -101,6 +102,7 @@ def find(
         found = {key: value[0] * (1 if float(value[0] @ means[key]) >= 0 else -1) for key, value in first.items()}
     else:
         found = directions.random(means, seed) if kind == "random" else means
+    found = {key: found[key] for key in means}
     flat = [str(key) for key, value in found.items() if float(value.norm()) == 0]
     if flat:
         raise BadInput(
