@@ -29,6 +29,10 @@ def count_past(context: PassContext) -> Callable[[nn.Module, Args, Kwargs], None
         length = getattr(past, "get_seq_length", None)
         context.start = int(length()) if length is not None else 0
         context.forwards += 1
+        tokens = kwargs.get("input_ids", kwargs.get("inputs_embeds", args[0] if args else None))
+        decoder = kwargs.get("decoder_input_ids")
+        given = decoder if decoder is not None else tokens
+        context.length = given.shape[1] if isinstance(given, Tensor) and given.ndim > 1 else None
 
     return count
 
@@ -38,8 +42,14 @@ def edit_residual(
 ) -> Callable[[nn.Module, Args, Kwargs], tuple[Args, Kwargs]]:
     """Hook that edits the residual stream on its way into a block."""
 
-    def change(_: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+    def change(block: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         hidden = args[0] if args else kwargs["hidden_states"]
+        if hidden.ndim != 3:
+            raise UnsupportedModel(
+                f"{type(block).__name__} is given a residual stream of shape {tuple(hidden.shape)}, not [example, pos, d_model]: "
+                "this model keeps several, and what an edit of one of them means is not defined.",
+                "Edit z, q, k, v or the pattern instead.",
+            )
         stream = hidden.unsqueeze(1)  # [example, 1, pos, d_model], so that positions are where a view expects them
         view = LayerView(layer, stream, stream, stream, None, {}, context)
         for edit in edits:

@@ -53,6 +53,7 @@ class Model:
         self.loaded_checksum: int | None = None  # of the weights as they came from their files
         self.current: Pass | None = None
         self.fast = True  # whether the kernel with log-sum-exp may be used
+        self.right_padding = True  # whether padding behind a text changes nothing; where it does, it is refused
         self.left_padding: str | None = "positions"  # how left padding is passed on; None: refused
         self.layers: tuple[AttentionLayer, ...] = ()
         self.unembedding: Unembedding | None = None

@@ -22,6 +22,7 @@ class TakesInputs(Protocol):
     tokenizer: Tokenizer
     kind: str
     left_padding: str | None
+    right_padding: bool
     accepts: frozenset[str]
 
     @property
@@ -73,6 +74,11 @@ def _made(model: TakesInputs, batch: Any) -> tuple[dict[str, Any], Valid]:
         if isinstance(pad, int) and 0 <= pad < (size or pad + 1):
             inputs["input_ids"] = tokens = tokens.masked_fill(~mask, pad)  # RoBERTa counts positions by it
         inputs["attention_mask"] = mask.long()
+        if not model.right_padding and not bool(mask[:, -1].all()):
+            raise BadInput(
+                f"Padding behind a text changes what {model.architecture} computes for it.",
+                "Give examples of one length.",
+            )
         if not bool(mask[:, 0].all()):
             _left(model, inputs, mask)
     if model.kind == "encoder-decoder":

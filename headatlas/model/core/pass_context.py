@@ -40,8 +40,8 @@ class PassContext:
     unembedding: the model's, None without. valid: encoder or decoder -> [example, pos] bool, False on padding; None or left
     out where nothing is padded. query_positions: [example, query] which token of the whole sequence each query is, -1 for
     fillers, where a pass computes chosen tokens only; None: all, from `start` on.
-    start: how many tokens earlier passes of a cached generation have read; forwards: how many have begun. Both are set
-    anew before each pass of a generation, all else stays.
+    start: how many tokens earlier passes of a cached generation have read; forwards: how many have begun; length: how many
+    tokens the one that runs was given, None where that is not known. All three are set anew before each pass of a generation, all else stays.
     """
 
     path: str
@@ -52,7 +52,17 @@ class PassContext:
     query_positions: Tensor | None = None
     start: int = 0
     forwards: int = 0
+    length: int | None = None
 
     def start_of(self, stack: str) -> int:
         """Which token of the whole sequence this pass begins with; an encoder is never run piece by piece."""
         return 0 if stack == "encoder" else self.start
+
+    def end_of(self, stack: str, n_queries: int) -> int:
+        """Which token of the whole sequence comes after the last query of a call.
+
+        A layer may be given the last tokens of a pass alone (Gemma 4, where later layers share keys and values): its
+        queries are counted from the pass's end.
+        """
+        given = self.length if stack == "decoder" and self.length is not None else n_queries
+        return self.start_of(stack) + max(given, n_queries)

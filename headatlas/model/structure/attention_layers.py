@@ -237,7 +237,14 @@ def attention_layers(
             )
         gain, factor = None, 1.0
         if block is not None:
-            gain, factor = write_path(block, probe.block_calls[block], call.projection)
+            try:
+                gain, factor = write_path(block, probe.block_calls[block], call.projection)
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise UnsupportedModel(
+                    f"A block of {type(model).__name__} ({type(block).__name__}) cannot be run again on what it was given "
+                    f"({' '.join(str(error).split())[:80]}), so where its heads' writes enter cannot be seen.",
+                    "Does it keep a cache of its own?",
+                ) from error
         if call.post is not None:
             scale = norm_gain(call.post, matrix(call.projection).shape[1])[0]
             gain = scale if gain is None else scale * gain

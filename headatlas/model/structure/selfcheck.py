@@ -128,10 +128,12 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
         "eager against the fast kernel",
     )
     for layer in (model.layers[0], model.layers[-1]):
-        # The whole layer: a single head may well write nothing.
-        changed = model.forward(inputs, edits=[_Probe(layer.heads, "z", torch.zeros_like)])
+        if not bool(layer.output_weight().any()):
+            continue  # pruned, or initialised to write nothing: there is nothing to move
+        # Random numbers in every head, not zeros: heads of a planted or pruned model may well put out nothing themselves.
+        changed = model.forward(inputs, edits=[_Probe(layer.heads, "z", _shaken)])
         note(
-            f"zeroing the heads of {layer.stack} layer {layer.index} moves the output",
+            f"an edit of the heads of {layer.stack} layer {layer.index} moves the output",
             float((changed - reference).float().abs().max()),
             0.0,
             above=True,
@@ -170,25 +172,36 @@ def restart(model: Model, inputs: Mapping[str, Tensor], reference: Tensor) -> Ch
     return Check("runs can start at a layer", True, far if model.restarts else None, limit, note)
 
 
+def _shaken(z: Tensor) -> Tensor:
+    """Random numbers of about the size of z, or of 1 where z is zero."""
+    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z.device, z.dtype)
+    size = z.float().abs().max().to(z.dtype)
+    return noise * (size if bool(size > 0) else 1.0)
+
+
 def padding(model: Model, tokens: Tensor, reference: Tensor) -> list[Check]:
     """Whether padded batches give what single examples give; sets how left padding is passed on, or that it is refused."""
     limit = bound(model.dtype, 1e-4, 5e-2) * (float(reference.float().abs().max()) + 1e-9)
-    length, short = tokens.shape[1], tokens[:1, : tokens.shape[1] - 3]
+    length = tokens.shape[1]
+    pads = 3 if length < 20 else length // 3
+    short = tokens[:1, : length - pads]
     alone = model.forward(short)
     checks = []
     mask = torch.ones_like(tokens, dtype=torch.bool)
-    mask[0, length - 3 :] = False
-    right = model.forward(Tokens(tokens, mask))[:1, : length - 3]
+    mask[0, length - pads :] = False
+    right = model.forward(Tokens(tokens, mask))[:1, : length - pads]
     far = float((right - alone).float().abs().max())
-    checks.append(Check("right padding changes nothing", far <= limit, far, limit, ""))
-    shifted = torch.cat([tokens[:1, length - 3 :], short], 1)
+    model.right_padding = far <= limit
+    note = "" if model.right_padding else "refused for this family: give examples of one length"
+    checks.append(Check("right padding changes nothing", True, far, limit, note))
+    shifted = torch.cat([tokens[:1, length - pads :], short], 1)
     both = Tokens(torch.cat([shifted, tokens[1:2]]), mask[:2].flip(1))
     for way in ("positions", "mask", None):
         model.left_padding = way
         if way is None or (way == "positions" and "position_ids" not in model.accepts):
             continue
         try:
-            far = float((model.forward(both)[:1, 3:] - alone).float().abs().max())
+            far = float((model.forward(both)[:1, pads:] - alone).float().abs().max())
         except (TypeError, ValueError, BadInput):
             continue
         if far <= limit:
@@ -231,13 +244,18 @@ def sample(hf: Any, config: Any, length: int = 12) -> dict[str, Tensor]:
         size = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
         channels = getattr(config, "num_channels", 3)
         return {"pixel_values": torch.randn(2, channels, size, size, generator=generator).to(device, dtype)}
-    vocabulary = int(getattr(config, "vocab_size", None) or hf.get_input_embeddings().weight.shape[0])
+    vocabulary = int(getattr(config, "vocab_size", None) or 0)
+    if not vocabulary:
+        raise UnsupportedModel(
+            f"{type(hf).__name__} is not supported: its configuration names no vocabulary, so it takes no token ids.",
+            "headatlas needs a transformer that reads tokens, pixels or audio features.",
+        )
     special = (getattr(config, f"{name}_token_id", None) for name in SPECIAL)
     reserved = {value for value in special if isinstance(value, int)}
     usable = torch.tensor([token for token in range(min(vocabulary, 5000)) if token not in reserved][-2000:])
     context = int(getattr(config, "max_position_embeddings", length) or length)
-    reach = [value for name in REACHES if isinstance(value := getattr(config, name, None), int) and 0 < value < 32]
-    wanted = max(length, *(value + 5 for value in reach)) if reach else length
+    reach = [value for name in REACHES if isinstance(value := _field(config, name), int) and 0 < value < 32]
+    wanted = max(length, *(2 * value + 8 for value in reach)) if reach else length
     n = max(4, min(wanted, context - 2))
     tokens = usable[torch.randint(len(usable), (2, n), generator=generator)].to(device)
     if "input_features" in accepts and "input_ids" not in accepts:
@@ -249,3 +267,11 @@ def sample(hf: Any, config: Any, length: int = 12) -> dict[str, Tensor]:
     if getattr(config, "is_encoder_decoder", False) or getattr(hf.config, "is_encoder_decoder", False):
         return {"input_ids": tokens, "decoder_input_ids": tokens[:, : n - 1]}
     return {"input_ids": tokens}
+
+
+def _field(config: Any, name: str) -> Any:
+    """A field of a configuration; None where it has none, or a different one for each layer."""
+    try:
+        return getattr(config, name, None)
+    except Exception:  # configurations by layer raise an error of their own
+        return None
