@@ -1,0 +1,151 @@
+"""A tiny model with random weights of any text class of the installed transformers, ready to be tried.
+
+The configuration comes from `shrink.py`, with what single classes need on top from `overrides.py`. Weights are drawn from
+a fixed seed and spread so that every part matters: transformers' own start values would leave attention rows nearly
+uniform, norms without effect and zero-initialised gates shut, and many mistakes would not show.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from headatlas.model.families.classes import TextClass, text_classes
+from headatlas.model.families.overrides import OVERRIDES, VARIANTS
+from headatlas.model.families.shrink import LEFT_OUT, tiny_configuration
+from headatlas.registry import lookup
+
+LENGTH = 40  # tokens of a sample: longer than every tiny window, chunk and top-k
+MOST_PARAMETERS = 20_000_000
+
+# Fields that some classes cannot take as the others do; tried in this order until a model runs.
+WAYS: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"num_key_value_heads": 4},
+    {"num_key_value_heads": 4, "head_dim": 8},  # low-rank attention whose head width is that of its rotary part
+    {"head_dim": LEFT_OUT},
+    {"num_key_value_heads": LEFT_OUT},
+    {"head_dim": LEFT_OUT, "num_key_value_heads": 4},
+    {"sliding_window": LEFT_OUT},
+)
+
+
+class CannotBuild(Exception):
+    """No tiny model of the class runs on plain tokens; says why, one reason for each way that was tried."""
+
+
+@dataclass(frozen=True)
+class FamilyRow:
+    """One row of the table of families: a class, or a variant of one that has another mechanism.
+
+    name: the class's name, with the variant after a colon. changes: fields of the configuration beyond the tiny sizes.
+    gain: how far weights are spread out. why: the reason for the changes. needs: what the class demands beside text.
+    """
+
+    name: str
+    text_class: TextClass
+    changes: Mapping[str, Any]
+    gain: float = 1.0
+    why: str = ""
+    needs: str = ""
+
+    def build(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """The tiny model, in eval mode, the same each time. Raises CannotBuild."""
+        reasons: list[str] = []
+        for way in WAYS:
+            try:
+                return self._build(way).to(dtype)
+            except Exception as error:  # any class may stumble in its own way
+                reasons.append(f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
+        raise CannotBuild(f"{self.name}: " + "; ".join(dict.fromkeys(reasons)))
+
+    def _build(self, way: Mapping[str, Any]) -> nn.Module:
+        kind = self.text_class.transformer
+        config = tiny_configuration(self.text_class.configuration, self.changes, way)
+        with torch.device("meta"):  # a size that was missed is found before it fills the memory
+            size = sum(parameter.numel() for parameter in kind(copy.deepcopy(config)).parameters())
+        if size > MOST_PARAMETERS:
+            raise CannotBuild(f"{size / 1e6:.0f} million parameters")
+        torch.manual_seed(0)
+        model: nn.Module = kind(config).eval()
+        spread(model, self.gain)
+        if self.needs:
+            return model
+        with torch.no_grad():
+            output = copy.deepcopy(model)(**sample(model))
+        if not bool(torch.isfinite(output_of(output)).all()):
+            raise CannotBuild("its output is not finite")
+        return model
+
+
+def family_rows() -> tuple[FamilyRow, ...]:
+    """Every row: all text classes, then the variants."""
+    return tuple(_rows())
+
+
+def family_row(name: str) -> FamilyRow:
+    """The row called `name`; raises UnknownName with the nearest."""
+    return lookup({row.name: row for row in family_rows()}, name, "family")
+
+
+def _rows() -> Iterator[FamilyRow]:
+    known = {line.architecture: line for line in text_classes()}
+    for name, line in known.items():
+        override = OVERRIDES.get(name)
+        if override is None:
+            yield FamilyRow(name, line, {})
+        else:
+            yield FamilyRow(name, line, override.changes, override.gain, override.why, override.needs)
+    for variant in VARIANTS:
+        if variant.architecture in known:
+            base = OVERRIDES.get(variant.architecture)
+            changes = {**(base.changes if base is not None else {}), **variant.changes}
+            name = f"{variant.architecture}:{variant.name}"
+            yield FamilyRow(name, known[variant.architecture], changes, variant.gain, variant.why)
+
+
+def sample(model: nn.Module, n_examples: int = 2, length: int = LENGTH, seed: int = 3) -> dict[str, Tensor]:
+    """Plain random text in the model's own words; a decoder gets another text than its encoder, and a shorter one."""
+    generator = torch.Generator().manual_seed(seed)
+    given = {"input_ids": torch.randint(5, 180, (n_examples, length), generator=generator)}
+    if getattr(model.config, "is_encoder_decoder", False) or needs_decoder_tokens(model):
+        given["decoder_input_ids"] = torch.randint(5, 180, (n_examples, length * 3 // 4), generator=generator)
+    return given
+
+
+def needs_decoder_tokens(model: nn.Module) -> bool:
+    """Whether the model is an encoder with a decoder, whatever its configuration says of it (T5Gemma)."""
+    parts = [name for name, _ in model.named_modules()]
+    return any(part.endswith("encoder") for part in parts) and any(part.endswith("decoder") for part in parts)
+
+
+def output_of(output: Any) -> Tensor:
+    """Logits, or the last hidden states."""
+    logits = getattr(output, "logits", None)
+    found: Tensor = logits if logits is not None else output.last_hidden_state
+    return found
+
+
+@torch.no_grad()
+def spread(model: nn.Module, gain: float, seed: int = 1) -> None:
+    """Draw the weights anew: matrices of this gain, gains and biases off their neutral values, padding rows zero."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            continue
+        noise = torch.randn(parameter.shape, generator=generator)
+        if parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1:
+            parameter.copy_(noise * gain / math.sqrt(parameter.shape[-1]))
+        elif any(word in name for word in ("A_log", ".D", "dt_bias", "decay")):
+            parameter.add_(0.05 * noise)  # rates of recurrences: exponents, so a little goes far
+        else:
+            parameter.add_(0.2 * noise)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            module.weight[module.padding_idx] = 0  # as in every trained model: some mix neighbours in (MobileBERT)
