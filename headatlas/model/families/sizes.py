@@ -104,7 +104,7 @@ SIZES: Mapping[str, int] = {name: size for size, names in _VALUES for name in na
 EVEN_WHERE_NONE = frozenset(
     {
         "num_key_value_heads", "head_dim", "sliding_window", "pad_token_id", "bos_token_id", "eos_token_id", "vocab_size",
-        "num_experts_per_tok", "n_routed_experts", "n_group", "topk_group", "n_shared_experts",
+        "num_experts_per_tok", "n_routed_experts", "n_group", "topk_group", "n_shared_experts", "decoder_start_token_id",
     }
 )  # fmt: skip
 
