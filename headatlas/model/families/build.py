@@ -10,15 +10,15 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from headatlas.model.families.classes import TextClass, text_classes
-from headatlas.model.families.overrides import OVERRIDES, VARIANTS
+from headatlas.model.families.classes import TextClass, listed, text_classes
+from headatlas.model.families.overrides import OVERRIDES, VARIANTS, Override
 from headatlas.model.families.shrink import LEFT_OUT, tiny_configuration
 from headatlas.registry import lookup
 
@@ -87,28 +87,26 @@ class FamilyRow:
 
 def family_rows() -> tuple[FamilyRow, ...]:
     """Every row: all text classes, then the variants."""
-    return tuple(_rows())
+    known = {line.architecture for line in text_classes()}
+    plain = [_row(line.architecture) for line in text_classes()]
+    return (*plain, *(_row(variant.full_name) for variant in VARIANTS if variant.architecture in known))
 
 
 def family_row(name: str) -> FamilyRow:
-    """The row called `name`; raises UnknownName with the nearest."""
-    return lookup({row.name: row for row in family_rows()}, name, "family")
+    """The row called `name`, without importing the others; raises UnknownName with the nearest."""
+    variants = {variant.full_name: variant for variant in VARIANTS}
+    if name not in variants:
+        name = lookup(listed(), name, "class", "See: headatlas families --all").name
+    return _row(name)
 
 
-def _rows() -> Iterator[FamilyRow]:
-    known = {line.architecture: line for line in text_classes()}
-    for name, line in known.items():
-        override = OVERRIDES.get(name)
-        if override is None:
-            yield FamilyRow(name, line, {})
-        else:
-            yield FamilyRow(name, line, override.changes, override.gain, override.why, override.needs)
-    for variant in VARIANTS:
-        if variant.architecture in known:
-            base = OVERRIDES.get(variant.architecture)
-            changes = {**(base.changes if base is not None else {}), **variant.changes}
-            name = f"{variant.architecture}:{variant.name}"
-            yield FamilyRow(name, known[variant.architecture], changes, variant.gain, variant.why)
+def _row(name: str) -> FamilyRow:
+    variant = next((one for one in VARIANTS if one.full_name == name), None)
+    text_class = listed()[name if variant is None else variant.architecture]
+    override = OVERRIDES.get(text_class.architecture, Override({}, ""))
+    if variant is None:
+        return FamilyRow(name, text_class, override.changes, override.gain, override.why, override.needs)
+    return FamilyRow(name, text_class, {**override.changes, **variant.changes}, variant.gain, variant.why)
 
 
 def sample(model: nn.Module, n_examples: int = 2, length: int = LENGTH, seed: int = 3) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,11 @@ class TextClass:
     kind: str
 
     @property
+    def name(self) -> str:
+        """The class's name."""
+        return self.architecture
+
+    @property
     def transformer(self) -> Any:
         """The class itself."""
         return getattr(transformers, self.architecture)
@@ -55,35 +61,41 @@ class TextClass:
         parts = getattr(self.configuration, "sub_configs", None) or {}
         return "text_config" in parts and len(parts) > 1
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether it takes token ids; a text model without a head must take them before all else."""
+        found = getattr(transformers, self.architecture, None)
+        try:
+            if "input_ids" not in inspect.signature(found.forward).parameters:  # type: ignore[union-attr]
+                return False
+            if self.kind != "text model":
+                return True
+            return found.main_input_name == "input_ids" and not self.pairs_texts_with_other_things  # type: ignore[union-attr]
+        except (ImportError, AttributeError):  # a library that it needs is missing, or it exists in name only
+            return False
+
+
+@functools.cache
+def listed() -> Mapping[str, TextClass]:
+    """Every class that the mappings name as a model of text, by its name; none of them is imported for it."""
+    found: dict[str, TextClass] = {}
+    for mapping, kind in MAPPINGS.items():
+        for model_type, name in _pairs(f"MODEL_FOR_{mapping}_MAPPING_NAMES"):
+            found.setdefault(name, TextClass(name, model_type, kind))
+    with_head = {line.model_type for line in found.values()}
+    for model_type, name in _pairs("MODEL_MAPPING_NAMES"):
+        if model_type not in with_head and not any(word in name for word in TOWERS):
+            found.setdefault(name, TextClass(name, model_type, "text model"))
+    return found
+
+
+def _pairs(mapping: str) -> Iterator[tuple[str, str]]:
+    for model_type, names in getattr(modeling_auto, mapping).items():
+        yield from ((model_type, name) for name in (names if isinstance(names, (tuple, list)) else (names,)))
+
 
 @functools.cache
 def text_classes() -> tuple[TextClass, ...]:
     """All text classes: language models, encoders, and text models that have no head, in alphabetical order."""
-    found: dict[str, TextClass] = {}
-    for mapping, kind in MAPPINGS.items():
-        for model_type, names in getattr(modeling_auto, f"MODEL_FOR_{mapping}_MAPPING_NAMES").items():
-            for name in names if isinstance(names, (tuple, list)) else (names,):
-                if reads_tokens(name):
-                    found.setdefault(name, TextClass(name, model_type, kind))
-    with_head = {line.model_type for line in found.values()}
-    for model_type, names in modeling_auto.MODEL_MAPPING_NAMES.items():
-        for name in names if isinstance(names, (tuple, list)) else (names,):
-            tower = any(word in name for word in TOWERS)
-            if model_type in with_head or name in found or tower or not reads_tokens(name, main=True):
-                continue
-            line = TextClass(name, model_type, "text model")
-            if not line.pairs_texts_with_other_things:
-                found[name] = line
-    return tuple(sorted(found.values(), key=lambda line: line.architecture.lower()))
-
-
-def reads_tokens(name: str, *, main: bool = False) -> bool:
-    """Whether a class of transformers takes token ids; with `main` also: as its main input."""
-    found: Any = getattr(transformers, name, None)
-    if not inspect.isclass(found) or type(found).__name__ == "DummyObject":  # a stand-in where a library is missing
-        return False
-    try:
-        parameters = inspect.signature(found.forward).parameters
-        return "input_ids" in parameters and (not main or found.main_input_name == "input_ids")
-    except (ImportError, AttributeError):
-        return False
+    found = [line for line in listed().values() if line.reads_text]
+    return tuple(sorted(found, key=lambda line: line.architecture.lower()))

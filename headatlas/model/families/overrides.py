@@ -29,6 +29,11 @@ class Variant:
     why: str
     gain: float = field(default=1.0)
 
+    @property
+    def full_name(self) -> str:
+        """The class and what is special, as the table shows it."""
+        return f"{self.architecture}:{self.name}"
+
 
 LOCAL_AND_FULL = ["sliding_attention", "full_attention"] * 2
 LINEAR_AND_FULL = ["linear_attention", "full_attention"] * 2
@@ -103,6 +108,9 @@ OVERRIDES: Mapping[str, Override] = {
     ),
     "Dots3NoteForCausalLM": Override(DOTS3, "its layers with a window have sizes of their own"),
     "Dots3NoteTextModel": Override(DOTS3, "its layers with a window have sizes of their own"),
+    "LagunaForCausalLM": Override(
+        {"layer_types": LOCAL_AND_FULL, "num_attention_heads_per_layer": [4, 8, 4, 8]}, "as many heads as a layer has"
+    ),
     "HrmTextForCausalLM": Override({"num_layers_per_stack": LEFT_OUT}, "counts its layers from those of a stack"),
     "xLSTMForCausalLM": Override({"hidden_size": 128, "embedding_dim": 128}, "its widths are multiples of 64"),
     "BltForCausalLM": Override({"encoder_hash_byte_group_vocab": 200, "num_hidden_layers": 4}, "its tables of bytes"),

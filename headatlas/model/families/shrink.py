@@ -89,16 +89,17 @@ def _part(
     kind: type[PretrainedConfig], name: str, value: Any, changes: Mapping[str, Any], everywhere: Mapping[str, Any]
 ) -> PretrainedConfig | None:
     """A sub-configuration made tiny; None where the field holds none."""
-    part = type(value) if isinstance(value, PretrainedConfig) else None
+    part: Any = type(value) if isinstance(value, PretrainedConfig) else None
     if part is None and value is None:
-        declared: Any = (getattr(kind, "sub_configs", None) or {}).get(name)
+        declared = (getattr(kind, "sub_configs", None) or {}).get(name)
         if inspect.isclass(declared) and declared.__name__ != "AutoConfig" and not _is_tower(name):
             part = declared
     if part is None:
         return None
     prefix = name + "."
     mine = {key.removeprefix(prefix): new for key, new in changes.items() if key.startswith(prefix)}
-    return part(**_fields(part, mine, everywhere, tower=_is_tower(name)))
+    found: PretrainedConfig = part(**_fields(part, mine, everywhere, tower=_is_tower(name)))
+    return found
 
 
 def _is_tower(name: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -18,6 +18,8 @@ from headatlas.model.core.model import Model
 from headatlas.model.core.view import LayerView
 from headatlas.model.families.tiny_models import Family
 from headatlas.model.structure import selfcheck
+
+Line = TypeVar("Line")
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ REFUSALS: Mapping[str, Callable[[Row], str]] = {
 }
 
 
-def table(found: Sequence[Row], columns: Mapping[str, Callable[[Row], str]]) -> list[str]:
+def table(found: Sequence[Line], columns: Mapping[str, Callable[[Line], str]]) -> list[str]:
     """Rows as the lines of a Markdown table."""
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     return lines + ["| " + " | ".join(cell(line) for cell in columns.values()) + " |" for line in found]
