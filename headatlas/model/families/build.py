@@ -23,7 +23,7 @@ from headatlas.model.families.shrink import LEFT_OUT, tiny_configuration
 from headatlas.registry import lookup
 
 LENGTH = 40  # tokens of a sample: longer than every tiny window, chunk and top-k
-MOST_PARAMETERS = 20_000_000
+MOST_PARAMETERS = 40_000_000
 
 # Fields that some classes cannot take as the others do; tried in this order until a model runs.
 WAYS: tuple[Mapping[str, Any], ...] = (

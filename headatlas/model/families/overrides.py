@@ -159,7 +159,41 @@ OVERRIDES: Mapping[str, Override] = {
         },
         "names of its own",
     ),
+    "ChameleonForConditionalGeneration": Override({"vocabulary_map": {"<image>": 190}}, "has no map of its image tokens"),
+    "Emu3ForConditionalGeneration": Override({"vocabulary_map": {"<image>": 190}}, "has no map of its image tokens"),
+    "Dots3NoteForConditionalGeneration": Override(
+        {**under("text_config", DOTS3), "vision_config.mlp_layer_types": ["dense", "dense"], "vision_config.adapter_in_dim": 64,
+         "vision_config.adapter_out_dim": 64, "audio_config.adapter_input_size": 64, "audio_config.adapter_out_dim": 64},
+        "its layers with a window have sizes of their own",
+    ),
+    "FunAsrNanoForConditionalGeneration": Override({"adaptor_config.intermediate_size": 16}, "its adaptor's width"),
+    "InklingForConditionalGeneration": Override(
+        {"vision_config.text_hidden_size": 64, "audio_config.text_hidden_size": 64, "vision_config.patch_size": 2},
+        "its towers end in the text's width",
+    ),
+    "Inkling2ForConditionalGeneration": Override(
+        {"vision_config.text_hidden_size": 64, "audio_config.text_hidden_size": 64}, "its towers end in the text's width"
+    ),
+    "Granite4VisionForConditionalGeneration": Override(
+        {"deepstack_layer_map": [], "downsample_rate": "4/8"}, "has no default for its downsampling"
+    ),
+    "Molmo2ForConditionalGeneration": Override(
+        {"adapter_config.vision_feature_layer": [1, 0], "adapter_config.text_hidden_size": 64}, "counts its tower's layers"
+    ),
+    "DeepseekOcr2ForConditionalGeneration": Override(
+        {"text_config.mlp_layer_types": ["dense", "sparse"] * 2}, "has no default for its kinds of layers"
+    ),
+    "KyutaiSpeechToTextForConditionalGeneration": Override(
+        {"codec_config.upsample_groups": 64}, "cannot run on text alone", needs="codes of sounds"
+    ),
+    "MuseGlimmerForConditionalGeneration": Override({"projector_hidden_size": 64}, "its projector's width"),
+    "Florence2ForConditionalGeneration": Override(
+        {"vision_config.embed_dim": (32,) * 4, "vision_config.num_heads": (4,) * 4, "vision_config.num_groups": (4,) * 4},
+        "its tower's widths are lists",
+    ),
+    "NemotronH_Omni_Reasoning_V3": Override({"vision_config.video_temporal_patch_size": 2}, "says it twice"),
     "PI0ForConditionalGeneration": Override({}, "cannot run on text alone", needs="state"),
+    "VoxtralRealtimeForConditionalGeneration": Override({}, "cannot run on text alone", needs="input_features"),
     "UdopForConditionalGeneration": Override({}, "cannot run on text alone", needs="bbox"),
     "MistralLarge4ForConditionalGeneration": Override({"text_config.num_key_value_heads": 4}, "low-rank attention"),
     "GPTNeoForCausalLM": Override({"attention_types": [[["global", "local"], 2]]}, "kinds of layers in a form of its own"),
