@@ -279,6 +279,8 @@ def patterns(trial: Trial) -> str | float:
     theirs = [trial.eager_seen.calls[n].weights if n is not None else None for n in trial.call_numbers()]
     if all(one is None for one in theirs):
         theirs = reported(trial)
+    if all(one is None for one in theirs):
+        return "no truth: the untouched model reports no weights of the attention that it computes"
     worst = 0.0
     for layer, expected in zip(trial.model.layers, theirs, strict=True):
         if expected is not None:
@@ -292,7 +294,9 @@ def reported(trial: Trial) -> list[Tensor | None]:
     with torch.no_grad():
         output = trial.eager(**trial.given, output_attentions=True)  # type: ignore[misc]
     found = [layer for layer in (output.attentions or ()) if layer is not None]
-    return list(found) if len(found) == len(trial.model.layers) else [None] * len(trial.model.layers)
+    # Reporting may itself change what is computed (Falcon); then the report says nothing about the model as it runs.
+    fits = len(found) == len(trial.model.layers) and relative(truth.read(output), trial.logits) < CLOSE
+    return list(found) if fits else [None] * len(trial.model.layers)
 
 
 def zeroing(trial: Trial) -> str | float:

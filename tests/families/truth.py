@@ -302,6 +302,8 @@ def eager_copy(hf: nn.Module) -> nn.Module:
     """A copy that computes attention by its own code; only such a one gives attention weights."""
     other = copy.deepcopy(hf)
     other.set_attn_implementation("eager")
+    if other.config._attn_implementation != "eager":  # the setter leaves alone what it thinks cannot switch (Falcon)
+        other.config._attn_implementation = "eager"
     return other
 
 
