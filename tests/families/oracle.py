@@ -116,8 +116,12 @@ def reachable(hf: nn.Module, needs: str) -> tuple[bool, str]:
             f" ({needs})" * bool(needs)
         )
     kinds = sorted({type(call.module).__name__ for call in seen.calls})
-    if seen.calls and truth.writer(hf, given, seen.calls[0]) is None:
-        return True, f"no linear map takes the outputs of {kinds[0]}"
+    if seen.calls:
+        where = truth.writer(hf, given, seen.calls[0])
+        if where is None or not (where.exact or where.own_columns):
+            return True, f"no linear map takes the outputs of single heads of {kinds[0]}"
+        if truth.attends_several_times(hf, given):
+            return True, f"one pass of {kinds[0]} mixes several attention calls"
     shown = f"{len(seen.calls)} calls of the interface ({', '.join(kinds)}), {len(seen.outside)} attentions outside it"
     return not seen.calls or bool(seen.outside), shown
 
@@ -349,7 +353,8 @@ def residual_edit(trial: Trial) -> str | float:
         block = truth.block_of(trial.plain, layer.name)
         if block is None:
             return "no truth: no list of blocks"
-        vector = torch.randn(layer.output_weight().shape[-1], generator=torch.Generator().manual_seed(5))
+        width = truth.width_at(trial.plain, trial.given, block)
+        vector = torch.randn(width, generator=torch.Generator().manual_seed(5))
         found = trial.model.forward(trial.given, edits=[AddVector((layer.stack, layer.index), vector)])
         with truth.added(trial.plain, block, vector):
             expected, _ = run(trial.plain, trial.given)

@@ -32,7 +32,7 @@ def test_the_list_comes_from_transformers_and_overrides_name_classes_in_it():
 
 
 def test_unknown_rows_are_named_with_the_nearest():
-    with pytest.raises(UnknownName, match="no class called 'GPT2HeadModel'. Did you mean"):
+    with pytest.raises(UnknownName, match=r"no class called 'GPT2HeadModel'\. Did you mean"):
         family_row("GPT2HeadModel")
 
 

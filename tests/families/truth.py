@@ -147,6 +147,25 @@ def is_map(module: nn.Module) -> bool:
     )
 
 
+@torch.no_grad()
+def attends_several_times(hf: nn.Module, given: dict[str, Tensor]) -> bool:
+    """Whether one pass of an attention module makes several attention calls, so that its heads write a mix of them."""
+    passes = 0
+
+    def count(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+
+    _, seen = run(hf, given)
+    handles = [module.register_forward_pre_hook(count) for module in {call.module for call in seen.calls}]
+    try:
+        run(hf, given)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return passes < len(seen.calls)
+
+
 @contextlib.contextmanager
 def map_inputs(hf: nn.Module, zero: tuple[str, int] | None = None) -> Iterator[list[tuple[str, int, Tensor]]]:
     """(path, occurrence, input) of every linear map in the order of their calls; one of them gets zeros instead."""
@@ -287,6 +306,22 @@ def added(hf: nn.Module, block: str, vector: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+@torch.no_grad()
+def width_at(hf: nn.Module, given: dict[str, Tensor], block: str) -> int:
+    """Width of what enters a block."""
+    widths: list[int] = []
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        widths.append((args[0] if args else kwargs["hidden_states"]).shape[-1])
+
+    handle = hf.get_submodule(block).register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        hf(**given, **without_cache(hf))
+    finally:
+        handle.remove()
+    return widths[0]
 
 
 def block_of(hf: nn.Module, path: str) -> str | None:

@@ -24,6 +24,7 @@ MAPPINGS = {
     "MULTIMODAL_LM": "multimodal LM",
     "TEXT_ENCODING": "text encoder",
 }
+SPEAKERS = ("TEXT_TO_WAVEFORM", "TEXT_TO_SPECTROGRAM")  # read text, and give sounds
 TOWERS = ("Vision", "Image", "VQVAE", "Audio", "Video", "Patch")  # of base classes, which have no kind of their own
 
 
@@ -83,8 +84,9 @@ def listed() -> Mapping[str, TextClass]:
         for model_type, name in _pairs(f"MODEL_FOR_{mapping}_MAPPING_NAMES"):
             found.setdefault(name, TextClass(name, model_type, kind))
     with_head = {line.model_type for line in found.values()}
+    speakers = {model_type for mapping in SPEAKERS for model_type, _ in _pairs(f"MODEL_FOR_{mapping}_MAPPING_NAMES")}
     for model_type, name in _pairs("MODEL_MAPPING_NAMES"):
-        if model_type not in with_head and not any(word in name for word in TOWERS):
+        if model_type not in with_head | speakers and not any(word in name for word in TOWERS):
             found.setdefault(name, TextClass(name, model_type, "text model"))
     return found
 

@@ -111,6 +111,11 @@ OVERRIDES: Mapping[str, Override] = {
     "LagunaForCausalLM": Override(
         {"layer_types": LOCAL_AND_FULL, "num_attention_heads_per_layer": [4, 8, 4, 8]}, "as many heads as a layer has"
     ),
+    "MPNetForMaskedLM": Override({"relative_attention_num_buckets": 32}, "its code fixes the buckets"),
+    "NeoMMEForMaskedLM": Override({"rope_parameters": LEFT_OUT}, "its rotary parameters are by kind of layer"),
+    "UnlimitedOcrForConditionalGeneration": Override(
+        {"text_config.num_key_value_heads": 4}, "its own eager attention knows no groups"
+    ),
     "HrmTextForCausalLM": Override({"num_layers_per_stack": LEFT_OUT}, "counts its layers from those of a stack"),
     "xLSTMForCausalLM": Override({"hidden_size": 128, "embedding_dim": 128}, "its widths are multiples of 64"),
     "BltForCausalLM": Override({"encoder_hash_byte_group_vocab": 200, "num_hidden_layers": 4}, "its tables of bytes"),
