@@ -14,6 +14,7 @@ from headatlas.model.families.classes import listed
 from headatlas.model.families.mechanisms import mechanisms
 from headatlas.model.families.overrides import OVERRIDES, VARIANTS
 from headatlas.model.families.shrink import per_layer
+from tests.families import truth
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -51,6 +52,23 @@ def test_a_tiny_model_is_small_the_same_each_time_and_its_sample_passes_every_li
     assert given["input_ids"].shape == (2, LENGTH)
     limits = [getattr(first.config, field, None) for field in ("index_topk", "sliding_window", "num_buckets")]
     assert all(limit is None or limit < LENGTH for limit in limits)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DeepseekV32ForCausalLM",
+        "MiniMaxM3VLForCausalLM",
+        "Dots3NoteForCausalLM",
+        "GptOssForCausalLM",
+        "Llama4ForCausalLM",
+    ],
+)
+def test_masks_cut_within_the_sample(name: str):
+    """Sparse attention, windows and chunks leave out keys that the last query could see; otherwise nothing is tested."""
+    eager = truth.eager_copy(family_row(name).build())
+    _, seen = truth.run(eager, sample(eager))
+    assert min(int((call.weights[0, 0, -1] > 0).sum()) for call in seen.calls) < LENGTH - 20
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ QWEN4 = {
     "indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 16,
     "indexer_compress_ratio": 4, "layer_types": ["linear_attention", "indexed_attention"] * 2,
 }  # fmt: skip
+MINIMAX3 = {"layer_types": ["full_attention", "minimax_m3_sparse"] * 2}
 GLM5 = {**LATENT, "qk_rope_head_dim": 0, "head_dim": LEFT_OUT}
 DECODERS = (
     "BertLMHeadModel", "BigBirdForCausalLM", "BertGenerationDecoder", "CamembertForCausalLM", "Data2VecTextForCausalLM",
@@ -115,6 +116,10 @@ OVERRIDES: Mapping[str, Override] = {
     "NeoMMEForMaskedLM": Override({"rope_parameters": LEFT_OUT}, "its rotary parameters are by kind of layer"),
     "UnlimitedOcrForConditionalGeneration": Override(
         {"text_config.num_key_value_heads": 4}, "its own eager attention knows no groups"
+    ),
+    "MiniMaxM3VLForCausalLM": Override(MINIMAX3, "sparse attention, and in every other layer"),
+    "MiniMaxM3SparseForConditionalGeneration": Override(
+        under("text_config", MINIMAX3), "sparse attention, and in every other layer"
     ),
     "HrmTextForCausalLM": Override({"num_layers_per_stack": LEFT_OUT}, "counts its layers from those of a stack"),
     "xLSTMForCausalLM": Override({"hidden_size": 128, "embedding_dim": 128}, "its widths are multiples of 64"),

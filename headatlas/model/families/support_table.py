@@ -161,11 +161,11 @@ def halves(found: Sequence[Row]) -> list[tuple[Mapping[str, Callable[[Row], str]
     return [(COLUMNS, works), (REFUSALS, [line for line in found if line.refused is not None])]
 
 
-def write(path: Path, found: Sequence[Row]) -> None:
-    """Write the page, whole or not at all. Raises StoreError."""
+def write(path: Path, found: Sequence[Row], more: str = "") -> None:
+    """Write the page, whole or not at all; `more` comes after it (`every_class.section`). Raises StoreError."""
     half = path.with_name(path.name + ".part")
     try:
-        half.write_text(markdown(found), encoding="utf-8")
+        half.write_text(markdown(found) + more, encoding="utf-8")
         half.replace(path)
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror}.", "Choose another place for --out.") from error
