@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check docs clean
+.PHONY: demo test test-slow test-families check docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/headatlas mine smollm2-135m --task repeated --task prose --task registers
@@ -20,6 +20,9 @@ test-slow: $(VENV)/.installed-dev
 	$(BIN)/headatlas pull gemma3-270m
 	$(BIN)/headatlas pull minilm-l6
 	$(BIN)/pytest -m slow
+
+test-families: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/families -m families
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import transformers
@@ -19,6 +19,8 @@ from headatlas.model.core.view import LayerView
 from headatlas.model.families.tiny_models import Family
 from headatlas.model.structure import selfcheck
 from headatlas.store import write_text
+
+Line = TypeVar("Line")
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ REFUSALS: Mapping[str, Callable[[Row], str]] = {
 }
 
 
-def table(found: Sequence[Row], columns: Mapping[str, Callable[[Row], str]]) -> list[str]:
+def table(found: Sequence[Line], columns: Mapping[str, Callable[[Line], str]]) -> list[str]:
     """Rows as the lines of a Markdown table."""
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     return lines + ["| " + " | ".join(cell(line) for cell in columns.values()) + " |" for line in found]
@@ -160,9 +162,9 @@ def halves(found: Sequence[Row]) -> list[tuple[Mapping[str, Callable[[Row], str]
     return [(COLUMNS, works), (REFUSALS, [line for line in found if line.refused is not None])]
 
 
-def write(path: Path, found: Sequence[Row]) -> None:
-    """Write the page, whole or not at all. Raises StoreError."""
-    write_text(path, markdown(found), "Choose another place for --out.")
+def write(path: Path, found: Sequence[Row], more: str = "") -> None:
+    """Write the page, whole or not at all; `more` comes after it (`every_class.section`). Raises StoreError."""
+    write_text(path, markdown(found) + more, "Choose another place for --out.")
 
 
 def markdown(found: Sequence[Row]) -> str:

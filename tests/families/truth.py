@@ -1,0 +1,349 @@
+"""What is true of a model, found on copies that headatlas never touched. Nothing here imports headatlas.
+
+Attention is watched where transformers hands out attention functions (`AttentionInterface.get_interface`); the map that
+a layer's heads write through is found by nudging; everything else is a plain forward pass with a hook.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from transformers import AttentionInterface
+
+ATTENTIONS = (functional.softmax, torch.softmax, Tensor.softmax, functional.scaled_dot_product_attention)
+Change = Callable[["Call"], Tensor | None]
+
+
+@dataclass
+class Call:
+    """One attention call: q, k, v [example, head, pos, width], output [example, query, head, width], weights or None."""
+
+    module: nn.Module
+    number: int  # which call of this forward pass
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    output: Tensor
+    weights: Tensor | None
+
+    @property
+    def values(self) -> Tensor:
+        """v per query head."""
+        return self.v.repeat_interleave(self.q.shape[1] // self.v.shape[1], 1)
+
+
+@dataclass
+class Seen:
+    """What a watched pass showed: the calls, and the shapes of attention computed without asking the interface."""
+
+    calls: list[Call] = field(default_factory=list)
+    outside: list[tuple[int, ...]] = field(default_factory=list)
+
+
+class _Outside(TorchFunctionMode):
+    """Notes softmaxes over keys that happen while no function of the interface runs."""
+
+    def __init__(self, seen: Seen) -> None:
+        super().__init__()
+        self.seen, self.depth = seen, 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in ATTENTIONS and self.depth == 0 and args and args[0].ndim >= 3 and min(args[0].shape[-2:]) >= 8:
+            self.seen.outside.append(tuple(args[0].shape))
+        return function(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def watched(change: Change | None = None) -> Iterator[Seen]:
+    """Watch every attention call of what runs inside; `change(call)` may give another output for one."""
+    seen = Seen()
+    outside = _Outside(seen)
+    original = AttentionInterface.get_interface
+
+    def get_interface(self: Any, implementation: str, default: Any) -> Any:
+        function = original(self, implementation, default)
+
+        def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+            outside.depth += 1
+            try:
+                output, weights = function(module, query, key, value, *args, **kwargs)
+            finally:
+                outside.depth -= 1
+            call = Call(module, len(seen.calls), query, key, value, output, weights)
+            seen.calls.append(call)
+            changed = change(call) if change is not None else None
+            return (output if changed is None else changed), weights
+
+        return attend
+
+    AttentionInterface.get_interface = get_interface  # type: ignore[method-assign]
+    try:
+        with outside:
+            yield seen
+    finally:
+        AttentionInterface.get_interface = original  # type: ignore[method-assign]
+
+
+def read(output: Any) -> Tensor:
+    logits = getattr(output, "logits", None)
+    return logits if logits is not None else output.last_hidden_state
+
+
+@torch.no_grad()
+def run(hf: nn.Module, given: dict[str, Tensor], change: Change | None = None) -> tuple[Tensor, Seen]:
+    """Logits or hidden states of a plain pass without a cache, and what was seen."""
+    with watched(change) as seen:
+        output = hf(**given, **without_cache(hf))
+    return read(output), seen
+
+
+def without_cache(hf: nn.Module) -> dict[str, bool]:
+    names = inspect.signature(hf.forward).parameters
+    return {"use_cache": False} if "use_cache" in names or "past_key_values" in names else {}
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Largest difference as a share of the largest expected number; infinite where shapes differ or numbers are no numbers."""
+    found, expected = found.float(), expected.float()
+    if found.shape != expected.shape or not bool(torch.isfinite(found).all()):
+        return float("inf")
+    return float((found - expected).abs().max() / (expected.abs().max() + 1e-9))
+
+
+# ---- where heads write ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Writer:
+    """The map that the heads of one attention call write through, by its path and which of its calls it is.
+
+    exact: putting zeros in gives what an attention output of zeros gives, so nothing lies between that is not zero at
+    zero. own_columns: a change of one head changes that head's columns and no others.
+    """
+
+    path: str
+    occurrence: int
+    n_heads: int
+    width: int
+    exact: bool
+    own_columns: bool
+
+
+def is_map(module: nn.Module) -> bool:
+    """Whether it is a linear map with a weight matrix of its own."""
+    weight = getattr(module, "weight", None)
+    named = type(module).__name__
+    return (
+        isinstance(weight, Tensor) and weight.ndim == 2 and not isinstance(module, nn.Embedding) and "Norm" not in named
+    )
+
+
+@torch.no_grad()
+def attends_several_times(hf: nn.Module, given: dict[str, Tensor]) -> bool:
+    """Whether one pass of an attention module makes several attention calls, so that its heads write a mix of them."""
+    passes = 0
+
+    def count(*_: Any) -> None:
+        nonlocal passes
+        passes += 1
+
+    _, seen = run(hf, given)
+    handles = [module.register_forward_pre_hook(count) for module in {call.module for call in seen.calls}]
+    try:
+        run(hf, given)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return passes < len(seen.calls)
+
+
+@contextlib.contextmanager
+def map_inputs(hf: nn.Module, zero: tuple[str, int] | None = None) -> Iterator[list[tuple[str, int, Tensor]]]:
+    """(path, occurrence, input) of every linear map in the order of their calls; one of them gets zeros instead."""
+    found: list[tuple[str, int, Tensor]] = []
+    counts: dict[str, int] = {}
+    handles = []
+
+    def hook(path: str) -> Any:
+        def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            if not args or not isinstance(args[0], Tensor):
+                return None
+            occurrence = counts.get(path, 0)
+            counts[path] = occurrence + 1
+            found.append((path, occurrence, args[0]))
+            return (torch.zeros_like(args[0]), *args[1:]) if (path, occurrence) == zero else None
+
+        return before
+
+    for path, module in hf.named_modules():
+        if is_map(module):
+            handles.append(module.register_forward_pre_hook(hook(path)))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def writer(hf: nn.Module, given: dict[str, Tensor], call: Call) -> Writer | None:
+    """Where the heads of a call write, found by nudging one head; None where no linear map takes their outputs."""
+    n_heads, width = call.output.shape[-2], call.output.shape[-1]
+    generator = torch.Generator().manual_seed(11)
+    noise = torch.randn(call.output[..., -1, :].shape, generator=generator).to(call.output.dtype)
+
+    def nudge(seen: Call) -> Tensor | None:
+        if seen.number != call.number:
+            return None
+        changed = seen.output.clone()
+        changed[..., -1, :] += noise * seen.output.abs().max()
+        return changed
+
+    with map_inputs(hf) as base:
+        run(hf, given)
+    with map_inputs(hf) as moved:
+        run(hf, given, nudge)
+    wide = n_heads * width
+    candidates = [
+        (path, occurrence, (after - before).abs().flatten(0, -2).amax(0))
+        for (path, occurrence, before), (_, _, after) in zip(base, moved, strict=False)
+        if before.shape == after.shape and before.shape[-1] == wide and not torch.equal(before, after)
+    ]
+    if not candidates:
+        return None
+    silent, _ = run(hf, given, lambda seen: torch.zeros_like(seen.output) if seen.number == call.number else None)
+    for path, occurrence, columns in candidates[:4]:
+        with map_inputs(hf, zero=(path, occurrence)):
+            without, _ = run(hf, given)
+        if relative(without, silent) < 1e-5:
+            return Writer(path, occurrence, n_heads, width, True, bool((columns[: wide - width] == 0).all()))
+    path, occurrence, columns = candidates[0]
+    return Writer(path, occurrence, n_heads, width, False, bool((columns[: wide - width] == 0).all()))
+
+
+def last_map(hf: nn.Module, given: dict[str, Tensor], module: nn.Module, n_heads: int) -> Writer | None:
+    """Where the heads of a module that asks no interface write: the last linear map that runs inside it."""
+    inside = {path for path, member in hf.named_modules() if any(member is part for part in module.modules())}
+    with map_inputs(hf) as calls:
+        run(hf, given)
+    mine = [(path, occurrence, x) for path, occurrence, x in calls if path in inside]
+    if not mine:
+        return None
+    path, occurrence, x = mine[-1]
+    return Writer(path, occurrence, n_heads, x.shape[-1] // n_heads, True, True)
+
+
+@contextlib.contextmanager
+def zeroed(hf: nn.Module, where: Writer, head: int, position: int | None = None) -> Iterator[None]:
+    """Zero one head's columns where it writes, at one position or everywhere, in every forward pass."""
+    count = 0
+
+    def begin(*_: Any) -> None:
+        nonlocal count
+        count = 0
+
+    def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        nonlocal count
+        mine, count = count == where.occurrence, count + 1
+        if not mine:
+            return None
+        x = args[0].clone()
+        columns = slice(head * where.width, (head + 1) * where.width)
+        if position is None:
+            x[..., columns] = 0
+        else:
+            x[:, position, columns] = 0
+        return (x, *args[1:])
+
+    handles = [hf.register_forward_pre_hook(begin), hf.get_submodule(where.path).register_forward_pre_hook(before)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def looking_at_first(number: int, head: int) -> Change:
+    """A change of one call's output as if a head looked at the first key alone."""
+
+    def change(call: Call) -> Tensor | None:
+        if call.number != number:
+            return None
+        output = call.output.clone()
+        output[:, :, head] = call.values[:, head, :1].to(output.dtype)
+        return output
+
+    return change
+
+
+def formed_from_weights(call: Call) -> bool:
+    """Whether a call's output is its weights times its values, so that an edited pattern has a meaning."""
+    if call.weights is None:
+        return False
+    again = (call.weights.to(call.v.dtype) @ call.values).transpose(1, 2)
+    return again.shape == call.output.shape and relative(again, call.output) < 1e-4
+
+
+@contextlib.contextmanager
+def added(hf: nn.Module, block: str, vector: Tensor) -> Iterator[None]:
+    """Add a vector to what enters a block."""
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (args[0] + vector, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": kwargs["hidden_states"] + vector}
+
+    handle = hf.get_submodule(block).register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def width_at(hf: nn.Module, given: dict[str, Tensor], block: str) -> int:
+    """Width of what enters a block."""
+    widths: list[int] = []
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        widths.append((args[0] if args else kwargs["hidden_states"]).shape[-1])
+
+    handle = hf.get_submodule(block).register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        hf(**given, **without_cache(hf))
+    finally:
+        handle.remove()
+    return widths[0]
+
+
+def block_of(hf: nn.Module, path: str) -> str | None:
+    """Path of the block that a module lies in: a member of the outermost list around it."""
+    parts = path.split(".")
+    for depth in range(1, len(parts)):
+        if isinstance(hf.get_submodule(".".join(parts[:depth])), nn.ModuleList):
+            return ".".join(parts[: depth + 1])
+    return None
+
+
+def eager_copy(hf: nn.Module) -> nn.Module:
+    """A copy that computes attention by its own code; only such a one gives attention weights."""
+    other = copy.deepcopy(hf)
+    other.set_attn_implementation("eager")
+    if other.config._attn_implementation != "eager":  # the setter leaves alone what it thinks cannot switch (Falcon)
+        other.config._attn_implementation = "eager"
+    return other
+
+
+def stack_of(call: Call, given: dict[str, Tensor]) -> str:
+    """encoder, decoder, cross or joint, by the lengths of queries and keys of an encoder-decoder's call."""
+    own, other = given["decoder_input_ids"].shape[1], given["input_ids"].shape[1]
+    lengths = (call.q.shape[2], call.k.shape[2])
+    return {(other, other): "encoder", (own, own): "decoder", (own, other): "cross"}.get(lengths, "joint")
