@@ -12,7 +12,7 @@ from torch import Tensor
 
 from headatlas.errors import BadInput
 from headatlas.registry import Hook, Hooked, demand_parameters, discover, lookup
-from headatlas.renamed import Renamed, renamed_arguments
+from headatlas.renamed import renamed_arguments, renamed_fields
 from headatlas.task import Batch, Metric, Task
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Planted:
     copies: bool | None = None
 
 
+@renamed_fields(acts_at="verdict_positions")
 @dataclass(frozen=True)
 class Detector(Hooked):
     """One measurement of heads: what all kinds of it have in common.
@@ -69,7 +70,6 @@ class Detector(Hooked):
     """
 
     HOOKS: ClassVar[tuple[Hook, ...]] = (Hook("removal", "model, batch, metric"),)
-    acts_at: ClassVar[Renamed] = Renamed("verdict_positions")
 
     name: str
     head_type: str

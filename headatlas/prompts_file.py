@@ -63,7 +63,7 @@ def _lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
     except UnicodeDecodeError as error:
         raise BadInput(f"{file.name} is not UTF-8 text ({error}).", "Save it as UTF-8.") from error
     found = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -88,6 +88,11 @@ def _pairs(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: V
         [_one_token(file, number, value[name], name, tokenizer) for number, value in lines]
         for name in ("answer", "wrong")
     )
+    for number, value in lines:
+        for prompt in ("clean", "corrupted"):
+            for name in ("answer", "wrong"):
+                if prompt in value:
+                    _demand_boundary(file, number, value[prompt], value[name], tokenizer)
     for (number, _), answer, wrong in zip(lines, answers, wrongs, strict=True):
         if answer == wrong:
             raise BadInput(f"Line {number} of {file.name}: answer and wrong are the same token.")
@@ -142,15 +147,37 @@ def _ids(file: Path, number: int, text: str, tokenizer: Vocabulary) -> list[int]
 
 def _fitted(where: str, text: str, tokenizer: Vocabulary) -> list[int]:
     """The tokens of a text as this model reads it. Raises BadInput naming `where` it stands."""
-    front = [] if tokenizer.bos is None else [tokenizer.bos]
-    back = [] if tokenizer.eos is None else [tokenizer.eos]
     ids = tokenizer.encode(text)
     if not ids:
         raise BadInput(f"{where}: '{text}' has no tokens.")
+    # A chat template writes the start token itself: it comes once.
+    front = [] if tokenizer.bos is None or ids[0] == tokenizer.bos else [tokenizer.bos]
+    back = [] if tokenizer.eos is None or ids[-1] == tokenizer.eos else [tokenizer.eos]
     free = tokenizer.context - len(front) - len(back)
     if len(ids) > free:
         raise BadInput(f"{where} has {len(ids)} tokens; this model takes {free}.", "Shorten it.")
     return [*front, *ids, *back]
+
+
+def _demand_boundary(file: Path, number: int, prompt: str, answer: str, tokenizer: Vocabulary) -> None:
+    """Raise BadInput where prompt and answer, read as one text, are cut into other tokens than read apart.
+
+    The answer's token would then be scored where the model never saw it: after a prompt that ends in a space, " Paris"
+    stands for two spaces.
+    """
+    whole = tokenizer.encode(prompt + answer)
+    blanks = prompt[-1:].isspace() and answer[:1].isspace()
+    if blanks or whole != [*tokenizer.encode(prompt), *tokenizer.encode(answer)]:
+        end = prompt[-12:]
+        hint = (
+            "Leave the space at the end of the prompt out."
+            if prompt.endswith(" ")
+            else "End the prompt at a word's end."
+        )
+        raise BadInput(
+            f"Line {number} of {file.name}: '{end}' and '{answer}' {'put two blanks together' if blanks else 'have other tokens together than apart'}.",
+            hint,
+        )
 
 
 def _one_token(file: Path, number: int, word: str, name: str, tokenizer: Vocabulary) -> int:

@@ -218,12 +218,12 @@ def test_a_device_that_is_not_there(folder, capsys):
 
 
 def test_a_full_disk_is_said_and_leaves_no_run(folder, tmp_path, capsys, monkeypatch):
-    import headatlas.store as store
+    import pyarrow.parquet as pq
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.pq, "write_table", full)
+    monkeypatch.setattr(pq, "write_table", full)
     code, _, err = run(capsys, "mine", folder, "--n", 4, "--detector", "induction", "--out", tmp_path / "run")
     assert code == 1
     assert "No space left" in one_line(err)

@@ -14,7 +14,7 @@ import headatlas as ha
 from headatlas.edits import Zero
 from headatlas.edits.collect import collect
 from headatlas.renamed import current_arguments
-from headatlas.task import Batch
+from headatlas.task import Batch, logit_margin
 from tests import toys
 
 TABLES = json.loads(resources.files("headatlas").joinpath("renamed.json").read_text("utf-8"))
@@ -43,12 +43,12 @@ def test_each_moved_name_is_found_where_it_was(old: str):
 def test_the_warning_names_the_line_and_the_new_name():
     script = (
         "import warnings; warnings.simplefilter('always')\n"
-        "from headatlas.methods.prompts import one_prompt\n"
+        "from headatlas.methods.replay import Replay\n"
         "from headatlas.mining import TOKENS_AT_ONCE\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert (
-        "<string>:2: DeprecationWarning: The module headatlas.methods.prompts is called headatlas.prompts_file now"
+        "<string>:2: DeprecationWarning: The module headatlas.methods.replay is called headatlas.methods.sweeps.cached_runs now"
         in done.stderr
     )
     assert (
@@ -114,3 +114,29 @@ def test_an_edit_written_for_the_old_contract_acts():
 def test_both_names_at_once_are_refused():
     with pytest.raises(TypeError, match="both 'new' and its old name 'old'"):
         current_arguments({"old": 1, "new": 2}, {"old": "new"}, "function")
+
+
+def test_methods_take_their_former_arguments(tmp_path):
+    model, tokens = toys.model("gqa"), torch.randint(5, 150, (2, 8))
+    labels = {"answer": torch.tensor([5, 6]), "wrong": torch.tensor([7, 8])}
+    batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), {"end": torch.tensor([7, 7])}, labels=labels)
+    told = []
+    with pytest.warns(DeprecationWarning, match="of ablate is called") as said:
+        old = ha.ablate(
+            model,
+            batch,
+            edit="zero",
+            metric=logit_margin,
+            memory=1 << 30,
+            out=tmp_path / "sweep",
+            tick=lambda *x: told.append(x),
+        )
+    assert {"metric", "memory", "tick"} <= {str(one.message).split("'")[1] for one in said}
+    assert told[-1][0] == told[-1][1] > 0
+    assert (tmp_path / "sweep" / "effects.json").is_file()
+    new = ha.ablate(model, ha.Prompts(batch=batch, metric=logit_margin), edit="zero")
+    torch.testing.assert_close(torch.tensor(old.values), torch.tensor(new.values))
+    with pytest.warns(
+        DeprecationWarning, match=r"'spread' of attribute is called options=AttributionOptions\(spread"
+    ):
+        ha.attribute(model, batch, method="direct", spread=2)

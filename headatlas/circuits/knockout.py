@@ -25,6 +25,7 @@ from headatlas.methods.sweeps.plan import ChunkStore, Make, NoStore, Sweep, exam
 from headatlas.model import Model
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
+from headatlas.renamed import old_names
 from headatlas.task import Batch, Metric
 
 if TYPE_CHECKING:
@@ -227,3 +228,6 @@ def _positions(out: Tensor) -> Tensor:
     width = int(out.sum(1).max())
     order = (~out).long().argsort(dim=1, stable=True)[:, :width]
     return torch.where(out.gather(1, order), order, -1)
+
+
+__getattr__ = old_names(__name__)

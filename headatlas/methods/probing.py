@@ -26,12 +26,14 @@ from headatlas.edits import OnHeads
 from headatlas.edits.collect import pieces, read
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, parse_heads
+from headatlas.methods.former import former_arguments
 from headatlas.methods.labels import LabelledPrompts, Labels, labelled
 from headatlas.methods.labels import labels_of as labels_of
 from headatlas.methods.sweeps.cached_runs import GB
 from headatlas.model import Model
 from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Progress, Silent
+from headatlas.renamed import old_names
 from headatlas.scores import HeadScore, HeadScores
 from headatlas.task import Batch
 
@@ -152,6 +154,7 @@ def _averaged(model: Model, batch: Batch, what: OnHeads, weight: Tensor) -> dict
     return {place: torch.cat(found) for place, found in parts.items()}
 
 
+@former_arguments(CrossValidation, "validation", at="position")
 def probe(
     model: Model,
     batch: Batch | LabelledPrompts,
@@ -290,3 +293,6 @@ def data_of(found: Probes) -> dict[str, Any]:
         **found.facts, "classes": list(found.labels.classes), "n_examples": found.n_examples, "n_groups": groups, "n_test": found.n_test,
         "n_found": sum(line.q < 0.01 for line in found.scores.summary()), "heads": lines,
     }  # fmt: skip
+
+
+__getattr__ = old_names(__name__)

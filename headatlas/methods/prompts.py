@@ -12,6 +12,7 @@ from headatlas.methods.sweeps.task_gate import Gate, gate_of_prompts, gate_on_he
 from headatlas.model import Model
 from headatlas.progress import Progress, Silent
 from headatlas.prompts_file import read_prompts
+from headatlas.renamed import old_names
 from headatlas.task import Batch, Metric, Task, find_task, logit_difference
 
 
@@ -105,3 +106,6 @@ def _demand_able(model: Model, found: MeasuredPrompts, given: Prompts, progress:
     progress.say(f"{found.name}: {gate.metric.name} {gate.value:.2f} {gate.metric.unit}, floor {gate.floor:.2f}")
     if not given.force:
         gate.demand(model, found.name)
+
+
+__getattr__ = old_names(__name__)

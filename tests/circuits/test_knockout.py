@@ -23,7 +23,7 @@ from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.progress import Silent
 from headatlas.task import logit_difference
-from tests.methods.test_replay import prompts
+from tests.methods.sweeps.test_replay import prompts
 from tests.recorder import Recorder
 
 

@@ -9,7 +9,7 @@ from headatlas.circuits.circuit import Circuit, parse_nodes
 from headatlas.errors import BadInput, StoreError
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
-from tests.methods.test_replay import prompts
+from tests.methods.sweeps.test_replay import prompts
 from tests.recorder import Recorder
 
 ZERO = ha.KnockoutOptions("resample")

@@ -20,7 +20,7 @@ from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.task import logit_difference
 from tests import pages
-from tests.methods.test_replay import prompts
+from tests.methods.sweeps.test_replay import prompts
 
 KINDS = ["gpt2", "llama", "gemma2", "gemma3", "falcon", "gpt-neox"]
 

@@ -13,7 +13,7 @@ from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.model.structure.blocks import blocks_of
 from headatlas.task import logit_difference, next_token_loss
-from tests.methods.test_replay import prompts
+from tests.methods.sweeps.test_replay import prompts
 
 WORKS = [
     "gpt2", "gpt-bigcode", "gpt-neox", "gptj", "bloom", "falcon", "falcon-alibi", "opt", "llama", "mixtral", "qwen3",

@@ -14,7 +14,7 @@ from headatlas.methods.attribution.edge_patching import _Run, edge_effects
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.task import Batch, logit_difference
-from tests.methods.test_replay import prompts
+from tests.methods.sweeps.test_replay import prompts
 
 KINDS = ["gpt2", "gpt-neox", "falcon", "opt", "llama", "gemma2", "gemma3", "olmo2", "granite", "phi"]
 

@@ -15,7 +15,7 @@ from headatlas.methods.information_flow.routes import Importances, Node, extract
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
 from tests import pages
-from tests.methods.test_replay import prompts
+from tests.methods.sweeps.test_replay import prompts
 
 TOKENS = torch.randint(5, 150, (9,), generator=torch.Generator().manual_seed(0))
 

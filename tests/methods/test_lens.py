@@ -13,7 +13,7 @@ from headatlas.methods.logit_lens import head_lens
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
 from tests import pages
-from tests.methods.test_replay import prompts
+from tests.methods.sweeps.test_replay import prompts
 
 
 def test_tokens_are_those_that_the_plain_model_reads_out_of_the_write():

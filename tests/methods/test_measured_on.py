@@ -9,7 +9,7 @@ from headatlas.errors import BadInput
 from headatlas.methods.prompts import prompts_for
 from headatlas.task import find_task, logit_difference, next_token_loss
 from tests import toys
-from tests.methods.test_replay import prompts
+from tests.methods.sweeps.test_replay import prompts
 from tests.recorder import Recorder
 
 

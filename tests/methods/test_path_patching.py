@@ -19,7 +19,7 @@ from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.task import logit_difference
 from tests.methods.literal_paths import Plain, path_patched
-from tests.methods.test_replay import prompts
+from tests.methods.sweeps.test_replay import prompts
 from tests.recorder import Recorder
 
 # Separate and shared keys, a sliding window, post-norms, parallel blocks, a residual multiplier, learned positions.

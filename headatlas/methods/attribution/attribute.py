@@ -23,6 +23,7 @@ from headatlas.errors import BadInput
 from headatlas.methods.attribution.edge_attribution import edge_scores
 from headatlas.methods.attribution.edge_patching import edge_effects
 from headatlas.methods.direct_logit_attribution import direct_effects
+from headatlas.methods.former import former_arguments
 from headatlas.methods.options import RunOptions
 from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
 from headatlas.methods.sweeps.ablation import ablate
@@ -131,6 +132,7 @@ class AttributionOptions:
         return RunOptions(self.memory)
 
 
+@former_arguments(AttributionOptions, site="component")
 def attribute(
     model: Model,
     batch: Batch | Prompts,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.attribution.edge_graph import Difference, Graph, written
+from headatlas.methods.former import former_arguments
 from headatlas.methods.sweeps.cached_runs import GB
 from headatlas.methods.sweeps.gradient_estimate import demand_gradients, no_gradient
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
@@ -60,6 +61,7 @@ class _Tape:
         self.arrays.append({"q": layer.q, "k": layer.k, "v": layer.v})
 
 
+@former_arguments()
 def edge_scores(
     model: Model,
     batch: Batch,

@@ -19,6 +19,7 @@ import numpy as np
 from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.methods.former import former_arguments
 from headatlas.methods.options import RunOptions
 from headatlas.methods.path_patching.frozen_run import demand_tokenwise
 from headatlas.methods.path_patching.piece import PathPiece, Paths
@@ -45,6 +46,7 @@ from headatlas.task import Batch
 MLPS = ("recomputed", "frozen")
 
 
+@former_arguments(RunOptions)
 def path_patch(
     model: Model,
     batch: Batch | Prompts,

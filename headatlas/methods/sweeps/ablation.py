@@ -11,6 +11,7 @@ from torch import Tensor
 from headatlas.edits import Mean, OnHeads, Resample, Zero, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.methods.former import former_arguments
 from headatlas.methods.options import RunOptions
 from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
 from headatlas.methods.sweeps import checkpoint
@@ -28,6 +29,7 @@ EDITS = ("mean", "zero", "resample")
 MEANS = ("overall", "position", "template")
 
 
+@former_arguments(RunOptions)
 def ablate(
     model: Model,
     batch: Batch | Prompts,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.methods.former import former_arguments
 from headatlas.methods.options import RunOptions
 from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
 from headatlas.methods.sweeps import checkpoint
@@ -23,6 +24,7 @@ DIRECTIONS = ("denoising", "noising")
 SITES = ("z", "q", "k", "v", "pattern")
 
 
+@former_arguments(RunOptions, site="component")
 def patch(
     model: Model,
     batch: Batch | Prompts,

@@ -181,7 +181,7 @@ def markdown(found: Sequence[Row]) -> str:
 
 PAGE = """# Models
 
-This page is made by `headatlas matrix --out docs/models.md` (transformers {version}): for each family, a model of three
+This page is made by `headatlas families --out docs/models.md` (transformers {version}): for each family, a model of three
 small layers with random weights is built, opened and looked at. Families are recognised by what they do, not by name, so
 a family that is not listed may work as well; `headatlas check MODEL` tells for a real checkpoint.
 

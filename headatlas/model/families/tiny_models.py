@@ -124,6 +124,7 @@ def _families() -> list[Family]:
         f("qwen2-moe", "Qwen2MoeForCausalLM", {**GROUPED, **EXPERTS, "shared_expert_intermediate_size": 16}, groups=2),
         f("qwen3", "Qwen3ForCausalLM", WIDE, groups=2),
         f("qwen3-moe", "Qwen3MoeForCausalLM", {**WIDE, **EXPERTS}, groups=2),
+        f("minimax", "MiniMaxForCausalLM", {**GROUPED, **EXPERTS, "head_dim": 8}, stacks={"decoder": (0, 2)}, groups=2),
         f("qwen3-next", "Qwen3NextForCausalLM",
           {**WIDE, **EXPERTS, "shared_expert_intermediate_size": 16, "linear_num_value_heads": 4,
            "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
@@ -234,7 +235,6 @@ def _refused() -> list[Family]:
         f("led", "LEDForConditionalGeneration", TRANSLATOR, BOTH),
         f("fsmt", "FSMTForConditionalGeneration", TRANSLATOR, BOTH),
         f("diffllama", "DiffLlamaForCausalLM", GROUPED),
-        f("minimax", "MiniMaxForCausalLM", {**GROUPED, **EXPERTS, "head_dim": 8}),
         f("mamba", "MambaForCausalLM"),
         f("mamba2", "Mamba2ForCausalLM", {"num_heads": 8, "head_dim": 8}),
         f("rwkv", "RwkvForCausalLM"),
@@ -252,4 +252,4 @@ def all_families() -> tuple[Family, ...]:
 
 def family(name: str) -> Family:
     """The recipe called `name`; raises UnknownName with the nearest."""
-    return lookup({**FAMILIES, **REFUSED}, name, "family", "See: headatlas matrix")
+    return lookup({**FAMILIES, **REFUSED}, name, "family", "See: headatlas families")

@@ -21,7 +21,7 @@ from headatlas.methods.sweeps.activation_patching import patch
 from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
-from tests.methods.test_replay import prompts
+from tests.methods.sweeps.test_replay import prompts
 from tests.recorder import Recorder
 
 
@@ -102,12 +102,12 @@ from headatlas.methods.options import RunOptions
 from headatlas.methods.sweeps.ablation import ablate, reference_of
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
-from tests.methods.test_replay import prompts
+from tests.methods.sweeps.test_replay import prompts
 from tests.recorder import Recorder
 ablate(attach(FAMILIES["llama"].build()), prompts(3), edit="zero", options=RunOptions(out={str(tmp_path / "run")!r}),
        progress=Recorder(lambda done: time.sleep(0.4)))
 """
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     process = subprocess.Popen([sys.executable, "-c", script], cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"})
     deadline = time.monotonic() + 120
     while not (tmp_path / "run.partial" / "0-3.decoder-0.npy").exists():

@@ -9,7 +9,7 @@ from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.task import Batch
 from tests import toys
-from tests.test_edits import batch
+from tests.edits.test_edits import batch
 
 
 def test_directions_find_what_was_planted():

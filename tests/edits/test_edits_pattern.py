@@ -7,7 +7,7 @@ import transformers as T
 from headatlas.edits import Block, Temper, Zero
 from headatlas.model import attach
 from tests import toys
-from tests.test_edits import batch, by_hook, seen
+from tests.edits.test_edits import batch, by_hook, seen
 
 
 def masked(model, inputs, layer: int, heads: list[int], queries, keys) -> torch.Tensor:

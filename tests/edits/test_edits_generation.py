@@ -9,7 +9,7 @@ from headatlas.edits import Add, Block, Mean, OnHeads, Project, Resample, Scale,
 from headatlas.errors import BadInput, StoreError
 from headatlas.task import Batch
 from tests import toys
-from tests.test_edits import batch
+from tests.edits.test_edits import batch
 
 
 def every_kind(model, start: Batch) -> list[list[OnHeads]]:

@@ -24,7 +24,7 @@ from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.task import logit_difference
 from headatlas.tasks.ioi import ioi
 from tests import toys
-from tests.methods.test_replay import metric_for, prompts
+from tests.methods.sweeps.test_replay import metric_for, prompts
 
 KINDS = ["gpt2", "llama", "gemma2", "gpt-oss", "falcon-alibi", "lfm2", "jamba", "bert-masked", "bart"]
 
