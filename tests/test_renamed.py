@@ -136,7 +136,5 @@ def test_methods_take_their_former_arguments(tmp_path):
     assert (tmp_path / "sweep" / "effects.json").is_file()
     new = ha.ablate(model, ha.Prompts(batch=batch, metric=logit_margin), edit="zero")
     torch.testing.assert_close(torch.tensor(old.values), torch.tensor(new.values))
-    with pytest.warns(
-        DeprecationWarning, match=r"'spread' of attribute is called options=AttributionOptions\(spread"
-    ):
+    with pytest.warns(DeprecationWarning, match=r"'spread' of attribute is called options=AttributionOptions\(spread"):
         ha.attribute(model, batch, method="direct", spread=2)
