@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +24,7 @@ def calibrate(
     Example: headatlas calibrate --quick --detector induction
     """
     import headatlas as ha
+    from headatlas.cli._progress import Shown
     from headatlas.lab import calibration_page as page
     from headatlas.render import plots
     from headatlas.store import write_text
@@ -32,11 +32,8 @@ def calibrate(
     if out is not None:
         plots.require()
 
-    def tick(what: str, i: int, n: int) -> None:
-        if i == n or i % 5 == 0:
-            print(f"{what}: {i} of {n}", file=sys.stderr, flush=True)
-
-    result = ha.calibrate(detector or None, quick=quick, tick=tick)
+    with Shown() as shown:
+        result = ha.calibrate(detector or None, quick=quick, progress=shown)
     if out is not None:
         command = " ".join(
             ["headatlas calibrate", *(["--quick"] if quick else []), *(f"--detector {name}" for name in detector or [])]

@@ -45,8 +45,9 @@ def plant(
 
     if accuracy:
         from headatlas.lab.accuracy import accuracy_table, measured, noise_table
+        from headatlas.progress import Stderr
 
-        rows = measured(lambda line: typer.echo(line, err=True))
+        rows = measured(Stderr())
         print(accuracy_table(rows), noise_table(), sep="\n\n")
         return
     if not heads or out is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from headatlas.lab.head import Head
 from headatlas.lab.measure import Reading, read, read_all
 from headatlas.lab.planted import plant
 from headatlas.lab.spec import PlantSpec
+from headatlas.progress import Progress
 
 STRENGTHS = (0.2, 0.5, 0.8, 1.0)
 NOISES = (0.0, 0.01, 0.03, 0.1, 0.3)
@@ -69,13 +70,13 @@ def alone(heads: Sequence[Head], strength: float) -> Iterator[Head]:
             yield replace(head, strength=strength)
 
 
-def measured(say: Callable[[str], None] | None = None) -> list[Row]:
+def measured(progress: Progress | None = None) -> list[Row]:
     """Every kind at every strength in every size; several minutes on two cores."""
     rows = []
     for size, sizes in enumerate(SIZES):
         for strength in STRENGTHS:
-            if say is not None:
-                say(f"{sizes} at strength {strength}")
+            if progress is not None:
+                progress.say(f"{sizes} at strength {strength}")
             for heads in MODELS:
                 spec = PlantSpec(weakened(heads, strength))
                 readings = read_all(plant(spec, n_layers=3, **sizes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.methods.sweeps.task_gate import gate_of_values
 from headatlas.mining.scan import Scan, scan
 from headatlas.model import Model
+from headatlas.progress import Progress, Silent
 from headatlas.task import Batch, Task
 
 WEAKEST = 0.5  # positives with less of their attention on target are for the curve, not for the counts
@@ -81,7 +82,7 @@ def calibrate(
     names: Sequence[str] | None = None,
     *,
     quick: bool = False,
-    tick: Callable[[str, int, int], None] = lambda what, i, n: None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run detectors over the grid and the controls. Raises UnknownName, BadInput.
 
@@ -99,12 +100,13 @@ def calibrate(
     tallies = {(d.name, half): Tally() for d in wanted for half in ("tuning", "reported")}
     cells = grid(quick=quick)
     nothing = list(controls(quick))
-    for i, cell in enumerate(cells):
+    progress = progress or Silent()
+    for cell in cells:
         _measure(planted(cell), cell, wanted, tallies)
-        tick("planted models", i + 1, len(cells))
-    for i, (make, seed, what) in enumerate(nothing):
+        progress.advance("planted models", of=len(cells))
+    for make, seed, what in nothing:
         _measure_control(make(), seed, what, wanted, tallies)
-        tick("controls", i + 1, len(nothing))
+        progress.advance("controls", of=len(nothing))
     rows = []
     for detector in wanted:
         reported, tuning = tallies[detector.name, "reported"], tallies[detector.name, "tuning"]

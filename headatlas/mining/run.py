@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,7 +95,7 @@ def _scans(model: Model, chosen: Plan, folder: Path, progress: Progress) -> dict
             progress.advance(task.name, len(batch))
             progress.say(f"{task.name}: kept from before.")
         else:
-            found = scan_task(model, task, group, batch, tick=functools.partial(progress.advance, task.name))
+            found = scan_task(model, task, group, batch, progress=progress)
             found.save(folder)
         scans[task] = found
     return scans

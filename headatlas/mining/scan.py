@@ -23,6 +23,7 @@ from headatlas.mining.attention_example import attention_examples
 from headatlas.mining.task_scan import AttentionExample, Baseline, DetectorScan, Skipped, TaskScan
 from headatlas.model import LayerView, Model
 from headatlas.ops.types import Array, LayerKey
+from headatlas.progress import Progress, Silent
 from headatlas.scores import HeadScores
 from headatlas.task import Batch, Metric, Task
 
@@ -53,13 +54,15 @@ def scan(
     *,
     metric: Metric | None = None,
     size: int = 8,
-    tick: Callable[[int], None] = lambda done: None,
+    progress: Progress | None = None,
+    step: str = "scan",
 ) -> Scan:
     """Score every head with every detector of one task on `batch`, `size` examples at a time.
 
     Those that look at layers share one pass; those that need the whole model follow, one by one, on the whole batch.
-    Batch size and padding do not change the result (to float tolerance). `tick(examples)` is called after each piece.
+    Batch size and padding do not change the result (to float tolerance). `step` of `progress` moves on by the examples of each piece.
     """
+    progress = progress or Silent()
     n, heads = len(batch), model.heads
     layered = [d for d in detectors if isinstance(d, LayerDetector)]
     start_of: dict[LayerKey, int] = {}
@@ -122,7 +125,7 @@ def scan(
         run(part, rows, main=True)
         if needs_control and part.control is not None:
             run(part.control, rows, main=False)
-        tick(rows.stop - rows.start)
+        progress.advance(step, rows.stop - rows.start, of=n)
     joined = {name: np.concatenate(parts) if parts else None for name, parts in metrics.items()}
     scores = {d.name: HeadScores(heads, values[d.name], control[d.name]) for d in layered}
     refused: dict[str, str] = {}
@@ -151,14 +154,14 @@ def scan_task(
     detectors: Sequence[Detector],
     batch: Batch,
     *,
-    tick: Callable[[int], None] = lambda done: None,
+    progress: Progress | None = None,
 ) -> TaskScan:
     """Score every head with the task's detectors on `batch`, a batch of the task, and tell whether the model does the task.
 
-    `tick(examples)` is called after each piece of the batch.
+    The step of `progress` that bears the task's name moves on by the examples of each piece of the batch.
     """
     size = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
-    found = scan(model, detectors, batch, metric=metric_on(model, task), size=size, tick=tick)
+    found = scan(model, detectors, batch, metric=metric_on(model, task), size=size, progress=progress, step=task.name)
     asked = [detector for detector in detectors if detector.name not in found.refused]
     gate = None if found.metric is None else gate_of_values(task, found.metric, found.floor, model.vocabulary_size)
     observed = {

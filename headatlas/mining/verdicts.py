@@ -17,7 +17,7 @@ from headatlas.mining.scan import metric_on
 from headatlas.mining.task_scan import TaskScan
 from headatlas.mining.task_verdict import DetectorVerdict, TaskVerdict
 from headatlas.model import Model
-from headatlas.progress import Progress
+from headatlas.progress import Part, Progress
 from headatlas.task import Batch, Task, fitting, held_out
 
 EXAMPLES = 8  # held-out examples on which heads are ablated, more where they are shorter than
@@ -78,7 +78,7 @@ def judge_task(
                 assigned=others,
                 smallest=scan.smallest,
                 seed=seed,
-                tick=lambda: progress.advance(step),
+                progress=Part(progress, step),
             )
             found[detector.name] = DetectorVerdict.of(verdict)
         except UnsupportedModel as error:

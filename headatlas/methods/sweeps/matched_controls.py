@@ -7,7 +7,7 @@ there are enough of them, with heads in which no detector at all observed anythi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from headatlas.heads import HeadId
 from headatlas.model import Model
 from headatlas.ops import stats
 from headatlas.ops.types import Array, LayerKey
+from headatlas.progress import Progress, Silent
 from headatlas.task import Metric
 
 DRAWS = 20  # random sets per detector, and random single heads per observed head
@@ -78,7 +79,7 @@ def judge(
     assigned: Iterable[HeadId] = (),
     smallest: float = 0.0,
     seed: int = 0,
-    tick: Callable[[], None] = lambda: None,
+    progress: Progress | None = None,
 ) -> Verdict:
     """Verdicts for one detector's observed heads; random controls never contain a head of `excluded`.
 
@@ -86,7 +87,9 @@ def judge(
     layers away or too few, so that a control is no head of another kind that happens to matter here.
     Random heads are removed on the batch of `rivals`, half the examples: fewer examples make their effects scatter more and
     so the bar higher, at half the cost. smallest: the least effect that counts as real, in units of the metric.
+    progress: moves on by one for each head and one for the set.
     """
+    progress, steps = progress or Silent(), len(observed) + 1
     rng = np.random.default_rng(seed)
     free, avoided = sorted(set(ablation.model.heads) - set(excluded) - set(observed)), frozenset(assigned)
     singles = _pool(free, avoided, seed)
@@ -98,10 +101,10 @@ def judge(
         effects[head] = _effect(
             ablation.metric_drop([head]), [rivals.metric_drop([other]) for other in near[:DRAWS]], seed, smallest
         )
-        tick()
+        progress.advance("verdict", of=steps)
     sets = [matched(observed, free, rng, avoided, CHOICE) for _ in range(DRAWS)] if free else []
     group = _effect(ablation.metric_drop(observed), [rivals.metric_drop(draw) for draw in sets], seed, smallest)
-    tick()
+    progress.advance("verdict", of=steps)
     verdicts = {}
     for head in observed:
         verdicts[head] = "causal" if effects[head].real else "group" if group.real and len(observed) > 1 else "refuted"

@@ -21,6 +21,7 @@ from headatlas.model import load
 from headatlas.model.families import tiny_models
 from headatlas.model.sources.convert import convert
 from headatlas.model.sources.gguf_rules import reading, rotary
+from headatlas.progress import Silent
 from tests.model.sources.llama_cpp_files import ARCHITECTURES, Kind, on_the_grid, write
 
 LENGTH = 40  # longer than the windows of 16
@@ -38,7 +39,7 @@ def check(tmp_path: Path, family: str, model: nn.Module, **options: Any) -> nn.M
     """Write, convert, load, and compare the logits with the original's; returns the copy."""
     file, folder = write(tmp_path / "tiny.gguf", family, model, **options), tmp_path / "converted"
     folder.mkdir()
-    convert(file, folder, lambda _: None)
+    convert(file, folder, Silent())
     copy = AutoModelForCausalLM.from_pretrained(folder).eval()
     with torch.no_grad():
         truth, found = model(tokens()).logits, copy(tokens()).logits
@@ -265,7 +266,7 @@ def test_blocks_of_256_are_read_and_rows_put_back(tmp_path: Path, kind: Kind) ->
     writer.close()
     folder = tmp_path / "converted"
     folder.mkdir()
-    convert(tmp_path / "blocks.gguf", folder, lambda _: None)
+    convert(tmp_path / "blocks.gguf", folder, Silent())
     state = load_file(folder / "model.safetensors")
     assert torch.equal(state["model.embed_tokens.weight"], torch.from_numpy(drawn["token_embd.weight"]))
     assert torch.equal(state["model.layers.0.mlp.up_proj.weight"], torch.from_numpy(drawn["blk.0.ffn_up.weight"]))
@@ -295,5 +296,5 @@ def test_a_loaded_file_shows_the_original_attention(tmp_path: Path, monkeypatch:
 def test_floats_are_the_decimals_their_authors_wrote(tmp_path: Path) -> None:
     folder = tmp_path / "converted"
     folder.mkdir()
-    convert(write(tmp_path / "tiny.gguf", "llama", build("llama")), folder, lambda _: None)
+    convert(write(tmp_path / "tiny.gguf", "llama", build("llama")), folder, Silent())
     assert json.loads((folder / "config.json").read_text())["rms_norm_eps"] == 1e-6

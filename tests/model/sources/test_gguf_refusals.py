@@ -17,8 +17,10 @@ from headatlas.model.sources import convert
 from headatlas.model.sources.cache import MANIFEST
 from headatlas.model.sources.gguf_rules import reading
 from headatlas.model.sources.resolve import resolve
+from headatlas.progress import Silent
 from tests.model.source_files import sha256, write_gguf
 from tests.model.sources.llama_cpp_files import write
+from tests.recorder import Recorder
 
 
 def refused(
@@ -181,7 +183,7 @@ def test_values_of_other_kinds_and_sizes_end_in_one_line(tmp_path: Path, name: s
     file = write(tmp_path / "odd.gguf", "llama", tiny_models.family("llama").build(), also=key(name, value))
     (tmp_path / "into").mkdir()
     with pytest.raises(HeadAtlasError) as caught:
-        convert.convert(file, tmp_path / "into", lambda _: None)
+        convert.convert(file, tmp_path / "into", Silent())
     assert "\n" not in str(caught.value)
     assert "odd.gguf" in str(caught.value)
 
@@ -217,17 +219,17 @@ def test_an_architecture_that_is_not_read_is_named(tmp_path: Path, name: str, wh
 
 def test_old_copies_are_converted_again(tmp_path: Path) -> None:
     file, home = write_gguf(tmp_path / "tiny.gguf"), tmp_path / "home"
-    said: list[str] = []
-    source = resolve(str(file), home=home, say=said.append)
+    said = Recorder()
+    source = resolve(str(file), home=home, progress=said)
     manifest = source.folder / MANIFEST
     facts = json.loads(manifest.read_text())
     assert facts["made_with"]["conversion"] == convert.CONVERSION
     weights = sha256(source.folder / "model.safetensors")
     for old in ({**facts["made_with"], "conversion": 1}, {"transformers": "5.23.0"}):
         manifest.write_text(json.dumps({**facts, "made_with": old}))
-        assert resolve(str(file), home=home, say=said.append) == source
+        assert resolve(str(file), home=home, progress=said) == source
         assert json.loads(manifest.read_text()) == facts
-    assert len(said) == 3
-    assert resolve(str(file), home=home, say=said.append) == source
-    assert len(said) == 3
+    assert len(said.lines) == 3
+    assert resolve(str(file), home=home, progress=said) == source
+    assert len(said.lines) == 3
     assert sha256(source.folder / "model.safetensors") == weights

@@ -21,6 +21,7 @@ from headatlas.model.sources.convert import convert, is_current
 from headatlas.model.sources.gguf_rules import pretokenizers, reading, vocabulary
 from headatlas.model.text.folder_tokenizer import folder_tokenizer
 from headatlas.model.text.tokenizer import Tokenizer
+from headatlas.progress import Silent
 from tests.model.source_files import byte_backend, save_llama, write_gguf
 
 TEXTS = [
@@ -258,7 +259,7 @@ def test_smollm2_finds_the_ids_of_its_own_rule_likelier(text: str) -> None:
 def test_the_rule_of_a_file_reaches_the_converted_folder(tmp_path: Path) -> None:
     folder = tmp_path / "converted"
     folder.mkdir()
-    convert(write_gguf(tmp_path / "tiny.gguf"), folder, lambda _: None)
+    convert(write_gguf(tmp_path / "tiny.gguf"), folder, Silent())
     tokenizer = Tokenizer.load(folder, causal=True, context=32, vocab_size=320)
     rule = folder_tokenizer(folder).backend_tokenizer.pre_tokenizer
     assert cut(rule, "the dog\n\n1. cat") == cut(OWN["smollm"], "the dog\n\n1. cat")
