@@ -106,7 +106,7 @@ def section(found: Sequence[Answer]) -> str:
 SECTION = """
 ## Every text class of transformers {version}
 
-Beyond the families above, which have recipes written by hand, `headatlas families --all` builds a tiny model of every
+Beyond the families above, which have recipes written by hand, `headatlas families --every-class` builds a tiny model of every
 class of transformers that reads text, by its configuration's own field names, and opens it. `make test-families`
 compares each row that opens with untouched copies of it that no part of headatlas has touched: output, attention
 weights, a zeroed head, an edited pattern, an edited residual stream, padding, cached generation and half precision; and
