@@ -219,13 +219,15 @@ class Model:
         logit_positions: Tensor | None,
     ) -> Tensor:
         """One pass on the model's own inputs; `forward` for passes that were prepared elsewhere."""
-        with self._lock, self._installed(current, start_at, logit_positions):
-            output = self.hf(**uncached(self.accepts, inputs))
-        current.demand_reached(self._left_out(inputs, start_at))
+        inputs = self.uncached(inputs)
+        start = None if start_at is None else self._start(*start_at)
+        with self._lock, self._installed(current, start, logit_positions):
+            output = self.hf(**inputs)
+        current.demand_reached(self._left_out(inputs, start))
         found = self.read(output)
         if self.dtype == torch.float16:
             stack = "decoder" if "decoder" in self.stacks else self.stacks[0]
-            refuse_overflow(self.hf, found, uncached(self.accepts, inputs), current.context.valid.get(stack))
+            refuse_overflow(self.hf, found, inputs, current.context.valid.get(stack))
         return found
 
     def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,9 +238,9 @@ class Model:
         """While this is held, passes of this model in other threads wait; plain calls of `hf` do not."""
         return self._lock
 
-    def _left_out(self, inputs: Mapping[str, Any], start_at: tuple[int, Tensor] | None) -> set[AttentionLayer]:
+    def _left_out(self, inputs: Mapping[str, Any], start: hooks.Start | None) -> set[AttentionLayer]:
         """The layers that a run on these inputs does not come to."""
-        skipped = set() if start_at is None else set(self.decoder_blocks()[: start_at[0]])
+        skipped = set() if start is None else set(start.skipped)
         encoded = inputs.get("encoder_outputs") is not None
         return {layer for layer in self.layers if layer.block in skipped or (encoded and layer.stack == "encoder")}
 
@@ -259,19 +261,13 @@ class Model:
         return found
 
     @contextlib.contextmanager
-    def _installed(
-        self, current: Pass, start_at: tuple[int, Tensor] | None, logit_positions: Tensor | None
-    ) -> Iterator[None]:
+    def _installed(self, current: Pass, start: hooks.Start | None, logit_positions: Tensor | None) -> Iterator[None]:
         """Install a pass with its hooks; everything is put back on exit, also after an exception."""
         if self.current is not None:
             raise BadInput(
                 "A forward pass was started inside another one of the same model.",
                 "Finish the first, or load the model twice.",
             )
-        start = None
-        if start_at is not None:
-            blocks = self._blocks_up_to(start_at[0])
-            start = hooks.Start(blocks[:-1], blocks[-1], start_at[1], self.block_returns)
         self.current = current
         try:
             with (
@@ -283,8 +279,8 @@ class Model:
         finally:
             self.current = None
 
-    def _blocks_up_to(self, index: int) -> list[nn.Module]:
-        """The block at which a run starts and those before it. Raises BadInput, UnsupportedModel."""
+    def _start(self, index: int, residual: Tensor) -> hooks.Start:
+        """A run that enters block `index` with `residual` [example, pos, d_model]. Raises BadInput, UnsupportedModel."""
         if not self.restarts:
             raise UnsupportedModel(
                 f"A run of {self.architecture} cannot start at a layer: its blocks are shared, or a block needs more of "
@@ -294,7 +290,7 @@ class Model:
         found = self.decoder_blocks()
         if not 0 <= index < len(found):
             raise BadInput(f"start_at layer {index} does not exist.", f"{self.name} has blocks 0 to {len(found) - 1}.")
-        return found[: index + 1]
+        return hooks.Start(found[:index], found[index], residual, self.block_returns)
 
     def decoder_blocks(self) -> list[nn.Module]:
         """The blocks of the main stack in order (the decoder's; the encoder's in an encoder)."""
