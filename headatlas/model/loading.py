@@ -157,7 +157,7 @@ def _examine(hf: nn.Module, source: Source | None, tokenizer: Tokenizer | None, 
     with torch.no_grad():
         model.layers = attention_layers.attention_layers(probe, hf, kind, _length(inputs, "decoder_input_ids"))
     model.block_returns = probe.blocks
-    model.layers = qkv_columns.traced(model, inputs)
+    model.layers = qkv_columns.traced(model, inputs, probe.vector_maps)
     model.unembedding = attention_layers.unembedding(probe, hf) if kind != "encoder" else None
     return model, _checks(model, inputs, reference)
 

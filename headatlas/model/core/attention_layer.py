@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from headatlas.errors import UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.model.core.linear_and_norm import matrix, offset
+from headatlas.model.core.linear_and_norm import matrix, offset, output_width
 from headatlas.renamed import renamed_fields
 
 
@@ -63,6 +64,8 @@ class AttentionLayer:
 
     stack, index: decoder, encoder or cross, and the number of the block from 0. block: the transformer block that it lies
     in; None where layers share one or there is no list of them. name: path of the module. n_groups: key/value heads.
+    projection may be a wrapper around a linear map (LoRA's); linear: whether what it puts out is a sum over the heads, which it
+    is not where the projection rounds its input (int8 activations) or has a nonlinear adapter beside it.
     d_head: width of q and k; d_value: of a head in z. post_gain [d_model]: gain per channel between projection and
     residual stream, a norm's or a learned scale, or None; multiplier: factor there. qkv: where q, k and v come from; None
     where it cannot be told.
@@ -82,12 +85,27 @@ class AttentionLayer:
     post_gain: Tensor | None
     multiplier: float
     pattern_editable: bool = True
+    linear: bool = True
     qkv: QKVColumns | None = None
 
     @property
     def heads(self) -> tuple[HeadId, ...]:
         """The heads of this layer."""
         return tuple(HeadId(self.index, head, self.stack) for head in range(self.n_heads))
+
+    @property
+    def d_model(self) -> int:
+        """Width of what the heads write."""
+        return output_width(self.projection)
+
+    def require_linear(self) -> None:
+        """Raise UnsupportedModel unless the heads' writes add up to what the projection puts out."""
+        if not self.linear:
+            raise UnsupportedModel(
+                f"The output projection of {self.name} ({type(self.projection).__name__}) is not linear in the heads' outputs: it rounds "
+                "them (int8 activations), or an adapter beside it bends them. What single heads write is not defined.",
+                "Ablation, patching, other edits and attention patterns are exact; for writes load float weights or merge the adapter.",
+            )
 
     def output_weight(self) -> Tensor:
         """W_O per head, [head, d_value, d_model]; a view of the projection's weight, or a copy where it is quantised."""

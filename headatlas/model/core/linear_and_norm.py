@@ -9,39 +9,149 @@ from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
 
+PLAIN = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
 
 def matrix(linear: nn.Module) -> Tensor:
-    """The weight of a linear map as [in, out], whether nn.Linear, Conv1D or quantised."""
-    weight = getattr(linear, "weight", None)
-    if isinstance(weight, Tensor) and weight.ndim == 2 and weight.is_floating_point():
-        return weight if is_conv1d(linear) else weight.T
-    width = int(getattr(linear, "in_features", 0))
-    if not width:
-        raise UnsupportedModel(
-            f"The weight of {type(linear).__name__} cannot be read.", "Load the model without quantisation."
-        )
-    # Quantised: what the map does to the unit vectors, which is its matrix, dequantised by its own code.
+    """The weight of a linear map as [in, out]: its parameter where it is one, else what it does to the unit vectors.
+
+    The latter holds for quantised weights, for adapters beside a weight (LoRA), and for weights that lie elsewhere until they
+    are used. Where inputs are rounded too (int8 activations), unit vectors come through exactly, so this is the stored matrix.
+    """
+    weight = plain_weight(linear)
+    if weight is not None:
+        return weight
+    width, kind = input_width(linear), dtype_of(linear)
+    basis = torch.eye(width, device=device_of(linear), dtype=kind)
     with torch.no_grad():
-        basis = torch.eye(width, device=device_of(linear), dtype=torch.float32)
         zero: Tensor = linear(torch.zeros_like(basis[:1]))
-        columns: Tensor = linear(basis)
-        return columns - zero
+        columns: Tensor = linear(basis) - zero
+        if kind in (torch.bfloat16, torch.float16) and bool(zero.any()):
+            # Next to a large bias a column would lose its digits; a larger input lifts it above.
+            lift = (
+                2.0
+                ** (zero.abs().max().float() / columns.float().abs().mean().clamp(min=1e-6)).log2().clamp(0, 10).ceil()
+            )
+            columns = (linear(basis * lift.to(kind)).float() - zero.float()).div(lift).to(kind)
+        return columns
 
 
 def offset(linear: nn.Module) -> Tensor | None:
-    """The bias of a linear map, [out] or None, quantised or not."""
-    bias = getattr(linear, "bias", None)
-    if bias is None or (isinstance(bias, Tensor) and bias.is_floating_point()):
+    """The bias of a linear map, [out] or None, whatever it is made of."""
+    if plain_weight(linear) is not None:
+        bias: Tensor | None = getattr(linear, "bias", None)
         return bias
+    found = _of_nothing(linear)
+    return found if bool(found.any()) else None
+
+
+def output_width(linear: nn.Module) -> int:
+    """How many numbers a linear map puts out."""
+    weight = plain_weight(linear)
+    return int(weight.shape[1]) if weight is not None else len(_of_nothing(linear))
+
+
+@torch.no_grad()
+def _of_nothing(linear: nn.Module) -> Tensor:
+    found: Tensor = linear(torch.zeros(1, input_width(linear), device=device_of(linear), dtype=dtype_of(linear)))
+    return found[0]
+
+
+def input_width(linear: nn.Module) -> int:
+    """How many numbers a linear map, or what is wrapped around one, takes. Raises UnsupportedModel."""
+    for part in (linear, *(part for part in linear.modules() if is_linear(part))):
+        weight = getattr(part, "weight", None)
+        if isinstance(getattr(part, "in_features", None), int):
+            return int(part.in_features)  # type: ignore[arg-type]
+        if isinstance(weight, Tensor) and weight.ndim == 2:
+            return int(weight.shape[0 if is_conv1d(part) else 1])
+    raise UnsupportedModel(
+        f"The weight of {type(linear).__name__} cannot be read.", "Load the model without quantisation."
+    )
+
+
+def plain_weight(linear: nn.Module) -> Tensor | None:
+    """The parameter [in, out] that is all there is to a linear map beside its bias, or None.
+
+    Not where anything may come on top: other tensors or modules within (adapters, scales, masks), hooks of others, a
+    `forward` put on the instance. A class with a `forward` of its own is tried on random numbers.
+    """
+    held = dict(linear.named_parameters(recurse=False)) | dict(linear.named_buffers(recurse=False))
+    plain = all(
+        type(part) in (Tensor, nn.Parameter) and part.dtype in PLAIN and not part.is_meta for part in held.values()
+    )
+    weight, bias = held.get("weight"), held.get("bias")
+    if weight is None or not plain or weight.ndim != 2 or not held.keys() <= {"weight", "bias"}:
+        return None
+    if any(True for _ in linear.children()) or _is_changed(linear):
+        return None
+    found: Tensor = weight if is_conv1d(linear) else weight.T
+    if type(linear).forward is nn.Linear.forward or is_conv1d(linear):
+        return found
+    x = torch.randn(2, len(found), generator=torch.Generator().manual_seed(0)).to(found.device, found.dtype)
     with torch.no_grad():
-        zeros = torch.zeros(1, int(getattr(linear, "in_features", 0)), device=device_of(linear))
-        found: Tensor = linear(zeros)
-        return found[0]
+        expected, given = x @ found if bias is None else x @ found + bias, linear(x)
+    return found if _apart(given, expected) <= _rounding(found.dtype) else None
+
+
+def _is_changed(module: nn.Module) -> bool:
+    """Whether hooks of others, or a `forward` of the instance, may do more than the class does; ours are silent here."""
+    own = [module.__dict__["forward"]] if "forward" in module.__dict__ else []
+    put_in = (*module._forward_pre_hooks.values(), *module._forward_hooks.values(), *own)
+    return any(not str(getattr(function, "__module__", "")).startswith("headatlas.") for function in put_in)
+
+
+@torch.no_grad()
+def is_affine(module: nn.Module, width: int | None = None) -> bool:
+    """Whether a module is a linear map plus a constant: f(a + b) + f(0) = f(a) + f(b), to the rounding of its type."""
+    if plain_weight(module) is not None:
+        return True
+    generator, kind = torch.Generator().manual_seed(0), dtype_of(module)
+    a, b = torch.randn(2, 3, width or input_width(module), generator=generator).to(device_of(module), kind)
+    try:
+        both, first, second, none = (module(x) for x in (a + b, a, b, torch.zeros_like(a)))
+    except (
+        RuntimeError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        LookupError,
+    ):  # it takes something else than one vector
+        return False
+    if not isinstance(both, Tensor):
+        return False
+    return _apart(both.float() + none.float(), first.float() + second.float()) <= _rounding(kind)
+
+
+@torch.no_grad()
+def is_rowwise(module: nn.Module) -> bool:
+    """Whether what a map gives for a vector does not depend on the vectors beside it; int8 with one scale for all does."""
+    generator, kind = torch.Generator().manual_seed(0), dtype_of(module)
+    x = torch.randn(2, input_width(module), generator=generator).to(device_of(module), kind)
+    beside = torch.cat([x[:1], 50 * x[1:]])
+    return _apart(module(beside)[:1].float(), module(x[:1]).float()) <= _rounding(kind)
+
+
+def _apart(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / (expected.abs().max() + 1e-30))
+
+
+def _rounding(kind: torch.dtype) -> float:
+    return 1e-4 if kind in (torch.float32, torch.float64) else 3e-2
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """The type of the numbers that a module takes: that of its first plain floating-point weight, scale or bias."""
+    held = (*module.parameters(), *module.buffers())
+    return next((part.dtype for part in held if part.dtype in PLAIN), torch.float32)
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module's weights are."""
-    return next((part.device for part in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+    """Where a module computes: where its weights are, or, while they are elsewhere (accelerate's offload), will be."""
+    held = next((part.device for part in (*module.parameters(), *module.buffers()) if not part.is_meta), None)
+    hooks = (getattr(part, "_hf_hook", None) for part in module.modules())
+    planned = (getattr(hook, "execution_device", None) for hook in hooks)
+    return held or torch.device(next((place for place in planned if place is not None), "cpu"))
 
 
 def is_conv1d(linear: nn.Module) -> bool:
@@ -50,15 +160,19 @@ def is_conv1d(linear: nn.Module) -> bool:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """A leaf that maps vectors to vectors: nn.Linear, Conv1D, quantised variants."""
-    if any(True for _ in module.children()) or isinstance(module, nn.Embedding):
+    """A single linear map: nn.Linear, Conv1D, quantised or parametrised variants; not what is wrapped around one."""
+    if isinstance(module, nn.Embedding):
+        return False
+    if isinstance(module, nn.Linear):
+        return True
+    if any(is_linear(part) for part in module.children()):
         return False
     weight = getattr(module, "weight", None)
+    leaf = not any(True for _ in module.children())
     return (
-        isinstance(module, nn.Linear)
-        or is_conv1d(module)
-        or hasattr(module, "in_features")
-        or (isinstance(weight, Tensor) and weight.ndim == 2 and "Linear" in type(module).__name__)
+        (leaf and is_conv1d(module))
+        or isinstance(getattr(module, "in_features", None), int)
+        or (leaf and isinstance(weight, Tensor) and weight.ndim == 2 and "Linear" in type(module).__name__)
     )
 
 
@@ -97,13 +211,13 @@ def normalises(norm: nn.Module, width: int) -> bool:
 
 def _question(norm: nn.Module, width: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """A vector of mean 0 and variance 1, and the norm as a function of such vectors."""
-    parameter = next(norm.parameters(), torch.zeros((), device=device_of(norm)))
+    kind = dtype_of(norm)
     x = torch.randn(1, width, generator=torch.Generator().manual_seed(0))
-    x = ((x - x.mean()) / x.std(correction=0)).to(parameter.device)
+    x = ((x - x.mean()) / x.std(correction=0)).to(device_of(norm))
 
     @torch.no_grad()
     def ask(value: Tensor) -> Tensor:
-        found: Tensor = norm(value.to(parameter.dtype)).float()
+        found: Tensor = norm(value.to(kind)).float()
         return found
 
     return x, ask

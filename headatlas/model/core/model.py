@@ -18,6 +18,7 @@ from headatlas.model.core import hooks, weights_hash
 from headatlas.model.core.attention_layer import AttentionLayer, all_heads, blocks_by_path
 from headatlas.model.core.dispatch import receiving
 from headatlas.model.core.forward_pass import Edit, Pass
+from headatlas.model.core.linear_and_norm import device_of, dtype_of
 from headatlas.model.core.model_inputs import model_inputs, uncached
 from headatlas.model.core.overflow import refuse_overflow
 from headatlas.model.core.pass_context import Inputs, PassContext
@@ -104,17 +105,17 @@ class Model:
     @property
     def d_model(self) -> int:
         """Width of the residual stream."""
-        return int(self.layers[0].output_weight().shape[-1])
+        return self.layers[0].d_model
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-        return next(self.hf.parameters()).dtype
+        """Type of the weights; of those that are not quantised, where some are."""
+        return dtype_of(self.hf)
 
     @property
     def device(self) -> torch.device:
-        """Where the first weights are."""
-        return next(self.hf.parameters()).device
+        """Where the first weights are, or are moved to when they are used."""
+        return device_of(self.hf)
 
     @property
     def vocabulary_size(self) -> int:

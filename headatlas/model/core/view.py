@@ -167,8 +167,10 @@ class LayerView(AttentionCall):
     def writes(self, positions: Tensor | None = None) -> Tensor:
         """What each head adds to the attention block's output: z W_O, [example, n, head, d_model] (bias left out).
 
-        positions [n] or [example, n]; None: all. Post-norms are not applied (see `methods`).
+        positions [n] or [example, n]; None: all. Post-norms are not applied (see `methods`). Raises UnsupportedModel where the
+        projection is not linear.
         """
+        self.attention.require_linear()
         z = self.z
         if positions is not None:
             if positions.ndim == 1:

@@ -44,6 +44,7 @@ from headatlas.model.core.attention_call import AttentionCall
 from headatlas.model.core.attention_layer import AttentionLayer
 from headatlas.model.core.dispatch import active
 from headatlas.model.core.forward_pass import Edit, Pass
+from headatlas.model.core.linear_and_norm import plain_weight
 from headatlas.model.core.model import Model
 from headatlas.model.core.pass_context import TokenBatch, Tokens
 from headatlas.model.core.unembedding import unembedding_of
@@ -216,8 +217,7 @@ def few_logits(model: Model, tokens: Tensor | None) -> Iterator[None]:
         yield
         return
     tokens = tokens.to(model.device)
-    plain = type(head) is nn.Linear and "forward" not in head.__dict__ and head.weight.is_floating_point()
-    if plain and isinstance(head, nn.Linear):
+    if type(head) is nn.Linear and plain_weight(head) is not None:
         weight, bias = head.weight[tokens], head.bias[tokens] if head.bias is not None else None
 
         def few(x: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def _position(model: Model, block: nn.Module) -> Tensor:
     if float(step.abs().max()) <= rounding:
         return seen.new_zeros(())
     table: Any = model.hf.get_input_embeddings
-    matrix = table().weight[tokens].detach().float()
+    matrix = table()(tokens.to(model.device)).detach().float()
     if float((step - step.mean(0)).abs().max()) <= rounding and matrix.shape == seen[:, 0].shape:
         centred, own = seen[:, 0] - seen[:, 0].mean(0), matrix - matrix.mean(0)
         scale = (centred * own).sum() / own.square().sum()

@@ -15,9 +15,10 @@ from torch.utils.hooks import RemovableHandle
 
 from headatlas.errors import UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer, blocks_by_path
-from headatlas.model.core.dispatch import delegate, receiving
-from headatlas.model.core.linear_and_norm import is_linear, is_norm, matrix, norm_gain, norm_shift
+from headatlas.model.core.dispatch import delegate
+from headatlas.model.core.linear_and_norm import is_affine, is_linear, is_norm, norm_gain, norm_shift, output_width
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
+from headatlas.model.structure.output_projection import projection_of, require_rowwise, whole_projection, wrappers
 from headatlas.model.structure.softmax_watch import SoftmaxWatch
 from headatlas.model.structure.write_path import BlockCall, write_path
 from headatlas.ops.types import LayerKey
@@ -39,8 +40,8 @@ class Call:
     projection: nn.Module | None = None
     settled: bool = False  # whether the projection is beyond doubt
     ways: list[nn.Module] = field(default_factory=list)  # linear maps that follow and fit, in order
-    output: Tensor | None = None  # the projection's output
-    post: nn.Module | None = None
+    outputs: dict[nn.Module, Tensor] = field(default_factory=dict)  # of what follows, wrappers of linear maps included
+    posts: dict[nn.Module, nn.Module] = field(default_factory=dict)  # module -> the norm that its output enters
 
 
 class LayerProbe:
@@ -53,6 +54,9 @@ class LayerProbe:
         self.block_calls: dict[nn.Module, BlockCall] = {}
         self.final_input: Tensor | None = None  # what the unembedding got
         self.norms: list[tuple[nn.Module, Tensor]] = []  # (norm, its output)
+        self.vector_maps: dict[
+            nn.Module, int
+        ] = {}  # modules that take one tensor and give one, around linear maps -> width
         self.softmaxes = SoftmaxWatch(module for _, module in attention_like(model))
         self._handles: list[RemovableHandle] = []
 
@@ -98,21 +102,32 @@ class LayerProbe:
             last.projection = module if last.settled else last.ways[0]
         for call in self.calls[-2:]:
             # The very tensor that left the projection enters a norm: a post-norm (Gemma 2/3, OLMo 2).
-            if call.output is not None and x is call.output and call.post is None and is_norm(module):
-                call.post = module
+            if is_norm(module):
+                for way in (way for way, output in call.outputs.items() if output is x):
+                    call.posts.setdefault(way, module)
 
-    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if not isinstance(output, Tensor):
+            return
         for call in self.calls[-1:]:
-            if module is call.projection and call.output is None:
-                call.output = output
-        if isinstance(output, Tensor) and is_norm(module):
+            if module in call.ways or module in self.vector_maps:
+                call.outputs.setdefault(module, output)
+        if is_norm(module):
             self.norms.append((module, output))
+
+    def _wraps(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        if isinstance(output, Tensor) and len(given) == 1 and args and given[0] is args[0]:
+            self.vector_maps[module] = given[0].shape[-1]
 
     def __enter__(self) -> LayerProbe:
         for module in self.model.modules():
-            if not any(True for _ in module.children()) or is_norm(module):
+            around = not is_linear(module) and any(is_linear(part) for part in module.modules())
+            if around:
+                self._handles.append(module.register_forward_hook(self._wraps, with_kwargs=True))
+            if around or is_linear(module) or is_norm(module) or not any(True for _ in module.children()):
                 self._handles.append(module.register_forward_pre_hook(self._before))
-                self._handles.append(module.register_forward_hook(self._after))
+                self._handles.append(module.register_forward_hook(self._after, with_kwargs=True))
         for block in blocks_by_path(self.model).values():
             self._handles.append(block.register_forward_hook(self._block, with_kwargs=True))
         head = unembedding_of(self.model)
@@ -158,51 +173,6 @@ def stack_of(call: Call, kind: str, n_decoder: int | None) -> str:
     return "decoder" if call.n_keys == n_decoder else "cross"
 
 
-class _Nudge:
-    """Runs one attention module's attention with its output moved a little, if asked to; all else as the model would."""
-
-    def __init__(self, module: nn.Module, path: str, size: float) -> None:
-        self.module, self.path, self.size = module, path, size
-
-    def attends(self, module: nn.Module) -> bool:
-        """The one module alone."""
-        return module is self.module
-
-    def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
-    ) -> Any:
-        """The model's own output, moved."""
-        output, weights = delegate(self.path, module)(module, query, key, value, mask, **kwargs)
-        generator = torch.Generator().manual_seed(0)
-        step = torch.randn(output.shape, generator=generator).to(output.device, output.dtype)
-        return output + self.size * output.float().std().to(output.dtype) * step, weights
-
-
-def projection_of(block: nn.Module, block_call: BlockCall, call: Call, path: str) -> nn.Module | None:
-    """The output projection: the first linear map after an attention call whose input moves when the attention's output does.
-
-    The next linear map of the right width may as well compute a gate from the hidden states. The block is run twice on what
-    it was given, the second time with the attention's output nudged.
-    """
-    seen: list[dict[nn.Module, Tensor]] = []
-    for size in (0.0, 1.0):
-        inputs: dict[nn.Module, Tensor] = {}
-        handles = [
-            way.register_forward_pre_hook(lambda module, args, inputs=inputs: inputs.update({module: args[0].clone()}))
-            for way in set(call.ways)
-        ]
-        try:
-            with receiving(_Nudge(call.module, path, size)):
-                block(*block_call[0], **block_call[1])
-        finally:
-            for handle in handles:
-                handle.remove()
-        seen.append(inputs)
-    plain, nudged = seen
-    moved = (way for way in call.ways if way in plain and way in nudged and not torch.equal(plain[way], nudged[way]))
-    return next(moved, None)
-
-
 def attention_layers(
     probe: LayerProbe, model: nn.Module, kind: str, n_decoder: int | None = None
 ) -> tuple[AttentionLayer, ...]:
@@ -228,29 +198,46 @@ def attention_layers(
         taken.add((stack, layer))
         block = next((one for path, one in blocks.items() if name.startswith(path + ".")), None)
         if block is not None and not call.settled and call.ways:
-            call.projection = projection_of(block, probe.block_calls[block], call, probe.path)
+            call.projection = projection_of(block, probe.block_calls[block], call.module, call.ways, probe.path)
         if call.projection is None:
             raise UnsupportedModel(
                 f"{type(model).__name__} is not supported: no output projection takes the heads' outputs as they leave the "
                 f"attention of {name} ({type(call.module).__name__}), so what single heads write cannot be told apart.",
                 "Run `headatlas families` for the families that work.",
             )
+        around = wrappers(
+            model,
+            names[call.projection],
+            call.module,
+            {m for m, width in probe.vector_maps.items() if width == call.width},
+        )
         gain, factor = None, 1.0
-        if block is not None:
+        if block is None:
+            projection = next(
+                (one for one in (*around, call.projection) if is_affine(one, call.width)), call.projection
+            )
+        else:
             try:
-                gain, factor = write_path(block, probe.block_calls[block], call.projection)
+                projection = whole_projection(
+                    block, probe.block_calls[block], call.module, call.projection, around, probe.path
+                )
+                gain, factor = write_path(block, probe.block_calls[block], projection)
             except (RuntimeError, TypeError, ValueError) as error:
                 raise UnsupportedModel(
                     f"A block of {type(model).__name__} ({type(block).__name__}) cannot be run again on what it was given "
                     f"({' '.join(str(error).split())[:80]}), so where its heads' writes enter cannot be seen.",
                     "Does it keep a cache of its own?",
                 ) from error
-        if call.post is not None:
-            scale = norm_gain(call.post, matrix(call.projection).shape[1])[0]
+        linear = is_affine(projection, call.width)
+        if not linear:
+            require_rowwise(projection, names[projection])
+        post = call.posts.get(projection)
+        if post is not None:
+            scale = norm_gain(post, output_width(projection))[0]
             gain = scale if gain is None else scale * gain
         result.append(
-            AttentionLayer(stack, layer, call.module, call.projection, None if shared else block, name, call.n_heads, call.n_groups, call.d_head,
-                 call.width // call.n_heads, call.causal and stack == "decoder", gain, factor)
+            AttentionLayer(stack, layer, call.module, projection, None if shared else block, name, call.n_heads, call.n_groups, call.d_head,
+                 call.width // call.n_heads, call.causal and stack == "decoder", gain, factor, linear=linear)
         )  # fmt: skip
     return tuple(result)
 
@@ -258,7 +245,7 @@ def attention_layers(
 def unembedding(probe: LayerProbe, model: nn.Module) -> Unembedding | None:
     """The unembedding with the norm in front of it, or None where logits are not a linear read-out of the last block."""
     head = unembedding_of(model)
-    if head is None or probe.final_input is None or not is_linear(head):
+    if head is None or probe.final_input is None or not is_affine(head, probe.final_input.shape[-1]):
         return None
     last = probe.final_input
     for norm, output in reversed(probe.norms):

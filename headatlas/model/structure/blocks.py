@@ -64,7 +64,8 @@ class Block:
 
     @property
     def weight(self) -> Tensor:
-        """W_O per head, [head, d_value, d_model]."""
+        """W_O per head, [head, d_value, d_model]. Raises UnsupportedModel where the projection is not linear."""
+        self._layer.require_linear()
         return self._layer.output_weight()
 
     @property

@@ -8,6 +8,7 @@ is not turned by rotary embeddings, so that what arrives is a column times a fac
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,14 +17,14 @@ from torch import Tensor, nn
 
 from headatlas.heads import HeadId
 from headatlas.model.core.attention_layer import AttentionLayer, ColumnSource, Input, QKVColumns
-from headatlas.model.core.linear_and_norm import is_linear, is_norm
+from headatlas.model.core.linear_and_norm import is_affine, is_linear, is_norm
 from headatlas.model.core.model import Model
 from headatlas.model.core.view import LayerView
 from headatlas.ops.types import LayerKey
 
 BASE, DIGITS = 16, 5  # a digit is sent as SMALL * (1 + digit / 16), exact and well apart in half precision
 SMALL, LARGE = 2.0**-6, 2.0**10  # below any clipping of queries, keys and values, and above it
-EXAMPLES = DIGITS + 2  # SMALL itself, the digits, LARGE
+EXAMPLES = DIGITS + 3  # SMALL itself, the digits, a mark of each number, LARGE
 
 
 @dataclass(frozen=True)
@@ -54,25 +55,33 @@ class _Numbers:
     def replace(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         """Forward hook of a projection: its column numbers in place of its output."""
         width = output.shape[-1]
+        if len(output) % EXAMPLES:
+            return (
+                output  # computes on something else than the examples (learned prompts), so no number of it is a column
+            )
         if module not in self.offsets:
             self.offsets[module], self.size = self.size, self.size + width
         self.reads[module] = args[0]
         ids = torch.arange(width, device=output.device) + self.offsets[module]
         digits = torch.stack([ids // BASE**place % BASE for place in range(DIGITS)])
         one = torch.ones(1, width, device=output.device)
-        codes = torch.cat([SMALL * one, SMALL * (1 + digits / BASE), LARGE * one]).to(output.dtype)
+        marked = torch.cat([digits, _mark(ids)[None]])
+        codes = torch.cat([SMALL * one, SMALL * (1 + marked / BASE), LARGE * one]).to(output.dtype)
         return codes.repeat_interleave(output.numel() // width // EXAMPLES, 0).view_as(output)
 
     def origin(self, x: Tensor) -> ColumnSource | None:
         """Read the numbers off x [digit, ...]; None where there are none."""
         factor = x[0] / SMALL
-        digits = (x[1:-1] / x[0] - 1) * BASE
+        *digits, mark = ((x[1:-1] / x[0] - 1) * BASE).unbind()
+        digits = torch.stack(digits)
         whole = digits.round()
         readable = ((digits - whole).abs() < 0.3) & (whole >= 0) & (whole < BASE) & (factor.abs() > 1e-6)
         powers = torch.tensor([BASE**place for place in range(DIGITS)], device=x.device)
         ids = torch.tensordot(powers, whole.nan_to_num(0).long(), dims=1)
         if not bool(readable.all()) or int(ids.max()) >= self.size:
             return None
+        if bool(((mark - _mark(ids)).abs() > 0.3).any()):
+            return None  # a sum of several columns, whose digits came out whole by chance
         modules = tuple(self.offsets)
         starts = torch.tensor([self.offsets[module] for module in modules], device=x.device)
         which = torch.searchsorted(starts, ids, right=True) - 1
@@ -85,6 +94,11 @@ class _Numbers:
         """The origin of what a projection reads, where that is other projections' output; each number comes but once."""
         origin = self.origin(read.reshape(EXAMPLES, -1, read.shape[-1])[:, 0].float())
         return origin if origin is not None and origin.is_one_to_one() else None
+
+
+def _mark(ids: Tensor) -> Tensor:
+    """A digit for each number, as good as random: that of a mean of two numbers is not the mean of theirs."""
+    return ids * 40503 // 64 % BASE
 
 
 class _Norms:
@@ -114,8 +128,28 @@ class _Norms:
         )
 
 
-def traced(model: Model, inputs: dict[str, Tensor]) -> tuple[AttentionLayer, ...]:
-    """The model's attention layers with their columns, where it can be read; one run of the model on copies of a sample example."""
+def _maps_within(
+    home: nn.Module, outputs: Collection[nn.Module], vector_maps: Mapping[nn.Module, int]
+) -> list[nn.Module]:
+    """The outermost linear maps of an attention module, the output projection left out; a weight with its adapters is one."""
+    found: list[nn.Module] = []
+    covered: set[nn.Module] = {home}
+    for part in home.modules():
+        if part in covered:
+            continue
+        if part in outputs:
+            covered.update(part.modules())
+        elif is_linear(part) or (part in vector_maps and is_affine(part, vector_maps[part])):
+            found.append(part)
+            covered.update(part.modules())
+    return found
+
+
+def traced(model: Model, inputs: dict[str, Tensor], vector_maps: Mapping[nn.Module, int]) -> tuple[AttentionLayer, ...]:
+    """The model's attention layers with their columns, where it can be read; one run of the model on copies of a sample example.
+
+    vector_maps: modules around linear maps that take one tensor and give one -> the width of what they take.
+    """
     copies = {name: value[:1].repeat(EXAMPLES, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
     numbers = {layer.module: _Numbers() for layer in model.layers}
     outputs = {layer.projection for layer in model.layers}
@@ -125,9 +159,8 @@ def traced(model: Model, inputs: dict[str, Tensor]) -> tuple[AttentionLayer, ...
         if is_norm(module):
             handles.append(module.register_forward_hook(norms.skip if module in within else norms.note))
     for home, own in numbers.items():
-        for part in home.modules():
-            if is_linear(part) and part not in outputs:
-                handles.append(part.register_forward_hook(own.replace))
+        for part in _maps_within(home, outputs, vector_maps):
+            handles.append(part.register_forward_hook(own.replace))
     heads = tuple(head for layer in model.layers for head in layer.heads)
     found: dict[LayerKey, dict[str, Tensor]] = {}
     try:

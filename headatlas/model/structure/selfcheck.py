@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headatlas.errors import BadInput, HeadAtlasError, UnsupportedModel
 from headatlas.heads import HeadId
+from headatlas.model.core.linear_and_norm import device_of, dtype_of
 from headatlas.model.core.model import Model
 from headatlas.model.core.pass_context import Tokens
 from headatlas.model.core.view import LayerView
@@ -54,6 +55,11 @@ def bound(dtype: torch.dtype, fp32: float, half: float) -> float:
     return fp32 if dtype in (torch.float32, torch.float64) else half
 
 
+def precision(model: Model) -> torch.dtype:
+    """The type by whose bounds a model is measured: that of its weights, or a coarse one where activations are rounded to int8."""
+    return model.dtype if all(layer.linear for layer in model.layers) else torch.bfloat16
+
+
 def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor) -> list[Check]:
     """All checks on sample inputs, against the `reference` output of the untouched model. Runs the model about ten times."""
     checks: list[Check] = []
@@ -79,7 +85,8 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
         keys = torch.arange(layer.n_keys, device=layer.q.device).expand(len(rows), -1)
         facts["entries"] = float(((layer.columns(keys).float() - rows).abs() * valid).max())
         bias = layer.attention.output_bias()
-        outputs[id(layer.attention.projection)] = layer.writes().float().sum(2) + (0.0 if bias is None else bias)
+        if layer.attention.linear:
+            outputs[id(layer.attention.projection)] = layer.writes().float().sum(2) + (0.0 if bias is None else bias)
         seen[layer.stack, layer.index] = facts
 
     real: dict[int, Tensor] = {}
@@ -115,8 +122,10 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
         "fast kernel against the model's own eager attention",
     )
     wide = max(float(value.abs().max()) for value in real.values()) + 1e-9
-    apart = max(float((outputs[key] - real[key]).abs().max()) for key in outputs)
-    note("sum of heads' writes equals the block's output", apart / wide, bound(model.dtype, 1e-4, 3e-2), "relative")
+    apart = max((float((outputs[key] - real[key]).abs().max()) for key in outputs), default=0.0)
+    note(
+        "sum of heads' writes equals the block's output", apart / wide, bound(precision(model), 1e-4, 3e-2), "relative"
+    )
 
     whole = tuple(head for layer in model.layers for head in layer.heads)
     same = model.forward(inputs, edits=[_Probe(whole, "pattern", torch.clone)])
@@ -124,7 +133,7 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
     note(
         "an identity edit of all patterns changes nothing",
         drift,
-        bound(model.dtype, 1e-4, 5e-2),
+        bound(precision(model), 1e-4, 5e-2),
         "eager against the fast kernel",
     )
     for layer in (model.layers[0], model.layers[-1]):
@@ -147,7 +156,7 @@ def restart(model: Model, inputs: Mapping[str, Tensor], reference: Tensor) -> Ch
         layer for layer in model.layers if layer.stack == ("decoder" if "decoder" in model.stacks else model.stacks[0])
     ]
     kept: dict[int, Tensor] = {}
-    limit = bound(model.dtype, 1e-5, 2e-2) * (float(reference.float().abs().max()) + 1e-9)
+    limit = bound(precision(model), 1e-5, 2e-2) * (float(reference.float().abs().max()) + 1e-9)
     far = 0.0
 
     @dataclass(frozen=True)
@@ -181,7 +190,7 @@ def _shaken(z: Tensor) -> Tensor:
 
 def padding(model: Model, tokens: Tensor, reference: Tensor) -> list[Check]:
     """Whether padded batches give what single examples give; sets how left padding is passed on, or that it is refused."""
-    limit = bound(model.dtype, 1e-4, 5e-2) * (float(reference.float().abs().max()) + 1e-9)
+    limit = bound(precision(model), 1e-4, 5e-2) * (float(reference.float().abs().max()) + 1e-9)
     length = tokens.shape[1]
     pads = 3 if length < 20 else length // 3
     short = tokens[:1, : length - pads]
@@ -238,8 +247,7 @@ def sample(hf: Any, config: Any, length: int = 12) -> dict[str, Tensor]:
     """
     generator = torch.Generator().manual_seed(0)
     accepts = inspect.signature(hf.forward).parameters
-    parameter = next(hf.parameters())
-    device, dtype = parameter.device, parameter.dtype
+    device, dtype = device_of(hf), dtype_of(hf)
     if "input_ids" not in accepts and "pixel_values" in accepts:
         size = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
         channels = getattr(config, "num_channels", 3)
