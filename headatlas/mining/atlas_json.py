@@ -15,12 +15,16 @@ from headatlas.atlas import SCHEMA
 from headatlas.mining.task_scan import DetectorScan, Skipped, TaskScan, detector_json
 from headatlas.mining.task_verdict import TaskVerdict, verdict_on
 from headatlas.model import Model
+from headatlas.model.structure.wrapping import adapters_of
 from headatlas.version import __version__
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The key "model" of atlas.json. n_heads: of the layer with the most; n_kv_heads, d_head: of the first layer."""
+    """The key "model" of atlas.json. n_heads: of the layer with the most; n_kv_heads, d_head: of the first layer.
+
+    adapters: of PEFT, as `adapters_of` gives them.
+    """
 
     name: str
     source: str
@@ -35,6 +39,7 @@ class ModelFacts:
     dtype: str
     attention_path: str
     stacks: tuple[str, ...]
+    adapters: tuple[dict[str, Any], ...]
 
     @classmethod
     def of(cls, model: Model) -> ModelFacts:
@@ -54,6 +59,7 @@ class ModelFacts:
             dtype=str(model.dtype).removeprefix("torch."),
             attention_path=model.path,
             stacks=model.stacks,
+            adapters=tuple(adapters_of(model.hf)),
         )
 
 

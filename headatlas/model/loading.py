@@ -18,7 +18,7 @@ from headatlas.model.core.hooks import evaluating
 from headatlas.model.core.model import Model
 from headatlas.model.sources.builtin import BUILTINS
 from headatlas.model.sources.resolve import Source, resolve
-from headatlas.model.structure import attention_layers, qkv_columns, selfcheck
+from headatlas.model.structure import attention_layers, qkv_columns, selfcheck, wrapping
 from headatlas.model.structure.selfcheck import Check
 from headatlas.model.text.tokenizer import Tokenizer
 
@@ -123,7 +123,10 @@ def _path_of(kind: type) -> str:
 def attach(
     hf: nn.Module, *, source: Source | None = None, tokenizer: Tokenizer | None = None, bos: str = "auto"
 ) -> Model:
-    """Look into a transformers model in memory: find its attention layers and run the self-check. Raises UnsupportedModel."""
+    """Look into a transformers model in memory: find its attention layers and run the self-check. Raises UnsupportedModel.
+
+    A wrapper that only hands on to a transformers model (DataParallel, PeftModel) is looked through: `hf` is that model.
+    """
     model, checks = examine(hf, source=source, tokenizer=tokenizer, bos=bos)
     selfcheck.demand(model, checks)
     return model
@@ -133,6 +136,7 @@ def examine(
     hf: nn.Module, *, source: Source | None = None, tokenizer: Tokenizer | None = None, bos: str = "auto"
 ) -> tuple[Model, list[Check]]:
     """The model with its self-check, whatever the outcome; `attach` is for use."""
+    hf = wrapping.unwrapped(hf)
     with evaluating(hf):
         return _examine(hf, source, tokenizer, bos)
 

@@ -179,8 +179,11 @@ def is_linear(module: nn.Module) -> bool:
 def is_norm(module: nn.Module) -> bool:
     """A norm over the model's width: called so, with a weight per channel or none, and without linear maps inside.
 
-    The last tells it from blocks and attention with a norm in their name (DBRX, RoBERTa-PreLayerNorm).
+    The last tells it from blocks and attention with a norm in their name (DBRX, RoBERTa-PreLayerNorm). What torch makes a
+    weight with (weight and spectral norm) is none.
     """
+    if type(module).__module__.startswith("torch.nn.utils."):
+        return False
     weight = getattr(module, "weight", None)
     return (
         "norm" in type(module).__name__.lower()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def fingerprint(hf: nn.Module) -> str:
@@ -28,6 +28,36 @@ def checksum(hf: nn.Module) -> int:
 
 
 def _parts(hf: nn.Module) -> Iterator[Any]:
-    for name, value in sorted(hf.state_dict().items()):
+    for name, value in sorted(_stored(hf).items()):
         yield name.encode()
+        yield from _pieces(value)
+
+
+def _stored(hf: nn.Module) -> Mapping[str, Any]:
+    """The state dictionary, with what accelerate keeps elsewhere until it is used (offload to disk or CPU) gathered."""
+    state: Mapping[str, Any] = hf.state_dict()
+    if not any(isinstance(value, Tensor) and value.is_meta for value in state.values()):
+        return state
+    from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+    return get_state_dict_offloaded_model(hf)  # type: ignore[no-any-return]
+
+
+def _pieces(value: Any) -> Iterator[Any]:
+    """The bytes of an entry: of a tensor, of the tensors that a quantised one is made of, of packed weights and scales."""
+    if isinstance(value, Mapping):
+        value = sorted(value.items())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _pieces(part)
+    elif isinstance(value, Tensor) and type(value) not in (Tensor, nn.Parameter) and hasattr(value, "__tensor_flatten__"):
+        names, facts = value.__tensor_flatten__()
+        yield repr(facts).encode()
+        for name in names:
+            yield from _pieces(getattr(value, name))
+    elif isinstance(value, Tensor) and value.is_quantized:
+        yield from _pieces([value.int_repr(), value.dequantize()])
+    elif isinstance(value, Tensor):
         yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    else:
+        yield repr(value).encode()

@@ -16,7 +16,15 @@ from torch.utils.hooks import RemovableHandle
 from headatlas.errors import UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer, blocks_by_path
 from headatlas.model.core.dispatch import delegate
-from headatlas.model.core.linear_and_norm import is_affine, is_linear, is_norm, norm_gain, norm_shift, output_width
+from headatlas.model.core.linear_and_norm import (
+    is_affine,
+    is_linear,
+    is_norm,
+    norm_gain,
+    norm_shift,
+    output_width,
+    plain_weight,
+)
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.structure.output_projection import projection_of, require_rowwise, whole_projection, wrappers
 from headatlas.model.structure.softmax_watch import SoftmaxWatch
@@ -39,6 +47,7 @@ class Call:
     attended: Tensor  # what the attention gave; held, so that nothing else comes to lie at its address
     projection: nn.Module | None = None
     settled: bool = False  # whether the projection is beyond doubt
+    again: bool = False  # whether it was called once more
     ways: list[nn.Module] = field(default_factory=list)  # linear maps that follow and fit, in order
     outputs: dict[nn.Module, Tensor] = field(default_factory=dict)  # of what follows, wrappers of linear maps included
     posts: dict[nn.Module, nn.Module] = field(default_factory=dict)  # module -> the norm that its output enters
@@ -54,6 +63,7 @@ class LayerProbe:
         self.block_calls: dict[nn.Module, BlockCall] = {}
         self.final_input: Tensor | None = None  # what the unembedding got
         self.norms: list[tuple[nn.Module, Tensor]] = []  # (norm, its output)
+        self.ran: dict[nn.Module, None] = {}  # linear maps whose weight is no plain parameter
         self.vector_maps: dict[
             nn.Module, int
         ] = {}  # modules that take one tensor and give one, around linear maps -> width
@@ -68,6 +78,12 @@ class LayerProbe:
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, kwargs: dict[str, Any]
     ) -> tuple[Tensor, Tensor | None]:
         """Record a call and compute it as the model would."""
+        if not all(type(x) is Tensor for x in (query, key, value)):
+            raise UnsupportedModel(
+                f"The attention of {type(module).__name__} is handed a {type(value).__name__} (quantised activations, or a tensor spread over "
+                "devices), which cannot be looked into.",
+                "Quantise weights alone, and load the model in one process.",
+            )
         output, weights = delegate(self.path, module)(module, query, key, value, mask, **kwargs)
         causal = mask is None and bool(
             kwargs["is_causal"] if kwargs.get("is_causal") is not None else getattr(module, "is_causal", True)
@@ -95,6 +111,8 @@ class LayerProbe:
             return
         x = args[0]
         last = self.calls[-1] if self.calls else None
+        if last is not None and last.settled and module is last.projection:
+            last.again = True
         if last is not None and not last.settled and is_linear(module) and x.shape[-1] == last.width:
             last.ways.append(module)
             # The very numbers that attention gave, seen through a view: nothing else can be their projection.
@@ -109,6 +127,8 @@ class LayerProbe:
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if not isinstance(output, Tensor):
             return
+        if is_linear(module) and plain_weight(module) is None:
+            self.ran[module] = None
         for call in self.calls[-1:]:
             if module in call.ways or module in self.vector_maps:
                 call.outputs.setdefault(module, output)
@@ -178,6 +198,8 @@ def attention_layers(
 ) -> tuple[AttentionLayer, ...]:
     """The attention layers that the probe saw, numbered within their stack; see `stack_of` for kind and n_decoder."""
     names = {module: name for name, module in model.named_modules()}
+    for module in probe.ran:
+        require_rowwise(module, names[module])
     blocks = blocks_by_path(model)
     taken: set[LayerKey] = set()
     shared = len({call.module for call in probe.calls}) < len(probe.calls)
@@ -205,6 +227,12 @@ def attention_layers(
                 f"attention of {name} ({type(call.module).__name__}), so what single heads write cannot be told apart.",
                 "Run `headatlas families` for the families that work.",
             )
+        if call.again:
+            raise UnsupportedModel(
+                f"The output projection of {name} takes something else in the same pass beside what its heads put out, as where an adapter "
+                "attends to learned prompts, so edits of heads would miss a part of the attention.",
+                "Open the model without that adapter.",
+            )
         around = wrappers(
             model,
             names[call.projection],
@@ -229,8 +257,6 @@ def attention_layers(
                     "Does it keep a cache of its own?",
                 ) from error
         linear = is_affine(projection, call.width)
-        if not linear:
-            require_rowwise(projection, names[projection])
         post = call.posts.get(projection)
         if post is not None:
             scale = norm_gain(post, output_width(projection))[0]

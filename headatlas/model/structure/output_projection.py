@@ -123,11 +123,11 @@ def _passes_by(block: nn.Module, block_call: BlockCall, attention: nn.Module, pr
     return bool((plain - moved).abs().max() > 8 * torch.finfo(held[0].dtype).eps * plain.abs().max())
 
 
-def require_rowwise(projection: nn.Module, name: str) -> None:
-    """Raise UnsupportedModel where a projection's output for one token depends on what stands beside it in the batch."""
-    if not is_rowwise(projection):
+def require_rowwise(linear: nn.Module, name: str) -> None:
+    """Raise UnsupportedModel where what a linear map gives for one token depends on what stands beside it in the batch."""
+    if not is_rowwise(linear):
         raise UnsupportedModel(
-            f"{name} ({type(projection).__name__}) rounds what it is given to int8 with one scale for the whole batch, so every number "
-            "depends on the other examples of its batch.",
-            "Load float weights, or quantise weights alone or with a scale per token.",
+            f"{name} ({type(linear).__name__}) rounds what it is given to int8 by looking at the whole batch (one scale for all tokens, or "
+            "outlier channels of any of them), so every number would depend on what else is in its batch.",
+            "Load float weights, or quantise weights alone (nf4, int8 weight-only) or with a scale per token.",
         )
