@@ -23,7 +23,7 @@ from headatlas.version import __version__
 class ModelFacts:
     """The key "model" of atlas.json. n_heads: of the layer with the most; n_kv_heads, d_head: of the first layer.
 
-    adapters: of PEFT, as `adapters_of` gives them.
+    adapters: of PEFT, as `adapters_of` gives them; no key where there are none.
     """
 
     name: str
@@ -119,7 +119,7 @@ def atlas_json(
     del facts["load_seconds"]
     return {
         "schema": SCHEMA,
-        "model": asdict(model),
+        "model": {name: value for name, value in asdict(model).items() if name != "adapters" or value},
         "run": {**facts, "seconds": seconds},
         "detectors": sorted(detectors, key=lambda one: str(one["name"])),
         "skipped": [asdict(one) for one in (*skipped, *(one for scan in scans for one in scan.skipped))],

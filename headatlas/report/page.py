@@ -174,6 +174,7 @@ def _facts(view: AtlasView) -> list[tuple[str, str]]:
         ("Heads", heads if model.get("n_heads") else None),
         ("Width", f"{model['d_model']} ({model.get('d_head')} a head)" if model.get("d_model") else None),
         ("Precision", model.get("dtype")),
+        ("Adapters", ", ".join(f"{one['name']} ({one['type']})" for one in model.get("adapters") or ()) or None),
         ("Measured", str((view.atlas.get("run") or {}).get("created") or "").split("T")[0] or None),
     ]
     return [(name, str(value)) for name, value in facts if value is not None]

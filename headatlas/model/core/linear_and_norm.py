@@ -23,17 +23,14 @@ def matrix(linear: nn.Module) -> Tensor:
         return weight
     width, kind = input_width(linear), dtype_of(linear)
     basis = torch.eye(width, device=device_of(linear), dtype=kind)
-    with torch.no_grad():
-        zero: Tensor = linear(torch.zeros_like(basis[:1]))
-        columns: Tensor = linear(basis) - zero
-        if kind in (torch.bfloat16, torch.float16) and bool(zero.any()):
-            # Next to a large bias a column would lose its digits; a larger input lifts it above.
-            lift = (
-                2.0
-                ** (zero.abs().max().float() / columns.float().abs().mean().clamp(min=1e-6)).log2().clamp(0, 10).ceil()
-            )
-            columns = (linear(basis * lift.to(kind)).float() - zero.float()).div(lift).to(kind)
-        return columns
+    zero, columns = _asked(linear, torch.zeros_like(basis[:1]), basis)
+    if kind in (torch.bfloat16, torch.float16) and bool(zero.any()):
+        # Next to a large bias a column would lose its digits; a larger input lifts it above.
+        sizes = zero.abs().max().float() / (columns - zero).float().abs().mean().clamp(min=1e-6)
+        lift = 2.0 ** sizes.log2().clamp(0, 10).ceil()
+        (columns,) = _asked(linear, basis * lift.to(kind))
+        return ((columns.float() - zero.float()) / lift).to(kind)
+    return columns - zero
 
 
 def offset(linear: nn.Module) -> Tensor | None:
@@ -51,10 +48,27 @@ def output_width(linear: nn.Module) -> int:
     return int(weight.shape[1]) if weight is not None else len(_of_nothing(linear))
 
 
-@torch.no_grad()
 def _of_nothing(linear: nn.Module) -> Tensor:
-    found: Tensor = linear(torch.zeros(1, input_width(linear), device=device_of(linear), dtype=dtype_of(linear)))
+    (found,) = _asked(linear, torch.zeros(1, input_width(linear), device=device_of(linear), dtype=dtype_of(linear)))
     return found[0]
+
+
+@torch.no_grad()
+def _asked(module: nn.Module, *questions: Tensor) -> list[Tensor]:
+    """What a module gives for each of some inputs [n, in], handed to it as one text; [n, out].
+
+    Hooks of ours (a pass that is under way and keeps what leaves the module) do not hear of it; hooks of others may be
+    part of what it does.
+    """
+    kinds = ("_forward_pre_hooks", "_forward_hooks")
+    before = [(part, kind, getattr(part, kind)) for part in module.modules() for kind in kinds if getattr(part, kind)]
+    try:
+        for part, kind, hooks in before:
+            setattr(part, kind, type(hooks)((key, hook) for key, hook in hooks.items() if not _is_ours(hook)))
+        return [module(question[None])[0] for question in questions]
+    finally:
+        for part, kind, hooks in before:
+            setattr(part, kind, hooks)
 
 
 def input_width(linear: nn.Module) -> int:
@@ -89,19 +103,21 @@ def plain_weight(linear: nn.Module) -> Tensor | None:
     if type(linear).forward is nn.Linear.forward or is_conv1d(linear):
         return found
     x = torch.randn(2, len(found), generator=torch.Generator().manual_seed(0)).to(found.device, found.dtype)
-    with torch.no_grad():
-        expected, given = x @ found if bias is None else x @ found + bias, linear(x)
-    return found if _apart(given, expected) <= _rounding(found.dtype) else None
+    expected = x @ found if bias is None else x @ found + bias
+    return found if _apart(*_asked(linear, x), expected) <= _rounding(found.dtype) else None
 
 
 def _is_changed(module: nn.Module) -> bool:
     """Whether hooks of others, or a `forward` of the instance, may do more than the class does; ours are silent here."""
     own = [module.__dict__["forward"]] if "forward" in module.__dict__ else []
     put_in = (*module._forward_pre_hooks.values(), *module._forward_hooks.values(), *own)
-    return any(not str(getattr(function, "__module__", "")).startswith("headatlas.") for function in put_in)
+    return not all(map(_is_ours, put_in))
 
 
-@torch.no_grad()
+def _is_ours(function: object) -> bool:
+    return str(getattr(function, "__module__", "")).startswith("headatlas.")
+
+
 def is_affine(module: nn.Module, width: int | None = None) -> bool:
     """Whether a module is a linear map plus a constant: f(a + b) + f(0) = f(a) + f(b), to the rounding of its type."""
     if plain_weight(module) is not None:
@@ -109,7 +125,7 @@ def is_affine(module: nn.Module, width: int | None = None) -> bool:
     generator, kind = torch.Generator().manual_seed(0), dtype_of(module)
     a, b = torch.randn(2, 3, width or input_width(module), generator=generator).to(device_of(module), kind)
     try:
-        both, first, second, none = (module(x) for x in (a + b, a, b, torch.zeros_like(a)))
+        both, first, second, none = _asked(module, a + b, a, b, torch.zeros_like(a))
     except (
         RuntimeError,
         TypeError,
@@ -118,18 +134,16 @@ def is_affine(module: nn.Module, width: int | None = None) -> bool:
         LookupError,
     ):  # it takes something else than one vector
         return False
-    if not isinstance(both, Tensor):
-        return False
     return _apart(both.float() + none.float(), first.float() + second.float()) <= _rounding(kind)
 
 
-@torch.no_grad()
 def is_rowwise(module: nn.Module) -> bool:
     """Whether what a map gives for a vector does not depend on the vectors beside it; int8 with one scale for all does."""
     generator, kind = torch.Generator().manual_seed(0), dtype_of(module)
     x = torch.randn(2, input_width(module), generator=generator).to(device_of(module), kind)
     beside = torch.cat([x[:1], 50 * x[1:]])
-    return _apart(module(beside)[:1].float(), module(x[:1]).float()) <= _rounding(kind)
+    together, alone = _asked(module, beside, x[:1])
+    return _apart(together[:1].float(), alone.float()) <= _rounding(kind)
 
 
 def _apart(found: Tensor, expected: Tensor) -> float:

@@ -50,7 +50,9 @@ def _pieces(value: Any) -> Iterator[Any]:
     if isinstance(value, list | tuple):
         for part in value:
             yield from _pieces(part)
-    elif isinstance(value, Tensor) and type(value) not in (Tensor, nn.Parameter) and hasattr(value, "__tensor_flatten__"):
+    elif (
+        isinstance(value, Tensor) and type(value) not in (Tensor, nn.Parameter) and hasattr(value, "__tensor_flatten__")
+    ):
         names, facts = value.__tensor_flatten__()
         yield repr(facts).encode()
         for name in names:
