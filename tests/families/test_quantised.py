@@ -42,7 +42,9 @@ def nf4_of_bitsandbytes() -> nn.Module:
     parts = pytest.importorskip("bitsandbytes").nn
 
     def packed(base: nn.Linear) -> nn.Module:
-        made = parts.Linear4bit(base.in_features, base.out_features, bias=base.bias is not None, quant_type="nf4")
+        made = parts.Linear4bit(
+            base.in_features, base.out_features, bias=False, quant_type="nf4", compute_dtype=torch.float32
+        )
         made.load_state_dict(base.state_dict())
         return made.to("cpu")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -32,7 +32,7 @@ class _Alive(TorchDispatchMode):
 
     def __init__(self, known: Iterable[Tensor]) -> None:
         super().__init__()
-        self._known = {tensor.untyped_storage().data_ptr() for tensor in known}
+        self._known = {part.untyped_storage().data_ptr() for tensor in known for part in _with_storage(tensor)}
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
         self.peak = 0
 
@@ -41,13 +41,24 @@ class _Alive(TorchDispatchMode):
     ) -> Any:
         output = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(output):
-            if isinstance(leaf, Tensor) and leaf.layout == torch.strided:
-                storage = leaf.untyped_storage()
+            for part in _with_storage(leaf):
+                storage = part.untyped_storage()
                 if storage.data_ptr() not in self._known:
                     self._alive[storage.data_ptr()] = (StorageWeakRef(storage), storage.nbytes())
         self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
         self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
         return output
+
+
+def _with_storage(value: Any) -> Iterator[Tensor]:
+    """A tensor, or the tensors that a quantised one is made of: the wrapper holds no numbers itself."""
+    if not isinstance(value, Tensor) or value.is_meta:
+        return
+    if type(value) not in (Tensor, torch.nn.Parameter) and hasattr(value, "__tensor_flatten__"):
+        for name in value.__tensor_flatten__()[0]:
+            yield from _with_storage(getattr(value, name))
+    elif value.layout == torch.strided:
+        yield value
 
 
 def peak_of(work: Callable[[], T], weights: Iterable[Tensor]) -> tuple[T, int]:

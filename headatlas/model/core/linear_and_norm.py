@@ -55,18 +55,23 @@ def _of_nothing(linear: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def _asked(module: nn.Module, *questions: Tensor) -> list[Tensor]:
-    """What a module gives for each of some inputs [n, in], handed to it as one text; [n, out].
+    """What a module in evaluation mode gives for each of some inputs [n, in], handed to it as one text; [n, out].
 
     Hooks of ours (a pass that is under way and keeps what leaves the module) do not hear of it; hooks of others may be
     part of what it does.
     """
     kinds = ("_forward_pre_hooks", "_forward_hooks")
     before = [(part, kind, getattr(part, kind)) for part in module.modules() for kind in kinds if getattr(part, kind)]
+    training = [part for part in module.modules() if part.training]
     try:
+        for part in training:
+            part.training = False
         for part, kind, hooks in before:
             setattr(part, kind, type(hooks)((key, hook) for key, hook in hooks.items() if not _is_ours(hook)))
         return [module(question[None])[0] for question in questions]
     finally:
+        for part in training:
+            part.training = True
         for part, kind, hooks in before:
             setattr(part, kind, hooks)
 
