@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from headatlas.edits import Zero
 from headatlas.errors import UnsupportedModel
+from headatlas.heads import HeadId
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
 from tests.families.test_wrapped import BATCH, WEIGHED, same
@@ -72,13 +74,31 @@ def dequantised(hf: nn.Module) -> nn.Module:
     return twin
 
 
-@pytest.mark.parametrize("make", [int8_of_torchao, int8_of_quanto, nf4_of_bitsandbytes])
+@pytest.mark.parametrize("make", [int8_of_torchao, int8_of_quanto])
 def test_quantised_weights_are_exact(make: Callable[[], nn.Module]):
     hf = make()
     twin, model = attach(dequantised(hf)), attach(hf)
     for what in (*WEIGHED, "ablate"):
         assert same(METHODS[what](model), METHODS[what](twin), 2e-3), what
     assert model.fingerprint() == model.fingerprint() != twin.fingerprint()
+
+
+def test_nf4_of_bitsandbytes_is_edited_exactly():
+    """Its kernels for CPUs round what they are given to bfloat16 whatever compute_dtype says, so writes may be refused."""
+    hf = nf4_of_bitsandbytes()
+    twin, model = attach(dequantised(hf)), attach(hf)
+
+    def zero(_: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        z = args[0].clone()
+        z[..., 16:32] = 0
+        return (z,)
+
+    assert same(METHODS["weights"](model), METHODS["weights"](twin))
+    found = model.forward(BATCH, edits=[Zero(HeadId(1, 1))])
+    hf.model.layers[1].self_attn.o_proj.register_forward_pre_hook(zero)
+    with torch.no_grad():
+        assert same(found, hf(input_ids=BATCH).logits, 1e-6)
+    assert same(found, twin.forward(BATCH, edits=[Zero(HeadId(1, 1))]), 3e-2)
 
 
 def test_int8_activations_by_token_keep_edits_and_refuse_writes():

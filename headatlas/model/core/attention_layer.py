@@ -103,7 +103,7 @@ class AttentionLayer:
         if not self.linear:
             raise UnsupportedModel(
                 f"The output projection of {self.name} ({type(self.projection).__name__}) is not linear in the heads' outputs: it rounds "
-                "them (int8 activations), or an adapter beside it bends them. What single heads write is not defined.",
+                "them (int8 or bfloat16 activations), or an adapter beside it bends them. What single heads write is not defined.",
                 "Ablation, patching, other edits and attention patterns are exact; for writes load float weights or merge the adapter.",
             )
 
