@@ -109,7 +109,8 @@ def plain_weight(linear: nn.Module) -> Tensor | None:
         return found
     x = torch.randn(2, len(found), generator=torch.Generator().manual_seed(0)).to(found.device, found.dtype)
     expected = x @ found if bias is None else x @ found + bias
-    return found if _apart(*_asked(linear, x), expected) <= _rounding(found.dtype) else None
+    (given,) = _asked(linear, x)
+    return found if _apart(given, expected) <= _rounding(found.dtype) else None
 
 
 def _is_changed(module: nn.Module) -> bool:

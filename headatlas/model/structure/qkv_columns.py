@@ -72,8 +72,8 @@ class _Numbers:
     def origin(self, x: Tensor) -> ColumnSource | None:
         """Read the numbers off x [digit, ...]; None where there are none."""
         factor = x[0] / SMALL
-        *digits, mark = ((x[1:-1] / x[0] - 1) * BASE).unbind()
-        digits = torch.stack(digits)
+        sent = (x[1:-1] / x[0] - 1) * BASE
+        digits, mark = sent[:-1], sent[-1]
         whole = digits.round()
         readable = ((digits - whole).abs() < 0.3) & (whole >= 0) & (whole < BASE) & (factor.abs() > 1e-6)
         powers = torch.tensor([BASE**place for place in range(DIGITS)], device=x.device)
