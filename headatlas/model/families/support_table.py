@@ -190,20 +190,18 @@ a family that is not listed may work as well; `headatlas check MODEL` tells for 
 What counts is the linear map that the model really computes. Where it is no plain weight, headatlas asks the module for
 what it makes of the unit vectors; `tests/families/test_wrapped.py`, `test_adapters.py` and `test_quantised.py` compare with plain twins.
 
-| Model | What happens |
-| --- | --- |
-| LoRA, DoRA, IA3, OFT and others of PEFT, on any projection or the unembedding; `PeftModel` or `add_adapter` | exact, as the merged model; chosen adapters count, those switched off do not; `atlas.json` names them |
-| a nonlinear adapter beside the output projection | edits, ablation, patching and patterns are exact; what heads write is refused |
-| something else that reads what heads put out | refused: merge first (`merge_and_unload()`) |
-| prompt and prefix tuning, learned prompts within the attention | refused: their keys are no tokens of the text |
-| quantised weights (nf4, int8 and int4 weight-only, Quanto, torchao) | exact, with the dequantised weights |
-| int8 activations with a scale per token; kernels that round what they are given (nf4 on CPUs) | edits, ablation, patching and patterns are exact; weights are the dequantised ones; what heads write is refused |
-| int8 activations rounded by the whole batch (`quantize_dynamic`, bitsandbytes `load_in_8bit` with its outliers) | refused: an example's numbers depend on what else is in its batch |
-| quantised activations handed from module to module (Quanto) | refused |
-| weights on disk or held back on the CPU by accelerate | exact; runs do not start at a layer |
-| pruned (`torch.nn.utils.prune`), weight or spectral norm | exact |
-| `DataParallel`, `torch.compile(model)` | the model within is opened |
-| layers whose heads are zero or write nothing | exact |
+- LoRA, DoRA, IA3, OFT and others of PEFT, on any projection or the unembedding; `PeftModel` or `add_adapter`: exact, as the merged model; chosen adapters count, those switched off do not; `atlas.json` names them.
+- A nonlinear adapter beside the output projection: edits, ablation, patching and patterns are exact; what heads write is refused.
+- Something else that reads what heads put out: refused: merge first (`merge_and_unload()`).
+- Prompt and prefix tuning, learned prompts within the attention: refused: their keys are no tokens of the text.
+- Quantised weights (nf4, int8 and int4 weight-only, Quanto, torchao): exact, with the dequantised weights.
+- Int8 activations with a scale per token; kernels that round what they are given (nf4 on CPUs): edits, ablation, patching and patterns are exact; weights are the dequantised ones; what heads write is refused.
+- Int8 activations rounded by the whole batch (`quantize_dynamic`, bitsandbytes `load_in_8bit` with its outliers): refused: an example's numbers depend on what else is in its batch.
+- Quantised activations handed from module to module (Quanto): refused.
+- Weights on disk or held back on the CPU by accelerate: exact; runs do not start at a layer.
+- Pruned (`torch.nn.utils.prune`), weight or spectral norm: exact.
+- `DataParallel`, `torch.compile(model)`: the model within is opened.
+- Layers whose heads are zero or write nothing: exact.
 
 ## {n_works} families that work
 
