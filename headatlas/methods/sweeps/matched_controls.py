@@ -156,7 +156,7 @@ def matched(
 
 
 def _effect(change: Array, random: Sequence[Array], seed: int, smallest: float) -> Effect:
-    low, high = stats.bootstrap(change[:, None], seed=seed)
+    low, high = stats.interval(change[:, None], seed=seed)
     sizes = np.array([abs(draw.mean()) for draw in random])
     mean = float(change.mean())
     threshold = float(np.quantile(sizes, 0.95)) if len(sizes) else float("nan")
