@@ -75,9 +75,14 @@ def _measured(removal: Removal, free: Sequence[HeadId]) -> Controls:
 
 
 def _line(x: Array, y: Array) -> tuple[float, float, float]:
-    """Slope, intercept and scatter of y about its least squares line over x."""
+    """Slope and intercept of y about its least squares line over x, and how far y lies above it.
+
+    Effects that all but cancel lie far below the line on a log scale, which says nothing of how many lie far above it.
+    """
     slope, intercept = np.polyfit(x, y, 1)
-    return float(slope), float(intercept), max(float(np.std(y - slope * x - intercept, ddof=2)), 1e-3)
+    off = y - slope * x - intercept
+    above = off[off > 0]
+    return float(slope), float(intercept), max(float(np.sqrt(np.mean(above**2))) if len(above) else 0.0, 1e-3)
 
 
 def _sizes(removal: Removal, heads: Sequence[HeadId]) -> Array:
