@@ -42,7 +42,7 @@ class HeadScores:
     @cached_property
     def _summary(self) -> tuple[HeadScore, ...]:
         score, chance = stats.mean(self.values), stats.mean(self.control)
-        low, high = stats.bootstrap(self.values)
+        low, high = stats.interval(self.values)
         p = stats.paired_p(self.values, self.control)
         q = stats.false_discovery(p)
         columns = zip(self.heads, score, low, high, chance, p, q, strict=True)

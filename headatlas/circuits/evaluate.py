@@ -25,7 +25,7 @@ STEPS = 10  # heads that it adds at most
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over examples with its 95% bootstrap interval."""
+    """A mean over examples with its 95% interval."""
 
     value: float
     low: float
@@ -34,7 +34,7 @@ class Interval:
     @classmethod
     def of(cls, values: Array) -> Interval:
         """The mean of values [example]."""
-        low, high = stats.bootstrap(values[:, None])
+        low, high = stats.interval(values[:, None])
         return cls(float(values.mean()), float(low[0]), float(high[0]))
 
     @classmethod

@@ -52,6 +52,7 @@ def calibrate(
         "recall",
         "verdict prec.",
         "verdict recall",
+        "refuted rightly",
         "false disc.",
         "heads",
         box=None,

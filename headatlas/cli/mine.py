@@ -22,6 +22,9 @@ def mine(
     n: Annotated[int, typer.Option("--n", help="Examples per task.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of examples and random controls.")] = 0,
     no_verdict: Annotated[bool, typer.Option("--no-verdict", help="Leave the causal tests out.")] = False,
+    verdict_n: Annotated[
+        int | None, typer.Option(help="Held-out examples that verdicts rest on; default 8, more where texts are short.")
+    ] = None,
     out: Annotated[str | None, typer.Option(help="Run folder; default atlas/<model>/<run-id>/.")] = None,
     device: option.Device = None,
     dtype: option.Dtype = "auto",
@@ -53,6 +56,7 @@ def mine(
             n=n,
             seed=seed,
             verdict=not no_verdict,
+            verdict_n=verdict_n,
             out=out,
             progress=shown,
         )

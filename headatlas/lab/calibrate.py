@@ -17,9 +17,10 @@ from headatlas.lab.grid import Cell, controls, grid, half_of, model_of, planted
 from headatlas.lab.head import Head
 from headatlas.lab.measure import read, without
 from headatlas.lab.planted import PlantedModel
-from headatlas.methods.sweeps.matched_controls import judge
 from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.methods.sweeps.task_gate import gate_of_values
+from headatlas.mining.checks.judging import Bench, judge
+from headatlas.mining.checks.settling import settled
 from headatlas.mining.scan import Scan, scan
 from headatlas.model import Model
 from headatlas.progress import Progress, Silent
@@ -52,7 +53,7 @@ class Tally:
     scores: list[float] = field(default_factory=list)
     labels: list[bool] = field(default_factory=list)
     observed: list[bool] = field(default_factory=list)
-    verdicts: list[tuple[bool, bool]] = field(default_factory=list)  # (judged to matter, really matters)
+    verdicts: list[tuple[str, bool]] = field(default_factory=list)  # (verdict, really matters alone)
     curve: dict[float, list[float]] = field(default_factory=dict)  # real share on target -> scores
     fake: list[tuple[bool, str]] = field(default_factory=list)  # fake induction heads: observed, verdict
     controls: list[bool] = field(default_factory=list)  # observed, over all heads of the controls
@@ -63,14 +64,16 @@ class Tally:
 
         labels, observed = np.array(self.labels, bool), np.array(self.observed, bool)
         both = bool(labels.any()) and not bool(labels.all())
-        judged = [matters for said, matters in self.verdicts if said]
-        true = [said for said, matters in self.verdicts if matters]
+        judged = [matters for word, matters in self.verdicts if word == "causal"]
+        true = [word == "causal" for word, matters in self.verdicts if matters]
+        refuted = [not matters for word, matters in self.verdicts if word == "refuted"]
         return {
             "auc": float(roc_auc_score(labels, self.scores)) if both else None,
             "precision": float(labels[observed].mean()) if observed.any() else None,
             "recall": float(observed[labels].mean()) if labels.any() else None,
             "verdict_precision": float(np.mean(judged)) if judged else None,
             "verdict_recall": float(np.mean(true)) if true else None,
+            "refuted_precision": float(np.mean(refuted)) if refuted else None,
             "false_discovery": float(np.mean(self.controls)) if self.controls else None,
             "positives": int(labels.sum()),
             "negatives": int((~labels).sum()),
@@ -87,7 +90,8 @@ def calibrate(
     """Run detectors over the grid and the controls. Raises UnknownName, BadInput.
 
     Thresholds may be chosen on the seeds of `grid.TUNING`; what is reported comes from other seeds. The result:
-    {"detectors": [{"name", "auc", "precision", "recall", "verdict_precision", "verdict_recall", "false_discovery", ...,
+    {"detectors": [{"name", "auc", "precision", "recall", "verdict_precision", "verdict_recall", "refuted_precision",
+    "false_discovery", ...,
     "tuning": {...}, "curve": [[strength, mean score, lowest, highest]]}], "uncalibrated": [...], "cells": n}.
     """
     wanted = [find_detector(name) for name in names] if names else [d for d in detectors().values() if d.calibrated]
@@ -113,7 +117,8 @@ def calibrate(
         curve = [[s, float(np.mean(v)), float(np.min(v)), float(np.max(v))] for s, v in sorted(reported.curve.items())]
         rows.append(
             {"name": detector.name, "minimum_effect": detector.minimum_effect, **reported.rates(), "tuning": tuning.rates(), "curve": curve,
-             "fake_observed": _share(reported.fake, 0), "fake_causal": _share([(word == "causal", "") for _, word in reported.fake], 0)}
+             "fake_observed": _share(reported.fake, 0), "fake_causal": _share([(word == "causal", "") for _, word in reported.fake], 0),
+             "fake_group": _share([(word == "group", "") for _, word in reported.fake], 0)}
         )  # fmt: skip
     missing = sorted(name for name, d in detectors().items() if not d.calibrated)
     return {
@@ -178,17 +183,15 @@ def _measure(
                 assert found.metric is not None
                 gate = gate_of_values(task, found.metric, found.floor, model.vocabulary_size)
                 batch = task(model.tokenizer.within(48), 8, cell.seed + 1000)
-                judged = judge(
+                bench = Bench(
                     ablated(model, batch, task.metric, found.mean_z),
-                    ablated(model, batch.rows(slice(0, 4)), task.metric, found.mean_z),
-                    observed[detector.name],
-                    taken,
-                    smallest=gate.smallest,
+                    [head for head in model.heads if head not in taken],
                     seed=cell.seed,
                 )
-                verdicts = judged.verdicts
+                judged = judge(bench, observed[detector.name], smallest=gate.smallest)
+                verdicts = settled({detector.name: judged})[detector.name].verdicts
                 for head_id, word in verdicts.items():
-                    tally.verdicts.append((word == "causal", _matters(planted_model, model, head_id, task, cell.seed)))
+                    tally.verdicts.append((word, _matters(planted_model, model, head_id, task, cell.seed)))
             for head_id, head in planted_model.truth.items():
                 if head.kind == "fake-induction" and real[head_id] >= WEAKEST:
                     tally.fake.append((head_id in observed[detector.name], verdicts.get(head_id, "not judged")))

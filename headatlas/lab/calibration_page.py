@@ -18,6 +18,7 @@ _COLUMNS = (
     ("recall", "recall"),
     ("verdict_precision", "verdict precision"),
     ("verdict_recall", "verdict recall"),
+    ("refuted_precision", "refuted rightly"),
     ("false_discovery", "false discoveries"),
 )
 
@@ -67,7 +68,7 @@ def markdown(result: dict[str, Any], command: str, figure: str) -> str:
         "",
         "- **AUC, precision, recall**: of score above chance, and of `observed`, against the planted truth. A detector of attention alone must "
         "find every head that attends so: the fake induction head and the copy-suppression head attend like induction heads.",
-        "- **verdict**: of `causal` against what switching the head off with a plain hook costs on fresh text; tasks with a loss only.",
+        "- **verdict**: of `causal` against what switching the head off with a plain hook costs on fresh text; tasks with a loss only. **refuted rightly**: the share of `refuted` heads for which that costs next to nothing.",
         "- **false discoveries**: share of heads observed in untrained models, models of noise heads only, weight-shuffled real models (full grid), "
         "and on texts whose structure is destroyed. The stated bound is 1%.",
     ]
@@ -76,7 +77,7 @@ def markdown(result: dict[str, Any], command: str, figure: str) -> str:
         lines += [
             "",
             f"The fake induction head (attends right, copies nothing) is observed by `induction` in {number(a['fake_observed'])} of the cases and by "
-            f"`induction-copy` in {number(b['fake_observed'])}; the verdict calls it causal in {number(a['fake_causal'])}.",
+            f"`induction-copy` in {number(b['fake_observed'])}; the verdict calls it causal in {number(a['fake_causal'])}, of a group in {number(a['fake_group'])}.",
         ]
     lines += [
         "",

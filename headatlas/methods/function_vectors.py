@@ -189,7 +189,7 @@ def transfer(
     free = sorted(set(model.heads) - set(heads))
     found = injection.measure([heads, *(matched(heads, free, rng) for _ in range(draws))])
     gains = found - injection.clean
-    low, high = stats.bootstrap(gains[0][:, None], seed=seed)
+    low, high = stats.interval(gains[0][:, None], seed=seed)
     return Transfer(
         name, layer, len(bare), float(injection.clean.mean()), float(found[0].mean()), float(gains[0].mean()),
         float(low[0]), float(high[0]), tuple(gains[1:].mean(1).tolist()),

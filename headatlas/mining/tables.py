@@ -10,7 +10,7 @@ from headatlas.mining.task_verdict import TaskVerdict, head_json, verdict_on
 from headatlas.store import clean
 
 Columns = dict[str, list[Any]]
-VERDICT = ("verdict", "effect", "effect_low", "effect_high", "random_effect")
+VERDICT = ("verdict", "works", "effect", "effect_low", "effect_high", "random_effect", "effect_q")
 
 
 def score_table(scans: Sequence[TaskScan], verdicts: Mapping[str, TaskVerdict] | None) -> Columns:

@@ -3,59 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from headatlas.heads import HeadId
-from headatlas.methods.sweeps.matched_controls import DRAWS, Effect, Verdict
+from headatlas.mining.checks.records import Check, DetectorVerdict, HeadVerdict, RemovalEffect, SetVerdict
 from headatlas.mining.kept import number, read_kept, write_kept
-
-
-@dataclass(frozen=True)
-class RemovalEffect:
-    """How much a metric worsens when heads are removed, with its 95% interval, and the size of that for random heads.
-
-    random_effect, random_median: 95th percentile and median over random heads; NaN where there are none.
-    """
-
-    effect: float
-    low: float
-    high: float
-    random_effect: float
-    random_median: float
-
-    @classmethod
-    def of(cls, effect: Effect) -> RemovalEffect:
-        """The numbers of a measured effect."""
-        return cls(effect.effect, effect.low, effect.high, effect.random_effect, effect.random_median)
-
-
-@dataclass(frozen=True)
-class DetectorVerdict:
-    """The verdict on each of a detector's observed heads (causal, group or refuted), and the effects behind it.
-
-    group: the effect of removing all of them; p: the share of `draws` random sets with an effect at least as large.
-    examples: how many the effects rest on. metric, unit: what they are effects on.
-    """
-
-    verdicts: Mapping[HeadId, str]
-    effects: Mapping[HeadId, RemovalEffect]
-    group: RemovalEffect
-    p: float
-    draws: int
-    examples: int
-    metric: str
-    unit: str
-
-    @classmethod
-    def of(cls, found: Verdict) -> DetectorVerdict:
-        """What is kept of a verdict."""
-        effects = {head: RemovalEffect.of(effect) for head, effect in found.effects.items()}
-        group, metric = found.group, found.metric
-        return cls(
-            found.verdicts, effects, RemovalEffect.of(group), group.p, DRAWS, found.examples, metric.name, metric.unit
-        )
 
 
 @dataclass(frozen=True)
@@ -70,7 +24,7 @@ class TaskVerdict:
         """Write <task>.json in `folder`, which is made where it is missing. Raises StoreError."""
         found = {
             name: {
-                "heads": {str(head): head_json(head, one) for head in one.verdicts},
+                "heads": {str(head): head_json(head, one) for head in one.heads},
                 "group": group_json(one),
             }
             for name, one in self.detectors.items()
@@ -89,51 +43,86 @@ def verdict_on(verdicts: Mapping[str, TaskVerdict] | None, task: str, detector: 
     return found.detectors.get(detector) if found is not None else None
 
 
-def effect_json(effect: RemovalEffect | None) -> dict[str, float | None]:
+_EFFECT = {
+    "effect": "effect",
+    "effect_low": "low",
+    "effect_high": "high",
+    "random_effect": "random_effect",
+    "random_median": "random_median",
+    "effect_p": "p",
+    "effect_examples": "examples",
+    "too_few_events": "few",
+}  # in atlas.json -> in RemovalEffect
+
+
+def effect_json(effect: RemovalEffect | None) -> dict[str, Any]:
     """An effect in the words of atlas.json; nulls where nothing was measured."""
-    names = {
-        "effect": "effect",
-        "effect_low": "low",
-        "effect_high": "high",
-        "random_effect": "random_effect",
-        "random_median": "random_median",
-    }
-    return {name: getattr(effect, field) if effect is not None else None for name, field in names.items()}
+    return {name: getattr(effect, field) if effect is not None else None for name, field in _EFFECT.items()}
 
 
 def head_json(head: HeadId, verdict: DetectorVerdict | None) -> dict[str, Any]:
     """The verdict on an observed head in the words of atlas.json."""
     if verdict is None:
-        return {"verdict": "untested", **effect_json(None)}
-    return {"verdict": verdict.verdicts[head], **effect_json(verdict.effects[head])}
+        return {
+            "verdict": "untested", "works": "", **effect_json(None), "effect_q": None, "beside_others": None, "checks": [],
+        }  # fmt: skip
+    found = verdict.heads[head]
+    return {
+        "verdict": found.verdict,
+        "works": found.works,
+        **effect_json(found.alone),
+        "effect_q": found.q,
+        "beside_others": effect_json(found.beside) if found.beside is not None else None,
+        "checks": [asdict(check) for check in found.checks],
+    }
 
 
 def group_json(found: DetectorVerdict) -> dict[str, Any]:
-    """The key "group" of a detector in atlas.json."""
+    """The key "group" of a detector in atlas.json: all its observed heads removed, and those that are not causal alone."""
+    group = found.group
     return {
-        **effect_json(found.group), "p": found.p, "draws": found.draws, "examples": found.examples,
-        "metric": found.metric, "unit": found.unit,
+        **effect_json(group.whole),
+        "heads": [str(head) for head in group.heads],
+        "rest": effect_json(group.rest) if group.rest is not None else None,
+        "draws": group.draws, "smallest": found.smallest, "free_heads": found.free, "measured_heads": found.measured,
+        "examples": found.examples, "metric": found.metric, "unit": found.unit,
     }  # fmt: skip
 
 
 def _read_effect(row: Mapping[str, Any]) -> RemovalEffect:
-    names = ("effect", "effect_low", "effect_high", "random_effect", "random_median")
-    return RemovalEffect(*(number(row[name]) for name in names))
+    numbers = {field: row[name] for name, field in _EFFECT.items()}
+    return RemovalEffect(**{field: number(value) for field, value in numbers.items()})
+
+
+def _read_head(row: Mapping[str, Any]) -> HeadVerdict:
+    beside = row["beside_others"]
+    checks = tuple(
+        Check(**{**check, **{name: number(check[name]) for name in ("value", "low", "high")}})
+        for check in row["checks"]
+    )
+    return HeadVerdict(
+        _read_effect(row),
+        _read_effect(beside) if beside is not None else None,
+        row["verdict"],
+        row["works"],
+        number(row["effect_q"]),
+        checks,
+    )
 
 
 def _read_detectors(entries: Mapping[str, Any]) -> dict[str, DetectorVerdict]:
     found = {}
     for name, entry in entries.items():
-        heads = {HeadId.parse(head): row for head, row in entry["heads"].items()}
         group = entry["group"]
-        found[name] = DetectorVerdict(
-            {head: row["verdict"] for head, row in heads.items()},
-            {head: _read_effect(row) for head, row in heads.items()},
-            _read_effect(group),
-            number(group["p"]),
-            group["draws"],
-            group["examples"],
-            group["metric"],
-            group["unit"],
-        )
+        rest = _read_effect(group["rest"]) if group["rest"] is not None else None
+        together = SetVerdict(_read_effect(group), tuple(map(HeadId.parse, group["heads"])), rest, group["draws"])
+        facts = {
+            field: group[name]
+            for name, field in (
+                ("smallest", "smallest"), ("free_heads", "free"), ("measured_heads", "measured"), ("examples", "examples"),
+                ("metric", "metric"), ("unit", "unit"),
+            )
+        }  # fmt: skip
+        heads = {HeadId.parse(head): _read_head(row) for head, row in entry["heads"].items()}
+        found[name] = DetectorVerdict(heads, together, **facts)
     return found

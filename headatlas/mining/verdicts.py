@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -11,14 +11,16 @@ from torch import Tensor
 from headatlas.detector import Detector
 from headatlas.errors import BadInput, UnfitTask, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.methods.sweeps.matched_controls import Removal, judge
+from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.methods.sweeps.set_ablation import ablated
+from headatlas.mining.checks.judging import Bench, judge
+from headatlas.mining.checks.settling import settled
 from headatlas.mining.scan import metric_on
 from headatlas.mining.task_scan import TaskScan
-from headatlas.mining.task_verdict import DetectorVerdict, TaskVerdict
+from headatlas.mining.task_verdict import TaskVerdict
 from headatlas.model import Model
 from headatlas.progress import Part, Progress
-from headatlas.task import Batch, Task, fitting, held_out
+from headatlas.task import Batch, Metric, Task, fitting, held_out
 
 EXAMPLES = 8  # held-out examples on which heads are ablated, more where they are shorter than
 CONTEXT = 48  # tokens, their longest length where the task allows it: a verdict costs hundreds of runs
@@ -37,53 +39,67 @@ def judge_task(
     n: int,
     seed: int,
     progress: Progress,
+    examples: int | None = None,
 ) -> TaskVerdict:
     """A verdict for each detector that observed heads in `scan`, on examples that were not used to find them.
 
     detectors: those that were scanned. assigned: heads in which any detector of any task observed something, see
-    `observed_in`. n: examples that the scan had. Raises BadInput where the model does not do the task.
+    `observed_in`. n: examples that the scan had. examples: how many verdicts rest on; None: see `fresh`. The verdicts are
+    settled over this task alone; `settle` does it over all tasks of a run. Raises BadInput where the model does not do the
+    task.
     """
     metric = metric_on(model, task)
     if metric is None or scan.smallest is None:
         raise BadInput(f"{model.name} gets no verdicts on {task.name}: {scan.reason or 'it has no metric there'}.")
     began = time.perf_counter()
-    batch = fresh(model, task, n, seed)
-    half = batch.rows(slice(0, max(1, len(batch) // 2)))
-    removals: dict[str | None, tuple[Removal, Removal]] = {}
+    batch = fresh(model, task, n, seed, examples)
     observed = scan.observed
     taken = {head for heads in observed.values() for head in heads}
+    free = [head for head in model.heads if head not in taken]
     step, others = step_of(task), tuple(assigned)
+    benches: dict[str, Bench] = {}
     found = {}
     for detector in detectors:
         heads = observed.get(detector.name, ())
         if not heads:
             continue
         progress.say(f"{step} on {len(heads)} heads observed by {detector.name}.")
+        removing = _removing(model, metric, detector, scan)
         try:
-            own, verdict_positions = detector.removal, detector.verdict_positions
-            if own is not None:
-                pair = own(model, batch, metric), own(model, half, metric)
-            else:
-                if verdict_positions not in removals:
-                    whole, part = (
-                        ablated(model, one, metric, scan.mean_z, _positions(one, verdict_positions))
-                        for one in (batch, half)
-                    )
-                    removals[verdict_positions] = whole, part
-                pair = removals[verdict_positions]
-            verdict = judge(
-                *pair,
-                heads,
-                taken,
-                assigned=others,
-                smallest=scan.smallest,
-                seed=seed,
-                progress=Part(progress, step),
-            )
-            found[detector.name] = DetectorVerdict.of(verdict)
+            # Detectors that remove heads alike share what was measured.
+            key = detector.name if detector.removal is not None else f"at {detector.verdict_positions}"
+            if key not in benches:
+
+                def more(have: int, wanted: int, removing: _Removing = removing) -> Removal | None:
+                    further = others_than(batch, fresh(model, task, wanted, seed + have, wanted), wanted - have)
+                    return removing(further) if further is not None else None
+
+                benches[key] = Bench(removing(batch), free, assigned=others, more=more, seed=seed)
+            found[detector.name] = judge(benches[key], heads, smallest=scan.smallest, progress=Part(progress, step))
         except UnsupportedModel as error:
             progress.say(f"{task.name}: no verdict on {detector.name}: {error}")
-    return TaskVerdict(task.name, found, time.perf_counter() - began)
+    return TaskVerdict(task.name, settled(found), time.perf_counter() - began)
+
+
+_Removing = Callable[[Batch], Removal]
+
+
+def _removing(model: Model, metric: Metric, detector: Detector, scan: TaskScan) -> _Removing:
+    """How a detector's heads are removed on a batch."""
+    own, at = detector.removal, detector.verdict_positions
+    if own is not None:
+        return lambda batch: own(model, batch, metric)
+    return lambda batch: ablated(model, batch, metric, scan.mean_z, _positions(batch, at))
+
+
+def settle(verdicts: Mapping[str, TaskVerdict]) -> dict[str, TaskVerdict]:
+    """The verdicts of all tasks, with false discoveries counted over all of their tests."""
+    every = {(task, name): one for task, found in verdicts.items() for name, one in found.detectors.items()}
+    known = settled(every)
+    return {
+        task: replace(found, detectors={name: known[task, name] for name in found.detectors})
+        for task, found in verdicts.items()
+    }
 
 
 def observed_in(scans: Iterable[TaskScan]) -> frozenset[HeadId]:
@@ -106,11 +122,16 @@ def steps(scan: TaskScan) -> int:
     return sum(len(heads) + 1 for heads in scan.observed.values() if heads)
 
 
-def fresh(model: Model, task: Task, n: int, seed: int) -> Batch:
-    """Examples for verdicts: of the task's other half where it has one, short where it can be; about as many tokens always."""
+def fresh(model: Model, task: Task, n: int, seed: int, examples: int | None = None) -> Batch:
+    """Examples for verdicts: of the task's other half where it has one, short where it can be; about as many tokens always.
+
+    n: no more than these. examples: exactly so many, or what the task has.
+    """
     other, seed = held_out(task) or task, seed + SEED
     for words in (model.tokenizer.within(CONTEXT), model.tokenizer):
         try:
+            if examples is not None:
+                return _thinned(fitting(other, words, examples, seed))
             few = other(words, min(n, EXAMPLES), seed)
         except UnfitTask:
             continue
@@ -119,6 +140,19 @@ def fresh(model: Model, task: Task, n: int, seed: int) -> Batch:
             return _thinned(few.rows(slice(0, max(4, TOKENS // few.tokens.shape[1]))))
         return _thinned(fitting(other, words, min(n, count), seed))
     return _thinned(fitting(other, model.tokenizer, min(n, EXAMPLES), seed))
+
+
+def others_than(known: Batch, drawn: Batch, n: int) -> Batch | None:
+    """Up to `n` examples of `drawn` that are not in `known`, and fit into memory; None without any."""
+    seen = {_tokens(known, i) for i in range(len(known))}
+    fits = max(1, TOKENS // drawn.tokens.shape[1])
+    new = {_tokens(drawn, i): i for i in reversed(range(len(drawn)))}
+    rows = sorted(i for text, i in new.items() if text not in seen)[: min(n, fits)]
+    return drawn.rows(rows) if rows else None
+
+
+def _tokens(batch: Batch, i: int) -> tuple[int, ...]:
+    return tuple(batch.tokens[i][batch.mask[i]].tolist())
 
 
 def _thinned(batch: Batch) -> Batch:

@@ -20,10 +20,12 @@ VERDICTS = ("causal", "group", "refuted", "untested")
 CONFIRMED = ("causal", "group")
 VERDICT_WORDS = {
     "causal": "switching this head off alone changes the result",
-    "group": "only switching off the whole set changes the result",
-    "refuted": "it looks the part, but switching it off changes nothing",
-    "untested": "seen in the scores, but its effect was not tested",
+    "group": "switching it off changes the result once other heads like it are off",
+    "refuted": "it looks the part, but switching it off changes nothing, alone or beside others",
+    "untested": "seen in the scores, but its effect was not tested, or too few examples show one",
 }
+# What runs called a group before heads that are causal alone were left out of it; it says nothing of any one head.
+OLD_GROUP = "group (old definition)"
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,9 @@ class Observation:
     layer: int
     head: int
     verdict: str
-    numbers: Mapping[
-        str, float | None
-    ]  # score, low, high, chance, p, q, effect, effect_low, effect_high, random_effect
+    shown: str  # the verdict in words, with what the head works against
+    works: str  # "for" or "against" what the task measures; "" where it does neither, or that was not asked
+    numbers: Mapping[str, float | None]  # the keys of _NUMBERS, and beside_effect
 
     @property
     def address(self) -> str:
@@ -209,9 +211,12 @@ def summary(view: AtlasView) -> str:
     if not seen:
         return f"None of the {view.n_heads} heads passed any of {tried} detectors."
     kinds = len({item.head_type for item in view.observations})
+    n_against = len({(item.stack, item.layer, item.head) for item in view.observations
+                     if item.verdict == "causal" and item.works == "against"})  # fmt: skip
+    against = f" ({n_against} {'works' if n_against == 1 else 'work'} against it)" if n_against else ""
     return (
         f"{len(seen)} of {view.n_heads} heads show a known kind of behaviour ({kinds} kinds, {tried} detectors); "
-        f"for {len(causal)} of them, switching that head off alone changes the result."
+        f"for {len(causal)} of them, switching that head off alone changes the result{against}."
     )
 
 
@@ -219,13 +224,17 @@ _NUMBERS = ("score", "low", "high", "chance", "p", "q", "effect", "effect_low", 
 
 
 def _observe(names: AtlasView, entry: Mapping[str, Any], line: Mapping[str, Any]) -> Observation:
-    stage, verdict = names.stage_of(entry), line.get("verdict") or "untested"
+    stage, verdict, works = names.stage_of(entry), line.get("verdict") or "untested", line.get("works") or ""
     if stage not in STAGE or verdict not in VERDICTS:
         raise BadInput(
             f"Detector '{entry['name']}' has stage '{stage}' and verdict '{verdict}' for head "
             f"{line['layer']}.{line['head']}.",
             f"Known are the stages {', '.join(STAGE)} and the verdicts {', '.join(VERDICTS)}.",
         )
+    shown = f"{verdict}, works against" if works == "against" else verdict
+    if verdict == "group" and "heads" not in (entry.get("group") or {}):
+        verdict, shown = "untested", OLD_GROUP
+    beside = line.get("beside_others") or {}
     return Observation(
         detector=entry["name"],
         head_type=entry["head_type"],
@@ -235,7 +244,9 @@ def _observe(names: AtlasView, entry: Mapping[str, Any], line: Mapping[str, Any]
         layer=int(line["layer"]),
         head=int(line["head"]),
         verdict=verdict,
-        numbers={name: finite(line.get(name)) for name in _NUMBERS},
+        shown=shown,
+        works=works,
+        numbers={name: finite(line.get(name)) for name in _NUMBERS} | {"beside_effect": finite(beside.get("effect"))},
     )
 
 

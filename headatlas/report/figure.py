@@ -126,7 +126,9 @@ def _legend(view: AtlasView, width: float, top: float) -> tuple[list[Markup], fl
     seen = {item.stage for item in view.observations}
     entries = [(stage.id, view.stage_name(stage.id)) for stage in STAGES if stage.id in seen]
     entries += (
-        [("causal", "causal alone"), ("group", "causal as a group"), ("faded", "refuted or untested")] if seen else []
+        [("causal", "causal alone"), ("group", "causal beside others"), ("faded", "refuted or untested")]
+        if seen
+        else []
     )
     entries = entries or [("cell", "no head was observed")]
     made, x = [], float(_LEFT)

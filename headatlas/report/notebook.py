@@ -56,7 +56,7 @@ def _row(seen: Observation, *, multiple: bool) -> str:
         (f"{glyph} {escape(seen.type_name)}", "left"),
         (number(seen.numbers["score"]), "right"),
         (number(seen.numbers["chance"]), "right"),
-        (seen.verdict, "left"),
+        (seen.shown, "left"),
         (signed(seen.numbers["effect"]), "right"),
     )
     return "<tr>" + "".join(f'<td style="{_CELL.format(align=align)}">{text}</td>' for text, align in cells) + "</tr>"

@@ -22,7 +22,7 @@ from headatlas.report.figure import stylesheet, svg
 # Attention links of all examples together; at about 11 characters a link this keeps a file near one megabyte.
 _LINKS = 60_000
 _FAINTEST = 0.02
-_GROUP = ("effect", "effect_low", "effect_high", "random_effect", "p", "metric")
+_GROUP = ("effect", "effect_low", "effect_high", "random_effect", "p", "metric", "rest", "examples")
 
 
 def html(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> str:
@@ -105,7 +105,14 @@ def payload(view: AtlasView) -> dict[str, Any]:
         "types": types,
         "detectors": [_detector(view, entry) for entry in view.detectors],
         "seen": [
-            {"d": index[s.detector], "stack": s.stack, "layer": s.layer, "head": s.head, "verdict": s.verdict}
+            {
+                "d": index[s.detector],
+                "stack": s.stack,
+                "layer": s.layer,
+                "head": s.head,
+                "verdict": s.verdict,
+                "shown": s.shown,
+            }
             | {name: _short(value, 7) for name, value in s.numbers.items()}
             for s in view.observations
         ],

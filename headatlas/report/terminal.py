@@ -108,7 +108,7 @@ def _mark(found: Sequence[Observation], plain: bool) -> Text:
     for stage, confirmed in parts[:2] if len(parts) < 3 else parts[:1]:
         text.append(
             _glyph(stage, found[0].verdict if confirmed else "untested", plain),
-            _style(stage, confirmed, found[0].verdict),
+            _style(stage, confirmed, found[0]),
         )
     if len(parts) > 2:
         text.append("+", "bold")
@@ -124,8 +124,9 @@ def _glyph(stage: str, verdict: str, plain: bool) -> str:
     return style.filled if verdict == "causal" else style.hollow
 
 
-def _style(stage: str, confirmed: bool, verdict: str) -> str:
-    return f"{'bold ' if verdict == 'causal' and confirmed else ''}{STAGE[stage].terminal}"
+def _style(stage: str, confirmed: bool, first: Observation) -> str:
+    bold = "bold " if first.verdict == "causal" and confirmed else ""
+    return f"{bold}{'underline ' if first.works == 'against' and confirmed else ''}{STAGE[stage].terminal}"
 
 
 def _grid(stack: Stack, width: int, marks: Mapping[tuple[int, int], Text]) -> RenderableType:
@@ -164,8 +165,9 @@ def _legend(view: AtlasView, plain: bool) -> Text:
         ).append("   ")
     first, second = ("capital", "small") if plain else ("full", "hollow")
     text.append(
-        f"\n{first}: causal alone   {second}: causal as a group   {_glyph('none', '', plain)}: refuted or untested"
-        "\n-: nothing observed   +: further stages   effect: how much worse it goes without the head",
+        f"\n{first}: causal alone   {second}: causal beside others   {_glyph('none', '', plain)}: refuted or untested"
+        "\n-: nothing observed   +: further stages   underlined: works against the task"
+        "\neffect: how much worse it goes without the head",
         "dim",
     )
     return text
@@ -200,7 +202,7 @@ def _cells(seen: Observation, view: AtlasView) -> tuple[str | Text, ...]:
         number(numbers["score"]),
         number(numbers["chance"]),
         signed(numbers["effect"]),
-        Text(seen.verdict, style=style),
+        Text(seen.shown, style=style),
     )
 
 
@@ -255,11 +257,16 @@ def _detector(view: AtlasView, entry: Mapping[str, Any], top: int, width: int, p
     if group.get("effect") is not None:
         effect = change(group["effect"], group.get("effect_low"), group.get("effect_high"))
         other = group.get("metric") if group.get("metric") != baseline.get("metric") else None
+        random = f", random sets {number(group['random_effect'])}" if group.get("random_effect") is not None else ""
+        lines.append(Text(f"all of them off: {effect}{f' in {other}' if other else ''}{random}"))
+    rest = group.get("rest") or {}
+    if rest.get("effect") is not None:
+        effect = change(rest["effect"], rest.get("effect_low"), rest.get("effect_high"))
+        random = f", random sets {number(rest['random_effect'])}" if rest.get("random_effect") is not None else ""
+        lines.append(Text(f"those that are not causal alone off: {effect}{random}"))
+    if group.get("examples"):
         lines.append(
-            Text(
-                f"all of them off: {effect}{f' in {other}' if other else ''}, "
-                f"random sets {number(group.get('random_effect'))}"
-            )
+            Text(f"verdicts on {count(group['examples'], 'held-out example')}, more where an effect is unclear")
         )
     shades = _ASCII_SHADES if plain else _SHADES
     parts: list[RenderableType] = [*lines, Text(), _shaded(view, entry, width, shades)]

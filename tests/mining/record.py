@@ -2,7 +2,8 @@
 
     python -m tests.mining.record FILE.zip
 
-runs.zip was made so by the build before mining had typed records; test_recorded_runs.py holds today's to it.
+runs.zip was made so by the build before mining had typed records, and again when verdicts changed their meaning (what scans say
+stayed, but for the intervals of scores); test_recorded_runs.py holds today's build to it.
 """
 
 from __future__ import annotations

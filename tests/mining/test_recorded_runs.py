@@ -17,6 +17,7 @@ from headatlas import report
 from headatlas.atlas import Atlas
 from headatlas.cli import main
 from headatlas.mining import run as mining
+from headatlas.report.atlas_view import read
 from tests.mining import echo, record
 
 RECORDED = Path(__file__).parent / "runs.zip"
@@ -175,3 +176,19 @@ def test_a_recorded_finished_run_opens(model, runs: Path, asked, capsys):
         main(["show", str(runs / "finished")])
     assert ended.value.code == 0
     assert "Duplicate Head" in capsys.readouterr().out
+
+
+def test_a_run_of_before_opens_and_its_groups_are_called_what_they_were(runs: Path):
+    folder = runs / "finished"
+    data = json.loads((folder / "atlas.json").read_text())
+    for one in data["detectors"]:
+        if one["group"] is not None:
+            one["group"] = {name: one["group"][name] for name in ("effect", "random_effect", "draws", "examples", "metric")}
+        new = ("works", "beside_others", "checks", "effect_p", "effect_q", "effect_examples", "too_few_events")
+        one["heads"] = [{name: value for name, value in row.items() if name not in new} for row in one["heads"]]
+    (folder / "atlas.json").write_text(json.dumps(data))
+    view = read(Atlas(folder).data)
+    shown = {seen.shown for seen in view.observations if seen.verdict == "untested"}
+    assert shown == {"untested", "group (old definition)"}
+    assert {seen.verdict for seen in view.observations} == {"causal", "refuted", "untested"}
+    assert "group (old definition)" in report.html(Atlas(folder).data, Atlas(folder).extras)

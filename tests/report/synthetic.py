@@ -93,7 +93,14 @@ def _detector(
     grid: list[list[float | None]] = [[round(float(v), 5) for v in row] for row in scores]
     if name == "successor":
         grid[0] = [None] * n_heads
-    group = {"effect": 1.8, "effect_low": 1.5, "effect_high": 2.1, "random_effect": 0.12, "p": 0.0476}
+    group = {
+        "effect": 1.8,
+        "effect_low": 1.5,
+        "effect_high": 2.1,
+        "heads": [],
+        "examples": 8,
+        "rest": {"effect": 0.6, "effect_low": 0.4, "effect_high": 0.8, "random_effect": 0.12},
+    }
     return {
         "name": name,
         "head_type": kind,

@@ -58,7 +58,7 @@ class Doses:
     def summary(self) -> list[Dose]:
         """One line per alpha."""
         change = self.values - self.base[:, None]
-        low, high = stats.bootstrap(change)
+        low, high = stats.interval(change)
         drawn = (self.random - self.base[None, :, None]).mean(1)  # [draw, alpha]
         lines = []
         for i, alpha in enumerate(self.alphas):

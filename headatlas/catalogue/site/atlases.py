@@ -29,6 +29,12 @@ class ObservedHead(_Part):
     score: float | None = None
     chance: float | None = None
     verdict: Literal["causal", "group", "refuted", "untested"]
+    works: Literal["for", "against", ""] = ""
+
+    @property
+    def shown(self) -> str:
+        """The verdict in words."""
+        return f"{self.verdict}, works against" if self.works == "against" else self.verdict
 
     @property
     def name(self) -> str:
@@ -41,6 +47,15 @@ class _Detector(_Part):
     name: str
     head_type: str
     heads: list[ObservedHead]
+    group: dict[str, Any] | None = None
+
+    @property
+    def judged(self) -> tuple[ObservedHead, ...]:
+        """The heads with today's verdicts: runs that name no `heads` in `group` called every observed head a group's."""
+        if self.group is not None and "heads" in self.group:
+            return tuple(self.heads)
+        old = {"verdict": "untested"}
+        return tuple(head.model_copy(update=old) if head.verdict == "group" else head for head in self.heads)
 
 
 class _Model(_Part):
@@ -87,7 +102,7 @@ def sightings(atlases: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, tup
     for file, data in atlases:
         atlas = _read(file, data)
         for found in atlas.detectors:
-            seen = Sighting(atlas.model.name, found.name, atlas.run.id, tuple(found.heads))
+            seen = Sighting(atlas.model.name, found.name, atlas.run.id, found.judged)
             key = (found.head_type, seen.model, seen.detector)
             if key not in newest or newest[key][0] < atlas.run.created:
                 newest[key] = (atlas.run.created, seen)

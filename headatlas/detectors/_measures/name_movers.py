@@ -30,11 +30,11 @@ REFERENCE_PROMPTS = 64  # prompts from which the name movers of a model are take
 
 
 def effect_unit(values: Array) -> float:
-    """The mean of a metric [example], by which effects are divided; NaN unless its 95% bootstrap interval lies above zero.
+    """The mean of a metric [example], by which effects are divided; NaN unless its 95% interval lies above zero.
 
     Where the model does not do the task there is nothing that a head could account for.
     """
-    low, _ = stats.bootstrap(values[:, None])
+    low, _ = stats.interval(values[:, None])
     return float(values.mean()) if low[0] > 0 else float("nan")
 
 

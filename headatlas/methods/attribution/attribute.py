@@ -101,8 +101,8 @@ class Attribution:
         if not len(which):
             return []
         estimate, exact = self.values[:, which], self.exact[:, which]
-        low, high = stats.bootstrap(estimate)
-        exact_low, exact_high = stats.bootstrap(exact)
+        low, high = stats.interval(estimate)
+        exact_low, exact_high = stats.interval(exact)
         columns = np.stack(
             [stats.mean(estimate), low, high, stats.mean(exact), exact_low, exact_high, sign_flip_p(exact)], 1
         )

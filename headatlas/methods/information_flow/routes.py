@@ -236,7 +236,7 @@ def shares(
 
 def shares_data(found: Shares, top: int) -> dict[str, Any]:
     """The `top` heads by mean share as plain data, with intervals over texts and how many routes they are on."""
-    mean, (low, high), used = stats.mean(found.values), stats.bootstrap(found.values), stats.mean(found.used)
+    mean, (low, high), used = stats.mean(found.values), stats.interval(found.values), stats.mean(found.used)
     rows = [
         {"head": str(found.heads[i]), "share": float(mean[i]), "low": float(low[i]), "high": float(high[i]), "used": float(used[i])}
         for i in np.argsort(-mean, kind="stable")[:top]

@@ -121,7 +121,7 @@ class HeadEffects:
     @cached_property
     def _lines(self) -> tuple[HeadEffect, ...]:
         mean = stats.mean(self.effects)
-        low, high = stats.bootstrap(self.effects)
+        low, high = stats.interval(self.effects)
         p = sign_flip_p(self.effects)
         columns = [mean, low, high, p, stats.false_discovery(p), *self.share()]
         estimate = self.estimate if self.estimate is not None else np.full(mean.shape, np.nan)

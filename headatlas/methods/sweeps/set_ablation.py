@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,12 +15,14 @@ from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.ablation import demand_aligned
 from headatlas.methods.sweeps.cached_runs import CachedRuns
+from headatlas.methods.sweeps.gradient_estimate import estimate
+from headatlas.methods.sweeps.plan import Make, Sweep
 from headatlas.ops.types import Array, LayerKey
 from headatlas.renamed import Renamed
 from headatlas.task import Batch, Metric
 
 if TYPE_CHECKING:
-    from headatlas.model import Edit, Model
+    from headatlas.model import Model
 
 
 class SetAblation:
@@ -36,12 +39,12 @@ class SetAblation:
         model: Model,
         batch: Batch,
         metric: Metric,
-        change: Callable[[Sequence[HeadId]], Edit],
+        change: Callable[[Sequence[HeadId]], OnHeads],
         within: Tensor | None = None,
     ) -> None:
-        self.model, self.metric, self._change = model, metric, change
+        self.model, self.batch, self.metric, self._change = model, batch, metric, change
         self._replay = CachedRuns(model, batch, metric, within=within)
-        self._known: dict[frozenset[HeadId], Array] = {}
+        self._known: dict[frozenset[HeadId], Array] = {frozenset(): np.zeros(len(batch))}
 
     @property
     def clean(self) -> Array:
@@ -51,9 +54,28 @@ class SetAblation:
     def metric_drop(self, heads: Iterable[HeadId]) -> Array:
         """How much the metric worsens per example, [example], when `heads` are changed."""
         key = frozenset(heads)
-        if key not in self._known:
-            self._known[key] = self.metric.worse(self._replay.effect([self._change(sorted(key))]))
+        self.prepare([key])
         return self._known[key]
+
+    def prepare(self, sets: Sequence[Iterable[HeadId]]) -> None:
+        """Measure several sets of heads, side by side where they can be; `metric_drop` then knows them."""
+        new = list(dict.fromkeys(key for heads in sets if (key := frozenset(heads)) not in self._known))
+        found = self._replay.measure([[self._change(sorted(key))] for key in new])
+        self._known |= {key: self.metric.worse(one - self.clean) for key, one in zip(new, found, strict=True)}
+
+    def estimates(self, heads: Sequence[HeadId]) -> Array:
+        """[head] what `metric_drop` gives for each of these heads, mean over examples, to first order (attribution patching).
+
+        It only ranks heads. Raises BadInput, UnsupportedModel where no gradient can be taken.
+        """
+
+        def prepared(rows: slice) -> Make:
+            return lambda head_set, at: [self._change(head_set).rows(rows)]
+
+        sweep = Sweep(
+            "ablation", self.batch, self.metric, tuple((head,) for head in heads), {"all": None}, "z", prepared
+        )
+        return self.metric.worse(estimate(self.model, sweep, self._replay.memory)[:, 0])
 
 
 def ablated(

@@ -117,10 +117,10 @@ def gate_of_prompts(model: Model, batch: Batch, metric: Metric) -> Gate:
 
 def _gate(metric: Metric, value: Array, floor: Array, margin: float) -> Gate:
     better = value - floor if metric.higher_is_better else floor - value
-    low = float(stats.bootstrap(better[:, None])[0][0])
+    low = float(stats.interval(better[:, None])[0][0])
     plain = Gate(metric, float(value.mean()), float(floor.mean()), float(better.mean()), low, margin)
     if not metric.compares:
         return plain
     right, lucky = (value > 0).astype(float), (floor > 0).astype(float)
-    accuracy_low = float(stats.bootstrap((right - lucky)[:, None])[0][0])
+    accuracy_low = float(stats.interval((right - lucky)[:, None])[0][0])
     return replace(plain, accuracy=float(right.mean()), chance=float(lucky.mean()), accuracy_low=accuracy_low)

@@ -66,8 +66,8 @@ function stageChip(id) {
     el("span", { class: "glyph", "aria-hidden": "true", text: stage.filled }), stage.name);
 }
 
-function verdictBadge(verdict) {
-  return el("span", { class: `verdict verdict-${verdict}`, text: verdict });
+function verdictBadge(seen) {
+  return el("span", { class: `verdict verdict-${seen.verdict}`, text: seen.shown });
 }
 
 function single() {

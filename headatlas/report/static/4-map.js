@@ -185,7 +185,7 @@ function mark(name, place) {
 function describe(place) {
   const seen = seenOf.get(headKey(place.stack, place.layer, place.head)) || [];
   const detector = data.detectors.find((item) => item.name === state.by);
-  const lines = seen.map((item) => `${typeName(item.type)}, ${item.verdict}, score ${number(item.score)} (chance ${number(item.chance)})`);
+  const lines = seen.map((item) => `${typeName(item.type)}, ${item.shown}, score ${number(item.score)} (chance ${number(item.chance)})`);
   if (detector && detector.stack === place.stack) {
     lines.unshift(`${detector.name}: ${number(scoreAt(detector, place.layer, place.head))}, chance ${number(chanceAt(detector, place.layer, place.head))}`);
   }

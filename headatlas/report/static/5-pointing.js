@@ -11,7 +11,7 @@ function showTooltip(place, x, y) {
   const detector = data.detectors.find((item) => item.name === state.by);
   const rows = about.seen.map((item) => el("div", { class: "line" },
     el("span", { class: `glyph stage-${item.stage}`, text: stageOf[item.stage].filled }),
-    el("span", { class: "name", text: typeName(item.type) }), el("b", { text: number(item.score) }), verdictBadge(item.verdict)));
+    el("span", { class: "name", text: typeName(item.type) }), el("b", { text: number(item.score) }), verdictBadge(item)));
   if (detector && detector.stack === place.stack) {
     rows.unshift(el("div", { class: "line" }, el("span", { class: "name", text: detector.name }),
       el("b", { text: number(scoreAt(detector, place.layer, place.head)) }),

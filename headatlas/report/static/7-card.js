@@ -15,7 +15,7 @@ function choose(place, focus = false) {
 function headButton(seen, label) {
   return el("button", {
     type: "button", class: `head-chip border-${seen.verdict}`, title: data.verdict_words[seen.verdict],
-    "aria-label": `Head ${seen.key}, ${seen.verdict}`, text: label || headName(seen.stack, seen.layer, seen.head),
+    "aria-label": `Head ${seen.key}, ${seen.shown}`, text: label || headName(seen.stack, seen.layer, seen.head),
     onclick: () => choose({ stack: seen.stack, layer: seen.layer, head: seen.head }, true),
   });
 }
@@ -55,15 +55,13 @@ function verdictText(seen) {
   const metric = seen.detector.group.metric || seen.detector.baseline.metric || "the task's metric";
   if (seen.effect === null) return `Its effect was not tested: ${seen.detector.untested || "no verdict was asked for"}.`;
   const range = seen.effect < 0 ? interval(negated(seen.effect_high), negated(seen.effect_low)) : interval(seen.effect_low, seen.effect_high);
-  const change = `Without this head, ${metric} gets ${worse(seen.effect)}${range ? ` (95% ${range})` : ""}; 95% of random heads of the same layers change it by less than ${number(seen.random_effect)}.`;
-  const group = seen.detector.group;
+  const change = `Without this head, ${metric} gets ${worse(seen.effect)}${range ? ` (95% ${range})` : ""}; 95% of random heads change it by less than ${number(seen.random_effect)}.`;
   const meaning = {
-    causal: "So this head matters on its own.",
-    group: group && group.effect !== null && group.effect !== undefined
-      ? `Alone that proves nothing, but without all ${seen.detector.heads} heads found together it gets ${worse(group.effect)}.`
-      : "Alone that proves nothing; only the whole set of heads matters.",
+    causal: seen.effect < 0 ? "So this head matters on its own, and works against the answer." : "So this head matters on its own.",
+    group: seen.beside_effect === null ? "Alone that proves nothing; it matters beside others."
+      : `Alone that proves nothing, but once other heads like it are off, ${metric} gets ${worse(seen.beside_effect)} without it too.`,
     refuted: "So it looks the part, but the model does not depend on it here.",
-    untested: "Not judged.",
+    untested: seen.shown === "untested" ? "Not judged: too few of the examples show an effect." : "As one of a set it was not judged by today's definition: mine the model again.",
   }[seen.verdict];
   return `${change} ${meaning}`;
 }
@@ -72,7 +70,7 @@ function finding(seen) {
   const type = data.types[seen.type];
   const papers = type.papers || [];
   return el("section", { class: "finding" },
-    el("header", {}, el("h3", { text: type.name }), verdictBadge(seen.verdict), stageChip(seen.stage)),
+    el("header", {}, el("h3", { text: type.name }), verdictBadge(seen), stageChip(seen.stage)),
     type.role ? el("p", { class: "role", text: type.role }) : null,
     el("div", { class: "figures" },
       el("span", {}, "Score ", el("b", { text: number(seen.score) }), el("span", { class: "soft", text: ` ${interval(seen.low, seen.high)}` })),

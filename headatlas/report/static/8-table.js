@@ -6,7 +6,7 @@ const PAGE = innerWidth < 760 ? 12 : 25;
 let limit = PAGE;
 
 function matches(seen, words) {
-  const text = `${seen.key} l${seen.layer}h${seen.head} ${typeName(seen.type)} ${seen.type} ${seen.detector.name} ${stageOf[seen.stage].name} ${seen.verdict}`.toLowerCase();
+  const text = `${seen.key} l${seen.layer}h${seen.head} ${typeName(seen.type)} ${seen.type} ${seen.detector.name} ${stageOf[seen.stage].name} ${seen.shown}`.toLowerCase();
   return words.every((word) => text.includes(word));
 }
 
@@ -30,7 +30,7 @@ function tableRow(seen) {
       el("span", { class: `minibar fill-${seen.stage}`, "aria-hidden": "true", css })),
     el("td", { class: "n", text: number(seen.chance) }),
     el("td", { class: "n", text: probability(seen.q) }),
-    el("td", {}, verdictBadge(seen.verdict)),
+    el("td", {}, verdictBadge(seen)),
     el("td", { class: "n" }, el("b", { text: seen.effect === null ? "–" : signed(seen.effect) }), el("span", { class: "soft", text: interval(seen.effect_low, seen.effect_high) })),
     el("td", { class: "n", text: number(seen.random_effect) }));
 }

@@ -12,7 +12,7 @@ EVIL = "<script>document.title='hacked'</script><img src=x onerror=alert(1)>\"'<
 
 
 def atlas(name: str, created: str, heads: list[dict[str, Any]], head_type: str = "induction-head") -> dict[str, Any]:
-    detector = {"name": "induction", "head_type": head_type, "heads": heads, "task": "repeated"}
+    detector = {"name": "induction", "head_type": head_type, "heads": heads, "task": "repeated", "group": {"heads": []}}
     return {
         "schema": "headatlas/atlas/1",
         "model": {"name": name, "d_model": 4},

@@ -302,3 +302,10 @@ def test_a_command_in_the_docs_builds_a_site(command: str, tmp_path: Path, monke
 def test_the_docs_name_what_is_there(files: dict[str, str]):
     for path in re.findall(r"`([a-z]+(?:/[a-z]+)?\.(?:html|xml|bib|csv|json))`", PAGE):
         assert path in files, path
+
+
+def test_groups_of_before_are_untested():
+    old = atlas("gpt2", "2026-01-01T00:00", [{"layer": 3, "head": 2, "score": 0.5, "verdict": "group"}])
+    del old["detectors"][0]["group"]
+    sighting = sightings([("old.json", old)])["induction-head"][0]
+    assert (sighting.with_verdict("group"), sighting.with_verdict("untested")) == (0, 1)

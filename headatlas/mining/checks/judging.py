@@ -1,0 +1,124 @@
+"""The tests of one detector's observed heads, each asked where the one before leaves something open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from headatlas.heads import HeadId
+from headatlas.methods.sweeps.matched_controls import Removal
+from headatlas.mining.checks.beside_others import LEVEL, Together, together
+from headatlas.mining.checks.own_effect import effect_of
+from headatlas.mining.checks.random_heads import Controls, controls, prepare, scale_of
+from headatlas.mining.checks.records import DetectorVerdict, HeadVerdict, RemovalEffect, SetVerdict, exceeds
+from headatlas.ops.types import Array
+from headatlas.progress import Progress, Silent
+
+MORE, MOST = 32, 64  # examples of an effect that is close to the bar, and of one that touches few examples
+
+
+class Bench:
+    """One way to remove heads, on the examples of the verdict, with its controls; shared by detectors that remove alike.
+
+    more: (examples so far, examples wanted) -> the same removal on further examples, for heads whose effect is not clear yet;
+    None where there are none.
+    free: heads in which no detector of the task observed anything. assigned: those in which one of another task did.
+    """
+
+    def __init__(
+        self,
+        removal: Removal,
+        free: Iterable[HeadId],
+        *,
+        assigned: Iterable[HeadId] = (),
+        more: Callable[[int, int], Removal | None] = lambda have, wanted: None,
+        seed: int = 0,
+    ) -> None:
+        self.removal, self.free, self.assigned, self.seed = removal, tuple(free), tuple(assigned), seed
+        self._more = more
+        self._further: dict[int, Removal | None] = {}
+        self._known: dict[HeadId, RemovalEffect] = {}
+
+    @cached_property
+    def controls(self) -> Controls:
+        """What there is to compare with."""
+        return controls(self.removal, self.free, self.assigned)
+
+    def alone(self, head: HeadId, smallest: float) -> RemovalEffect:
+        """The effect of removing one head, on more examples where too few are touched or the bar is within reach."""
+        if head not in self._known:
+            tail = self.controls.tail
+            bar = max(smallest, tail.size_at(LEVEL / 2) if tail is not None else 0.0)
+            drop = self.removal.metric_drop([head])
+            effect = self._effect(drop)
+            for wanted in (MORE, MOST):
+                if not (effect.few or (wanted == MORE and _open(effect, bar))):
+                    break
+                further = self._on_further(len(drop), wanted)
+                if further is not None:
+                    drop = np.concatenate([drop, further.metric_drop([head])])
+                    effect = self._effect(drop)
+            self._known[head] = effect
+        return self._known[head]
+
+    def _effect(self, drop: Array) -> RemovalEffect:
+        return effect_of(drop, scale_of(self.removal), self.controls.tail, self.seed)
+
+    def _on_further(self, have: int, wanted: int) -> Removal | None:
+        if wanted not in self._further:
+            self._further[wanted] = self._more(have, wanted) if have < wanted else None
+        return self._further[wanted]
+
+
+def _open(effect: RemovalEffect, bar: float) -> bool:
+    """Whether more examples may decide otherwise: the bar lies within the interval of the effect's size."""
+    low, high = sorted((abs(effect.low), abs(effect.high)))
+    low = low if effect.certain else 0.0
+    return low <= bar <= high
+
+
+def judge(
+    bench: Bench, observed: Sequence[HeadId], *, smallest: float = 0.0, progress: Progress | None = None
+) -> DetectorVerdict:
+    """What the tests say of one detector's observed heads; `settling.settled` makes verdicts of it.
+
+    smallest: the least effect that counts, in units of the metric. progress: moves on by one for each head and one for the set.
+    """
+    progress, steps, removal = progress or Silent(), len(observed) + 1, bench.removal
+    prepare(removal, [[head] for head in observed])
+    alone = {}
+    for head in observed:
+        alone[head] = bench.alone(head, smallest)
+        progress.advance("verdict", of=steps)
+    causal = [head for head in observed if exceeds(alone[head], smallest) and alone[head].p <= LEVEL]
+    idle = {head for head in observed if alone[head].null and _adds_nothing(removal, head, observed)}
+    rest = [head for head in observed if head not in causal and head not in idle]
+    whole = effect_of(removal.metric_drop(observed), scale_of(removal), None, bench.seed)
+
+    def on_top_of(gone: Sequence[HeadId]) -> Together:
+        return together(removal, rest, gone, bench.controls, smallest=smallest, seed=bench.seed)
+
+    by_itself = on_top_of([]) if len(rest) > 1 else None
+    contexts = [one for one in (by_itself, on_top_of(causal) if rest and causal else None) if one is not None]
+    heads = {}
+    for head in observed:
+        found = [context.members[head] for context in contexts if head in context.members]
+        # Of both contexts the one in which it matters, or matters more surely.
+        best = min(found, key=lambda one: (not exceeds(one, smallest), one.p), default=None)
+        heads[head] = HeadVerdict(alone[head], best)
+    progress.advance("verdict", of=steps)
+    group = SetVerdict(
+        whole, tuple(rest), by_itself.whole if by_itself is not None else None, by_itself.draws if by_itself else 0
+    )
+    have, metric = bench.controls, removal.metric
+    return DetectorVerdict(
+        heads, group, smallest, len(have.heads), have.measured, whole.examples, metric.name, metric.unit
+    )
+
+
+def _adds_nothing(removal: Removal, head: HeadId, observed: Sequence[HeadId]) -> bool:
+    """Whether removing the head changes nothing either where all other observed heads are gone: it writes nothing."""
+    part = removal.metric_drop(observed) - removal.metric_drop([one for one in observed if one != head])
+    return effect_of(part, scale_of(removal), None).null

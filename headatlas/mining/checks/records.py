@@ -1,0 +1,122 @@
+"""What is kept of the tests of a head: measured effects, the outcome of each named check, and the verdict made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from headatlas.heads import HeadId
+
+Outcome = Literal["passed", "weakened", "failed", "not applicable"]
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One named test of a head: what came of it, the number behind it with its 95% interval, and a remark for readers."""
+
+    name: str
+    outcome: Outcome
+    value: float = NAN
+    low: float = NAN
+    high: float = NAN
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class RemovalEffect:
+    """How much a metric worsens when heads are removed (negative: it improves), and the size of that for random heads.
+
+    low, high: 95% interval over `examples`, NaN where too few of them are touched at all (`few`). random_effect,
+    random_median: what 95% and half of random heads stay below; NaN where there are none. p: of no effect or none beyond that
+    of random heads, the larger of both; NaN where there is nothing to test, since nothing changes or too few examples do.
+    """
+
+    effect: float
+    low: float
+    high: float
+    random_effect: float = NAN
+    random_median: float = NAN
+    p: float = NAN
+    examples: int = 0
+    few: bool = False
+
+    @property
+    def null(self) -> bool:
+        """Whether nothing changes in any example."""
+        return self.effect == self.low == self.high == 0.0
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+    @property
+    def sign(self) -> int:
+        """1 where the metric suffers without the heads: they work for it; -1 where it gains: they work against it; else 0."""
+        return 0 if not self.certain else 1 if self.effect > 0 else -1
+
+
+@dataclass(frozen=True)
+class HeadVerdict:
+    """The verdict on an observed head, and all that it rests on.
+
+    verdict: causal, group, refuted or untested. works: for or against what the task measures; "" where it does neither.
+    q: p of the effect that decided, adjusted over all tests of the run. alone: its effect by itself; beside: its effect once
+    other observed heads are gone, None where that was not asked. checks: see `mining.checks`.
+    """
+
+    alone: RemovalEffect
+    beside: RemovalEffect | None = None
+    verdict: str = "untested"
+    works: str = ""
+    q: float = NAN
+    checks: tuple[Check, ...] = ()
+
+
+@dataclass(frozen=True)
+class SetVerdict:
+    """What the observed heads do together. whole: all of them; rest: `heads`, those that are not causal alone, None for none.
+
+    draws: random sets of as many heads that the rest was compared with.
+    """
+
+    whole: RemovalEffect
+    heads: tuple[HeadId, ...] = ()
+    rest: RemovalEffect | None = None
+    draws: int = 0
+
+
+@dataclass(frozen=True)
+class DetectorVerdict:
+    """The verdict on each of a detector's observed heads, and the effects of all of them together.
+
+    smallest: the least effect that counts. free, measured: how many heads there were to compare with, and of how many the
+    effect was measured. examples: how many the verdicts rest on, more for some heads (`RemovalEffect.examples`). metric,
+    unit: what effects are effects on.
+    """
+
+    heads: Mapping[HeadId, HeadVerdict]
+    group: SetVerdict
+    smallest: float
+    free: int
+    measured: int
+    examples: int
+    metric: str
+    unit: str
+
+    @property
+    def verdicts(self) -> dict[HeadId, str]:
+        """The verdict words by head."""
+        return {head: found.verdict for head, found in self.heads.items()}
+
+    def with_heads(self, heads: Mapping[HeadId, HeadVerdict]) -> DetectorVerdict:
+        """The same with other verdicts."""
+        return replace(self, heads=heads)
+
+
+def exceeds(effect: RemovalEffect, smallest: float) -> bool:
+    """Whether an effect is certain, and large enough to count."""
+    return effect.certain and abs(effect.effect) >= smallest and not math.isnan(effect.p)

@@ -1,0 +1,47 @@
+"""From measured effects to verdicts, over all tests of a run at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from headatlas.mining.checks import beside_others, false_discoveries, own_effect, random_heads
+from headatlas.mining.checks.records import DetectorVerdict, HeadVerdict, RemovalEffect, exceeds
+
+Key = TypeVar("Key")
+WORKS = {1: "for", -1: "against", 0: ""}
+
+
+def settled(found: Mapping[Key, DetectorVerdict]) -> dict[Key, DetectorVerdict]:
+    """The same with the verdict on each head, what it works for, q over all these detectors' tests, and the checks."""
+    places = [(key, head) for key, one in found.items() for head in one.heads]
+    heads = [found[key].heads[head] for key, head in places]
+    q = false_discoveries.adjusted([*(one.alone for one in heads), *(one.beside for one in heads)])
+    result = {key: dict(one.heads) for key, one in found.items()}
+    for (key, head), one, alone, beside in zip(places, heads, q, q[len(heads) :], strict=False):
+        result[key][head] = _settle(one, alone, beside, found[key].smallest)
+    return {key: one.with_heads(result[key]) for key, one in found.items()}
+
+
+def _settle(found: HeadVerdict, alone: float, beside: float, smallest: float) -> HeadVerdict:
+    decided, verdict, q = found.alone, "refuted", alone
+    if _stands(found.alone, alone, smallest):
+        verdict = "causal"
+    elif found.beside is not None and _stands(found.beside, beside, smallest):
+        decided, verdict, q = found.beside, "group", beside
+    elif found.alone.few:
+        verdict = "untested"
+    works = WORKS[decided.sign] if verdict in ("causal", "group") else ""
+    found = replace(found, verdict=verdict, works=works, q=q)
+    checks = (
+        own_effect.check(found, smallest),
+        random_heads.check(found),
+        beside_others.check(found, smallest),
+        false_discoveries.check(found),
+    )
+    return replace(found, checks=checks)
+
+
+def _stands(effect: RemovalEffect, q: float, smallest: float) -> bool:
+    return exceeds(effect, smallest) and q <= false_discoveries.LEVEL

@@ -1,0 +1,86 @@
+"""How rare effects of a size are among random heads, from few measured sizes: a tail that is shrunk where it rests on few."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.stats import norm, t
+
+from headatlas.ops.types import Array
+
+FEW = 40  # sizes below which their upper half has to serve as the tail
+PRIOR = 2.0  # how many heads' worth it is known how fast sizes fall off
+
+
+@dataclass(frozen=True)
+class Tail:
+    """How rare random effects of a size are: log sizes of their effects, and by how much each may be off (0: measured).
+
+    The largest 2 sqrt(n) sizes, or a tenth of them, are taken for a Pareto tail (Hill 1975); of fewer than FEW sizes the upper
+    half for that of a lognormal distribution. What says how fast it falls is drawn to a factor of e by PRIOR observations, and
+    p is the predictive probability, so that few heads give no small p.
+    """
+
+    logs: Array
+    spread: Array
+
+    @classmethod
+    def of(cls, drops: Sequence[Array]) -> Tail | None:
+        """Of measured effects [example] each; None without any that changes something."""
+        sizes = np.array([abs(drop.mean()) for drop in drops])
+        sizes = sizes[sizes > 0]
+        return cls(np.log(sizes), np.zeros(len(sizes))) if len(sizes) else None
+
+    def _above(self, log: float) -> tuple[float, float]:
+        """Expected number of effects larger than exp(log), and the expected sum of their logs beyond it."""
+        far = self.logs - log
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = np.where(self.spread > 0, far / self.spread, np.where(far > 0, np.inf, -np.inf))
+        more = np.where(self.spread > 0, self.spread * norm.pdf(z), 0.0)
+        over = norm.cdf(z)
+        return float(over.sum()), float((np.where(over > 0, far * over, 0.0) + more).sum())
+
+    @cached_property
+    def _fit(self) -> tuple[float, float, float, float]:
+        """(log size at which the tail begins, share of effects in it, how many observations say how fast it falls, its scale)."""
+        n = len(self.logs)
+        wanted = 0.5 * n if n < FEW else max(2.0 * math.sqrt(n), 0.1 * n)
+        starts = np.unique(self.logs)[::-1]
+        start = next((float(x) for x in starts if self._above(float(x))[0] >= wanted), float(starts[-1]))
+        count, beyond = self._above(start)
+        if n < FEW:
+            over = np.maximum(self.logs - start, 0.0)  # half-normal: beyond the median as logs that are normal
+            scale = math.sqrt((float((over**2).sum()) + PRIOR) / (count + PRIOR))
+        else:
+            scale = (beyond + PRIOR) / (count + PRIOR)  # exponential: Hill's estimate of a Pareto tail
+        return start, max(count, 0.5) / n, count + PRIOR, scale
+
+    def p(self, size: float) -> float:
+        """The chance that a random head's effect is at least this large."""
+        if size <= 0:
+            return 1.0
+        start, share, weight, scale = self._fit
+        far = math.log(size) - start
+        if far <= 0:
+            return max(share, self._above(math.log(size))[0] / len(self.logs))
+        if len(self.logs) < FEW:
+            return float(share * 2 * t.sf(far / scale, weight))
+        return float(share * (1 + far / (weight * scale)) ** -weight)
+
+    def size_at(self, p: float) -> float:
+        """The size that random effects exceed with probability p; where the tail begins for p of more than its share."""
+        start, share, weight, scale = self._fit
+        if p >= share:
+            return math.exp(start)
+        if len(self.logs) < FEW:
+            return math.exp(start + scale * float(t.isf(p / share / 2, weight)))
+        return math.exp(start + weight * scale * ((share / p) ** (1 / weight) - 1))
+
+    @property
+    def median(self) -> float:
+        """The size that half of the effects stay below."""
+        return math.exp(float(np.median(self.logs)))
