@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def fingerprint(hf: nn.Module) -> str:
@@ -30,4 +30,9 @@ def checksum(hf: nn.Module) -> int:
 def _parts(hf: nn.Module) -> Iterator[Any]:
     for name, value in sorted(hf.state_dict().items()):
         yield name.encode()
-        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        yield bytes_of(value)
+
+
+def bytes_of(value: Tensor) -> Any:
+    """What a tensor holds, as bytes; without a copy where it lies in one piece on the CPU."""
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
