@@ -72,8 +72,8 @@ def _hash(parts: Iterator[Any] | list[Any]) -> str:
 def _buffers(hf: nn.Module) -> Iterator[Any]:
     """The buffers that are in no file; those that are belong to the weights."""
     for path, module in hf.named_modules():
-        for name, value in sorted(module.named_buffers(recurse=False)):
-            if name in module._non_persistent_buffers_set:
+        for name, value in sorted(module._buffers.items()):  # a tensor under two names counts twice
+            if value is not None and name in module._non_persistent_buffers_set:
                 yield f"{path}.{name} {value.dtype} {tuple(value.shape)}"
                 yield bytes_of(_at_the_start(module, name, value))
 
