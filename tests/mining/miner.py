@@ -11,7 +11,6 @@ import headatlas as ha
 from headatlas.mining import run as mining
 from tests.mining import echo, record
 
-
 DETECTORS = ("twins", "output-size")  # one with a verdict, one without
 
 
@@ -20,7 +19,7 @@ class Miner:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.model, self.asked = echo.model(), []
-        monkeypatch.setattr(record.WHERE, lambda: echo.DETECTORS)
+        monkeypatch.setattr(record.WHERE, lambda: {name: echo.DETECTORS[name] for name in DETECTORS})
         self._real = {"scan": mining.scan_task, "verdict": mining.judge_task}
         self._known: dict[tuple[str, str], Any] = {}
         monkeypatch.setattr(mining, "scan_task", lambda *a, **k: self._once("scan", *a, **k))
@@ -34,7 +33,7 @@ class Miner:
 
     def mine(self, out: Path) -> dict[str, Any]:
         """atlas.json without the time of day and of measuring."""
-        data = ha.mine(self.model, DETECTORS, out=out, **record.SETTINGS).data
+        data = ha.mine(self.model, out=out, **record.SETTINGS).data
         return {**data, "run": {**data["run"], "created": None, "seconds": None}}
 
 
