@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(folder: Path, out: Path) -> list[str]:
-    words = [sys.executable, "-m", "headatlas", "mine", str(folder), "--n", "64", "--out", str(out), "--no-verdict"]
+    words = [sys.executable, "-m", "headatlas", "mine", str(folder), "--n", "24", "--out", str(out), "--no-verdict"]
     return words + [word for task in TASKS for word in ("--task", task)]
 
 
@@ -57,7 +57,7 @@ def assert_kept_and_free(folder: Path, out: Path) -> None:
     from tests.recorder import Recorder
 
     progress = Recorder()
-    ha.mine(ha.load(str(folder)), tasks=TASKS, n=64, verdict=False, out=out, progress=progress)
+    ha.mine(ha.load(str(folder)), tasks=TASKS, n=24, verdict=False, out=out, progress=progress)
     assert {f"{task}: kept from before." for task in kept} <= set(progress.lines)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -16,7 +18,7 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model.core import hooks, weights_hash
 from headatlas.model.core.attention_layer import AttentionLayer, all_heads, blocks_by_path
-from headatlas.model.core.dispatch import receiving
+from headatlas.model.core.dispatch import active, receiving
 from headatlas.model.core.forward_pass import Edit, Pass
 from headatlas.model.core.model_inputs import model_inputs, uncached
 from headatlas.model.core.overflow import refuse_overflow
@@ -27,13 +29,14 @@ from headatlas.model.sources.resolve import Source
 from headatlas.model.text.tokenizer import Tokenizer
 from headatlas.renamed import Renamed, renamed_arguments
 
+_OPEN: weakref.WeakSet[Model] = weakref.WeakSet()
+
 
 class Model:
     """A transformer that can be looked into; made by `headatlas.load`.
 
     hf: the unmodified transformers model. heads: every attention head. layers: every attention layer.
     kind: "decoder", "encoder" or "encoder-decoder". accepts: names of the inputs that the model's own forward takes.
-    current: the pass that runs now, None while none does.
     """
 
     def __init__(
@@ -51,7 +54,6 @@ class Model:
         self.block_bytes = block_bytes  # attention rows held at once where they must be recomputed
         self.load_seconds = 0.0
         self.loaded_checksum: int | None = None  # of the weights as they came from their files
-        self.current: Pass | None = None
         self.fast = True  # whether the kernel with log-sum-exp may be used
         self.right_padding = True  # whether padding behind a text changes nothing; where it does, it is refused
         self.left_padding: str | None = "positions"  # how left padding is passed on; None: refused
@@ -60,6 +62,7 @@ class Model:
         self.block_returns: dict[nn.Module, int] = {}
         self.restarts = True  # whether a run may start at a layer; the self-check finds out
         self._lock = threading.RLock()
+        _OPEN.add(self)
         self.accepts = frozenset(inspect.signature(hf.forward).parameters)
 
     site, sites = Renamed("layer"), Renamed("layers")
@@ -234,9 +237,19 @@ class Model:
         """The same inputs, with the request to keep no keys and values where the model knows such a request."""
         return uncached(self.accepts, inputs)
 
+    @property
+    def current(self) -> Pass | None:
+        """The pass of this model that runs in this context (thread or task) now, None while none does, or a watcher's turn is."""
+        found = active()
+        return found if isinstance(found, Pass) and found.attends(self.layers[0].module) else None
+
     def exclusive(self) -> contextlib.AbstractContextManager[Any]:
-        """While this is held, passes of this model in other threads wait; plain calls of `hf` do not."""
+        """While this is held, `forward` waits in other threads; plain calls of `hf`, and those under `edited`, do not."""
         return self._lock
+
+    def free(self) -> None:
+        """Hold nothing for threads that are no more, as in the child of a fork."""
+        self._lock = threading.RLock()
 
     def _left_out(self, inputs: Mapping[str, Any], start: hooks.Start | None) -> set[AttentionLayer]:
         """The layers that a run on these inputs does not come to."""
@@ -246,13 +259,34 @@ class Model:
 
     @contextlib.contextmanager
     def edited(self, edits: Sequence[Edit]) -> Iterator[nn.Module]:
-        """The plain transformers model with edits in force, for its own `forward` and `generate`, cached decoding included."""
+        """The plain transformers model with edits in force, for its own `forward` and `generate`, cached decoding included.
+
+        They are in force in this context: in tasks begun in here and in `asyncio.to_thread` too, not in other threads. A
+        generator that yields in here leaves them in force for its caller until it goes on. Raises BadInput where the model
+        was called in other threads only.
+        """
         self.require_edits(edits)
         current = Pass(self.layers, self.pass_context(fast=False), edits=edits)
-        with self._lock, self._installed(current, None, None):
-            yield self.hf
+        elsewhere = 0
+
+        def count(*_: object) -> None:
+            nonlocal elsewhere
+            elsewhere += active() is None
+
+        counting = self.hf.register_forward_pre_hook(count)
+        try:
+            with self._installed(current, None, None):
+                yield self.hf
+        finally:
+            counting.remove()
         if current.context.forwards:
             current.demand_reached(forwards=None)
+        elif elsewhere:
+            raise BadInput(
+                f"{self.name} was called {elsewhere} times while edits were in force, but never in the thread or task that put "
+                "them in force, so that they did nothing.",
+                "Call it there, or in asyncio.to_thread or contextvars.copy_context().run, which take the context along.",
+            )
 
     @staticmethod
     def read(output: Any) -> Tensor:
@@ -263,21 +297,17 @@ class Model:
     @contextlib.contextmanager
     def _installed(self, current: Pass, start: hooks.Start | None, logit_positions: Tensor | None) -> Iterator[None]:
         """Install a pass with its hooks; everything is put back on exit, also after an exception."""
-        if self.current is not None:
+        if self.current is not None:  # whose edits hold for it would not be clear
             raise BadInput(
                 "A forward pass was started inside another one of the same model.",
                 "Finish the first, or load the model twice.",
             )
-        self.current = current
-        try:
-            with (
-                hooks.evaluating(self.hf),
-                hooks.installed(self.hf, self.layers, current, start, logit_positions),
-                receiving(current),
-            ):
-                yield
-        finally:
-            self.current = None
+        with (
+            hooks.evaluating(self.hf),
+            hooks.installed(self.hf, self.layers, current, start, logit_positions),
+            receiving(current),
+        ):
+            yield
 
     def _start(self, index: int, residual: Tensor) -> hooks.Start:
         """A run that enters block `index` with `residual` [example, pos, d_model]. Raises BadInput, UnsupportedModel."""
@@ -310,3 +340,13 @@ class Model:
         if found is None:
             raise UnsupportedModel(f"Layer {layer} of the {stack} is in no block at which a run could start.")
         return found
+
+
+def _in_a_forked_child() -> None:
+    """A lock that another thread held when the process was copied would be held for ever."""
+    for model in _OPEN:
+        model.free()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_a_forked_child)
