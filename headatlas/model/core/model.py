@@ -6,7 +6,6 @@ import contextlib
 import inspect
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -28,8 +27,6 @@ from headatlas.model.core.view import LayerView
 from headatlas.model.sources.resolve import Source
 from headatlas.model.text.tokenizer import Tokenizer
 from headatlas.renamed import Renamed, renamed_arguments
-
-_OPEN: weakref.WeakSet[Model] = weakref.WeakSet()
 
 
 class Model:
@@ -61,8 +58,7 @@ class Model:
         self.unembedding: Unembedding | None = None
         self.block_returns: dict[nn.Module, int] = {}
         self.restarts = True  # whether a run may start at a layer; the self-check finds out
-        self._lock = threading.RLock()
-        _OPEN.add(self)
+        self._lock, self._process = threading.RLock(), os.getpid()
         self.accepts = frozenset(inspect.signature(hf.forward).parameters)
 
     site, sites = Renamed("layer"), Renamed("layers")
@@ -224,7 +220,7 @@ class Model:
         """One pass on the model's own inputs; `forward` for passes that were prepared elsewhere."""
         inputs = self.uncached(inputs)
         start = None if start_at is None else self._start(*start_at)
-        with self._lock, self._installed(current, start, logit_positions):
+        with self.exclusive(), self._installed(current, start, logit_positions):
             output = self.hf(**inputs)
         current.demand_reached(self._left_out(inputs, start))
         found = self.read(output)
@@ -245,11 +241,9 @@ class Model:
 
     def exclusive(self) -> contextlib.AbstractContextManager[Any]:
         """While this is held, `forward` waits in other threads; plain calls of `hf`, and those under `edited`, do not."""
+        if self._process != os.getpid():  # in the child of a fork: its holder may be a thread that is no more
+            self._lock, self._process = threading.RLock(), os.getpid()
         return self._lock
-
-    def free(self) -> None:
-        """Hold nothing for threads that are no more, as in the child of a fork."""
-        self._lock = threading.RLock()
 
     def _left_out(self, inputs: Mapping[str, Any], start: hooks.Start | None) -> set[AttentionLayer]:
         """The layers that a run on these inputs does not come to."""
@@ -340,13 +334,3 @@ class Model:
         if found is None:
             raise UnsupportedModel(f"Layer {layer} of the {stack} is in no block at which a run could start.")
         return found
-
-
-def _in_a_forked_child() -> None:
-    """A lock that another thread held when the process was copied would be held for ever."""
-    for model in _OPEN:
-        model.free()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_a_forked_child)
