@@ -7,6 +7,7 @@ A run is one immutable folder: `run.json` (what decides the numbers), `scores.pa
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import shutil
@@ -25,6 +26,7 @@ from headatlas.report import repr_html
 from headatlas.store import give_name, read_json
 
 SCHEMA = "headatlas/atlas/1"
+KEPT = ("scans", "verdicts")  # folders of a run under way
 FILES = ("run.json", "scores.parquet", "examples.parquet", "atlas.json", "attention.json", "report.html")
 
 
@@ -66,12 +68,12 @@ class Atlas:
 
     @property
     def run(self) -> Path:
-        """The newest run folder. Raises StoreError where there are sweeps only."""
+        """The newest run folder, by the date in its own records. Raises StoreError where there are sweeps only."""
         if not self.runs:
             raise StoreError(
                 f"{self.folder} holds sweeps only, no run of `mine`.", "Ask them with query(...), table effects."
             )
-        return max(self.runs, key=lambda folder: (folder / "atlas.json").stat().st_mtime)
+        return max(self.runs, key=_created) if len(self.runs) > 1 else self.runs[0]
 
     @property
     def data(self) -> dict[str, Any]:
@@ -154,6 +156,18 @@ class Atlas:
         return f"Atlas({data['model']['name']}: {len(data['detectors'])} detectors, {found} observations, {self.run})"
 
 
+def _created(run: Path) -> datetime.datetime:
+    """When a run was finished, as it says itself: files that are copied or unpacked bear other dates. Raises StoreError."""
+    told = read_json(run / "run.json").get("created")  # runs of before have it in atlas.json alone
+    if told is None:
+        told = dict(read_json(run / "atlas.json").get("run") or {}).get("created")
+    try:
+        found = datetime.datetime.fromisoformat(str(told))
+    except ValueError as error:
+        raise StoreError(f"{run / 'atlas.json'} does not say when it was made.", "Remove the folder.") from error
+    return found if found.tzinfo is not None else found.replace(tzinfo=datetime.UTC)
+
+
 def extras(data: Mapping[str, Any], attention: Mapping[str, Any]) -> dict[str, Any]:
     """See Atlas.extras."""
     return {
@@ -164,10 +178,15 @@ def extras(data: Mapping[str, Any], attention: Mapping[str, Any]) -> dict[str, A
 
 
 def publish(partial: Path, final: Path) -> None:
-    """Give a finished run its name."""
+    """Give a finished run its name, and remove what it no longer needs. Raises StoreError, and then nothing is lost."""
     missing = [name for name in FILES if not (partial / name).is_file()]
     if missing:
         raise StoreError(f"{partial} lacks {', '.join(missing)}.", "Run the same command again.")
-    for name in ("scans", "verdicts"):
-        shutil.rmtree(partial / name, ignore_errors=True)
     give_name(partial, final)
+    tidy(final)
+
+
+def tidy(run: Path) -> None:
+    """Remove the records of tasks from a finished run: what stays of a program that died while it published."""
+    for name in KEPT:
+        shutil.rmtree(run / name, ignore_errors=True)

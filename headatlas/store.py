@@ -3,15 +3,19 @@
 Everything that headatlas writes for keeps goes through `whole_file` or `whole_folder`; nothing else renames.
 
 Work that takes long keeps what it has done in a folder beside its result, `<name>.partial`; an interrupted run goes on
-from there, and the result gets its name when it is whole.
+from there, and the result gets its name when it is whole. A program may die, and a machine lose its power, between any two
+operations here: content is on the disk before its name is, and nothing that cost work is removed before what is made of
+it bears its final name.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +38,8 @@ def clean(value: Any, digits: int | None = None) -> Any:
 
 
 _SPACE = "Choose another folder with --out, or free some space."
+_LABELS = {"sha256": "weights"}  # of facts whose names in run.json say little
+_HASH = re.compile(r"[0-9a-f]{12,}")
 
 
 @contextlib.contextmanager
@@ -55,9 +61,7 @@ def whole_file(path: Path, hint: str = _SPACE) -> Iterator[Path]:
     with writing(path, hint):
         try:
             yield half
-            with half.open("rb+") as file:
-                os.fsync(file.fileno())  # a power cut must not leave the name without its content
-            os.replace(half, path)
+            _rename(half, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 half.unlink(missing_ok=True)
@@ -75,9 +79,34 @@ def whole_folder(target: Path, half: Path) -> Iterator[Path]:
     try:
         half.mkdir(parents=True)
         yield half
-        os.replace(half, target)
+        _rename(half, target)
     finally:
         shutil.rmtree(half, ignore_errors=True)
+
+
+def _rename(half: Path, final: Path) -> None:
+    """Give a file or a folder its name, with what it holds on the disk before and the name after: a power cut leaves no
+    name without its content.
+    """
+    for path in [half, *half.rglob("*")] if half.is_dir() else [half]:
+        _sync(path)
+    os.replace(half, final)
+    _sync(final.parent)
+
+
+def _sync(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk; links are names, and some disks keep none."""
+    folder, windows = path.is_dir(), os.name == "nt"
+    if path.is_symlink() or (folder and windows):
+        return
+    opened = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if not (folder and error.errno in (errno.EINVAL, errno.ENOTSUP)):
+            raise
+    finally:
+        os.close(opened)
 
 
 @contextlib.contextmanager
@@ -93,11 +122,20 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def give_name(place: Path, final: Path) -> None:
-    """Call the folder of finished work by its final name; an empty folder of that name gives way. Raises StoreError."""
-    with writing(final):
+    """Call the folder of finished work by its final name; an empty folder of that name gives way. Raises StoreError.
+
+    Where that cannot be done, the work stays in `place` and the error says so.
+    """
+    final = _followed(final)
+    with writing(final, f"What was done is kept in {place}: remove what is in the way and give the same command."):
         if final.is_dir() and not any(final.iterdir()):
             final.rmdir()
-        os.replace(place, final)
+        _rename(place, final)
+
+
+def _followed(final: Path) -> Path:
+    """The place that a link means, so that work under way lies beside it, on the same disk; else `final` itself."""
+    return Path(os.path.realpath(final)) if final.is_symlink() else final
 
 
 def replace_folder(fresh: Path, folder: Path) -> None:
@@ -171,6 +209,7 @@ def partial_of(final: Path) -> Path:
     """Where the unfinished work lies that ends in `final`; raises StoreError where `final` is a name for what is there."""
     if final.name in ("", ".."):
         raise StoreError(f"{final} is no name for something new.", "Give one to --out, such as runs/first.")
+    final = _followed(final)
     return final.with_name(f"{final.name}.partial")
 
 
@@ -182,6 +221,8 @@ def finished(final: Path, identity: Mapping[str, Any], file: str) -> bool:
     """
     if not _taken(final):
         return False
+    if not final.is_dir():
+        raise StoreError(f"{final} is a file.", "Choose a folder with --out.")
     run = final / "run.json"
     found = read_json(run) if run.is_file() else {}
     for name in (file, run.name):
@@ -191,15 +232,31 @@ def finished(final: Path, identity: Mapping[str, Any], file: str) -> bool:
             )
     if found.get("id") != identity["id"]:
         raise StoreError(
-            f"{final} holds another run ({found.get('id')}).", "Choose another folder with --out, or remove it."
+            f"{final} holds another run ({found.get('id')}), which differs in {'; '.join(differing(found, identity))}.",
+            "Choose another folder with --out, or remove it.",
         )
     read_json(final / file)
     return True
 
 
+def differing(known: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    """In which facts two pieces of work differ, in words: "seed (0, now 1)"; hashes and lists by name alone."""
+    names = [name for name in {**known, **identity} if name not in ("id", "created")]
+    names = [name for name in names if known.get(name) != identity.get(name)]
+    return [_difference(name, known.get(name), identity.get(name)) for name in names] or ["id"]
+
+
+def _difference(name: str, old: Any, new: Any) -> str:
+    told = [str(value) for value in (old, new) if value is None or isinstance(value, str | int | float)]
+    short = len(told) == 2 and not any(len(value) > 40 or _HASH.fullmatch(value) for value in told)
+    return f"{_LABELS.get(name, name)} ({told[0]}, now {told[1]})" if short else _LABELS.get(name, name)
+
+
 @contextlib.contextmanager
-def claimed(final: Path, identity: Mapping[str, Any]) -> Iterator[bool]:
-    """Have the folder of unfinished work on `final` for this program alone; yields whether other work was dropped there.
+def claimed(final: Path, identity: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Have the folder of unfinished work on `final` for this program alone; yields in what other work, dropped there, differed.
+
+    An empty list: none was dropped.
 
     identity: what decides the numbers, with an "id"; it is written to run.json in that folder before anything else. What
     work with the same id left there stays, what belongs to another id is removed. The lock file beside the folder goes at
@@ -210,6 +267,10 @@ def claimed(final: Path, identity: Mapping[str, Any]) -> Iterator[bool]:
     from filelock import FileLock, Timeout
 
     place = partial_of(final)
+    if _followed(final).is_symlink() or final.is_mount():  # a rename would fail at the end of the work
+        raise StoreError(
+            f"{final} cannot become a folder.", "Name a new folder inside it, or another place, with --out."
+        )
     lock = FileLock(f"{place}.lock")
     with writing(place):
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -228,19 +289,21 @@ def claimed(final: Path, identity: Mapping[str, Any]) -> Iterator[bool]:
         lock.release()
 
 
-def _own(place: Path, final: Path, identity: Mapping[str, Any]) -> bool:
-    """Make the locked folder that of this work; whether other work was dropped."""
+def _own(place: Path, final: Path, identity: Mapping[str, Any]) -> list[str]:
+    """Make the locked folder that of this work; in what other work differed that was dropped."""
     if _taken(final):  # another program finished just before the lock was ours
         raise StoreError(f"{final} exists already.", "Run the same command to read it, or choose another place.")
     known = place / "run.json"
     with writing(place):
         place.mkdir(exist_ok=True)
-        for half in place.glob("*.half"):  # a killed program's: who holds the lock writes nothing yet
+        _sync(place.parent)
+        for half in place.rglob("*.half"):  # a killed program's: who holds the lock writes nothing yet
             half.unlink()
         pieces = [item for item in place.iterdir() if item != known]
     if pieces and not known.exists():
         raise StoreError(f"{place} holds no run.json, so whose files these are is not known.", "Move or remove it.")
-    other = known.exists() and read_json(known).get("id") != identity["id"]
+    found = read_json(known) if known.exists() else dict(identity)
+    other = differing(found, identity) if found.get("id") != identity["id"] else []
     if other:
         with writing(place):  # run.json stays to the last: what an interruption leaves here still bears the other id
             for item in pieces:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import typer
 
 from headatlas.cli._commands import add_commands
-from headatlas.errors import HeadAtlasError
+from headatlas.cli._ending import KEPT, Ended, ending_well
+from headatlas.errors import HeadAtlasError, StoreError
 
 # Spellings of before, which are understood for one version; none of them is shown in --help.
 RENAMED_OPTIONS = {"--site": "--component", "--at": "--position"}
@@ -52,16 +53,29 @@ def _renamed(old: str, new: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the program. Exit codes: 0 ok, 1 wrong input, 2 usage, 130 interrupted."""
+    """Run the program. Exit codes: 0 ok, 1 wrong input, 2 usage, 130 interrupted; 128 + n ended by the signal n."""
+    try:
+        with ending_well():
+            _run(arguments)
+    except Ended as ended:  # what was still in a stream when the command was done
+        sys.exit(ended.code)
+    except StoreError as error:
+        print(f"headatlas: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     try:
         build()(args=current(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
     except HeadAtlasError as error:
         print(f"headatlas: {error}", file=sys.stderr)
         sys.exit(1)
-    except SystemExit as ended:  # typer turns Ctrl-C into this
-        if ended.code == 130:
-            print("headatlas: interrupted. Runs with a folder kept what was finished; give the same command to go on.", file=sys.stderr)  # fmt: skip
-        raise
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    except Ended as ended:
+        if ended.reason:
+            print(f"headatlas: {ended.reason}", file=sys.stderr)
+        sys.exit(ended.code)
+    except (SystemExit, KeyboardInterrupt) as ended:  # typer turns Ctrl-C into the first
+        if isinstance(ended, SystemExit) and ended.code != 130:
+            raise
+        print(f"headatlas: interrupted. {KEPT}", file=sys.stderr)
+        sys.exit(130)

@@ -58,7 +58,7 @@ class Shown:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> Shown:
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             columns = (
                 SpinnerColumn(),
                 TextColumn("{task.description}"),

@@ -81,7 +81,7 @@ class RunFacts:
         """The facts of a run on `model` that ends now, with the versions of this program and its libraries."""
         return cls(
             id=run_id,
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
             seed=seed,
             n=n,
             device=str(model.device),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headatlas import report
-from headatlas.atlas import Atlas, Run, extras, publish
+from headatlas.atlas import Atlas, Run, extras, publish, tidy
 from headatlas.errors import BadInput
 from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
 from headatlas.mining.checks.judging import MOST
@@ -19,13 +19,24 @@ from headatlas.mining.task_scan import TaskScan, attention_json
 from headatlas.mining.task_verdict import TaskVerdict
 from headatlas.mining.verdicts import can_be_judged, judge_task, observed_in, settle, step_of, steps
 from headatlas.model import Model
+from headatlas.model.identity import identity_of
 from headatlas.progress import Progress, Silent
-from headatlas.store import claimed, finished, partial_of, read_json, write_json, write_table, writing
+from headatlas.store import (
+    claimed,
+    differing,
+    finished,
+    partial_of,
+    read_json,
+    write_json,
+    write_table,
+    write_text,
+)
 from headatlas.task import Task
 from headatlas.version import __version__
 
 DIGITS = 6  # of numbers in atlas.json
 VERSION = 2  # of what verdicts mean; raised when they are judged otherwise
+_CLOSE = 3  # facts in which a run may differ from one that its user may have meant to go on with
 
 
 def mine(
@@ -44,8 +55,9 @@ def mine(
 
     tasks: only the detectors of these tasks, or those that can be asked on them. n: examples per task. verdict_n: held-out
     examples that verdicts rest on, default 8, more where texts are short and where an effect is not clear. Each finished task is
-    kept: the same call after an interruption goes on from there, and a call whose run is complete returns it at once. Raises
-    BadInput, UnknownName, StoreError.
+    kept: the same call after an interruption goes on from there, and a call whose run is complete returns it at once. What
+    was measured on a model that computes something else (see `identity_of`) is not taken up. Raises BadInput, UnknownName,
+    StoreError.
     """
     if n < 4:
         raise BadInput(f"{n} examples are too few for a p-value.", "Use --n 4 or more; 32 is the default.")
@@ -53,38 +65,46 @@ def mine(
         raise BadInput(f"Verdicts cannot rest on {verdict_n} examples.", f"Use --verdict-n 4 to {MOST}.")
     progress = progress or Silent()
     chosen, facts = plan(model, detectors, tasks, n, seed), ModelFacts.of(model)
-    run = Run(
-        _identity(facts, model.tokenizer.bos_policy, chosen, n=n, seed=seed, verdict=verdict, verdict_n=verdict_n)
-    )
+    settings = _settings(chosen, n=n, seed=seed, verdict=verdict, verdict_n=verdict_n)
+    run = Run({**_model_identity(model, facts), **settings})
     final = Path(out) if out is not None else Path("atlas") / re.sub(r"[^\w.-]+", "-", model.name).strip("-") / run.id
     identity = {"id": run.id, **run.facts}
     if finished(final, identity, "atlas.json"):
+        tidy(final)
         progress.say(f"{final} holds this run already.")
         return Atlas(final)
+    if out is None:
+        _tell_of_others(final, identity, progress)
     with claimed(final, identity) as dropped:
         partial = partial_of(final)
         if dropped:
-            progress.say(f"An unfinished run with other settings in {partial} was dropped.")
+            progress.say(f"An unfinished run in {partial} was dropped; it differs in {'; '.join(dropped)}.")
         scans = _scans(model, chosen, partial / "scans", progress)
         verdicts = _verdicts(model, chosen, scans, partial / "verdicts", seed, verdict_n, progress) if verdict else None
         records = list(scans.values())
-        data = atlas_json(facts, RunFacts.now(model, run.id, n=n, seed=seed), chosen.skipped, records, verdicts)
-        _write(partial, data, records, verdicts)
+        now = RunFacts.now(model, run.id, n=n, seed=seed)
+        _write(partial, atlas_json(facts, now, chosen.skipped, records, verdicts), records, verdicts)
+        write_json(partial / "run.json", {**identity, "created": now.created})
         publish(partial, final)
     return Atlas(final)
 
 
-def _identity(
-    model: ModelFacts, bos: str, chosen: Plan, *, n: int, seed: int, verdict: bool, verdict_n: int | None
-) -> dict[str, Any]:
-    """Everything that decides the numbers of a run, as run.json has it."""
+def _model_identity(model: Model, facts: ModelFacts) -> dict[str, Any]:
+    """What of the model decides the numbers of a run, as run.json has it."""
     return {
-        "model": model.name,
-        "sha256": model.sha256,
-        "revision": model.revision,
-        "dtype": model.dtype,
-        "attention_path": model.attention_path,
-        "bos": bos,
+        "model": facts.name,
+        "sha256": facts.sha256,
+        "revision": facts.revision,
+        "dtype": facts.dtype,
+        "attention_path": facts.attention_path,
+        "bos": model.tokenizer.bos_policy,
+        **identity_of(model),
+    }
+
+
+def _settings(chosen: Plan, *, n: int, seed: int, verdict: bool, verdict_n: int | None) -> dict[str, Any]:
+    """What else decides them."""
+    return {
         "n": n,
         "seed": seed,
         "verdict": verdict,
@@ -94,6 +114,16 @@ def _identity(
         "tasks": {task.name: task.version for task in chosen.by_task},
         "headatlas": __version__,
     }
+
+
+def _tell_of_others(final: Path, identity: Mapping[str, Any], progress: Progress) -> None:
+    """Say why unfinished work beside a run's default place is not gone on with, where only few facts are other ones."""
+    if partial_of(final).exists():
+        return
+    for run in sorted(final.parent.glob("*.partial/run.json")):
+        differs = differing(read_json(run), identity)
+        if len(differs) <= _CLOSE:
+            progress.say(f"The unfinished run in {run.parent} is another one: it differs in {'; '.join(differs)}.")
 
 
 def _scans(model: Model, chosen: Plan, folder: Path, progress: Progress) -> dict[Task, TaskScan]:
@@ -153,6 +183,4 @@ def _write(
     attention = attention_json(scans)
     write_json(folder / "atlas.json", data, DIGITS)
     write_json(folder / "attention.json", attention, DIGITS)
-    with writing(folder):
-        page = report.html(read_json(folder / "atlas.json"), extras(data, attention))
-        (folder / "report.html").write_text(page, encoding="utf-8")
+    write_text(folder / "report.html", report.html(read_json(folder / "atlas.json"), extras(data, attention)))

@@ -7,6 +7,7 @@ import pytest
 import headatlas as ha
 from headatlas.atlas import Atlas
 from tests import toys
+from tests.mining.miner import Miner
 
 
 @pytest.fixture(scope="package")
@@ -20,3 +21,9 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="package")
 def atlas(folder, tmp_path_factory) -> Atlas:
     return ha.mine(ha.load(str(folder)), n=6, out=tmp_path_factory.mktemp("runs") / "one")
+
+
+@pytest.fixture
+def miner(monkeypatch: pytest.MonkeyPatch) -> Miner:
+    """Mines a toy in a moment."""
+    return Miner(monkeypatch)

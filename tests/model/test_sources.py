@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from headatlas.errors import BadInput, HeadAtlasError, SourceError, UnknownName, UnsupportedModel
+from headatlas.model.sources import cache as cache_module
 from headatlas.model.sources import gguf_file
 from headatlas.model.sources.resolve import require_tokenizer, resolve
 from tests.model.source_files import save_llama, sha256, write_gguf
@@ -62,16 +64,51 @@ def test_a_sharded_folder_has_the_sha256_of_its_checksum_list(tmp_path: Path) ->
     assert resolve(str(folder)).sha256 == hashlib.sha256(listing.encode()).hexdigest()
 
 
-def test_the_sha256_is_read_again_only_when_the_file_has_changed(llama: Path) -> None:
+def replaced(weights: Path) -> None:
+    """Other bytes of equal length under the same name, as `rsync -t` brings them: written beside it and renamed."""
+    flipped = bytearray(weights.read_bytes())
+    flipped[-1] ^= 1
+    beside = weights.with_name("beside")
+    beside.write_bytes(flipped)
+    os.replace(beside, weights)
+
+
+def rewritten(weights: Path) -> None:
+    """Other bytes of equal length in the very file."""
+    with weights.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last[0] ^ 1]))
+
+
+@pytest.mark.parametrize("change", [replaced, rewritten])
+@pytest.mark.parametrize("moments", [cache_module._TICK, -(1 << 62)], ids=["at once", "later"])
+def test_the_sha256_is_that_of_the_file_also_where_size_and_time_stayed(
+    llama: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None], moments: int
+) -> None:
+    monkeypatch.setattr(cache_module, "_TICK", moments)
     weights = llama / "model.safetensors"
     first, stat = resolve(str(llama)).sha256, weights.stat()
-    content = bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
+    change(weights)
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert resolve(str(llama)).sha256 == first  # remembered by size and time
-    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert (weights.stat().st_size, weights.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
     assert resolve(str(llama)).sha256 == sha256(weights) != first
+
+
+def test_a_file_is_read_once_for_each_of_its_states(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, real = [], cache_module.hash_file
+    monkeypatch.setattr(cache_module, "hash_file", lambda path: read.append(path) or real(path))
+    first = resolve(str(llama)).sha256
+    assert resolve(str(llama)).sha256 == first
+    assert len(read) == 2  # the file was written a moment ago: another change in the same tick would not show
+    monkeypatch.setattr(cache_module, "_TICK", -(1 << 62))
+    for _ in range(3):
+        assert resolve(str(llama)).sha256 == first
+    assert len(read) == 3
+    os.utime(llama / "model.safetensors")
+    assert resolve(str(llama)).sha256 == first
+    assert len(read) == 4
 
 
 def test_an_unwritable_cache_does_not_stop_a_local_folder(llama: Path, cache: Path) -> None:

@@ -35,6 +35,7 @@ from headatlas.methods.path_patching.mlp_input import candidates, entries, first
 from headatlas.methods.sweeps.cached_runs import side_by_side
 from headatlas.model import Edit, LayerView, Model
 from headatlas.model.core.forward_pass import Pass, Tap, apply_edit
+from headatlas.model.core.hooks import only_in
 from headatlas.model.runs.cached_forward import few_logits, index_among, inputs_at, tiled
 from headatlas.ops.types import LayerKey
 from headatlas.task import Batch
@@ -222,7 +223,7 @@ class _FrozenPass(Pass):
         for layer in layers:
             for number, module in enumerate(self.frozen.entries[layer]):
                 hook = self._at_mlp(layer, first=number == 0)
-                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+                handles.append(module.register_forward_pre_hook(only_in(self, hook), with_kwargs=True))
         try:
             yield
         finally:

@@ -21,6 +21,7 @@ from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.methods.sweeps.effects_io import load, write
 from headatlas.methods.sweeps.plan import ChunkStore, NoStore, Sweep
 from headatlas.model import Model
+from headatlas.model.identity import identity_of
 from headatlas.ops.types import Array
 from headatlas.store import claimed, finished, give_name, partial_of, whole_file, writing
 from headatlas.task import Batch
@@ -66,11 +67,16 @@ class Checkpoint:
         if self.final is not None:
             place = partial_of(self.final)
             write(found, place)
-            with writing(self.final):
-                for piece in place.glob("*.npy"):
-                    piece.unlink()
             give_name(place, self.final)
+            _tidy(self.final)
         return found
+
+
+def _tidy(final: Path) -> None:
+    """Remove the pieces from a finished sweep; they go after its name has come, so that nothing can be lost."""
+    with writing(final):
+        for piece in final.glob("*.npy"):
+            piece.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -82,6 +88,7 @@ def folder(out: str | Path | None, model: Model, sweep: Sweep, more: Mapping[str
         return
     final = Path(out)
     if finished(final, identity, "effects.json"):
+        _tidy(final)
         yield Checkpoint(final, identity, load(final))
         return
     with claimed(final, identity):
@@ -119,6 +126,7 @@ def facts_of(model: Model, sweep: Sweep, more: Mapping[str, Any]) -> dict[str, A
         "dtype": str(model.dtype).removeprefix("torch."),
         "attention_path": model.path,
         "bos": model.tokenizer.bos_policy,
+        **identity_of(model),
         "kind": sweep.kind,
         "metric": sweep.metric.name,
         "unit": sweep.metric.unit,

@@ -55,6 +55,7 @@ class AttentionCall:
         self.mask, self.kwargs, self.context = mask, kwargs, context
         self.lse: Tensor | None = None
         self._pattern: Tensor | None = None
+        self._shown: dict[str, tuple[Tensor, int]] = {}  # what was handed out, with its version then
         self._closed = False
 
     @property
@@ -145,11 +146,13 @@ class AttentionCall:
     def set_pattern(self, pattern: Tensor) -> None:
         """Make an edited pattern the one that watchers see."""
         self._pattern, self.lse = pattern, None
+        self._shown.pop("pattern", None)
 
     def close(self) -> None:
         """End of the layer: nothing may be asked any more, and nothing large is held."""
         self._closed = True
         self._pattern = self.lse = None
+        self._shown = {}
 
     # ---- rows ---------------------------------------------------------------------------------------------------
     def _eager(self, positions: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -228,7 +231,27 @@ class AttentionCall:
         """All attention weights, [example, head, query, key]; for short inputs, it grows with the square of the length."""
         if self._pattern is None:
             self._pattern = self._eager(torch.arange(self.n_queries, device=self.q.device), self.v[..., :1])[1]
-        return self._pattern
+        return self.shown("pattern", self._pattern)
+
+    # ---- what is handed out is for reading ------------------------------------------------------------------------
+    def shown(self, name: str, value: Tensor) -> Tensor:
+        """`value` itself, whose version is noted: torch counts the writes into a tensor, through all views of it."""
+        if name not in self._shown and not value.is_inference():  # under inference_mode nothing is counted
+            self._shown[name] = value, value._version
+        return value
+
+    def demand_unwritten(self, who: str) -> None:
+        """Raise BadInput where something that was handed out has been written into since.
+
+        It is the model's own tensor, or what the next watcher reads: the numbers after a write would be nobody's.
+        """
+        for name, (value, version) in self._shown.items():
+            if value._version != version:
+                raise BadInput(
+                    f"{who} wrote into {name} of {self.attention.stack} layer {self.attention.index}, which is for reading.",
+                    f"Take layer.{name}.clone() to compute with; to change the model, give an edit (headatlas.Zero, Scale ...) "
+                    "in edits=.",
+                )
 
     def reduce(self, fn: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Stream all rows in blocks of queries: fn(rows [example, head, n, key], positions [n]) -> [example, head, n, ...].
@@ -238,7 +261,7 @@ class AttentionCall:
         the rows.
         """
         if self._pattern is not None:
-            return fn(self._pattern, torch.arange(self.n_queries, device=self.q.device))
+            return fn(self.pattern, torch.arange(self.n_queries, device=self.q.device))
         if self.lse is None:
             return torch.cat([fn(self._eager(block, self.v[..., :1])[1], block) for block in self._blocks()], 2)
         return torch.cat([fn(rows, block) for rows, block in self._streamed(self.lse)], 2)

@@ -26,6 +26,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -51,8 +52,21 @@ class Receiver(Protocol):
         """What the call gives: z [example, query, head, d_value], and attention weights or None."""
 
 
-# The receiver of this thread's, or this task's, attention calls.
-_ACTIVE: ContextVar[Receiver | None] = ContextVar("headatlas_receiver", default=None)
+@dataclass(eq=False)
+class _Entry:
+    """A receiver that was made active in a context, None for a pause, and whether its time is over.
+
+    Contexts are copied (to tasks, to threads of `asyncio.to_thread`), and a generator may be closed in another one than it
+    began in, so that an entry can stay behind in a context where nobody takes it out. `over` makes it nothing everywhere.
+    """
+
+    receiver: Receiver | None
+    over: bool = False
+
+
+# The receivers of this thread's, or this task's, attention calls, the innermost last.
+_ACTIVE: ContextVar[tuple[_Entry, ...]] = ContextVar("headatlas_receivers", default=())
+_BEGUN: ContextVar[object] = ContextVar("headatlas_begun_here", default=None)
 # attention module -> its eager attention and its fast one: those that it asked for, or that a layout brings.
 _EAGER: weakref.WeakKeyDictionary[nn.Module, AttentionFunction] = weakref.WeakKeyDictionary()
 _KERNEL: weakref.WeakKeyDictionary[nn.Module, AttentionFunction] = weakref.WeakKeyDictionary()
@@ -60,17 +74,38 @@ _KERNEL: weakref.WeakKeyDictionary[nn.Module, AttentionFunction] = weakref.WeakK
 
 def active() -> Receiver | None:
     """The receiver of attention calls in this context, None while no pass runs here."""
-    return _ACTIVE.get()
+    return next((entry.receiver for entry in reversed(_ACTIVE.get()) if not entry.over), None)
+
+
+def depth() -> int:
+    """How many receivers and pauses this context is inside of."""
+    return sum(not entry.over for entry in _ACTIVE.get())
 
 
 @contextlib.contextmanager
 def receiving(receiver: Receiver | None) -> Iterator[None]:
     """Hand attention calls of this context to `receiver`; None: to nobody, as if no pass ran."""
-    token = _ACTIVE.set(receiver)
+    entry = _Entry(receiver)
+    _ACTIVE.set((*_ACTIVE.get(), entry))
     try:
         yield
     finally:
-        _ACTIVE.reset(token)
+        entry.over = True
+        _ACTIVE.set(tuple(one for one in _ACTIVE.get() if not one.over))
+
+
+@contextlib.contextmanager
+def begun_here() -> Iterator[Callable[[], bool]]:
+    """Yields a function that tells whether the call that runs belongs to a pass begun directly in here, in this context.
+
+    Calls in other threads do not, nor do those that a watcher of such a pass makes.
+    """
+    here, outside = object(), depth()
+    token = _BEGUN.set(here)
+    try:
+        yield lambda: _BEGUN.get() is here and depth() == outside + 1
+    finally:
+        _BEGUN.reset(token)
 
 
 def paused() -> contextlib.AbstractContextManager[None]:
@@ -80,7 +115,7 @@ def paused() -> contextlib.AbstractContextManager[None]:
 
 def in_pass(module: nn.Module) -> bool:
     """Whether a pass that the module belongs to runs here; layouts leave their modules alone while none does."""
-    receiver = _ACTIVE.get()
+    receiver = active()
     return receiver is not None and receiver.attends(module)
 
 
@@ -116,7 +151,7 @@ def enter(
     path: str, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
     """An attention call of a layout's module: hand it to the pass that runs here, or compute it as the model would."""
-    receiver = _ACTIVE.get()
+    receiver = active()
     if receiver is None or not receiver.attends(module):
         return delegate(path, module)(module, query, key, value, mask, **kwargs)
     return receiver.attend(module, query, key, value, mask, kwargs)
@@ -128,7 +163,7 @@ _untouched = AttentionInterface.get_interface
 @functools.wraps(_untouched)
 def _get_interface(self: AttentionInterface, attn_implementation: str, default: AttentionFunction) -> AttentionFunction:
     function: AttentionFunction = _untouched(self, attn_implementation, default)
-    receiver = _ACTIVE.get()
+    receiver = active()
     if receiver is None:
         return function
 

@@ -182,6 +182,23 @@ class Pass:
         view.set_pattern(pattern)
         return view.from_pattern(pattern)
 
+    @staticmethod
+    def _show(view: LayerView, watch: Callable[[LayerView], None]) -> None:
+        """Let the watcher look. Raises BadInput where it writes into what it is shown, or puts something in its place."""
+        given = _given(view)
+        for name, value in given.items():
+            view.shown(name, value)
+        with paused():
+            watch(view)
+        view.demand_unwritten("The watcher")
+        for name, value in _given(view).items():
+            if value is not given[name]:
+                raise BadInput(
+                    f"The watcher put another tensor in the place of {name} of {view.stack} layer {view.index}; watchers change "
+                    "nothing.",
+                    "Give an edit (headatlas.Zero, Scale ...) in edits=.",
+                )
+
     def project(self, projection: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Forward pre-hook of an output projection: edits of z, then the watcher."""
         view = self.open_views.pop(projection, None)
@@ -190,15 +207,21 @@ class Pass:
         layer, flat = view.attention, args[0]
         edits = self.edits_of(layer, "z")
         view.z = flat.reshape(*flat.shape[:-1], layer.n_heads, -1)
+        if self.watch is not None and not edits and not is_recording(flat):
+            view.z = view.z.clone()  # writes past torch's count (`.data`, NumPy, inference mode) do not reach the model
         for edit in edits:
             view.z = apply_edit(edit, view, view.z)
         if self.watch is not None:
-            with paused():
-                self.watch(view)
+            self._show(view, self.watch)
         view.close()
         if edits or is_recording(flat):
             return (view.z.reshape(flat.shape), *args[1:])
         return None
+
+
+def _given(view: LayerView) -> dict[str, Tensor]:
+    """The tensors that a view was made of or for; where no z was formed yet, queries stand in its place."""
+    return {"q": view.q, "k": view.k, "v": view.v, "z": view.z}
 
 
 def component_of(edit: Edit) -> str:
@@ -210,9 +233,18 @@ def component_of(edit: Edit) -> str:
 
 
 def apply_edit(edit: Edit, view: LayerView, x: Tensor) -> Tensor:
-    """`x` as the edit changes it, in the type of `x`. Raises BadInput where the edit does not keep its shape."""
+    """`x` as the edit changes it, in the type of `x`. Raises BadInput where it writes into `x`, or does not keep its shape.
+
+    What an edit is given is the model's own tensor, which a cached run or a residual connection may hold as well.
+    """
+    version = None if x.is_inference() else x._version
     with paused():
         changed = edit(view, x)
+    if version is not None and x._version != version:
+        raise BadInput(
+            f"{edit!r} wrote into the {edit.component} that it was given.",
+            "Return a new tensor: x * 0, torch.where(...), or x.clone() to write into.",
+        )
     if changed.shape != x.shape:
         raise BadInput(
             f"{edit!r} turned {edit.component} of shape {tuple(x.shape)} into {tuple(changed.shape)}.",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,17 +108,63 @@ def only_in(receiver: Receiver, hook: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+@dataclass
+class _Evaluation:
+    """Who needs a model in evaluation mode, by thread, and the modules that were in training mode before."""
+
+    threads: list[int]
+    training: list[nn.Module]
+
+
+_EVALUATED: dict[nn.Module, _Evaluation] = {}
+_EVALUATED_LOCK = threading.Lock()
+
+
 @contextlib.contextmanager
 def evaluating(hf: nn.Module) -> Iterator[None]:
-    """Evaluation mode: no dropout, no gradient checkpointing; each module's own state is put back on exit."""
-    training = [module for module in hf.modules() if module.training]
-    for module in training:
-        module.training = False
+    """Evaluation mode: no dropout, no gradient checkpointing; each module's own state is put back on exit.
+
+    Passes may overlap (tasks, threads, edits in force while another pass runs): the last one out puts it back.
+    """
+    thread = threading.get_ident()
+    with _EVALUATED_LOCK:
+        found = _EVALUATED.setdefault(hf, _Evaluation([], []))
+        found.threads.append(thread)
+        training = [module for module in hf.modules() if module.training]
+        found.training += training
+        for module in training:
+            module.training = False
     try:
         yield
     finally:
-        for module in training:
+        with _EVALUATED_LOCK:
+            if thread in found.threads:
+                found.threads.remove(thread)
+            _restore(hf)
+
+
+def _restore(hf: nn.Module) -> None:
+    found = _EVALUATED.get(hf)
+    if found is not None and not found.threads:
+        del _EVALUATED[hf]
+        for module in found.training:
             module.training = True
+
+
+def _in_a_forked_child() -> None:
+    """Passes of other threads ended with the fork: what they held is put back. Those of this thread may go on."""
+    for hf, found in list(_EVALUATED.items()):
+        found.threads = [one for one in found.threads if one == threading.get_ident()]
+        _restore(hf)
+    _EVALUATED_LOCK.release()
+
+
+if hasattr(os, "register_at_fork"):  # no fork falls into the lines that hold the lock
+    os.register_at_fork(
+        before=_EVALUATED_LOCK.acquire,
+        after_in_parent=_EVALUATED_LOCK.release,
+        after_in_child=_in_a_forked_child,
+    )
 
 
 @contextlib.contextmanager
@@ -159,29 +207,41 @@ def installed(
 @contextlib.contextmanager
 def skipped(blocks: Sequence[nn.Module], n_returned: Mapping[nn.Module, int], receiver: Receiver) -> Iterator[None]:
     """Let blocks hand on what they are given, for a run that starts behind them. Raises UnsupportedModel for wrapped blocks."""
-    replaced: list[nn.Module] = []
+    replaced: list[tuple[nn.Module, Any]] = []
     try:
         for block in blocks:
-            if "forward" in block.__dict__:
+            before = block.__dict__.get("forward")
+            # Another pass's is no obstacle: that of a watcher's caller, or of a thread that ended with a fork.
+            if before is not None and not isinstance(before, _PassThrough):
                 raise UnsupportedModel(
                     "This model's blocks are wrapped (offloaded or compiled), so they cannot be skipped.",
                     "Load it on one device.",
                 )
-            block.__dict__["forward"] = _pass_through(block, n_returned.get(block, 0), receiver)
-            replaced.append(block)
+            block.__dict__["forward"] = _PassThrough(block, n_returned.get(block, 0), receiver, before)
+            replaced.append((block, before))
         yield
     finally:
-        for block in replaced:
-            del block.__dict__["forward"]
+        for block, before in replaced:
+            if before is None:
+                del block.__dict__["forward"]
+            else:
+                block.__dict__["forward"] = before
 
 
-def _pass_through(block: nn.Module, n_returned: int, receiver: Receiver) -> Callable[..., Any]:
+@dataclass(frozen=True)
+class _PassThrough:
     """A block that in the receiver's context hands its input on, in the form in which the block returns its output."""
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        if active() is not receiver:
-            return type(block).forward(block, *args, **kwargs)
-        hidden_states = args[0] if args else kwargs["hidden_states"]
-        return (hidden_states, *[None] * (n_returned - 1)) if n_returned else hidden_states
+    block: nn.Module
+    n_returned: int
+    receiver: Receiver
+    before: Callable[..., Any] | None  # the same of another pass, whose calls this one leaves alone
 
-    return forward
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The input, or what the block makes of it."""
+        if active() is not self.receiver:
+            if self.before is not None:
+                return self.before(*args, **kwargs)
+            return type(self.block).forward(self.block, *args, **kwargs)
+        hidden_states = args[0] if args else kwargs["hidden_states"]
+        return (hidden_states, *[None] * (self.n_returned - 1)) if self.n_returned else hidden_states

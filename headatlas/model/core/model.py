@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
@@ -16,7 +17,7 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model.core import hooks, weights_hash
 from headatlas.model.core.attention_layer import AttentionLayer, all_heads, blocks_by_path
-from headatlas.model.core.dispatch import receiving
+from headatlas.model.core.dispatch import active, receiving
 from headatlas.model.core.forward_pass import Edit, Pass
 from headatlas.model.core.linear_and_norm import device_of, dtype_of
 from headatlas.model.core.model_inputs import model_inputs, uncached
@@ -34,7 +35,6 @@ class Model:
 
     hf: the unmodified transformers model. heads: every attention head. layers: every attention layer.
     kind: "decoder", "encoder" or "encoder-decoder". accepts: names of the inputs that the model's own forward takes.
-    current: the pass that runs now, None while none does.
     """
 
     def __init__(
@@ -52,7 +52,6 @@ class Model:
         self.block_bytes = block_bytes  # attention rows held at once where they must be recomputed
         self.load_seconds = 0.0
         self.loaded_checksum: int | None = None  # of the weights as they came from their files
-        self.current: Pass | None = None
         self.fast = True  # whether the kernel with log-sum-exp may be used
         self.right_padding = True  # whether padding behind a text changes nothing; where it does, it is refused
         self.left_padding: str | None = "positions"  # how left padding is passed on; None: refused
@@ -60,7 +59,7 @@ class Model:
         self.unembedding: Unembedding | None = None
         self.block_returns: dict[nn.Module, int] = {}
         self.restarts = True  # whether a run may start at a layer; the self-check finds out
-        self._lock = threading.RLock()
+        self._lock, self._process = threading.RLock(), os.getpid()
         self.accepts = frozenset(inspect.signature(hf.forward).parameters)
 
     site, sites = Renamed("layer"), Renamed("layers")
@@ -222,7 +221,7 @@ class Model:
         """One pass on the model's own inputs; `forward` for passes that were prepared elsewhere."""
         inputs = self.uncached(inputs)
         start = None if start_at is None else self._start(*start_at)
-        with self._lock, self._installed(current, start, logit_positions):
+        with self.exclusive(), self._installed(current, start, logit_positions):
             output = self.hf(**inputs)
         current.demand_reached(self._left_out(inputs, start))
         found = self.read(output)
@@ -235,8 +234,16 @@ class Model:
         """The same inputs, with the request to keep no keys and values where the model knows such a request."""
         return uncached(self.accepts, inputs)
 
+    @property
+    def current(self) -> Pass | None:
+        """The pass of this model that runs in this context (thread or task) now, None while none does, or a watcher's turn is."""
+        found = active()
+        return found if isinstance(found, Pass) and found.attends(self.layers[0].module) else None
+
     def exclusive(self) -> contextlib.AbstractContextManager[Any]:
-        """While this is held, passes of this model in other threads wait; plain calls of `hf` do not."""
+        """While this is held, `forward` waits in other threads; plain calls of `hf`, and those under `edited`, do not."""
+        if self._process != os.getpid():  # in the child of a fork: its holder may be a thread that is no more
+            self._lock, self._process = threading.RLock(), os.getpid()
         return self._lock
 
     def _left_out(self, inputs: Mapping[str, Any], start: hooks.Start | None) -> set[AttentionLayer]:
@@ -247,13 +254,34 @@ class Model:
 
     @contextlib.contextmanager
     def edited(self, edits: Sequence[Edit]) -> Iterator[nn.Module]:
-        """The plain transformers model with edits in force, for its own `forward` and `generate`, cached decoding included."""
+        """The plain transformers model with edits in force, for its own `forward` and `generate`, cached decoding included.
+
+        They are in force in this context: in tasks begun in here and in `asyncio.to_thread` too, not in other threads. A
+        generator that yields in here leaves them in force for its caller until it goes on. Raises BadInput where the model
+        was called in other threads only.
+        """
         self.require_edits(edits)
         current = Pass(self.layers, self.pass_context(fast=False), edits=edits)
-        with self._lock, self._installed(current, None, None):
-            yield self.hf
+        elsewhere = 0
+
+        def count(*_: object) -> None:
+            nonlocal elsewhere
+            elsewhere += active() is None
+
+        counting = self.hf.register_forward_pre_hook(count)
+        try:
+            with self._installed(current, None, None):
+                yield self.hf
+        finally:
+            counting.remove()
         if current.context.forwards:
             current.demand_reached(forwards=None)
+        elif elsewhere:
+            raise BadInput(
+                f"{self.name} was called {elsewhere} times while edits were in force, but never in the thread or task that put "
+                "them in force, so that they did nothing.",
+                "Call it there, or in asyncio.to_thread or contextvars.copy_context().run, which take the context along.",
+            )
 
     @staticmethod
     def read(output: Any) -> Tensor:
@@ -264,21 +292,17 @@ class Model:
     @contextlib.contextmanager
     def _installed(self, current: Pass, start: hooks.Start | None, logit_positions: Tensor | None) -> Iterator[None]:
         """Install a pass with its hooks; everything is put back on exit, also after an exception."""
-        if self.current is not None:
+        if self.current is not None:  # whose edits hold for it would not be clear
             raise BadInput(
                 "A forward pass was started inside another one of the same model.",
                 "Finish the first, or load the model twice.",
             )
-        self.current = current
-        try:
-            with (
-                hooks.evaluating(self.hf),
-                hooks.installed(self.hf, self.layers, current, start, logit_positions),
-                receiving(current),
-            ):
-                yield
-        finally:
-            self.current = None
+        with (
+            hooks.evaluating(self.hf),
+            hooks.installed(self.hf, self.layers, current, start, logit_positions),
+            receiving(current),
+        ):
+            yield
 
     def _start(self, index: int, residual: Tensor) -> hooks.Start:
         """A run that enters block `index` with `residual` [example, pos, d_model]. Raises BadInput, UnsupportedModel."""

@@ -131,7 +131,7 @@ class LayerView(AttentionCall):
         present = inside & self.valid_queries[:, :, None] & self.valid_keys[:, keys.clamp(0, self.n_keys - 1)]
         weights = weights.masked_fill(~present.unsqueeze(1), torch.nan)
         self._bands[low, high] = weights
-        return weights
+        return self.shown(f"band({low}, {high})", weights)
 
     def set_pattern(self, pattern: Tensor) -> None:
         """Make an edited pattern the one that watchers see."""

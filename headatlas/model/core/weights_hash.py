@@ -30,7 +30,7 @@ def checksum(hf: nn.Module) -> int:
 def _parts(hf: nn.Module) -> Iterator[Any]:
     for name, value in sorted(_stored(hf).items()):
         yield name.encode()
-        yield from _pieces(value)
+        yield from pieces(value)
 
 
 def _stored(hf: nn.Module) -> Mapping[str, Any]:
@@ -43,23 +43,28 @@ def _stored(hf: nn.Module) -> Mapping[str, Any]:
     return get_state_dict_offloaded_model(hf)  # type: ignore[no-any-return]
 
 
-def _pieces(value: Any) -> Iterator[Any]:
+def pieces(value: Any) -> Iterator[Any]:
     """The bytes of an entry: of a tensor, of the tensors that a quantised one is made of, of packed weights and scales."""
     if isinstance(value, Mapping):
         value = sorted(value.items())
     if isinstance(value, list | tuple):
         for part in value:
-            yield from _pieces(part)
+            yield from pieces(part)
     elif (
         isinstance(value, Tensor) and type(value) not in (Tensor, nn.Parameter) and hasattr(value, "__tensor_flatten__")
     ):
         names, facts = value.__tensor_flatten__()
         yield repr(facts).encode()
         for name in names:
-            yield from _pieces(getattr(value, name))
+            yield from pieces(getattr(value, name))
     elif isinstance(value, Tensor) and value.is_quantized:
-        yield from _pieces([value.int_repr(), value.dequantize()])
+        yield from pieces([value.int_repr(), value.dequantize()])
     elif isinstance(value, Tensor):
-        yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        yield bytes_of(value)
     else:
         yield repr(value).encode()
+
+
+def bytes_of(value: Tensor) -> Any:
+    """What a tensor holds, as bytes; without a copy where it lies in one piece on the CPU."""
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from headatlas.errors import BadInput
 from headatlas.model.core.attention_call import AttentionCall
 from headatlas.model.core.attention_layer import AttentionLayer
-from headatlas.model.core.dispatch import active
+from headatlas.model.core.dispatch import begun_here
 from headatlas.model.core.forward_pass import Edit, Pass
 from headatlas.model.core.linear_and_norm import plain_weight
 from headatlas.model.core.model import Model
@@ -211,6 +211,7 @@ def few_logits(model: Model, tokens: Tensor | None) -> Iterator[None]:
     """Let the unembedding compute the logits of tokens [m] only; None: of all.
 
     A plain linear map is replaced by one with these rows of its weight. Any other computes all logits and drops the rest.
+    That holds for passes begun in here, in this context: not for calls in other threads, nor for what a watcher calls.
     """
     head = unembedding_of(model.hf)
     if tokens is None or head is None:
@@ -221,19 +222,19 @@ def few_logits(model: Model, tokens: Tensor | None) -> Iterator[None]:
         weight, bias = head.weight[tokens], head.bias[tokens] if head.bias is not None else None
 
         def few(x: Tensor) -> Tensor:
-            if active() is None:  # a plain call of the model, in another thread or by a watcher
+            if not ours():
                 return nn.Linear.forward(head, x)
             return torch.nn.functional.linear(x, weight, bias)
 
-        with model.exclusive():
+        with model.exclusive(), begun_here() as ours:
             head.__dict__["forward"] = few
             try:
                 yield
             finally:
                 del head.__dict__["forward"]
         return
-    with model.exclusive():
-        handle = head.register_forward_hook(lambda _, __, output: None if active() is None else output[..., tokens])
+    with model.exclusive(), begun_here() as ours:
+        handle = head.register_forward_hook(lambda _, __, output: output[..., tokens] if ours() else None)
         try:
             yield
         finally:

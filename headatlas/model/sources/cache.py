@@ -9,7 +9,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ _UNWRITABLE = {
     errno.EEXIST,
 }
 _CHUNK = 1 << 22
+_TICK = 2_000_000_000  # nanoseconds: the coarsest clock of a file system in use (FAT)
 
 
 def home_folder(home: Path | None = None) -> Path:
@@ -71,6 +73,26 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return dict(manifest) if whole else None
 
 
+def _as_made(folder: Path, manifest: Mapping[str, Any], home: Path) -> bool:
+    """Whether each file of an entry still holds what was written; read once for each state of the file (`remembered`).
+
+    A manifest of before has no hashes. It gets those of the files as they are, since there is nothing to compare them with
+    but, for files that were fetched and not converted, what was published.
+    """
+    found = {name: remembered(folder / name, home) for name in manifest["files"]}
+    known = manifest.get("hashes")
+    if known is None:
+        raw = manifest.get("raw") or {}
+        known = {name: raw.get(name, value) for name, value in found.items()}
+        with contextlib.suppress(OSError, StoreError):  # a cache that cannot be written is looked at again next time
+            write_text(folder / MANIFEST, _manifest_text({**manifest, "hashes": known}))
+    return bool(known == found)
+
+
+def _manifest_text(manifest: Mapping[str, Any]) -> str:
+    return json.dumps(manifest, indent=2) + "\n"
+
+
 def fill(
     home: Path,
     entry: str,
@@ -81,27 +103,36 @@ def fill(
 ) -> tuple[Path, dict[str, Any]]:
     """The folder and manifest of cache entry `entry`; where it is missing, `make(folder)` fills it and returns facts.
 
-    current: whether an entry with this manifest is as `make` would make it today; others are made again.
+    current: whether an entry with this manifest is as `make` would make it today; others are made again, and so are
+    entries of which a file is not what was written (a disk that rots, a program that writes into the cache).
     `make` writes into a folder beside the entry, which takes the entry's name only when its manifest is written, so
     that an interrupted or failed run leaves no entry. A lock lets one program make it while the others wait.
     """
     target = home / "models" / entry
-    manifest = read_manifest(target)
-    if manifest is not None and current(manifest):
+
+    def found() -> dict[str, Any] | None:
+        manifest = read_manifest(target)
+        return manifest if manifest is not None and current(manifest) and _as_made(target, manifest, home) else None
+
+    manifest = found()
+    if manifest is not None:
         return target, manifest
     with writing_to(home):
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(target.with_name(f"{entry}.lock"))
         with _held(lock, entry, progress):
-            manifest = read_manifest(target)  # another program may have finished it while we waited
-            if manifest is not None and current(manifest):
+            manifest = found()  # another program may have finished it while we waited
+            if manifest is not None:
                 return target, manifest
+            if target.exists():
+                progress.say(f"The copy of {entry} in the cache is damaged or of an older version; it is made again.")
             # What a killed program left at `.unfinished` may go: nobody else can be writing, we hold the lock.
             with whole_folder(target, target.with_name(f"{entry}.unfinished")) as unfinished:
                 facts = make(unfinished)
-                manifest = {"schema": _SCHEMA, **facts, "files": _sizes(unfinished)}
-                text = json.dumps(manifest, indent=2) + "\n"
-                (unfinished / MANIFEST).write_text(text, encoding="utf-8")
+                sizes = _sizes(unfinished)
+                hashes = {name: hash_file(unfinished / name) for name in sizes}
+                manifest = {"schema": _SCHEMA, **facts, "files": sizes, "hashes": hashes}
+                (unfinished / MANIFEST).write_text(_manifest_text(manifest), encoding="utf-8")
                 if target.exists():  # a damaged entry
                     shutil.rmtree(target)
     return target, manifest
@@ -136,19 +167,24 @@ def hash_file(path: Path) -> str:
 def digest(files: Iterable[Path], home: Path) -> str:
     """The sha256 of one file; of several, the sha256 of the lines `sha256sum` prints for them, sorted by name.
 
-    Remembered in the cache folder by path, size and time of change, so that a file is read once.
+    Remembered, so that a file is read once; see `remembered`.
     """
-    known = {path.name: _remembered(path, home) for path in files}
+    known = {path.name: remembered(path, home) for path in files}
     if len(known) == 1:
         return next(iter(known.values()))
     lines = "".join(f"{value}  {name}\n" for name, value in sorted(known.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _remembered(path: Path, home: Path) -> str:
+def remembered(path: Path, home: Path) -> str:
+    """The sha256 of a file, kept in the cache folder by the file's state.
+
+    The state is more than size and time of change, which programs set as they like (`rsync -t`, `touch -r`, unpacking):
+    a replaced file has another inode, and the system's own time of the last change (ctime) can be set by nobody. What was
+    changed within the last moments is not remembered, since another change in the same tick of the clock would not show.
+    """
     path = path.resolve()
-    stat = path.stat()
-    key = {"path": str(path), "size": stat.st_size, "changed": stat.st_mtime_ns}
+    key = _state(path)
     note = home / "digests" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
     try:
         found = json.loads(note.read_text(encoding="utf-8"))
@@ -157,7 +193,22 @@ def _remembered(path: Path, home: Path) -> str:
     except (OSError, ValueError, KeyError, AttributeError):
         found = None  # not remembered, or the note is damaged: read the file again
     value = hash_file(path)
+    settled = time.time_ns() - max(key["changed"], key["status_changed"]) > _TICK
+    if not settled or _state(path) != key:
+        return value
     with contextlib.suppress(OSError, StoreError):  # a cache folder that cannot be written costs time, not the result
         note.parent.mkdir(parents=True, exist_ok=True)
         write_text(note, json.dumps({**key, "sha256": value}))
     return value
+
+
+def _state(path: Path) -> dict[str, Any]:
+    stat = path.stat()
+    return {
+        "path": str(path),
+        "size": stat.st_size,
+        "changed": stat.st_mtime_ns,
+        "status_changed": stat.st_ctime_ns,
+        "device": stat.st_dev,
+        "inode": stat.st_ino,
+    }

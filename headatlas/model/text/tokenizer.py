@@ -71,6 +71,13 @@ class Tokenizer:
         shorter.context = min(self.context, context)
         return shorter
 
+    def serialized(self) -> list[str]:
+        """All that decides which ids a text gets, as text; without padding and truncation, which calls switch on and off."""
+        if self._hf is None:
+            return []
+        _, start, rest = self._hf.backend_tokenizer.to_str().partition('"added_tokens"')  # they stand before it
+        return [start + rest, " ".join(map(str, sorted(self._special)))]
+
     @property
     def has_text(self) -> bool:
         """Whether text can be encoded at all."""
