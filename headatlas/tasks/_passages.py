@@ -27,8 +27,7 @@ def passages() -> dict[str, tuple[str, ...]]:
 
 def windowed(tokenizer: Vocabulary, text: str, length: int, rng: np.random.Generator) -> list[int]:
     """[bos] tokens [eos], `length` in all, from a random word of the text on. Raises UnfitTask for too short a text."""
-    front = [] if tokenizer.bos is None else [tokenizer.bos]
-    back = [] if tokenizer.eos is None else [tokenizer.eos]
+    front, back = tokenizer.front, tokenizer.back
     ids, room = tokenizer.encode(text), length - len(front) - len(back)
     if len(ids) < room:
         raise UnfitTask(f"A bundled passage has {len(ids)} tokens in this tokenizer, {room} are needed.")

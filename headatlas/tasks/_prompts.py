@@ -127,7 +127,7 @@ def laid_out(
         if any(tokenizer.encode("".join(texts[: i + 1])) != whole[:end] for i, end in enumerate(ends)):
             raise _Misfit("it joins words that the task has to keep apart")
     encoded = iter(parts)
-    row = [] if tokenizer.bos is None else [tokenizer.bos]
+    row = [*tokenizer.front]
     positions: dict[str, list[int]] = {}
     for piece in pieces:
         ids = list(piece.ids) or next(encoded)

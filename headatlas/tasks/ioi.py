@@ -90,8 +90,7 @@ def _encoded(tokenizer: Vocabulary, text: str, a: str, first: str, second: str) 
     text = text.removesuffix(" [A]")
     head, _, tail = text.rpartition("[B]")
     whole = (head + second + tail).replace("[B]", first).replace("[A]", a)
-    front = [] if tokenizer.bos is None else [tokenizer.bos]
-    return [*front, *tokenizer.encode(whole)]
+    return [*tokenizer.front, *tokenizer.encode(whole)]
 
 
 def _located(row: list[int], a: int, b: int, text: str) -> tuple[int, int, int, int, int]:

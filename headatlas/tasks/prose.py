@@ -39,7 +39,7 @@ def _chosen(n: int, rng: np.random.Generator) -> list[str]:
 
 
 def _inner(tokenizer: Vocabulary, row: list[int]) -> tuple[int, int]:
-    return int(tokenizer.bos is not None), len(row) - int(tokenizer.eos is not None)
+    return len(tokenizer.front), len(row) - len(tokenizer.back)
 
 
 def _shuffled(tokenizer: Vocabulary, row: list[int], rng: np.random.Generator) -> list[int]:

@@ -17,8 +17,7 @@ def repeated(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     copy shuffled so that no token keeps its place or its successor. facts["period"] is the length of S.
     """
     ids = _usable_ids(tokenizer)
-    front = [] if tokenizer.bos is None else [tokenizer.bos]
-    back = [] if tokenizer.eos is None else [tokenizer.eos]
+    front, back = tokenizer.front, tokenizer.back
     room = tokenizer.context - len(front) - len(back)
     period = min(50, room // 2, len(ids) // 2)
     if period < 16:

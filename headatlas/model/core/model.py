@@ -33,7 +33,7 @@ class Model:
 
     hf: the unmodified transformers model. heads: every attention head. layers: every attention layer.
     kind: "decoder", "encoder" or "encoder-decoder". accepts: names of the inputs that the model's own forward takes.
-    current: the pass that runs now, None while none does.
+    current: the pass that runs now, None while none does. read_as: how the tokens of the last pass were made.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Model:
         self._layout_path = layout_path
         self.block_bytes = block_bytes  # attention rows held at once where they must be recomputed
         self.load_seconds = 0.0
+        self.read_as = ""  # how the tokens of the last `forward` were made: by which start and end tokens, or as given
         self.loaded_checksum: int | None = None  # of the weights as they came from their files
         self.current: Pass | None = None
         self.fast = True  # whether the kernel with log-sum-exp may be used
@@ -187,12 +188,16 @@ class Model:
     ) -> Tensor:
         """Run the model: logits [example, pos, vocab], or last hidden states [example, pos, d_model] where there is no head.
 
+        batch: a Batch; a text or several, which get the start and end tokens of the model; ids, taken as they are; or the
+        model's own inputs by name, such as a tokenizer returns. `read_as` says what became of them. An encoder-decoder given
+        one text has its decoder read the same text behind its start token.
+
         watch(layer) is called once per attention layer; `edits` act where they say. start_at = (layer, residual
         [example, pos, d_model]) skips the blocks before `layer` and enters it with that residual stream.
         logit_positions [example, n] or [n]: compute logits only there (negative positions: row of position 0, to be ignored).
         Raises BadInput for edits of heads that do not exist and for padding that the model cannot take.
         """
-        inputs, valid = model_inputs(self, batch)
+        inputs, valid, self.read_as = model_inputs(self, batch)
         edits = list(edits)
         self.require_edits(edits)
         current = Pass(self.layers, self.pass_context(valid=valid, fast=self.fast), watch=watch, edits=edits)

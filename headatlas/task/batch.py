@@ -1,0 +1,163 @@
+"""Prompts as tokens with named positions and answers, and what their makers may ask of a tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from headatlas.errors import BadInput
+from headatlas.renamed import renamed_fields
+
+
+class Vocabulary(Protocol):
+    """What a task may ask of a tokenizer; `headatlas.model.Tokenizer` is the one implementation."""
+
+    causal: bool  # whether attention is causal; False for encoders, where it is bidirectional
+    context: int  # longest input in tokens, those around the text included
+
+    @property
+    def bos(self) -> int | None:
+        """The first token of each text, None for no such token."""
+
+    @property
+    def eos(self) -> int | None:
+        """Closes a text in encoders ([SEP]), None in decoders."""
+
+    @property
+    def front(self) -> tuple[int, ...]:
+        """All that is put before each text, bos first."""
+
+    @property
+    def back(self) -> tuple[int, ...]:
+        """All that is put after each text, eos first."""
+
+    @property
+    def two_stacks(self) -> bool:
+        """Whether the model is an encoder-decoder: an encoder reads the text, a decoder writes the answer."""
+
+    def said_of(self, texts: Sequence[str]) -> str:
+        """What results say of the start and end of these texts."""
+
+    def around(self, ids: Sequence[int]) -> list[int]:
+        """A text's ids with front and back, which a text that has them already does not get twice."""
+
+    def complete(self, batch: Batch) -> Batch:
+        """The batch with what the other stack of an encoder-decoder reads (`Batch.encoder`), and how its texts begin and end."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without front and back."""
+
+    def decode(self, ids: list[int] | int) -> str:
+        """The text of one or more tokens."""
+
+    def single(self, word: str) -> int | None:
+        """The one id of `word` as given (with its leading space), or None."""
+
+    def plain_ids(self) -> list[int]:
+        """Ordinary text tokens, most frequent first; no special, byte or unused ids."""
+
+    def word_starts(self, ids: list[int]) -> list[bool]:
+        """Whether each token begins a word."""
+
+
+@renamed_fields(at="positions")
+@dataclass(frozen=True)
+class Batch:
+    """Token sequences with the positions and answers that detectors and metrics need.
+
+    tokens, mask: [example, pos]; mask is False on padding.
+    positions: name -> [example] or [example, k] positions in `tokens`, -1 where absent. Shifted by padding.
+    marks: name -> [example, pos] labels of tokens (0 or -1 where nothing applies). Padded with -1.
+    labels: name -> [example, ...] values that belong to an example (answer ids in `answer`, `wrong`, classes ...).
+    facts: values of the whole batch (the period of a repetition, the task's settings).
+    control: same words and lengths with the structure destroyed; its scores are the chance level.
+    counterfactual: the same prompts with the deciding words changed, for resampling and patching.
+    encoder: what an encoder-decoder's encoder reads, with positions and marks of its own; the tokens here are the decoder's.
+    Without it tokens are taken as they are (the encoder's; the decoder reads them behind its start token).
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    positions: Mapping[str, Tensor] = field(default_factory=dict)
+    marks: Mapping[str, Tensor] = field(default_factory=dict)
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    control: Batch | None = None
+    counterfactual: Batch | None = None
+    encoder: Batch | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 2 or self.tokens.shape != self.mask.shape:
+            raise BadInput(
+                f"tokens {tuple(self.tokens.shape)} and mask {tuple(self.mask.shape)} must both be [example, pos]."
+            )
+        if self.encoder is not None and len(self.encoder) != len(self):
+            raise BadInput(f"The encoder's batch has {len(self.encoder)} examples, the decoder's {len(self)}.")
+        for kind, values in (("positions", self.positions), ("marks", self.marks), ("labels", self.labels)):
+            for name, value in values.items():
+                if len(value) != len(self.tokens):
+                    raise BadInput(
+                        f"{kind}['{name}'] has {len(value)} rows, the batch has {len(self.tokens)} examples."
+                    )
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def answer(self) -> Tensor:
+        """[example] or [example, k] token ids of the right answer."""
+        return self.labels["answer"]
+
+    @property
+    def wrong(self) -> Tensor:
+        """[example] or [example, k] token ids of the wrong answer."""
+        return self.labels["wrong"]
+
+    def side(self, stack: str) -> Batch:
+        """The batch as a stack's own positions count it: the encoder's for "encoder", else this one."""
+        return self.encoder if stack == "encoder" and self.encoder is not None else self
+
+    def rows(self, index: slice | Tensor | list[int]) -> Batch:
+        """The examples at `index`, with their control and counterfactual rows."""
+
+        def take(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value[index] for name, value in values.items()}
+
+        return replace(
+            self,
+            tokens=self.tokens[index],
+            mask=self.mask[index],
+            positions=take(self.positions),
+            marks=take(self.marks),
+            labels=take(self.labels),
+            control=self.control.rows(index) if self.control is not None else None,
+            counterfactual=self.counterfactual.rows(index) if self.counterfactual is not None else None,
+            encoder=self.encoder.rows(index) if self.encoder is not None else None,
+        )
+
+    def chunks(self, size: int) -> list[Batch]:
+        """The batch in pieces of at most `size` examples, in order."""
+        return [self.rows(slice(start, start + size)) for start in range(0, len(self), size)]
+
+    def padded(self, left: int = 0, right: int = 0, token: int = 0) -> Batch:
+        """The same examples with `left` and `right` padding positions added; positions move along."""
+
+        def pad(value: Tensor, fill: int | bool) -> Tensor:
+            return torch.nn.functional.pad(value, (left, right), value=fill)
+
+        return replace(
+            self,
+            tokens=pad(self.tokens, token),
+            mask=pad(self.mask, False),
+            positions={name: torch.where(value >= 0, value + left, value) for name, value in self.positions.items()},
+            marks={name: pad(value, -1) for name, value in self.marks.items()},
+            control=self.control.padded(left, right, token) if self.control is not None else None,
+            counterfactual=self.counterfactual.padded(left, right, token) if self.counterfactual is not None else None,
+            encoder=self.encoder.padded(left, right, token) if self.encoder is not None else None,
+        )
+
+
