@@ -178,6 +178,13 @@ class OnHeads:
         return {}
 
 
+def token_stack(stack: str, component: str) -> str:
+    """The stack whose tokens a component belongs to: cross-attention has the encoder's keys and values."""
+    if stack == "cross":
+        return "encoder" if component in ("k", "v") else "decoder"
+    return stack
+
+
 def parse_layers(layers: Any) -> list[LayerKey]:
     """Read 9, "9", "encoder:2", ("encoder", 2) or several of them. Raises BadInput."""
     if isinstance(layers, tuple) and len(layers) == 2 and isinstance(layers[0], str) and isinstance(layers[1], int):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from headatlas.edits.base import OnHeads, Positions, among, parse_positions
+from headatlas.edits.base import OnHeads, Positions, among, parse_positions, token_stack
 from headatlas.model.core.forward_pass import Tap
 from headatlas.ops.types import LayerKey
 from headatlas.renamed import renamed_arguments
@@ -73,40 +73,46 @@ def means(
     per_position: bool = False,
     tokens: Positions = None,
     groups: Tensor | None = None,
-) -> tuple[Tensor, dict[LayerKey, Tensor], Tensor]:
+) -> tuple[Tensor, dict[LayerKey, Tensor], dict[str, Tensor]]:
     """Means by group of examples: labels [group], (stack, layer) -> [group, (position,) head, width], counts [group, position].
 
-    Where no example of a group has a token (count 0), the mean over the group's positions stands in, for padding.
+    Counts are by the stack whose tokens they are. Where no example of a group has a token (count 0), the mean over the
+    group's positions stands in, for padding.
     """
     labels = groups if groups is not None else torch.zeros(len(batch), dtype=torch.long)
     known = labels.unique()
-    counted = _counted(batch, tokens)
     member = (labels[None] == known[:, None]).double()  # [group, example]
-    weight = member[:, :, None] * counted[None]  # [group, example, token]
-    count = weight.sum(1) if per_position else weight.sum((1, 2))[:, None]
-    length = int(count.ne(0).any(0).nonzero().max()) + 1
-    count = count[:, :length]
+    stacks = sorted({token_stack(stack, what.component) for stack, _ in what.layers})
+    # [group, example, token]
+    weights = {stack: member[:, :, None] * _counted(batch.side(stack), tokens)[None] for stack in stacks}
+    counts: dict[str, Tensor] = {}
+    for stack, weight in weights.items():
+        count = weight.sum(1) if per_position else weight.sum((1, 2))[:, None]
+        counts[stack] = count[:, : int(count.ne(0).any(0).nonzero().max()) + 1]
     form = "get,ethd->gthd" if per_position else "get,ethd->ghd"
     sums: dict[LayerKey, Tensor] = {}
     start = 0
     for part in pieces(batch):
-        mine = weight[:, start : start + len(part)].to(model.device)
-        start += len(part)
+        rows = slice(start, start + len(part))
+        start = rows.stop
 
-        def add(key: LayerKey, x: Tensor, mine: Tensor = mine) -> None:
+        def add(key: LayerKey, x: Tensor, rows: slice = rows) -> None:
             # Summed in double precision, so that the mean does not depend on how the batch is cut.
+            mine = weights[token_stack(key[0], what.component)][:, rows].to(model.device)
             sums[key] = sums.get(key, 0.0) + torch.einsum(form, mine, x.detach().double())
 
         read(model, part, what, add)
-    whole = count.sum(1).to(model.device)[:, None, None]
-    if not per_position:
-        return known, {key: (total / whole).float() for key, total in sums.items()}, count
-    share = count[..., None, None].to(model.device)
     values = {}
     for key, total in sums.items():
+        count = counts[token_stack(key[0], what.component)].to(model.device)
+        whole = count.sum(1)[:, None, None]
+        if not per_position:
+            values[key] = (total / whole).float()
+            continue
+        share = count[..., None, None]
         overall = (total.sum(1) / whole)[:, None]
-        values[key] = torch.where(share > 0, total[:, :length] / share.clamp(min=1), overall).float()
-    return known, values, count
+        values[key] = torch.where(share > 0, total[:, : count.shape[1]] / share.clamp(min=1), overall).float()
+    return known, values, counts
 
 
 def _counted(batch: Batch, tokens: Positions) -> Tensor:

@@ -7,7 +7,7 @@ small network on the mean over several tokens. A probe shows that something can 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,14 +116,16 @@ def tokens_read(batch: Batch, position: str = "end", last: int = 1) -> Tensor:
 
 
 def outputs(
-    model: Model, batch: Batch, heads: Sequence[HeadId], weight: Tensor, memory: int = GB
+    model: Model, batch: Batch, heads: Sequence[HeadId], weigh: Callable[[Batch], Tensor], memory: int = GB
 ) -> Iterator[tuple[HeadId, Tensor]]:
-    """(head, z [example, d_value] averaged with weight [example, token]) of each head in float32.
+    """(head, z [example, d_value] averaged with weigh(batch) [example, token]) of each head in float32.
 
+    weigh is asked for each stack, with the batch as that stack counts it.
     As many layers a pass as fit `memory` bytes.
     """
     model.require(heads)
     places = list(dict.fromkeys((head.stack, head.layer) for head in heads))
+    weights = {stack: weigh(batch.side(stack)) for stack, _ in places}
     size = {
         place: 4 * len(batch) * model.layer(place[1], place[0]).n_heads * model.layer(place[1], place[0]).d_value
         for place in places
@@ -133,23 +135,23 @@ def outputs(
         while places and sum(size[place] for place in (*together, places[0])) <= memory:
             together.append(places.pop(0))
         mine = [head for head in heads if (head.stack, head.layer) in together]
-        found = _averaged(model, batch, OnHeads(mine), weight)
+        found = _averaged(model, batch, OnHeads(mine), weights)
         for head in mine:
             yield head, found[head.stack, head.layer][:, head.head]
 
 
-def _averaged(model: Model, batch: Batch, what: OnHeads, weight: Tensor) -> dict[LayerKey, Tensor]:
+def _averaged(model: Model, batch: Batch, what: OnHeads, weights: Mapping[str, Tensor]) -> dict[LayerKey, Tensor]:
     """(stack, layer) -> [example, head, d_value] of z averaged over tokens."""
     parts: dict[LayerKey, list[Tensor]] = {place: [] for place in what.layers}
-    share = weight
+    rows = slice(0, 0)
 
     def keep(place: LayerKey, z: Tensor) -> None:
-        parts[place].append(torch.einsum("et,ethd->ehd", share, z.detach().float()).cpu())
+        parts[place].append(
+            torch.einsum("et,ethd->ehd", weights[place[0]][rows].to(z.device), z.detach().float()).cpu()
+        )
 
-    start = 0
     for part in pieces(batch):
-        share = weight[start : start + len(part)].to(model.device)
-        start += len(part)
+        rows = slice(rows.stop, rows.stop + len(part))
         read(model, part, what, keep)
     return {place: torch.cat(found) for place, found in parts.items()}
 
@@ -190,7 +192,7 @@ def probe(
     splits = [_splits(run, group, folds, seed) for run in runs]
     rows = np.unique(group, return_inverse=True)[1]
     found, tested = np.empty((2, len(rows), len(chosen))), np.full(len(chosen), np.nan)
-    for number, (_, z) in enumerate(outputs(model, batch, chosen, tokens_read(batch, position, last))):
+    for number, (_, z) in enumerate(outputs(model, batch, chosen, lambda side: tokens_read(side, position, last))):
         x = z.double().numpy()
         inside = x[ranking]
         right = [_right(kind, inside, run, split, seed) for run, split in zip(runs, splits, strict=True)]

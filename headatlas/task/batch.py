@@ -159,5 +159,3 @@ class Batch:
             counterfactual=self.counterfactual.padded(left, right, token) if self.counterfactual is not None else None,
             encoder=self.encoder.padded(left, right, token) if self.encoder is not None else None,
         )
-
-

@@ -14,7 +14,7 @@ from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
 from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.ablation import demand_aligned
 from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
-from headatlas.methods.sweeps.plan import Make, Sweep, head_sets_for, metric_of, positions_of
+from headatlas.methods.sweeps.plan import Make, Sweep, head_sets_for, metric_of, positions_of, side_of
 from headatlas.methods.sweeps.run import run
 from headatlas.model import Model
 from headatlas.progress import Progress
@@ -76,7 +76,8 @@ def plan(
             "Patching needs counterfactual prompts.", "Choose a task that has them, or give `corrupted` prompts."
         )
     demand_aligned(batch, other)
-    head_sets, named_positions = head_sets_for(model, heads, component), positions_of(batch, positions)
+    head_sets = head_sets_for(model, heads, component)
+    named_positions = positions_of(side_of(batch, head_sets, component, positions), positions)
     everything = sorted({head for head_set in head_sets for head in head_set})
     source = batch if direction == "denoising" else other
 

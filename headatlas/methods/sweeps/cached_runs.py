@@ -21,8 +21,8 @@ from headatlas.errors import BadInput, HeadAtlasError
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Model
-from headatlas.model.runs.cached_forward import PartialForward, few_logits
 from headatlas.model.core.pass_context import Tokens
+from headatlas.model.runs.cached_forward import PartialForward, few_logits
 from headatlas.model.runs.cached_run import AT_ONCE, CachedRun, cache_run
 from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Progress, Silent

@@ -66,7 +66,9 @@ def _given(model: TakesInputs, batch: Mapping[str, Any]) -> tuple[dict[str, Any]
             made, said = _decoder_of(model, tokens, _mask(inputs, "input_ids", "attention_mask"))
             inputs |= made
         if isinstance(inputs.get("decoder_input_ids"), Tensor):
-            _refuse_tokens(model, inputs["decoder_input_ids"], _mask(inputs, "decoder_input_ids", "decoder_attention_mask"))
+            _refuse_tokens(
+                model, inputs["decoder_input_ids"], _mask(inputs, "decoder_input_ids", "decoder_attention_mask")
+            )
         for mask in (encoder, decoder):
             if isinstance(mask, Tensor) and mask.ndim == 2 and not bool(mask[:, 0].all()):
                 _refuse_left(model)
@@ -145,7 +147,9 @@ def _decoder_of(model: TakesInputs, tokens: Tensor, mask: Tensor) -> tuple[dict[
 
 
 def _main_input(model: TakesInputs) -> str:
-    return next((name for name in ("input_features", "input_values", "pixel_values") if name in model.accepts), "no tokens")
+    return next(
+        (name for name in ("input_features", "input_values", "pixel_values") if name in model.accepts), "no tokens"
+    )
 
 
 def _stack(model: TakesInputs, tokens: Tensor, mask: Tensor, names: str = "") -> tuple[dict[str, Any], Tensor | None]:

@@ -64,7 +64,11 @@ class StartEnd:
         had = sum(self.begins(ids) for ids in texts)
         if not had:
             return str(self)
-        whose = "the text begins with it already" if len(texts) == 1 else f"{had} of {len(texts)} texts begin with it already"
+        whose = (
+            "the text begins with it already"
+            if len(texts) == 1
+            else f"{had} of {len(texts)} texts begin with it already"
+        )
         return f"{self}; {whose}: put once"
 
 

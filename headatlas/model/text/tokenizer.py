@@ -44,7 +44,7 @@ class Tokenizer:
         self.causal, self.context, self.vocab_size = causal, context, vocab_size
         self._hf = hf
         if hf is None:
-            front = (bos,) if isinstance(bos, int) and not two_stacks else ()
+            front: tuple[int, ...] = (bos,) if isinstance(bos, int) and not two_stacks else ()
             why = f"id {bos}, given" if front else "none: the model has no tokenizer"
             self.start_end = StartEnd(front, (), two_stacks, decoder_start, why, f"id {decoder_start}")
             return
@@ -295,7 +295,9 @@ class Tokenizer:
                 raise BadInput(f"The tokenizer has no token '{bos}' to put first.", hint or "Write 'auto' or 'none'.")
             return (one,), f"{bos} (id {one}), as asked"
         if before:
-            return tuple(before), f"{self._spelled_with_ids(before)}: the tokenizer adds {'it' if len(before) == 1 else 'them'}"
+            return tuple(
+                before
+            ), f"{self._spelled_with_ids(before)}: the tokenizer adds {'it' if len(before) == 1 else 'them'}"
         if two_stacks:  # its encoder learned on what the tokenizer gives
             return (), "none: the tokenizer adds no token"
         role, one = (

@@ -16,14 +16,14 @@ def completed(batch: Batch, rule: StartEnd) -> Batch:
 
     The facts say by which rule the texts begin and end, unless they say it already.
     """
-    facts = {"start_end": str(rule), **batch.facts}
-    parts = {
-        name: completed(part, rule)
-        for name, part in (("control", batch.control), ("counterfactual", batch.counterfactual))
-        if part is not None
-    }
-    encoder = batch.encoder or (_encoder(batch, rule) if rule.two_stacks else None)
-    return replace(batch, facts=facts, encoder=encoder, **parts)
+    if rule.two_stacks and batch.encoder is None:
+        batch = replace(batch, encoder=_encoder(batch, rule))
+    return replace(
+        batch,
+        facts={"start_end": str(rule), **batch.facts},
+        control=None if batch.control is None else completed(batch.control, rule),
+        counterfactual=None if batch.counterfactual is None else completed(batch.counterfactual, rule),
+    )
 
 
 def _encoder(batch: Batch, rule: StartEnd) -> Batch:
