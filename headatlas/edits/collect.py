@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from headatlas.edits.base import OnHeads, Positions, among, parse_positions, token_stack
+from headatlas.edits.base import OnHeads, Positions, among, fit, parse_positions, token_stack
+from headatlas.errors import BadInput
 from headatlas.model.core.forward_pass import Tap
+from headatlas.ops.positions import FROM_THE_START, demand_real
 from headatlas.ops.types import LayerKey
 from headatlas.renamed import renamed_arguments
 
@@ -42,18 +44,21 @@ def pieces(batch: Batch) -> list[Batch]:
 
 
 @renamed_arguments(at="positions")
-def collect(model: Model, batch: Batch, what: OnHeads, *, positions: Tensor | None = None) -> dict[LayerKey, Tensor]:
+def collect(model: Model, batch: Batch, what: OnHeads, *, positions: Positions = None) -> dict[LayerKey, Tensor]:
     """(stack, layer) -> [example, token, head, width] at the component and layers of `what`.
 
     positions: [example, n] the tokens wanted, so that [example, n, head, width] is all that is kept; -1 gives some other token's.
     """
     parts: dict[LayerKey, list[Tensor]] = {key: [] for key in what.layers}
-    done = 0
+    done, wanted = 0, parse_positions(positions)
+    if wanted is not None:
+        for stack in {token_stack(stack, what.component) for stack, _ in what.layers}:
+            demand_real(wanted, batch.side(stack).mask, "collect")
+        fit(len(wanted), len(batch), "collect")
+        wanted = wanted.expand(len(batch), -1)
     for part in pieces(batch):
         index = (
-            None
-            if positions is None
-            else positions[done : done + len(part)].clamp(min=0)[:, :, None, None].to(model.device)
+            None if wanted is None else wanted[done : done + len(part)].clamp(min=0)[:, :, None, None].to(model.device)
         )
         done += len(part)
 
@@ -122,4 +127,7 @@ def _counted(batch: Batch, tokens: Positions) -> Tensor:
     everywhere = torch.arange(batch.tokens.shape[1])[None]
     chosen = parse_positions(tokens)
     assert chosen is not None
-    return (among(everywhere, chosen.cpu(), len(batch), "The mean") & batch.mask.cpu()).double()
+    counted = among(everywhere, chosen.cpu(), len(batch), "The mean") & batch.mask.cpu()
+    if not bool(counted.any()):
+        raise BadInput("The mean is over tokens that no example has.", FROM_THE_START)
+    return counted.double()

@@ -7,7 +7,7 @@ small network on the mean over several tokens. A probe shows that something can 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch import Tensor
 from headatlas.edits import OnHeads
 from headatlas.edits.collect import pieces, read
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId, parse_heads
+from headatlas.heads import HeadId, Heads, parse_heads
 from headatlas.methods.former import former_arguments
 from headatlas.methods.labels import LabelledPrompts, Labels, labelled
 from headatlas.methods.labels import labels_of as labels_of
@@ -116,16 +116,15 @@ def tokens_read(batch: Batch, position: str = "end", last: int = 1) -> Tensor:
 
 
 def outputs(
-    model: Model, batch: Batch, heads: Sequence[HeadId], weigh: Callable[[Batch], Tensor], memory: int = GB
+    model: Model, batch: Batch, heads: Sequence[HeadId], weight: Tensor | Mapping[str, Tensor], memory: int = GB
 ) -> Iterator[tuple[HeadId, Tensor]]:
-    """(head, z [example, d_value] averaged with weigh(batch) [example, token]) of each head in float32.
+    """(head, z [example, d_value] averaged with weight [example, token], one for all or by stack) of each head in float32.
 
-    weigh is asked for each stack, with the batch as that stack counts it.
     As many layers a pass as fit `memory` bytes.
     """
     model.require(heads)
     places = list(dict.fromkeys((head.stack, head.layer) for head in heads))
-    weights = {stack: weigh(batch.side(stack)) for stack, _ in places}
+    weights = {stack: weight if isinstance(weight, Tensor) else weight[stack] for stack, _ in places}
     size = {
         place: 4 * len(batch) * model.layer(place[1], place[0]).n_heads * model.layer(place[1], place[0]).d_value
         for place in places
@@ -161,7 +160,7 @@ def probe(
     model: Model,
     batch: Batch | LabelledPrompts,
     labels: Labels | None = None,
-    heads: Sequence[HeadId] | str | None = None,
+    heads: Heads | None = None,
     *,
     kind: str = "linear",
     position: str = "end",
@@ -192,7 +191,8 @@ def probe(
     splits = [_splits(run, group, folds, seed) for run in runs]
     rows = np.unique(group, return_inverse=True)[1]
     found, tested = np.empty((2, len(rows), len(chosen))), np.full(len(chosen), np.nan)
-    for number, (_, z) in enumerate(outputs(model, batch, chosen, lambda side: tokens_read(side, position, last))):
+    weight = {stack: tokens_read(batch.side(stack), position, last) for stack in dict.fromkeys(h.stack for h in chosen)}
+    for number, (_, z) in enumerate(outputs(model, batch, chosen, weight)):
         x = z.double().numpy()
         inside = x[ranking]
         right = [_right(kind, inside, run, split, seed) for run, split in zip(runs, splits, strict=True)]

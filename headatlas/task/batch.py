@@ -95,6 +95,8 @@ class Batch:
             raise BadInput(
                 f"tokens {tuple(self.tokens.shape)} and mask {tuple(self.mask.shape)} must both be [example, pos]."
             )
+        if self.mask.dtype != torch.bool:  # a tokenizer's attention mask counts 1 and 0
+            object.__setattr__(self, "mask", self.mask.bool())
         if self.encoder is not None and len(self.encoder) != len(self):
             raise BadInput(f"The encoder's batch has {len(self.encoder)} examples, the decoder's {len(self)}.")
         for kind, values in (("positions", self.positions), ("marks", self.marks), ("labels", self.labels)):
@@ -103,6 +105,20 @@ class Batch:
                     raise BadInput(
                         f"{kind}['{name}'] has {len(value)} rows, the batch has {len(self.tokens)} examples."
                     )
+        for name, value in self.positions.items():
+            self._demand_position(name, value)
+
+    def _demand_position(self, name: str, value: Tensor) -> None:
+        """Raise BadInput for a named position that is no place in the texts; -1 means none."""
+        if value.is_floating_point() or value.dtype == torch.bool:
+            raise BadInput(f"positions['{name}'] must be whole numbers, got {str(value.dtype).removeprefix('torch.')}.")
+        length = self.tokens.shape[1]
+        if value.numel() and (int(value.min()) < -1 or int(value.max()) >= length):
+            wrong = int(value.min()) if int(value.min()) < -1 else int(value.max())
+            raise BadInput(
+                f"positions['{name}'] holds {wrong}, and the texts have positions 0 to {length - 1}.",
+                "Positions count from 0, padding included; -1 means none.",
+            )
 
     def __len__(self) -> int:
         return len(self.tokens)

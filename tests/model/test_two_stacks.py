@@ -19,7 +19,14 @@ from headatlas.task import Batch
 from headatlas.tasks.repeated import repeated
 from tests import toys
 
-WORDS = ["<pad>", "</s>", "<unk>", "<s>", "<go>", *"the capital of france italy is paris rome a".split()]
+WORDS = [
+    "<pad>",
+    "</s>",
+    "<unk>",
+    "<s>",
+    "<go>",
+    *["the", "capital", "of", "france", "italy", "is", "paris", "rome", "a"],
+]
 TEXTS = ["the capital of france is", "a capital"]
 SIZES = {"vocab_size": 160, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
          "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 64,

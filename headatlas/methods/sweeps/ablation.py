@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headatlas.edits import Mean, OnHeads, Resample, Zero, collect
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId
+from headatlas.heads import HeadId, HeadSets
 from headatlas.methods.former import former_arguments
 from headatlas.methods.options import RunOptions
 from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
@@ -33,7 +33,7 @@ MEANS = ("overall", "position", "template")
 def ablate(
     model: Model,
     batch: Batch | Prompts,
-    heads: Sequence[HeadId | HeadSet] | str | None = None,
+    heads: HeadSets | None = None,
     *,
     edit: str = "mean",
     mean: str = "overall",

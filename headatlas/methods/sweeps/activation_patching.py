@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId
+from headatlas.heads import HeadSets
 from headatlas.methods.former import former_arguments
 from headatlas.methods.options import RunOptions
 from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
 from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.ablation import demand_aligned
-from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
+from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.methods.sweeps.plan import Make, Sweep, head_sets_for, metric_of, positions_of, side_of
 from headatlas.methods.sweeps.run import run
 from headatlas.model import Model
@@ -28,7 +27,7 @@ SITES = ("z", "q", "k", "v", "pattern")
 def patch(
     model: Model,
     batch: Batch | Prompts,
-    heads: Sequence[HeadId | HeadSet] | str | None = None,
+    heads: HeadSets | None = None,
     *,
     direction: str = "denoising",
     component: str = "z",
@@ -60,7 +59,7 @@ def patch(
 def plan(
     model: Model,
     given: MeasuredPrompts,
-    heads: Sequence[HeadId | HeadSet] | str | None,
+    heads: HeadSets | None,
     direction: str,
     component: str,
     positions: str,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from headatlas.edits.base import token_stack
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId, parse_heads
+from headatlas.heads import HeadId, HeadSets, parse_head_sets
 from headatlas.methods.sweeps.effects import HeadSet
 from headatlas.methods.sweeps.memory_budget import peak_of
 from headatlas.model import Model
@@ -93,14 +93,12 @@ def positions_of(batch: Batch, positions: str) -> dict[str, Tensor | None]:
     return {positions: value.reshape(len(batch), -1)}
 
 
-def head_sets_for(model: Model, heads: Sequence[HeadId | HeadSet] | str | None, component: str) -> tuple[HeadSet, ...]:
+def head_sets_for(model: Model, heads: HeadSets | None, component: str) -> tuple[HeadSet, ...]:
     """One head_set per head, or per KV group where keys or values are changed; sets of heads as given.
 
-    heads: text such as "9.6 9.9" is read; None is every head. Raises BadInput.
+    heads: see `headatlas.heads.parse_head_sets`; None is every head. Raises BadInput.
     """
-    if heads is None or isinstance(heads, str):
-        heads = model.heads if heads is None else parse_heads(heads)
-    head_sets = tuple((head,) if isinstance(head, HeadId) else tuple(head) for head in heads)
+    head_sets = parse_head_sets(model.heads if heads is None else heads)
     model.require([head for head_set in head_sets for head in head_set])
     if component not in ("k", "v"):
         return head_sets

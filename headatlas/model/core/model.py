@@ -17,6 +17,7 @@ from headatlas.heads import HeadId
 from headatlas.model.core import hooks, weights_hash
 from headatlas.model.core.attention_layer import AttentionLayer, all_heads, blocks_by_path
 from headatlas.model.core.dispatch import receiving
+from headatlas.model.core.edit_positions import demand_positions, logit_positions_given, real_tokens
 from headatlas.model.core.forward_pass import Edit, Pass
 from headatlas.model.core.model_inputs import model_inputs, uncached
 from headatlas.model.core.overflow import refuse_overflow
@@ -194,12 +195,19 @@ class Model:
 
         watch(layer) is called once per attention layer; `edits` act where they say. start_at = (layer, residual
         [example, pos, d_model]) skips the blocks before `layer` and enters it with that residual stream.
-        logit_positions [example, n] or [n]: compute logits only there (negative positions: row of position 0, to be ignored).
-        Raises BadInput for edits of heads that do not exist and for padding that the model cannot take.
+        logit_positions [n] or [example, n]: compute logits only there; -1 in a row of [example, n] means none (its logits are
+        to be ignored; NaN where an example has no position at all). Raises BadInput for edits of heads or at positions that
+        do not exist, for logits wanted where there is no token, and for padding that the model cannot take.
         """
         inputs, valid, self.read_as = model_inputs(self, batch)
         edits = list(edits)
         self.require_edits(edits)
+        real = real_tokens(self.kind, inputs, valid)
+        demand_positions(edits, real)
+        if logit_positions is not None:
+            read = next((real[stack] for stack in ("decoder", "encoder") if stack in real), None)
+            n, length = (0, None) if read is None else read.shape
+            logit_positions = logit_positions_given(logit_positions, n, length) if n else logit_positions
         current = Pass(self.layers, self.pass_context(valid=valid, fast=self.fast), watch=watch, edits=edits)
         with torch.set_grad_enabled(grad):
             return self.run(inputs, current, start_at, logit_positions)
@@ -233,6 +241,10 @@ class Model:
         if self.dtype == torch.float16:
             stack = "decoder" if "decoder" in self.stacks else self.stacks[0]
             refuse_overflow(self.hf, found, inputs, current.context.valid.get(stack))
+        if logit_positions is not None and logit_positions.ndim == 2 and self.has_logits:
+            absent = (logit_positions < 0).all(1).to(found.device)
+            if bool(absent.any()) and len(absent) == len(found):
+                found = found.masked_fill(absent[:, None, None], torch.nan)
         return found
 
     def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
