@@ -17,9 +17,14 @@ from headatlas.heads import HeadId
 from headatlas.model.core import hooks, weights_hash
 from headatlas.model.core.attention_layer import AttentionLayer, all_heads, blocks_by_path
 from headatlas.model.core.dispatch import receiving
-from headatlas.model.core.edit_positions import demand_positions, logit_positions_given, real_tokens
 from headatlas.model.core.forward_pass import Edit, Pass
-from headatlas.model.core.model_inputs import model_inputs, uncached
+from headatlas.model.core.model_inputs import (
+    demand_positions,
+    logit_positions_given,
+    model_inputs,
+    real_tokens,
+    uncached,
+)
 from headatlas.model.core.overflow import refuse_overflow
 from headatlas.model.core.pass_context import Inputs, PassContext
 from headatlas.model.core.unembedding import Unembedding, unembedding_of

@@ -1,8 +1,8 @@
-"""From a batch to a model's own keyword inputs: padding, positions, limits."""
+"""From what a user gives to a model's own keyword inputs: texts, padding, limits, and the positions that are asked about."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +16,8 @@ from headatlas.model.text.reading import batch_of
 from headatlas.model.text.start_end import AS_GIVEN, said_of
 from headatlas.model.text.tokenizer import Tokenizer
 from headatlas.model.text.two_stacks import shifted
+from headatlas.ops.positions import FROM_THE_START, demand_real, positions_given, token_stack
+from headatlas.ops.types import LayerKey
 
 Valid = dict[str, Tensor | None]  # stack -> [example, pos] bool, False on padding; None where nothing is padded
 
@@ -211,3 +213,55 @@ def _left(model: TakesInputs, inputs: dict[str, Any], mask: Tensor) -> None:
     _refuse_left(model)
     if model.left_padding == "positions":
         inputs["position_ids"] = (mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+# ---- positions that a pass is asked about ------------------------------------------------------------------------------
+class _Edit(Protocol):
+    @property
+    def component(self) -> str: ...
+    @property
+    def layers(self) -> frozenset[LayerKey]: ...
+
+
+def real_tokens(kind: str, inputs: Mapping[str, Any], valid: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    """Stack -> [example, pos] bool which tokens of a pass are real, where the inputs say it; none where a cache goes before."""
+    if inputs.get("past_key_values") is not None:
+        return {}
+    two = kind == "encoder-decoder"
+    ids = {"encoder": inputs.get("input_ids"), "decoder": inputs.get("decoder_input_ids" if two else "input_ids")}
+    found = {}
+    for stack, tokens in ids.items():
+        mask = valid.get(stack)
+        if isinstance(tokens, Tensor) and tokens.ndim == 2:
+            plain = mask is not None and mask.shape == tokens.shape
+            found[stack] = mask if mask is not None and plain else torch.ones_like(tokens, dtype=torch.bool)
+    return found
+
+
+def demand_positions(edits: Sequence[_Edit], real: Mapping[str, Tensor]) -> None:
+    """Raise BadInput for an edit at a position that no text has, or that is an example's padding."""
+    for edit in edits:
+        stacks = {stack for stack, _ in edit.layers}
+        at, keys = getattr(edit, "positions", None), getattr(edit, "keys", None)
+        asked = [(token_stack(stack, edit.component), at) for stack in stacks if isinstance(at, Tensor)]
+        asked += [(token_stack(stack, "k"), keys) for stack in stacks if isinstance(keys, Tensor)]
+        for stack, positions in asked:
+            if stack in real:
+                demand_real(positions, real[stack], repr(edit))
+
+
+def logit_positions_given(given: Any, n: int, length: int | None) -> Tensor:
+    """[n] or [example, n] the positions whose logits are wanted. Raises BadInput for those that there are not.
+
+    Of [example, n] -1 means none. length: of the stack that gives logits, None where it is not known.
+    """
+    positions = positions_given(given)
+    shared = getattr(given, "ndim", 2 if len(positions) > 1 else 1) < 2
+    if length is not None and int(positions.max()) >= length:
+        raise BadInput(
+            f"Logits at position {int(positions.max())} are beyond the text, whose tokens are 0 to {length - 1}.",
+            FROM_THE_START,
+        )
+    if not shared and len(positions) not in (1, n):
+        raise BadInput(f"logit_positions has {len(positions)} rows for {n} examples.", "Give [n] or [example, n].")
+    return positions[0] if shared else positions.expand(n, -1)
