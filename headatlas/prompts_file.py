@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from headatlas.errors import BadInput
-from headatlas.model.text.reading import fitted, padded
+from headatlas.model.text.reading import fitted, padded, text_facts
 from headatlas.model.text.reading import one_prompt as one_prompt
-from headatlas.task import Batch, Vocabulary
+from headatlas.model.text.start_end import rule_of
+from headatlas.task import Batch, Vocabulary, edges
 
 PAIR = ("clean", "corrupted", "answer", "wrong")
 LABELLED = ("text", "label")  # and "group", in all lines or none
@@ -88,7 +89,7 @@ def _pairs(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: V
     for number, value in lines:
         for prompt in ("clean", "corrupted"):
             for name in ("answer", "wrong"):
-                if prompt in value and not tokenizer.two_stacks:  # there the answer does not follow the prompt
+                if prompt in value and not rule_of(tokenizer).two_stacks:  # there the answer does not follow the prompt
                     _demand_boundary(file, number, value[prompt], value[name], tokenizer)
     for (number, _), answer, wrong in zip(lines, answers, wrongs, strict=True):
         if answer == wrong:
@@ -99,16 +100,15 @@ def _pairs(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: V
     length = max(len(row) for row in rows + (others or []))
     labels = {"answer": torch.tensor(answers), "wrong": torch.tensor(wrongs)}
     lines_at = torch.tensor([number for number, _ in lines])
-    said = tokenizer.said_of([value[name] for _, value in lines for name in ("clean", "corrupted") if name in value])
-    facts = {"bos": tokenizer.bos, "start_end": said}
-    counterfactual = padded(others, length, labels={"line": lines_at}, facts=facts) if others is not None else None
-    batch = padded(rows, length, labels={**labels, "line": lines_at}, facts=facts, counterfactual=counterfactual)
-    if tokenizer.two_stacks:
-        written = torch.full((len(rows),), max(len(tokenizer.front) - 1, 0))
+    counterfactual = padded(others, length, labels={"line": lines_at}) if others is not None else None
+    batch = padded(rows, length, labels={**labels, "line": lines_at}, counterfactual=counterfactual)
+    if rule_of(tokenizer).two_stacks:
+        written = torch.full((len(rows),), max(len(edges(tokenizer)[0]) - 1, 0))
         batch = replace(batch, positions={"end": written})
         if counterfactual is not None:
             batch = replace(batch, counterfactual=replace(counterfactual, positions={"end": written}))
-    return tokenizer.complete(batch)
+    texts = [value[name] for _, value in lines for name in ("clean", "corrupted") if name in value]
+    return text_facts(batch, texts, tokenizer)
 
 
 def _labelled(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: Vocabulary) -> Batch:
@@ -129,9 +129,8 @@ def _labelled(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer
     if "group" in lines[0][1]:
         groups = sorted({str(value["group"]) for _, value in lines})
         labels["group"] = torch.tensor([groups.index(str(value["group"])) for _, value in lines])
-    said = tokenizer.said_of([value["text"] for _, value in lines])
-    return tokenizer.complete(
-        padded(rows, labels=labels, facts={"bos": tokenizer.bos, "start_end": said, "classes": classes})
+    return text_facts(
+        padded(rows, labels=labels, facts={"classes": classes}), [value["text"] for _, value in lines], tokenizer
     )
 
 

@@ -14,6 +14,8 @@ from headatlas.errors import BadInput, UnfitTask
 from headatlas.registry import demand_parameters, discover, lookup
 from headatlas.task.batch import Batch as Batch
 from headatlas.task.batch import Vocabulary as Vocabulary
+from headatlas.task.batch import complete
+from headatlas.task.batch import edges as edges
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Task:
         """`n` examples; the same seed gives the same batch on any machine. Raises UnfitTask."""
         if n < 1:
             raise BadInput(f"A task needs at least 1 example, got {n}.")
-        return tokenizer.complete(self.build(tokenizer, n, np.random.default_rng(seed)))
+        return complete(self.build(tokenizer, n, np.random.default_rng(seed)), tokenizer)
 
 
 def task(

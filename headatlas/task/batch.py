@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from headatlas.renamed import renamed_fields
 
 
 class Vocabulary(Protocol):
-    """What a task may ask of a tokenizer; `headatlas.model.Tokenizer` is the one implementation."""
+    """What a task may ask of a tokenizer: the least of one. `headatlas.model.Tokenizer` knows more (`edges`, `complete`)."""
 
     causal: bool  # whether attention is causal; False for encoders, where it is bidirectional
     context: int  # longest input in tokens, those around the text included
@@ -27,29 +27,8 @@ class Vocabulary(Protocol):
     def eos(self) -> int | None:
         """Closes a text in encoders ([SEP]), None in decoders."""
 
-    @property
-    def front(self) -> tuple[int, ...]:
-        """All that is put before each text, bos first."""
-
-    @property
-    def back(self) -> tuple[int, ...]:
-        """All that is put after each text, eos first."""
-
-    @property
-    def two_stacks(self) -> bool:
-        """Whether the model is an encoder-decoder: an encoder reads the text, a decoder writes the answer."""
-
-    def said_of(self, texts: Sequence[str]) -> str:
-        """What results say of the start and end of these texts."""
-
-    def around(self, ids: Sequence[int]) -> list[int]:
-        """A text's ids with front and back, which a text that has them already does not get twice."""
-
-    def complete(self, batch: Batch) -> Batch:
-        """The batch with what the other stack of an encoder-decoder reads (`Batch.encoder`), and how its texts begin and end."""
-
     def encode(self, text: str) -> list[int]:
-        """Token ids without front and back."""
+        """Token ids without what stands around a text."""
 
     def decode(self, ids: list[int] | int) -> str:
         """The text of one or more tokens."""
@@ -62,6 +41,18 @@ class Vocabulary(Protocol):
 
     def word_starts(self, ids: list[int]) -> list[bool]:
         """Whether each token begins a word."""
+
+
+def edges(tokenizer: Vocabulary) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """All that stands before and after each text; of a vocabulary that knows no more, its bos and eos."""
+    front, back = (() if one is None else (one,) for one in (tokenizer.bos, tokenizer.eos))
+    return getattr(tokenizer, "front", front), getattr(tokenizer, "back", back)
+
+
+def complete(batch: Batch, tokenizer: Vocabulary) -> Batch:
+    """The batch with what an encoder-decoder's encoder reads, and how its texts begin and end, where the tokenizer knows it."""
+    known: Callable[[Batch], Batch] | None = getattr(tokenizer, "complete", None)
+    return batch if known is None else known(batch)
 
 
 @renamed_fields(at="positions")

@@ -104,20 +104,24 @@ def test_what_is_no_position_is_refused_in_words(given, told):
 )
 def test_positions_where_there_is_no_token_are_refused(given, told):
     model, batch = toys.model("mha"), mixed()
-    for edit in (ha.Zero("0.1", positions=given), ha.Scale(1, 0.5, component="residual", positions=given), ha.Block("0.1", keys=given)):
+    for edit in (
+        ha.Zero("0.1", positions=given),
+        ha.Scale(1, 0.5, component="residual", positions=given),
+        ha.Block("0.1", keys=given),
+    ):
         with pytest.raises(BadInput, match=told):
             model.forward(batch, edits=[edit])
     if "made for" not in told:
         with pytest.raises(BadInput, match="position"):
             collect(model, batch, ha.Zero("0.1"), positions=given)
-        with pytest.raises(BadInput, match="position|positions"):
+        with pytest.raises(BadInput, match="position"):
             ha.Swap.over(model, "0.1", batch, positions=given)
 
 
 def test_positions_in_padding_in_front_are_refused():
     model = toys.model("mha")
     batch = Batch(tokens(), torch.arange(8) >= torch.tensor([[0], [3]]))
-    with pytest.raises(BadInput, match="position 1 is padding in example 2. Its tokens are 3 to 7"):
+    with pytest.raises(BadInput, match=r"position 1 is padding in example 2\. Its tokens are 3 to 7"):
         model.forward(batch, edits=[ha.Zero("0.1", positions=[[1], [1]])])
 
 
@@ -164,7 +168,11 @@ def test_no_head_at_all_is_refused(given):
 
 @pytest.mark.parametrize(
     ("given", "layers"),
-    [(np.int64(1), {("decoder", 1)}), ([0, "1"], {("decoder", 0), ("decoder", 1)}), (("encoder", np.int32(2)), {("encoder", 2)})],
+    [
+        (np.int64(1), {("decoder", 1)}),
+        ([0, "1"], {("decoder", 0), ("decoder", 1)}),
+        (("encoder", np.int32(2)), {("encoder", 2)}),
+    ],
 )
 def test_layers_are_read_however_they_are_given(given, layers):
     assert ha.Scale(given, 0.5, component="residual").layers == layers

@@ -164,7 +164,7 @@ def test_logits_are_those_of_the_decoders_positions(opened):
 
 def test_named_positions_stand_at_the_same_words_in_both_stacks(opened):
     tok = opened.model.tokenizer
-    rows = [tok.around(tok.encode(text)) for text in TEXTS]
+    rows = [tok.start_end.read(tok.encode(text)) for text in TEXTS]
     length = max(map(len, rows))
     word = torch.tensor([row.index(WORDS.index("capital")) for row in rows])
     batch = tok.complete(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from headatlas.errors import BadInput
-from headatlas.model.text.start_end import AS_GIVEN
+from headatlas.model.text.start_end import AS_GIVEN, rule_of
+from headatlas.model.text.two_stacks import completed
 from headatlas.task import Batch, Vocabulary
 
 WHAT = "Give a text, a list of texts, ids [example, pos], a Batch, or the dictionary that a tokenizer returns."
@@ -27,7 +29,18 @@ def text_batch(texts: Sequence[str], tokenizer: Vocabulary) -> Batch:
         raise BadInput("There is no text.", "Give at least one.")
     names = ["The prompt"] if len(texts) == 1 else [f"Text {number}" for number in range(1, len(texts) + 1)]
     rows = [fitted(name, text, tokenizer) for name, text in zip(names, texts, strict=True)]
-    return tokenizer.complete(padded(rows, facts={"bos": tokenizer.bos, "start_end": tokenizer.said_of(texts)}))
+    return text_facts(padded(rows), texts, tokenizer)
+
+
+def text_facts(batch: Batch, texts: Sequence[str], tokenizer: Vocabulary) -> Batch:
+    """A batch of texts with what results say of their start and end tokens, and with what an encoder-decoder's encoder reads."""
+    rule = rule_of(tokenizer)
+    said = rule.said_of([tokenizer.encode(text) for text in texts])
+    told = {"bos": tokenizer.bos, "start_end": said}
+    other = batch.counterfactual
+    if other is not None:
+        other = replace(other, facts={**other.facts, **told})
+    return completed(replace(batch, facts={**batch.facts, **told}, counterfactual=other), rule)
 
 
 def fitted(where: str, text: str, tokenizer: Vocabulary) -> list[int]:
@@ -37,7 +50,7 @@ def fitted(where: str, text: str, tokenizer: Vocabulary) -> list[int]:
     ids = tokenizer.encode(text)
     if not ids:
         raise BadInput(f"{where}: '{text}' has no tokens.", "Write at least one word.")
-    row = tokenizer.around(ids)
+    row = rule_of(tokenizer).read(ids)
     if len(row) > tokenizer.context:
         free = tokenizer.context - (len(row) - len(ids))
         raise BadInput(f"{where} has {len(ids)} tokens; this model takes {free}.", "Shorten it.")

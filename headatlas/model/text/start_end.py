@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headatlas.task import Vocabulary, edges
+
 AS_GIVEN = "ids as given, no start or end token added"
 
 
@@ -42,6 +44,13 @@ class StartEnd:
         """A text's ids with what they lack of front and back: a text that has them already (a chat template's) gets none twice."""
         return [*self.missing_front(ids), *ids, *self._missing_back(ids)]
 
+    def read(self, ids: Sequence[int]) -> list[int]:
+        """A text's ids as the stack that predicts tokens reads them: with what stands around them, once."""
+        if not self.two_stacks:
+            return self.around(ids)
+        start = () if self.decoder_start is None else (self.decoder_start,)
+        return [*start, *self.missing_front(ids), *ids]
+
     def begins(self, ids: Sequence[int]) -> bool:
         """Whether a text begins with a start token by itself."""
         return bool(self.front) and len(self.missing_front(ids)) < len(self.front)
@@ -70,6 +79,15 @@ class StartEnd:
             else f"{had} of {len(texts)} texts begin with it already"
         )
         return f"{self}; {whose}: put once"
+
+
+def rule_of(tokenizer: Vocabulary) -> StartEnd:
+    """The rule of a tokenizer; of a vocabulary that knows no more, its bos and eos."""
+    known: StartEnd | None = getattr(tokenizer, "start_end", None)
+    if known is not None:
+        return known
+    front, back = edges(tokenizer)
+    return StartEnd(front, back, why=f"id {front[0]}, given" if front else "none given")
 
 
 def said_of(facts: Mapping[str, Any]) -> str:

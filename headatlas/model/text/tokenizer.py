@@ -149,22 +149,6 @@ class Tokenizer:
         shorter.context = min(self.context, context)
         return shorter
 
-    @property
-    def two_stacks(self) -> bool:
-        """Whether the model is an encoder-decoder."""
-        return self.start_end.two_stacks
-
-    def said_of(self, texts: Sequence[str]) -> str:
-        """What results say of the start and end of these texts: the rule, and how many brought a start token themselves."""
-        return self.start_end.said_of([self.encode(text) for text in texts])
-
-    def around(self, ids: Sequence[int]) -> list[int]:
-        """A text's ids as the stack that predicts tokens reads them: with front and back, once."""
-        if not self.start_end.two_stacks:
-            return self.start_end.around(ids)
-        start = self.front[: len(self.front) - len(self.start_end.front)]
-        return [*start, *self.start_end.missing_front(ids), *ids]
-
     def complete(self, batch: Batch) -> Batch:
         """The batch with what an encoder-decoder's encoder reads, and with the rule for start and end in its facts."""
         return completed(batch, self.start_end)
