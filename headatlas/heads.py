@@ -72,8 +72,10 @@ def parse_heads(heads: Heads) -> tuple[HeadId, ...]:
         found = tuple(HeadId.parse(part) for part in re.split(r"[,\s]+", heads.strip()) if part)
     elif isinstance(heads, Iterable):
         found = tuple(HeadId.parse(head) for head in heads)  # type: ignore[arg-type]  # a pair was taken above
+    elif isinstance(heads, float):
+        found = (HeadId.parse(heads),)  # which says why a number is none
     else:
-        raise BadInput(f"{heads!r} names no heads.", USAGE)
+        found = ()
     if not found:
         raise BadInput(f"{heads!r} names no heads.", USAGE)
     return found

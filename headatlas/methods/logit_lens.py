@@ -20,6 +20,7 @@ from headatlas.heads import HeadId, Heads, parse_heads
 from headatlas.model import Model
 from headatlas.model.runs.residual_stream import FinalResidual, Writes, decompose
 from headatlas.model.structure.blocks import blocks_of
+from headatlas.model.text.start_end import said_of
 from headatlas.ops.types import Array
 from headatlas.prompts_file import one_prompt
 from headatlas.task import Batch, find_task
@@ -122,6 +123,7 @@ def lens_data(model: Model, batch: Batch, positions: Tensor, found: HeadLens, to
     return {
         "schema": "headatlas/lens/1",
         "model": model.name,
+        "start_end": said_of(batch.facts),
         "position": int(positions[0]),
         "token": text(batch.tokens[0, positions[0]]),
         "predicted": [text(one) for one in logits.topk(5).indices],

@@ -31,6 +31,7 @@ from headatlas.methods.labels import LabelledPrompts, Labels, labelled
 from headatlas.methods.labels import labels_of as labels_of
 from headatlas.methods.sweeps.cached_runs import GB
 from headatlas.model import Model
+from headatlas.model.text.start_end import said_of
 from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Progress, Silent
 from headatlas.renamed import old_names
@@ -208,7 +209,14 @@ def probe(
     for which in range(2):
         np.add.at(summed[which], rows, found[which] * groups / len(y))
     scores = HeadScores(chosen, summed[0], summed[1])
-    facts = {"model": model.name, "kind": kind, "at": position, "last": last, "seed": seed}
+    facts = {
+        "model": model.name,
+        "kind": kind,
+        "at": position,
+        "last": last,
+        "seed": seed,
+        "start_end": said_of(batch.facts),
+    }
     return Probes(scores, tested if len(held) else None, labels, len(ranking), len(held), facts)
 
 
