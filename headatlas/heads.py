@@ -26,9 +26,9 @@ class HeadId(NamedTuple):
     stack: str = "decoder"
 
     @classmethod
-    def parse(cls, text: str | HeadId | tuple[int, int] | tuple[int, int, str]) -> HeadId:
-        """Read `9.6`, `L9H6` or `encoder:9.6`; (9, 6), (9, 6, "encoder") and HeadIds pass through. Raises BadInput."""
-        if isinstance(text, tuple):
+    def parse(cls, text: str | HeadId | tuple[int, int] | tuple[int, int, str] | list[int]) -> HeadId:
+        """Read `9.6`, `L9H6` or `encoder:9.6`; (9, 6), (9, 6, "encoder"), [9, 6] and HeadIds pass through. Raises BadInput."""
+        if isinstance(text, tuple | list):
             if not _is_address(text):
                 raise BadInput(f"{text!r} is not a head.", USAGE)
             return cls(int(text[0]), int(text[1]), *map(str, text[2:]))
@@ -49,22 +49,43 @@ class HeadId(NamedTuple):
 
 # One head, or several: "9.6", "9.6 9.9", (9, 6), HeadId(9, 6), and lists of these.
 Heads = str | HeadId | tuple[int, int] | Iterable[str | HeadId | tuple[int, int]]
+# The same, and lists of several heads each, such as [("9.6", "9.9"), "10.1"]: heads that change together.
+HeadSets = Heads | Iterable[Heads]
 
 
 def _is_address(value: object) -> bool:
-    """Whether a value is a head as a tuple: (layer, head) or (layer, head, stack)."""
-    if not isinstance(value, tuple) or len(value) not in (2, 3):
+    """Whether a value is a head as a pair: (layer, head) or (layer, head, stack)."""
+    if not isinstance(value, tuple | list) or len(value) not in (2, 3):
         return False
     whole = all(isinstance(part, Integral) and not isinstance(part, bool) and int(part) >= 0 for part in value[:2])
     return whole and (len(value) == 2 or isinstance(value[2], str))
 
 
 def parse_heads(heads: Heads) -> tuple[HeadId, ...]:
-    """Read one head ("9.6", (9, 6)), a comma- or space-separated string of heads, or an iterable of heads. Raises BadInput."""
+    """Read one head ("9.6", (9, 6)), a comma- or space-separated string of heads, or an iterable of heads.
+
+    Raises BadInput for what is no head, and where none is named.
+    """
     if _is_address(heads):
         return (HeadId.parse(heads),)  # type: ignore[arg-type]
     if isinstance(heads, str):
-        return tuple(HeadId.parse(part) for part in re.split(r"[,\s]+", heads.strip()) if part)
-    if not isinstance(heads, Iterable):
+        found = tuple(HeadId.parse(part) for part in re.split(r"[,\s]+", heads.strip()) if part)
+    elif isinstance(heads, Iterable):
+        found = tuple(HeadId.parse(head) for head in heads)  # type: ignore[arg-type]  # a pair was taken above
+    elif isinstance(heads, float):
+        found = (HeadId.parse(heads),)  # which says why a number is none
+    else:
+        found = ()
+    if not found:
         raise BadInput(f"{heads!r} names no heads.", USAGE)
-    return tuple(HeadId.parse(head) for head in heads)  # type: ignore[arg-type]  # a pair of numbers was taken above
+    return found
+
+
+def parse_head_sets(heads: HeadSets) -> tuple[tuple[HeadId, ...], ...]:
+    """Read heads that change one by one ("9.6 9.9", [(9, 6), "9.9"]) or together ([("9.6", "9.9"), "10.1"]). Raises BadInput."""
+    if isinstance(heads, str) or _is_address(heads) or not isinstance(heads, Iterable):
+        return tuple((head,) for head in parse_heads(heads))  # type: ignore[arg-type]
+    found = tuple(parse_heads(one) for one in heads)  # type: ignore[arg-type]
+    if not found:
+        raise BadInput(f"{heads!r} names no heads.", USAGE)
+    return found

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from headatlas.errors import BadInput
-from headatlas.task import Batch, Vocabulary
+from headatlas.model.text.reading import fitted, padded, text_facts
+from headatlas.model.text.reading import one_prompt as one_prompt
+from headatlas.model.text.start_end import rule_of
+from headatlas.task import Batch, Vocabulary, edges
 
 PAIR = ("clean", "corrupted", "answer", "wrong")
 LABELLED = ("text", "label")  # and "group", in all lines or none
@@ -32,6 +35,7 @@ def read_prompts(path: str | Path, tokenizer: Vocabulary) -> Batch:
 
     Pairs become a batch with answer, wrong and positions["end"], and their corrupted prompts its counterfactual. Labelled texts
     become a batch with labels["label"] numbered in the order of facts["classes"], and labels["group"] where lines have one.
+    Where the model is an encoder-decoder, the end of a pair is what its decoder reads before the first token that it writes.
     """
     file = Path(path)
     lines = _lines(file)
@@ -46,12 +50,6 @@ def read_prompts(path: str | Path, tokenizer: Vocabulary) -> Batch:
         if ("corrupted" in value) != ("corrupted" in lines[0][1]):
             raise BadInput(f"Line {number} of {file.name}: either all lines have 'corrupted' or none.", _FORMS)
     return _pairs(file, lines, tokenizer)
-
-
-def one_prompt(text: str, tokenizer: Vocabulary) -> Batch:
-    """A batch of one text, with its end. Raises BadInput for an empty or too long one."""
-    row = _fitted("The prompt", text, tokenizer)
-    return _batch([row], len(row), {}, tokenizer.bos)
 
 
 def _lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
@@ -91,7 +89,7 @@ def _pairs(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: V
     for number, value in lines:
         for prompt in ("clean", "corrupted"):
             for name in ("answer", "wrong"):
-                if prompt in value:
+                if prompt in value and not rule_of(tokenizer).two_stacks:  # there the answer does not follow the prompt
                     _demand_boundary(file, number, value[prompt], value[name], tokenizer)
     for (number, _), answer, wrong in zip(lines, answers, wrongs, strict=True):
         if answer == wrong:
@@ -102,11 +100,15 @@ def _pairs(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: V
     length = max(len(row) for row in rows + (others or []))
     labels = {"answer": torch.tensor(answers), "wrong": torch.tensor(wrongs)}
     lines_at = torch.tensor([number for number, _ in lines])
-    counterfactual = _batch(others, length, {"line": lines_at}) if others is not None else None
-    batch = _batch(rows, length, {**labels, "line": lines_at}, tokenizer.bos)
-    return Batch(
-        batch.tokens, batch.mask, batch.positions, labels=batch.labels, facts=batch.facts, counterfactual=counterfactual
-    )
+    counterfactual = padded(others, length, labels={"line": lines_at}) if others is not None else None
+    batch = padded(rows, length, labels={**labels, "line": lines_at}, counterfactual=counterfactual)
+    if rule_of(tokenizer).two_stacks:
+        written = torch.full((len(rows),), max(len(edges(tokenizer)[0]) - 1, 0))
+        batch = replace(batch, positions={"end": written})
+        if counterfactual is not None:
+            batch = replace(batch, counterfactual=replace(counterfactual, positions={"end": written}))
+    texts = [value[name] for _, value in lines for name in ("clean", "corrupted") if name in value]
+    return text_facts(batch, texts, tokenizer)
 
 
 def _labelled(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: Vocabulary) -> Batch:
@@ -127,36 +129,13 @@ def _labelled(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer
     if "group" in lines[0][1]:
         groups = sorted({str(value["group"]) for _, value in lines})
         labels["group"] = torch.tensor([groups.index(str(value["group"])) for _, value in lines])
-    batch = _batch(rows, max(map(len, rows)), labels, tokenizer.bos)
-    return Batch(
-        batch.tokens, batch.mask, batch.positions, labels=batch.labels, facts={**batch.facts, "classes": classes}
-    )
-
-
-def _batch(rows: list[list[int]], length: int, labels: dict[str, Tensor], bos: int | None = None) -> Batch:
-    tokens = torch.tensor([row + [0] * (length - len(row)) for row in rows])
-    lengths = torch.tensor([len(row) for row in rows])
-    return Batch(
-        tokens, torch.arange(length) < lengths[:, None], {"end": lengths - 1}, labels=labels, facts={"bos": bos}
+    return text_facts(
+        padded(rows, labels=labels, facts={"classes": classes}), [value["text"] for _, value in lines], tokenizer
     )
 
 
 def _ids(file: Path, number: int, text: str, tokenizer: Vocabulary) -> list[int]:
-    return _fitted(f"Line {number} of {file.name}", text, tokenizer)
-
-
-def _fitted(where: str, text: str, tokenizer: Vocabulary) -> list[int]:
-    """The tokens of a text as this model reads it. Raises BadInput naming `where` it stands."""
-    ids = tokenizer.encode(text)
-    if not ids:
-        raise BadInput(f"{where}: '{text}' has no tokens.")
-    # A chat template writes the start token itself: it comes once.
-    front = [] if tokenizer.bos is None or ids[0] == tokenizer.bos else [tokenizer.bos]
-    back = [] if tokenizer.eos is None or ids[-1] == tokenizer.eos else [tokenizer.eos]
-    free = tokenizer.context - len(front) - len(back)
-    if len(ids) > free:
-        raise BadInput(f"{where} has {len(ids)} tokens; this model takes {free}.", "Shorten it.")
-    return [*front, *ids, *back]
+    return fitted(f"Line {number} of {file.name}", text, tokenizer)
 
 
 def _demand_boundary(file: Path, number: int, prompt: str, answer: str, tokenizer: Vocabulary) -> None:

@@ -27,8 +27,10 @@ class Node(NamedTuple):
     position: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Node:
-        """Read `9.6` or `9.6@end`. Raises BadInput."""
+    def parse(cls, text: str | HeadId | tuple[int, int]) -> Node:
+        """Read `9.6` or `9.6@end`, or a head in any form. Raises BadInput."""
+        if not isinstance(text, str):
+            return cls(HeadId.parse(text))
         name, sign, position = text.partition("@")
         if sign and not position.strip():
             raise BadInput(f"'{text}' names no position.", "Write a head such as 9.6, or 9.6@end.")
@@ -155,7 +157,7 @@ class Circuit:
             raise StoreError(f"{file}: {error.message}", error.hint) from error
 
 
-def parse_nodes(text: str | Iterable[str]) -> tuple[Node, ...]:
+def parse_nodes(text: str | Iterable[str | HeadId | tuple[int, int]]) -> tuple[Node, ...]:
     """Read `9.6@end 10.0@end 5.5`. Raises BadInput."""
     parts = text.replace(",", " ").split() if isinstance(text, str) else text
     return tuple(dict.fromkeys(Node.parse(part) for part in parts))

@@ -157,7 +157,7 @@ class Knockout:
         for node in nodes:
             self.model.require([node.head])
             if node.position is not None:
-                self._where(node.position, slice(None))
+                self._where(node.position, slice(None), node.head.stack)
 
     # ---- running ------------------------------------------------------------------------------------------------
     def _run(self, states: Sequence[State]) -> Array:
@@ -181,25 +181,26 @@ class Knockout:
 
     def _edits(self, state: State, make: Make, rows: slice) -> list[Edit]:
         """The edits that put replacements in for all that does not work, those of the same tokens in one."""
-        together: dict[bytes, tuple[Tensor, list[HeadId]]] = {}
+        together: dict[tuple[bytes, int], tuple[Tensor, list[HeadId]]] = {}
         kept, removed = _by_head(state.kept), _by_head(state.removed)
-        real = self.batch.mask[rows]
         for head in self.model.heads:
+            real = self.batch.side(head.stack).mask[rows]
             out = torch.zeros_like(real) if state.kept is None else real.clone()
             for at in (kept or {}).get(head, ()):
-                out &= ~self._where(at, rows)
+                out &= ~self._where(at, rows, head.stack)
             for at in (removed or {}).get(head, ()):
-                out |= self._where(at, rows) & real
+                out |= self._where(at, rows, head.stack) & real
             if bool(out.any()):
-                together.setdefault(out.numpy().tobytes(), (out, []))[1].append(head)
+                together.setdefault((out.numpy().tobytes(), out.shape[1]), (out, []))[1].append(head)
         return [edit for out, heads in together.values() for edit in make(tuple(heads), _positions(out))]
 
-    def _where(self, position: str | None, rows: slice) -> Tensor:
-        """[example, pos] whether a token stands at the named position."""
-        mask = self.batch.mask[rows]
+    def _where(self, position: str | None, rows: slice, stack: str) -> Tensor:
+        """[example, pos] whether a token of the stack stands at the named position."""
+        batch = self.batch.side(stack)
+        mask = batch.mask[rows]
         if position is None:
             return torch.ones_like(mask)
-        tokens = tokens_at(self.batch, position)
+        tokens = tokens_at(batch, position)
         tokens = tokens if len(tokens) == 1 else tokens[rows]
         columns = torch.arange(mask.shape[1])
         return (columns[None, :, None] == tokens[:, None, :]).any(-1)

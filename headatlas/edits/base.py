@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 import torch
 from torch import Tensor
 
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId, parse_heads
+from headatlas.heads import HeadId, Heads, parse_heads
+from headatlas.ops.positions import positions_given
+from headatlas.ops.positions import token_stack as token_stack
 from headatlas.ops.types import LayerKey
 from headatlas.renamed import Renamed, current_arguments, old_names
 
 if TYPE_CHECKING:
     from headatlas.model.core.view import LayerView
 
-Heads = str | HeadId | Iterable[str | HeadId]
 Layers = int | str | LayerKey | Iterable[int | str | LayerKey]
-Positions = Tensor | Sequence[int] | Sequence[Sequence[int]] | None
+Positions = Tensor | int | Sequence[int] | Sequence[Sequence[int]] | None
 COMPONENTS = ("q", "k", "v", "pattern", "z", "residual")
 
 
@@ -179,40 +181,43 @@ class OnHeads:
 
 
 def parse_layers(layers: Any) -> list[LayerKey]:
-    """Read 9, "9", "encoder:2", ("encoder", 2) or several of them. Raises BadInput."""
-    if isinstance(layers, tuple) and len(layers) == 2 and isinstance(layers[0], str) and isinstance(layers[1], int):
-        return [layers]
-    if isinstance(layers, int):
-        return [("decoder", layers)]
+    """Read 9, "9", "encoder:2", ("encoder", 2) or several of them. Raises BadInput, also where none is named."""
+    found = _layers(layers)
+    if not found:
+        raise BadInput(f"{layers!r} names no layers.", _LAYERS)
+    return found
+
+
+_LAYERS = "The residual stream is edited by layer: 9, or encoder:2."
+
+
+def _layers(layers: Any) -> list[LayerKey]:
+    if isinstance(layers, tuple) and len(layers) == 2 and isinstance(layers[0], str) and _is_whole(layers[1]):
+        return [(layers[0], int(layers[1]))]
+    if _is_whole(layers):
+        return [("decoder", int(layers))]
+    if isinstance(layers, HeadId):
+        raise BadInput(f"{layers} is a head; the residual stream belongs to no head.", "Name layers: 9, or encoder:2.")
     if isinstance(layers, str):
         found = []
         for part in layers.replace(",", " ").split():
             stack, _, number = part.rpartition(":")
             if not number.isdigit():
-                raise BadInput(f"'{part}' is not a layer.", "The residual stream is edited by layer: 9, or encoder:2.")
+                raise BadInput(f"'{part}' is not a layer.", _LAYERS)
             found.append((stack or "decoder", int(number)))
         return found
-    if isinstance(layers, HeadId):
-        raise BadInput(f"{layers} is a head; the residual stream belongs to no head.", "Name layers: 9, or encoder:2.")
-    return [key for layer in layers for key in parse_layers(layer)]
+    if not isinstance(layers, Iterable):
+        raise BadInput(f"{layers!r} is not a layer.", _LAYERS)
+    return [key for layer in layers for key in _layers(layer)]
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
 
 
 def parse_positions(positions: Positions) -> Tensor | None:
-    """[1 or example, n] of what was given. Raises BadInput."""
-    if positions is None:
-        return None
-    given = (
-        positions
-        if isinstance(positions, Tensor)
-        else torch.tensor([list(p) if isinstance(p, Sequence) else p for p in positions])
-    )
-    if given.dtype.is_floating_point or given.dtype == torch.bool or given.ndim not in (1, 2) or given.numel() == 0:
-        raise BadInput(f"Positions must be whole numbers [n] or [example, n], got {given.dtype} {tuple(given.shape)}.")
-    if given.ndim == 1:
-        given = given[None]
-        if int(given.min()) < 0:
-            raise BadInput(f"Position {int(given.min())} is negative.", "Positions count from 0, padding included.")
-    return given.detach().clone()
+    """[1 or example, n] of what was given: one position, several for all examples, or several for each. Raises BadInput."""
+    return None if positions is None else positions_given(positions)
 
 
 def among(tokens: Tensor, positions: Tensor, n_examples: int, who: str) -> Tensor:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from headatlas.edits.base import OnHeads, Positions, among, parse_positions
+from headatlas.edits.base import OnHeads, Positions, among, fit, parse_positions, token_stack
+from headatlas.errors import BadInput
 from headatlas.model.core.forward_pass import Tap
+from headatlas.ops.positions import FROM_THE_START, demand_real
 from headatlas.ops.types import LayerKey
 from headatlas.renamed import renamed_arguments
 
@@ -42,18 +44,21 @@ def pieces(batch: Batch) -> list[Batch]:
 
 
 @renamed_arguments(at="positions")
-def collect(model: Model, batch: Batch, what: OnHeads, *, positions: Tensor | None = None) -> dict[LayerKey, Tensor]:
+def collect(model: Model, batch: Batch, what: OnHeads, *, positions: Positions = None) -> dict[LayerKey, Tensor]:
     """(stack, layer) -> [example, token, head, width] at the component and layers of `what`.
 
     positions: [example, n] the tokens wanted, so that [example, n, head, width] is all that is kept; -1 gives some other token's.
     """
     parts: dict[LayerKey, list[Tensor]] = {key: [] for key in what.layers}
-    done = 0
+    done, wanted = 0, parse_positions(positions)
+    if wanted is not None:
+        for stack in {token_stack(stack, what.component) for stack, _ in what.layers}:
+            demand_real(wanted, batch.side(stack).mask, "collect")
+        fit(len(wanted), len(batch), "collect")
+        wanted = wanted.expand(len(batch), -1)
     for part in pieces(batch):
         index = (
-            None
-            if positions is None
-            else positions[done : done + len(part)].clamp(min=0)[:, :, None, None].to(model.device)
+            None if wanted is None else wanted[done : done + len(part)].clamp(min=0)[:, :, None, None].to(model.device)
         )
         done += len(part)
 
@@ -73,40 +78,46 @@ def means(
     per_position: bool = False,
     tokens: Positions = None,
     groups: Tensor | None = None,
-) -> tuple[Tensor, dict[LayerKey, Tensor], Tensor]:
+) -> tuple[Tensor, dict[LayerKey, Tensor], dict[str, Tensor]]:
     """Means by group of examples: labels [group], (stack, layer) -> [group, (position,) head, width], counts [group, position].
 
-    Where no example of a group has a token (count 0), the mean over the group's positions stands in, for padding.
+    Counts are by the stack whose tokens they are. Where no example of a group has a token (count 0), the mean over the
+    group's positions stands in, for padding.
     """
     labels = groups if groups is not None else torch.zeros(len(batch), dtype=torch.long)
     known = labels.unique()
-    counted = _counted(batch, tokens)
     member = (labels[None] == known[:, None]).double()  # [group, example]
-    weight = member[:, :, None] * counted[None]  # [group, example, token]
-    count = weight.sum(1) if per_position else weight.sum((1, 2))[:, None]
-    length = int(count.ne(0).any(0).nonzero().max()) + 1
-    count = count[:, :length]
+    stacks = sorted({token_stack(stack, what.component) for stack, _ in what.layers})
+    # [group, example, token]
+    weights = {stack: member[:, :, None] * _counted(batch.side(stack), tokens)[None] for stack in stacks}
+    counts: dict[str, Tensor] = {}
+    for stack, weight in weights.items():
+        count = weight.sum(1) if per_position else weight.sum((1, 2))[:, None]
+        counts[stack] = count[:, : int(count.ne(0).any(0).nonzero().max()) + 1]
     form = "get,ethd->gthd" if per_position else "get,ethd->ghd"
     sums: dict[LayerKey, Tensor] = {}
     start = 0
     for part in pieces(batch):
-        mine = weight[:, start : start + len(part)].to(model.device)
-        start += len(part)
+        rows = slice(start, start + len(part))
+        start = rows.stop
 
-        def add(key: LayerKey, x: Tensor, mine: Tensor = mine) -> None:
+        def add(key: LayerKey, x: Tensor, rows: slice = rows) -> None:
             # Summed in double precision, so that the mean does not depend on how the batch is cut.
+            mine = weights[token_stack(key[0], what.component)][:, rows].to(model.device)
             sums[key] = sums.get(key, 0.0) + torch.einsum(form, mine, x.detach().double())
 
         read(model, part, what, add)
-    whole = count.sum(1).to(model.device)[:, None, None]
-    if not per_position:
-        return known, {key: (total / whole).float() for key, total in sums.items()}, count
-    share = count[..., None, None].to(model.device)
     values = {}
     for key, total in sums.items():
+        count = counts[token_stack(key[0], what.component)].to(model.device)
+        whole = count.sum(1)[:, None, None]
+        if not per_position:
+            values[key] = (total / whole).float()
+            continue
+        share = count[..., None, None]
         overall = (total.sum(1) / whole)[:, None]
-        values[key] = torch.where(share > 0, total[:, :length] / share.clamp(min=1), overall).float()
-    return known, values, count
+        values[key] = torch.where(share > 0, total[:, : count.shape[1]] / share.clamp(min=1), overall).float()
+    return known, values, counts
 
 
 def _counted(batch: Batch, tokens: Positions) -> Tensor:
@@ -116,4 +127,7 @@ def _counted(batch: Batch, tokens: Positions) -> Tensor:
     everywhere = torch.arange(batch.tokens.shape[1])[None]
     chosen = parse_positions(tokens)
     assert chosen is not None
-    return (among(everywhere, chosen.cpu(), len(batch), "The mean") & batch.mask.cpu()).double()
+    counted = among(everywhere, chosen.cpu(), len(batch), "The mean") & batch.mask.cpu()
+    if not bool(counted.any()):
+        raise BadInput("The mean is over tokens that no example has.", FROM_THE_START)
+    return counted.double()

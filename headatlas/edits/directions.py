@@ -14,7 +14,7 @@ import torch
 from scipy import optimize, special
 from torch import Tensor
 
-from headatlas.edits.base import Heads, Layers, OnHeads, Where
+from headatlas.edits.base import Heads, Layers, OnHeads, Where, token_stack
 from headatlas.edits.collect import collect
 from headatlas.edits.move import Key
 from headatlas.errors import BadInput
@@ -76,15 +76,13 @@ def _by_key(
     what = OnHeads(heads, **where)
     if what.component == "pattern":
         raise BadInput("Attention patterns have no directions.", "Choose q, k, v, z or residual.")
-    everywhere = torch.arange(batch.tokens.shape[1])[None]
-    last = torch.where(batch.mask, everywhere, -1).amax(1, keepdim=True)
-    positions = (what.positions if what.positions is not None else last).cpu().expand(len(batch), -1)
-    weight = ((everywhere[:, :, None] == positions[:, None, :]).any(-1) & batch.mask.cpu()).float()
-    if bool((weight.sum(1) == 0).any()):
-        raise BadInput("An example has no token at the positions given.")
-    weight = weight / weight.sum(1, keepdim=True)
+    weights = {
+        stack: _averaging(batch.side(stack), what.positions)
+        for stack in {token_stack(stack, what.component) for stack, _ in what.layers}
+    }
     found: dict[Key, Tensor] = {}
     for key, x in collect(model, batch, what).items():
+        weight = weights[token_stack(key[0], what.component)]
         averaged = torch.einsum("et,ethd->ehd", weight, x.float().cpu())
         size = model.layer(key[1], key[0]).n_heads // x.shape[2]
         if what.component == "residual":
@@ -93,6 +91,17 @@ def _by_key(
             if (head.stack, head.layer) == key:
                 found[HeadId(*head)] = find(averaged[:, head.head // size])
     return found
+
+
+def _averaging(batch: Batch, positions: Tensor | None) -> Tensor:
+    """[example, token] weights that average over the tokens at positions, else the last real one. Raises BadInput."""
+    everywhere = torch.arange(batch.tokens.shape[1])[None]
+    last = torch.where(batch.mask, everywhere, -1).amax(1, keepdim=True)
+    chosen = (positions if positions is not None else last).cpu().expand(len(batch), -1)
+    weight = ((everywhere[:, :, None] == chosen[:, None, :]).any(-1) & batch.mask.cpu()).float()
+    if bool((weight.sum(1) == 0).any()):
+        raise BadInput("An example has no token at the positions given.")
+    return weight / weight.sum(1, keepdim=True)
 
 
 def _unit(x: Tensor) -> Tensor:

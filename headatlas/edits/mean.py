@@ -56,14 +56,15 @@ class Mean(Stored):
             raise BadInput("A mean per position is not taken over chosen tokens.", "Give per_position or tokens.")
         what = OnHeads(heads, **where)
         own = _labels(reference, template)
-        ids, values, count = means(model, reference, what, per_position=per_position, tokens=tokens, groups=own)
+        ids, values, counts = means(model, reference, what, per_position=per_position, tokens=tokens, groups=own)
         named = _labels(target if target is not None else reference, template)
         strange = sorted(set(named.tolist()) - set(ids.tolist()))
         if strange:
             raise BadInput(f"The reference has no example with {template} {strange[0]}.", "Use a larger reference.")
         index = torch.searchsorted(ids, named)
         if per_position:
-            _demand_covered(what, count, index, target)
+            for stack, count in counts.items():
+                _demand_covered(what, count, index, None if target is None else target.side(stack))
         if template is None:
             return cls(heads, {key: value[0] for key, value in values.items()}, **where)
         return cls(heads, values, index, **where)

@@ -119,6 +119,8 @@ class Swap(Stored):
         super().__init__(heads, values, **where)
         if self.positions is None:
             raise BadInput("Swap needs positions.", "Write positions=..., or use Resample for all positions.")
+        if any(len(set(row)) < len(row) for row in ([p for p in at if p >= 0] for at in self.positions.tolist())):
+            raise BadInput("Swap was given a position twice, with two values for it.", "Name each position once.")
         for value in self.values.values():
             if value.shape[1] != self.positions.shape[1]:
                 raise BadInput(f"Swap has {self.positions.shape[1]} positions and values for {value.shape[1]}.")
@@ -134,11 +136,7 @@ class Swap(Stored):
             raise BadInput("Swap needs positions.", "Write positions=..., or use Resample for all positions.")
         if to.shape[1] != came.shape[1]:
             raise BadInput(f"{came.shape[1]} positions cannot be put at {to.shape[1]}.", "Give as many of both.")
-        if int(came.max()) >= other.tokens.shape[1]:
-            raise BadInput(f"Position {int(came.max())} lies outside the other run ({other.tokens.shape[1]} tokens).")
-        return cls(
-            heads, collect(model, other, OnHeads(heads, **where), positions=came.expand(len(other), -1)), **where
-        )
+        return cls(heads, collect(model, other, OnHeads(heads, **where), positions=came), **where)
 
     def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """The other run's values, each at its position."""

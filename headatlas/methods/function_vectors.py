@@ -16,7 +16,7 @@ from torch import Tensor
 
 from headatlas.edits import Add, Mean
 from headatlas.edits.collect import pieces
-from headatlas.heads import HeadId
+from headatlas.heads import HeadId, Heads, parse_heads
 from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.model import Model
@@ -175,12 +175,13 @@ class Transfer:
 
 
 def transfer(
-    model: Model, name: str, heads: Sequence[HeadId], layer: int, *, n: int = 24, draws: int = 10, seed: int = 0
+    model: Model, name: str, heads: Heads, layer: int, *, n: int = 24, draws: int = 10, seed: int = 0
 ) -> Transfer:
     """Do the heads' averages over prompts of the in-context task `name` make the model do it on held-out words without examples?
 
     n: prompts for the average and to test on; random heads stand in the same layers. Raises UnknownName, UnfitTask.
     """
+    heads = parse_heads(heads)
     model.require(heads)
     writes = ends(model, find_task(f"icl-{name}")(model.tokenizer, n, seed)).writes
     bare = find_task(f"icl-{name}-zero-shot{HELD_OUT}")(model.tokenizer, n, seed)
@@ -196,12 +197,13 @@ def transfer(
     )  # fmt: skip
 
 
-def gain_by_layer(model: Model, name: str, heads: Sequence[HeadId], *, n: int = 24, seed: int = 0) -> dict[int, float]:
+def gain_by_layer(model: Model, name: str, heads: Heads, *, n: int = 24, seed: int = 0) -> dict[int, float]:
     """Layer -> how much the vector of `heads`, added there, raises accuracy on the task's own words without examples.
 
     These are the words that averages and heads come from, so a layer may be chosen by them and `transfer`, on the words held
     out, still be a test. Raises UnknownName, UnfitTask.
     """
+    heads = parse_heads(heads)
     model.require(heads)
     writes = ends(model, find_task(f"icl-{name}")(model.tokenizer, n, seed)).writes
     bare = find_task(f"icl-{name}-zero-shot")(model.tokenizer, n, seed)

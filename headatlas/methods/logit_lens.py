@@ -7,7 +7,6 @@ probability. Later parts read the write too; that is not shown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId, parse_heads
+from headatlas.heads import HeadId, Heads, parse_heads
 from headatlas.model import Model
 from headatlas.model.runs.residual_stream import FinalResidual, Writes, decompose
 from headatlas.model.structure.blocks import blocks_of
+from headatlas.model.text.start_end import said_of
 from headatlas.ops.types import Array
 from headatlas.prompts_file import one_prompt
 from headatlas.task import Batch, find_task
@@ -50,15 +50,13 @@ class HeadLens:
 
 
 @torch.no_grad()
-def head_lens(
-    model: Model, batch: Batch, positions: Tensor, heads: Sequence[HeadId] | None = None, *, k: int = 5
-) -> HeadLens:
+def head_lens(model: Model, batch: Batch, positions: Tensor, heads: Heads | None = None, *, k: int = 5) -> HeadLens:
     """The k tokens that each head promotes and suppresses most at positions [example].
 
     Raises BadInput for heads or positions that do not exist, UnsupportedModel where writes cannot be told apart.
     """
-    heads = tuple(heads) if heads is not None else model.heads
-    model.require(heads)
+    chosen = parse_heads(heads) if heads is not None else model.heads
+    model.require(chosen)
     length = batch.mask.sum(1) if bool(batch.mask[:, 0].all()) else torch.full((len(batch),), batch.tokens.shape[1])
     if bool(((positions < 0) | (positions >= length)).any()):
         raise BadInput(
@@ -70,12 +68,12 @@ def head_lens(
     written: list[Writes] = []
     end = decompose(model, blocks_of(model), batch, positions[:, None].to(model.device), written.append)
     by_layer = {(w.block.attention.stack, w.block.attention.index): w for w in written if w.block.attention is not None}
-    found = [_head(end, by_layer[head.stack, head.layer], head.head, k) for head in heads]
+    found = [_head(end, by_layer[head.stack, head.layer], head.head, k) for head in chosen]
     size, promoted, raised, suppressed, lowered = (
         torch.stack(parts, 1).cpu().numpy() for parts in zip(*found, strict=True)
     )
     notes = ("logits before the model's cap, which bends large ones",) if end.capped else ()
-    return HeadLens(heads, size, promoted, raised, suppressed, lowered, notes)
+    return HeadLens(chosen, size, promoted, raised, suppressed, lowered, notes)
 
 
 def _head(end: FinalResidual, writes: Writes, head: int, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -91,7 +89,7 @@ def lens(
     prompt: str | None = None,
     *,
     task: str | None = None,
-    heads: Sequence[HeadId] | str | None = None,
+    heads: Heads | None = None,
     position: int | None = None,
     tokens: int = 5,
     seed: int = 0,
@@ -109,7 +107,7 @@ def lens(
     else:
         batch = find_task(str(task))(model.tokenizer, 1, seed)
     where = torch.tensor([int(batch.mask[0].nonzero().max()) if position is None else position])
-    found = head_lens(model, batch, where, parse_heads(heads) if heads is not None else None, k=tokens)
+    found = head_lens(model, batch, where, heads, k=tokens)
     return lens_data(model, batch, where, found, top if heads is None else len(found.heads))
 
 
@@ -125,6 +123,7 @@ def lens_data(model: Model, batch: Batch, positions: Tensor, found: HeadLens, to
     return {
         "schema": "headatlas/lens/1",
         "model": model.name,
+        "start_end": said_of(batch.facts),
         "position": int(positions[0]),
         "token": text(batch.tokens[0, positions[0]]),
         "predicted": [text(one) for one in logits.topk(5).indices],

@@ -25,12 +25,13 @@ from torch import Tensor
 from headatlas.edits import OnHeads
 from headatlas.edits.collect import pieces, read
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId, parse_heads
+from headatlas.heads import HeadId, Heads, parse_heads
 from headatlas.methods.former import former_arguments
 from headatlas.methods.labels import LabelledPrompts, Labels, labelled
 from headatlas.methods.labels import labels_of as labels_of
 from headatlas.methods.sweeps.cached_runs import GB
 from headatlas.model import Model
+from headatlas.model.text.start_end import said_of
 from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Progress, Silent
 from headatlas.renamed import old_names
@@ -116,14 +117,15 @@ def tokens_read(batch: Batch, position: str = "end", last: int = 1) -> Tensor:
 
 
 def outputs(
-    model: Model, batch: Batch, heads: Sequence[HeadId], weight: Tensor, memory: int = GB
+    model: Model, batch: Batch, heads: Sequence[HeadId], weight: Tensor | Mapping[str, Tensor], memory: int = GB
 ) -> Iterator[tuple[HeadId, Tensor]]:
-    """(head, z [example, d_value] averaged with weight [example, token]) of each head in float32.
+    """(head, z [example, d_value] averaged with weight [example, token], one for all or by stack) of each head in float32.
 
     As many layers a pass as fit `memory` bytes.
     """
     model.require(heads)
     places = list(dict.fromkeys((head.stack, head.layer) for head in heads))
+    weights = {stack: weight if isinstance(weight, Tensor) else weight[stack] for stack, _ in places}
     size = {
         place: 4 * len(batch) * model.layer(place[1], place[0]).n_heads * model.layer(place[1], place[0]).d_value
         for place in places
@@ -133,23 +135,23 @@ def outputs(
         while places and sum(size[place] for place in (*together, places[0])) <= memory:
             together.append(places.pop(0))
         mine = [head for head in heads if (head.stack, head.layer) in together]
-        found = _averaged(model, batch, OnHeads(mine), weight)
+        found = _averaged(model, batch, OnHeads(mine), weights)
         for head in mine:
             yield head, found[head.stack, head.layer][:, head.head]
 
 
-def _averaged(model: Model, batch: Batch, what: OnHeads, weight: Tensor) -> dict[LayerKey, Tensor]:
+def _averaged(model: Model, batch: Batch, what: OnHeads, weights: Mapping[str, Tensor]) -> dict[LayerKey, Tensor]:
     """(stack, layer) -> [example, head, d_value] of z averaged over tokens."""
     parts: dict[LayerKey, list[Tensor]] = {place: [] for place in what.layers}
-    share = weight
+    rows = slice(0, 0)
 
     def keep(place: LayerKey, z: Tensor) -> None:
-        parts[place].append(torch.einsum("et,ethd->ehd", share, z.detach().float()).cpu())
+        parts[place].append(
+            torch.einsum("et,ethd->ehd", weights[place[0]][rows].to(z.device), z.detach().float()).cpu()
+        )
 
-    start = 0
     for part in pieces(batch):
-        share = weight[start : start + len(part)].to(model.device)
-        start += len(part)
+        rows = slice(rows.stop, rows.stop + len(part))
         read(model, part, what, keep)
     return {place: torch.cat(found) for place, found in parts.items()}
 
@@ -159,7 +161,7 @@ def probe(
     model: Model,
     batch: Batch | LabelledPrompts,
     labels: Labels | None = None,
-    heads: Sequence[HeadId] | str | None = None,
+    heads: Heads | None = None,
     *,
     kind: str = "linear",
     position: str = "end",
@@ -190,7 +192,8 @@ def probe(
     splits = [_splits(run, group, folds, seed) for run in runs]
     rows = np.unique(group, return_inverse=True)[1]
     found, tested = np.empty((2, len(rows), len(chosen))), np.full(len(chosen), np.nan)
-    for number, (_, z) in enumerate(outputs(model, batch, chosen, tokens_read(batch, position, last))):
+    weight = {stack: tokens_read(batch.side(stack), position, last) for stack in dict.fromkeys(h.stack for h in chosen)}
+    for number, (_, z) in enumerate(outputs(model, batch, chosen, weight)):
         x = z.double().numpy()
         inside = x[ranking]
         right = [_right(kind, inside, run, split, seed) for run, split in zip(runs, splits, strict=True)]
@@ -206,7 +209,14 @@ def probe(
     for which in range(2):
         np.add.at(summed[which], rows, found[which] * groups / len(y))
     scores = HeadScores(chosen, summed[0], summed[1])
-    facts = {"model": model.name, "kind": kind, "at": position, "last": last, "seed": seed}
+    facts = {
+        "model": model.name,
+        "kind": kind,
+        "at": position,
+        "last": last,
+        "seed": seed,
+        "start_end": said_of(batch.facts),
+    }
     return Probes(scores, tested if len(held) else None, labels, len(ranking), len(held), facts)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from headatlas.errors import BadInput
 from headatlas.methods.sweeps.task_gate import Gate, gate_of_prompts, gate_on_held_out
 from headatlas.model import Model
+from headatlas.model.text.start_end import said_of
 from headatlas.progress import Progress, Silent
 from headatlas.prompts_file import read_prompts
 from headatlas.renamed import old_names
@@ -69,7 +70,10 @@ def prompts_for(
     """
     given = Prompts(batch=given) if isinstance(given, Batch) else given
     if given.batch is not None:
-        return MeasuredPrompts("prompts of one's own", given.batch, given.metric or logit_difference, seed=given.seed)
+        facts = {"start_end": said_of(given.batch.facts)}
+        return MeasuredPrompts(
+            "prompts of one's own", given.batch, given.metric or logit_difference, facts, seed=given.seed
+        )
     found = _of_task(model, given) if given.task is not None else _of_file(model, given)
     if demand:
         _demand_able(model, found, given, progress or Silent())
@@ -83,7 +87,7 @@ def _of_file(model: Model, given: Prompts) -> MeasuredPrompts:
             f"{given.prompts} has labelled texts, and no answers to measure.",
             'Lines need "clean", "answer", "wrong".',
         )
-    facts = {"prompts_file": Path(str(given.prompts)).name, "n": len(batch)}
+    facts = {"prompts_file": Path(str(given.prompts)).name, "n": len(batch), "start_end": said_of(batch.facts)}
     return MeasuredPrompts(str(given.prompts), batch, given.metric or logit_difference, facts, seed=given.seed)
 
 
@@ -92,7 +96,13 @@ def _of_task(model: Model, given: Prompts) -> MeasuredPrompts:
     batch, metric = task(model.tokenizer, given.n, given.seed), given.metric or task.metric
     if metric is None:
         raise BadInput(f"Task {task.name} has no metric, so no effects can be measured on it.", "Choose another task.")
-    facts = {"task": task.name, "task_version": task.version, "n": given.n, "seed": given.seed}
+    facts = {
+        "task": task.name,
+        "task_version": task.version,
+        "n": given.n,
+        "seed": given.seed,
+        "start_end": said_of(batch.facts),
+    }
     return MeasuredPrompts(str(given.task), batch, metric, facts, task, given.seed)
 
 

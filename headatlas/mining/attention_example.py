@@ -47,9 +47,12 @@ def attention_examples(
             )
 
     model.forward(one, watch=watch, logit_positions=torch.zeros(1, dtype=torch.long))
-    tokens = tuple(model.tokenizer.pieces(one.tokens[0].tolist()))
+    tokens = {head.stack: tuple(model.tokenizer.pieces(one.side(head.stack).tokens[0].tolist())) for head in heads}
+    # A text that encoder and decoder read in their own ways is shown as the first head's stack reads it.
     return {
-        name: AttentionExample(tokens, {head: rows[head] for head in found})
+        name: AttentionExample(
+            tokens[found[0].stack], {head: rows[head] for head in found if head.stack == found[0].stack}
+        )
         for name, found in observed.items()
         if found
     }

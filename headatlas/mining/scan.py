@@ -97,12 +97,13 @@ def scan(
             for detector in layered:
                 if not suits(detector, layer):
                     continue
+                read = part.side(layer.stack)
                 if main:
-                    fill(values, rows, layer, detector, part, detector.score)
+                    fill(values, rows, layer, detector, read, detector.score)
                     if detector.control is not None:
-                        fill(control, rows, layer, detector, part, detector.control)
+                        fill(control, rows, layer, detector, read, detector.control)
                 elif detector.control is None:
-                    fill(control, rows, layer, detector, part, detector.score)
+                    fill(control, rows, layer, detector, read, detector.score)
             if main:
                 real = layer.valid_queries[:, :, None, None]
                 total = (layer.z.float() * real).sum((0, 1))
@@ -132,6 +133,9 @@ def scan(
     for detector in detectors:
         if isinstance(detector, ModelDetector):
             began = time.perf_counter()
+            if model.kind == "encoder-decoder":
+                refused[detector.name] = "is measured on the whole model, and made for models of one stack"
+                continue
             try:
                 measured = detector.measure(model, batch)
             except (UnsupportedModel, UnfitTask) as error:

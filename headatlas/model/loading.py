@@ -239,12 +239,24 @@ def _tokenizer(source: Source | None, hf: nn.Module, config: Any, kind: str, bos
     context = next((int(limit) for limit in limits if isinstance(limit, int) and limit > 0), 1 << 20)
     context -= _reserved_positions(hf, context)
     size = int(getattr(config, "vocab_size", 0) or 0)
+    two = kind == "encoder-decoder"
+    more: dict[str, Any] = {"two_stacks": two, "decoder_start": _decoder_start(hf, size) if two else None}
     if source is not None and source.has_tokenizer:
-        return Tokenizer.load(Path(source.folder), causal=kind != "encoder", context=context, vocab_size=size, bos=bos)
+        folder = Path(source.folder)
+        return Tokenizer.load(folder, causal=kind != "encoder", context=context, vocab_size=size, bos=bos, **more)
     start = getattr(config, "bos_token_id", None)
-    return Tokenizer.bare(
-        size, context, causal=kind != "encoder", bos=start if isinstance(start, int) and 0 <= start < size else None
-    )
+    known = isinstance(start, int) and 0 <= start < size
+    return Tokenizer.bare(size, context, causal=kind != "encoder", bos=start if known else None, **more)
+
+
+def _decoder_start(hf: Any, size: int) -> int | None:
+    """The token that a decoder reads first, where transformers' own `generate` looks for it; None where none is named."""
+    config, generation = hf.config, getattr(hf, "generation_config", None)
+    inner = getattr(config, "decoder", None)
+    named = [(generation, "decoder_start_token_id"), (config, "decoder_start_token_id"), (inner, "bos_token_id"),
+             (generation, "bos_token_id"), (config, "bos_token_id")]  # fmt: skip
+    found = (getattr(place, name, None) for place, name in named)
+    return next((one for one in found if isinstance(one, int) and 0 <= one < size), None)
 
 
 def _reserved_positions(hf: nn.Module, n: int) -> int:

@@ -8,7 +8,7 @@ from importlib import resources
 import numpy as np
 
 from headatlas.errors import UnfitTask
-from headatlas.task import Vocabulary
+from headatlas.task import Vocabulary, edges
 
 LENGTH = 128  # tokens of a text, bos and eos included, where the model reads as many
 
@@ -27,8 +27,7 @@ def passages() -> dict[str, tuple[str, ...]]:
 
 def windowed(tokenizer: Vocabulary, text: str, length: int, rng: np.random.Generator) -> list[int]:
     """[bos] tokens [eos], `length` in all, from a random word of the text on. Raises UnfitTask for too short a text."""
-    front = [] if tokenizer.bos is None else [tokenizer.bos]
-    back = [] if tokenizer.eos is None else [tokenizer.eos]
+    front, back = edges(tokenizer)
     ids, room = tokenizer.encode(text), length - len(front) - len(back)
     if len(ids) < room:
         raise UnfitTask(f"A bundled passage has {len(ids)} tokens in this tokenizer, {room} are needed.")

@@ -17,7 +17,7 @@ import yaml
 from torch import Tensor
 
 from headatlas.errors import UnfitTask
-from headatlas.task import Batch, Vocabulary
+from headatlas.task import Batch, Vocabulary, edges
 
 T = TypeVar("T")
 TRIES = 200  # examples in a row that do not fit before a source of examples counts as dry
@@ -127,7 +127,7 @@ def laid_out(
         if any(tokenizer.encode("".join(texts[: i + 1])) != whole[:end] for i, end in enumerate(ends)):
             raise _Misfit("it joins words that the task has to keep apart")
     encoded = iter(parts)
-    row = [] if tokenizer.bos is None else [tokenizer.bos]
+    row = [*edges(tokenizer)[0]]
     positions: dict[str, list[int]] = {}
     for piece in pieces:
         ids = list(piece.ids) or next(encoded)

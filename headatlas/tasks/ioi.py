@@ -7,7 +7,7 @@ import torch
 
 from headatlas.errors import UnfitTask
 from headatlas.renamed import old_names
-from headatlas.task import Batch, Vocabulary, logit_difference, task
+from headatlas.task import Batch, Vocabulary, edges, logit_difference, task
 from headatlas.tasks._ioi_words import NAMES, one_token_names, words
 
 
@@ -90,8 +90,7 @@ def _encoded(tokenizer: Vocabulary, text: str, a: str, first: str, second: str) 
     text = text.removesuffix(" [A]")
     head, _, tail = text.rpartition("[B]")
     whole = (head + second + tail).replace("[B]", first).replace("[A]", a)
-    front = [] if tokenizer.bos is None else [tokenizer.bos]
-    return [*front, *tokenizer.encode(whole)]
+    return [*edges(tokenizer)[0], *tokenizer.encode(whole)]
 
 
 def _located(row: list[int], a: int, b: int, text: str) -> tuple[int, int, int, int, int]:

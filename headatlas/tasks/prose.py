@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headatlas.errors import UnfitTask
 from headatlas.renamed import old_names
-from headatlas.task import Batch, Vocabulary, next_token_loss, task
+from headatlas.task import Batch, Vocabulary, edges, next_token_loss, task
 from headatlas.tasks._passages import LENGTH, passages, windowed, word_starts
 
 PUNCTUATION = frozenset(".,;:!?()[]{}\"'-—–…")
@@ -39,7 +39,8 @@ def _chosen(n: int, rng: np.random.Generator) -> list[str]:
 
 
 def _inner(tokenizer: Vocabulary, row: list[int]) -> tuple[int, int]:
-    return int(tokenizer.bos is not None), len(row) - int(tokenizer.eos is not None)
+    front, back = edges(tokenizer)
+    return len(front), len(row) - len(back)
 
 
 def _shuffled(tokenizer: Vocabulary, row: list[int], rng: np.random.Generator) -> list[int]:

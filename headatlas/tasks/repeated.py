@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from headatlas.errors import UnfitTask
-from headatlas.task import Batch, Vocabulary, next_token_loss, task
+from headatlas.task import Batch, Vocabulary, edges, next_token_loss, task
 
 
 @task(metric=next_token_loss, version=1, margin=0.5)
@@ -17,8 +17,7 @@ def repeated(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     copy shuffled so that no token keeps its place or its successor. facts["period"] is the length of S.
     """
     ids = _usable_ids(tokenizer)
-    front = [] if tokenizer.bos is None else [tokenizer.bos]
-    back = [] if tokenizer.eos is None else [tokenizer.eos]
+    front, back = edges(tokenizer)
     room = tokenizer.context - len(front) - len(back)
     period = min(50, room // 2, len(ids) // 2)
     if period < 16:

@@ -38,7 +38,7 @@ def test_a_fetched_model_is_given_without_a_word(name: str) -> None:
     [
         ("smollm2-135m", True, 49152, 1, None, "<|im_start|> (id 1): the tokenizer adds none, its bos_token is used"),
         ("gemma3-270m", True, 262144, 2, None, "<bos> (id 2): the tokenizer adds it"),
-        ("minilm-l6", False, 30522, 101, 102, "[CLS] (id 101): the tokenizer adds it"),
+        ("minilm-l6", False, 30522, 101, 102, "[CLS] (id 101): the tokenizer adds it; end [SEP] (id 102)"),
     ],
 )
 def test_the_built_in_models_start_their_texts_as_documented(

@@ -101,7 +101,7 @@ def test_the_start_token_is_what_the_tokenizer_adds(unigram_folder: Path, wordpi
     assert tokenizer.bos_policy == "<s> (id 1): the tokenizer adds it"
     encoder = load(wordpiece_folder, causal=False)
     assert (encoder.bos, encoder.eos) == (2, 3)
-    assert encoder.bos_policy == "[CLS] (id 2): the tokenizer adds it"
+    assert encoder.bos_policy == "[CLS] (id 2): the tokenizer adds it; end [SEP] (id 3)"
 
 
 def test_else_it_is_the_bos_token_the_tokenizer_defines(bytes_folder: Path, words_folder: Path) -> None:

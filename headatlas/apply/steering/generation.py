@@ -22,8 +22,7 @@ def generate(
     """
     if not model.has_logits or model.kind != "decoder":
         raise BadInput(f"{model.name} does not generate text.", "Use a decoder.")
-    front = [] if model.tokenizer.bos is None else [model.tokenizer.bos]
-    ids = [*front, *model.tokenizer.encode(prompt)]
+    ids = model.tokenizer.start_end.read(model.tokenizer.encode(prompt))
     if not ids or n < 1 or len(ids) + n > model.tokenizer.context:
         raise BadInput(
             f"A prompt of {len(ids)} tokens cannot be continued by {n}.",

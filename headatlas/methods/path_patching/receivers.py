@@ -32,6 +32,8 @@ class Receiver:
         """Read `logits`, `mlp:5`, `q:9.6 9.9`, `v:7.3@s2`. Raises BadInput."""
         if isinstance(text, Receiver):
             return text
+        if not isinstance(text, str):
+            raise BadInput(f"{text!r} is not a receiver.", _FORMS)
         what, _, position = (part.strip() for part in text.partition("@"))
         kind, _, names = (part.strip() for part in what.partition(":"))
         if kind == "logits" and not names and not position:
@@ -89,9 +91,12 @@ class Receiver:
         return replace(self, heads=tuple(dict.fromkeys(whole)))
 
 
-def parse_receivers(receivers: Sequence[str | Receiver], model: Model, *, group: bool) -> tuple[Receiver, ...]:
+def parse_receivers(
+    receivers: str | Receiver | Sequence[str | Receiver], model: Model, *, group: bool
+) -> tuple[Receiver, ...]:
     """Several receivers as the model has them. Raises BadInput."""
-    found = tuple(Receiver.parse(one).within(model, group=group) for one in receivers)
+    given = [receivers] if isinstance(receivers, str | Receiver) else receivers
+    found = tuple(Receiver.parse(one).within(model, group=group) for one in given)
     if not found:
         raise BadInput("No receiver is named.", _FORMS)
     if len(set(found)) < len(found):

@@ -18,7 +18,7 @@ import numpy as np
 
 from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId
+from headatlas.heads import HeadSets
 from headatlas.methods.former import former_arguments
 from headatlas.methods.options import RunOptions
 from headatlas.methods.path_patching.frozen_run import demand_tokenwise
@@ -29,7 +29,7 @@ from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.ablation import demand_aligned
 from headatlas.methods.sweeps.activation_patching import DIRECTIONS
 from headatlas.methods.sweeps.cached_runs import tokens_a_pass
-from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
+from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.methods.sweeps.plan import (
     ChunkStore,
     Make,
@@ -50,8 +50,8 @@ MLPS = ("recomputed", "frozen")
 def path_patch(
     model: Model,
     batch: Batch | Prompts,
-    senders: Sequence[HeadId | HeadSet] | str | None = None,
-    receivers: Sequence[str | Receiver] = ("logits",),
+    senders: HeadSets | None = None,
+    receivers: str | Receiver | Sequence[str | Receiver] = ("logits",),
     *,
     direction: str = "noising",
     positions: str = "all",

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from headatlas.edits import Mean, OnHeads, Resample, Zero, collect
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId
+from headatlas.heads import HeadId, HeadSets
 from headatlas.methods.former import former_arguments
 from headatlas.methods.options import RunOptions
 from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
 from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
-from headatlas.methods.sweeps.plan import Make, Prepare, Sweep, head_sets_for, positions_of
+from headatlas.methods.sweeps.plan import Make, Prepare, Sweep, head_sets_for, positions_of, side_of
 from headatlas.methods.sweeps.run import run
 from headatlas.model import Model
 from headatlas.progress import Progress
@@ -33,7 +33,7 @@ MEANS = ("overall", "position", "template")
 def ablate(
     model: Model,
     batch: Batch | Prompts,
-    heads: Sequence[HeadId | HeadSet] | str | None = None,
+    heads: HeadSets | None = None,
     *,
     edit: str = "mean",
     mean: str = "overall",
@@ -59,7 +59,8 @@ def ablate(
         raise BadInput(f"Unknown mean '{mean}'.", f"Choose one of {', '.join(MEANS)}.")
     given = prompts_for(model, batch, progress)
     other = _reference(model, given, reference)
-    head_sets, named_positions = head_sets_for(model, heads, "z"), positions_of(given.batch, positions)
+    head_sets = head_sets_for(model, heads, "z")
+    named_positions = positions_of(side_of(given.batch, head_sets, "z", positions), positions)
     prepare = replacements(model, given.batch, head_sets, edit, mean, positions, other)
     facts = {
         "edit": edit,
@@ -135,13 +136,14 @@ def mean_over(
             source, positions={**batch.positions, **source.positions}, labels={**batch.labels, **source.labels}
         )
     if mean == "overall":
-        tokens = None
+        tokens, whole = None, source
         if positions not in ("all", "each"):
+            source = side_of(source, [tuple(heads)], "z", positions)
             if positions not in source.positions:
                 hint = "Give it one, or take the mean per position."
                 raise BadInput(f"The reference has no position '{positions}'.", hint)
             tokens = source.positions[positions].reshape(len(source), -1)
-        return Mean.over(model, heads, source, tokens=tokens)
+        return Mean.over(model, heads, whole, tokens=tokens)
     template = "template" if mean == "template" else None
     return Mean.over(model, heads, source, per_position=True, template=template, target=batch)
 

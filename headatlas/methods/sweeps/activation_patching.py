@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId
+from headatlas.heads import HeadSets
 from headatlas.methods.former import former_arguments
 from headatlas.methods.options import RunOptions
 from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
 from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.ablation import demand_aligned
-from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
-from headatlas.methods.sweeps.plan import Make, Sweep, head_sets_for, metric_of, positions_of
+from headatlas.methods.sweeps.effects import HeadEffects
+from headatlas.methods.sweeps.plan import Make, Sweep, head_sets_for, metric_of, positions_of, side_of
 from headatlas.methods.sweeps.run import run
 from headatlas.model import Model
 from headatlas.progress import Progress
@@ -28,7 +27,7 @@ SITES = ("z", "q", "k", "v", "pattern")
 def patch(
     model: Model,
     batch: Batch | Prompts,
-    heads: Sequence[HeadId | HeadSet] | str | None = None,
+    heads: HeadSets | None = None,
     *,
     direction: str = "denoising",
     component: str = "z",
@@ -60,7 +59,7 @@ def patch(
 def plan(
     model: Model,
     given: MeasuredPrompts,
-    heads: Sequence[HeadId | HeadSet] | str | None,
+    heads: HeadSets | None,
     direction: str,
     component: str,
     positions: str,
@@ -76,7 +75,8 @@ def plan(
             "Patching needs counterfactual prompts.", "Choose a task that has them, or give `corrupted` prompts."
         )
     demand_aligned(batch, other)
-    head_sets, named_positions = head_sets_for(model, heads, component), positions_of(batch, positions)
+    head_sets = head_sets_for(model, heads, component)
+    named_positions = positions_of(side_of(batch, head_sets, component, positions), positions)
     everything = sorted({head for head_set in head_sets for head in head_set})
     source = batch if direction == "denoising" else other
 

@@ -21,6 +21,7 @@ from headatlas.errors import BadInput, HeadAtlasError
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Model
+from headatlas.model.core.pass_context import Tokens
 from headatlas.model.runs.cached_forward import PartialForward, few_logits
 from headatlas.model.runs.cached_run import AT_ONCE, CachedRun, cache_run
 from headatlas.ops.types import Array, LayerKey
@@ -108,7 +109,8 @@ class CachedRuns:
         else:
             self._late = False
             self._note("whole runs: this model's runs cannot start at a layer")
-            self._cached = CachedRun(self.prompts.tokens.to(model.device), self.prompts.mask.to(model.device))
+            given = Tokens.of(self.prompts).each(lambda x: x.to(model.device))
+            self._cached = CachedRun(given.tokens, given.mask, encoder=given.encoder)
             logits = model.forward(self.prompts, logit_positions=self._positions)
         self.clean = self._score(logits, self.batch)
         if self._ids is not None and not self._answers_suffice():

@@ -147,7 +147,7 @@ def digest(batch: Batch | None) -> str | None:
     if batch is None:
         return None
     parts = hashlib.sha256()
-    for part in (batch, batch.counterfactual):
+    for part in (batch, batch.counterfactual, batch.encoder):
         if part is not None:
             for name, value in [
                 ("tokens", part.tokens),

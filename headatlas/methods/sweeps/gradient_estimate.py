@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headatlas.edits.base import token_stack
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
@@ -195,15 +196,15 @@ def _watched(
 
 def _gathered(sweep: Sweep, felt: list[dict[HeadId, Tensor]], rows: slice, *, everywhere: bool) -> Array:
     """[example, head_set, position] sums over the tokens of each position (over all of them if `everywhere`), NaN where there are none."""
-    mask = sweep.batch.mask[rows]
-    found = np.zeros((len(mask), len(sweep.head_sets), len(sweep.positions)))
-    columns = torch.arange(mask.shape[1])
+    batch = sweep.batch.rows(rows)
+    found = np.zeros((len(batch), len(sweep.head_sets), len(sweep.positions)))
     for j, positions in enumerate(_positions(sweep, rows)):
-        share = mask if positions is None else mask & (columns[None, :, None] == positions[:, None, :]).any(-1)
-        absent = ~share.any(1).numpy()
-        counted = mask if everywhere else share
         for i, head_set in enumerate(sweep.head_sets):
+            mask = batch.side(token_stack(head_set[0].stack, sweep.component)).mask
+            columns = torch.arange(mask.shape[1])
+            share = mask if positions is None else mask & (columns[None, :, None] == positions[:, None, :]).any(-1)
+            counted = mask if everywhere else share
             parts = [(felt[j][head] * counted).sum(1) for head in head_set if head in felt[j]]
             found[:, i, j] = torch.stack(parts).sum(0).double().numpy()
-        found[absent, :, j] = np.nan
+            found[~share.any(1).numpy(), i, j] = np.nan
     return found

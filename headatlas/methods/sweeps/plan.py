@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headatlas.edits.base import token_stack
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId, parse_heads
+from headatlas.heads import HeadId, HeadSets, parse_head_sets
 from headatlas.methods.sweeps.effects import HeadSet
 from headatlas.methods.sweeps.memory_budget import peak_of
 from headatlas.model import Model
@@ -63,6 +64,19 @@ class Sweep:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+def side_of(batch: Batch, head_sets: Sequence[HeadSet], component: str, positions: str) -> Batch:
+    """The batch as the stack counts it whose tokens the heads' component belongs to. Raises BadInput where it is not one stack."""
+    if batch.encoder is None or positions == "all":
+        return batch
+    stacks = {token_stack(head.stack, component) for head_set in head_sets for head in head_set}
+    if len(stacks) > 1:
+        raise BadInput(
+            f"Encoder and decoder count positions apart, so '{positions}' is not one place for heads of both.",
+            "Name heads of one stack, such as --heads encoder:0.1, or take all positions.",
+        )
+    return batch.side(next(iter(stacks), "decoder"))
+
+
 def positions_of(batch: Batch, positions: str) -> dict[str, Tensor | None]:
     """Where each change acts: "all" at once, "each" position on its own, or a named position of the batch such as "end"."""
     if positions == "all":
@@ -74,17 +88,17 @@ def positions_of(batch: Batch, positions: str) -> dict[str, Tensor | None]:
         known = ", ".join(["all", "each", *sorted(batch.positions)])
         raise BadInput(f"These prompts have no position '{positions}'.", f"Choose one of {known}.")
     value = batch.positions[positions]
+    if bool((value < 0).all()):
+        raise BadInput(f"No example has a position '{positions}' in this stack.", "Choose another, or all.")
     return {positions: value.reshape(len(batch), -1)}
 
 
-def head_sets_for(model: Model, heads: Sequence[HeadId | HeadSet] | str | None, component: str) -> tuple[HeadSet, ...]:
+def head_sets_for(model: Model, heads: HeadSets | None, component: str) -> tuple[HeadSet, ...]:
     """One head_set per head, or per KV group where keys or values are changed; sets of heads as given.
 
-    heads: text such as "9.6 9.9" is read; None is every head. Raises BadInput.
+    heads: see `headatlas.heads.parse_head_sets`; None is every head. Raises BadInput.
     """
-    if heads is None or isinstance(heads, str):
-        heads = model.heads if heads is None else parse_heads(heads)
-    head_sets = tuple((head,) if isinstance(head, HeadId) else tuple(head) for head in heads)
+    head_sets = parse_head_sets(model.heads if heads is None else heads)
     model.require([head for head_set in head_sets for head in head_set])
     if component not in ("k", "v"):
         return head_sets

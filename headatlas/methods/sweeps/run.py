@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,12 +14,11 @@ from headatlas.errors import BadInput
 from headatlas.methods.sweeps.cached_runs import GB, CachedRuns
 from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
 from headatlas.methods.sweeps.gradient_estimate import estimate
-from headatlas.methods.sweeps.plan import ChunkStore, NoStore, Sweep, examples_at_once
+from headatlas.methods.sweeps.plan import ChunkStore, NoStore, Sweep, examples_at_once, side_of
 from headatlas.methods.sweeps.plan import metric_of as metric_of
 from headatlas.model import Model
 from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Part, Progress, Silent
-from headatlas.task import Batch
 
 GRADIENT = 3.0  # a run with its backward pass costs about three runs
 
@@ -44,7 +43,7 @@ def run(
     batch, n = sweep.batch, len(sweep.batch)
     estimated = _estimated(model, sweep, memory, store) if triage is not None else None
     wanted = _wanted(estimated, triage, (len(sweep.head_sets), len(sweep.positions)))
-    exists = _exists(batch, sweep.positions)
+    exists = _exists(sweep)
     values = np.full((n, len(sweep.head_sets), len(sweep.positions)), np.nan)
     base = np.full(n, np.nan)
     notes: list[str] = []
@@ -129,10 +128,11 @@ def _rows(positions: Tensor | None, rows: slice) -> Tensor | None:
     return positions if positions is None or len(positions) == 1 else positions[rows]
 
 
-def _exists(batch: Batch, named_positions: Mapping[str, Tensor | None]) -> NDArray[np.bool_]:
+def _exists(sweep: Sweep) -> NDArray[np.bool_]:
     """[example, position] whether an example has such a position."""
     columns = []
-    for positions in named_positions.values():
+    for name, positions in sweep.positions.items():
+        batch = side_of(sweep.batch, sweep.head_sets, sweep.component, name)
         if positions is None:
             columns.append(torch.ones(len(batch), dtype=torch.bool))
         else:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId
+from headatlas.heads import HeadId, Heads, parse_heads
 from headatlas.methods.weights.qk_ov import Circuits, circuits_of, readout, to_logits, token_vectors
 from headatlas.model import Model
 from headatlas.ops import weights
@@ -63,7 +63,7 @@ def ov_ranks(
     *,
     form: str = "effective",
     among: Tensor | None = None,
-    heads: Sequence[HeadId] | None = None,
+    heads: Heads | None = None,
 ) -> OVRanks:
     """Where the targets rank among all tokens in what each head writes when it attends to a source token.
 
@@ -71,7 +71,7 @@ def ov_ranks(
     left out: the whole vocabulary. form: see `headatlas.model.runs.token_embedding.embedded`. heads: default model.heads. "Lowered"
     turns the write round before the final norm. Raises BadInput, UnsupportedModel.
     """
-    chosen = tuple(model.heads if heads is None else heads)
+    chosen = model.heads if heads is None else parse_heads(heads)
     model.require(chosen)
     if targets.ndim != 2 or len(source) != len(targets):
         raise BadInput(
@@ -104,7 +104,7 @@ def copy_scores(
     k: int = 5,
     *,
     form: str = "effective",
-    heads: Sequence[HeadId] | None = None,
+    heads: Heads | None = None,
     seed: int = 0,
 ) -> tuple[HeadScores, HeadScores]:
     """(copying, negative copying): is a token among the k that a head raises (lowers) most when it attends to it?
@@ -130,14 +130,14 @@ def copy_scores(
 
 
 def eigenvalue_scores(
-    model: Model, *, form: str = "effective", tokens: Tensor | None = None, heads: Sequence[HeadId] | None = None
+    model: Model, *, form: str = "effective", tokens: Tensor | None = None, heads: Heads | None = None
 ) -> NDArray[np.float64]:
     """Copying score sum(eigenvalues) / sum(|eigenvalues|) of each head's full OV circuit, [head] in [-1, 1].
 
     1: raises what it attends to; -1: lowers it; 0: neither. tokens [n]: the vocabulary to take (default: all of it). Biases
     are left out. Elhage et al. 2021. NaN for a head that writes nothing. Raises UnsupportedModel.
     """
-    chosen = tuple(model.heads if heads is None else heads)
+    chosen = model.heads if heads is None else parse_heads(heads)
     model.require(chosen)
     matrix, _ = readout(model)
     ids = torch.arange(matrix.shape[1]) if tokens is None else tokens

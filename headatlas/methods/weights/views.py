@@ -43,7 +43,7 @@ class _Question:
 
 def weights(
     model: Model,
-    head: HeadId | str | None = None,
+    head: HeadId | str | tuple[int, int] | None = None,
     view: View = "copying",
     *,
     words: Sequence[str] | str | None = None,
@@ -73,7 +73,7 @@ def weights(
     return {"model": model.name, "view": view, "head": None if one is None else str(one), **_VIEWS[view](model, asked)}
 
 
-def require(head: HeadId | str | None, view: str, top: int) -> None:
+def require(head: HeadId | str | tuple[int, int] | None, view: str, top: int) -> None:
     """Raise BadInput for a view that does not exist, or that looks at one head where none is named."""
     if view not in VIEWS:
         raise BadInput(f"Unknown view '{view}'.", f"Choose one of {', '.join(VIEWS)}.")

@@ -21,6 +21,13 @@ from headatlas.model.core.dispatch import active, receiving
 from headatlas.model.core.forward_pass import Edit, Pass
 from headatlas.model.core.linear_and_norm import device_of, dtype_of
 from headatlas.model.core.model_inputs import model_inputs, uncached
+from headatlas.model.core.model_inputs import (
+    demand_positions,
+    logit_positions_given,
+    model_inputs,
+    real_tokens,
+    uncached,
+)
 from headatlas.model.core.overflow import refuse_overflow
 from headatlas.model.core.pass_context import Inputs, PassContext
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
@@ -35,6 +42,7 @@ class Model:
 
     hf: the unmodified transformers model. heads: every attention head. layers: every attention layer.
     kind: "decoder", "encoder" or "encoder-decoder". accepts: names of the inputs that the model's own forward takes.
+    read_as: how the tokens of the last pass were made.
     """
 
     def __init__(
@@ -51,6 +59,7 @@ class Model:
         self._layout_path = layout_path
         self.block_bytes = block_bytes  # attention rows held at once where they must be recomputed
         self.load_seconds = 0.0
+        self.read_as = ""  # how the tokens of the last `forward` were made: by which start and end tokens, or as given
         self.loaded_checksum: int | None = None  # of the weights as they came from their files
         self.fast = True  # whether the kernel with log-sum-exp may be used
         self.right_padding = True  # whether padding behind a text changes nothing; where it does, it is refused
@@ -187,14 +196,25 @@ class Model:
     ) -> Tensor:
         """Run the model: logits [example, pos, vocab], or last hidden states [example, pos, d_model] where there is no head.
 
+        batch: a Batch; a text or several, which get the start and end tokens of the model; ids, taken as they are; or the
+        model's own inputs by name, such as a tokenizer returns. `read_as` says what became of them. An encoder-decoder given
+        one text has its decoder read the same text behind its start token.
+
         watch(layer) is called once per attention layer; `edits` act where they say. start_at = (layer, residual
         [example, pos, d_model]) skips the blocks before `layer` and enters it with that residual stream.
-        logit_positions [example, n] or [n]: compute logits only there (negative positions: row of position 0, to be ignored).
-        Raises BadInput for edits of heads that do not exist and for padding that the model cannot take.
+        logit_positions [n] or [example, n]: compute logits only there; -1 in a row of [example, n] means none (its logits are
+        to be ignored; NaN where an example has no position at all). Raises BadInput for edits of heads or at positions that
+        do not exist, for logits wanted where there is no token, and for padding that the model cannot take.
         """
-        inputs, valid = model_inputs(self, batch)
+        inputs, valid, self.read_as = model_inputs(self, batch)
         edits = list(edits)
         self.require_edits(edits)
+        real = real_tokens(self.kind, inputs, valid)
+        demand_positions(edits, real)
+        if logit_positions is not None:
+            read = next((real[stack] for stack in ("decoder", "encoder") if stack in real), None)
+            n, length = (0, None) if read is None else read.shape
+            logit_positions = logit_positions_given(logit_positions, n, length) if n else logit_positions
         current = Pass(self.layers, self.pass_context(valid=valid, fast=self.fast), watch=watch, edits=edits)
         with torch.set_grad_enabled(grad):
             return self.run(inputs, current, start_at, logit_positions)
@@ -228,6 +248,10 @@ class Model:
         if self.dtype == torch.float16:
             stack = "decoder" if "decoder" in self.stacks else self.stacks[0]
             refuse_overflow(self.hf, found, inputs, current.context.valid.get(stack))
+        if logit_positions is not None and logit_positions.ndim == 2 and self.has_logits:
+            absent = (logit_positions < 0).all(1).to(found.device)
+            if bool(absent.any()) and len(absent) == len(found):
+                found = found.masked_fill(absent[:, None, None], torch.nan)
         return found
 
     def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,13 +22,26 @@ class TokenBatch(Protocol):
 
 @dataclass(frozen=True)
 class Tokens:
-    """A batch of nothing but tokens and mask."""
+    """A batch of nothing but tokens and mask, and the same of an encoder where the tokens are its decoder's."""
 
     tokens: Tensor
     mask: Tensor
+    encoder: Tokens | None = None
+
+    @classmethod
+    def of(cls, batch: TokenBatch) -> Tokens:
+        """The tokens of a batch."""
+        encoder = getattr(batch, "encoder", None)
+        return cls(batch.tokens, batch.mask, None if encoder is None else cls(encoder.tokens, encoder.mask))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Tokens:
+        """The same with `change` made to every tensor [example, pos]."""
+        encoder = None if self.encoder is None else self.encoder.each(change)
+        return Tokens(change(self.tokens), change(self.mask), encoder)
 
 
-Inputs = TokenBatch | Tensor | Mapping[str, Any]  # a Tensor: tokens without padding; a mapping: the model's own inputs
+# A batch; one text, or several; ids as a tensor, an array or lists; the model's own inputs, such as a tokenizer returns.
+Inputs = TokenBatch | Tensor | Mapping[str, Any] | str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
 
 
 @dataclass

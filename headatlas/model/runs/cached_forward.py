@@ -119,7 +119,7 @@ class PartialForward:
         start = self._start(model)
         with few_logits(model, self.tokens):
             if self.positions is None:
-                batch = Tokens(tiled(self.cached.tokens, self.copies), tiled(self.cached.mask, self.copies))
+                batch = Tokens.of(self.cached).each(lambda x: tiled(x, self.copies))
                 where = tiled(self.logit_positions, self.copies)
                 found = model.forward(batch, edits=edits, start_at=start, logit_positions=where)
             else:

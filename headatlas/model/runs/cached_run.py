@@ -87,6 +87,7 @@ class CachedRun:
     positions: Tensor | None = None
     residuals: dict[LayerKey, Tensor] = field(default_factory=dict)
     attention: dict[LayerKey, CachedAttention] = field(default_factory=dict)
+    encoder: Tokens | None = None  # what an encoder-decoder's encoder read, where the tokens are its decoder's
 
     def rows(self, rows: slice) -> CachedRun:
         """The run of some examples."""
@@ -96,6 +97,7 @@ class CachedRun:
             None if self.positions is None else self.positions[rows],
             {key: x[rows] for key, x in self.residuals.items()},
             {key: attention.rows(rows) for key, attention in self.attention.items()},
+            None if self.encoder is None else self.encoder.each(lambda x: x[rows]),
         )
 
     def residual(self, key: LayerKey, positions: Tensor | None) -> Tensor:
@@ -153,7 +155,7 @@ def cache_run(
     parts = []
     for start in range(0, len(batch.tokens), size):
         rows = slice(start, start + size)
-        part = Tokens(batch.tokens[rows], batch.mask[rows])
+        part = Tokens.of(batch).each(lambda x, rows=rows: x[rows])  # type: ignore[misc]
         wanted = (
             logit_positions[rows]
             if logit_positions is not None and len(logit_positions) == len(batch.tokens)
@@ -166,7 +168,8 @@ def cache_run(
 def _run(
     model: Model, batch: TokenBatch, logit_positions: Tensor | None, attention: bool, positions: Tensor | None
 ) -> tuple[CachedRun, Tensor]:
-    run = CachedRun(batch.tokens.to(model.device), batch.mask.to(model.device), positions)
+    given = Tokens.of(batch).each(lambda x: x.to(model.device))
+    run = CachedRun(given.tokens, given.mask, positions, encoder=given.encoder)
     known: dict[int, tuple[Tensor, Tensor]] = {}
 
     def keep_residual(key: LayerKey, x: Tensor) -> None:

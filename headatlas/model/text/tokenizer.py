@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headatlas.errors import BadInput, SourceError, UnfitTask
 from headatlas.model.text.folder_tokenizer import folder_tokenizer
+from headatlas.model.text.start_end import StartEnd
 from headatlas.model.text.token_text import Spelling, is_ordinary, scores_of, spelling_of, starts, text_alone, text_of
+from headatlas.model.text.two_stacks import completed
 from headatlas.registry import did_you_mean
+from headatlas.task import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,31 +25,80 @@ _CARRIER = "a"  # a text for the word to follow, where a tokenizer adds a space 
 class Tokenizer:
     """A model's tokenizer as tasks see it (`headatlas.task.Vocabulary`).
 
-    bos, eos: the ids put before and after each text, None for none; `bos_policy` says which and why.
-    causal: False for encoders. context: the longest input in tokens. vocab_size: ids from here on do not exist.
+    start_end: the tokens put around each text, and why these. front, back: those that the stack which predicts tokens reads
+    (an encoder-decoder's decoder); bos, eos: the first of them, None for none. causal: False for encoders. context: the
+    longest input in tokens. vocab_size: ids from here on do not exist.
     """
 
     def __init__(
-        self, *, causal: bool, context: int, vocab_size: int, hf: PreTrainedTokenizerBase | None, bos: str | int | None
+        self,
+        *,
+        causal: bool,
+        context: int,
+        vocab_size: int,
+        hf: PreTrainedTokenizerBase | None,
+        bos: str | int | None,
+        two_stacks: bool = False,
+        decoder_start: int | None = None,
     ) -> None:
         self.causal, self.context, self.vocab_size = causal, context, vocab_size
         self._hf = hf
-        self.bos: int | None
-        self.eos: int | None = None
         if hf is None:
-            self.bos = bos if isinstance(bos, int) else None
-            self.bos_policy = f"id {self.bos}, given" if self.bos is not None else "none: the model has no tokenizer"
+            front: tuple[int, ...] = (bos,) if isinstance(bos, int) and not two_stacks else ()
+            why = f"id {bos}, given" if front else "none: the model has no tokenizer"
+            self.start_end = StartEnd(front, (), two_stacks, decoder_start, why, f"id {decoder_start}")
             return
         before, after = self._added_by_itself()
-        self.bos, self.bos_policy = self._choose_bos(str(bos), before)
-        if not causal:
-            self.eos = after[0] if after else hf.sep_token_id
+        front, why = self._choose_front(str(bos), before, two_stacks)
+        back: tuple[int, ...] = ()
+        if not causal or two_stacks:
+            back = tuple(after) or (() if two_stacks or hf.sep_token_id is None else (hf.sep_token_id,))
+            ends = f"end {self._spelled_with_ids(back)}" if back else "no end token"
+            why = f"{why}; {ends}"
+        names = "" if decoder_start is None else self._spelled_with_ids([decoder_start])
+        self.start_end = StartEnd(front, back, two_stacks, decoder_start, why, names)
+
+    @property
+    def front(self) -> tuple[int, ...]:
+        """What stands before each text in the stack that predicts tokens."""
+        return self.start_end.reading[0]
+
+    @property
+    def back(self) -> tuple[int, ...]:
+        """What stands after each text there."""
+        return self.start_end.reading[1]
+
+    @property
+    def bos(self) -> int | None:
+        """The first token of each text, None for no such token."""
+        return self.front[0] if self.front else None
+
+    @property
+    def eos(self) -> int | None:
+        """The token that closes each text, None for no such token."""
+        return self.back[0] if self.back else None
+
+    @property
+    def bos_policy(self) -> str:
+        """Which tokens stand around each text, and why; part of every result."""
+        return str(self.start_end)
 
     @classmethod
-    def load(cls, folder: Path, *, causal: bool, context: int, vocab_size: int, bos: str = "auto") -> Tokenizer:
+    def load(
+        cls,
+        folder: Path,
+        *,
+        causal: bool,
+        context: int,
+        vocab_size: int,
+        bos: str = "auto",
+        two_stacks: bool = False,
+        decoder_start: int | None = None,
+    ) -> Tokenizer:
         """Load the tokenizer in `folder`. Raises SourceError where it cannot be read, BadInput for an unknown `bos`.
 
         bos: "auto" (what the tokenizer itself puts in front, else its bos token, else nothing), "none", or a token.
+        two_stacks, decoder_start: for encoder-decoders, see `StartEnd`.
         """
         from transformers import PreTrainedTokenizerFast
 
@@ -58,12 +111,37 @@ class Tokenizer:
         if not isinstance(hf, PreTrainedTokenizerFast):
             raise SourceError(f"The tokenizer in {folder} has no tokenizer.json.", "Convert it to a fast tokenizer.")
         hf.model_max_length = 1 << 62  # the length is checked against the model's context, not warned about here
-        return cls(causal=causal, context=context, vocab_size=vocab_size, hf=hf, bos=bos)
+        return cls(
+            causal=causal,
+            context=context,
+            vocab_size=vocab_size,
+            hf=hf,
+            bos=bos,
+            two_stacks=two_stacks,
+            decoder_start=decoder_start,
+        )
 
     @classmethod
-    def bare(cls, vocab_size: int, context: int, *, causal: bool, bos: int | None = None) -> Tokenizer:
+    def bare(
+        cls,
+        vocab_size: int,
+        context: int,
+        *,
+        causal: bool,
+        bos: int | None = None,
+        two_stacks: bool = False,
+        decoder_start: int | None = None,
+    ) -> Tokenizer:
         """Token ids without text, for models that came without a tokenizer."""
-        return cls(causal=causal, context=context, vocab_size=vocab_size, hf=None, bos=bos)
+        return cls(
+            causal=causal,
+            context=context,
+            vocab_size=vocab_size,
+            hf=None,
+            bos=bos,
+            two_stacks=two_stacks,
+            decoder_start=decoder_start,
+        )
 
     def within(self, context: int) -> Tokenizer:
         """The same tokenizer with inputs of at most `context` tokens, for tasks that should stay short."""
@@ -77,6 +155,10 @@ class Tokenizer:
             return []
         _, start, rest = self._hf.backend_tokenizer.to_str().partition('"added_tokens"')  # they stand before it
         return [start + rest, " ".join(map(str, sorted(self._special)))]
+
+    def complete(self, batch: Batch) -> Batch:
+        """The batch with what an encoder-decoder's encoder reads, and with the rule for start and end in its facts."""
+        return completed(batch, self.start_end)
 
     @property
     def has_text(self) -> bool:
@@ -152,10 +234,11 @@ class Tokenizer:
 
     @cached_property
     def _plain(self) -> tuple[int, ...]:
+        around = {*self.front, *self.start_end.back}
         if self._hf is None:
-            return tuple(one for one in range(self.vocab_size) if one not in (self.bos, self.eos))
+            return tuple(one for one in range(self.vocab_size) if one not in around)
         backend, spelling = self._hf.backend_tokenizer, self._spelling
-        barred = {*self._special, *self._hf.added_tokens_decoder, self.bos, self.eos}
+        barred = {*self._special, *self._hf.added_tokens_decoder, *around}
         tokens = {
             one: token
             for token, one in self._hf.get_vocab().items()
@@ -179,30 +262,38 @@ class Tokenizer:
 
     def _added_by_itself(self) -> tuple[list[int], list[int]]:
         """What the tokenizer puts before and after a text when it is asked to add its special tokens."""
-        plain = self.encode(_CARRIER)
-        full = list(self._text.encode(_CARRIER, add_special_tokens=True))
+        carrier = next((text for text in (_CARRIER, "A", "0", ".") if self.encode(text)), _CARRIER)
+        plain = self.encode(carrier)
+        full = list(self._text.encode(carrier, add_special_tokens=True))
         for start in range(len(full) - len(plain) + 1):
-            if full[start : start + len(plain)] == plain:
+            if plain and full[start : start + len(plain)] == plain:
                 return full[:start], full[start + len(plain) :]
         return [], []
 
-    def _choose_bos(self, bos: str, before: list[int]) -> tuple[int | None, str]:
+    def _spelled_with_ids(self, ids: Sequence[int]) -> str:
+        return ", ".join(f"{token} (id {one})" for one, token in zip(ids, self._spelled(list(ids)), strict=True))
+
+    def _choose_front(self, bos: str, before: list[int], two_stacks: bool) -> tuple[tuple[int, ...], str]:
+        """The tokens to put before a text, and why these. Raises BadInput for a token that there is not."""
         hf = self._text
         if bos == "none":
-            return None, "none, as asked"
+            return (), "none, as asked"
         if bos != "auto":
             one = hf.get_vocab().get(bos)
             if one is None or one >= self.vocab_size:
                 known = [str(token) for token in hf.added_tokens_decoder.values()]
                 hint = did_you_mean(bos, known) or did_you_mean(bos, hf.get_vocab())
                 raise BadInput(f"The tokenizer has no token '{bos}' to put first.", hint or "Write 'auto' or 'none'.")
-            return one, f"{bos} (id {one}), as asked"
+            return (one,), f"{bos} (id {one}), as asked"
         if before:
-            more = f", the first of {len(before)} it adds" if len(before) > 1 else ""
-            return before[0], f"{hf.convert_ids_to_tokens(before[0])} (id {before[0]}): the tokenizer adds it{more}"
+            return tuple(
+                before
+            ), f"{self._spelled_with_ids(before)}: the tokenizer adds {'it' if len(before) == 1 else 'them'}"
+        if two_stacks:  # its encoder learned on what the tokenizer gives
+            return (), "none: the tokenizer adds no token"
         role, one = (
             ("bos_token", hf.bos_token_id) if self.causal or hf.cls_token_id is None else ("cls_token", hf.cls_token_id)
         )
         if one is None or one >= self.vocab_size:
-            return None, "none: the tokenizer adds no token and defines no start token"
-        return one, f"{hf.convert_ids_to_tokens(one)} (id {one}): the tokenizer adds none, its {role} is used"
+            return (), "none: the tokenizer adds no token and defines no start token"
+        return (one,), f"{self._spelled_with_ids([one])}: the tokenizer adds none, its {role} is used"

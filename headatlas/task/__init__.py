@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,117 +12,10 @@ from torch import Tensor
 
 from headatlas.errors import BadInput, UnfitTask
 from headatlas.registry import demand_parameters, discover, lookup
-from headatlas.renamed import renamed_fields
-
-
-class Vocabulary(Protocol):
-    """What a task may ask of a tokenizer; `headatlas.model.Tokenizer` is the one implementation."""
-
-    bos: int | None  # put in front of each text, None for no such token
-    eos: int | None  # closes a text in encoders ([SEP]), None in decoders
-    causal: bool  # whether attention is causal; False for encoders, where it is bidirectional
-    context: int  # longest input in tokens, bos and eos included
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids without bos and eos."""
-
-    def decode(self, ids: list[int] | int) -> str:
-        """The text of one or more tokens."""
-
-    def single(self, word: str) -> int | None:
-        """The one id of `word` as given (with its leading space), or None."""
-
-    def plain_ids(self) -> list[int]:
-        """Ordinary text tokens, most frequent first; no special, byte or unused ids."""
-
-    def word_starts(self, ids: list[int]) -> list[bool]:
-        """Whether each token begins a word."""
-
-
-@renamed_fields(at="positions")
-@dataclass(frozen=True)
-class Batch:
-    """Token sequences with the positions and answers that detectors and metrics need.
-
-    tokens, mask: [example, pos]; mask is False on padding.
-    positions: name -> [example] or [example, k] positions in `tokens`, -1 where absent. Shifted by padding.
-    marks: name -> [example, pos] labels of tokens (0 or -1 where nothing applies). Padded with -1.
-    labels: name -> [example, ...] values that belong to an example (answer ids in `answer`, `wrong`, classes ...).
-    facts: values of the whole batch (the period of a repetition, the task's settings).
-    control: same words and lengths with the structure destroyed; its scores are the chance level.
-    counterfactual: the same prompts with the deciding words changed, for resampling and patching.
-    """
-
-    tokens: Tensor
-    mask: Tensor
-    positions: Mapping[str, Tensor] = field(default_factory=dict)
-    marks: Mapping[str, Tensor] = field(default_factory=dict)
-    labels: Mapping[str, Tensor] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    control: Batch | None = None
-    counterfactual: Batch | None = None
-
-    def __post_init__(self) -> None:
-        if self.tokens.ndim != 2 or self.tokens.shape != self.mask.shape:
-            raise BadInput(
-                f"tokens {tuple(self.tokens.shape)} and mask {tuple(self.mask.shape)} must both be [example, pos]."
-            )
-        for kind, values in (("positions", self.positions), ("marks", self.marks), ("labels", self.labels)):
-            for name, value in values.items():
-                if len(value) != len(self.tokens):
-                    raise BadInput(
-                        f"{kind}['{name}'] has {len(value)} rows, the batch has {len(self.tokens)} examples."
-                    )
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    @property
-    def answer(self) -> Tensor:
-        """[example] or [example, k] token ids of the right answer."""
-        return self.labels["answer"]
-
-    @property
-    def wrong(self) -> Tensor:
-        """[example] or [example, k] token ids of the wrong answer."""
-        return self.labels["wrong"]
-
-    def rows(self, index: slice | Tensor | list[int]) -> Batch:
-        """The examples at `index`, with their control and counterfactual rows."""
-
-        def take(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {name: value[index] for name, value in values.items()}
-
-        return replace(
-            self,
-            tokens=self.tokens[index],
-            mask=self.mask[index],
-            positions=take(self.positions),
-            marks=take(self.marks),
-            labels=take(self.labels),
-            control=self.control.rows(index) if self.control is not None else None,
-            counterfactual=self.counterfactual.rows(index) if self.counterfactual is not None else None,
-        )
-
-    def chunks(self, size: int) -> list[Batch]:
-        """The batch in pieces of at most `size` examples, in order."""
-        return [self.rows(slice(start, start + size)) for start in range(0, len(self), size)]
-
-    def padded(self, left: int = 0, right: int = 0, token: int = 0) -> Batch:
-        """The same examples with `left` and `right` padding positions added; positions move along."""
-
-        def pad(value: Tensor, fill: int | bool) -> Tensor:
-            return torch.nn.functional.pad(value, (left, right), value=fill)
-
-        return replace(
-            self,
-            tokens=pad(self.tokens, token),
-            mask=pad(self.mask, False),
-            positions={name: torch.where(value >= 0, value + left, value) for name, value in self.positions.items()},
-            marks={name: pad(value, -1) for name, value in self.marks.items()},
-            control=self.control.padded(left, right, token) if self.control is not None else None,
-            counterfactual=self.counterfactual.padded(left, right, token) if self.counterfactual is not None else None,
-        )
+from headatlas.task.batch import Batch as Batch
+from headatlas.task.batch import Vocabulary as Vocabulary
+from headatlas.task.batch import complete
+from headatlas.task.batch import edges as edges
 
 
 @dataclass(frozen=True)
@@ -247,7 +140,7 @@ class Task:
         """`n` examples; the same seed gives the same batch on any machine. Raises UnfitTask."""
         if n < 1:
             raise BadInput(f"A task needs at least 1 example, got {n}.")
-        return self.build(tokenizer, n, np.random.default_rng(seed))
+        return complete(self.build(tokenizer, n, np.random.default_rng(seed)), tokenizer)
 
 
 def task(
