@@ -22,9 +22,9 @@ from headatlas.errors import BadInput, StoreError, UnknownName
 from headatlas.heads import HeadId
 from headatlas.registry import did_you_mean
 from headatlas.report import repr_html
-from headatlas.store import give_name, read_json
+from headatlas.report.atlas_schema import read_atlas, read_attention
+from headatlas.store import give_name, of_run, read_json
 
-SCHEMA = "headatlas/atlas/1"
 FILES = ("run.json", "scores.parquet", "examples.parquet", "atlas.json", "attention.json", "report.html")
 
 
@@ -76,15 +76,12 @@ class Atlas:
     @property
     def data(self) -> dict[str, Any]:
         """`atlas.json` of the newest run; raises StoreError where it is damaged or of another schema."""
-        found = read_json(self.run / "atlas.json")
-        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-            raise StoreError(f"{self.run / 'atlas.json'} is not a {SCHEMA} file.", "Remove the folder and mine again.")
-        return found
+        return read_atlas(of_run(self.run / "atlas.json"))
 
     @property
     def extras(self) -> dict[str, Any]:
         """What pages show beside the numbers: the catalogue's head types and stages, example texts, detectors' formulas."""
-        return extras(self.data, read_json(self.run / "attention.json"))
+        return extras(self.data, read_attention(of_run(self.run / "attention.json")))
 
     def has(self, run: Run) -> bool:
         """Whether a finished run with these facts is here."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from headatlas.errors import SourceError, UnsupportedModel
+from headatlas.model.sources.checkpoint import check_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -83,8 +84,7 @@ def _permuted(weight: Tensor, d_head: int, generator: torch.Generator) -> Tensor
 def _config(folder: str | Path) -> PreTrainedConfig:
     from transformers import AutoConfig
 
-    if not (Path(folder) / "config.json").is_file():
-        raise SourceError(f"{folder} is not a model folder: it has no config.json.", "Name a local folder.")
+    check_config(Path(folder), str(folder))
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (ValueError, OSError) as error:
