@@ -145,9 +145,9 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def of_run(path: Path) -> Source:
-    """A file that headatlas itself wrote: what to do where it is bad is to run again."""
-    return Source(path, f"Remove {path.parent} and run again.", largest=_LARGEST)
+def of_run(path: Path, again: str = "run") -> Source:
+    """A file that headatlas itself wrote: what to do where it is bad is to `again` (run, mine)."""
+    return Source(path, f"Remove {path.parent} and {again} again.", largest=_LARGEST)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 
 import typer
 
 from headatlas.cli._commands import add_commands
 from headatlas.errors import HeadAtlasError
+from headatlas.render.escape import say, shown
 
 # Spellings of before, which are understood for one version; none of them is shown in --help.
 RENAMED_OPTIONS = {"--site": "--component", "--at": "--position"}
@@ -44,23 +46,29 @@ def current(arguments: Sequence[str]) -> list[str]:
 
 
 def _renamed(old: str, new: str) -> str:
-    print(
+    say(
         f"headatlas: {old} is now called {new}; the old name will not be understood in the next version.",
         file=sys.stderr,
     )
     return new
 
 
+def _warned(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning on one line, like the errors, in place of Python's with its file and source."""
+    say(f"headatlas: note: {shown(message, lines=False)}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program. Exit codes: 0 ok, 1 wrong input, 2 usage, 130 interrupted."""
+    warnings.showwarning = _warned
     try:
         build()(args=current(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
     except HeadAtlasError as error:
-        print(f"headatlas: {error}", file=sys.stderr)
+        say(f"headatlas: {shown(error, lines=error.lines)}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as ended:  # typer turns Ctrl-C into this
         if ended.code == 130:
-            print("headatlas: interrupted. Runs with a folder kept what was finished; give the same command to go on.", file=sys.stderr)  # fmt: skip
+            say("headatlas: interrupted. Runs with a folder kept what was finished; give the same command to go on.", file=sys.stderr)  # fmt: skip
         raise
     except BrokenPipeError:
         sys.stderr.close()

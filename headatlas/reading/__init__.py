@@ -5,7 +5,7 @@ Everything that headatlas reads from a disk and did not ship itself comes throug
 """
 
 from headatlas.reading.arrays import read_array, read_arrays
-from headatlas.reading.files import Source, read_bytes, read_text
+from headatlas.reading.files import Source, read_bytes, read_text, reason
 from headatlas.reading.json_text import parse_json, read_json, read_json_lines
 from headatlas.reading.schema import (
     Count,
@@ -26,5 +26,5 @@ from headatlas.reading.tensors import read_tensor_header, read_tensors
 __all__ = [
     "Count", "Head", "Layer", "Name", "Number", "Open", "Record", "Source", "Text", "Written", "checked", "demand_schema",
     "parse_json", "read_array", "read_arrays", "read_bytes", "read_json", "read_json_lines", "read_table",
-    "read_tensor_header", "read_tensors", "read_text",
+    "read_tensor_header", "read_tensors", "read_text", "reason",
 ]  # fmt: skip

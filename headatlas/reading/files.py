@@ -61,11 +61,10 @@ class Source:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error's text, at most 200 characters; its kind where it has none."""
-    text = str(error).strip()
-    line = text.splitlines()[0].strip().rstrip(".") if text else ""
+    """An error's text on one line, at most 200 characters, with its kind where the text says little alone."""
+    line = " ".join(str(error).split()).rstrip(".")[:200]
     kind = "" if isinstance(error, ValueError) and line else type(error).__name__
-    return ": ".join(part for part in (kind, line[:200]) if part)
+    return ": ".join(part for part in (kind, line) if part)
 
 
 def read_bytes(source: Source) -> bytes:

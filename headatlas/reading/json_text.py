@@ -45,7 +45,7 @@ def read_json(source: Source, *, constants: bool = False) -> dict[str, Any]:
     with source.explained():
         value = parse_json(text, constants=constants)
     if not isinstance(value, dict):
-        raise source.bad("is damaged (it is no JSON object)")
+        raise source.bad("is damaged (not a JSON object)")
     return value
 
 

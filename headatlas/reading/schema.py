@@ -86,7 +86,7 @@ def _worded(error: ValidationError) -> str:
     where = _place(fault["loc"])
     rest = f" ({more} more faults)" if more else ""
     if fault["type"] == "missing":
-        return f"lacks {where}{rest}"
+        return f"is damaged: it lacks {where}{rest}"
     message = fault["msg"].removeprefix("Value error, ")
     expected = re.sub(r"^(Input )?should (be |have )?", "", message.removeprefix("Input "))
     return f"is damaged: {where or 'its value'} is {_short(fault['input'])}, expected: {expected}{rest}"

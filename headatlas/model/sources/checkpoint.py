@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headatlas.errors import SourceError, UnsupportedModel
-from headatlas.reading import Source, read_json, read_tensor_header
+from headatlas.reading import Source, read_json, read_tensor_header, reason
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -71,6 +74,19 @@ def check_config(folder: Path, name: str) -> None:
     )
 
 
+def load_config(folder: Path, name: str) -> PreTrainedConfig:
+    """The configuration in a folder whose config.json was checked. Raises SourceError."""
+    from transformers import AutoConfig
+
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # values of other kinds than a class expects make any line of it fail in any way
+        raise SourceError(
+            f"config.json of '{name}' cannot be read: {reason(error)}.", "Is it a model of transformers?"
+        ) from error
+    return config
+
+
 def weight_files(folder: Path, name: str, *, allow_pickle: bool) -> list[Path]:
     """The files with the weights, each checked to be whole; raises SourceError."""
     if (folder / _WHOLE).is_file():
@@ -122,11 +138,13 @@ def _pickles(folder: Path, name: str, *, allow_pickle: bool) -> list[Path]:
 
 def _header(file: Path, name: str) -> Mapping[str, tuple[int, ...]]:
     """The shapes of the tensors of a file, which is whole; the numbers themselves are not read. Raises SourceError."""
-    source = _source(file)
     try:
-        return read_tensor_header(source)
+        shapes = read_tensor_header(_source(file))
     except SourceError as error:
         raise SourceError(error.message.replace(str(file), f"{file.name} of '{name}'", 1), error.hint) from error
+    if not shapes:
+        raise SourceError(f"{file.name} of '{name}' is damaged: it holds no tensors.", "Fetch or save the model again.")
+    return shapes
 
 
 def check_sizes(folder: Path, files: Sequence[Path], name: str) -> None:
