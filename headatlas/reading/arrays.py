@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from tokenize import TokenError  # of the parser that NumPy reads headers with
 from typing import IO, TYPE_CHECKING, Any
 
 from headatlas.reading.files import Source
@@ -17,7 +18,7 @@ _DIMENSIONS = 16
 
 def read_arrays(source: Source) -> dict[str, NDArray[Any]]:
     """The arrays of an .npz file by name. Raises source.error."""
-    with source.explained(), zipfile.ZipFile(source.path) as archive:
+    with source.explained(TokenError), zipfile.ZipFile(source.path) as archive:
         parts = archive.infolist()
         if len(parts) > _ARRAYS or sum(part.file_size for part in parts) > source.largest:
             raise ValueError(f"it holds more than {_ARRAYS:,} arrays or {source.largest:,} bytes")
@@ -33,7 +34,7 @@ def read_arrays(source: Source) -> dict[str, NDArray[Any]]:
 
 def read_array(source: Source) -> NDArray[Any]:
     """The array of an .npy file. Raises source.error."""
-    with source.explained(), source.path.open("rb") as stream:
+    with source.explained(TokenError), source.path.open("rb") as stream:
         size = source.path.stat().st_size
         if size > source.largest:
             raise ValueError(f"it has more than {source.largest:,} bytes")
