@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from headatlas.model.text.tokenizer import Tokenizer
 from headatlas.reading import reason
 
 transformers.utils.logging.disable_progress_bar()  # our own progress is shown instead
+_ROOM = 1 << 26  # numbers that any configuration may ask for
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -65,15 +69,19 @@ def _read(
     kind = _class_of(config)
     wanted: Any = _DTYPES.get(dtype) or (torch.float32 if where.type == "cpu" else "auto")
     try:
-        hf, found = kind.from_pretrained(
-            source.folder,
-            config=config,
-            dtype=wanted,
-            attn_implementation=_path_of(kind),
-            trust_remote_code=False,
-            use_safetensors=None if allow_pickle else True,
-            output_loading_info=True,
-        )
+        _demand_room(kind, config, source)
+        with _unreported():
+            hf, found = kind.from_pretrained(
+                source.folder,
+                config=config,
+                dtype=wanted,
+                attn_implementation=_path_of(kind),
+                trust_remote_code=False,
+                use_safetensors=None if allow_pickle else True,
+                output_loading_info=True,
+            )
+    except HeadAtlasError:
+        raise
     except Exception as error:  # values of other kinds than a model expects make any line of it fail in any way
         hint = "Check that the folder holds a complete checkpoint."
         raise SourceError(f"{name} could not be loaded: {reason(error)}.", hint) from error
@@ -85,6 +93,35 @@ def _read(
             "They would be random numbers; save the model with the class that its config names.",
         )
     return hf.to(where), source
+
+
+def _demand_room(kind: Any, config: Any, source: Source) -> None:
+    """Refuse a configuration of a far larger model than the weight files hold: transformers makes it before it complains.
+
+    Counted on a model without memory. A byte holds at most two numbers (of 4 bits), and tied tensors are stored once.
+    Raises SourceError.
+    """
+    with torch.device("meta"):
+        planned = kind(copy.deepcopy(config))
+    numbers = sum(one.numel() for one in (*planned.parameters(), *planned.buffers()))
+    stored = sum(file.stat().st_size for file in source.folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+    if numbers > 4 * stored + _ROOM:
+        raise SourceError(
+            f"config.json of '{source.name}' describes a model of {numbers:,} numbers, where its weight files have "
+            f"{stored:,} bytes.",
+            "Fetch or save the model again.",
+        )
+
+
+@contextlib.contextmanager
+def _unreported() -> Iterator[None]:
+    """Without the table that transformers logs of missing and unfit weights: they are told in one line."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
 
 
 def _class_of(config: Any) -> Any:
