@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from headatlas.cli._commands import add_commands
 from headatlas.errors import HeadAtlasError
@@ -17,10 +20,35 @@ RENAMED_OPTIONS = {"--site": "--component", "--at": "--position"}
 RENAMED_COMMANDS = {"matrix": "families"}
 
 
+class _Program(TyperGroup):
+    """Tells slips of the command line with what acts on a terminal written out."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """As click does it."""
+        with _written_out():
+            return super().make_context(*args, **options)
+
+    def invoke(self, *args: Any, **options: Any) -> Any:
+        """As click does it; commands read their options in here."""
+        with _written_out():
+            return super().invoke(*args, **options)
+
+
+@contextlib.contextmanager
+def _written_out() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's, or those of the copy of click that newer typers bring along
+            vars(error)["message"] = shown(vars(error)["message"], lines=False)
+        raise
+
+
 def build() -> typer.Typer:
     """The program: each module `x.py` of this folder gives the command `x` (a function `x`, or a Typer called `app`)."""
     program = typer.Typer(
         name="headatlas",
+        cls=_Program,
         help="What do the attention heads of this model do?",
         no_args_is_help=True,
         rich_markup_mode=None,
