@@ -88,7 +88,7 @@ def _worded(error: ValidationError) -> str:
     if fault["type"] == "missing":
         return f"is damaged: it lacks {where}{rest}"
     message = fault["msg"].removeprefix("Value error, ")
-    expected = re.sub(r"^(Input )?should (be |have )?", "", message.removeprefix("Input "))
+    expected = re.sub(r"^\w+ should (be |have )?", "", message)
     return f"is damaged: {where or 'its value'} is {_short(fault['input'])}, expected: {expected}{rest}"
 
 
