@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -86,6 +87,8 @@ def _described(edit: OnHeads, number: int, tensors: dict[str, Tensor]) -> dict[s
             return {"tensor": name}
         if isinstance(value, Mapping):
             return {"by_key": [[_written(key), put(item, f"{name}.{_written(key)}")] for key, item in value.items()]}
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadInput(f"{edit!r} has {value} for {name.partition('.')[2]}.", "Only finite numbers can be saved.")
         return value
 
     return {
