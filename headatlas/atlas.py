@@ -21,11 +21,12 @@ import duckdb
 from headatlas import catalogue
 from headatlas.errors import BadInput, StoreError, UnknownName
 from headatlas.heads import HeadId
+from headatlas.reading import reason
 from headatlas.registry import did_you_mean
 from headatlas.report import repr_html
-from headatlas.store import give_name, read_json
+from headatlas.report.atlas_schema import read_atlas, read_attention
+from headatlas.store import give_name, of_run, read_json
 
-SCHEMA = "headatlas/atlas/1"
 KEPT = ("scans", "verdicts")  # folders of a run under way
 FILES = ("run.json", "scores.parquet", "examples.parquet", "atlas.json", "attention.json", "report.html")
 
@@ -78,15 +79,12 @@ class Atlas:
     @property
     def data(self) -> dict[str, Any]:
         """`atlas.json` of the newest run; raises StoreError where it is damaged or of another schema."""
-        found = read_json(self.run / "atlas.json")
-        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-            raise StoreError(f"{self.run / 'atlas.json'} is not a {SCHEMA} file.", "Remove the folder and mine again.")
-        return found
+        return read_atlas(of_run(self.run / "atlas.json", "mine"))
 
     @property
     def extras(self) -> dict[str, Any]:
         """What pages show beside the numbers: the catalogue's head types and stages, example texts, detectors' formulas."""
-        return extras(self.data, read_json(self.run / "attention.json"))
+        return extras(self.data, read_attention(of_run(self.run / "attention.json", "mine")))
 
     def has(self, run: Run) -> bool:
         """Whether a finished run with these facts is here."""
@@ -132,8 +130,9 @@ class Atlas:
                 try:
                     relation = db.read_parquet(files, filename=True, union_by_name=True)
                 except duckdb.Error as error:
-                    reason = str(error).splitlines()[0]
-                    raise StoreError(f"A table of {self.folder} is damaged: {reason}", "Run it again.") from error
+                    raise StoreError(
+                        f"A table of {self.folder} is damaged: {reason(error)}.", "Run it again."
+                    ) from error
                 relation.create_view(f"_{name}")
                 db.execute(
                     f"CREATE VIEW {name} AS SELECT * EXCLUDE filename, split_part(filename, '/', -2) AS run FROM _{name}"
@@ -141,9 +140,7 @@ class Atlas:
             try:
                 cursor = db.execute(sql, parameters)
             except duckdb.Error as error:
-                raise BadInput(
-                    f"The query failed: {str(error).splitlines()[0]}", f"Tables: {', '.join(known)}."
-                ) from error
+                raise BadInput(f"The query failed: {reason(error)}.", f"Tables: {', '.join(known)}.") from error
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 

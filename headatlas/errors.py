@@ -6,6 +6,8 @@ from __future__ import annotations
 class HeadAtlasError(Exception):
     """Base of all expected errors; the command line prints `message` and `hint` on one line and exits with 1."""
 
+    lines = False  # whether the message is a list with a line for each fault
+
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message if not hint else f"{message} {hint}")
         self.message = message

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from headatlas.render.escape import say
+
 
 class Progress(Protocol):
     """Who is told how far the work has come.
@@ -38,7 +40,7 @@ class Stderr(Silent):
 
     def say(self, line: str) -> None:
         """Print the line."""
-        print(line, file=sys.stderr, flush=True)
+        say(line, file=sys.stderr)
 
 
 @dataclass(frozen=True)

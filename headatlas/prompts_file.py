@@ -20,8 +20,10 @@ from headatlas.errors import BadInput
 from headatlas.model.text.reading import fitted, padded, text_facts
 from headatlas.model.text.reading import one_prompt as one_prompt
 from headatlas.model.text.start_end import rule_of
+from headatlas.reading import Source, read_json_lines
 from headatlas.task import Batch, Vocabulary, edges
 
+_LARGEST = 256 << 20  # bytes of a file of prompts
 PAIR = ("clean", "corrupted", "answer", "wrong")
 LABELLED = ("text", "label")  # and "group", in all lines or none
 _FORMS = (
@@ -54,26 +56,19 @@ def read_prompts(path: str | Path, tokenizer: Vocabulary) -> Batch:
 
 def _lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
     """(number, object) of every line that is not empty."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadInput(f"{file} cannot be read: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{file.name} is not UTF-8 text ({error}).", "Save it as UTF-8.") from error
     found = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise BadInput(f"Line {number} of {file.name} is not JSON: {error}.", _FORMS) from error
+    source = Source(file, _FORMS, BadInput, largest=_LARGEST, pipe=True)
+    for number, value in read_json_lines(
+        source, lambda line, wrong: BadInput(f"Line {line} of {file.name} {wrong}.", _FORMS)
+    ):
         if not isinstance(value, dict):
             raise BadInput(f"Line {number} of {file.name} is not a JSON object.", _FORMS)
         for name, entry in value.items():
             plain = isinstance(entry, str) or (name in ("label", "group") and isinstance(entry, int))
             if not plain or entry == "":
-                raise BadInput(f"Line {number} of {file.name}: '{name}' must be text, got {json.dumps(entry)}.", _FORMS)
+                raise BadInput(
+                    f"Line {number} of {file.name}: '{name}' must be text, got {json.dumps(entry)[:60]}.", _FORMS
+                )
         found.append((number, value))
     if not found:
         raise BadInput(f"{file.name} has no prompts.", _FORMS)

@@ -17,12 +17,13 @@ import math
 import os
 import re
 import shutil
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headatlas import reading
 from headatlas.errors import StoreError
+from headatlas.reading import Source
 
 if TYPE_CHECKING:  # a program that writes a text loads no tables and arrays
     from numpy.typing import NDArray
@@ -37,6 +38,7 @@ def clean(value: Any, digits: int | None = None) -> Any:
     return [clean(item, digits) for item in value] if isinstance(value, list | tuple) else value
 
 
+_LARGEST = 256 << 20  # bytes of a file of a run: scores of 250 examples by 5,000 heads are about 50 MB
 _SPACE = "Choose another folder with --out, or free some space."
 _LABELS = {"sha256": "weights"}  # of facts whose names in run.json say little
 _HASH = re.compile(r"[0-9a-f]{12,}")
@@ -181,28 +183,19 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
+def of_run(path: Path, again: str = "run") -> Source:
+    """A file that headatlas itself wrote: what to do where it is bad is to `again` (run, mine)."""
+    return Source(path, f"Remove {path.parent} and {again} again.", largest=_LARGEST)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; raises StoreError naming the file."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except ValueError as error:
-        raise StoreError(f"{path} is damaged ({error}).", f"Remove {path.parent} and run again.") from error
-    if not isinstance(found, dict):
-        raise StoreError(f"{path} is damaged.", f"Remove {path.parent} and run again.")
-    return found
+    return reading.read_json(of_run(path))
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Read what `write_arrays` wrote. Raises StoreError naming the file."""
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise StoreError(f"{path} is damaged ({error}).", f"Remove {path.parent} and run again.") from error
+    return reading.read_arrays(of_run(path))
 
 
 def partial_of(final: Path) -> Path:

@@ -6,18 +6,44 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
 
 from headatlas.errors import BadInput, HeadAtlasError, StoreError
 from headatlas.heads import HeadId
 from headatlas.methods.path_patching.receivers import Receiver
-from headatlas.store import read_json, write_json
+from headatlas.reading import Name, Number, Source, Written, checked, demand_schema, read_json
+from headatlas.store import write_json
 
 SCHEMA = "headatlas/circuit/1"
+_HELP = "See docs/methods/circuits.md for what a circuit file holds; headatlas circuit find --out writes one."
+
+
+class _Node(Written):
+    head: Name
+    at: Name | None = None
+    role: Name | None = None
+
+
+class _Edge(Written):
+    sender: Name
+    receiver: Name
+    effect: Number = None
+    q: Number = None
+
+
+class _File(Written):
+    schema_: str = Field(alias="schema")
+    name: Name
+    task: Name
+    model: Name | None = None
+    nodes: Annotated[list[_Node], Field(max_length=100_000)]
+    edges: Annotated[list[_Edge], Field(max_length=1_000_000)] = Field(default_factory=list)
+    facts: dict[str, Any] = Field(default_factory=dict)
 
 
 class Node(NamedTuple):
@@ -127,32 +153,25 @@ class Circuit:
     def load(cls, path: str | Path) -> Circuit:
         """Read a file. Raises StoreError naming it and what is wrong."""
         file = Path(path)
-        data = read_json(file)
-        if data.get("schema") != SCHEMA:
-            raise StoreError(
-                f"{file} is not a {SCHEMA} file (its schema is {json.dumps(data.get('schema'))}).",
-                "Make one: headatlas circuit find --out.",
-            )
+        source = Source(file, _HELP)
+        data = read_json(source)
+        demand_schema(data, SCHEMA, source)
+        data = checked(data, _File, source)
         try:
-            named = [(Node(HeadId.parse(row["head"]), row.get("at")), row.get("role")) for row in data["nodes"]]
+            named = [(Node(HeadId.parse(row["head"]), row["at"]), row["role"]) for row in data["nodes"]]
             edges = [
-                Edge(HeadId.parse(row["sender"]), Receiver.parse(row["receiver"]), row.get("effect"), row.get("q"))
-                for row in data.get("edges", [])
+                Edge(HeadId.parse(row["sender"]), Receiver.parse(row["receiver"]), row["effect"], row["q"])
+                for row in data["edges"]
             ]
             return cls(
-                str(data["name"]),
-                str(data["task"]),
+                data["name"],
+                data["task"],
                 tuple(node for node, _ in named),
                 tuple(edges),
                 {node: role for node, role in named if role is not None},
-                data.get("model"),
-                data.get("facts", {}),
+                data["model"],
+                data["facts"],
             )
-        except (KeyError, TypeError, AttributeError) as error:
-            what = f"lacks {error}" if isinstance(error, KeyError) else f"has a value of the wrong kind ({error})"
-            raise StoreError(
-                f"{file} {what}.", "See docs/methods/circuits.md for what a circuit file holds."
-            ) from error
         except HeadAtlasError as error:
             raise StoreError(f"{file}: {error.message}", error.hint) from error
 

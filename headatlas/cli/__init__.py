@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from headatlas.cli._commands import add_commands
 from headatlas.cli._ending import KEPT, Ended, ending_well
 from headatlas.errors import HeadAtlasError, StoreError
+from headatlas.render.escape import say, shown
 
 # Spellings of before, which are understood for one version; none of them is shown in --help.
 RENAMED_OPTIONS = {"--site": "--component", "--at": "--position"}
 RENAMED_COMMANDS = {"matrix": "families"}
 
 
+class _Program(TyperGroup):
+    """Tells slips of the command line with what acts on a terminal written out."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """As click does it."""
+        with _written_out():
+            return super().make_context(*args, **options)
+
+    def invoke(self, *args: Any, **options: Any) -> Any:
+        """As click does it; commands read their options in here."""
+        with _written_out():
+            return super().invoke(*args, **options)
+
+
+@contextlib.contextmanager
+def _written_out() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's, or those of the copy of click that newer typers bring along
+            vars(error)["message"] = shown(vars(error)["message"], lines=False)
+        raise
+
+
 def build() -> typer.Typer:
     """The program: each module `x.py` of this folder gives the command `x` (a function `x`, or a Typer called `app`)."""
     program = typer.Typer(
         name="headatlas",
+        cls=_Program,
         help="What do the attention heads of this model do?",
         no_args_is_help=True,
         rich_markup_mode=None,
@@ -45,22 +75,28 @@ def current(arguments: Sequence[str]) -> list[str]:
 
 
 def _renamed(old: str, new: str) -> str:
-    print(
+    say(
         f"headatlas: {old} is now called {new}; the old name will not be understood in the next version.",
         file=sys.stderr,
     )
     return new
 
 
+def _warned(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning on one line, like the errors, in place of Python's with its file and source."""
+    say(f"headatlas: note: {shown(message, lines=False)}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program. Exit codes: 0 ok, 1 wrong input, 2 usage, 130 interrupted; 128 + n ended by the signal n."""
+    warnings.showwarning = _warned
     try:
         with ending_well():
             _run(arguments)
     except Ended as ended:  # what was still in a stream when the command was done
         sys.exit(ended.code)
     except StoreError as error:
-        print(f"headatlas: {error}", file=sys.stderr)
+        say(f"headatlas: {shown(error, lines=error.lines)}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -68,14 +104,14 @@ def _run(arguments: Sequence[str] | None) -> None:
     try:
         build()(args=current(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
     except HeadAtlasError as error:
-        print(f"headatlas: {error}", file=sys.stderr)
+        say(f"headatlas: {shown(error, lines=error.lines)}", file=sys.stderr)
         sys.exit(1)
     except Ended as ended:
         if ended.reason:
-            print(f"headatlas: {ended.reason}", file=sys.stderr)
+            say(f"headatlas: {ended.reason}", file=sys.stderr)
         sys.exit(ended.code)
     except (SystemExit, KeyboardInterrupt) as ended:  # typer turns Ctrl-C into the first
         if isinstance(ended, SystemExit) and ended.code != 130:
             raise
-        print(f"headatlas: interrupted. {KEPT}", file=sys.stderr)
+        say(f"headatlas: interrupted. {KEPT}", file=sys.stderr)
         sys.exit(130)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
+
+from headatlas.cli._printing import print_json
+from headatlas.render.console import console
 
 if TYPE_CHECKING:
     from headatlas.methods.attribution.attribute import Attribution
@@ -23,14 +24,13 @@ QUESTION = {
 def show(found: Attribution, *, top: int, as_json: bool, out: str | None) -> None:
     """Print the parts ranked highest and how well the ranking holds."""
     from headatlas.methods.attribution.attribute import data_of
-    from headatlas.store import clean
 
     data = data_of(found, top)
     if as_json:
-        print(json.dumps(clean(data), ensure_ascii=False))
+        print_json(data)
         return
-    console, run = Console(), data["run"]
-    say = lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
+    screen, run = console(), data["run"]
+    say = lambda text: screen.print(text, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
     say(f"{found.method} on {data['n_examples']} prompts, {data['n_parts']} parts, in {run['unit']}")
     say(QUESTION[found.method])
     table = Table("part", "estimate", "95% interval", "measured", "95% interval", "p", box=None, pad_edge=False)
@@ -43,7 +43,7 @@ def show(found: Attribution, *, top: int, as_json: bool, out: str | None) -> Non
             f"{line.low:+.3f} to {line.high:+.3f}",
             *(measured if known else ("",) * 3),
         )
-    console.print(table)
+    screen.print(table)
     if "total" in run:
         heads = run["total"] - sum(run["others"].values())
         say(f"all heads {heads:+.3f}, all other parts {run['total'] - heads:+.3f}, together {run['total']:+.3f}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
+
+from headatlas.cli._printing import print_json
+from headatlas.render.console import console
 
 if TYPE_CHECKING:
     from headatlas.methods.sweeps.effects import HeadEffects
@@ -19,16 +20,16 @@ def show(found: HeadEffects, *, top: int, as_json: bool, out: str | None) -> Non
 
     data = data_of(found)
     if as_json:
-        print(json.dumps(data, ensure_ascii=False))
+        print_json(data)
         return
-    console = Console()
+    screen = console()
     run = data["run"]
     other = (
         ""
         if data["metric"]["other_run"] is None
         else f", of the run values came from {data['metric']['other_run']:.3f}"
     )
-    console.print(
+    screen.print(
         f"{found.kind} on {data['n_examples']} prompts: {run['metric']} of the changed run without change "
         f"{data['metric']['changed_run']:.3f} {run['unit']}{other}",
         highlight=False,
@@ -43,16 +44,16 @@ def show(found: HeadEffects, *, top: int, as_json: bool, out: str | None) -> Non
         table.add_row(
             line.name, line.position, f"{line.effect:+.3f}", interval, f"{line.p:.2g}", f"{line.q:.2g}", share
         )
-    console.print(table)
+    screen.print(table)
     left = f"; {found.unmeasured} left unmeasured, rank agreement {found.agreement():.2f}" if found.unmeasured else ""
     if paths:  # nothing was left out
         left = f"; {found.unmeasured} senders do not come before their receiver" if found.unmeasured else ""
-    console.print(
+    screen.print(
         f"{data['measured']} changes measured exactly at the cost of {run['forwards']:.1f} forward passes, {run['seconds']:.1f} s{left}",
         highlight=False,
         soft_wrap=True,
     )
     for note in run["notes"]:
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+        screen.print(f"note: {note}", highlight=False, soft_wrap=True)
     if out is not None:
-        console.print(f"Kept in {out}", highlight=False, soft_wrap=True)
+        screen.print(f"Kept in {out}", highlight=False, soft_wrap=True)

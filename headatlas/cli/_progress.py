@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from headatlas.render.console import console
 from headatlas.render.numbers import seconds
 
 
@@ -24,7 +24,7 @@ class Shown:
     """Progress of a run on standard error; use as a context manager."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = console(stderr=True)
         self._bar: Progress | None = None
         self._ids: dict[str, int] = {}
         self._total: dict[str, int] = {}
@@ -61,7 +61,7 @@ class Shown:
         if sys.stderr is not None and sys.stderr.isatty():
             columns = (
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),

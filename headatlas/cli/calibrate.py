@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from headatlas.cli import _options as option
+from headatlas.cli._printing import print_json
+from headatlas.render.console import console
 
 
 def calibrate(
@@ -42,7 +42,7 @@ def calibrate(
         for path, text in ((figure, page.svg(result)), (out, page.markdown(result, command, figure.name))):
             write_text(path, text)
     if as_json:
-        print(json.dumps(result))
+        print_json(result)
         return
     table = Table(
         "detector",
@@ -60,6 +60,6 @@ def calibrate(
     )
     for row in page.rows(result):
         table.add_row(*row)
-    console = Console()
-    console.print(table)
-    console.print(f"Uncalibrated: {', '.join(result['uncalibrated']) or 'none'}", highlight=False)
+    screen = console()
+    screen.print(table)
+    screen.print(f"Uncalibrated: {', '.join(result['uncalibrated']) or 'none'}", highlight=False)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from headatlas.cli import _options as option
+from headatlas.cli._printing import print_json
+from headatlas.render.console import console
 
 
 def check(
@@ -28,14 +27,14 @@ def check(
 
     facts, checks = ha.check(model, revision=revision, dtype=dtype, device=device)
     if as_json:
-        print(json.dumps({"model": facts, "checks": [vars(line) for line in checks]}, ensure_ascii=False))
+        print_json({"model": facts, "checks": [vars(line) for line in checks]})
     else:
-        console = Console()
-        console.print("  ".join(f"{name} {value}" for name, value in facts.items()), highlight=False, soft_wrap=True)
+        screen = console()
+        screen.print("  ".join(f"{name} {value}" for name, value in facts.items()), highlight=False, soft_wrap=True)
         table = Table("check", "result", "value", "bound", "note", box=None, pad_edge=False)
         for line in checks:
             number = ["" if value is None else f"{value:.2g}" for value in (line.value, line.bound)]
             table.add_row(line.name, "ok" if line.ok else "FAILED", *number, line.note)
-        console.print(table)
+        screen.print(table)
     if not all(line.ok for line in checks):
         raise typer.Exit(1)

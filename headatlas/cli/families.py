@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from headatlas.cli import _options as option
+from headatlas.cli._printing import print_json
+from headatlas.render.console import console
+from headatlas.render.escape import say
 
 
 def families(
@@ -32,23 +33,23 @@ def families(
     if every_class:
         tried = ha.families(families, every_class=True, out=out)
         if out is not None:
-            print(f"{len(tried)} classes in {out}")
+            say(f"{len(tried)} classes in {out}")
         elif as_json:
-            print(json.dumps(classes.as_json(tried), ensure_ascii=False))
+            print_json(classes.as_json(tried))
         else:
             for line in tried:
                 about = " ".join(line.why.split())[:160] or ", ".join(line.mechanisms)
-                print(f"{line.name:<46} {line.status:<9} {about}")
+                say(f"{line.name:<46} {line.status:<9} {about}")
         return
     found = ha.families(families, out=out)
     if out is not None:
-        print(f"{len(found)} families in {out}")
+        say(f"{len(found)} families in {out}")
     elif as_json:
-        print(json.dumps(support_table.as_json(found), ensure_ascii=False))
+        print_json(support_table.as_json(found))
     else:
         for columns, lines in support_table.halves(found):
             if lines:
                 shown = Table(*columns, box=None, pad_edge=False)
                 for row in lines:
                     shown.add_row(*(text_of(row) for text_of in columns.values()))
-                Console().print(shown)
+                console().print(shown)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from headatlas.cli import _options as option
+from headatlas.cli._printing import print_json
+from headatlas.render.console import console
 
 
 def flow(
@@ -49,30 +49,30 @@ def flow(
 
 
 def _say(text: str) -> None:
-    Console().print(text, highlight=False, markup=False, soft_wrap=True)
+    console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _show_shares(data: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print(json.dumps(data))
+        print_json(data)
         return
     table = Table("head", "share", "95% interval", "on the route", box=None, pad_edge=False)
     for row in data["heads"]:
         table.add_row(
             row["head"], f"{row['share']:.4f}", f"{row['low']:.4f} to {row['high']:.4f}", f"{row['used']:.0%}"
         )
-    Console().print(table)
+    console().print(table)
     _say(f"share of what arrives at a token that each head brings, over {data['n_examples']} prompts")
 
 
 def _show_route(data: dict[str, Any], top: int, as_json: bool, out: str | None) -> None:
     if as_json:
-        print(json.dumps(data, ensure_ascii=False))
+        print_json(data)
         return
     table = Table("head", "importance on the route", box=None, pad_edge=False)
     for head, weight in list(data["heads"].items())[:top]:
         table.add_row(head, f"{weight:.3f}")
-    Console().print(table)
+    console().print(table)
     kinds = {kind: sum(edge["kind"] == kind for edge in data["edges"]) for kind in ("attention", "mlp", "residual")}
     reached = sorted({edge["source"][1] for edge in data["edges"] if edge["source"][0] == 0})
     _say(f"{len(data['nodes'])} nodes, " + ", ".join(f"{count} {kind} edges" for kind, count in kinds.items()))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from headatlas.cli import _options as option
+from headatlas.cli._printing import print_json
 
 
 def lens(
@@ -29,22 +29,21 @@ def lens(
 
     Example: headatlas lens smollm2-135m --prompt "The capital of France is" --top 8
     """
-    from rich.console import Console
     from rich.table import Table
 
     import headatlas as ha
-    from headatlas.store import clean
+    from headatlas.render.console import console
 
     data = ha.lens(
         ha.load(model, dtype=dtype, device=device), prompt, task=task, heads=heads or None, position=position, tokens=tokens,
         seed=seed, top=top,
     )  # fmt: skip
     if as_json:
-        print(json.dumps(clean(data), ensure_ascii=False))
+        print_json(data)
         return
-    console = Console()
+    screen = console()
     shown = lambda text: repr(text).replace(" ", "·")  # noqa: E731
-    say = lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
+    say = lambda text: screen.print(text, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
     say(
         f"At token {data['position']}, {shown(data['token'])}, the model's next tokens: {' '.join(map(shown, data['predicted']))}"
     )
@@ -54,8 +53,8 @@ def lens(
             " ".join(f"{shown(one['token'])} {one['logit']:+.2f}" for one in row[side])
             for side in ("promoted", "suppressed")
         )
-        table.add_row(row["head"], f"{row['size']:.3f}", *(side.replace("[", "\\[") for side in sides))
-    console.print(table)
+        table.add_row(row["head"], f"{row['size']:.3f}", *sides)
+    screen.print(table)
     say("logits that the write adds, less their mean over the vocabulary; size: their standard deviation")
     for note in data["notes"]:
         say(f"note: {note}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from headatlas.cli import _options as option
+from headatlas.cli._printing import print_json
+from headatlas.render.console import console
 
 library = "headatlas.list_known"
 # What fits a terminal; --json has everything.
@@ -35,12 +34,12 @@ def list_(
 
     rows = ha.list_known(what)
     if as_json:
-        print(json.dumps({what.replace("-", "_"): rows}, ensure_ascii=False))
+        print_json({what.replace("-", "_"): rows})
         return
     shown = SHOWN[what]
     table = Table(box=None, pad_edge=False)
     for name in shown:
         table.add_column(name, no_wrap=name == "name", overflow="fold")
     for row in rows:
-        table.add_row(*(escape("" if row[name] is None else str(row[name])) for name in shown))
-    Console().print(table)
+        table.add_row(*("" if row[name] is None else str(row[name]) for name in shown))
+    console().print(table)

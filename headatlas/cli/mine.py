@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from headatlas.cli import _options as option
+from headatlas.cli._printing import print_json
+from headatlas.render.escape import say
 
 
 def mine(
@@ -40,10 +41,9 @@ def mine(
 
     Example: headatlas mine smollm2-135m --detector induction --detector previous-token
     """
-    from rich.console import Console
-
     import headatlas as ha
     from headatlas.cli._progress import Shown
+    from headatlas.render.console import console
 
     with Shown() as shown:
         shown.say(f"Loading {model} ...")
@@ -61,8 +61,8 @@ def mine(
             progress=shown,
         )
     if as_json:
-        print(json.dumps(atlas.data, ensure_ascii=False))
+        print_json(atlas.data)
         return
-    console = Console()
-    console.print(ha.show(atlas.run, width=console.width))
-    print(f"Report: {(atlas.run / 'report.html').resolve()}")
+    screen = console()
+    screen.print(ha.show(atlas.run, width=screen.width))
+    say(f"Report: {(atlas.run / 'report.html').resolve()}")

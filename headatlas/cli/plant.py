@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from headatlas.cli import _options as option
+from headatlas.render.escape import say
 
 library = ("headatlas.plant", "headatlas.lab.accuracy.accuracy_table")
 
@@ -48,7 +49,7 @@ def plant(
         from headatlas.progress import Stderr
 
         rows = measured(Stderr())
-        print(accuracy_table(rows), noise_table(), sep="\n\n")
+        say(f"{accuracy_table(rows)}\n\n{noise_table()}")
         return
     if not heads or out is None:
         raise BadInput("Nothing to plant, or no folder to put it in.", "Name heads such as 0.0:previous, and --out.")
@@ -67,8 +68,8 @@ def plant(
     )
     for head, reading in read_all(planted).items():
         effect = "" if reading.loss is None else f", loss without it {reading.loss:+.3f}"
-        print(
+        say(
             f"{head!s:>6} {reading.head.kind:<18} attention on target {reading.attention:.3f} "
             f"(asked {reading.head.strength:g}), logit {reading.logit:+.2f}{effect}"
         )
-    print(f"Written: {planted.save(out).resolve()}")
+    say(f"Written: {planted.save(out).resolve()}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from headatlas.cli import _options as option
+from headatlas.cli._printing import print_json
 
 
 def probe(
@@ -55,13 +55,14 @@ def probe(
         )  # fmt: skip
     data = data_of(found)
     if as_json:
-        print(json.dumps(data, ensure_ascii=False))
+        print_json(data)
         return
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    console.print(
+    from headatlas.render.console import console
+
+    screen = console()
+    screen.print(
         f"{kind} probes of {' / '.join(data['classes'])} on {found.n_examples} prompts in {data['n_groups']} groups, "
         f"{found.n_test} prompts held back",
         highlight=False,
@@ -73,8 +74,8 @@ def probe(
         kept = "" if held is None else f"{held:.2f}"
         interval = f"{line.low:.2f} to {line.high:.2f}"
         table.add_row(str(line.head), f"{line.score:.2f}", interval, f"{line.chance:.2f}", f"{line.q:.2g}", kept)
-    console.print(table)
-    console.print(
+    screen.print(table)
+    screen.print(
         f"{data['n_found']} of {len(found.heads)} heads tell the classes apart (q < 0.01). Accuracies are balanced over classes; "
         "the first rows are picked as the best, so trust the last column.",
         highlight=False,

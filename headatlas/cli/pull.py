@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from headatlas.cli import _options as option
+from headatlas.cli._printing import print_json
+from headatlas.render.escape import say
 
 
 def pull(
@@ -26,7 +27,7 @@ def pull(
 
     facts = ha.pull(model, revision=revision, allow_pickle=allow_pickle)
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        print_json(facts, indent=2)
         return
     for name in ("origin", "sha256", "folder", "has_tokenizer", "seconds"):
-        typer.echo(f"{name.replace('_', ' '):<14}{facts[name]}")
+        say(f"{name.replace('_', ' '):<14}{facts[name]}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from headatlas.cli import _options as option
+from headatlas.cli._printing import print_json
 
 
 def replicate(
@@ -34,19 +34,19 @@ def replicate(
 
     Example: headatlas replicate openai-community/gpt2 --claim olsson-2022-gpt2-anchor
     """
-    from rich.console import Console
     from rich.table import Table
 
     import headatlas as ha
     from headatlas.cli._progress import Shown
     from headatlas.mining.replication import data_of
+    from headatlas.render.console import console
 
     with Shown() as shown:
         outcomes = ha.replicate(
             model, claim=claim, atlas=atlas, n=n, seed=seed, out=out, device=device, dtype=dtype, progress=shown
         )
     if as_json:
-        print(json.dumps({"model": model, "outcomes": data_of(outcomes)}, ensure_ascii=False))
+        print_json({"model": model, "outcomes": data_of(outcomes)})
         return
     table = Table(box=None, pad_edge=False)
     for name in ("claim", "detector", "result", "recall", "precision", "p", "why"):
@@ -54,13 +54,13 @@ def replicate(
     for one in outcomes:
         numbers = ["" if value is None else f"{value:.2g}" for value in (one.recall, one.precision, one.p)]
         table.add_row(one.claim, one.detector or "", one.result, *numbers, one.reason)
-    console = Console()
-    console.print(table)
+    screen = console()
+    screen.print(table)
     counts = [
         f"{sum(one.result == word for one in outcomes)} {word}"
         for word in ("replicated", "not replicated", "not testable")
     ]
-    console.print(
+    screen.print(
         f"{len({one.claim for one in outcomes})} claims, {len(outcomes)} comparisons: {', '.join(counts)}.",
         highlight=False,
         soft_wrap=True,

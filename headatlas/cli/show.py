@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
+
+from headatlas.cli._printing import print_json
 
 
 def show(
@@ -18,13 +19,12 @@ def show(
 
     Example: headatlas show atlas/smollm2-135m --detector induction --top 10
     """
-    from rich.console import Console
-
     import headatlas as ha
+    from headatlas.render.console import console
 
     if as_json:
         atlas = ha.Atlas(run)
-        print(json.dumps({"detectors": atlas.detectors(detector)} if detector else atlas.data, ensure_ascii=False))
+        print_json({"detectors": atlas.detectors(detector)} if detector else atlas.data)
         return
-    console = Console()
-    console.print(ha.show(run, detector=detector, top=top, width=console.width))
+    screen = console()
+    screen.print(ha.show(run, detector=detector, top=top, width=screen.width))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from headatlas.cli import _options as option
+from headatlas.cli._printing import print_json
 
 
 def steer(
@@ -52,7 +52,6 @@ def steer(
     """
     import headatlas as ha
     from headatlas.cli._progress import Shown
-    from headatlas.store import clean
 
     options = ha.SteerOptions(
         toward=toward, position=position, heads=heads or None, layers=layers or None, pick=pick, direction=direction,
@@ -63,19 +62,20 @@ def steer(
     with Shown() as shown:
         found = ha.steer(ha.load(model, dtype=dtype, device=device), given, options=options, progress=shown)
     if as_json:
-        print(json.dumps(clean(found.data()), ensure_ascii=False))
+        print_json(found.data())
     else:
         _show(found.data())
 
 
 def _show(data: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from headatlas.render.console import console
+
+    screen = console()
 
     def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        screen.print(line, highlight=False, markup=False, soft_wrap=True)
 
     if "measured" in data:
         found = data["measured"]
@@ -99,7 +99,7 @@ def _show(data: dict[str, Any]) -> None:
                 name, f"{row['value']:.3f}", f"{row['change']:+.3f}", interval, f"{row['random']:+.3f}", f"{row['random_reach']:.3f}",
                 f"{row['harm']:+.3f}", "beyond random" if row["beyond"] else "",
             )  # fmt: skip
-        console.print(table)
+        screen.print(table)
     if "generated" in data:
         found = data["generated"]
         say(f"without: {found['prompt']}{found['without']}")

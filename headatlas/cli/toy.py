@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from headatlas.cli import _options as option
+from headatlas.render.escape import say
 
 
 def toy(
@@ -22,6 +23,7 @@ def toy(
 
     Example: headatlas toy repeated --out toys/repeated
     """
+    import sys
     from pathlib import Path
 
     import headatlas as ha
@@ -33,17 +35,17 @@ def toy(
     if Path(out).exists():
         raise StoreError(f"{out} exists already.", "Name a folder that does not exist yet.")
 
-    def say(point: Point) -> None:
-        typer.echo(
+    def tell(point: Point) -> None:
+        say(
             f"step {point.step}: loss {point.loss:.3f}, in-context learning {point.icl:+.3f}, "
             f"prefix matching {point.best('prefix_matching'):.2f}, previous token {point.best('previous_token'):.2f}",
-            err=True,
+            file=sys.stderr,
         )
 
-    trained = ha.toy(kind, seed=seed, steps=steps, say=say)
+    trained = ha.toy(kind, seed=seed, steps=steps, say=tell)
     folder = trained.save(out)
     phase = trained.curve.phase
-    print(f"The induction head forms in steps {phase[0]} to {phase[1]}." if phase else "No induction head forms.")
+    say(f"The induction head forms in steps {phase[0]} to {phase[1]}." if phase else "No induction head forms.")
     for name, effect in trained.effects.items():
-        print(f"without {name}: late loss {effect:+.3f}")
-    print(f"Written: {folder.resolve()}")
+        say(f"without {name}: late loss {effect:+.3f}")
+    say(f"Written: {folder.resolve()}")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from headatlas.cli import _options as option
+from headatlas.cli._printing import print_json
+from headatlas.render.console import console
 
 
 def weights(
@@ -59,20 +58,20 @@ def weights(
     loaded = ha.load(model, dtype=dtype, device=device)
     data = ha.weights(loaded, head, view, words=words, offset=offset, form=form, top=top)
     if as_json:
-        print(json.dumps(data, ensure_ascii=False))
+        print_json(data)
         return
     {"copying": _copying, "ov": _words, "qk": _words, "svd": _svd, "compose": _compose}[view](data, top)
 
 
 def _say(line: str) -> None:
-    Console().print(line, highlight=False, markup=False, soft_wrap=True)
+    console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(escape(text) for text in row))
-    Console().print(table)
+        table.add_row(*row)
+    console().print(table)
 
 
 def _number(value: float | None, form: str) -> str:

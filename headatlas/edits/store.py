@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import safetensors
-from safetensors.torch import load_file, save_file
+from pydantic import Field
+from safetensors.torch import save_file
 from torch import Tensor
 
 from headatlas.edits.attention import Block, Temper
@@ -18,9 +18,28 @@ from headatlas.edits.move import Add, Project, Scale
 from headatlas.edits.replace import Resample, Swap, Zero
 from headatlas.errors import BadInput, StoreError
 from headatlas.heads import HeadId
-from headatlas.store import new_folder
+from headatlas.reading import Name, Source, Written, checked, demand_schema, read_json, read_tensors
+from headatlas.store import new_folder, write_json
 
 SCHEMA = "headatlas/edits/1"
+
+
+class _Edit(Written):
+    kind: Name
+    heads: list[Name]
+    layers: list[Name]
+    site: Name
+    group: bool
+    positions: Any = None
+    options: dict[str, Any]
+    text: str = ""
+
+
+class _File(Written):
+    schema_: str = Field(alias="schema")
+    edits: Annotated[list[_Edit], Field(max_length=100_000)]
+
+
 KINDS: dict[str, type[OnHeads]] = {
     kind.__name__: kind for kind in (Zero, Mean, Resample, Swap, Add, Project, Scale, Block, Temper)
 }
@@ -32,30 +51,28 @@ def save(edits: Sequence[OnHeads], folder: str | Path) -> None:
     described = [_described(edit, number, tensors) for number, edit in enumerate(edits)]
     with new_folder(Path(folder)) as half:
         save_file(tensors, half / "edits.safetensors")
-        text = json.dumps({"schema": SCHEMA, "edits": described}, indent=1, ensure_ascii=False)
-        (half / "edits.json").write_text(text + "\n", encoding="utf-8")
+        write_json(half / "edits.json", {"schema": SCHEMA, "edits": described})
 
 
 def load_edits(folder: str | Path) -> list[OnHeads]:
     """Read what `save` wrote. Raises StoreError naming what is missing or damaged."""
     place = Path(folder)
-    try:
-        data = json.loads((place / "edits.json").read_text(encoding="utf-8"))
-        tensors = load_file(place / "edits.safetensors")
-    except OSError as error:
-        raise StoreError(
-            f"{place} holds no edits: {error.strerror or error}.", "Give a folder that `save` made."
-        ) from error
-    except (ValueError, safetensors.SafetensorError) as error:
-        raise StoreError(f"The edits in {place} are damaged: {error}.", "Save them again.") from error
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise StoreError(f"{place / 'edits.json'} is not a {SCHEMA} file.", "Save the edits again.")
-    try:
-        return [_made(entry, tensors) for entry in data["edits"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(
-            f"The edits in {place} are damaged ({type(error).__name__}: {error}).", "Save them again."
-        ) from error
+    for name in ("edits.json", "edits.safetensors"):
+        if not (place / name).is_file():
+            raise StoreError(f"{place} holds no edits: it has no {name}.", "Give a folder that `save` made.")
+    source = Source(place / "edits.json", "Save the edits again.")
+    data = read_json(source)
+    demand_schema(data, SCHEMA, source)
+    entries = checked(data, _File, source)["edits"]
+    tensors = read_tensors(Source(place / "edits.safetensors", "Save the edits again."))
+    found = []
+    for number, entry in enumerate(entries):
+        with source.explained():
+            try:
+                found.append(_made(entry, tensors))
+            except BadInput as error:
+                raise source.bad(f"is damaged: edits[{number}]: {error.message.rstrip('.')}") from error
+    return found
 
 
 def _described(edit: OnHeads, number: int, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -70,6 +87,8 @@ def _described(edit: OnHeads, number: int, tensors: dict[str, Tensor]) -> dict[s
             return {"tensor": name}
         if isinstance(value, Mapping):
             return {"by_key": [[_written(key), put(item, f"{name}.{_written(key)}")] for key, item in value.items()]}
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadInput(f"{edit!r} has {value} for {name.partition('.')[2]}.", "Only finite numbers can be saved.")
         return value
 
     return {
@@ -103,7 +122,9 @@ def _made(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> OnHeads:
             return {_read(key): get(item) for key, item in value["by_key"]}
         return value
 
-    kind: Any = KINDS[entry["kind"]]
+    kind: Any = KINDS.get(entry["kind"])
+    if kind is None:
+        raise BadInput(f"there is no kind of edit '{entry['kind'][:60]}'.", f"Savable are {', '.join(KINDS)}.")
     options = {name: get(value) for name, value in entry["options"].items()}
     positions = get(entry["positions"])
     where: dict[str, Any] = {"component": entry["site"], "positions": positions, "group": entry["group"]}

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from headatlas.errors import SourceError, UnsupportedModel
+from headatlas.errors import UnsupportedModel
+from headatlas.model.sources.checkpoint import check_config, load_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -81,12 +82,5 @@ def _permuted(weight: Tensor, d_head: int, generator: torch.Generator) -> Tensor
 
 
 def _config(folder: str | Path) -> PreTrainedConfig:
-    from transformers import AutoConfig
-
-    if not (Path(folder) / "config.json").is_file():
-        raise SourceError(f"{folder} is not a model folder: it has no config.json.", "Name a local folder.")
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (ValueError, OSError) as error:
-        raise SourceError(f"{folder}/config.json cannot be read: {str(error).splitlines()[0]}") from error
-    return config
+    check_config(Path(folder), str(folder))
+    return load_config(Path(folder), str(folder))

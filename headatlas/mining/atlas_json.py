@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from headatlas.atlas import SCHEMA
 from headatlas.mining.task_scan import DetectorScan, Skipped, TaskScan, detector_json
 from headatlas.mining.task_verdict import TaskVerdict, verdict_on
 from headatlas.model import Model
 from headatlas.model.structure.wrapping import adapters_of
+from headatlas.report.atlas_schema import SCHEMA
 from headatlas.version import __version__
 
 

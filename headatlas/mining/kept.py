@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from headatlas.errors import BadInput, StoreError
-from headatlas.store import read_json, write_arrays, write_json, writing
+from headatlas.reading import checked
+from headatlas.store import of_run, read_json, write_arrays, write_json, writing
 
 Record = TypeVar("Record")
 
@@ -28,12 +29,15 @@ def write_kept(
     write_json(folder / f"{task}.json", content)
 
 
-def read_kept(folder: Path, task: str, parse: Callable[[dict[str, Any]], Record]) -> Record | None:
-    """What `parse` makes of <task>.json; None where there is no such file. Raises StoreError where it is damaged."""
+def read_kept(folder: Path, task: str, schema: Any, parse: Callable[[dict[str, Any]], Record]) -> Record | None:
+    """What `parse` makes of <task>.json; None where there is no such file. Raises StoreError where it is damaged.
+
+    schema: what the file must hold, as `headatlas.reading.checked` takes it.
+    """
     path = folder / f"{task}.json"
     if not path.exists():
         return None
-    content = read_json(path)
+    content = checked(read_json(path), schema, of_run(path))
     try:
         return parse(content)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, BadInput) as error:

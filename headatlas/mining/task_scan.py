@@ -5,18 +5,51 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.mining.kept import number, read_kept, write_kept
 from headatlas.mining.task_verdict import DetectorVerdict, group_json, head_json
 from headatlas.ops.types import Array, LayerKey
+from headatlas.reading import Name, Number, Record
+from headatlas.report.atlas_schema import Attention, Detector, Line, SkippedDetector
 from headatlas.scores import HeadScore, grid
 from headatlas.store import read_arrays
+
+
+class _Kept(Detector):
+    """A detector's part of atlas.json with a line for every head."""
+
+    all: Annotated[list[Line], Field(max_length=1_000_000)]
+
+
+class _Examples(Record):
+    detector: Name
+    values: list[list[Number]]
+    control: list[list[Number]]
+
+
+class _Seconds(Record):
+    forward: float
+    detect: float
+
+
+class KeptScan(Record):
+    """What a kept scan holds."""
+
+    detectors: list[_Kept]
+    examples: list[_Examples]
+    attention: dict[str, Attention]
+    seconds: _Seconds
+    skipped: list[SkippedDetector]
+    smallest: Number
+
 
 NUMBERS = ("score", "low", "high", "chance", "p", "q")  # of a head: the fields of HeadScore
 
@@ -141,7 +174,7 @@ class TaskScan:
                 seconds["detect"],
             )
 
-        return read_kept(folder, task, parse)
+        return read_kept(folder, task, KeptScan, parse)
 
 
 def detector_json(
@@ -197,6 +230,10 @@ def _grid(lines: Sequence[HeadScore], name: str) -> list[Any]:
 
 def _read_detector(entry: Mapping[str, Any], examples: Mapping[str, Any], attention: Mapping[str, Any]) -> DetectorScan:
     name = entry["name"]
+    values, control = (np.array(examples[part], dtype=np.float64) for part in ("values", "control"))  # null becomes NaN
+    for part in (values, control):
+        if part.ndim != 2 or part.shape[1] != len(entry["all"]):
+            raise BadInput(f"{name} has values of the shape {list(part.shape)} for {len(entry['all'])} heads.")
     return DetectorScan(
         name=name,
         head_type=entry["head_type"],
@@ -205,8 +242,8 @@ def _read_detector(entry: Mapping[str, Any], examples: Mapping[str, Any], attent
         minimum_effect=entry["minimum_effect"],
         lines=tuple(HeadScore(_read_head(row), *(number(row[name]) for name in NUMBERS)) for row in entry["all"]),
         observed=tuple(_read_head(row) for row in entry["heads"]),
-        values=np.array(examples["values"], dtype=np.float64),  # null becomes NaN
-        control=np.array(examples["control"], dtype=np.float64),
+        values=values,
+        control=control,
         attention=_read_attention(attention[name]) if name in attention else None,
         about=entry["about"],
     )
@@ -242,5 +279,7 @@ def _read_mean_z(path: Path) -> dict[LayerKey, Tensor]:
     found = {}
     for name, z in read_arrays(path).items():
         stack, layer = name.split()
+        if z.ndim != 2:
+            raise BadInput(f"The mean of {name} has the shape {list(z.shape)}, not [head, d_value].")
         found[stack, int(layer)] = torch.from_numpy(z)
     return found

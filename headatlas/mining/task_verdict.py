@@ -5,11 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from headatlas.heads import HeadId
 from headatlas.mining.checks.records import Check, DetectorVerdict, HeadVerdict, RemovalEffect, SetVerdict
 from headatlas.mining.kept import number, read_kept, write_kept
+from headatlas.reading import Record
+from headatlas.report.atlas_schema import Effects, Group
+
+
+class _Judged(Effects):
+    """A head's verdict in a kept file."""
+
+    verdict: Literal["causal", "group", "refuted"]
+
+
+class _Detector(Record):
+    heads: dict[str, _Judged]
+    group: Group
+
+
+class KeptVerdict(Record):
+    """What a kept verdict holds."""
+
+    detectors: dict[str, _Detector]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -34,7 +54,9 @@ class TaskVerdict:
     @classmethod
     def load(cls, folder: Path, task: str) -> TaskVerdict | None:
         """The verdicts that `save` left in `folder`; None where there are none. Raises StoreError where they are damaged."""
-        return read_kept(folder, task, lambda kept: cls(task, _read_detectors(kept["detectors"]), kept["seconds"]))
+        return read_kept(
+            folder, task, KeptVerdict, lambda kept: cls(task, _read_detectors(kept["detectors"]), kept["seconds"])
+        )
 
 
 def verdict_on(verdicts: Mapping[str, TaskVerdict] | None, task: str, detector: str) -> DetectorVerdict | None:

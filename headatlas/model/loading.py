@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import copy
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,15 @@ from headatlas.model.core import dispatch, weights_hash
 from headatlas.model.core.hooks import evaluating
 from headatlas.model.core.model import Model
 from headatlas.model.sources.builtin import BUILTINS
+from headatlas.model.sources.checkpoint import load_config
 from headatlas.model.sources.resolve import Source, resolve
 from headatlas.model.structure import attention_layers, qkv_columns, selfcheck, wrapping
 from headatlas.model.structure.selfcheck import Check
 from headatlas.model.text.tokenizer import Tokenizer
+from headatlas.reading import reason
 
 transformers.utils.logging.disable_progress_bar()  # our own progress is shown instead
+_ROOM = 1 << 26  # numbers that any configuration may ask for
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -60,22 +65,26 @@ def _read(
     if dtype != "auto" and dtype not in _DTYPES:
         raise BadInput(f"'{dtype}' is not a dtype.", f"Choose one of auto, {', '.join(_DTYPES)}.")
     source = resolve(name, revision=revision, allow_pickle=allow_pickle)
-    config = _config(source)
+    config = load_config(source.folder, name)
     kind = _class_of(config)
     wanted: Any = _DTYPES.get(dtype) or (torch.float32 if where.type == "cpu" else "auto")
     try:
-        hf, found = kind.from_pretrained(
-            source.folder,
-            config=config,
-            dtype=wanted,
-            attn_implementation=_path_of(kind),
-            trust_remote_code=False,
-            use_safetensors=None if allow_pickle else True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        _demand_room(kind, config, source)
+        with _unreported():
+            hf, found = kind.from_pretrained(
+                source.folder,
+                config=config,
+                dtype=wanted,
+                attn_implementation=_path_of(kind),
+                trust_remote_code=False,
+                use_safetensors=None if allow_pickle else True,
+                output_loading_info=True,
+            )
+    except HeadAtlasError:
+        raise
+    except Exception as error:  # values of other kinds than a model expects make any line of it fail in any way
         hint = "Check that the folder holds a complete checkpoint."
-        raise SourceError(f"{name} could not be loaded: {_first_line(error)}", hint) from error
+        raise SourceError(f"{name} could not be loaded: {reason(error)}.", hint) from error
     # A pooler works on what attention is done with; every other absent weight would be a random number.
     absent = sorted(key for key in found["missing_keys"] if "pooler" not in key)
     if absent:
@@ -86,17 +95,33 @@ def _read(
     return hf.to(where), source
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _demand_room(kind: Any, config: Any, source: Source) -> None:
+    """Refuse a configuration of a far larger model than the weight files hold: transformers makes it before it complains.
 
-
-def _config(source: Source) -> Any:
-    try:
-        return transformers.AutoConfig.from_pretrained(source.folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+    Counted on a model without memory. A byte holds at most two numbers (of 4 bits), and tied tensors are stored once.
+    Raises SourceError.
+    """
+    with torch.device("meta"):
+        planned = kind(copy.deepcopy(config))
+    numbers = sum(one.numel() for one in (*planned.parameters(), *planned.buffers()))
+    stored = sum(file.stat().st_size for file in source.folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+    if numbers > 4 * stored + _ROOM:
         raise SourceError(
-            f"The configuration of {source.name} cannot be read: {_first_line(error)}", "Is it a transformers model?"
-        ) from error
+            f"config.json of '{source.name}' describes a model of {numbers:,} numbers, where its weight files have "
+            f"{stored:,} bytes.",
+            "Fetch or save the model again.",
+        )
+
+
+@contextlib.contextmanager
+def _unreported() -> Iterator[None]:
+    """Without the table that transformers logs of missing and unfit weights: they are told in one line."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
 
 
 def _class_of(config: Any) -> Any:
@@ -209,7 +234,7 @@ def _run(hf: nn.Module, inputs: dict[str, Tensor]) -> Any:
         raise
     except Exception as error:
         raise UnsupportedModel(
-            f"{type(hf).__name__} does not run on plain tokens: {_first_line(error)}",
+            f"{type(hf).__name__} does not run on plain tokens: {reason(error)}",
             "Does it need other inputs than text?",
         ) from error
 

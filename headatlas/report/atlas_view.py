@@ -13,10 +13,9 @@ from typing import Any
 from headatlas.errors import BadInput
 from headatlas.render.numbers import finite
 from headatlas.render.palette import STAGE, STAGES
+from headatlas.report.atlas_schema import SCHEMA, VERDICTS
 
-SCHEMA = "headatlas/atlas/1"
-# Strongest first; a head with several observations shows the first that applies.
-VERDICTS = ("causal", "group", "refuted", "untested")
+# VERDICTS has the strongest first; a head with several observations shows the first that applies.
 CONFIRMED = ("causal", "group")
 VERDICT_WORDS = {
     "causal": "switching this head off alone changes the result",
@@ -261,5 +260,7 @@ def _stack(name: str, bare: AtlasView, observations: Sequence[Observation], *, m
     if not grids:
         found |= {(i, j) for i in range(bare.model.get("n_layers") or 0) for j in range(bare.model.get("n_heads") or 0)}
     n_layers = max([len(grid) for grid in grids] + [i + 1 for i, _ in found] + [0])
-    widths = [max((j + 1 for i, j in found if i == layer), default=0) for layer in range(n_layers)]
+    widths = [0] * n_layers
+    for i, j in found:
+        widths[i] = max(widths[i], j + 1)
     return Stack(name, tuple(tuple((i, j) in found for j in range(width)) for i, width in enumerate(widths)))

@@ -8,13 +8,13 @@ from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.markup import escape
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from headatlas.errors import UnknownName
 from headatlas.registry import did_you_mean
+from headatlas.render.console import written_out
 from headatlas.render.numbers import change, count, finite, number, percent, signed
 from headatlas.render.palette import STAGE, STAGES
 from headatlas.report.atlas_view import (
@@ -72,7 +72,7 @@ class Screen:
         """Called by rich."""
         options = options.update(width=min(self.width or options.max_width, options.max_width))
         plain = options.ascii_only
-        for segment in console.render(Group(*self._parts(options.max_width, plain)), options):
+        for segment in written_out(console.render(Group(*self._parts(options.max_width, plain)), options)):
             yield Segment(_ascii(segment.text), segment.style) if plain else segment
 
     def _parts(self, width: int, plain: bool) -> Iterator[RenderableType]:
@@ -234,8 +234,8 @@ def _abilities(view: AtlasView) -> Iterator[RenderableType]:
 def _skipped(view: AtlasView) -> Sequence[RenderableType]:
     if not view.skipped:
         return []
-    lines = [f"[dim]skipped[/] {escape(str(item['detector']))}: {escape(str(item['reason']))}" for item in view.skipped]
-    return [Text(), Text.from_markup("\n".join(lines))]
+    lines = [Text.assemble(("skipped", "dim"), f" {item['detector']}: {item['reason']}") for item in view.skipped]
+    return [Text(), Text("\n").join(lines)]
 
 
 def _detector(view: AtlasView, entry: Mapping[str, Any], top: int, width: int, plain: bool) -> Sequence[RenderableType]:

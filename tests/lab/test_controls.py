@@ -80,6 +80,9 @@ def test_what_is_no_model_is_refused(tmp_path):
     with pytest.raises(SourceError, match=r"no config\.json"):
         untrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "nothing-known"}')
+    with pytest.raises(UnsupportedModel, match="nothing-known"):
+        untrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_layer": "two"}')
     with pytest.raises(SourceError, match="cannot be read"):
         untrained(tmp_path)
     with pytest.raises(UnsupportedModel, match="NoSuchModel"):

@@ -153,7 +153,7 @@ def test_a_folder_without_config_is_refused(llama: Path, tmp_path: Path) -> None
     ("content", "kind", "expected"),
     [
         ('{"model_type": "lla', SourceError, "not JSON"),
-        ("\xff\xfe", SourceError, "not JSON"),
+        ("\xff\xfe", SourceError, "not UTF-8"),
         ("[1, 2]", SourceError, "not a JSON object"),
         ('{"hidden_size": 3}', SourceError, "model_type"),
         ('{"model_type": "nonesuch"}', UnsupportedModel, "nonesuch"),

@@ -29,6 +29,8 @@ _SHOWN = 30  # problems named one by one
 class FormError(HeadAtlasError):
     """A form that cannot become an entry; `problems` lists all that is missing or wrong."""
 
+    lines = True
+
     def __init__(self, problems: list[str]) -> None:
         more = [f"and {len(problems) - _SHOWN} more."] if len(problems) > _SHOWN else []
         self.problems = (*problems[:_SHOWN], *more)

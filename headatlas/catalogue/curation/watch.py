@@ -21,7 +21,9 @@ from headatlas.catalogue.curation.likeness import Likeness, Scorer
 from headatlas.catalogue.curation.target import Target
 from headatlas.catalogue.files import strict_yaml
 from headatlas.catalogue.files.output import write_text
+from headatlas.catalogue.problem import CatalogueError
 from headatlas.errors import BadInput
+from headatlas.reading import Source, read_bytes, read_json
 
 QUERY = (
     "(cat:cs.CL OR cat:cs.LG) AND "
@@ -168,14 +170,14 @@ def read_queue(path: Path) -> Queue:
     """The queue in a .yaml or .json file; BadInput where it is none."""
     kind = queue_kind(path)
     try:
-        raw = path.read_bytes()
-        value = json.loads(raw) if kind == "json" else strict_yaml.read(raw, str(path)).value
+        source = Source(path, "Name another file with --out.", BadInput)
+        value = read_json(source) if kind == "json" else strict_yaml.read(read_bytes(source), str(path)).value
         return Queue.model_validate(value)
     except ValidationError as error:
         raise BadInput(
             f"{path} is not a review queue: {entry_file.first_fault(error)}.", "Name another file with --out."
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except CatalogueError as error:
         raise BadInput(f"{path} cannot be read as a review queue: {error}.", "Name another file with --out.") from error
 
 

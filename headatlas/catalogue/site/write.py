@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from headatlas.errors import BadInput, StoreError
+from headatlas.reading import Source, read_text
 from headatlas.store import replace_folder
 
 MARKER = ".headatlas-site"
@@ -34,8 +35,8 @@ def _refuse_strangers(out: Path, folder: Path) -> None:
     try:
         found = list(_files(folder))
         marker = folder / MARKER
-        own = marker.read_text("utf-8").splitlines() if marker.is_file() else []
-    except (OSError, UnicodeDecodeError) as error:
+        own = read_text(Source(marker)).splitlines() if marker.is_file() else []
+    except OSError as error:
         raise StoreError(f"'{out}' cannot be read: {error}.", "Choose another folder.") from error
     if not found:
         return

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from headatlas.cli import _options as option
+from headatlas.cli._printing import print_json
 
 library = "headatlas.compare_circuits"
 
@@ -21,26 +21,26 @@ def compare(
 
     Example: headatlas circuit compare found.json ioi
     """
-    from rich.console import Console
     from rich.table import Table
 
     import headatlas as ha
+    from headatlas.render.console import console
 
     data = ha.compare_circuits(found, reference)
     if as_json:
-        print(json.dumps(data, ensure_ascii=False))
+        print_json(data)
         return
-    console = Console()
+    screen = console()
     table = Table("", "first", "second", "common", "Jaccard", "precision", "recall", box=None, pad_edge=False)
     for what in ("heads", "nodes", "edges"):
         row = data[what]
         shares = ["" if row[name] is None else f"{row[name]:.2f}" for name in ("jaccard", "precision", "recall")]
         table.add_row(what, *(str(row[name]) for name in ("first", "second", "common")), *shares)
-    console.print(f"first: {data['found']}; second: {data['reference']}", highlight=False, soft_wrap=True)
-    console.print(table)
+    screen.print(f"first: {data['found']}; second: {data['reference']}", highlight=False, soft_wrap=True)
+    screen.print(table)
     for name, text in (
         ("common", "in both"),
         ("only_found", "only in the first"),
         ("only_reference", "only in the second"),
     ):
-        console.print(f"{text}: {' '.join(data[name]) or 'none'}", highlight=False, soft_wrap=True)
+        screen.print(f"{text}: {' '.join(data[name]) or 'none'}", highlight=False, soft_wrap=True)

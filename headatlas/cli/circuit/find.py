@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headatlas.cli import _options as option
+from headatlas.cli._printing import print_json
 from headatlas.cli.circuit import _options as circuits
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ def find(
     """
     import headatlas as ha
     from headatlas.cli._progress import Shown
-    from headatlas.store import clean
 
     given, options = ha.Prompts(task, prompts, n, seed, force), ha.RunOptions(memory, out)
     knockout = ha.KnockoutOptions(ablation, mean, reference, ratio)
@@ -62,16 +61,16 @@ def find(
             largest=largest, edges=edges, knockout=knockout, options=options, progress=shown,
         )  # fmt: skip
     if as_json:
-        print(json.dumps(clean(found.circuit.data()), ensure_ascii=False))
+        print_json(found.circuit.data())
         return
     _show(found, out)
 
 
 def _show(found: FoundCircuit, out: str | None) -> None:
-    from rich.console import Console
+    from headatlas.render.console import console
 
-    console = Console()
-    say = lambda line: console.print(line, highlight=False, soft_wrap=True)  # noqa: E731
+    screen = console()
+    say = lambda line: screen.print(line, highlight=False, soft_wrap=True)  # noqa: E731
     circuit, again = found.circuit, found.held_out
     facts = circuit.facts
     say(f"{len(circuit.nodes)} heads: {' '.join(map(str, circuit.nodes))}")

@@ -3,12 +3,12 @@
 # ruff: noqa: PT028  (`test` is a command, no test)
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headatlas.cli import _options as option
+from headatlas.cli._printing import print_json
 from headatlas.cli.circuit import _options as circuits
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ def test(
     """
     import headatlas as ha
     from headatlas.cli._progress import Shown
-    from headatlas.store import clean
 
     given, options = ha.Prompts(task, prompts, n, seed, force), ha.RunOptions(memory, out)
     knockout = ha.KnockoutOptions(ablation, mean, reference, ratio)
@@ -57,17 +56,18 @@ def test(
             options=options, progress=shown,
         )  # fmt: skip
     if as_json:
-        print(json.dumps(clean(found.data()), ensure_ascii=False))
+        print_json(found.data())
         return
     _show(found, out)
 
 
 def _show(found: CircuitTest, out: str | None) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    say = lambda line: console.print(line, highlight=False, soft_wrap=True)  # noqa: E731
+    from headatlas.render.console import console
+
+    screen = console()
+    say = lambda line: screen.print(line, highlight=False, soft_wrap=True)  # noqa: E731
     faithful, protocol = found.faithfulness, found.protocol
     say(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in protocol.items() if value is not None))
     say(
@@ -81,7 +81,7 @@ def _show(found: CircuitTest, out: str | None) -> None:
             table.add_row(
                 f"{gap.kind} ({len(gap.removed)})", f"{gap.circuit:+.3f}", f"{gap.whole:+.3f}", circuits.interval(gap.gap), f"{gap.share:.1%}"
             )  # fmt: skip
-        console.print(table)
+        screen.print(table)
     if found.minimality is not None:
         table = Table("minimality", "without K", "effect of losing it", "of whole", box=None, pad_edge=False)
         for need in sorted(found.minimality, key=lambda need: need.share):
@@ -91,6 +91,6 @@ def _show(found: CircuitTest, out: str | None) -> None:
                 circuits.interval(need.effect),
                 f"{need.share:.1%}",
             )
-        console.print(table)
+        screen.print(table)
     if out is not None:
         say(f"Written to {out}")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from headatlas.cli._options import Json as Json
+from headatlas.render.escape import shown, shown_json
 
 Data = Annotated[
     Path | None,
@@ -20,11 +21,12 @@ Out = Annotated[Path | None, typer.Option("--out", help="Write to this file inst
 
 def print_json(value: Any) -> None:
     """Print a value as indented JSON, in UTF-8 whatever the terminal's encoding."""
-    print_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    print_text(shown_json(json.dumps(value, ensure_ascii=False, indent=2)) + "\n")
 
 
 def print_text(text: str) -> None:
-    """Print a text exactly, in UTF-8."""
+    """Print a text in UTF-8: exactly, but on a terminal with what acts on it written out."""
+    text = shown(text) if sys.stdout.isatty() else text
     sys.stdout.flush()
     if hasattr(sys.stdout, "buffer"):
         sys.stdout.buffer.write(text.encode())

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from headatlas.render.escape import say
+
 
 def add(
     arxiv: Annotated[str, typer.Option(help="arXiv identifier or link, such as 2409.10559")],
@@ -33,27 +35,27 @@ def add(
 
     target = open_target(data)
     added = add_paper(arxiv, target=target, arxiv=Arxiv(timeout=timeout), id=id)
-    print(f"{added.found.title}\n")
-    print(f"{added.found.abstract}\n")
+    say(f"{added.found.title}\n")
+    say(f"{added.found.abstract}\n")
     for proposal in added.proposals:
-        print(f"{'' if proposal.sure else 'perhaps '}{proposal.kind}: {proposal.id} ({proposal.reason})")
-    print(f"Written: {added.path}")
+        say(f"{'' if proposal.sure else 'perhaps '}{proposal.kind}: {proposal.id} ({proposal.reason})")
+    say(f"Written: {added.path}")
     for problem in target.gathered.problems:
-        print(f"Not compared with a broken file: {problem}", file=sys.stderr)
+        say(f"Not compared with a broken file: {problem}", file=sys.stderr)
     for problem in added.left:
-        print(f"Left to do: {problem}")
+        say(f"Left to do: {problem}")
     if edit and sys.stdin.isatty() and sys.stdout.isatty():
         _open(added.path)
     if data is None or (data / "heads").is_dir():  # a folder of papers alone is no catalogue to check
-        print(f"Then run: headatlas papers check{f' --data {data}' if data else ''}")
+        say(f"Then run: headatlas papers check{f' --data {data}' if data else ''}")
 
 
 def _open(path: Path) -> None:
     command = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if not command:
-        print("No editor is set in $VISUAL or $EDITOR; open the file yourself.", file=sys.stderr)
+        say("No editor is set in $VISUAL or $EDITOR; open the file yourself.", file=sys.stderr)
         return
     try:
         subprocess.run([*shlex.split(command), str(path)], check=True)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        print(f"The editor '{command}' failed ({error}); the file is kept.", file=sys.stderr)
+        say(f"The editor '{command}' failed ({error}); the file is kept.", file=sys.stderr)

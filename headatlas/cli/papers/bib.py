@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from headatlas.cli.papers._options import Data, Out, print_text
+from headatlas.render.escape import say
 
 
 def bib(
@@ -27,4 +28,4 @@ def bib(
         print_text(text)
     else:
         write_text(out, text)
-        print(f"Written: {out}")
+        say(f"Written: {out}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from headatlas.cli.papers._options import Data, Json, print_json, print_text
+from headatlas.render.escape import say
 
 
 def check(
@@ -37,10 +38,10 @@ def check(
         print_json({"problems": [asdict(problem) for problem in problems], "unclear_links": unclear})
     else:
         for problem in problems:
-            print(problem)
+            say(problem)
         for link in unclear:
-            print(f"not known to be alive: {link}")
+            say(f"not known to be alive: {link}")
         what = f"{len(catalogue.papers)} papers, {len(catalogue.heads)} head types, {len(catalogue.claims)} claims"
-        print(f"{len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'} in {what}.")
+        say(f"{len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'} in {what}.")
     if problems:
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from headatlas.cli.papers._options import Data, Out, print_text
+from headatlas.render.escape import say
 
 
 class Format(StrEnum):
@@ -43,4 +44,4 @@ def export(
         print_text(text)
     else:
         write_text(out, text)
-        print(f"Written: {out}")
+        say(f"Written: {out}")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from headatlas.cli.papers._options import Json, print_json, print_text
+from headatlas.render.escape import say
 
 
 def import_issue(
@@ -42,8 +43,8 @@ def import_issue(
         print_json(outcome)
         return
     if imported.path:
-        print(f"Written: {imported.path}")
+        say(f"Written: {imported.path}")
     else:
         print_text(imported.text)
     for note in imported.notes:
-        print(f"Note: {note}", file=sys.stderr)
+        say(f"Note: {note}", file=sys.stderr)

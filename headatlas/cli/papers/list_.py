@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headatlas.render.escape import say
+
 if TYPE_CHECKING:
     from headatlas.catalogue.schema import Paper
 
@@ -37,13 +39,12 @@ def list_(
     if json:
         print_json({"papers": [paper_record(catalogue, paper) for paper in papers]})
         return
-    from rich.console import Console
-
     from headatlas.cli.papers._layout import listing
+    from headatlas.render.console import console
 
     def details(paper: Paper) -> str:
         return " · ".join([", ".join(catalogue.heads[id_].name for id_ in paper.heads), paper.id])
 
     if papers:
-        Console().print(listing((str(paper.date), paper.title, details(paper)) for paper in papers))
-    print(f"{len(papers)} of {len(catalogue.papers)} papers.")
+        console().print(listing((str(paper.date), paper.title, details(paper)) for paper in papers))
+    say(f"{len(papers)} of {len(catalogue.papers)} papers.")

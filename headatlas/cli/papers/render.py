@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from headatlas.cli.papers._options import Data, print_text
+from headatlas.render.escape import say
 
 
 def render(
@@ -27,4 +28,4 @@ def render(
         print_text(text)
     else:
         write_text(out, text)
-        print(f"Written: {out}")
+        say(f"Written: {out}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from headatlas.cli.papers._options import Data, Json, print_json
+from headatlas.render.escape import say
 
 
 def search(
@@ -28,13 +29,12 @@ def search(
     if json:
         print_json({"hits": [asdict(hit) for hit in found.hits], "corrected": found.corrected})
         return
-    from rich.console import Console
-
     from headatlas.cli.papers._layout import listing
+    from headatlas.render.console import console
 
     for word, meanings in found.corrected.items():
-        print(f"'{word}' is not in the catalogue; searched for: {', '.join(meanings)}.")
+        say(f"'{word}' is not in the catalogue; searched for: {', '.join(meanings)}.")
     if not found.hits:
-        print(f"Nothing fits '{query}'.")
+        say(f"Nothing fits '{query}'.")
         return
-    Console().print(listing((hit.kind, hit.title, f"{hit.id} · {hit.snippet}") for hit in found.hits))
+    console().print(listing((hit.kind, hit.title, f"{hit.id} · {hit.snippet}") for hit in found.hits))

@@ -26,8 +26,7 @@ def show(
     if json:
         print_json(record(catalogue, kind, id_))
         return
-    from rich.console import Console
-
     from headatlas.cli.papers._layout import show_page
+    from headatlas.render.console import console
 
-    Console().print(show_page(page(catalogue, kind, id_)))
+    console().print(show_page(page(catalogue, kind, id_)))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from headatlas.cli.papers._options import Data
+from headatlas.render.escape import say
 
 
 def site(
@@ -48,4 +49,4 @@ def site(
         seen += [(str(run / "atlas.json"), read_json(run / "atlas.json")) for run in Atlas(folder).runs]
     context = SiteContext(load(data), found, sightings(seen), address, repository)
     n_pages = build(context, out)
-    print(f"Written: {out} ({n_pages} pages). Open {out / 'index.html'}")
+    say(f"Written: {out} ({n_pages} pages). Open {out / 'index.html'}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from headatlas.cli.papers._options import Data, Json, print_json
+from headatlas.render.escape import say
 
 
 def stats(
@@ -25,22 +26,22 @@ def stats(
     if json:
         print_json(counted)
         return
-    from rich.console import Console
     from rich.text import Text
 
     from headatlas.cli.papers._layout import table
+    from headatlas.render.console import console
 
-    console = Console()
+    screen = console()
     totals = [[name.replace("_", " "), str(number)] for name, number in counted.pop("totals").items()]
-    console.print(table(["In the catalogue", ""], totals))
+    screen.print(table(["In the catalogue", ""], totals))
     for what, kinds in counted.pop("evidence").items():
-        console.print(Text(f"\nevidence of {what.replace('_', ' ')}", style="bold"))
+        screen.print(Text(f"\nevidence of {what.replace('_', ' ')}", style="bold"))
         rows = [[kind, *map(str, counts.values())] for kind, counts in kinds.items()]
-        console.print(table(["kind", "best", "only", "named"], rows))
+        screen.print(table(["kind", "best", "only", "named"], rows))
     for group, tables in counted.items():
         for name, counts in tables.items():
             rows = [[value, str(number)] for value, number in counts.items()]
-            console.print(Text(f"\n{group.replace('_', ' ')} by {name.replace('_', ' ')}", style="bold"))
-            console.print(table([name.replace("_", " "), "count"], rows[:top]))
+            screen.print(Text(f"\n{group.replace('_', ' ')} by {name.replace('_', ' ')}", style="bold"))
+            screen.print(table([name.replace("_", " "), "count"], rows[:top]))
             if len(rows) > top:
-                print(f"and {len(rows) - top} more")
+                say(f"and {len(rows) - top} more")

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from headatlas.cli.papers._options import Json, print_json
+from headatlas.render.escape import say
 
 
 def watch(
@@ -47,7 +48,7 @@ def watch(
         if json:
             print_json(rows)
         else:
-            print(evaluate_watch.as_table(qualities))
+            say(evaluate_watch.as_table(qualities))
         return
 
     from headatlas.catalogue.curation.arxiv_client import Arxiv
@@ -64,7 +65,7 @@ def watch(
         if out is not None:
             write_queue(out, queue)
         if sys.stderr.isatty():
-            print(f"{queue.progress.looked_at} looked at, up to {queue.progress.reached:%Y-%m-%d}", file=sys.stderr)
+            say(f"{queue.progress.looked_at} looked at, up to {queue.progress.reached:%Y-%m-%d}", file=sys.stderr)
 
     queue = look(
         queue,
@@ -80,11 +81,11 @@ def watch(
         print_json(queue.model_dump(mode="json"))
         return
     for row in queue.papers[:show]:
-        print(f"{row.score:.2f}  {row.arxiv}  {row.date}  {row.title}")
+        say(f"{row.score:.2f}  {row.arxiv}  {row.date}  {row.title}")
         for why in row.why:
-            print(f"      {why}")
+            say(f"      {why}")
     progress = queue.progress
     papers = "1 paper" if progress.looked_at == 1 else f"{progress.looked_at} papers"
-    print(f"{papers} looked at, {len(queue.papers)} in the queue{f' {out}' if out else ''}.")
+    say(f"{papers} looked at, {len(queue.papers)} in the queue{f' {out}' if out else ''}.")
     if not progress.complete:
-        print(f"There are more after {progress.reached:%Y-%m-%d %H:%M}; run again with the same --out to go on.")
+        say(f"There are more after {progress.reached:%Y-%m-%d %H:%M}; run again with the same --out to go on.")

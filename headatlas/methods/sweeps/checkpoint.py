@@ -23,7 +23,8 @@ from headatlas.methods.sweeps.plan import ChunkStore, NoStore, Sweep
 from headatlas.model import Model
 from headatlas.model.identity import identity_of
 from headatlas.ops.types import Array
-from headatlas.store import claimed, finished, give_name, partial_of, whole_file, writing
+from headatlas.reading import read_array
+from headatlas.store import claimed, finished, give_name, of_run, partial_of, whole_file, writing
 from headatlas.task import Batch
 from headatlas.version import __version__
 
@@ -39,10 +40,7 @@ class FolderStore:
         path = self.folder / f"{name}.npy"
         if not path.exists():
             return None
-        try:
-            found: Array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{path} is damaged ({error}).", f"Remove {self.folder} and run again.") from error
+        found: Array = read_array(of_run(path))
         return found
 
     def put(self, name: str, values: Array) -> None:

@@ -3,19 +3,67 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+from pydantic import Field
 
-from headatlas.errors import StoreError
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.effects import HeadEffects
-from headatlas.store import clean, read_json, write_json, write_table
+from headatlas.reading import (
+    Count,
+    Head,
+    Layer,
+    Name,
+    Number,
+    Open,
+    Record,
+    checked,
+    demand_schema,
+    read_json,
+    read_table,
+)
+from headatlas.store import clean, of_run, write_json, write_table
 
 SCHEMA = "headatlas/effects/1"
+
+
+class _Metric(Record):
+    changed_run: Number = None
+    other_run: Number = None
+
+
+class _Effect(Record):
+    heads: list[Name]
+    stack: Name
+    layer: Layer
+    head: Head
+    position: Name
+    effect: Number = None
+    low: Number = None
+    high: Number = None
+    p: Number = None
+    q: Number = None
+    share: Number = None
+    share_low: Number = None
+    share_high: Number = None
+    estimate: Number = None
+
+
+class _File(Record):
+    schema_: str = Field(alias="schema")
+    run: Open
+    kind: Name
+    metric: _Metric
+    n_examples: Annotated[int, Field(ge=1, le=10_000_000)]
+    positions: Annotated[list[Name], Field(min_length=1, max_length=100_000)]
+    measured: Count
+    unmeasured: Count
+    agreement: Number
+    effects: Annotated[list[_Effect], Field(max_length=5_000_000)]
 
 
 def data_of(found: HeadEffects) -> dict[str, Any]:
@@ -74,13 +122,18 @@ def write(found: HeadEffects, folder: Path) -> None:
 def load(folder: str | Path) -> HeadEffects:
     """Read a finished sweep. Raises StoreError."""
     folder = Path(folder)
-    data = read_json(folder / "effects.json")
-    if data.get("schema") != SCHEMA:
-        raise StoreError(f"{folder / 'effects.json'} is not a {SCHEMA} file.", "Run the sweep again.")
-    try:
-        long = pq.read_table(folder / "examples.parquet").to_pydict()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{folder / 'examples.parquet'} cannot be read ({error}).", "Run the sweep again.") from error
+    source = replace(of_run(folder / "effects.json"), hint="Run the sweep again.")
+    table = replace(source, path=folder / "examples.parquet")
+    data = read_json(source)
+    demand_schema(data, SCHEMA, source)
+    data = checked(data, _File, source)
+    long = read_table(table, {"heads": "text", "value": "number", "unchanged": "number", "other": "number"})
+    with table.explained():
+        return _made(data, long)
+
+
+def _made(data: Mapping[str, Any], long: Mapping[str, Sequence[Any]]) -> HeadEffects:
+    """The result that effects.json and the rows of examples.parquet describe. Raises ValueError or KeyError."""
     n, positions = data["n_examples"], tuple(data["positions"])
     values = np.array(long["value"], dtype=np.float64).reshape(n, -1, len(positions))
     head_sets = tuple(dict.fromkeys(long["heads"]))

@@ -20,7 +20,6 @@ from headatlas.model.core.attention_layer import AttentionLayer, all_heads, bloc
 from headatlas.model.core.dispatch import active, receiving
 from headatlas.model.core.forward_pass import Edit, Pass
 from headatlas.model.core.linear_and_norm import device_of, dtype_of
-from headatlas.model.core.model_inputs import model_inputs, uncached
 from headatlas.model.core.model_inputs import (
     demand_positions,
     logit_positions_given,

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 
 from headatlas.errors import SourceError, StoreError
 from headatlas.progress import Progress
+from headatlas.reading import Source, read_json
 from headatlas.store import whole_folder, write_text
 
 MANIFEST = "source.json"
@@ -65,9 +66,9 @@ def _code_of(error: SafetensorError) -> int | None:
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a finished cache entry, or None where the entry is absent, unfinished or has been damaged."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(Source(folder / MANIFEST))
         sizes = {name: (folder / name).stat().st_size for name in manifest["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (StoreError, OSError, ValueError, KeyError, TypeError):
         return None
     whole = manifest.get("schema") == _SCHEMA and sizes == manifest["files"]
     return dict(manifest) if whole else None
@@ -187,11 +188,11 @@ def remembered(path: Path, home: Path) -> str:
     key = _state(path)
     note = home / "digests" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
     try:
-        found = json.loads(note.read_text(encoding="utf-8"))
+        found = read_json(Source(note))
         if {name: found.get(name) for name in key} == key:
             return str(found["sha256"])
-    except (OSError, ValueError, KeyError, AttributeError):
-        found = None  # not remembered, or the note is damaged: read the file again
+    except (StoreError, KeyError):
+        pass  # not remembered, or the note is damaged: read the file again
     value = hash_file(path)
     settled = time.time_ns() - max(key["changed"], key["status_changed"]) > _TICK
     if not settled or _state(path) != key:

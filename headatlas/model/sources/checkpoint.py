@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import struct
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headatlas.errors import SourceError, UnsupportedModel
+from headatlas.reading import Source, read_json, read_tensor_header, reason
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _PICKLE_ENDINGS = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+_DESCRIPTIONS = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+    "generation_config.json",
+)
+_LARGEST = 128 << 20  # bytes of a JSON file of a model; vocabularies of 260,000 tokens are 33 MB
+# So much is let pass in any model: it costs little.
+_LAYERS, _WIDTH = 1024, 1 << 24
+_IS_LAYERS = re.compile(r"layers?$|depth$|blocks$")
+_IS_WIDTH = re.compile(r"size$|dim$|heads?$|^d_|^n_|experts|embd$|groups$|positions$|rank$|state$|inner$")
 _TOKENIZER_FILES = (
     ("tokenizer.json",),
     ("tokenizer.model",),
@@ -38,6 +51,10 @@ def check_config(folder: Path, name: str) -> None:
         raise SourceError(f"'{name}' is not a model folder: it has no config.json.", hint)
     config = _read_json(file, name)
     kind = config.get("model_type")
+    if kind is not None and not isinstance(kind, str):
+        raise SourceError(
+            f"config.json of '{name}' has a model_type that is no text.", "Fetch or save the model again."
+        )
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     if kind in CONFIG_MAPPING_NAMES:
@@ -57,6 +74,19 @@ def check_config(folder: Path, name: str) -> None:
     )
 
 
+def load_config(folder: Path, name: str) -> PreTrainedConfig:
+    """The configuration in a folder whose config.json was checked. Raises SourceError."""
+    from transformers import AutoConfig
+
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # values of other kinds than a class expects make any line of it fail in any way
+        raise SourceError(
+            f"config.json of '{name}' cannot be read: {reason(error)}.", "Is it a model of transformers?"
+        ) from error
+    return config
+
+
 def weight_files(folder: Path, name: str, *, allow_pickle: bool) -> list[Path]:
     """The files with the weights, each checked to be whole; raises SourceError."""
     if (folder / _WHOLE).is_file():
@@ -66,7 +96,7 @@ def weight_files(folder: Path, name: str, *, allow_pickle: bool) -> list[Path]:
     else:
         return _pickles(folder, name, allow_pickle=allow_pickle)
     for file in files:
-        _check_safetensors(file, name)
+        _header(file, name)
     return files
 
 
@@ -74,7 +104,9 @@ def _shards(index: Path, name: str) -> list[Path]:
     places = _read_json(index, name).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise SourceError(f"{index.name} of '{name}' has no weight_map.", "Fetch or save the model again.")
-    files = [index.parent / str(shard) for shard in sorted(set(places.values()))]
+    if not all(isinstance(shard, str) and shard == Path(shard).name for shard in places.values()):
+        raise SourceError(f"{index.name} of '{name}' names weight files outside its folder.", "Save the model again.")
+    files = [index.parent / shard for shard in sorted(set(places.values()))]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise SourceError(
@@ -104,35 +136,69 @@ def _pickles(folder: Path, name: str, *, allow_pickle: bool) -> list[Path]:
     raise SourceError(f"'{name}' has no weights: expected {_WHOLE} or {_INDEX}.", hint)
 
 
-def _check_safetensors(file: Path, name: str) -> None:
-    """Compare the length of the file with what its header promises; the numbers themselves are not read."""
+def _header(file: Path, name: str) -> Mapping[str, tuple[int, ...]]:
+    """The shapes of the tensors of a file, which is whole; the numbers themselves are not read. Raises SourceError."""
+    try:
+        shapes = read_tensor_header(_source(file))
+    except SourceError as error:
+        raise SourceError(error.message.replace(str(file), f"{file.name} of '{name}'", 1), error.hint) from error
+    if not shapes:
+        raise SourceError(f"{file.name} of '{name}' is damaged: it holds no tensors.", "Fetch or save the model again.")
+    return shapes
 
-    def damaged(what: str) -> SourceError:
-        return SourceError(f"{file.name} of '{name}' is damaged: {what}.", "Fetch or save the model again.")
 
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        start = stream.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if length + 8 > size:
-            raise damaged(f"its {size:,} bytes end inside the header")
-        try:
-            header = json.loads(stream.read(length))
-            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-            expected = 8 + length + max(ends)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise damaged("its header is not a list of tensors") from error
-    if size != expected:
-        raise damaged(f"it holds {size:,} bytes where its header promises {expected:,}")
+def check_sizes(folder: Path, files: Sequence[Path], name: str) -> None:
+    """Refuse a config.json that asks for more than the weight files hold, before anything of that size is built.
+
+    No model has more layers than tensors, and none has a width, a vocabulary or a table larger than all its weights.
+    Raises SourceError.
+    """
+    tensors = size = 0
+    for file in files:
+        if file.suffix == ".safetensors":
+            tensors += len(read_tensor_header(_source(file)))
+        size += file.stat().st_size
+    layers, width = max(_LAYERS, tensors), max(_WIDTH, size)
+    for key, value in _integers(_read_json(folder / "config.json", name)):
+        last = key.rpartition(".")[2]
+        if (
+            (_IS_LAYERS.search(last) and value > layers)
+            or (_IS_WIDTH.search(last) and value > width)
+            or value < -_WIDTH
+        ):
+            raise SourceError(
+                f"config.json of '{name}' says {key} {_digits(value)}, where the weight files have {tensors:,} tensors in {size:,} bytes.",
+                "Fetch or save the model again.",
+            )
+
+
+def _digits(value: int) -> str:
+    return f"{value:,}" if abs(value) < 10**15 else "of more than 15 digits"
+
+
+def _integers(value: Any, place: str = "") -> Iterator[tuple[str, int]]:
+    """(place, value) of all whole numbers in a configuration, those of its parts as text_config.vocab_size."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _integers(inner, f"{place}.{key}" if place else key)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield place, value
+
+
+def check_descriptions(folder: Path, name: str) -> None:
+    """See that the JSON files around the weights are within bounds before libraries read them. Raises SourceError."""
+    for file in _DESCRIPTIONS:
+        if (folder / file).is_file():
+            _read_json(folder / file, name)
+
+
+def _source(file: Path) -> Source:
+    return Source(file, "Fetch or save the model again.", SourceError, largest=_LARGEST)
 
 
 def _read_json(file: Path, name: str) -> dict[str, Any]:
+    source = _source(file)
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SourceError(
-            f"{file.name} of '{name}' is not JSON ({error}).", "Fetch or save the model again."
-        ) from error
-    if not isinstance(value, dict):
-        raise SourceError(f"{file.name} of '{name}' is not a JSON object.", "Fetch or save the model again.")
-    return value
+        return read_json(source, constants=True)  # transformers writes Infinity into some
+    except SourceError as error:
+        raise SourceError(error.message.replace(str(file), f"{file.name} of '{name}'", 1), error.hint) from error

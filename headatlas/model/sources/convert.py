@@ -18,6 +18,7 @@ from headatlas.model.sources.gguf_rules import reading, vocabulary
 from headatlas.model.sources.gguf_rules.metadata import HINT
 from headatlas.model.text.folder_tokenizer import folder_tokenizer
 from headatlas.progress import Progress
+from headatlas.reading import reason
 from headatlas.render.numbers import show_size
 
 if TYPE_CHECKING:
@@ -65,8 +66,7 @@ def _write(gguf_file: Path, into: Path) -> None:
     except HeadAtlasError:
         raise
     except Exception as error:  # values of other kinds than expected make any line fail in any way
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UnsupportedModel(f"The GGUF file {gguf_file} cannot be read: {reason}", HINT) from error
+        raise UnsupportedModel(f"The GGUF file {gguf_file} cannot be read: {reason(error)}", HINT) from error
     state = {
         name: torch.from_numpy(np.require(values, requirements=["C", "W"])) for name, values in found.state.items()
     }

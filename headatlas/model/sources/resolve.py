@@ -13,7 +13,13 @@ from pathlib import Path
 from headatlas.errors import BadInput, SourceError, UnknownName
 from headatlas.model.sources import builtin, hub
 from headatlas.model.sources.cache import digest, fill, home_folder
-from headatlas.model.sources.checkpoint import check_config, has_tokenizer, weight_files
+from headatlas.model.sources.checkpoint import (
+    check_config,
+    check_descriptions,
+    check_sizes,
+    has_tokenizer,
+    weight_files,
+)
 from headatlas.model.sources.convert import convert, is_current
 from headatlas.progress import Progress, Stderr
 from headatlas.registry import did_you_mean
@@ -136,6 +142,8 @@ def _nearby(path: Path) -> Iterator[str]:
 def _local(name: str, kind: str, folder: Path, *, allow_pickle: bool, cache: Path, progress: Progress) -> Source:
     check_config(folder, name)
     files = weight_files(folder, name, allow_pickle=allow_pickle)
+    check_sizes(folder, files, name)
+    check_descriptions(folder, name)
     if sum(file.stat().st_size for file in files) > _LARGE:
         progress.say(f"Reading the weights of {name} once for their sha256.")
     origin, revision = f"folder:{folder.name}", None  # the name alone: records of runs get published

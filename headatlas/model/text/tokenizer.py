@@ -13,6 +13,7 @@ from headatlas.model.text.folder_tokenizer import folder_tokenizer
 from headatlas.model.text.start_end import StartEnd
 from headatlas.model.text.token_text import Spelling, is_ordinary, scores_of, spelling_of, starts, text_alone, text_of
 from headatlas.model.text.two_stacks import completed
+from headatlas.reading import reason
 from headatlas.registry import did_you_mean
 from headatlas.task import Batch
 
@@ -105,9 +106,8 @@ class Tokenizer:
         try:
             hf = folder_tokenizer(folder)
         except Exception as error:  # the tokenizers library raises plain Exceptions for damaged files
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             hint = "Save the tokenizer again: tokenizer.save_pretrained(folder)."
-            raise SourceError(f"The tokenizer in {folder} cannot be read: {reason}", hint) from error
+            raise SourceError(f"The tokenizer in {folder} cannot be read: {reason(error)}", hint) from error
         if not isinstance(hf, PreTrainedTokenizerFast):
             raise SourceError(f"The tokenizer in {folder} has no tokenizer.json.", "Convert it to a fast tokenizer.")
         hf.model_max_length = 1 << 62  # the length is checked against the model's context, not warned about here

@@ -125,7 +125,7 @@ def test_damage_is_named(toy, tmp_path):
     batch = prompts(3)
     ablate(toy, batch, edit="zero", options=RunOptions(out=tmp_path / "run"))
     (tmp_path / "run" / "examples.parquet").write_bytes(b"no")
-    with pytest.raises(StoreError, match=r"examples\.parquet cannot be read"):
+    with pytest.raises(StoreError, match=r"examples\.parquet is damaged"):
         effects_io.load(tmp_path / "run")
     (tmp_path / "run" / "run.json").write_text("{")
     with pytest.raises(StoreError, match="is damaged"):

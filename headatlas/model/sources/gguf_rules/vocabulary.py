@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from headatlas.errors import UnsupportedModel
 from headatlas.model.sources.gguf_rules import pretokenizers
 from headatlas.model.sources.gguf_rules.metadata import HINT, Harmless, Metadata, unknown
+from headatlas.reading import reason
 from headatlas.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -73,8 +74,9 @@ def _sentence_pieces(path: Path, keys: Metadata) -> PreTrainedTokenizerFast:
     try:
         hf: Any = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
     except Exception as error:  # a damaged or unusual vocabulary makes its readers fail in any way
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UnsupportedModel(f"transformers cannot read the tokenizer of {keys.file}: {reason}", HINT) from error
+        raise UnsupportedModel(
+            f"transformers cannot read the tokenizer of {keys.file}: {reason(error)}", HINT
+        ) from error
     built: PreTrainedTokenizerFast = hf
     return built
 

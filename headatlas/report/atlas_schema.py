@@ -1,0 +1,178 @@
+"""What atlas.json and attention.json hold, as schemas that are checked before either is used.
+
+`required` are the keys that were always there and that pages rest on; all others have defaults, so that a key which a
+later version adds is one line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from headatlas.reading import (
+    Count,
+    Head,
+    Layer,
+    Name,
+    Number,
+    Open,
+    Record,
+    Source,
+    Text,
+    checked,
+    demand_schema,
+    read_json,
+)
+from headatlas.reading.schema import HEADS, LAYERS
+
+SCHEMA = "headatlas/atlas/1"
+VERDICTS = ("causal", "group", "refuted", "untested")
+_ALL_HEADS = 1_000_000  # of a model
+
+Grid = Annotated[list[Annotated[list[Number], Field(max_length=HEADS)] | None], Field(max_length=LAYERS)]
+
+
+class Model(Record):
+    """The key "model"."""
+
+    name: Name
+    source: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
+    architecture: str | None = None
+    n_layers: Annotated[int, Field(ge=0, le=LAYERS)] | None = None
+    n_heads: Annotated[int, Field(ge=0, le=HEADS)] | None = None
+    n_kv_heads: Count | None = None
+    d_model: Count | None = None
+    d_head: Count | None = None
+    dtype: str | None = None
+    attention_path: str | None = None
+    stacks: Annotated[list[Name], Field(max_length=16)] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _small_enough(self) -> Model:
+        if (self.n_layers or 0) * (self.n_heads or 0) > _ALL_HEADS:
+            raise ValueError(f"at most {_ALL_HEADS:,} heads")
+        return self
+
+
+class Baseline(Record):
+    """The model's metric on a detector's task."""
+
+    metric: str = ""
+    value: Number = None
+    floor: Number = None
+    margin: Number = None
+    unit: str = ""
+    accuracy: Number = None
+    chance: Number = None
+    able: bool | None = None
+
+
+class Effects(Record):
+    """What removing heads does."""
+
+    effect: Number = None
+    effect_low: Number = None
+    effect_high: Number = None
+    random_effect: Number = None
+    random_median: Number = None
+
+
+class Group(Effects):
+    """The effect of removing all observed heads of a detector."""
+
+    p: Number = None
+    draws: Count | None = None
+    examples: Count | None = None
+    metric: str | None = None
+    unit: str | None = None
+
+
+class Line(Record):
+    """A head with its numbers."""
+
+    layer: Layer
+    head: Head
+    stack: Name = "decoder"
+    score: Number = None
+    low: Number = None
+    high: Number = None
+    chance: Number = None
+    p: Number = None
+    q: Number = None
+
+
+class Observed(Line, Effects):
+    """An observed head with its verdict."""
+
+    verdict: Literal["causal", "group", "refuted", "untested"] = "untested"
+
+
+class Detector(Record):
+    """One of "detectors"."""
+
+    name: Name
+    head_type: Name
+    stage: str | None = None
+    task: Name
+    version: int | None = None
+    n_examples: Count | None = None
+    minimum_effect: Number = None
+    baseline: Baseline | None = None
+    untested: str = ""
+    scores: Grid = Field(default_factory=list)
+    chance: Grid = Field(default_factory=list)
+    heads: list[Observed]
+    group: Group | None = None
+    about: dict[str, Any] = Field(default_factory=dict)
+
+
+class SkippedDetector(Record):
+    """One of "skipped"."""
+
+    detector: Name
+    reason: Text
+
+
+class AtlasFile(Record):
+    """atlas.json."""
+
+    schema_: str = Field(alias="schema")
+    model: Model
+    run: Open = Open()
+    detectors: Annotated[list[Detector], Field(max_length=10_000)]
+    skipped: Annotated[list[SkippedDetector], Field(max_length=10_000)] = Field(default_factory=list)
+
+
+class Attention(Record):
+    """Of attention.json, where a detector's heads look in one text: rows of query, key, attention by head."""
+
+    tokens: Annotated[list[str], Field(max_length=1_000_000)]
+    task: str = ""
+    heads: dict[str, list[Annotated[list[int | float], Field(min_length=3, max_length=3)]]]
+
+    @model_validator(mode="after")
+    def _inside_the_text(self) -> Attention:
+        n = len(self.tokens)
+        for rows in self.heads.values():
+            for query, key, _ in rows:
+                if not (isinstance(query, int) and isinstance(key, int) and 0 <= query < n and 0 <= key < n):
+                    raise ValueError(f"positions of its {n} tokens, got {query} and {key}")
+        return self
+
+
+def read_atlas(source: Source) -> dict[str, Any]:
+    """The content of an atlas.json. Raises source.error naming place and fault."""
+    value = read_json(source)
+    demand_schema(value, SCHEMA, source)
+    found: dict[str, Any] = checked(value, AtlasFile, source)
+    return found
+
+
+def read_attention(source: Source) -> Mapping[str, Any]:
+    """The content of an attention.json. Raises source.error naming place and fault."""
+    found: Mapping[str, Any] = checked(read_json(source), dict[str, Attention], source)
+    return found
