@@ -21,13 +21,12 @@ def show(run: str | Path = "atlas", *, detector: str | None = None, top: int = 5
     """
     from rich.console import Group
 
-    from headatlas.atlas import Atlas
+    from headatlas.atlas import Atlas, extras
     from headatlas.report import render
 
-    atlas = Atlas(run)
-    names = [found["name"] for found in atlas.detectors(detector)] if detector else [None]
-    data, extras = atlas.data, atlas.extras
-    return Group(*(render(data, extras, detector=name, top=top, width=width) for name in names))
+    data = Atlas(run).data
+    # A terminal shows no example texts, which are most of what a run holds.
+    return Group(render(data, extras(data, {}), detector=detector, top=top, width=width))
 
 
 def list_known(what: str) -> list[dict[str, Any]]:

@@ -90,9 +90,16 @@ def labels_of(batch: Batch, label: str = "label", group: str | None = None) -> L
     names = batch.facts.get("classes") if label == "label" else None
     classes = tuple(str(names[i]) if names is not None else str(i) for i in found)
     same = torch.where(batch.mask, batch.tokens, -1)
-    own = same.unique(dim=0, return_inverse=True)[1]
+    own = _by_appearance(same.unique(dim=0, return_inverse=True)[1])
     group = group or ("group" if "group" in batch.labels else None)
     return Labels(y, _joined(own, batch.labels[group]) if group is not None else own.numpy(), classes)
+
+
+def _by_appearance(numbers: Tensor) -> Tensor:
+    """The same groups, numbered as they first appear: folds are made by number, and must not hang on the tokens' ids."""
+    place = torch.arange(len(numbers))
+    first = torch.full((int(numbers.max()) + 1,), len(numbers)).scatter_reduce(0, numbers, place, "amin")
+    return first[numbers].unique(return_inverse=True)[1]
 
 
 def _joined(first: Tensor, second: Tensor) -> NDArray[np.int64]:

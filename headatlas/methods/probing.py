@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from headatlas.edits import OnHeads
@@ -172,7 +172,9 @@ def probe(
     """Train a classifier on each head's output and test it on other groups of examples.
 
     labels: the classes of the examples; default those that the prompts have. heads: default every head. kind: linear
-    (logistic regression) or mlp (16 hidden units), both on outputs standardised by the training examples. position, last:
+    (logistic regression) or mlp (16 hidden units), both on outputs centred and divided by one number, their root mean square
+    over the training examples: dimensions one by one would depend on the basis of a head's values, which is arbitrary, since
+    W_V and W_O can be turned against each other without any effect. position, last:
     the tokens whose outputs are averaged (see `tokens_read`). Raises BadInput.
     """
     validation = validation or CrossValidation()
@@ -287,8 +289,23 @@ def _fitted(kind: str, x: Array, y: NDArray[np.int64], seed: int) -> Pipeline:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a network stopped early is a probe as well
-        found: Pipeline = make_pipeline(StandardScaler(), model).fit(x, y)
+        found: Pipeline = make_pipeline(_Scaled(), model).fit(x, y)
     return found
+
+
+class _Scaled(TransformerMixin, BaseEstimator):
+    """Examples [example, dimension] without their mean, in units of their root mean square over all dimensions."""
+
+    def fit(self, x: Array, y: object = None) -> _Scaled:
+        """Learn the mean [dimension] and the unit."""
+        self.mean_ = x.mean(0)
+        self.unit_ = float(np.sqrt(np.square(x - self.mean_).mean())) or 1.0
+        return self
+
+    def transform(self, x: Array) -> Array:
+        """Centre and scale."""
+        found: Array = (x - self.mean_) / self.unit_
+        return found
 
 
 def data_of(found: Probes) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from headatlas.task import Batch
 
 STRONGEST = 3  # keys of each query
 LEAST = 0.05  # attention that is worth showing
+MOST = 10_000  # rows of a detector: of a large model a file would hold millions
 
 Rows = tuple[tuple[int, int, float], ...]  # (query, key, attention)
 
@@ -21,7 +22,10 @@ Rows = tuple[tuple[int, int, float], ...]  # (query, key, attention)
 def attention_examples(
     model: Model, observed: Mapping[str, Sequence[HeadId]], batch: Batch
 ) -> dict[str, AttentionExample]:
-    """For each detector that observed heads the batch's first text and where they look in it; no pass where none did."""
+    """For each detector that observed heads the batch's first text and where they look in it; no pass where none did.
+
+    observed: best heads first. The last ones are left out, and counted, where a detector would have more than MOST rows.
+    """
     heads = {head for found in observed.values() for head in found}
     if not heads:
         return {}
@@ -48,11 +52,21 @@ def attention_examples(
 
     model.forward(one, watch=watch, logit_positions=torch.zeros(1, dtype=torch.long))
     tokens = {head.stack: tuple(model.tokenizer.pieces(one.side(head.stack).tokens[0].tolist())) for head in heads}
-    # A text that encoder and decoder read in their own ways is shown as the first head's stack reads it.
-    return {
-        name: AttentionExample(
-            tokens[found[0].stack], {head: rows[head] for head in found if head.stack == found[0].stack}
-        )
-        for name, found in observed.items()
-        if found
-    }
+    return {name: _example(tokens[found[0].stack], found, rows) for name, found in observed.items() if found}
+
+
+def _example(tokens: tuple[str, ...], observed: Sequence[HeadId], rows: Mapping[HeadId, Rows]) -> AttentionExample:
+    """The best of the observed heads: as many as MOST rows are enough for, and at least one.
+
+    A text that encoder and decoder read in their own ways is shown as the first head's stack reads it.
+    """
+    kept: dict[HeadId, Rows] = {}
+    n_rows = 0
+    for head in observed:
+        if head.stack != observed[0].stack:
+            continue
+        n_rows += len(rows[head])
+        if kept and n_rows > MOST:
+            break
+        kept[head] = rows[head]
+    return AttentionExample(tokens, kept, left_out=len(observed) - len(kept))

@@ -81,10 +81,14 @@ class Baseline:
 
 @dataclass(frozen=True)
 class AttentionExample:
-    """Where observed heads look in one text: for each of them rows (query, key, attention) of the strongest keys."""
+    """Where observed heads look in one text: for each of them rows (query, key, attention) of the strongest keys.
+
+    left_out: how many of the observed heads, the weakest, are not among them, so that files stay small.
+    """
 
     tokens: tuple[str, ...]
     heads: Mapping[HeadId, tuple[tuple[int, int, float], ...]]
+    left_out: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,12 +212,16 @@ def line_json(line: HeadScore) -> dict[str, Any]:
 
 
 def attention_json(scans: Sequence[TaskScan]) -> dict[str, Any]:
-    """The content of attention.json: by detector an example text and where its observed heads look in it."""
+    """The content of attention.json: by detector an example text and where its observed heads look in it.
+
+    `left_out` stands there where heads were left out, and says how many.
+    """
     return {
         found.name: {
             "tokens": found.attention.tokens,
             "task": scan.task,
             "heads": {str(head): rows for head, rows in found.attention.heads.items()},
+            **({"left_out": found.attention.left_out} if found.attention.left_out else {}),
         }
         for scan in scans
         for found in scan.detectors
@@ -255,7 +263,7 @@ def _read_head(row: Mapping[str, Any]) -> HeadId:
 
 def _read_attention(kept: Mapping[str, Any]) -> AttentionExample:
     heads = {HeadId.parse(head): tuple((q, k, weight) for q, k, weight in rows) for head, rows in kept["heads"].items()}
-    return AttentionExample(tuple(kept["tokens"]), heads)
+    return AttentionExample(tuple(kept["tokens"]), heads, kept.get("left_out", 0))
 
 
 def _read_baseline(entries: Sequence[Mapping[str, Any]]) -> Baseline | None:

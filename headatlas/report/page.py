@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -19,8 +20,9 @@ from headatlas.render.style import base, joined
 from headatlas.report.atlas_view import VERDICT_WORDS, VERDICTS, AtlasView, best_of, read, summary
 from headatlas.report.figure import stylesheet, svg
 
-# Attention links of all examples together; at about 11 characters a link this keeps a file near one megabyte.
-_LINKS = 60_000
+# Attention links of all examples together, and the fewest that a head is shown with; packed, a link takes about 5 bytes.
+_LINKS = 120_000
+_LINKS_OF_A_HEAD = 40
 _FAINTEST = 0.02
 _GROUP = ("effect", "effect_low", "effect_high", "random_effect", "p", "metric", "rest", "examples")
 
@@ -29,7 +31,8 @@ def html(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> s
     """The report as one self-contained page. Raises BadInput where the atlas has another schema."""
     view = read(atlas, extras)
     style = Markup(f"{base()}{joined(__package__, '.css')}")
-    script = Markup(f'(() => {{\n"use strict";\n{joined(__package__, ".js")}}})();')  # the files share one scope
+    # The files share one scope, which waits for the numbers to be unpacked.
+    script = Markup(f'(async () => {{\n"use strict";\n{joined(__package__, ".js")}}})();')
     return (
         _environment()
         .get_template("report.html.j2")
@@ -38,7 +41,7 @@ def html(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> s
             style=style,
             script=script,
             policy=_policy(script, style, stylesheet("auto")),
-            data=embed(payload(view)),
+            data=packed(payload(view)),
             figure=Markup(svg(atlas, extras)),
             stages=[
                 stage for stage in STAGES if stage.id != "none" or any(s.stage == "none" for s in view.observations)
@@ -83,12 +86,10 @@ def _policy(script: str, *styles: str) -> str:
     return f"default-src 'none'; script-src {sources([script])}; style-src {sources(styles)}; {rest}"
 
 
-def embed(value: Any) -> Markup:
-    """JSON that may stand inside a script element: nothing in it can end the element or start another."""
+def packed(value: Any) -> str:
+    """JSON, deflated, in base64: a tenth of its size, and nothing in it can end the script element that holds it."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+    return base64.b64encode(zlib.compress(text.encode())).decode()
 
 
 def payload(view: AtlasView) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def payload(view: AtlasView) -> dict[str, Any]:
         ],
         "types": types,
         "detectors": [_detector(view, entry) for entry in view.detectors],
-        "seen": [
+        "seen": _columns(
             {
                 "d": index[s.detector],
                 "stack": s.stack,
@@ -115,9 +116,18 @@ def payload(view: AtlasView) -> dict[str, Any]:
             }
             | {name: _short(value, 7) for name, value in s.numbers.items()}
             for s in view.observations
-        ],
+        ),
         "examples": _examples(view.extras.get("examples") or {}),
     }
+
+
+def _columns(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """The rows' values by name: like numbers side by side pack best."""
+    columns: dict[str, list[Any]] = {}
+    for row in rows:
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
+    return columns
 
 
 def _type(view: AtlasView, kind: str) -> dict[str, Any]:
@@ -154,21 +164,26 @@ def _short(value: Any, digits: int = 5) -> float | None:
 
 
 def _examples(examples: Mapping[str, Any]) -> dict[str, Any]:
-    """Attention links as flat lists query, key, weight x 1000; the faintest go where a file would grow too large."""
-    n_shown = sum(len(example["heads"]) for example in examples.values())
-    most = max(40, _LINKS // max(1, n_shown))
-    packed = {}
+    """Attention links as flat lists query, key, weight x 1000; the faintest go where a file would grow too large.
+
+    Where there would still be too many, the weakest heads of each detector go, and are counted as left out.
+    """
+    n_heads = max(1, _LINKS // (_LINKS_OF_A_HEAD * max(1, len(examples))))
+    n_shown = sum(min(n_heads, len(example["heads"])) for example in examples.values())
+    most = max(_LINKS_OF_A_HEAD, _LINKS // max(1, n_shown))
+    shown = {}
     for name, example in examples.items():
         heads = {}
-        for key, links in example["heads"].items():
+        for key, links in list(example["heads"].items())[:n_heads]:
             strong = sorted((link for link in links if (finite(link[2]) or 0) >= _FAINTEST), key=lambda link: -link[2])[
                 :most
             ]
             heads[key] = [
                 n for query, at, weight in sorted(strong) for n in (int(query), int(at), round(weight * 1000))
             ]
-        packed[name] = {"tokens": [str(token) for token in example["tokens"]], "heads": heads}
-    return packed
+        left_out = example.get("left_out", 0) + len(example["heads"]) - len(heads)
+        shown[name] = {"tokens": [str(token) for token in example["tokens"]], "heads": heads, "left_out": left_out}
+    return shown
 
 
 def _facts(view: AtlasView) -> list[tuple[str, str]]:

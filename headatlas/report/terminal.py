@@ -22,12 +22,12 @@ from headatlas.report.atlas_view import (
     VERDICTS,
     AtlasView,
     Observation,
-    Stack,
     best_of,
     read,
     stages_of,
     summary,
 )
+from headatlas.report.terminal_map import Mark, grid
 
 _SHADES = " ░▒▓█"
 _ASCII_SHADES = " .:+#"
@@ -85,8 +85,10 @@ class Screen:
         yield Text(summary(view))
         for stack in view.stacks:
             yield Text(f"\n{stack.name}" if len(view.stacks) > 1 else "")
-            marks = {place: _mark(found, plain) for place, found in view.by_head(stack.name).items()}
-            yield _grid(stack, width, marks)
+            marks = {
+                place: Mark(_mark(found, plain), _rank(found)) for place, found in view.by_head(stack.name).items()
+            }
+            yield grid(stack, width, marks)
         if view.observations:
             yield _legend(view, plain)
             yield Text()
@@ -115,6 +117,11 @@ def _mark(found: Sequence[Observation], plain: bool) -> Text:
     return text
 
 
+def _rank(found: Sequence[Observation]) -> tuple[float, ...]:
+    """A head's strongest verdict, then its highest score: greater is stronger."""
+    return (-min(VERDICTS.index(seen.verdict) for seen in found), max(seen.numbers["score"] or 0 for seen in found))
+
+
 def _glyph(stage: str, verdict: str, plain: bool) -> str:
     style = STAGE[stage]
     if verdict not in CONFIRMED:
@@ -127,32 +134,6 @@ def _glyph(stage: str, verdict: str, plain: bool) -> str:
 def _style(stage: str, confirmed: bool, first: Observation) -> str:
     bold = "bold " if first.verdict == "causal" and confirmed else ""
     return f"{bold}{'underline ' if first.works == 'against' and confirmed else ''}{STAGE[stage].terminal}"
-
-
-def _grid(stack: Stack, width: int, marks: Mapping[tuple[int, int], Text]) -> RenderableType:
-    """Layers from left to right where they fit, in several bands where they do not; one or two characters a head."""
-    label = max(2, len(str(max(0, stack.n_heads - 1)))) + 2
-    room = max(10, width - label)
-    cell = 2 if stack.n_layers * 2 <= room or stack.n_heads <= 16 else 1
-    per_band = max(1, room // cell)
-    bands = [range(start, min(start + per_band, stack.n_layers)) for start in range(0, stack.n_layers, per_band)]
-    return Group(*(line for band in bands for line in _band(stack, band, cell, label, marks)))
-
-
-def _band(stack: Stack, layers: range, cell: int, label: int, marks: Mapping[tuple[int, int], Text]) -> Sequence[Text]:
-    step = 5 if cell == 2 else 10
-    ruler = " " * label + "".join(str(i).ljust(cell * step) for i in layers if (i - layers.start) % step == 0)
-    lines = [Text("L" + ruler[1 : label + len(layers) * cell].rstrip(), style="dim", no_wrap=True)]
-    for head in range(stack.n_heads):
-        line = Text(f"{head}".rjust(label - 2) + "  ", style="dim", no_wrap=True)
-        for layer in layers:
-            here = head < len(stack.exists[layer]) and stack.exists[layer][head]
-            mark = marks.get((layer, head), Text("-" if here else " ", style="dim"))
-            mark = mark[:cell] if cell < len(mark) else mark
-            line.append_text(mark).append(" " * (cell - len(mark)))
-        line.rstrip()
-        lines.append(line)
-    return lines
 
 
 def _legend(view: AtlasView, plain: bool) -> Text:
@@ -290,8 +271,7 @@ def _shaded(view: AtlasView, entry: Mapping[str, Any], width: int, shades: str) 
     marks = {}
     for place, value in values.items():
         shade = shades[min(len(shades) - 1, round(abs(value) / most * (len(shades) - 1)))]
-        marks[place] = Text(
-            (shade if shade != " " else "-") * 2, style="red" if value < 0 else "cyan" if shade != " " else "dim"
-        )
+        style = "red" if value < 0 else "cyan" if shade != " " else "dim"
+        marks[place] = Mark(Text((shade if shade != " " else "-") * 2, style=style), (abs(value),))
     legend = Text(f"{shades[1]} to {shades[-1]}: score up to {number(most)}, -: near 0", style="dim")
-    return Group(_grid(view.stacks[0], width, marks), legend)
+    return Group(grid(view.stacks[0], width, marks), legend)

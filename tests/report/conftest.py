@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,13 @@ from headatlas.report import html
 from tests.report.synthetic_words import extras
 
 Open = Callable[..., Page]
+
+
+def unpack(page: str) -> dict[str, Any]:
+    """What a report hands to its script."""
+    found = re.search(r'<script type="text/plain" id="atlas">([^<]*)</script>', page)
+    assert found is not None
+    return json.loads(zlib.decompress(base64.b64decode(found[1])))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -68,6 +69,35 @@ def test_a_hybrid_leaves_layers_without_attention_empty() -> None:
     rows = map_rows(printed(synthetic.hybrid()), 8)
     assert all(row[4 : 4 + 6].strip() == "" for row in rows)
     assert all(row[4 + 6 : 4 + 8].strip() != "" for row in rows)
+
+
+def test_the_map_of_a_large_model_fits_a_screen_and_says_what_is_folded() -> None:
+    atlas = synthetic.atlas(80, 64, per_detector=0)
+    atlas["detectors"][0]["heads"] = [
+        synthetic._line(np.random.default_rng(0), planted, np.zeros((80, 64)), tested=True)
+        for planted in ((10, 20, 0.9, "refuted"), (11, 21, 0.3, "causal"), (79, 63, 0.5, "group"))
+    ]
+    lines = printed(atlas).splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("L   0"))
+    end = next(i for i, line in enumerate(lines) if line.startswith("folded"))
+    assert lines[end] == "folded to fit the screen: each sign is the strongest of 2 layers x 2 heads"
+    assert end < 45
+    assert max(map(len, lines)) <= 80
+    rows = {line.split()[0]: line[4:] for line in lines[start + 1 : end]}
+    assert list(rows) == [str(head) for head in range(0, 64, 2)]
+    assert rows["20"][5] == "●"  # the causal one of the four heads, not the one with the higher score
+    assert rows["62"][39] == "○"
+    assert sum(sign not in " -" for row in rows.values() for sign in row) == 2
+    assert "folded" not in printed(synthetic.atlas(32, 32, per_detector=2))
+
+
+def test_scores_of_a_large_model_are_folded_to_the_highest() -> None:
+    atlas = synthetic.atlas(80, 64, per_detector=0)
+    entry = next(entry for entry in atlas["detectors"] if entry["name"] == "induction")
+    entry["scores"] = [[0.0] * 64 for _ in range(80)]
+    entry["scores"][11][20], entry["scores"][10][21] = 0.4, 0.9
+    rows = [line for line in printed(atlas, detector="induction").splitlines() if line.startswith("20  ")]
+    assert [row[4 + 5] for row in rows] == ["█"]
 
 
 def test_the_best_heads_of_each_type_stand_with_score_chance_and_verdict() -> None:

@@ -38,6 +38,21 @@ class SiteContext:
         return {id_: self.catalogue.papers_for(id_) for id_ in self.catalogue.heads}
 
     @cached_property
+    def heads_of(self) -> Mapping[str, list[str]]:
+        """Paper id -> the ids of its head types, in the catalogue's order."""
+        return _turned(self.papers_of)
+
+    @cached_property
+    def methods_of(self) -> Mapping[str, list[str]]:
+        """Paper id -> the ids of its methods, in the catalogue's order."""
+        return _turned({id_: self.catalogue.papers_with_method(id_) for id_ in self.catalogue.methods})
+
+    @cached_property
+    def benchmarks_of(self) -> Mapping[str, list[str]]:
+        """Paper id -> the ids of its benchmarks, in the catalogue's order."""
+        return _turned({id_: self.catalogue.papers_on_benchmark(id_) for id_ in self.catalogue.benchmarks})
+
+    @cached_property
     def claims_of(self) -> Mapping[str, list[Claim]]:
         """Head type id -> what papers claim of its heads."""
         return _grouped(self.catalogue.claims.values(), lambda claim: [claim.head_type])
@@ -66,6 +81,15 @@ def _grouped(things: Iterable[Any], keys: Callable[[Any], Iterable[str]]) -> dic
     for thing in things:
         for key in keys(thing):
             found.setdefault(key, []).append(thing)
+    return found
+
+
+def _turned(papers_of: Mapping[str, Sequence[Paper]]) -> dict[str, list[str]]:
+    """Paper id -> the keys of the lists in which it stands. Papers are known by id: comparing whole ones is slow."""
+    found: dict[str, list[str]] = {}
+    for key, papers in papers_of.items():
+        for paper in papers:
+            found.setdefault(paper.id, []).append(key)
     return found
 
 

@@ -48,17 +48,16 @@ class Facets:
 def facets(context: SiteContext) -> Facets:
     """Year, stage, head type, method, model family, venue and code, each with the values that occur."""
     catalogue = context.catalogue
-    heads = {p.id: [h for h in catalogue.heads if p in context.papers_of[h]] for p in context.newest}
-    using = {method: set(map(_id, catalogue.papers_with_method(method))) for method in catalogue.methods}
     spelt = _families(context)
     models = {model: slug(spelt[normal(family(model))]) for paper in context.newest for model in paper.models}
     found: dict[str, dict[str, list[str]]] = {}
     for paper in context.newest:
+        heads = context.heads_of.get(paper.id, [])
         found[paper.id] = {
             "year": [str(paper.date.year)],
-            "stage": [s for s in catalogue.stages if any(catalogue.heads[h].stage == s for h in heads[paper.id])],
-            "head": heads[paper.id],
-            "method": [method for method, ids in using.items() if paper.id in ids],
+            "stage": [s for s in catalogue.stages if any(catalogue.heads[h].stage == s for h in heads)],
+            "head": heads,
+            "method": context.methods_of.get(paper.id, []),
             "model": _unique(models[model] for model in paper.models),
             "venue": _unique(slug(series(venue)) for venue in venues(paper)[:1]),
             "code": ["yes"] if has_code(paper) else [],
@@ -85,10 +84,6 @@ def facets(context: SiteContext) -> Facets:
             choices.sort(key=lambda choice: (-choice.count, choice.name.lower(), choice.value))
         made.append(Facet(key, title, tuple(choices)))
     return Facets(tuple(made), found, models)
-
-
-def _id(paper: Paper) -> str:
-    return paper.id
 
 
 def _unique(values: Iterable[str]) -> list[str]:

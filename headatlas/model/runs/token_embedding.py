@@ -36,6 +36,7 @@ def embedded(model: Model, tokens: Tensor, form: str = "effective") -> Tensor:
     embedding: E, what enters the first block, without its position.
     effective: E + MLP0(norm(E)), the first block's output with its attention silent, since in many models the first MLP is
     an extension of the embedding (Wang et al. 2022, McDougall et al. 2023). mlp: MLP0(norm(E)) alone (Gould et al. 2023).
+    A block whose MLP adds nothing is passed over: put in front of a model, it must not change what its heads are told.
     Raises BadInput, and UnsupportedModel where a token's part cannot be told from its position's or the first block has
     no attention.
     """
@@ -45,14 +46,25 @@ def embedded(model: Model, tokens: Tensor, form: str = "effective") -> Tensor:
         raise BadInput(f"Tokens must be [token], at least one; got shape {tuple(tokens.shape)}.")
     block = _first_block(model)
     position = _position(model, block)
-    found = []
+    found: list[Tensor] = []
+    number = 0
     for part in tokens.split(_AT_ONCE):
         plain = _entering(model, block, part[:, None])[:, 0].float() - position
         if form != "embedding":
-            after = _after(model, block, part, plain)
+            number = number if found else _first_that_adds(model, part[:1], plain[:1])
+            after = _after(model, number, part, plain)
             plain = after - plain if form == "mlp" else after
         found.append(plain)
     return torch.cat(found)
+
+
+def _first_that_adds(model: Model, token: Tensor, stream: Tensor) -> int:
+    """The number of the first block that adds anything to a token's stream [1, d_model] by itself; 0 where none does."""
+    for number in range(len(model.decoder_blocks()) if model.restarts else 1):
+        _demand_attention(model, number)
+        if not torch.equal(_after(model, number, token, stream), stream.to(model.dtype).float()):
+            return number
+    return 0
 
 
 def _first_block(model: Model) -> nn.Module:
@@ -61,9 +73,15 @@ def _first_block(model: Model) -> nn.Module:
             f"{model.name} has an encoder and a decoder; what a token is to a head is not given by its embedding alone.",
             "Weights of single heads can still be read: headatlas.model.structure.model_weights.",
         )
-    block = model.decoder_blocks()[0]
+    return _demand_attention(model, 0)
+
+
+def _demand_attention(model: Model, number: int) -> nn.Module:
+    """The block of this number; raises UnsupportedModel where it has no attention that could be kept silent."""
+    block = model.decoder_blocks()[number]
     if not any(layer.block is block for layer in model.layers):
-        raise UnsupportedModel(f"The first block of {model.name} has no attention heads, so no effective embedding.")
+        name = "first block" if number == 0 else f"block {number}, the first that may add to a token,"
+        raise UnsupportedModel(f"The {name} of {model.name} has no attention heads, so no effective embedding.")
     return block
 
 
@@ -100,8 +118,9 @@ def _entering(model: Model, block: nn.Module, tokens: Tensor) -> Tensor:
     return _until(model, tokens, None, lambda: [block.register_forward_pre_hook(reach, with_kwargs=True)])
 
 
-def _after(model: Model, block: nn.Module, tokens: Tensor, residual: Tensor) -> Tensor:
-    """[token, d_model] the first block's output for a residual stream [token, d_model], its attention silent."""
+def _after(model: Model, number: int, tokens: Tensor, residual: Tensor) -> Tensor:
+    """[token, d_model] the output of the block of this number for a residual stream [token, d_model], its attention silent."""
+    block = model.decoder_blocks()[number]
 
     def silence(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
         return torch.zeros_like(output)
@@ -117,7 +136,7 @@ def _after(model: Model, block: nn.Module, tokens: Tensor, residual: Tensor) -> 
         ]
 
     entry = residual.to(model.dtype)[:, None]
-    return _until(model, tokens[:, None], entry, hooks)[:, 0].float()
+    return _until(model, tokens[:, None], (number, entry), hooks)[:, 0].float()
 
 
 def turned(model: Model, layer: AttentionLayer, position: int) -> Tensor:
@@ -196,12 +215,11 @@ def queries_and_keys(model: Model, attention: AttentionLayer, stream: Tensor, of
 def _until(
     model: Model,
     tokens: Tensor,
-    entry: Tensor | tuple[int, Tensor] | None,
+    start: tuple[int, Tensor] | None,
     hooks: Callable[[], list[RemovableHandle]],
     watch: Callable[[LayerView], None] | None = None,
 ) -> Tensor:
     """Run the model with hooks until one of them has what is wanted; hooks are removed again."""
-    start = (0, entry) if isinstance(entry, Tensor) else entry
     handles = hooks()
     try:
         model.forward(tokens, start_at=start, watch=watch)

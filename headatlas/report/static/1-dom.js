@@ -1,9 +1,30 @@
-// Small helpers: make elements (text always through textContent), write numbers, read the embedded atlas.
-const data = JSON.parse(document.getElementById("atlas").textContent);
+// Small helpers: make elements (text always through textContent), write numbers, unpack the embedded atlas.
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return JSON.parse(await new Response(stream).text());
+}
+
+if (!window.DecompressionStream) {
+  document.getElementById("unpacking").hidden = false;
+  return;
+}
+const data = await unpacked(document.getElementById("atlas").textContent);
+data.seen = rowsOf(data.seen);
 const STAGE_ORDER = data.stages.map((stage) => stage.id);
 const VERDICTS = ["causal", "group", "refuted", "untested"];
 const CONFIRMED = new Set(["causal", "group"]);
 const stageOf = Object.fromEntries(data.stages.map((stage) => [stage.id, stage]));
+
+// Columns of equal length -> an object a row.
+function rowsOf(columns) {
+  const names = Object.keys(columns);
+  return (columns[names[0]] || []).map((_, index) => {
+    const row = {};
+    for (const name of names) row[name] = columns[name][index];
+    return row;
+  });
+}
 
 function fill(node, properties, children) {
   for (const [name, value] of Object.entries(properties)) {

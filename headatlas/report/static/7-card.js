@@ -6,10 +6,19 @@ function choose(place, focus = false) {
   set({ head: place });
   if (!place) return;
   if (focus) card.querySelector("h2").focus();
-  if (getComputedStyle(card).position !== "sticky") {
+  if (!beside()) {
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
     card.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "start" });
   }
+}
+
+// Whether the card stands beside the map; on narrow screens it stands below.
+function beside() {
+  return getComputedStyle(card).position === "sticky";
+}
+
+function bringIntoView() {
+  (beside() ? document.getElementById("map-section") : card).scrollIntoView({ block: "start" });
 }
 
 function headButton(seen, label) {
@@ -27,8 +36,9 @@ function overview() {
     types.get(seen.type).push(seen);
   }
   const rows = [...types].map(([type, list]) => {
-    const strongest = list.sort(SORTS.verdict);
-    const heads = strongest.filter((seen, index) => strongest.findIndex((other) => other.key === seen.key) === index);
+    const strongest = new Map(); // a head's strongest observation, the strongest head first
+    for (const seen of list.sort(SORTS.verdict)) if (!strongest.has(seen.key)) strongest.set(seen.key, seen);
+    const heads = [...strongest.values()];
     return el("li", {},
       el("div", { class: "row" }, el("span", { class: `glyph stage-${list[0].stage}`, "aria-hidden": "true", text: stageOf[list[0].stage].filled }),
         el("span", { class: "name", text: typeName(type) }), el("span", { class: "soft", text: plural(heads.length, "head", "heads") })),
@@ -107,9 +117,14 @@ function allScores(place) {
 function drawTexts(place) {
   const key = place ? headKey(place.stack, place.layer, place.head) : "";
   const found = Object.entries(data.examples).filter(([, example]) => Object.hasOwn(example.heads, key));
-  texts.hidden = !found.length;
-  if (!found.length) return texts.replaceChildren();
   const list = seenOf.get(key) || [];
+  const without = list.map((seen) => data.examples[seen.detector.name]).find((example) => example && example.left_out);
+  texts.hidden = !found.length && !without;
+  if (texts.hidden) return texts.replaceChildren();
+  if (!found.length) {
+    const kept = plural(Object.keys(without.heads).length, "head has", "heads have");
+    return texts.replaceChildren(el("p", { class: "soft", text: `No text is kept for ${headName(place.stack, place.layer, place.head)}: only the strongest ${kept} one, so that the file stays small.` }));
+  }
   const rank = (name) => list.findIndex((seen) => seen.detector.name === name) + 1 || 99;
   found.sort((a, b) => rank(a[0]) - rank(b[0]));
   const holder = el("div");

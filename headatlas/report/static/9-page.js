@@ -120,3 +120,4 @@ new ResizeObserver(() => {
   drawMap();
 }).observe(mapBox);
 drawAll();
+if (state.head) bringIntoView(); // an address such as #head=18.6 opens at the card

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from headatlas.catalogue import load
 from headatlas.catalogue.detector_names import detector_names
 from headatlas.catalogue.filters import Filters, select
+from headatlas.catalogue.schema import Paper
 from headatlas.catalogue.site import write
 from headatlas.catalogue.site.atlases import sightings
 from headatlas.catalogue.site.build import SEARCH_LIBRARY, build, render
@@ -138,6 +139,17 @@ def test_the_site_builds_in_ten_seconds(tmp_path: Path):
     before = time.process_time()
     assert build(SiteContext(load(), detector_names()), tmp_path / "site") > 200
     assert time.process_time() - before < 10
+
+
+def test_no_page_compares_whole_papers(sample: Path, monkeypatch: pytest.MonkeyPatch):
+    """Looking a paper up among all of them, field by field, made the time grow with the square of their number."""
+
+    def compare(*_: object) -> bool:
+        raise AssertionError("two papers were compared")
+
+    context = SiteContext(load(sample))
+    monkeypatch.setattr(Paper, "__eq__", compare)
+    assert len(render(context)) > 10
 
 
 def test_another_process_makes_the_same_bytes(files: dict[str, str], tmp_path: Path):

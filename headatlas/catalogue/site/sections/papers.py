@@ -22,7 +22,7 @@ def _pages(context: SiteContext) -> Iterator[Page]:
             "paper": paper,
             "heads": [context.catalogue.heads[id_] for id_ in own["head"]],
             "methods": [context.catalogue.methods[id_] for id_ in own["method"]],
-            "benchmarks": [b for b in context.catalogue.benchmarks.values() if paper in context.catalogue.papers_on_benchmark(b.id)],
+            "benchmarks": [context.catalogue.benchmarks[id_] for id_ in context.benchmarks_of.get(paper.id, [])],
             "claims": context.claims_in.get(paper.id, []),
             "circuits": context.circuits_in.get(paper.id, []),
             "model_values": chosen.model_values,
@@ -37,10 +37,10 @@ def _pages(context: SiteContext) -> Iterator[Page]:
 def _related(context: SiteContext, paper: Paper) -> list[Paper]:
     """Papers on the same head types; a rare type in common counts more than one that many papers are about."""
     likeness: dict[str, float] = {}
-    for about in context.papers_of.values():
-        if paper in about:
-            for other in about:
-                likeness[other.id] = likeness.get(other.id, 0) + 1 / len(about)
+    for head in context.heads_of.get(paper.id, []):
+        about = context.papers_of[head]
+        for other in about:
+            likeness[other.id] = likeness.get(other.id, 0) + 1 / len(about)
     likeness.pop(paper.id, None)
     best = sorted(likeness, key=lambda id_: (-likeness[id_], id_))[:_RELATED]
     return [context.catalogue.papers[id_] for id_ in best]
