@@ -160,7 +160,7 @@ class LayerDetector(Detector):
         """The hook `settle(found)`, for scores that depend on a choice, such as the head's own best offset.
 
         `score` then gives [example, head, choice], and `settle` makes scores and chance levels of it once all examples are
-        in: the choice is made on other examples than it is scored on, or the largest of many numbers would beat any chance.
+        in: the choice is made on other examples than are scored, or the largest of many numbers would beat any chance.
         """
         found: Callable[[Tensor], Measured] | None = self.hook("settle")
         return found

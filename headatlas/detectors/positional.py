@@ -25,7 +25,7 @@ def positional(layer: LayerView, batch: Batch) -> Tensor:
     """Attention at the head's best fixed offset, the token itself left out: 0 no such offset, 1 all mass at one offset.
 
     Formula: mean over queries of A[i, i - k] on random tokens, so that content cannot explain it, at the offset k in 1..16
-    (encoders also -16..-1) that is best on the other half of the examples (Voita et al. 2019, whose positional heads attend
+    (encoders also -16..-1) that is best on one half of the examples, over the other half (Voita et al. 2019, whose positional heads attend
     to a neighbour). Chance: the same at the best rival there that is no neighbour of k, which asks that the mass is
     concentrated.
     """
@@ -39,7 +39,7 @@ def positional(layer: LayerView, batch: Batch) -> Tensor:
 
 
 def settle(found: Tensor) -> Measured:
-    """The best offset and its best rival, chosen on the other half of the examples: [example, head] each."""
+    """The best offset and its best rival, chosen on half of the examples: [example, head] each."""
     return chosen_elsewhere(found, apart=2)
 
 
