@@ -14,7 +14,7 @@ from headatlas.tasks.prose import prose
     head_type="delimiter-head",
     task=prose,
     version=2,
-    minimum_effect=0.25,
+    minimum_effect=0.1,
     attention="both",
     finds=("delimiter",),
 )
