@@ -133,12 +133,13 @@ class LayerDetector(Detector):
     """A detector that scores one attention layer at a time; a single pass feeds all of one task.
 
     score(layer, batch) -> [example, head]; higher means more of the head type; NaN where undefined for an example.
-    Hooks beside `removal`: `control`, `planted`, `look_alike`.
+    Hooks beside `removal`: `control`, `settle`, `planted`, `look_alike`.
     """
 
     HOOKS: ClassVar[tuple[Hook, ...]] = (
         *Detector.HOOKS,
         Hook("control", "layer, batch"),
+        Hook("settle", "found"),
         Hook("planted", "batch", required=True),
         Hook("look_alike", "batch", required=True),
     )
@@ -153,6 +154,21 @@ class LayerDetector(Detector):
         """
         found: Score | None = self.hook("control")
         return found
+
+    @property
+    def settle(self) -> Callable[[Tensor], Measured] | None:
+        """The hook `settle(found)`, for scores that depend on a choice, such as the head's own best offset.
+
+        `score` then gives [example, head, choice], and `settle` makes scores and chance levels of it once all examples are
+        in: the choice is made on other examples than are scored, or the largest of many numbers would beat any chance.
+        """
+        found: Callable[[Tensor], Measured] | None = self.hook("settle")
+        return found
+
+    @property
+    def needs_control_batch(self) -> bool:
+        """Whether its chance level is its score on the task's control batch."""
+        return self.control is None and self.settle is None
 
     @property
     def planted(self) -> Callable[[Batch], Planted]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +15,10 @@ from headatlas.ops.types import Array
 
 @dataclass(frozen=True)
 class HeadScore:
-    """One head's result: mean over examples with its 95% interval, chance level, p against chance and q over all heads."""
+    """One head's result: mean over examples with its 95% interval, chance level, p and q over all heads.
+
+    p: of "the score exceeds chance by at most the minimum effect", from a paired t-test over examples.
+    """
 
     head: HeadId
     score: float
@@ -33,17 +36,22 @@ class HeadScore:
 
 @dataclass(frozen=True)
 class HeadScores:
-    """values, control: [example, head] in the order of `heads`; NaN where undefined."""
+    """values, control: [example, head] in the order of `heads`; NaN where undefined.
+
+    minimum_effect: how far a score must exceed chance, in units of the score. It is part of the null hypothesis: a model of
+    random weights has preferences too, small ones, which enough examples tell from chance with any certainty asked for.
+    """
 
     heads: tuple[HeadId, ...]
     values: Array
     control: Array
+    minimum_effect: float = 0.0
 
     @cached_property
     def _summary(self) -> tuple[HeadScore, ...]:
         score, chance = stats.mean(self.values), stats.mean(self.control)
         low, high = stats.interval(self.values)
-        p = stats.paired_p(self.values, self.control)
+        p = stats.paired_p(self.values, self.control + self.minimum_effect)
         q = stats.false_discovery(p)
         columns = zip(self.heads, score, low, high, chance, p, q, strict=True)
         return tuple(HeadScore(head, *(float(x) for x in numbers)) for head, *numbers in columns)
@@ -57,10 +65,14 @@ class HeadScores:
         known = [line for line in self._summary if not np.isnan(line.score)]
         return sorted(known, key=lambda line: -line.score)[:k]
 
-    def observed(self, minimum_effect: float, *, level: float = 0.01) -> list[HeadScore]:
-        """Heads with q < level whose score exceeds chance by at least `minimum_effect`, best first."""
-        found = [line for line in self._summary if line.q < level and line.excess >= minimum_effect]
-        return sorted(found, key=lambda line: -line.score)
+    def observed(self, minimum_effect: float | None = None, *, level: float = 0.01) -> list[HeadScore]:
+        """Heads whose score exceeds chance by more than the minimum effect, at q < level, best first.
+
+        minimum_effect: another than that of the scores.
+        """
+        if minimum_effect is not None and minimum_effect != self.minimum_effect:
+            return replace(self, minimum_effect=minimum_effect).observed(level=level)
+        return sorted((line for line in self._summary if line.q < level), key=lambda line: -line.score)
 
     def grid(self, values: Array | None = None, stack: str | None = None) -> Array:
         """[layer, head] of the mean score (or of `values` per head), NaN where there is no such head."""

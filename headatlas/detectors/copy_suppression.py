@@ -27,7 +27,7 @@ OFFSET = 8  # tokens between a word and its prediction, for models that turn que
 @model_detector(
     head_type="copy-suppression-head",
     task=prose,
-    version=1,
+    version=2,
     minimum_effect=0.1,
     needs=("unembedding",),
     finds=("copy-suppression",),
@@ -35,16 +35,17 @@ OFFSET = 8  # tokens between a word and its prediction, for models that turn que
 def copy_suppression(model: Model, batch: Batch) -> Measured:
     """Words that a head looks for when they are predicted, and lowers when it finds them: 0 none, 1 all.
 
-    Formula: share of 3 words a text that meet both conditions of McDougall et al. 2023, read off the weights. QK: with all
-    the words drawn as keys (effective embeddings, 8 places back), the word is among the 5% with the highest scores for the query
-    that the head makes of the word's unembedding vector, which is how a prediction of it stands in the stream. OV: when the head
-    attends to the word, the word is among the 10 tokens of the whole vocabulary that it lowers most. Chance: the same with the
-    query made of the word's own embedding, so that heads that look for copies of the current word and lower it stay at
-    chance; where embeddings and unembedding are tied, this is the baseline that the paper asks for. Minimum effect: one word in
-    ten; a head without either property would meet both for one in ten thousand. Verdict: the heads are mean-ablated, and the effect is not that on
-    the loss but the rise in the log probability, in nats, of tokens of the text so far that do not come next.
+    Formula: share of 3 words a text, each word in one text only, that meet both conditions of McDougall et al. 2023, read
+    off the weights. QK: with all the words drawn as keys (effective embeddings, 8 places back), the word is among the 5% with
+    the highest scores for the query that the head makes of the word's unembedding vector, which is how a prediction of it
+    stands in the stream. OV: when the head attends to the word, the word is among the 10 tokens of the whole vocabulary that
+    it lowers most. Chance: the same with the query made of the word's own embedding, so that heads that look for copies of
+    the current word and lower it stay at chance; where embeddings and unembedding are tied, this is the baseline that the
+    paper asks for. Minimum effect: one word in ten; a head without either property would meet both for one in ten thousand.
+    Verdict: the heads are mean-ablated, and the effect is not that on the loss but the rise in the log probability, in nats,
+    of tokens of the text so far that do not come next.
     """
-    words = [_drawn(model, row) for row in batch.tokens.tolist()]
+    words = _drawn(model, batch.tokens.tolist())
     known = torch.tensor(sorted({one for row in words for one in row}))
     size = (len(batch), len(model.heads))
     values, control = (torch.full(size, torch.nan, dtype=torch.float64) for _ in range(2))
@@ -63,17 +64,32 @@ def copy_suppression(model: Model, batch: Batch) -> Measured:
     return Measured(values, control)
 
 
-def _drawn(model: Model, tokens: list[int]) -> list[int]:
-    """Up to WORDS different tokens of a text that are words of four letters or more, spread evenly over it."""
-    starts = model.tokenizer.word_starts(tokens)
-    several = {one for one, start in zip(tokens[1:], starts[1:], strict=True) if not start}
-    found = []
-    for one, start in zip(tokens, starts, strict=True):
-        text = model.tokenizer.decode(one).strip()
-        if start and one not in several and one not in found and text.isalpha() and len(text) >= 4:
-            found.append(one)
-    step = max(1, len(found) // WORDS)
-    return found[::step][:WORDS]
+def _drawn(model: Model, texts: list[list[int]]) -> list[list[int]]:
+    """Up to WORDS different tokens of each text that are words of four letters or more, spread evenly over it.
+
+    What is measured is the word, so a word that several texts hold is drawn for the first of them alone: counted again and
+    again it would make one fact about the weights look like many independent ones.
+    """
+    taken: set[int] = set()
+    drawn = []
+    for tokens in texts:
+        starts = model.tokenizer.word_starts(tokens)
+        several = {one for one, start in zip(tokens[1:], starts[1:], strict=True) if not start}
+        found: list[int] = []
+        for one, start in zip(tokens, starts, strict=True):
+            text = model.tokenizer.decode(one).strip()
+            if (
+                start
+                and one not in several
+                and one not in taken
+                and one not in found
+                and text.isalpha()
+                and len(text) >= 4
+            ):
+                found.append(one)
+        drawn.append(found[:: max(1, len(found) // WORDS)][:WORDS])
+        taken.update(drawn[-1])
+    return drawn
 
 
 def _sought(model: Model, keyed: Tensor, asking: Sequence[Tensor]) -> list[Tensor]:

@@ -1,51 +1,46 @@
-"""Heads that attend a fixed number of places away, other than at the token itself or the one before."""
+"""Heads that attend a fixed number of places away, other than at the token itself."""
 
 import torch
 from torch import Tensor
 
-from headatlas.detector import Planted, detector
+from headatlas.detector import Measured, Planted, detector
+from headatlas.detectors._measures.chosen_place import chosen_elsewhere
 from headatlas.model.core.view import LayerView
 from headatlas.ops.patterns import at_offset, mean_of
 from headatlas.task import Batch
 from headatlas.tasks.repeated import repeated
 
-REACH = 16  # offsets 2..16 back, and in encoders 1..16 ahead as well
+REACH = 16  # offsets 1..16 back, and in encoders 1..16 ahead as well
 
 
 @detector(
     head_type="positional-head",
     task=repeated,
-    version=1,
+    version=2,
     minimum_effect=0.2,
     attention="both",
-    finds=("positional",),
+    finds=("positional", "previous"),
 )
 def positional(layer: LayerView, batch: Batch) -> Tensor:
-    """Attention at the head's best fixed offset, 0 and -1 left out: 0 no such offset, 1 all mass at one offset.
+    """Attention at the head's best fixed offset, the token itself left out: 0 no such offset, 1 all mass at one offset.
 
-    Formula: max over k in 2..16 (encoders also -16..-1) of the mean over queries of A[i, i - k], on random tokens, so that
-    content cannot explain it (Voita et al. 2019). Chance: the second best offset that is no neighbour of the best, which
-    asks that the mass is concentrated.
+    Formula: mean over queries of A[i, i - k] on random tokens, so that content cannot explain it, at the offset k in 1..16
+    (encoders also -16..-1) that is best on one half of the examples, over the other half (Voita et al. 2019, whose positional heads attend
+    to a neighbour). Chance: the same at the best rival there that is no neighbour of k, which asks that the mass is
+    concentrated.
     """
-    return _by_offset(layer).amax(-1)
-
-
-def control(layer: LayerView, batch: Batch) -> Tensor:
-    """The second best offset at least two places from the best: [example, head]."""
-    means = _by_offset(layer)
-    places = torch.arange(means.shape[-1], device=means.device)
-    near = (places - means.argmax(-1, keepdim=True)).abs() < 2
-    return means.masked_fill(near, 0.0).amax(-1)
-
-
-def _by_offset(layer: LayerView) -> Tensor:
-    """Mean attention per offset, [example, head, offset], without 0 and 1."""
     if layer.causal:
         later = (layer.text_positions >= REACH)[:, None, :, None]
-        return mean_of(layer.band(0, REACH)[..., 2:].masked_fill(~later, torch.nan), -2)
-    low, high = mean_of(layer.band(-REACH, -1), -2), mean_of(layer.band(0, REACH)[..., 2:], -2)
-    # An empty column between the two ranges keeps offsets -1 and 2 from counting as neighbours.
-    return torch.cat([low, torch.zeros_like(low[..., :2]), high], -1).nan_to_num(0.0)
+        return mean_of(layer.band(0, REACH)[..., 1:].masked_fill(~later, torch.nan), -2)
+    # Column REACH is the token itself, which no head is to be found at.
+    means = mean_of(layer.band(-REACH, REACH), -2).nan_to_num(0.0)
+    means[..., REACH] = 0.0
+    return means
+
+
+def settle(found: Tensor) -> Measured:
+    """The best offset and its best rival, chosen on half of the examples: [example, head] each."""
+    return chosen_elsewhere(found, apart=2)
 
 
 def planted(batch: Batch) -> Planted:
@@ -55,6 +50,7 @@ def planted(batch: Batch) -> Planted:
 
 
 def look_alike(batch: Batch) -> Planted:
-    """A previous-token head: fixed, but at the offset that has a type of its own."""
+    """A local head that spreads over its last five tokens."""
     length = batch.tokens.shape[1]
-    return Planted(at_offset((len(batch), length, length), 1))
+    shape = (len(batch), length, length)
+    return Planted(torch.stack([at_offset(shape, k) for k in range(5)]).mean(0))

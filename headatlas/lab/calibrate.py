@@ -13,7 +13,7 @@ import torch
 from headatlas.detector import Detector, LayerDetector, detectors, find_detector
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.lab.grid import Cell, controls, grid, half_of, model_of, planted
+from headatlas.lab.grid import Cell, chance, controls, grid, half_of, model_of, planted
 from headatlas.lab.head import Head
 from headatlas.lab.measure import read, without
 from headatlas.lab.planted import PlantedModel
@@ -30,6 +30,7 @@ WEAKEST = 0.5  # positives with less of their attention on target are for the cu
 SETTLED = 0.8  # negatives have at least this much of their attention where their own kind attends
 MATTERS = 0.05  # nats of loss that switching a head off must cost for it to count as causal in truth
 EXAMPLES = 16
+LEVELS = (0.05, 0.01)  # of p-values, at which shares are counted in models of random weights
 
 
 def label(detector: Detector, head: Head, share: float) -> bool | None:
@@ -57,6 +58,7 @@ class Tally:
     curve: dict[float, list[float]] = field(default_factory=dict)  # real share on target -> scores
     fake: list[tuple[bool, str]] = field(default_factory=list)  # fake induction heads: observed, verdict
     controls: list[bool] = field(default_factory=list)  # observed, over all heads of the controls
+    chance: dict[str, list[float]] = field(default_factory=dict)  # p-values in models of random weights, by their kind
 
     def rates(self) -> dict[str, float | int | None]:
         """The numbers that are reported; None where nothing was counted."""
@@ -91,8 +93,8 @@ def calibrate(
 
     Thresholds may be chosen on the seeds of `grid.TUNING`; what is reported comes from other seeds. The result:
     {"detectors": [{"name", "auc", "precision", "recall", "verdict_precision", "verdict_recall", "refuted_precision",
-    "false_discovery", ...,
-    "tuning": {...}, "curve": [[strength, mean score, lowest, highest]]}], "uncalibrated": [...], "cells": n}.
+    "false_discovery", ..., "tuning": {...}, "curve": [[strength, mean score, lowest, highest]],
+    "chance": {kind of random weights: {"heads", "p<0.05", "p<0.01"}}}], "uncalibrated": [...], "cells": n}.
     """
     wanted = [find_detector(name) for name in names] if names else [d for d in detectors().values() if d.calibrated]
     for detector in wanted:
@@ -103,7 +105,7 @@ def calibrate(
             )
     tallies = {(d.name, half): Tally() for d in wanted for half in ("tuning", "reported")}
     cells = grid(quick=quick)
-    nothing = list(controls(quick))
+    nothing, random = list(controls(quick)), list(chance(quick))
     progress = progress or Silent()
     for cell in cells:
         _measure(planted(cell), cell, wanted, tallies)
@@ -111,12 +113,16 @@ def calibrate(
     for make, seed, what in nothing:
         _measure_control(make(), seed, what, wanted, tallies)
         progress.advance("controls", of=len(nothing))
+    for make, seed, what in random:
+        _measure_chance(make(), seed, what, wanted, tallies)
+        progress.advance("models of random weights", of=len(random))
     rows = []
     for detector in wanted:
         reported, tuning = tallies[detector.name, "reported"], tallies[detector.name, "tuning"]
         curve = [[s, float(np.mean(v)), float(np.min(v)), float(np.max(v))] for s, v in sorted(reported.curve.items())]
         rows.append(
             {"name": detector.name, "minimum_effect": detector.minimum_effect, **reported.rates(), "tuning": tuning.rates(), "curve": curve,
+             "chance": {what: _chance_rates(p) for what, p in reported.chance.items()},
              "fake_observed": _share(reported.fake, 0), "fake_causal": _share([(word == "causal", "") for _, word in reported.fake], 0),
              "fake_group": _share([(word == "group", "") for _, word in reported.fake], 0)}
         )  # fmt: skip
@@ -131,6 +137,11 @@ def calibrate(
         "settled": SETTLED,
         "examples": EXAMPLES,
     }
+
+
+def _chance_rates(p: Sequence[float]) -> dict[str, float | int]:
+    known = np.array(p)[~np.isnan(p)]
+    return {"heads": len(known), **{f"p<{level}": float(np.mean(known < level)) for level in LEVELS if len(known)}}
 
 
 def _share(pairs: Sequence[tuple[bool, str]], place: int) -> float | None:
@@ -221,9 +232,20 @@ def _measure_control(
 ) -> None:
     # Without structure only those detectors can be judged whose chance level comes from the destroyed structure.
     chosen = (
-        [d for d in wanted if isinstance(d, LayerDetector) and d.control is None] if what == "no structure" else wanted
+        [d for d in wanted if isinstance(d, LayerDetector) and d.needs_control_batch]
+        if what == "no structure"
+        else wanted
     )
     for _, group, found in _scans(model, chosen, seed, destroyed=what == "no structure"):
         for detector in group:
             heads = {line.head for line in found.scores[detector.name].observed(detector.minimum_effect)}
             tallies[detector.name, half_of(seed)].controls += [head in heads for head in model.heads]
+
+
+def _measure_chance(
+    model: Model, seed: int, what: str, wanted: Sequence[Detector], tallies: dict[tuple[str, str], Tally]
+) -> None:
+    for _, group, found in _scans(model, wanted, seed):
+        for detector in group:
+            lines = found.scores[detector.name].summary()
+            tallies[detector.name, "reported"].chance.setdefault(what, []).extend(line.p for line in lines)

@@ -88,8 +88,33 @@ def markdown(result: dict[str, Any], command: str, figure: str) -> str:
         *table(rows(result, "tuning")),
         "",
     ]
+    lines += [*_chance(result), ""]
     lines += [f"Uncalibrated (no planted model tests them): {', '.join(result['uncalibrated']) or 'none'}.", ""]
     return "\n".join(lines)
+
+
+def _chance(result: dict[str, Any]) -> list[str]:
+    """How often p is small where there is nothing to find."""
+    kinds = list(result["detectors"][0]["chance"])
+    levels = [key for key in result["detectors"][0]["chance"][kinds[0]] if key != "heads"]
+    heads = max(found["chance"][kind]["heads"] for found in result["detectors"] for kind in kinds)
+    lines = [
+        "## Chance",
+        "",
+        "p is that of the hypothesis that a head's score exceeds its chance level by at most the minimum effect. In models of "
+        f"random weights ({heads} heads of each kind; sharp: queries and keys eight times as large, so that attention goes to few "
+        "tokens, whichever they are) these shares of p-values are below a level. Shares under the level mean that the test is "
+        "conservative, as one is whose hypothesis grants a head the whole minimum effect:",
+        "",
+        "| detector | " + " | ".join(f"{kind}, {level}" for kind in kinds for level in levels) + " |",
+        "| --- |" + " --- |" * (len(kinds) * len(levels)),
+    ]
+    return lines + [
+        f"| {found['name']} | "
+        + " | ".join(number(found["chance"][kind].get(level)) for kind in kinds for level in levels)
+        + " |"
+        for found in result["detectors"]
+    ]
 
 
 def svg(result: dict[str, Any]) -> str:

@@ -35,6 +35,24 @@ def untrained(source: str | Path | PreTrainedConfig, *, seed: int = 0) -> PreTra
     return built.eval()
 
 
+def sharp(source: str | Path | PreTrainedConfig, *, seed: int = 0, by: float = 8.0) -> PreTrainedModel:
+    """An untrained model whose heads attend sharply: queries and keys are `by` times as large as initialised.
+
+    Fresh weights give nearly uniform attention, which any detector tells from a kind of head; a sharp random head puts its
+    attention on few tokens, whichever they are, and so falls into a detector's pattern now and then.
+    Raises SourceError, UnsupportedModel (also where queries and keys have no projections of their own).
+    """
+    model = untrained(source, seed=seed)
+    projections = [part for name, part in model.named_modules() if name.endswith(("q_proj", "k_proj"))]
+    if not projections:
+        raise UnsupportedModel(f"{type(model).__name__} has no q_proj and k_proj.", "Take a shape such as Llama's.")
+    with torch.no_grad():
+        for part in projections:
+            for parameter in part.parameters():
+                parameter.mul_(by)
+    return model
+
+
 def weight_shuffled(model: PreTrainedModel, *, seed: int = 0) -> PreTrainedModel:
     """A copy whose attention weights stand in random order; everything else stays.
 

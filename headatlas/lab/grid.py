@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from headatlas.lab.controls import untrained, weight_shuffled
+from headatlas.lab.controls import sharp, untrained, weight_shuffled
 from headatlas.lab.head import Head
 from headatlas.lab.planted import PlantedModel, plant
 from headatlas.lab.spec import PlantSpec
 from headatlas.model import Model, Tokenizer, attach, load
 
 TUNING = (0, 1)  # seeds on which detectors and thresholds may be chosen
+CHANCE = 20  # models of each kind on which p-values are counted
 QUICK, FRESH = (50,), (100, 101)  # seeds that are reported, on the quick and the full grid
 
 
@@ -175,9 +176,17 @@ def controls(quick: bool) -> Iterator[tuple[Callable[[], Model], int, str]]:
         yield functools.partial(_shuffled, "smollm2-135m", FRESH[0]), FRESH[0], "weight-shuffled"
 
 
-def _untrained(cell: Cell) -> Model:
+def chance(quick: bool) -> Iterator[tuple[Callable[[], Model], int, str]]:
+    """Models of random weights, 32 heads each, on which the shares of small p-values are counted: (make, seed, what)."""
+    for number in range(2 if quick else CHANCE):
+        cell = Cell("llama", 2, 256, 1.0, 0.03, FRESH[-1] + 1 + number)
+        yield functools.partial(_untrained, cell), cell.seed, "untrained"
+        yield functools.partial(_untrained, cell, sharp), cell.seed, "sharp"
+
+
+def _untrained(cell: Cell, make: Callable[..., Any] = untrained) -> Model:
     source = planted(cell)
-    return model_of(replace(source, model=untrained(source.model.config, seed=cell.seed)))
+    return model_of(replace(source, model=make(source.model.config, seed=cell.seed)))
 
 
 def _noise(cell: Cell) -> Model:

@@ -83,9 +83,11 @@ def scan(
         part: Batch,
         score: Callable[[LayerView, Batch], Tensor],
     ) -> None:
-        found = score(layer, part)
+        found = score(layer, part).detach().float().cpu().numpy()
         first = start_of[layer.stack, layer.index]
-        target[detector.name][rows, first : first + layer.n_heads] = found.detach().float().cpu().numpy()
+        if found.ndim > target[detector.name].ndim:  # a number per choice, to be settled when all examples are in
+            target[detector.name] = np.full((n, len(heads), found.shape[-1]), np.nan)
+        target[detector.name][rows, first : first + layer.n_heads] = found
 
     def run(part: Batch, rows: slice, *, main: bool) -> None:
         nonlocal tokens
@@ -102,7 +104,7 @@ def scan(
                     fill(values, rows, layer, detector, read, detector.score)
                     if detector.control is not None:
                         fill(control, rows, layer, detector, read, detector.control)
-                elif detector.control is None:
+                elif detector.needs_control_batch:
                     fill(control, rows, layer, detector, read, detector.score)
             if main:
                 real = layer.valid_queries[:, :, None, None]
@@ -119,7 +121,7 @@ def scan(
         clock["detect"] += spent
         clock["forward"] += time.perf_counter() - began - spent
 
-    needs_control = batch.control is not None and (metric is not None or any(d.control is None for d in layered))
+    needs_control = batch.control is not None and (metric is not None or any(d.needs_control_batch for d in layered))
     for start in range(0, n, size):
         rows = slice(start, min(start + size, n))
         part = batch.rows(rows)
@@ -127,8 +129,12 @@ def scan(
         if needs_control and part.control is not None:
             run(part.control, rows, main=False)
         progress.advance(step, rows.stop - rows.start, of=n)
+    for detector in layered:
+        if detector.settle is not None and values[detector.name].ndim == 3:
+            measured = detector.settle(torch.from_numpy(values[detector.name]))
+            values[detector.name], control[detector.name] = measured.values.numpy(), measured.control.numpy()
     joined = {name: np.concatenate(parts) if parts else None for name, parts in metrics.items()}
-    scores = {d.name: HeadScores(heads, values[d.name], control[d.name]) for d in layered}
+    scores = {d.name: HeadScores(heads, values[d.name], control[d.name], d.minimum_effect) for d in layered}
     refused: dict[str, str] = {}
     for detector in detectors:
         if isinstance(detector, ModelDetector):
@@ -141,7 +147,9 @@ def scan(
             except (UnsupportedModel, UnfitTask) as error:
                 refused[detector.name] = str(error)
                 continue
-            scores[detector.name] = HeadScores(heads, *(part.double().cpu().numpy() for part in measured))
+            scores[detector.name] = HeadScores(
+                heads, *(part.double().cpu().numpy() for part in measured), minimum_effect=detector.minimum_effect
+            )
             clock["detect"] += time.perf_counter() - began
     means = {key: (total / max(tokens, 1)).float() for key, total in sums.items()}
     return Scan(scores, joined["task"], joined["control"], means, clock, refused)

@@ -33,6 +33,14 @@ def test_false_discoveries_on_controls_stay_below_one_percent(quick):
         assert found["false_discovery"] < 0.01, found["name"]
 
 
+def test_p_values_are_not_small_more_often_than_they_say(quick):
+    for found in quick["detectors"]:
+        for what, rates in found["chance"].items():
+            assert rates["heads"] >= 60, (found["name"], what)
+            assert rates["p<0.05"] <= 0.06, (found["name"], what)
+            assert rates["p<0.01"] <= 0.015, (found["name"], what)
+
+
 def test_the_fake_induction_head_is_seen_through(quick):
     found = {row["name"]: row for row in quick["detectors"]}
     assert found["induction"]["fake_observed"] == 1.0
@@ -55,7 +63,7 @@ def test_scores_rise_with_real_strength(quick):
 
 def test_the_page_says_what_was_measured(quick):
     text = page.markdown(quick, "headatlas calibrate --quick", "calibration.svg")
-    assert text.count("| induction |") == 2
+    assert text.count("| induction |") == 3
     assert "active-dormant" in text.split("Uncalibrated")[1]
     drawn = re.findall(r'<g id="scores-([a-z-]+)">(.*?)\n   </g>', page.svg(quick), re.S)
     dots = {name: part.count("<use ") for name, part in drawn}
