@@ -104,7 +104,7 @@ def test_a_closed_standard_error_ends_a_run(folder: Path, tmp_path: Path):
     assert_kept_and_free(folder, out)
 
 
-WORDS = ["list detectors", "list detectors --json", "papers list", "--help", "list --help"]
+WORDS = ["list detectors", "papers list", "--help"]  # by rich, by print, by typer
 
 
 def listed(words: str, stdout: int, code: str = "") -> tuple[int, str]:
@@ -146,7 +146,7 @@ def closed(*streams: int) -> Callable[[], None]:
     return lambda: [os.close(stream) for stream in streams] and None
 
 
-@pytest.mark.parametrize("streams", [(1,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize("streams", [(1,), (0, 1, 2)])
 def test_streams_that_were_closed_from_the_start_do_not_matter(streams: tuple[int, ...]):
     program = [sys.executable, "-m", "headatlas", "list", "tasks"]
     done = subprocess.run(program, preexec_fn=closed(*streams), capture_output=True, text=True, check=False)

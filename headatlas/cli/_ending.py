@@ -65,7 +65,8 @@ class _Guarded:
             found = instead
         # A progress bar writes in a thread of its own, where an exception would end nothing but the thread.
         if self._end is not None and threading.current_thread() is threading.main_thread() and not _leaving():
-            raise self._end
+            end, self._end = self._end, None  # once: from now on it writes to nowhere
+            raise end
         return found
 
     def _end_by(self, error: OSError) -> BaseException:

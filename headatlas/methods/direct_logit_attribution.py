@@ -210,7 +210,9 @@ def _demand_sum(model: Model, values: Tensor, others: Mapping[str, Tensor], tota
         raise UnsupportedModel(
             f"The parts of {model.architecture} add up to {float(parts[worst].sum()):.4f} logits where the model gives "
             f"{float(total[worst]):.4f}, so its direct effects would be wrong.",
-            "Load it in float32, or use ablation and patching.",
+            "Use ablation and patching."
+            if _exact(model.dtype)
+            else "Load it in float32, or use ablation and patching.",
         )
 
 

@@ -8,7 +8,7 @@ import torch
 
 import headatlas as ha
 from headatlas.errors import BadInput, UnsupportedModel
-from headatlas.methods.direct_logit_attribution import Toward, direct_effects
+from headatlas.methods.direct_logit_attribution import Toward, _demand_sum, direct_effects
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.model.structure.blocks import blocks_of
@@ -215,3 +215,12 @@ def test_the_model_is_left_as_it_was():
     direct_effects(model, batch)
     assert torch.equal(model.forward(batch), before)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.hf.modules())
+
+
+@pytest.mark.parametrize(("dtype", "advised"), [(torch.float32, False), (torch.bfloat16, True)])
+def test_a_model_in_float32_is_not_told_to_load_it_in_float32(dtype: torch.dtype, advised: bool):
+    model = attach(FAMILIES["llama"].build(dtype=dtype))
+    parts, none = torch.ones(1, 2), torch.zeros(1)
+    with pytest.raises(UnsupportedModel, match=r"add up to 2\.0000 logits where the model gives 9\.0000") as told:
+        _demand_sum(model, parts, {"embeddings": none}, torch.tensor([9.0]), none)
+    assert ("float32" in str(told.value)) == advised
