@@ -9,7 +9,7 @@ import headatlas as ha
 from headatlas.errors import BadInput
 from headatlas.model import LayerView, Model, attach
 from tests import toys
-from tests.model.test_overlap import EDITS, IDS, plain, right
+from tests.model.core.test_overlap import EDITS, IDS, plain, right
 
 
 @pytest.fixture
