@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from headatlas.errors import UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model.core.linear_and_norm import matrix, offset
 from headatlas.renamed import renamed_fields
@@ -65,7 +66,8 @@ class AttentionLayer:
     in; None where layers share one or there is no list of them. name: path of the module. n_groups: key/value heads.
     d_head: width of q and k; d_value: of a head in z. post_gain [d_model]: gain per channel between projection and
     residual stream, a norm's or a learned scale, or None; multiplier: factor there. qkv: where q, k and v come from; None
-    where it cannot be told.
+    where it cannot be told. indirect: why neither gain nor factor tells how writes enter the stream, as where several streams
+    share them or a convolution spreads them over tokens; empty where they tell.
     """
 
     stack: str
@@ -83,6 +85,7 @@ class AttentionLayer:
     multiplier: float
     pattern_editable: bool = True
     qkv: QKVColumns | None = None
+    indirect: str = ""
 
     @property
     def heads(self) -> tuple[HeadId, ...]:
@@ -97,6 +100,15 @@ class AttentionLayer:
     def output_bias(self) -> Tensor | None:
         """Bias of the output projection, [d_model] or None."""
         return offset(self.projection)
+
+    def require_direct(self) -> None:
+        """Raise UnsupportedModel unless a head's write enters the residual stream by a factor or a gain per channel."""
+        if self.indirect:
+            raise UnsupportedModel(
+                f"{self.indirect} in {self.stack} layer {self.index} ({self.name}), so what a head writes into the residual stream "
+                "cannot be read off its weights.",
+                "Edit or ablate heads instead: z, patterns and scores of patterns are exact.",
+            )
 
 
 def all_heads(layers: Sequence[AttentionLayer]) -> tuple[HeadId, ...]:

@@ -19,7 +19,7 @@ from headatlas.model.core.dispatch import delegate, receiving
 from headatlas.model.core.linear_and_norm import is_linear, is_norm, matrix, norm_gain, norm_shift
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.structure.softmax_watch import SoftmaxWatch
-from headatlas.model.structure.write_path import BlockCall, write_path
+from headatlas.model.structure.write_path import BlockCall, WritePath, write_path
 from headatlas.ops.types import LayerKey
 
 
@@ -235,22 +235,23 @@ def attention_layers(
                 f"attention of {name} ({type(call.module).__name__}), so what single heads write cannot be told apart.",
                 "Run `headatlas families` for the families that work.",
             )
-        gain, factor = None, 1.0
+        path = WritePath()
         if block is not None:
             try:
-                gain, factor = write_path(block, probe.block_calls[block], call.projection)
+                path = write_path(block, probe.block_calls[block], call.projection)
             except (RuntimeError, TypeError, ValueError) as error:
                 raise UnsupportedModel(
                     f"A block of {type(model).__name__} ({type(block).__name__}) cannot be run again on what it was given "
                     f"({' '.join(str(error).split())[:80]}), so where its heads' writes enter cannot be seen.",
                     "Does it keep a cache of its own?",
                 ) from error
+        gain = path.gain
         if call.post is not None:
             scale = norm_gain(call.post, matrix(call.projection).shape[1])[0]
             gain = scale if gain is None else scale * gain
         result.append(
             AttentionLayer(stack, layer, call.module, call.projection, None if shared else block, name, call.n_heads, call.n_groups, call.d_head,
-                 call.width // call.n_heads, call.causal and stack == "decoder", gain, factor)
+                 call.width // call.n_heads, call.causal and stack == "decoder", gain, path.factor, indirect=path.indirect)
         )  # fmt: skip
     return tuple(result)
 
