@@ -201,6 +201,10 @@ OVERRIDES: Mapping[str, Override] = {
         {"vision_config.embed_dim": (32,) * 4, "vision_config.num_heads": (4,) * 4, "vision_config.num_groups": (4,) * 4},
         "its tower's widths are lists",
     ),
+    **dict.fromkeys(
+        ("Qwen2_5OmniThinkerForConditionalGeneration", "Qwen3OmniMoeThinkerForConditionalGeneration"),
+        Override({"vision_start_token_id": 190}, "its own code reads a field that its default configuration lacks"),
+    ),
     "NemotronH_Omni_Reasoning_V3": Override({"vision_config.video_temporal_patch_size": 2}, "says it twice"),
     "PI0ForConditionalGeneration": Override({}, "cannot run on text alone", needs="state"),
     "VoxtralRealtimeForConditionalGeneration": Override({}, "cannot run on text alone", needs="input_features"),

@@ -18,7 +18,7 @@ from headatlas.model.core.attention_layer import AttentionLayer, blocks_by_path
 from headatlas.model.core.dispatch import delegate, receiving
 from headatlas.model.core.linear_and_norm import is_linear, is_norm, matrix, norm_gain, norm_shift
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
-from headatlas.model.structure.softmax_watch import SoftmaxWatch
+from headatlas.model.structure.softmax_watch import SoftmaxWatch, mixes_tokens
 from headatlas.model.structure.write_path import BlockCall, WritePath, write_path
 from headatlas.ops.types import LayerKey
 
@@ -159,7 +159,7 @@ def stack_of(call: Call, kind: str, n_decoder: int | None) -> str:
 
 
 class _Nudge:
-    """Runs one attention module's attention with its output moved a little, if asked to; all else as the model would."""
+    """Runs one attention module's attention with its last head's output moved, if asked to; all else as the model would."""
 
     def __init__(self, module: nn.Module, path: str, size: float) -> None:
         self.module, self.path, self.size = module, path, size
@@ -175,14 +175,16 @@ class _Nudge:
         output, weights = delegate(self.path, module)(module, query, key, value, mask, **kwargs)
         generator = torch.Generator().manual_seed(0)
         step = torch.randn(output.shape, generator=generator).to(output.device, output.dtype)
+        step[..., :-1, :] = 0
         return output + self.size * output.float().std().to(output.dtype) * step, weights
 
 
 def projection_of(block: nn.Module, block_call: BlockCall, call: Call, path: str) -> nn.Module | None:
-    """The output projection: the first linear map after an attention call whose input moves when the attention's output does.
+    """The output projection: the first linear map after an attention call that takes each head's output in its own columns.
 
-    The next linear map of the right width may as well compute a gate from the hidden states. The block is run twice on what
-    it was given, the second time with the attention's output nudged.
+    The next linear map of the right width may as well compute a gate from the hidden states, or mix heads that another map
+    has mixed before (DeepSeek V4). The block is run twice on what it was given, the second time with the output of the last
+    head nudged: its own columns move, and others, where a norm over all heads lies between, by little.
     """
     seen: list[dict[nn.Module, Tensor]] = []
     for size in (0.0, 1.0):
@@ -199,8 +201,12 @@ def projection_of(block: nn.Module, block_call: BlockCall, call: Call, path: str
                 handle.remove()
         seen.append(inputs)
     plain, nudged = seen
-    moved = (way for way in call.ways if way in plain and way in nudged and not torch.equal(plain[way], nudged[way]))
-    return next(moved, None)
+    for way in call.ways:
+        if way in plain and way in nudged:
+            moved = (nudged[way] - plain[way]).float().square().flatten(0, -2).sum(0).unflatten(0, (call.n_heads, -1))
+            if 2 * moved[-1].sum() > moved.sum():
+                return way
+    return None
 
 
 def attention_layers(
@@ -277,12 +283,15 @@ def check_firing(probe: LayerProbe, model: nn.Module, architecture: str) -> None
     def seen(module: nn.Module) -> bool:
         return any(part in fired for part in module.modules())
 
-    # Attention that this text does not come to (a vision tower's, a decoder's to an absent encoder) is left alone, and so is
-    # linear attention, which has no pattern. What attends by a softmax of its own has heads that cannot be seen.
+    # Attention that this text does not come to (a vision tower's, a decoder's to an absent encoder) is left alone, and so are
+    # linear attention, which has no pattern, and a softmax within a token. What attends by a softmax of its own has heads
+    # that cannot be seen.
     missed = [
         (name, module)
         for name, module in candidates
-        if module in probe.softmaxes.ran and module in probe.softmaxes.with_softmax and not seen(module)
+        if module in probe.softmaxes.with_softmax
+        and not seen(module)
+        and mixes_tokens(module, probe.softmaxes.ran[module])
     ]
     if not fired and not missed:
         raise UnsupportedModel(

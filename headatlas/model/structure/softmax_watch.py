@@ -19,18 +19,20 @@ _SOFTMAXES = (
     torch.nn.functional.scaled_dot_product_attention,
 )
 
+Given = tuple[tuple[Any, ...], dict[str, Any]]  # what a module is called with
+
 
 class SoftmaxWatch(TorchFunctionMode):
     """While it is entered, notes which of some modules run, and which of them call a softmax.
 
-    ran: modules whose forward was called; with_softmax: those in whose forward a softmax was computed, by themselves or by
-    what they called.
+    ran: modules whose forward was called, with the arguments of the first call; with_softmax: those in whose forward a
+    softmax was computed, by themselves or by what they called.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         super().__init__()
         self.modules = list(modules)
-        self.ran: set[nn.Module] = set()
+        self.ran: dict[nn.Module, Given] = {}
         self.with_softmax: set[nn.Module] = set()
         self._inside: list[nn.Module] = []
         self._handles: list[Any] = []
@@ -45,7 +47,7 @@ class SoftmaxWatch(TorchFunctionMode):
 
     def __enter__(self) -> SoftmaxWatch:
         for module in self.modules:
-            self._handles.append(module.register_forward_pre_hook(self._begin))
+            self._handles.append(module.register_forward_pre_hook(self._begin, with_kwargs=True))
             self._handles.append(module.register_forward_hook(self._end, always_call=True))
         super().__enter__()
         return self
@@ -55,9 +57,44 @@ class SoftmaxWatch(TorchFunctionMode):
         for handle in self._handles:
             handle.remove()
 
-    def _begin(self, module: nn.Module, _: tuple[Any, ...]) -> None:
-        self.ran.add(module)
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.ran.setdefault(module, (args, kwargs))
         self._inside.append(module)
 
     def _end(self, module: nn.Module, _: tuple[Any, ...], __: Any) -> None:
         self._inside.remove(module)
+
+
+@torch.no_grad()
+def mixes_tokens(module: nn.Module, given: Given) -> bool:
+    """Whether what a module gives at one token depends on another token, as attention does.
+
+    A softmax over blocks, experts or channels (Inkling 2 weighs earlier blocks so) stays within a token: with the first
+    token's vectors changed in every [example, pos, d] that it is given, its outputs at later tokens stay what they were. A
+    module that cannot be run again counts as mixing.
+    """
+
+    def other(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or value.ndim != 3 or not value.is_floating_point():
+            return value
+        changed = value.clone()
+        changed[:, 0] = -value[:, 0]
+        return changed
+
+    args, kwargs = given
+    try:
+        plain = module(*args, **kwargs)
+        moved = module(*map(other, args), **{name: other(value) for name, value in kwargs.items()})
+    except Exception:  # any module may stumble over a cache that has grown
+        return True
+    pairs = [
+        (one, two)
+        for one, two in zip(_tensors(plain), _tensors(moved), strict=False)
+        if one.ndim >= 3 and one.shape == two.shape
+    ]
+    return not pairs or any(not torch.equal(one[:, 1:], two[:, 1:]) for one, two in pairs)
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    parts = value if isinstance(value, tuple | list) else (value,)
+    return [part for part in parts if isinstance(part, torch.Tensor)]
