@@ -55,6 +55,7 @@ class Model:
         self.fast = True  # whether the kernel with log-sum-exp may be used
         self.right_padding = True  # whether padding behind a text changes nothing; where it does, it is refused
         self.left_padding: str | None = "positions"  # how left padding is passed on; None: refused
+        self.left_choices = False  # whether left padding changes nothing where sparse attention chooses keys
         self.layers: tuple[AttentionLayer, ...] = ()
         self.unembedding: Unembedding | None = None
         self.block_returns: dict[nn.Module, int] = {}
@@ -209,7 +210,9 @@ class Model:
         query_positions: Tensor | None = None,
     ) -> PassContext:
         """The facts of a forward pass of this model, with which a `Pass` is made; see `PassContext` for the arguments."""
-        return PassContext(self.path, self.block_bytes, fast, self.unembedding, valid or {}, query_positions)
+        return PassContext(
+            self.path, self.block_bytes, fast, self.unembedding, valid or {}, query_positions, self.left_choices
+        )
 
     def run(
         self,
