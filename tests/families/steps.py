@@ -51,7 +51,7 @@ def every_layer(trial: Trial) -> str | float:
         call = trial.seen.calls[number]
         if "decoder_input_ids" in trial.given:
             stack = truth.stack_of(call, trial.given)
-        elif trial.eager is not None and trial.eager_seen.calls[number].weights is not None:
+        elif trial.comparable and trial.eager_seen.calls[number].weights is not None:
             weights = trial.eager_seen.calls[number].weights
             square = weights.shape[-1] == weights.shape[-2]
             ahead = square and float(weights.triu(1).abs().max()) > 0
@@ -72,7 +72,7 @@ def patterns(trial: Trial) -> str | float:
     trial.model.forward(
         trial.given, watch=lambda layer: ours.update({(layer.stack, layer.index): layer.pattern.clone()})
     )
-    theirs = [trial.eager_seen.calls[n].weights if n is not None else None for n in trial.call_numbers()]
+    theirs = [trial.eager_seen.calls[n].pattern if n is not None else None for n in trial.call_numbers()]
     if all(one is None for one in theirs):
         theirs = reported(trial)
     if all(one is None for one in theirs):

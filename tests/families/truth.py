@@ -40,6 +40,19 @@ class Call:
         """v per query head."""
         return self.v.repeat_interleave(self.q.shape[1] // self.v.shape[1], 1)
 
+    @property
+    def pattern(self) -> Tensor | None:
+        """What values are multiplied by: the weights, times the factor on the output where there is one (a sink, in Granite)."""
+        if self.weights is None or self.weights.shape[-1] != self.values.shape[-2]:
+            return self.weights
+        plain = (self.weights.to(self.v.dtype) @ self.values).transpose(1, 2)
+        if plain.shape != self.output.shape:
+            return self.weights
+        factor = (self.output * plain).sum(-1) / (plain * plain).sum(-1)
+        if relative(plain * factor[..., None], self.output) > 1e-5 or bool((factor > 1 - 1e-5).all()):
+            return self.weights
+        return self.weights * factor.transpose(1, 2)[..., None]
+
 
 @dataclass
 class Seen:
@@ -286,9 +299,9 @@ def looking_at_first(number: int, head: int) -> Change:
 
 def formed_from_weights(call: Call) -> bool:
     """Whether a call's output is its weights times its values, so that an edited pattern has a meaning."""
-    if call.weights is None:
+    if call.pattern is None:
         return False
-    again = (call.weights.to(call.v.dtype) @ call.values).transpose(1, 2)
+    again = (call.pattern.to(call.v.dtype) @ call.values).transpose(1, 2)
     return again.shape == call.output.shape and relative(again, call.output) < 1e-4
 
 

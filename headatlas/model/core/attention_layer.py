@@ -67,7 +67,8 @@ class AttentionLayer:
     d_head: width of q and k; d_value: of a head in z. post_gain [d_model]: gain per channel between projection and
     residual stream, a norm's or a learned scale, or None; multiplier: factor there. qkv: where q, k and v come from; None
     where it cannot be told. indirect: why neither gain nor factor tells how writes enter the stream, as where several streams
-    share them or a convolution spreads them over tokens; empty where they tell.
+    share them or a convolution spreads them over tokens; empty where they tell. sink_factor: whether a learned sink is a factor on the attention's output
+    and not a logit; weights are given with it.
     """
 
     stack: str
@@ -86,6 +87,7 @@ class AttentionLayer:
     pattern_editable: bool = True
     qkv: QKVColumns | None = None
     indirect: str = ""
+    sink_factor: bool = False
 
     @property
     def heads(self) -> tuple[HeadId, ...]:

@@ -62,7 +62,8 @@ class LayerView(AttentionCall):
     @property
     def has_sink(self) -> bool:
         """Whether a learned sink takes part of each row, so that its weights sum to less than one."""
-        return any(self.kwargs.get(name) is not None for name in ("s_aux", "sinks"))
+        given = any(self.kwargs.get(name) is not None for name in ("s_aux", "sinks"))
+        return given or self.attention.sink_factor
 
     def kv_group(self, head: int) -> int:
         """The key/value group that query head `head` reads."""

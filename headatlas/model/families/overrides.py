@@ -155,6 +155,9 @@ OVERRIDES: Mapping[str, Override] = {
     "ReformerModelWithLMHead": Override({**AXIAL, "is_decoder": True}, "its axial positions multiply to the length"),
     "SqueezeBertForMaskedLM": Override({"embedding_size": 64}, "has no map from embeddings to another width"),
     "SqueezeBertModel": Override({"embedding_size": 64}, "has no map from embeddings to another width"),
+    "EncoderDecoderModel": Override(
+        {"decoder.is_decoder": True, "decoder.add_cross_attention": True}, "its decoder is an encoder unless it is told"
+    ),
     "LEDForConditionalGeneration": Override({"attention_window": [8] * 4}, "one window a layer"),
     "LongformerForMaskedLM": Override({"attention_window": [8] * 4}, "one window a layer"),
     "LongformerModel": Override({"attention_window": [8] * 4}, "one window a layer"),

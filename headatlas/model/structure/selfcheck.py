@@ -73,6 +73,8 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
 
     def watch(layer: LayerView) -> None:
         valid = layer.valid_queries[:, None, :, None]
+        if _sink_is_factor(layer):
+            object.__setattr__(layer.attention, "sink_factor", True)
         rows = layer.rows(torch.arange(layer.n_queries, device=layer.q.device)).float()
         sums = rows.sum(-1)
         facts = {
@@ -143,6 +145,13 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
             above=True,
         )
     return checks
+
+
+def _sink_is_factor(layer: LayerView) -> bool:
+    """Whether less of each row's weight comes to the output than its eager attention says, and never more."""
+    passed, rows = layer.weight_passed(torch.arange(layer.n_queries, device=layer.q.device))
+    part, limit = passed.float() / rows.float().sum(-1), bound(rows.dtype, 1e-4, 2e-2)
+    return bool((part < 1 + limit).all() and (part > 0).all() and (part < 1 - limit).any())
 
 
 def restart(model: Model, inputs: Mapping[str, Tensor], reference: Tensor) -> Check:
