@@ -149,6 +149,8 @@ def reachable(hf: nn.Module, needs: str) -> tuple[bool, str]:
             f" ({needs})" * bool(needs)
         )
     kinds = sorted({type(call.module).__name__ for call in seen.calls})
+    if "decoder_input_ids" in given and any(truth.stack_of(call, given) == "joint" for call in seen.calls):
+        return True, "one softmax over the tokens of two stacks"
     if seen.calls:
         where = truth.writer(hf, given, seen.calls[0])
         if where is None or not (where.exact or where.own_columns):

@@ -6,6 +6,7 @@ follows before the residual stream, and how hidden states become logits: all is 
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -217,16 +218,18 @@ def attention_layers(
     blocks = blocks_by_path(model)
     taken: set[LayerKey] = set()
     shared = len({call.module for call in probe.calls}) < len(probe.calls)
+    two_texts = kind == "encoder-decoder" or "decoder_input_ids" in inspect.signature(model.forward).parameters
+    for call in probe.calls:
+        if two_texts and call.n_keys > max(other.n_queries for other in probe.calls):
+            raise UnsupportedModel(
+                f"{type(model).__name__} is not supported: {names[call.module]} attends to the encoder's tokens and the decoder's "
+                "own in one softmax, so its heads belong to two stacks.",
+                "Run `headatlas families` for the families that work.",
+            )
     result = []
     for call in probe.calls:
         name = names[call.module]
         stack = stack_of(call, kind, n_decoder)
-        if stack == "cross" and call.n_keys > max(other.n_queries for other in probe.calls):
-            raise UnsupportedModel(
-                f"{type(model).__name__} is not supported: {name} attends to the encoder's tokens and the decoder's own in one "
-                "softmax, so its heads belong to two stacks.",
-                "Run `headatlas families` for the families that work.",
-            )
         numbers = [int(part) for part in name.split(".") if part.isdigit()]
         layer = numbers[0] if numbers and not shared else sum(1 for known, _ in taken if known == stack)
         if (stack, layer) in taken:

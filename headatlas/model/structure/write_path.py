@@ -48,6 +48,8 @@ def write_path(block: nn.Module, call: BlockCall, projection: nn.Module) -> Writ
     """
     plain = _run(block, call, projection, None)
     assert plain.written is not None
+    if isinstance(plain.output, Tensor) and plain.output.ndim > 3:
+        return WritePath(indirect=f"{type(block).__name__} shares what heads write among several residual streams")
     generator = torch.Generator().manual_seed(0)
     size = 16 * plain.written.float().std() + 1e-3  # well above the rounding of what it is added to
     nudge = torch.randn(plain.written.shape, generator=generator).to(plain.written.device) * size
