@@ -12,7 +12,7 @@ import headatlas as ha
 from headatlas.errors import BadInput, HeadAtlasError
 from headatlas.heads import HeadId
 from headatlas.model.families.build import sample
-from tests.families import truth
+from tests.families import truth, writers
 from tests.families.trial import CLOSE, AddVector, LookAtFirst, Refused, Trial
 from tests.families.truth import relative, run
 
@@ -102,7 +102,7 @@ def zeroing(trial: Trial) -> str | float:
         if where is None:
             return f"wrong: no linear map takes the heads of {layer.name}, and yet it opens"
         head = (i + 1) % layer.n_heads
-        with truth.zeroed(trial.plain, where, head):
+        with writers.zeroed(trial.plain, where, head):
             expected, _ = run(trial.plain, trial.given)
         found = trial.model.forward(trial.given, edits=[ha.Zero(HeadId(layer.index, head, layer.stack))])
         worst, least = max(worst, relative(found, expected)), min(least, relative(expected, trial.logits))

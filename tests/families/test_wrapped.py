@@ -14,7 +14,7 @@ from headatlas.errors import HeadAtlasError
 from headatlas.heads import HeadId
 from headatlas.model import attach
 from headatlas.model.families.build import family_row, sample
-from tests.families import truth
+from tests.families import truth, writers
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -66,8 +66,8 @@ def test_a_zeroed_head_is_zeroed_for_all_that_reads_it_or_the_model_is_refused(w
     except HeadAtlasError:
         return  # refused in words
     for head in range(4):
-        where = truth.Writer("model.layers.1.self_attn.o_proj", 0, 4, 16, True, True)
-        with truth.zeroed(plain, where, head):
+        where = writers.Writer("model.layers.1.self_attn.o_proj", 0, 4, 16, True, True)
+        with writers.zeroed(plain, where, head):
             expected, _ = truth.run(plain, given)
         found = model.forward(given, edits=[ha.Zero(HeadId(1, head))])
         assert truth.relative(found, expected) < 1e-4

@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer
 from headatlas.model.core.dispatch import Receiver, active
 from headatlas.model.core.forward_pass import Edit, Pass, apply_edit
-from headatlas.model.core.key_choice import KeyChoice
 from headatlas.model.core.pass_context import PassContext
 from headatlas.model.core.unembedding import unembedding_of
 from headatlas.model.core.view import LayerView
@@ -129,15 +127,8 @@ def installed(
     start: Start | None,
     logit_positions: Tensor | None,
 ) -> Iterator[None]:
-    """The hooks of a pass, taken away again on exit, also after an exception. Raises UnsupportedModel, BadInput."""
+    """The hooks of a pass, taken away again on exit, also after an exception. Raises UnsupportedModel."""
     with contextlib.ExitStack() as undo:
-        padded = [mask for mask in current.context.valid.values() if mask is not None and not bool(mask.all())]
-        if padded:
-            choice = KeyChoice(
-                lambda: active() is current, type(hf).__name__, padded[-1],
-                left=current.context.left_choices, precision=torch.finfo(next(hf.parameters()).dtype).eps,
-            )  # fmt: skip
-            undo.enter_context(choice.watching({layer.module for layer in layers}))
         count = only_in(current, count_past(current.context))
         undo.callback(hf.register_forward_pre_hook(count, with_kwargs=True).remove)
         if start is not None:

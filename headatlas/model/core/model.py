@@ -19,8 +19,8 @@ from headatlas.model.core.attention_layer import AttentionLayer, all_heads, bloc
 from headatlas.model.core.dispatch import receiving
 from headatlas.model.core.forward_pass import Edit, Pass
 from headatlas.model.core.model_inputs import model_inputs, uncached
-from headatlas.model.core.overflow import refuse_overflow
 from headatlas.model.core.pass_context import Inputs, PassContext
+from headatlas.model.core.refusals import key_choices, refuse_overflow
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.core.view import LayerView
 from headatlas.model.sources.resolve import Source
@@ -276,6 +276,7 @@ class Model:
             with (
                 hooks.evaluating(self.hf),
                 hooks.installed(self.hf, self.layers, current, start, logit_positions),
+                key_choices(self.hf, self.layers, current),
                 receiving(current),
             ):
                 yield

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from headatlas.errors import BadInput, HeadAtlasError, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.model.core.key_choice import ChosenKeys
 from headatlas.model.core.model import Model
 from headatlas.model.core.pass_context import Tokens
+from headatlas.model.core.refusals import ChosenKeys
 from headatlas.model.core.view import LayerView
 from headatlas.ops.types import LayerKey
 

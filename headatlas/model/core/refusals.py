@@ -1,4 +1,8 @@
-"""Sparse attention under padding: where a model keeps only the keys of highest rank, padding can change which it keeps.
+"""Passes that are refused for what they compute: numbers beyond float16, and padding that decides between keys.
+
+Numbers that left the range of float16 are an error with a place, not a NaN in a table.
+
+Sparse attention under padding: where a model keeps only the keys of highest rank, padding can change which it keeps.
 
 DeepSeek V3.2, MiniMax M3 and their like score all keys, or blocks of keys, and let each query see the k best. Padding does
 not change what a text computes as long as it keeps the same keys, and there are three ways in which it may not:
@@ -17,7 +21,7 @@ seen, nothing is chosen.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,10 +29,50 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from headatlas.errors import BadInput
+from headatlas.model.core.attention_layer import AttentionLayer, blocks_by_path
+from headatlas.model.core.dispatch import active
+from headatlas.model.core.forward_pass import Pass
+from headatlas.model.core.hooks import evaluating
 
 _CHOICES = (torch.topk, torch.Tensor.topk)
 MASKED = torch.finfo(torch.bfloat16).min / 4  # scores below are masks, of whatever type
 ROUNDING = 32  # in units of the weights' precision, relative to the largest score of a row
+
+
+def refuse_overflow(hf: nn.Module, found: Tensor, inputs: Mapping[str, Any], valid: Tensor | None) -> None:
+    """Raise BadInput where `found` [example, pos, ...] is infinite or undefined, naming the block that first was.
+
+    inputs: what the model ran on. valid: [example, pos] bool, False on padding, whose rows may hold anything.
+    """
+    finite = found.isfinite().flatten(2).all(-1)
+    if valid is not None and valid.shape == finite.shape:
+        finite = finite | ~valid
+    if bool(finite.all()):
+        return
+    first: list[str] = []
+
+    def look(path: str) -> Callable[..., None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output
+            if not first and isinstance(hidden, Tensor) and not bool(hidden.isfinite().all()):
+                first.append(path)
+
+        return hook
+
+    embeddings: nn.Module = hf.get_input_embeddings()  # type: ignore[operator]
+    places = {"the token embeddings": embeddings, **blocks_by_path(hf)}
+    handles = [module.register_forward_hook(look(path)) for path, module in places.items()]
+    try:
+        with evaluating(hf), torch.no_grad():
+            hf(**inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    raise BadInput(
+        f"{int((~finite).any(-1).sum())} of {len(finite)} examples overflow float16 in {type(hf).__name__}, first in "
+        f"{first[0] if first else 'the logits'}: their numbers are infinite or undefined.",
+        "Load the model with dtype bfloat16 or float32.",
+    )
 
 
 class ChosenKeys(BadInput):
@@ -101,3 +145,20 @@ class KeyChoice(TorchFunctionMode):
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def key_choices(
+    hf: nn.Module, layers: Sequence[AttentionLayer], current: Pass
+) -> contextlib.AbstractContextManager[None]:
+    """Refuses choices among keys that padding can change, while a padded pass runs; does nothing in others."""
+    padded = [mask for mask in current.context.valid.values() if mask is not None and not bool(mask.all())]
+    if not padded:
+        return contextlib.nullcontext()
+    choice = KeyChoice(
+        lambda: active() is current,
+        type(hf).__name__,
+        padded[-1],
+        left=current.context.left_choices,
+        precision=torch.finfo(next(hf.parameters()).dtype).eps,
+    )
+    return choice.watching({layer.module for layer in layers})
