@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 # What a softmax over keys is written with; linear attention (delta rules, lightning, state spaces) calls none of them.
@@ -70,31 +70,31 @@ def mixes_tokens(module: nn.Module, given: Given) -> bool:
     """Whether what a module gives at one token depends on another token, as attention does.
 
     A softmax over blocks, experts or channels (Inkling 2 weighs earlier blocks so) stays within a token: with the first
-    token's vectors changed in every [example, pos, d] that it is given, its outputs at later tokens stay what they were. A
-    module that cannot be run again counts as mixing.
+    token's vectors changed in all that it is given, its outputs at later tokens stay what they were. Tokens lie along the
+    first or the second axis (FSMT); examples, along the other, are never mixed. A module that cannot be run again counts as
+    mixing.
     """
-
-    def other(value: Any) -> Any:
-        if not isinstance(value, torch.Tensor) or value.ndim != 3 or not value.is_floating_point():
-            return value
-        changed = value.clone()
-        changed[:, 0] = -value[:, 0]
-        return changed
-
     args, kwargs = given
+
+    def run(axis: int | None) -> list[Tensor]:
+        def other(value: Any) -> Any:
+            if axis is None or not isinstance(value, Tensor) or value.ndim != 3 or not value.is_floating_point():
+                return value
+            changed = value.clone()
+            changed.select(axis, 0).neg_()
+            return changed
+
+        output = module(*map(other, args), **{name: other(value) for name, value in kwargs.items()})
+        parts = output if isinstance(output, tuple | list) else (output,)
+        return [part for part in parts if isinstance(part, Tensor) and part.ndim >= 3]
+
     try:
-        plain = module(*args, **kwargs)
-        moved = module(*map(other, args), **{name: other(value) for name, value in kwargs.items()})
-    except Exception:  # any module may stumble over a cache that has grown
+        plain, moved = run(None), {axis: run(axis) for axis in (0, 1)}
+    except Exception:  # any module may stumble, over a cache that has grown for one
         return True
-    pairs = [
-        (one, two)
-        for one, two in zip(_tensors(plain), _tensors(moved), strict=False)
-        if one.ndim >= 3 and one.shape == two.shape
-    ]
-    return not pairs or any(not torch.equal(one[:, 1:], two[:, 1:]) for one, two in pairs)
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    parts = value if isinstance(value, tuple | list) else (value,)
-    return [part for part in parts if isinstance(part, torch.Tensor)]
+    return not plain or any(
+        one.shape != two.shape
+        or not torch.equal(one.narrow(axis, 1, one.shape[axis] - 1), two.narrow(axis, 1, one.shape[axis] - 1))
+        for axis, outputs in moved.items()
+        for one, two in zip(plain, outputs, strict=True)
+    )
