@@ -38,6 +38,8 @@ def plan(model: Model, names: Sequence[str] | None, tasks: Sequence[str] | None,
             reason = f"made for models that read {'one way' if detector.causal else 'both ways'}"
         elif "unembedding" in detector.needs and model.unembedding is None:
             reason = "needs token logits, and this model has no linear unembedding"
+        elif "unembedding" in detector.needs and any(layer.indirect for layer in model.layers):
+            reason = "needs what heads write into the residual stream, and this model's writes enter it indirectly"
         elif detector.task not in chosen and detector.task not in unfit:
             try:
                 batches[detector.task] = fitting(detector.task, model.tokenizer, n, seed)

@@ -12,7 +12,7 @@ from torch import Tensor
 import headatlas as ha
 from headatlas.heads import HeadId
 from headatlas.model import attach
-from tests.families import truth
+from tests.families import writers
 from tests.families.trial import CLOSE, Trial
 from tests.families.truth import relative, run
 
@@ -57,7 +57,7 @@ def generation(kind: str, new: int = 6) -> Callable[[Trial], float | str]:
             found = hf.generate(**prompt, **options)  # type: ignore[operator]
         logits = torch.stack(found.logits, 1)
         other = copy.deepcopy(trial.fresh) if drift > CLOSE else trial.plain
-        with truth.zeroed(other, where, head, position) if kind != "plain" else contextlib.nullcontext():
+        with writers.zeroed(other, where, head, position) if kind != "plain" else contextlib.nullcontext():
             if drift <= CLOSE:
                 return relative(logits, whole(found.sequences))
             if kind == "place":
@@ -85,7 +85,7 @@ def in_type(dtype: torch.dtype) -> Callable[[Trial], float | str]:
         worst = max(worst, relative(model.forward(trial.given, watch=lambda layer: layer.pattern), expected))
         layer, where = model.layers[0], trial.find_writers()[0]
         if where is not None:
-            with truth.zeroed(plain, where, 0):
+            with writers.zeroed(plain, where, 0):
                 expected, _ = run(plain, trial.given)
             found = model.forward(trial.given, edits=[ha.Zero(HeadId(layer.index, 0, layer.stack))])
             worst = max(worst, relative(found, expected))

@@ -29,6 +29,7 @@ SAMPLE = {
     "hybrid": "BambaForCausalLM",
     "encoder": "BertForMaskedLM",
     "cross-attention": "BartForConditionalGeneration",
+    "several streams": "HYV4ForCausalLM",
     "own attention": "MptForCausalLM",
 }
 

@@ -16,7 +16,7 @@ from torch import nn
 from headatlas.errors import HeadAtlasError
 from headatlas.model import attach
 from headatlas.model.families.build import CannotBuild, FamilyRow, sample
-from tests.families import truth
+from tests.families import truth, writers
 from tests.families.cached import chosen_eager, generation, in_type
 from tests.families.steps import (
     every_layer,
@@ -149,11 +149,13 @@ def reachable(hf: nn.Module, needs: str) -> tuple[bool, str]:
             f" ({needs})" * bool(needs)
         )
     kinds = sorted({type(call.module).__name__ for call in seen.calls})
+    if "decoder_input_ids" in given and any(truth.stack_of(call, given) == "joint" for call in seen.calls):
+        return True, "one softmax over the tokens of two stacks"
     if seen.calls:
-        where = truth.writer(hf, given, seen.calls[0])
+        where = writers.writer(hf, given, seen.calls[0])
         if where is None or not (where.exact or where.own_columns):
             return True, f"no linear map takes the outputs of single heads of {kinds[0]}"
-        if truth.attends_several_times(hf, given):
+        if writers.attends_several_times(hf, given):
             return True, f"one pass of {kinds[0]} mixes several attention calls"
     shown = f"{len(seen.calls)} calls of the interface ({', '.join(kinds)}), {len(seen.outside)} attentions outside it"
     return not seen.calls or bool(seen.outside), shown

@@ -12,7 +12,7 @@ import headatlas as ha
 from headatlas.errors import BadInput, HeadAtlasError
 from headatlas.heads import HeadId
 from headatlas.model.families.build import sample
-from tests.families import truth
+from tests.families import truth, writers
 from tests.families.trial import CLOSE, AddVector, LookAtFirst, Refused, Trial
 from tests.families.truth import relative, run
 
@@ -51,7 +51,7 @@ def every_layer(trial: Trial) -> str | float:
         call = trial.seen.calls[number]
         if "decoder_input_ids" in trial.given:
             stack = truth.stack_of(call, trial.given)
-        elif trial.eager is not None and trial.eager_seen.calls[number].weights is not None:
+        elif trial.comparable and trial.eager_seen.calls[number].weights is not None:
             weights = trial.eager_seen.calls[number].weights
             square = weights.shape[-1] == weights.shape[-2]
             ahead = square and float(weights.triu(1).abs().max()) > 0
@@ -72,7 +72,7 @@ def patterns(trial: Trial) -> str | float:
     trial.model.forward(
         trial.given, watch=lambda layer: ours.update({(layer.stack, layer.index): layer.pattern.clone()})
     )
-    theirs = [trial.eager_seen.calls[n].weights if n is not None else None for n in trial.call_numbers()]
+    theirs = [trial.eager_seen.calls[n].pattern if n is not None else None for n in trial.call_numbers()]
     if all(one is None for one in theirs):
         theirs = reported(trial)
     if all(one is None for one in theirs):
@@ -102,7 +102,7 @@ def zeroing(trial: Trial) -> str | float:
         if where is None:
             return f"wrong: no linear map takes the heads of {layer.name}, and yet it opens"
         head = (i + 1) % layer.n_heads
-        with truth.zeroed(trial.plain, where, head):
+        with writers.zeroed(trial.plain, where, head):
             expected, _ = run(trial.plain, trial.given)
         found = trial.model.forward(trial.given, edits=[ha.Zero(HeadId(layer.index, head, layer.stack))])
         worst, least = max(worst, relative(found, expected)), min(least, relative(expected, trial.logits))
@@ -155,28 +155,34 @@ def residual_edit(trial: Trial) -> str | float:
 
 
 def padding(side: str) -> Callable[[Trial], float | str]:
+    """A padded batch against its single texts. It may be refused where the untouched model is not the same either."""
+
     def step(trial: Trial) -> float | str:
-        generator = torch.Generator().manual_seed(9)
-        texts = [torch.randint(5, 180, (n,), generator=generator) for n in LENGTHS]
-        tokens = torch.full((len(texts), max(LENGTHS)), 7)
-        mask = torch.zeros_like(tokens, dtype=torch.bool)
-        for i, text in enumerate(texts):
-            where = slice(-len(text), None) if side == "left" else slice(0, len(text))
-            tokens[i, where], mask[i, where] = text, True
-        worst = 0.0
+        texts, tokens, mask = padded(side, 9)
         try:
             found = trial.model.forward(SimpleNamespace(tokens=tokens, mask=mask))
         except BadInput as error:
-            own = own_padding(trial, texts, tokens, mask)
+            # Where rounding decides, it does for some texts and not for others, so several are tried.
+            own = max(own_padding(trial, *padded(side, seed)) for seed in range(9, 17))
             if own < CLOSE:
                 return f"wrong: refused ({error}), and yet the untouched model takes it (off by {own:.1g})"
-            raise Refused(f"{error} (the untouched model is off by {own:.2g} itself)") from error
-        for i, text in enumerate(texts):
-            expected, _ = run(trial.plain, both(trial, text[None]))
-            worst = max(worst, relative(found[i, mask[i]], expected[0]))
-        return worst
+            return f"rightly refused: {error} (the untouched model is off by {own:.2g} itself)"
+        singles = [run(trial.plain, both(trial, text[None]))[0][0] for text in texts]
+        return max(relative(found[i, mask[i]], single) for i, single in enumerate(singles))
 
     return step
+
+
+def padded(side: str, seed: int) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Random texts of several lengths, and the same as one batch: tokens and mask [example, pos]."""
+    generator = torch.Generator().manual_seed(seed)
+    texts = [torch.randint(5, 180, (n,), generator=generator) for n in LENGTHS]
+    tokens = torch.full((len(texts), max(LENGTHS)), 7)
+    mask = torch.zeros_like(tokens, dtype=torch.bool)
+    for i, text in enumerate(texts):
+        where = slice(-len(text), None) if side == "left" else slice(0, len(text))
+        tokens[i, where], mask[i, where] = text, True
+    return texts, tokens, mask
 
 
 def both(trial: Trial, tokens: Tensor) -> dict[str, Tensor]:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from headatlas.heads import HeadId
 from headatlas.model import Model
 from headatlas.model.families.build import sample
-from tests.families import truth
-from tests.families.truth import Writer, relative, run
+from tests.families import truth, writers
+from tests.families.truth import relative, run
+from tests.families.writers import Writer
 
 CLOSE = 1e-4  # computed another way
 
@@ -67,10 +68,10 @@ class Trial:
         if not self.writers:
             for layer, number in zip(self.model.layers, self.call_numbers(), strict=True):
                 if number is not None:
-                    found = truth.writer(self.plain, self.given, self.seen.calls[number])
+                    found = writers.writer(self.plain, self.given, self.seen.calls[number])
                 else:
                     module = self.plain.get_submodule(layer.name)
-                    found = truth.last_map(self.plain, self.given, module, layer.n_heads)
+                    found = writers.last_map(self.plain, self.given, module, layer.n_heads)
                 self.writers.append(found)
             self.facts["writers"] = sorted(
                 {"none" if one is None else one.path.rsplit(".", 1)[-1] for one in self.writers}

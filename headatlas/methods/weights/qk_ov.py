@@ -74,9 +74,10 @@ def circuits_of(model: Model, layer: int, stack: str = "decoder", *, offset: int
 
     offset: how many tokens back the key stands, for models that turn queries and keys by position (rotary embeddings); None
     leaves positions out, which is the same as 0. Raises BadInput for a layer that does not exist or an offset where
-    nothing is turned, UnsupportedModel where weights cannot be read.
+    nothing is turned, UnsupportedModel where weights cannot be read or writes enter the stream indirectly.
     """
     attention = model.layer(layer, stack)
+    attention.require_direct()
     weights, scaled, centred = _read(model, attention)
     w_q, w_k, w_v = weights.W_Q.float(), weights.per_head(weights.W_K).float(), weights.per_head(weights.W_V).float()
     w_o = weights.W_O.float() * attention.multiplier

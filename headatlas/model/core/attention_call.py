@@ -112,7 +112,7 @@ class AttentionCall:
         for positions in self._blocks():
             output, rows = self._eager(positions, self.v)
             pieces.append(output)
-            if len(positions) == self.n_queries:
+            if len(positions) == self.n_queries and not self.attention.sink_factor:
                 self._pattern = rows
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
 
@@ -172,6 +172,26 @@ class AttentionCall:
             raise UnsupportedModel(f"{type(module).__name__} does not give its attention weights.")
         return output, rows
 
+    def _rows(self, positions: Tensor) -> Tensor:
+        """Attention weights of the queries at `positions` [n], [example, head, n, key]: what each key's value is multiplied by.
+
+        Where a sink is a factor on the output (see `weight_passed`), the eager function's rows sum to one, and the factor is put on
+        them: they are then those of a softmax with the sink as one logit more.
+        """
+        if not self.attention.sink_factor:
+            return self._eager(positions, self.v[..., :1])[1]
+        passed, rows = self.weight_passed(positions)
+        return rows * (passed / rows.sum(-1)).unsqueeze(-1).to(rows.dtype)
+
+    def weight_passed(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """(how much of each row's weight comes to the output [example, head, n], the eager function's rows [..., n, key]).
+
+        The first is the output for values of one. A sink takes the rest, either as one more logit, so that rows sum to less than
+        one, or as a factor sigmoid(log-sum-exp of the scores - sink) on the output, which is the same and leaves rows at one (Granite).
+        """
+        output, rows = self._eager(positions, torch.ones_like(self.v[..., :1]))
+        return output[..., 0].transpose(1, 2), rows
+
     def _mask_rows(self, positions: Tensor) -> Tensor | None:
         """The additive mask of the queries at `positions`; a causality that only the kernel was told is written out."""
         if self.mask is not None:
@@ -212,7 +232,7 @@ class AttentionCall:
             index = positions[:, None, :, None].expand(-1, self.n_heads, -1, self.n_keys)
             return self._pattern.gather(2, index)
         if positions.ndim == 1:
-            return self._eager(positions, self.v[..., :1])[1]
+            return self._rows(positions)
         parts = [self._one(example).rows(row)[0] for example, row in enumerate(positions)]
         return torch.stack(parts)
 
@@ -230,7 +250,7 @@ class AttentionCall:
     def pattern(self) -> Tensor:
         """All attention weights, [example, head, query, key]; for short inputs, it grows with the square of the length."""
         if self._pattern is None:
-            self._pattern = self._eager(torch.arange(self.n_queries, device=self.q.device), self.v[..., :1])[1]
+            self._pattern = self._rows(torch.arange(self.n_queries, device=self.q.device))
         return self.shown("pattern", self._pattern)
 
     # ---- what is handed out is for reading ------------------------------------------------------------------------
@@ -263,7 +283,7 @@ class AttentionCall:
         if self._pattern is not None:
             return fn(self.pattern, torch.arange(self.n_queries, device=self.q.device))
         if self.lse is None:
-            return torch.cat([fn(self._eager(block, self.v[..., :1])[1], block) for block in self._blocks()], 2)
+            return torch.cat([fn(self._rows(block), block) for block in self._blocks()], 2)
         return torch.cat([fn(rows, block) for rows, block in self._streamed(self.lse)], 2)
 
     def _streamed(self, lse: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

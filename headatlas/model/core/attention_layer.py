@@ -68,7 +68,9 @@ class AttentionLayer:
     is not where the projection rounds its input (int8 activations) or has a nonlinear adapter beside it.
     d_head: width of q and k; d_value: of a head in z. post_gain [d_model]: gain per channel between projection and
     residual stream, a norm's or a learned scale, or None; multiplier: factor there. qkv: where q, k and v come from; None
-    where it cannot be told.
+    where it cannot be told. indirect: why neither gain nor factor tells how writes enter the stream, as where several streams
+    share them or a convolution spreads them over tokens; empty where they tell. sink_factor: whether a learned sink is a factor on the attention's output
+    and not a logit; weights are given with it.
     """
 
     stack: str
@@ -87,6 +89,8 @@ class AttentionLayer:
     pattern_editable: bool = True
     linear: bool = True
     qkv: QKVColumns | None = None
+    indirect: str = ""
+    sink_factor: bool = False
 
     @property
     def heads(self) -> tuple[HeadId, ...]:
@@ -115,6 +119,15 @@ class AttentionLayer:
     def output_bias(self) -> Tensor | None:
         """Bias of the output projection, [d_model] or None."""
         return offset(self.projection)
+
+    def require_direct(self) -> None:
+        """Raise UnsupportedModel unless a head's write enters the residual stream by a factor or a gain per channel."""
+        if self.indirect:
+            raise UnsupportedModel(
+                f"{self.indirect} in {self.stack} layer {self.index} ({self.name}), so what a head writes into the residual stream "
+                "cannot be read off its weights.",
+                "Edit or ablate heads instead: z, patterns and scores of patterns are exact.",
+            )
 
 
 def all_heads(layers: Sequence[AttentionLayer]) -> tuple[HeadId, ...]:

@@ -46,7 +46,7 @@ def edit_residual(
 
     def change(block: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         hidden = args[0] if args else kwargs["hidden_states"]
-        if hidden.ndim != 3:
+        if hidden.ndim != 3 or (layer.indirect and hidden.shape[-1] != layer.output_weight().shape[-1]):
             raise UnsupportedModel(
                 f"{type(block).__name__} is given a residual stream of shape {tuple(hidden.shape)}, not [example, pos, d_model]: "
                 "this model keeps several, and what an edit of one of them means is not defined.",

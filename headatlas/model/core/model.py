@@ -27,8 +27,8 @@ from headatlas.model.core.model_inputs import (
     real_tokens,
     uncached,
 )
-from headatlas.model.core.overflow import refuse_overflow
 from headatlas.model.core.pass_context import Inputs, PassContext
+from headatlas.model.core.refusals import key_choices, refuse_overflow
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.core.view import LayerView
 from headatlas.model.sources.resolve import Source
@@ -63,6 +63,7 @@ class Model:
         self.fast = True  # whether the kernel with log-sum-exp may be used
         self.right_padding = True  # whether padding behind a text changes nothing; where it does, it is refused
         self.left_padding: str | None = "positions"  # how left padding is passed on; None: refused
+        self.left_choices = False  # whether left padding changes nothing where sparse attention chooses keys
         self.layers: tuple[AttentionLayer, ...] = ()
         self.unembedding: Unembedding | None = None
         self.block_returns: dict[nn.Module, int] = {}
@@ -228,7 +229,9 @@ class Model:
         query_positions: Tensor | None = None,
     ) -> PassContext:
         """The facts of a forward pass of this model, with which a `Pass` is made; see `PassContext` for the arguments."""
-        return PassContext(self.path, self.block_bytes, fast, self.unembedding, valid or {}, query_positions)
+        return PassContext(
+            self.path, self.block_bytes, fast, self.unembedding, valid or {}, query_positions, self.left_choices
+        )
 
     def run(
         self,
@@ -323,6 +326,7 @@ class Model:
         with (
             hooks.evaluating(self.hf),
             hooks.installed(self.hf, self.layers, current, start, logit_positions),
+            key_choices(self.hf, self.layers, current),
             receiving(current),
         ):
             yield

@@ -53,6 +53,7 @@ class PassContext:
     unembedding: the model's, None without. valid: encoder or decoder -> [example, pos] bool, False on padding; None or left
     out where nothing is padded. query_positions: [example, query] which token of the whole sequence each query is, -1 for
     fillers, where a pass computes chosen tokens only; None: all, from `start` on.
+    left_choices: whether left padding is harmless where sparse attention chooses keys.
     start: how many tokens earlier passes of a cached generation have read; forwards: how many have begun; length: how many
     tokens the one that runs was given, None where that is not known. All three are set anew before each pass of a generation, all else stays.
     """
@@ -63,6 +64,7 @@ class PassContext:
     unembedding: Unembedding | None = None
     valid: Mapping[str, Tensor | None] = field(default_factory=dict)
     query_positions: Tensor | None = None
+    left_choices: bool = False
     start: int = 0
     forwards: int = 0
     length: int | None = None

@@ -62,7 +62,8 @@ class LayerView(AttentionCall):
     @property
     def has_sink(self) -> bool:
         """Whether a learned sink takes part of each row, so that its weights sum to less than one."""
-        return any(self.kwargs.get(name) is not None for name in ("s_aux", "sinks"))
+        given = any(self.kwargs.get(name) is not None for name in ("s_aux", "sinks"))
+        return given or self.attention.sink_factor
 
     def kv_group(self, head: int) -> int:
         """The key/value group that query head `head` reads."""
@@ -185,7 +186,7 @@ class LayerView(AttentionCall):
         keys [example, n], tokens [example, m] -> [example, head, n, m]; paired (n = m): each key's own token, [example, head,
         n]. v at the key through W_O, the post-attention and final norms' gains and W_U. The norms' data-dependent scales are
         positive and the same for all tokens, and are left out: compare tokens, not sizes. Elhage et al. 2021, the full OV
-        circuit. Raises UnsupportedModel for a model without a linear read-out.
+        circuit. Raises UnsupportedModel for a model without a linear read-out or whose writes enter the stream indirectly.
         """
         unembedding = self.context.unembedding
         if unembedding is None:
@@ -193,6 +194,7 @@ class LayerView(AttentionCall):
                 "The model has no linear read-out from hidden states to tokens, so heads write in favour of none.",
                 "Load it with its language-model head.",
             )
+        self.attention.require_direct()
         v = self.v.gather(2, keys.clamp(min=0)[:, None, :, None].expand(-1, self.v.shape[1], -1, self.v.shape[-1]))
         written = torch.einsum("ehnd,hdm->ehnm", self.repeat(v).float(), self.W_O.float())
         if self.attention.post_gain is not None:

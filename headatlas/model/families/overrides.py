@@ -155,6 +155,9 @@ OVERRIDES: Mapping[str, Override] = {
     "ReformerModelWithLMHead": Override({**AXIAL, "is_decoder": True}, "its axial positions multiply to the length"),
     "SqueezeBertForMaskedLM": Override({"embedding_size": 64}, "has no map from embeddings to another width"),
     "SqueezeBertModel": Override({"embedding_size": 64}, "has no map from embeddings to another width"),
+    "EncoderDecoderModel": Override(
+        {"decoder.is_decoder": True, "decoder.add_cross_attention": True}, "its decoder is an encoder unless it is told"
+    ),
     "LEDForConditionalGeneration": Override({"attention_window": [8] * 4}, "one window a layer"),
     "LongformerForMaskedLM": Override({"attention_window": [8] * 4}, "one window a layer"),
     "LongformerModel": Override({"attention_window": [8] * 4}, "one window a layer"),
@@ -200,6 +203,10 @@ OVERRIDES: Mapping[str, Override] = {
     "Florence2ForConditionalGeneration": Override(
         {"vision_config.embed_dim": (32,) * 4, "vision_config.num_heads": (4,) * 4, "vision_config.num_groups": (4,) * 4},
         "its tower's widths are lists",
+    ),
+    **dict.fromkeys(
+        ("Qwen2_5OmniThinkerForConditionalGeneration", "Qwen3OmniMoeThinkerForConditionalGeneration"),
+        Override({"vision_start_token_id": 190}, "its own code reads a field that its default configuration lacks"),
     ),
     "NemotronH_Omni_Reasoning_V3": Override({"vision_config.video_temporal_patch_size": 2}, "says it twice"),
     "PI0ForConditionalGeneration": Override({}, "cannot run on text alone", needs="state"),

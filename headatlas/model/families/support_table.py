@@ -111,6 +111,8 @@ def _look(layer: LayerView) -> SimpleNamespace:
 
 def _writes(model: Model) -> str:
     layer = model.layers[0]
+    if layer.indirect:
+        return "indirectly"
     if layer.post_gain is not None:
         return "through a gain per channel"
     return "straight" if layer.multiplier == 1.0 else f"times {layer.multiplier:.3g}"
@@ -217,11 +219,16 @@ k and v that arrive.
   own code); a layout is a file in `headatlas/model/layouts/` for a family that does not ask transformers' interface.
 - **KV groups**: key and value heads of the tiny model, of its query heads. Edits of k and v act on a whole group.
 - **Sees back**: how many places back the layer with the shortest window sees (also ahead, in an encoder).
-- **Sink**: a learned sink takes part of each row, whose weights then sum to less than one.
+- **Sink**: a learned sink takes part of each row, whose weights then sum to less than one. It may be one more logit of the
+  softmax (GPT-OSS) or a factor on the output (Granite SWA), which is the same: weights are given with it in both.
 - **Before W_O**: what changes a head's pattern times values before the output projection; `z` is taken after it.
 - **Writes**: how a head's write enters the residual stream: straight, by a factor, or through a gain per channel (of a
-  norm, whose scale depends on the token, or of a learned scale).
+  norm, whose scale depends on the token, or of a learned scale). Indirectly: several residual streams share it, or a
+  convolution spreads it over tokens; z, patterns and their scores are exact there, and what is read off W_O (circuits,
+  direct effects) is refused. An edit of one of several streams is refused as well.
 - **Left padding**: by position ids that skip it, by the model's own mask, or refused with a message (pad on the right).
+  Sparse attention (DeepSeek V3.2, MiniMax M3 ...) keeps the keys of highest rank: a padded batch in which rounding or
+  padding decides between them is refused, because the model itself computes other numbers for it than for single texts.
 - **Starts at a layer**: whether a run may enter at a layer with a kept residual stream. Where not, sweeps run whole.
 - **W_Q, W_K, W_V**: `yes` means q = x W_Q + b exactly, before rotary embeddings and norms of queries and keys; `not
   exact` that values are clipped, or that a norm lies within a low-rank product.

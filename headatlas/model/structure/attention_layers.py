@@ -6,6 +6,7 @@ follows before the residual stream, and how hidden states become logits: all is 
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +28,8 @@ from headatlas.model.core.linear_and_norm import (
 )
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.structure.output_projection import projection_of, require_rowwise, whole_projection, wrappers
-from headatlas.model.structure.softmax_watch import SoftmaxWatch
-from headatlas.model.structure.write_path import BlockCall, write_path
+from headatlas.model.structure.softmax_watch import SoftmaxWatch, mixes_tokens
+from headatlas.model.structure.write_path import BlockCall, WritePath, write_path
 from headatlas.ops.types import LayerKey
 
 
@@ -203,16 +204,18 @@ def attention_layers(
     blocks = blocks_by_path(model)
     taken: set[LayerKey] = set()
     shared = len({call.module for call in probe.calls}) < len(probe.calls)
+    two_texts = kind == "encoder-decoder" or "decoder_input_ids" in inspect.signature(model.forward).parameters
+    for call in probe.calls:
+        if two_texts and call.n_keys > max(other.n_queries for other in probe.calls):
+            raise UnsupportedModel(
+                f"{type(model).__name__} is not supported: {names[call.module]} attends to the encoder's tokens and the decoder's "
+                "own in one softmax, so its heads belong to two stacks.",
+                "Run `headatlas families` for the families that work.",
+            )
     result = []
     for call in probe.calls:
         name = names[call.module]
         stack = stack_of(call, kind, n_decoder)
-        if stack == "cross" and call.n_keys > max(other.n_queries for other in probe.calls):
-            raise UnsupportedModel(
-                f"{type(model).__name__} is not supported: {name} attends to the encoder's tokens and the decoder's own in one "
-                "softmax, so its heads belong to two stacks.",
-                "Run `headatlas families` for the families that work.",
-            )
         numbers = [int(part) for part in name.split(".") if part.isdigit()]
         layer = numbers[0] if numbers and not shared else sum(1 for known, _ in taken if known == stack)
         if (stack, layer) in taken:
@@ -220,7 +223,9 @@ def attention_layers(
         taken.add((stack, layer))
         block = next((one for path, one in blocks.items() if name.startswith(path + ".")), None)
         if block is not None and not call.settled and call.ways:
-            call.projection = projection_of(block, probe.block_calls[block], call.module, call.ways, probe.path)
+            call.projection = projection_of(
+                block, probe.block_calls[block], call.module, call.ways, call.n_heads, probe.path
+            )
         if call.projection is None:
             raise UnsupportedModel(
                 f"{type(model).__name__} is not supported: no output projection takes the heads' outputs as they leave the "
@@ -239,7 +244,7 @@ def attention_layers(
             call.module,
             {m for m, width in probe.vector_maps.items() if width == call.width},
         )
-        gain, factor = None, 1.0
+        path = WritePath()
         if block is None:
             projection = next(
                 (one for one in (*around, call.projection) if is_affine(one, call.width)), call.projection
@@ -249,21 +254,22 @@ def attention_layers(
                 projection = whole_projection(
                     block, probe.block_calls[block], call.module, call.projection, around, probe.path
                 )
-                gain, factor = write_path(block, probe.block_calls[block], projection)
+                path = write_path(block, probe.block_calls[block], projection)
             except (RuntimeError, TypeError, ValueError) as error:
                 raise UnsupportedModel(
                     f"A block of {type(model).__name__} ({type(block).__name__}) cannot be run again on what it was given "
                     f"({' '.join(str(error).split())[:80]}), so where its heads' writes enter cannot be seen.",
                     "Does it keep a cache of its own?",
                 ) from error
-        linear = is_affine(projection, call.width)
+        linear, gain = is_affine(projection, call.width), path.gain
         post = call.posts.get(projection)
         if post is not None:
             scale = norm_gain(post, output_width(projection))[0]
             gain = scale if gain is None else scale * gain
         result.append(
             AttentionLayer(stack, layer, call.module, projection, None if shared else block, name, call.n_heads, call.n_groups, call.d_head,
-                 call.width // call.n_heads, call.causal and stack == "decoder", gain, factor, linear=linear)
+                 call.width // call.n_heads, call.causal and stack == "decoder", gain, path.factor, linear=linear,
+                 indirect=path.indirect)
         )  # fmt: skip
     return tuple(result)
 
@@ -289,12 +295,15 @@ def check_firing(probe: LayerProbe, model: nn.Module, architecture: str) -> None
     def seen(module: nn.Module) -> bool:
         return any(part in fired for part in module.modules())
 
-    # Attention that this text does not come to (a vision tower's, a decoder's to an absent encoder) is left alone, and so is
-    # linear attention, which has no pattern. What attends by a softmax of its own has heads that cannot be seen.
+    # Attention that this text does not come to (a vision tower's, a decoder's to an absent encoder) is left alone, and so are
+    # linear attention, which has no pattern, and a softmax within a token. What attends by a softmax of its own has heads
+    # that cannot be seen.
     missed = [
         (name, module)
         for name, module in candidates
-        if module in probe.softmaxes.ran and module in probe.softmaxes.with_softmax and not seen(module)
+        if module in probe.softmaxes.with_softmax
+        and not seen(module)
+        and mixes_tokens(module, probe.softmaxes.ran[module])
     ]
     if not fired and not missed:
         raise UnsupportedModel(

@@ -20,10 +20,10 @@ from headatlas.model.structure.write_path import BlockCall
 
 
 class _Nudge:
-    """Runs one attention module's attention with its output moved a little, if asked to; all else as the model would."""
+    """Runs one attention module's attention with its output moved, that of the last head alone if asked to; all else as the model would."""
 
-    def __init__(self, module: nn.Module, path: str, size: float) -> None:
-        self.module, self.path, self.size = module, path, size
+    def __init__(self, module: nn.Module, path: str, size: float, *, last: bool = False) -> None:
+        self.module, self.path, self.size, self.last = module, path, size, last
 
     def attends(self, module: nn.Module) -> bool:
         """The one module alone."""
@@ -36,18 +36,21 @@ class _Nudge:
         output, weights = delegate(self.path, module)(module, query, key, value, mask, **kwargs)
         generator = torch.Generator().manual_seed(0)
         step = torch.randn(output.shape, generator=generator).to(output.device, output.dtype)
+        if self.last:
+            step[..., :-1, :] = 0
         spread = output.float().std().to(output.dtype)
         # Heads that were pruned put out zeros; whatever they would put out goes the same way.
         return output + self.size * (spread if bool(spread > 0) else 1.0) * step, weights
 
 
 def projection_of(
-    block: nn.Module, block_call: BlockCall, attention: nn.Module, ways: Sequence[nn.Module], path: str
+    block: nn.Module, block_call: BlockCall, attention: nn.Module, ways: Sequence[nn.Module], n_heads: int, path: str
 ) -> nn.Module | None:
-    """The output projection: the first of the linear maps `ways` after an attention call whose input moves when the attention's output does.
+    """The output projection: the first of the linear maps `ways` after an attention call that takes each head's output in its own columns.
 
-    The next linear map of the right width may as well compute a gate from the hidden states. The block is run twice on what
-    it was given, the second time with the attention's output nudged.
+    The next linear map of the right width may as well compute a gate from the hidden states, or mix heads that another map
+    has mixed before (DeepSeek V4). The block is run twice on what it was given, the second time with the output of the last
+    head nudged: its own columns move, and others, where a norm over all heads lies between, by little.
     """
     seen: list[dict[nn.Module, Tensor]] = []
     for size in (0.0, 1.0):
@@ -57,15 +60,19 @@ def projection_of(
             for way in set(ways)
         ]
         try:
-            with receiving(_Nudge(attention, path, size)):
+            with receiving(_Nudge(attention, path, size, last=True)):
                 block(*block_call[0], **block_call[1])
         finally:
             for handle in handles:
                 handle.remove()
         seen.append(inputs)
     plain, nudged = seen
-    moved = (way for way in ways if way in plain and way in nudged and not torch.equal(plain[way], nudged[way]))
-    return next(moved, None)
+    for way in ways:
+        if way in plain and way in nudged:
+            moved = (nudged[way] - plain[way]).float().square().flatten(0, -2).sum(0).unflatten(0, (n_heads, -1))
+            if 2 * moved[-1].sum() > moved.sum():
+                return way
+    return None
 
 
 def wrappers(model: nn.Module, path: str, attention: nn.Module, fitting: Collection[nn.Module]) -> list[nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from headatlas.heads import HeadId
 from headatlas.model.core.linear_and_norm import device_of, dtype_of
 from headatlas.model.core.model import Model
 from headatlas.model.core.pass_context import Tokens
+from headatlas.model.core.refusals import ChosenKeys
 from headatlas.model.core.view import LayerView
 from headatlas.ops.types import LayerKey
 
 # Token ids that stand for something else than text, and lengths beyond which attention works otherwise.
 SPECIAL = ("pad", "bos", "eos", "image", "video", "audio", "boi", "eoi", "boa", "eoa", "vision_start", "vision_end")
-REACHES = ("sliding_window", "attention_chunk_size", "index_topk", "window_size", "local_attention")
+REACHES = (
+    "sliding_window", "attention_chunk_size", "index_topk", "indexer_budget", "window_size", "local_attention",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
 
     def watch(layer: LayerView) -> None:
         valid = layer.valid_queries[:, None, :, None]
+        if _sink_is_factor(layer):
+            object.__setattr__(layer.attention, "sink_factor", True)
         rows = layer.rows(torch.arange(layer.n_queries, device=layer.q.device)).float()
         sums = rows.sum(-1)
         facts = {
@@ -150,6 +156,13 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
     return checks
 
 
+def _sink_is_factor(layer: LayerView) -> bool:
+    """Whether less of each row's weight comes to the output than its eager attention says, and never more."""
+    passed, rows = layer.weight_passed(torch.arange(layer.n_queries, device=layer.q.device))
+    part, limit = passed.float() / rows.float().sum(-1), bound(rows.dtype, 1e-4, 2e-2)
+    return bool((part < 1 + limit).all() and (part > 0).all() and (part < 1 - limit).any())
+
+
 def restart(model: Model, inputs: Mapping[str, Tensor], reference: Tensor) -> Check:
     """Whether a run may start at a layer with the residual stream of a whole run; sets `model.restarts`."""
     main = [
@@ -189,30 +202,58 @@ def _shaken(z: Tensor) -> Tensor:
 
 
 def padding(model: Model, tokens: Tensor, reference: Tensor) -> list[Check]:
-    """Whether padded batches give what single examples give; sets how left padding is passed on, or that it is refused."""
+    """Whether padded batches give what single examples give; sets how left padding is passed on, or that it is refused.
+
+    Where sparse attention chooses among the keys of a sample, other texts are tried until one leaves no choice to rounding;
+    without such a one, or if left padding changes the choice, what is tried is so short that nothing is chosen.
+    """
+    try:
+        return _padding(model, tokens, reference)
+    except ChosenKeys:
+        model.left_choices = True
+    for turn in range(8):
+        with contextlib.suppress(ChosenKeys):
+            checks = _padding(model, tokens.roll(turn, 1), reference)
+            if model.left_padding is not None:
+                return checks
+    model.left_choices = False
+    while True:
+        tokens = tokens[:, : tokens.shape[1] // 2]
+        try:
+            return _padding(model, tokens, reference)
+        except ChosenKeys:
+            if tokens.shape[1] < 8:
+                raise
+
+
+def _padding(model: Model, tokens: Tensor, reference: Tensor) -> list[Check]:
     limit = bound(precision(model), 1e-4, 5e-2) * (float(reference.float().abs().max()) + 1e-9)
     length = tokens.shape[1]
     pads = 3 if length < 20 else length // 3
     short = tokens[:1, : length - pads]
-    alone = model.forward(short)
-    checks = []
     mask = torch.ones_like(tokens, dtype=torch.bool)
     mask[0, length - pads :] = False
+    model.right_padding = True
     right = model.forward(Tokens(tokens, mask))[:1, : length - pads]
+    alone = model.forward(short)
+    checks = []
     far = float((right - alone).float().abs().max())
     model.right_padding = far <= limit
     note = "" if model.right_padding else "refused for this family: give examples of one length"
     checks.append(Check("right padding changes nothing", True, far, limit, note))
     shifted = torch.cat([tokens[:1, length - pads :], short], 1)
     both = Tokens(torch.cat([shifted, tokens[1:2]]), mask[:2].flip(1))
-    named = "position_ids" in model.accepts
-    # Whisper's decoder alone hands position ids on under no name of its own.
-    for way in ("positions", "mask", None) if named or "kwargs" not in model.accepts else ("mask", "positions", None):
+    ways: tuple[str | None, ...] = ("positions", "mask") if "position_ids" in model.accepts else ("mask",)
+    if "position_ids" not in model.accepts and "kwargs" in model.accepts:
+        ways = (*ways, "positions")  # what is not named may be handed on to a part that knows it (Whisper's decoder)
+    for way in (*ways, None):
         model.left_padding = way
-        if way is None or (way == "positions" and not named and "kwargs" not in model.accepts):
+        if way is None:
             continue
         try:
             far = float((model.forward(both)[:1, pads:] - alone).float().abs().max())
+        except ChosenKeys:
+            raise
         except (TypeError, ValueError, BadInput):
             continue
         if far <= limit:

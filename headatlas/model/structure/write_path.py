@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headatlas.errors import UnsupportedModel
 from headatlas.model.core.linear_and_norm import is_norm
 
 BlockCall = tuple[tuple[Any, ...], dict[str, Any]]  # the arguments of a block
@@ -33,14 +32,24 @@ class _Trace:
     output: Tensor | None = None
 
 
-def write_path(block: nn.Module, call: BlockCall, projection: nn.Module) -> tuple[Tensor | None, float]:
-    """(gain [d_model] or None, factor): a write w enters the residual stream as factor * gain * w.
+@dataclass(frozen=True)
+class WritePath:
+    """How writes enter the residual stream: as factor * gain [d_model] (None: 1) * write; indirect says why they do not."""
 
-    call: the block's arguments. Where a norm takes the projection's output itself, w is what leaves that norm.
-    Raises UnsupportedModel where the writes do not enter linearly.
+    gain: Tensor | None = None
+    factor: float = 1.0
+    indirect: str = ""
+
+
+def write_path(block: nn.Module, call: BlockCall, projection: nn.Module) -> WritePath:
+    """How what a projection writes enters the residual stream.
+
+    call: the block's arguments. Where a norm takes the projection's output itself, a write is what leaves that norm.
     """
     plain = _run(block, call, projection, None)
     assert plain.written is not None
+    if isinstance(plain.output, Tensor) and plain.output.ndim > 3:
+        return WritePath(indirect=f"{type(block).__name__} shares what heads write among several residual streams")
     generator = torch.Generator().manual_seed(0)
     size = 16 * plain.written.float().std() + 1e-3  # well above the rounding of what it is added to
     nudge = torch.randn(plain.written.shape, generator=generator).to(plain.written.device) * size
@@ -56,13 +65,10 @@ def write_path(block: nn.Module, call: BlockCall, projection: nn.Module) -> tupl
             continue
         rounding = torch.finfo(first.dtype).eps * torch.maximum(first.abs(), second.abs()).float().view_as(moved)
         return _fit((second - first).float().view_as(moved), moved, rounding, block)
-    raise UnsupportedModel(
-        f"What the attention of {type(block).__name__} writes does not reach the block's output.",
-        "Does the block use its attention?",
-    )
+    return WritePath(indirect=_more_between(block))
 
 
-def _fit(arrived: Tensor, moved: Tensor, rounding: Tensor, block: nn.Module) -> tuple[Tensor | None, float]:
+def _fit(arrived: Tensor, moved: Tensor, rounding: Tensor, block: nn.Module) -> WritePath:
     """The factor, or else the gain per channel, that turns what was written into what arrived.
 
     rounding: how exactly each number that arrived is known; where a huge residual stream drowns the nudge, it is not used.
@@ -76,17 +82,18 @@ def _fit(arrived: Tensor, moved: Tensor, rounding: Tensor, block: nn.Module) -> 
 
     factor = float((arrived * moved).sum() / (moved * moved).sum())
     if off(1.0) <= tolerance:
-        return None, 1.0
+        return WritePath()
     if off(factor) <= tolerance:
-        return None, factor
+        return WritePath(factor=factor)
     flat, written = arrived.flatten(0, -2), moved.flatten(0, -2)
     gain = (flat * written).sum(0) / (written * written).sum(0)
     if bool(gain.isfinite().all()) and off(gain) <= tolerance:
-        return gain, 1.0
-    raise UnsupportedModel(
-        f"What the attention of {type(block).__name__} writes does not enter the residual stream linearly.",
-        "Contributions of its heads could not be computed.",
-    )
+        return WritePath(gain)
+    return WritePath(indirect=_more_between(block))
+
+
+def _more_between(block: nn.Module) -> str:
+    return f"More than a factor or a gain per channel lies between heads and residual stream of {type(block).__name__}"
 
 
 def _run(block: nn.Module, call: BlockCall, projection: nn.Module, nudge: Tensor | None) -> _Trace:
