@@ -22,6 +22,7 @@ from headatlas.model.core.linear_and_norm import (
     is_norm,
     norm_gain,
     norm_shift,
+    note_changes,
     output_width,
     plain_weight,
 )
