@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
 
+_CHANGED: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # linear maps that hooks of their owner change
 PLAIN = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -92,8 +94,8 @@ def input_width(linear: nn.Module) -> int:
 def plain_weight(linear: nn.Module) -> Tensor | None:
     """The parameter [in, out] that is all there is to a linear map beside its bias, or None.
 
-    Not where anything may come on top: other tensors or modules within (adapters, scales, masks), hooks of others, a
-    `forward` put on the instance. A class with a `forward` of its own is tried on random numbers.
+    Not where anything may come on top: other tensors or modules within (adapters, scales, masks), hooks that add
+    something, a `forward` put on the instance. A class with a `forward` of its own is tried on random numbers.
     """
     held = dict(linear.named_parameters(recurse=False)) | dict(linear.named_buffers(recurse=False))
     plain = all(
@@ -114,10 +116,20 @@ def plain_weight(linear: nn.Module) -> Tensor | None:
 
 
 def _is_changed(module: nn.Module) -> bool:
-    """Whether hooks of others, or a `forward` of the instance, may do more than the class does; ours are silent here."""
-    own = [module.__dict__["forward"]] if "forward" in module.__dict__ else []
-    put_in = (*module._forward_pre_hooks.values(), *module._forward_hooks.values(), *own)
-    return not all(map(_is_ours, put_in))
+    """Whether a `forward` of the instance, or a hook that was seen at it, may do more than the class does."""
+    return module in _CHANGED or ("forward" in module.__dict__ and not _is_ours(module.__dict__["forward"]))
+
+
+@torch.no_grad()
+def note_changes(linear: nn.Module, x: Tensor, output: Tensor) -> None:
+    """Remember a linear map whose hooks make of `x` another `output` than its weight does; hooks that only look are left alone."""
+    weight = plain_weight(linear)
+    if weight is None or all(map(_is_ours, (*linear._forward_pre_hooks.values(), *linear._forward_hooks.values()))):
+        return
+    bias = getattr(linear, "bias", None)
+    expected = x @ weight if bias is None else x @ weight + bias
+    if expected.shape != output.shape or _apart(output.float(), expected.float()) > _rounding(weight.dtype):
+        _CHANGED.add(linear)
 
 
 def _is_ours(function: object) -> bool:
@@ -153,7 +165,7 @@ def is_rowwise(module: nn.Module) -> bool:
 
 
 def _apart(found: Tensor, expected: Tensor) -> float:
-    return float((found - expected).abs().max() / (expected.abs().max() + 1e-30))
+    return float((found - expected).detach().abs().max() / (expected.detach().abs().max() + 1e-30))
 
 
 def _rounding(kind: torch.dtype) -> float:

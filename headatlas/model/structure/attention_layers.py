@@ -23,6 +23,7 @@ from headatlas.model.core.linear_and_norm import (
     is_norm,
     norm_gain,
     norm_shift,
+    note_changes,
     output_width,
     plain_weight,
 )
@@ -128,8 +129,10 @@ class LayerProbe:
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if not isinstance(output, Tensor):
             return
-        if is_linear(module) and plain_weight(module) is None:
-            self.ran[module] = None
+        if is_linear(module) and args and isinstance(args[0], Tensor):
+            note_changes(module, args[0], output)
+            if plain_weight(module) is None:
+                self.ran[module] = None
         for call in self.calls[-1:]:
             if module in call.ways or module in self.vector_maps:
                 call.outputs.setdefault(module, output)
