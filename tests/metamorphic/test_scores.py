@@ -61,7 +61,7 @@ def test_scores_stay(detector: str, kind: str, what: str) -> None:
         assert differ.mean() <= MARGINAL.get(detector, 0.0), np.nanmax(np.abs(other - one))
 
 
-@pytest.mark.parametrize("kind", ("llama", "gpt2"))
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_most_scores_are_defined_and_differ_between_heads(kind: str) -> None:
     """Else the comparison above says nothing."""
     _, (before, planned) = original(kind)
