@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -160,7 +161,7 @@ def padding(side: str) -> Callable[[Trial], float | str]:
     def step(trial: Trial) -> float | str:
         texts, tokens, mask = padded(side, 9)
         try:
-            found = trial.model.forward(SimpleNamespace(tokens=tokens, mask=mask))
+            found = trial.model.forward(batch_of(trial, tokens, mask))
         except BadInput as error:
             # Where rounding decides, it does for some texts and not for others, so several are tried.
             own = max(own_padding(trial, *padded(side, seed)) for seed in range(9, 17))
@@ -183,6 +184,14 @@ def padded(side: str, seed: int) -> tuple[list[Tensor], Tensor, Tensor]:
         where = slice(-len(text), None) if side == "left" else slice(0, len(text))
         tokens[i, where], mask[i, where] = text, True
     return texts, tokens, mask
+
+
+def batch_of(trial: Trial, tokens: Tensor, mask: Tensor) -> Any:
+    """A padded batch as it is handed over; both stacks of an encoder-decoder read the same ids."""
+    if "decoder_input_ids" not in trial.given:
+        return SimpleNamespace(tokens=tokens, mask=mask)
+    told = mask.long()
+    return {**both(trial, tokens), "attention_mask": told, "decoder_attention_mask": told}
 
 
 def both(trial: Trial, tokens: Tensor) -> dict[str, Tensor]:
