@@ -153,6 +153,7 @@ class Attention(Record):
     tokens: Annotated[list[str], Field(max_length=1_000_000)]
     task: str = ""
     heads: dict[str, list[Annotated[list[int | float], Field(min_length=3, max_length=3)]]]
+    left_out: Annotated[int, Field(ge=0)] = 0  # observed heads without rows
 
     @model_validator(mode="after")
     def _inside_the_text(self) -> Attention:
