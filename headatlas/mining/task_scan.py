@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from headatlas.heads import HeadId
+from headatlas.mining.checks.records import DetectorVerdict
 from headatlas.mining.kept import number, read_kept, write_kept
-from headatlas.mining.task_verdict import DetectorVerdict, group_json, head_json
+from headatlas.mining.task_verdict import group_json, head_json
 from headatlas.ops.types import Array, LayerKey
 from headatlas.scores import HeadScore, grid
 from headatlas.store import read_arrays
