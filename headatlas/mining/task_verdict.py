@@ -74,7 +74,7 @@ _EFFECT = {
     "effect_p": "p",
     "effect_examples": "examples",
     "too_few_events": "few",
-}  # in atlas.json -> in RemovalEffect
+}  # in atlas.json -> in RemovalEffect, in its order
 
 
 def effect_json(effect: RemovalEffect | None) -> dict[str, Any]:
@@ -112,8 +112,8 @@ def group_json(found: DetectorVerdict) -> dict[str, Any]:
 
 
 def _read_effect(row: Mapping[str, Any]) -> RemovalEffect:
-    numbers = {field: row[name] for name, field in _EFFECT.items()}
-    return RemovalEffect(**{field: number(value) for field, value in numbers.items()})
+    effect, low, high, random, median, p = (number(row[name]) for name in list(_EFFECT)[:6])
+    return RemovalEffect(effect, low, high, random, median, p, row["effect_examples"], row["too_few_events"])
 
 
 def _read_head(row: Mapping[str, Any]) -> HeadVerdict:

@@ -9,7 +9,7 @@ import numpy as np
 from headatlas.mining.checks.records import Check, HeadVerdict, RemovalEffect
 from headatlas.ops import stats
 
-LEVEL = 0.05  # share of false ones among the heads that pass
+LEVEL = 0.1  # share of those that pass which are no more than random heads
 
 
 def adjusted(effects: Sequence[RemovalEffect | None]) -> list[float]:

@@ -14,6 +14,7 @@ from headatlas.ops.types import Array
 
 FEW = 40  # sizes below which their upper half has to serve as the tail
 PRIOR = 2.0  # how many heads' worth it is known how fast sizes fall off
+SPREAD = 1.5  # of log sizes, as single heads of SmolLM2 have it
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Tail:
     """How rare random effects of a size are: log sizes of their effects, and by how much each may be off (0: measured).
 
     The largest 2 sqrt(n) sizes, or a tenth of them, are taken for a Pareto tail (Hill 1975); of fewer than FEW sizes the upper
-    half for that of a lognormal distribution. What says how fast it falls is drawn to a factor of e by PRIOR observations, and
+    half for that of a lognormal distribution. What says how fast it falls is drawn to what is common by PRIOR observations, and
     p is the predictive probability, so that few heads give no small p.
     """
 
@@ -54,7 +55,8 @@ class Tail:
         count, beyond = self._above(start)
         if n < FEW:
             over = np.maximum(self.logs - start, 0.0)  # half-normal: beyond the median as logs that are normal
-            scale = math.sqrt((float((over**2).sum()) + PRIOR) / (count + PRIOR))
+            scale = math.sqrt((float((over**2).sum()) + PRIOR * SPREAD**2) / (count + PRIOR))
+            scale *= math.sqrt(1 + math.pi / 2 / n)  # the median is known no better than that
         else:
             scale = (beyond + PRIOR) / (count + PRIOR)  # exponential: Hill's estimate of a Pareto tail
         return start, max(count, 0.5) / n, count + PRIOR, scale
