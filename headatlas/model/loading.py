@@ -125,10 +125,15 @@ def _unreported() -> Iterator[None]:
 
 
 def _class_of(config: Any) -> Any:
-    for architecture in config.architectures or ():
-        if hasattr(transformers, architecture):
-            return getattr(transformers, architecture)
-    if config.architectures:
+    named = config.architectures or []
+    if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
+        raise SourceError("config.json has architectures that are no list of names.", "Save the model again.")
+    for architecture in named:
+        found = getattr(transformers, architecture, None)
+        # Whoever wrote the file chooses among models, not among all that transformers has.
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            return found
+    if named:
         raise UnsupportedModel(
             f"transformers {transformers.__version__} has no architecture {config.architectures[0]}.",
             "Update transformers.",

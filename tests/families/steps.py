@@ -164,9 +164,10 @@ def padding(side: str) -> Callable[[Trial], float | str]:
             found = trial.model.forward(batch_of(trial, tokens, mask))
         except BadInput as error:
             # Where rounding decides, it does for some texts and not for others, so several are tried.
-            own = max(own_padding(trial, *padded(side, seed)) for seed in range(9, 17))
+            tried = (own_padding(trial, *padded(side, seed)) for seed in range(9, 17))
+            own = next((far for far in tried if far >= CLOSE), 0.0)
             if own < CLOSE:
-                return f"wrong: refused ({error}), and yet the untouched model takes it (off by {own:.1g})"
+                return f"wrong: refused ({error}), and yet the untouched model takes it"
             return f"rightly refused: {error} (the untouched model is off by {own:.2g} itself)"
         singles = [run(trial.plain, both(trial, text[None]))[0][0] for text in texts]
         return max(relative(found[i, mask[i]], single) for i, single in enumerate(singles))

@@ -9,7 +9,7 @@ import pytest
 
 import headatlas as ha
 from headatlas import edits
-from headatlas.errors import BadInput, SourceError, StoreError
+from headatlas.errors import BadInput, SourceError, StoreError, UnsupportedModel
 from tests.model.source_files import save_llama
 
 
@@ -32,6 +32,7 @@ def change(file: Path, **values: object) -> None:
         ({"hidden_size": 10**6, "intermediate_size": 10**6}, "describes a model of"),
         ({"num_hidden_layers": "two"}, "cannot be read"),
         ({"rope_parameters": 3}, "llama"),
+        ({"architectures": [0.5]}, "architectures that are no list of names"),
         ({"model_type": ["llama"]}, "model_type that is no text"),
     ],
 )
@@ -41,6 +42,12 @@ def test_a_config_beyond_its_weights_is_refused(llama: Path, values: dict[str, o
         ha.load(str(llama))
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_architecture_is_a_model(llama: Path):
+    change(llama / "config.json", architectures=["set_seed", "Trainer"])
+    with pytest.raises(UnsupportedModel, match="no architecture set_seed"):
+        ha.load(str(llama))
 
 
 def test_a_long_context_of_a_tiny_model_is_no_fault(llama: Path):
@@ -53,7 +60,7 @@ def test_shards_lie_in_the_folder(tmp_path: Path):
     index = folder / "model.safetensors.index.json"
     places = json.loads(index.read_text())["weight_map"]
     change(index, weight_map={name: f"../{place}" for name, place in places.items()})
-    with pytest.raises(SourceError, match="outside its folder"):
+    with pytest.raises(SourceError, match="no plain names in its folder"):
         ha.load(str(folder))
 
 

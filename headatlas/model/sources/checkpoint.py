@@ -23,6 +23,7 @@ _DESCRIPTIONS = (
 _LARGEST = 128 << 20  # bytes of a JSON file of a model; vocabularies of 260,000 tokens are 33 MB
 # So much is let pass in any model: it costs little.
 _LAYERS, _WIDTH = 1024, 1 << 24
+_SHARD = re.compile(r"\w[\w.-]{0,200}")
 _IS_LAYERS = re.compile(r"layers?$|depth$|blocks$")
 _IS_WIDTH = re.compile(r"size$|dim$|heads?$|^d_|^n_|experts|embd$|groups$|positions$|rank$|state$|inner$")
 _TOKENIZER_FILES = (
@@ -104,8 +105,11 @@ def _shards(index: Path, name: str) -> list[Path]:
     places = _read_json(index, name).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise SourceError(f"{index.name} of '{name}' has no weight_map.", "Fetch or save the model again.")
-    if not all(isinstance(shard, str) and shard == Path(shard).name for shard in places.values()):
-        raise SourceError(f"{index.name} of '{name}' names weight files outside its folder.", "Save the model again.")
+    if not all(isinstance(shard, str) and _SHARD.fullmatch(shard) for shard in places.values()):
+        raise SourceError(
+            f"{index.name} of '{name}' names weight files that are no plain names in its folder.",
+            "Save the model again.",
+        )
     files = [index.parent / shard for shard in sorted(set(places.values()))]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
