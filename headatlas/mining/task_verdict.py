@@ -71,6 +71,7 @@ _EFFECT = {
     "effect_high": "high",
     "random_effect": "random_effect",
     "random_median": "random_median",
+    "random_p": "random_p",
     "effect_p": "p",
     "effect_examples": "examples",
     "too_few_events": "few",
@@ -112,8 +113,8 @@ def group_json(found: DetectorVerdict) -> dict[str, Any]:
 
 
 def _read_effect(row: Mapping[str, Any]) -> RemovalEffect:
-    effect, low, high, random, median, p = (number(row[name]) for name in list(_EFFECT)[:6])
-    return RemovalEffect(effect, low, high, random, median, p, row["effect_examples"], row["too_few_events"])
+    effect, low, high, random, median, rare, p = (number(row[name]) for name in list(_EFFECT)[:7])
+    return RemovalEffect(effect, low, high, random, median, rare, p, row["effect_examples"], row["too_few_events"])
 
 
 def _read_head(row: Mapping[str, Any]) -> HeadVerdict:

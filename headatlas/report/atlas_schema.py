@@ -50,6 +50,7 @@ class Model(Record):
     dtype: str | None = None
     attention_path: str | None = None
     stacks: Annotated[list[Name], Field(max_length=16)] = Field(default_factory=list)
+    adapters: Annotated[list[Open], Field(max_length=1000)] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _small_enough(self) -> Model:
@@ -79,12 +80,21 @@ class Effects(Record):
     effect_high: Number = None
     random_effect: Number = None
     random_median: Number = None
+    random_p: Number = None
+    effect_p: Number = None
+    effect_examples: Count | None = None
+    too_few_events: bool | None = None
 
 
 class Group(Effects):
-    """The effect of removing all observed heads of a detector."""
+    """The effect of removing all observed heads of a detector; rest: of those that are not causal alone."""
 
-    p: Number = None
+    p: Number = None  # of runs before verdicts were parted
+    heads: list[Name] = Field(default_factory=list)
+    rest: Effects | None = None
+    smallest: Number = None
+    free_heads: Count | None = None
+    measured_heads: Count | None = None
     draws: Count | None = None
     examples: Count | None = None
     metric: str | None = None
@@ -105,10 +115,25 @@ class Line(Record):
     q: Number = None
 
 
+class NamedCheck(Record):
+    """One named test of a head."""
+
+    name: Name
+    outcome: Text
+    value: Number = None
+    low: Number = None
+    high: Number = None
+    note: str = ""
+
+
 class Observed(Line, Effects):
     """An observed head with its verdict."""
 
     verdict: Literal["causal", "group", "refuted", "untested"] = "untested"
+    works: str = ""
+    effect_q: Number = None
+    beside_others: Effects | None = None
+    checks: Annotated[list[NamedCheck], Field(max_length=100)] = Field(default_factory=list)
 
 
 class Detector(Record):

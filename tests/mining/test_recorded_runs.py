@@ -189,7 +189,16 @@ def test_a_run_of_before_opens_and_its_groups_are_called_what_they_were(runs: Pa
             one["group"] = {
                 name: one["group"][name] for name in ("effect", "random_effect", "draws", "examples", "metric")
             }
-        new = ("works", "beside_others", "checks", "effect_p", "effect_q", "effect_examples", "too_few_events")
+        new = (
+            "works",
+            "beside_others",
+            "checks",
+            "random_p",
+            "effect_p",
+            "effect_q",
+            "effect_examples",
+            "too_few_events",
+        )
         one["heads"] = [{name: value for name, value in row.items() if name not in new} for row in one["heads"]]
     (folder / "atlas.json").write_text(json.dumps(data))
     view = read(Atlas(folder).data)

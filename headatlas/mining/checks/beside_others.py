@@ -8,7 +8,7 @@ top of the heads that are causal alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,12 +16,11 @@ from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.mining.checks.own_effect import effect_of
 from headatlas.mining.checks.random_heads import Controls, prepare, scale_of
-from headatlas.mining.checks.records import Check, HeadVerdict, Outcome, RemovalEffect, exceeds
+from headatlas.mining.checks.records import RANDOM, Check, HeadVerdict, Outcome, RemovalEffect, exceeds
 from headatlas.mining.checks.tail import Tail
 from headatlas.ops.types import Array
 
 DRAWS = 12  # random sets, and random heads on top of a set
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def together(
         return Together(whole, {}, 0)
     draws = random_sets(heads, controls.heads, seed)
     whole = effect_of(drop - before, scale, _tail(removal, [base | draw for draw in draws], before), seed)
-    if whole.p > LEVEL:
+    if whole.random_p > RANDOM:
         return Together(whole, {}, len(draws))
     if len(heads) == 1:
         return Together(whole, {heads[0]: whole}, len(draws))
@@ -69,7 +68,7 @@ def together(
         singles = [draw for _, draw in zip(range(DRAWS), _spread(controls.heads, seed), strict=False)]
         tail = _tail(removal, [everything | {head} for head in singles], drop)
         members = {head: effect_of(part, scale, tail, seed) for head, part in parts.items()}
-    return Together(whole, {head: replace(one, p=max(one.p, whole.p)) for head, one in members.items()}, len(draws))
+    return Together(whole, members, len(draws))
 
 
 def _tail(removal: Removal, sets: Sequence[frozenset[HeadId]], before: Array) -> Tail | None:
@@ -110,5 +109,5 @@ def check(found: HeadVerdict, smallest: float) -> Check:
     effect = found.beside
     if effect is None:
         return Check("beside others", "not applicable")
-    outcome: Outcome = "passed" if exceeds(effect, smallest) and effect.p <= LEVEL else "failed"
+    outcome: Outcome = "passed" if exceeds(effect, smallest) else "failed"
     return Check("beside others", outcome, effect.effect, effect.low, effect.high)

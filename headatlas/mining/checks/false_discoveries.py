@@ -1,4 +1,4 @@
-"""Of all tests of a run some pass by luck: p adjusted so that of the heads that are called causal few are (Benjamini-Hochberg)."""
+"""Of all tests of a run some pass by luck: p adjusted so that of the effects that pass few do (Benjamini-Hochberg)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from headatlas.mining.checks.records import Check, HeadVerdict, RemovalEffect
 from headatlas.ops import stats
 
-LEVEL = 0.1  # share of those that pass which are no more than random heads
+LEVEL = 0.05  # share of the effects that pass which are none
 
 
 def adjusted(effects: Sequence[RemovalEffect | None]) -> list[float]:

@@ -9,10 +9,10 @@ import numpy as np
 
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
-from headatlas.mining.checks.beside_others import LEVEL, Together, together
+from headatlas.mining.checks.beside_others import Together, together
 from headatlas.mining.checks.own_effect import effect_of
 from headatlas.mining.checks.random_heads import Controls, controls, prepare, scale_of
-from headatlas.mining.checks.records import DetectorVerdict, HeadVerdict, RemovalEffect, SetVerdict, exceeds
+from headatlas.mining.checks.records import RANDOM, DetectorVerdict, HeadVerdict, RemovalEffect, SetVerdict, exceeds
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
 
@@ -50,7 +50,7 @@ class Bench:
         """The effect of removing one head, on more examples where too few are touched or the bar is within reach."""
         if head not in self._known:
             tail = self.controls.tail
-            bar = max(smallest, tail.size_at(LEVEL / 2) if tail is not None else 0.0)
+            bar = max(smallest, tail.size_at(RANDOM) if tail is not None else 0.0)
             drop = self.removal.metric_drop([head])
             effect = self._effect(drop)
             for wanted in (MORE, MOST):
@@ -92,7 +92,7 @@ def judge(
     for head in observed:
         alone[head] = bench.alone(head, smallest)
         progress.advance("verdict", of=steps)
-    causal = [head for head in observed if exceeds(alone[head], smallest) and alone[head].p <= LEVEL]
+    causal = [head for head in observed if exceeds(alone[head], smallest)]
     idle = {head for head in observed if alone[head].null and _adds_nothing(removal, head, observed)}
     rest = [head for head in observed if head not in causal and head not in idle]
     whole = effect_of(removal.metric_drop(observed), scale_of(removal), None, bench.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats as scipy_stats
 
-from headatlas.mining.checks.records import NAN, Check, HeadVerdict, Outcome, RemovalEffect
+from headatlas.mining.checks.records import NAN, RANDOM, Check, HeadVerdict, Outcome, RemovalEffect
 from headatlas.mining.checks.tail import Tail
 from headatlas.ops import stats
 from headatlas.ops.types import Array
@@ -19,16 +19,15 @@ def effect_of(drop: Array, scale: float, random: Tail | None, seed: int = 0) -> 
     scale: the size of the metric; changes that rounding explains are none.
     """
     n, size = len(drop), ROUNDING * max(scale, 1.0)
-    known = (NAN, NAN) if random is None else (random.size_at(0.05), random.median)
+    mean = float(drop.mean())
+    known = (NAN, NAN, NAN) if random is None else (random.size_at(RANDOM), random.median, random.p(abs(mean)))
     if np.abs(drop).max() <= size:
         return RemovalEffect(0.0, 0.0, 0.0, *known, examples=n)
-    column, mean = drop[:, None], float(drop.mean())
+    column = drop[:, None]
     if bool(stats.too_few_events(np.where(np.abs(column) <= size, 0.0, column))[0]):
         return RemovalEffect(mean, NAN, NAN, *known, examples=n, few=True)
     low, high = (float(end[0]) for end in stats.interval(column, seed=seed))
     p = float(scipy_stats.ttest_1samp(drop, 0.0).pvalue) if low < high else 0.0
-    if random is not None:
-        p = max(p, random.p(abs(mean)))
     return RemovalEffect(mean, low, high, *known, p, n)
 
 

@@ -18,7 +18,7 @@ from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.methods.sweeps.set_ablation import SetAblation
 from headatlas.mining.checks.own_effect import effect_of
-from headatlas.mining.checks.records import Check, HeadVerdict, Outcome
+from headatlas.mining.checks.records import RANDOM, Check, HeadVerdict, Outcome
 from headatlas.mining.checks.tail import Tail
 from headatlas.ops.types import Array
 
@@ -120,6 +120,6 @@ def check(found: HeadVerdict) -> Check:
     if math.isnan(effect.random_effect):
         return Check("random heads", "not applicable", note="no free head to compare with")
     if effect.few or effect.null:
-        return Check("random heads", "not applicable", effect.random_effect)
-    outcome: Outcome = "passed" if abs(effect.effect) > effect.random_effect else "failed"
-    return Check("random heads", outcome, effect.random_effect, note="what 95% of random heads stay below")
+        return Check("random heads", "not applicable")
+    outcome: Outcome = "passed" if effect.random_p <= RANDOM else "failed"
+    return Check("random heads", outcome, effect.random_p, note="chance of a random head's effect to be as large")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -11,6 +10,7 @@ from headatlas.heads import HeadId
 
 Outcome = Literal["passed", "weakened", "failed", "not applicable"]
 NAN = float("nan")
+RANDOM = 0.05  # share of random heads whose effect may be as large
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class RemovalEffect:
     """How much a metric worsens when heads are removed (negative: it improves), and the size of that for random heads.
 
     low, high: 95% interval over `examples`, NaN where too few of them are touched at all (`few`). random_effect,
-    random_median: what 95% and half of random heads stay below; NaN where there are none. p: of no effect or none beyond that
-    of random heads, the larger of both; NaN where there is nothing to test, since nothing changes or too few examples do.
+    random_median: what 95% and half of random heads stay below, random_p: the chance that a random head's is as large; NaN
+    where there are none. p: of no effect; NaN where there is nothing to test, since nothing changes or too few examples do.
     """
 
     effect: float
@@ -39,6 +39,7 @@ class RemovalEffect:
     high: float
     random_effect: float = NAN
     random_median: float = NAN
+    random_p: float = NAN
     p: float = NAN
     examples: int = 0
     few: bool = False
@@ -118,5 +119,5 @@ class DetectorVerdict:
 
 
 def exceeds(effect: RemovalEffect, smallest: float) -> bool:
-    """Whether an effect is certain, and large enough to count."""
-    return effect.certain and abs(effect.effect) >= smallest and not math.isnan(effect.p)
+    """Whether an effect is certain, large enough to count, and rare among random heads where there are any."""
+    return effect.certain and abs(effect.effect) >= smallest and not effect.random_p > RANDOM
