@@ -11,10 +11,10 @@ from headatlas.heads import HeadId
 from headatlas.mining.checks.records import Check, DetectorVerdict, HeadVerdict, RemovalEffect, SetVerdict
 from headatlas.mining.kept import number, read_kept, write_kept
 from headatlas.reading import Record
-from headatlas.report.atlas_schema import Effects, Group
+from headatlas.report.atlas_schema import Group, Judged
 
 
-class _Judged(Effects):
+class _Judged(Judged):
     """A head's verdict in a kept file."""
 
     verdict: Literal["causal", "group", "refuted"]

@@ -90,7 +90,7 @@ class Group(Effects):
     """The effect of removing all observed heads of a detector; rest: of those that are not causal alone."""
 
     p: Number = None  # of runs before verdicts were parted
-    heads: list[Name] = Field(default_factory=list)
+    heads: list[Name] | None = None  # null: of a run whose groups meant something else
     rest: Effects | None = None
     smallest: Number = None
     free_heads: Count | None = None
@@ -126,14 +126,18 @@ class NamedCheck(Record):
     note: str = ""
 
 
-class Observed(Line, Effects):
-    """An observed head with its verdict."""
+class Judged(Effects):
+    """The verdict on a head."""
 
     verdict: Literal["causal", "group", "refuted", "untested"] = "untested"
     works: str = ""
     effect_q: Number = None
     beside_others: Effects | None = None
     checks: Annotated[list[NamedCheck], Field(max_length=100)] = Field(default_factory=list)
+
+
+class Observed(Line, Judged):
+    """An observed head with its verdict."""
 
 
 class Detector(Record):

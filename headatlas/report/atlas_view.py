@@ -231,7 +231,7 @@ def _observe(names: AtlasView, entry: Mapping[str, Any], line: Mapping[str, Any]
             f"Known are the stages {', '.join(STAGE)} and the verdicts {', '.join(VERDICTS)}.",
         )
     shown = f"{verdict}, works against" if works == "against" else verdict
-    if verdict == "group" and "heads" not in (entry.get("group") or {}):
+    if verdict == "group" and (entry.get("group") or {}).get("heads") is None:
         verdict, shown = "untested", OLD_GROUP
     beside = line.get("beside_others") or {}
     return Observation(
