@@ -134,8 +134,9 @@ def test_mining_anew_gives_the_recorded_atlas(model, runs: Path, asked):
     assert_same_tables(new, runs / "finished")
     for name in ("attention.json", "run.json"):
         found, expected = (json.loads((run / name).read_text()) for run in (new, runs / "finished"))
-        if name == "run.json":  # when it was made was in atlas.json alone
-            assert found.pop("created") == json.loads((new / "atlas.json").read_text())["run"]["created"]
+        if name == "run.json":
+            for run, facts in ((new, found), (runs / "finished", expected)):
+                assert facts.pop("created") == json.loads((run / "atlas.json").read_text())["run"]["created"]
         assert_same(found, expected, name)
 
 
@@ -171,7 +172,7 @@ def test_resumed_and_uninterrupted_runs_are_equal_byte_for_byte(model, tmp_path:
 def test_a_recorded_finished_run_opens(model, runs: Path, asked, capsys):
     atlas = Atlas(runs / "finished")
     assert [row["id"] for row in atlas.top("twins", 2)] == ["1.3", "0.2"]
-    assert atlas.query("SELECT count(*) AS n FROM scores WHERE verdict = 'causal'") == [{"n": 7}]
+    assert atlas.query("SELECT count(*) AS n FROM scores WHERE verdict = 'causal'") == [{"n": 8}]
     assert "twins" in report.html(atlas.data, atlas.extras)
     assert mine(model, runs / "finished") == runs / "finished"
     assert asked == {"scan": [], "verdict": []}
