@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -16,9 +17,11 @@ from headatlas.model import layouts
 from headatlas.model.core import dispatch, weights_hash
 from headatlas.model.core.hooks import evaluating
 from headatlas.model.core.model import Model
+from headatlas.model.sources import openings
 from headatlas.model.sources.builtin import BUILTINS
 from headatlas.model.sources.resolve import Source, resolve
-from headatlas.model.structure import attention_layers, qkv_columns, selfcheck
+from headatlas.model.structure import attention_layers, kept_structure, qkv_columns, selfcheck
+from headatlas.model.structure.opening_key import opening_key
 from headatlas.model.structure.selfcheck import Check
 from headatlas.model.text.tokenizer import Tokenizer
 
@@ -44,16 +47,16 @@ def load(
     began = time.perf_counter()
     if isinstance(name, nn.Module):
         return attach(name, bos=bos)
-    hf, source = _read(name, revision=revision, dtype=dtype, device=device, allow_pickle=allow_pickle)
-    model = attach(hf, source=source, bos=bos)
+    hf, source, complete = _read(name, revision=revision, dtype=dtype, device=device, allow_pickle=allow_pickle)
+    model = attach(hf, source=source, bos=bos, anew=not complete)
     model.load_seconds = time.perf_counter() - began
     return model
 
 
 def _read(
     name: str, *, revision: str | None, dtype: str, device: str | None, allow_pickle: bool
-) -> tuple[nn.Module, Source]:
-    """The transformers model that a name means, on its device."""
+) -> tuple[nn.Module, Source, bool]:
+    """The transformers model that a name means, on its device; and whether all its weights come from its files."""
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if where.type == "cuda" and not torch.cuda.is_available():
         raise BadInput("No CUDA device can be used here.", "Leave --device out, or write --device cpu.")
@@ -83,7 +86,7 @@ def _read(
             f"The checkpoint of {name} lacks {len(absent)} weights of {kind.__name__}, {absent[0]} among them.",
             "They would be random numbers; save the model with the class that its config names.",
         )
-    return hf.to(where), source
+    return hf.to(where), source, not found["missing_keys"]
 
 
 def _first_line(error: Exception) -> str:
@@ -121,34 +124,89 @@ def _path_of(kind: type) -> str:
 
 
 def attach(
-    hf: nn.Module, *, source: Source | None = None, tokenizer: Tokenizer | None = None, bos: str = "auto"
+    hf: nn.Module,
+    *,
+    source: Source | None = None,
+    tokenizer: Tokenizer | None = None,
+    bos: str = "auto",
+    anew: bool = False,
 ) -> Model:
-    """Look into a transformers model in memory: find its attention layers and run the self-check. Raises UnsupportedModel."""
-    model, checks = examine(hf, source=source, tokenizer=tokenizer, bos=bos)
+    """Look into a transformers model in memory: find its attention layers and run the self-check. Raises UnsupportedModel.
+
+    What was found is kept in the cache folder and used again for a model with the same `opening_key`, without a run of the
+    model. anew: look and check even so.
+    """
+    with evaluating(hf):
+        layout = _choose_attention(hf)
+        key = None if anew else _key(hf, source)
+        model = key and _reopened(key, hf, layout, source, tokenizer, bos)
+        if model:
+            return model
+        model, checks = _examine(hf, layout, source, tokenizer, bos)
     selfcheck.demand(model, checks)
+    if key and (source is not None or not kept_structure.hangs_on_weights(model)):
+        openings.keep(key, *kept_structure.described(model))
     return model
 
 
 def examine(
     hf: nn.Module, *, source: Source | None = None, tokenizer: Tokenizer | None = None, bos: str = "auto"
 ) -> tuple[Model, list[Check]]:
-    """The model with its self-check, whatever the outcome; `attach` is for use."""
+    """The model with its self-check, whatever the outcome and always made anew; `attach` is for use."""
     with evaluating(hf):
-        return _examine(hf, source, tokenizer, bos)
+        return _examine(hf, _choose_attention(hf), source, tokenizer, bos)
 
 
-def _examine(hf: nn.Module, source: Source | None, tokenizer: Tokenizer | None, bos: str) -> tuple[Model, list[Check]]:
-    config = hf.config.get_text_config() if hasattr(hf.config, "get_text_config") else hf.config  # type: ignore[operator]
-    layout = layouts.layout_of(hf)
+def _key(hf: nn.Module, source: Source | None) -> str | None:
+    """Under what the findings about this model are kept; None where it must be checked in full."""
+    key = opening_key(hf, __name__)
+    return key and hashlib.sha256(f"{key} {source.sha256 if source is not None else ''}".encode()).hexdigest()
+
+
+def _reopened(
+    key: str,
+    hf: nn.Module,
+    layout: layouts.Layout | None,
+    source: Source | None,
+    tokenizer: Tokenizer | None,
+    bos: str,
+) -> Model | None:
+    """The model as it was found when one with this key was opened before; None where nothing whole is kept."""
+    kept = openings.recall(key)
+    if kept is None:
+        return None
+    try:
+        model = _bare(hf, layout, source, tokenizer, bos, kept[0]["kind"])
+        kept_structure.restore(model, *kept)
+    except (KeyError, AttributeError, TypeError, ValueError):  # a file of another's making
+        return None
+    layouts.install(hf)
+    return model
+
+
+def _bare(
+    hf: Any, layout: layouts.Layout | None, source: Source | None, tokenizer: Tokenizer | None, bos: str, kind: str
+) -> Model:
+    """A Model that knows nothing of its layers yet."""
+    if tokenizer is None:
+        tokenizer = _tokenizer(source, hf, _text_config(hf), kind, bos)
+    return Model(hf, tokenizer, source, kind=kind, layout_path=layout.path if layout is not None else None)
+
+
+def _text_config(hf: Any) -> Any:
+    return hf.config.get_text_config() if hasattr(hf.config, "get_text_config") else hf.config
+
+
+def _examine(
+    hf: nn.Module, layout: layouts.Layout | None, source: Source | None, tokenizer: Tokenizer | None, bos: str
+) -> tuple[Model, list[Check]]:
+    config = _text_config(hf)
     inputs = selfcheck.sample(hf, config)
-    _choose_attention(hf, config, layout)
     with torch.no_grad():
         reference = Model.read(_run(hf, inputs))
     layouts.install(hf)
     kind = _kind(hf, config, inputs, reference)
-    if tokenizer is None:
-        tokenizer = _tokenizer(source, hf, config, kind, bos)
-    model = Model(hf, tokenizer, source, kind=kind, layout_path=layout.path if layout is not None else None)
+    model = _bare(hf, layout, source, tokenizer, bos, kind)
     model.loaded_checksum = weights_hash.checksum(hf) if source is not None else None
     probe = attention_layers.LayerProbe(hf, model.path)
     with probe, torch.no_grad(), dispatch.receiving(probe):
@@ -166,12 +224,14 @@ def _length(inputs: dict[str, Tensor], name: str) -> int | None:
     return inputs[name].shape[1] if name in inputs else None
 
 
-def _choose_attention(hf: Any, config: Any, layout: layouts.Layout | None) -> None:
-    """Let a model attend in a way that can be looked into; its owner's choice stays where it is one."""
+def _choose_attention(hf: Any) -> layouts.Layout | None:
+    """Let a model attend in a way that can be looked into; its owner's choice stays where it is one. Its layout, if any."""
+    layout = layouts.layout_of(hf)
     if layout is not None:
         hf.config._attn_implementation = layout.path  # the setter is for models that dispatch
-    elif getattr(config, "_attn_implementation", None) not in dispatch.PATHS:
+    elif getattr(_text_config(hf), "_attn_implementation", None) not in dispatch.PATHS:
         hf.set_attn_implementation(_path_of(type(hf)))
+    return layout
 
 
 def _checks(model: Model, inputs: dict[str, Tensor], reference: Tensor) -> list[Check]:
@@ -255,7 +315,7 @@ def table_of(
     name: str, *, revision: str | None = None, dtype: str = "auto", device: str | None = None
 ) -> tuple[dict[str, Any], list[Check]]:
     """Facts about a model and its self-check, passed or not, for `headatlas check`."""
-    hf, source = _read(name, revision=revision, dtype=dtype, device=device, allow_pickle=False)
+    hf, source, _ = _read(name, revision=revision, dtype=dtype, device=device, allow_pickle=False)
     model, checks = examine(hf, source=source)
     groups = sorted({layer.n_groups for layer in model.layers})
     facts = {

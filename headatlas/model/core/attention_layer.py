@@ -65,7 +65,7 @@ class AttentionLayer:
     in; None where layers share one or there is no list of them. name: path of the module. n_groups: key/value heads.
     d_head: width of q and k; d_value: of a head in z. post_gain [d_model]: gain per channel between projection and
     residual stream, a norm's or a learned scale, or None; multiplier: factor there. qkv: where q, k and v come from; None
-    where it cannot be told.
+    where it cannot be told. post_norm: the norm whose gain post_gain is; None where it is a learned scale, or nothing.
     """
 
     stack: str
@@ -83,6 +83,7 @@ class AttentionLayer:
     multiplier: float
     pattern_editable: bool = True
     qkv: QKVColumns | None = None
+    post_norm: nn.Module | None = None
 
     @property
     def heads(self) -> tuple[HeadId, ...]:

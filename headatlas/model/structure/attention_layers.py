@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from headatlas.errors import UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer, blocks_by_path
 from headatlas.model.core.dispatch import delegate, receiving
-from headatlas.model.core.linear_and_norm import is_linear, is_norm, matrix, norm_gain, norm_shift
+from headatlas.model.core.linear_and_norm import is_linear, is_norm, matrix, norm_gain
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.structure.softmax_watch import SoftmaxWatch
 from headatlas.model.structure.write_path import BlockCall, write_path
@@ -245,12 +245,13 @@ def attention_layers(
                     f"({' '.join(str(error).split())[:80]}), so where its heads' writes enter cannot be seen.",
                     "Does it keep a cache of its own?",
                 ) from error
+        post_norm = call.post if gain is None else None
         if call.post is not None:
             scale = norm_gain(call.post, matrix(call.projection).shape[1])[0]
             gain = scale if gain is None else scale * gain
         result.append(
             AttentionLayer(stack, layer, call.module, call.projection, None if shared else block, name, call.n_heads, call.n_groups, call.d_head,
-                 call.width // call.n_heads, call.causal and stack == "decoder", gain, factor)
+                 call.width // call.n_heads, call.causal and stack == "decoder", gain, factor, post_norm=post_norm)
         )  # fmt: skip
     return tuple(result)
 
@@ -263,8 +264,7 @@ def unembedding(probe: LayerProbe, model: nn.Module) -> Unembedding | None:
     last = probe.final_input
     for norm, output in reversed(probe.norms):
         if output.data_ptr() == last.data_ptr() and output.shape[-1] == last.shape[-1]:
-            gain, centers = norm_gain(norm, last.shape[-1])
-            return Unembedding(head, gain, centers, norm_shift(norm, last.shape[-1]))
+            return Unembedding(head, norm, last.shape[-1])
     return None
 
 
