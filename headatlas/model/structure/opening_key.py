@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from operator import attrgetter
-from typing import Any
 
 import torch
 import transformers
