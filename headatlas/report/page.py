@@ -8,9 +8,8 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from headatlas.render.numbers import change, finite, number, percent, probability
@@ -18,6 +17,9 @@ from headatlas.render.palette import STAGE, STAGES
 from headatlas.render.style import base, joined
 from headatlas.report.atlas_view import VERDICT_WORDS, VERDICTS, AtlasView, best_of, read, summary
 from headatlas.report.figure import stylesheet, svg
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # Attention links of all examples together; at about 11 characters a link this keeps a file near one megabyte.
 _LINKS = 60_000
@@ -60,6 +62,8 @@ def html(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> s
 
 @cache
 def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # the terminal needs none
+
     environment = Environment(
         loader=PackageLoader("headatlas.report"),
         autoescape=True,
