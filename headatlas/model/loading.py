@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from headatlas.errors import BadInput, HeadAtlasError, SourceError, UnsupportedModel
 from headatlas.model import layouts
-from headatlas.model.core import dispatch, weights_hash
+from headatlas.model.core import dispatch, ownership, weights_hash
 from headatlas.model.core.hooks import evaluating
 from headatlas.model.core.model import Model
 from headatlas.model.sources import openings
@@ -137,25 +138,42 @@ def attach(
     What was found is kept in the cache folder and used again for a model with the same `opening_key`, without a run of the
     model. anew: look and check even so.
     """
-    with evaluating(hf):
+    with _opening(hf) as opened, evaluating(hf):
         layout = _choose_attention(hf)
         key = None if anew else _key(hf, source)
         model = key and _reopened(key, hf, layout, source, tokenizer, bos)
-        if model:
-            return model
-        model, checks = _examine(hf, layout, source, tokenizer, bos, thorough=False)
-    selfcheck.demand(model, checks)
-    if key and (source is not None or not kept_structure.hangs_on_weights(model)):
-        openings.keep(key, *kept_structure.described(model))
-    return model
+        if not model:
+            model, checks = _examine(hf, layout, source, tokenizer, bos, thorough=False)
+            selfcheck.demand(model, checks)
+            if key and (source is not None or not kept_structure.hangs_on_weights(model)):
+                openings.keep(key, *kept_structure.described(model))
+        return opened(model)
+
+
+@contextlib.contextmanager
+def _opening(hf: nn.Module) -> Iterator[Callable[[Model], Model]]:
+    """While a model is opened: a model that is refused is given back as it was, as one that is closed is."""
+    before = ownership.attention_choice(hf)
+
+    def opened(model: Model) -> Model:
+        ownership.owned(hf, model, before)
+        model.on_close = lambda model: ownership.give_back(hf, model, before, layouts.uninstall)
+        return model
+
+    try:
+        yield opened
+    except BaseException:
+        ownership.give_back(hf, None, before, layouts.uninstall)
+        raise
 
 
 def examine(
     hf: nn.Module, *, source: Source | None = None, tokenizer: Tokenizer | None = None, bos: str = "auto"
 ) -> tuple[Model, list[Check]]:
     """The model with its self-check, whatever the outcome and always made anew; `attach` is for use."""
-    with evaluating(hf):
-        return _examine(hf, _choose_attention(hf), source, tokenizer, bos, thorough=True)
+    with _opening(hf) as opened, evaluating(hf):
+        model, checks = _examine(hf, _choose_attention(hf), source, tokenizer, bos, thorough=True)
+        return opened(model), checks
 
 
 def _key(hf: nn.Module, source: Source | None) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
@@ -108,15 +109,31 @@ def only_in(receiver: Receiver, hook: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def evaluating(hf: nn.Module) -> Iterator[None]:
-    """Evaluation mode: no dropout, no gradient checkpointing; each module's own state is put back on exit."""
+    """Evaluation mode, uncompiled: no dropout, no gradient checkpointing; each module's own state is put back on exit.
+
+    What torch.compile made of a module knows nothing of a pass, and a graph traced within one would outlive it: while this
+    is entered, compiled code of this process runs as it was written.
+    """
     training = [module for module in hf.modules() if module.training]
+    eager = torch.compiler.set_stance("force_eager") if is_compiled(hf) else contextlib.nullcontext()
     for module in training:
         module.training = False
     try:
-        yield
+        with eager:
+            yield
     finally:
         for module in training:
             module.training = True
+
+
+def is_compiled(hf: nn.Module) -> bool:
+    """Whether torch.compile has been put on a module or its forward, in place or around it."""
+    return any(
+        vars(module).get("_compiled_call_impl") is not None
+        or hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+        or type(module).__name__ == "OptimizedModule"
+        for module in hf.modules()
+    )
 
 
 @contextlib.contextmanager
