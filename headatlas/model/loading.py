@@ -16,14 +16,15 @@ from torch import Tensor, nn
 
 from headatlas.errors import BadInput, HeadAtlasError, SourceError, UnsupportedModel
 from headatlas.model import layouts
-from headatlas.model.core import dispatch, ownership, weights_hash
+from headatlas.model.core import dispatch, weights_hash
 from headatlas.model.core.hooks import evaluating
 from headatlas.model.core.model import Model
+from headatlas.model.opening import kept_structure, ownership
+from headatlas.model.opening.opening_key import opening_key
 from headatlas.model.sources import openings
 from headatlas.model.sources.builtin import BUILTINS
 from headatlas.model.sources.resolve import Source, resolve
-from headatlas.model.structure import attention_layers, check_run, kept_structure, qkv_columns, reach, selfcheck
-from headatlas.model.structure.opening_key import opening_key
+from headatlas.model.structure import attention_layers, check_run, qkv_columns, reach, selfcheck
 from headatlas.model.structure.selfcheck import Check
 from headatlas.model.text.tokenizer import Tokenizer
 

@@ -13,8 +13,9 @@ from transformers.models.llama import modeling_llama
 import headatlas as ha
 from headatlas.model import attach, loading, table_of
 from headatlas.model.families.tiny_models import FAMILIES
+from headatlas.model.opening import kept_structure
 from headatlas.model.sources import openings
-from headatlas.model.structure import kept_structure, reach
+from headatlas.model.structure import reach
 from tests import toys
 
 
@@ -170,7 +171,7 @@ def test_replaced_code_is_checked_anew(forwards, monkeypatch):
         patch.setattr(loading, "_run", lambda hf, inputs: hf(**inputs))
         assert opened(toys.llama(), forwards)[1] == 8
     with monkeypatch.context() as patch:
-        patch.setattr("headatlas.model.structure.opening_key.__version__", "0.0")
+        patch.setattr("headatlas.model.opening.opening_key.__version__", "0.0")
         assert opened(toys.llama(), forwards)[1] == 8
     assert opened(toys.llama(), forwards)[1] == 0
 

@@ -19,7 +19,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from headatlas.model import layouts
-from headatlas.model.structure.code_hash import CodeHash, defining_modules
+from headatlas.model.opening.code_hash import CodeHash, defining_modules
 from headatlas.version import __version__
 
 _KEPT_BY_TORCH = frozenset(vars(nn.Module())) - {"training"}  # parameters, buffers, children and hooks of any module
