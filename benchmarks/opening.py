@@ -50,7 +50,7 @@ def ran(way: str, name: str, kept: Path, folder: str, home: Path) -> dict[str, A
     """Seconds and forwards of one program, with the headatlas of the checkout `home`."""
     environment = {**os.environ, "PYTHONPATH": str(home), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROGRAM, way, name, str(kept), folder]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 

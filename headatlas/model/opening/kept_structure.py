@@ -80,8 +80,8 @@ def restore(model: Model, facts: Mapping[str, Any], arrays: Mapping[str, NDArray
         setattr(model, name, facts[name])
     model.block_returns = get(facts["block_returns"])
     model.layers = tuple(_with_gain(layer) for layer in get(facts["layers"]))
-    head_and_norm = get(facts["unembedding"])
-    model.unembedding = Unembedding(*head_and_norm, model.d_model) if head_and_norm else None
+    head, norm = get(facts["unembedding"]) or (None, None)
+    model.unembedding = None if head is None else Unembedding(head, norm, model.d_model)
 
 
 def _with_gain(layer: AttentionLayer) -> AttentionLayer:

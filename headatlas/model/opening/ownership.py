@@ -28,7 +28,8 @@ def attention_choice(hf: nn.Module) -> Choice:
     """Which attention each configuration of a model asks for."""
     configs = [vars(module).get("config") for module in hf.modules()]
     inner = [getattr(config, name, None) for config in configs for name in getattr(config, "sub_configs", {})]
-    found = {id(config): config for config in (*configs, *inner) if hasattr(config, "_attn_implementation_internal")}
+    every: list[Any] = [*configs, *inner]
+    found = {id(config): config for config in every if hasattr(config, "_attn_implementation_internal")}
     return [(config, config._attn_implementation_internal) for config in found.values()]
 
 

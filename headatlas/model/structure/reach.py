@@ -57,11 +57,11 @@ def lowered(hf: nn.Module) -> Iterator[bool]:
                     undo.callback(setattr, config, name, value)
                     setattr(config, name, _LOW.get(name, _LOWERED))
         for module in hf.modules() if changed else ():
-            for own, value in list(vars(module).items()):
-                name = next((name for name, values in changed.items() if name.endswith(own) and value in values), None) if isinstance(value, int) else None  # fmt: skip
-                if name is not None:
+            for own, value in [item for item in vars(module).items() if isinstance(item[1], int)]:
+                for field in (field for field, values in changed.items() if field.endswith(own) and value in values):
                     undo.callback(setattr, module, own, value)
-                    setattr(module, own, _LOW.get(name, _LOWERED))
+                    setattr(module, own, _LOW.get(field, _LOWERED))
+                    break
         yield bool(changed)
 
 
