@@ -80,8 +80,8 @@ def restore(model: Model, facts: Mapping[str, Any], arrays: Mapping[str, NDArray
         setattr(model, name, facts[name])
     model.block_returns = get(facts["block_returns"])
     model.layers = tuple(_with_gain(layer) for layer in get(facts["layers"]))
-    head, norm = get(facts["unembedding"]) or (None, None)
-    model.unembedding = None if head is None else Unembedding(head, norm, model.d_model)
+    read_out: tuple[nn.Module, nn.Module] | None = get(facts["unembedding"])
+    model.unembedding = None if read_out is None else Unembedding(*read_out, model.d_model)
 
 
 def _with_gain(layer: AttentionLayer) -> AttentionLayer:
