@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-families check docs clean
+.PHONY: demo test test-slow test-families index check docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/headatlas mine smollm2-135m --task repeated --task prose --task registers
@@ -23,6 +23,10 @@ test-slow: $(VENV)/.installed-dev
 
 test-families: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/families -m families
+
+# What `headatlas list` prints, after a detector, a task or an entry of the catalogue has changed.
+index: $(VENV)/.installed
+	$(BIN)/python -c "from headatlas.overview import write_index; write_index()"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -16,14 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from headatlas import catalogue
 from headatlas.errors import BadInput, StoreError, UnknownName
 from headatlas.heads import HeadId
 from headatlas.reading import reason
 from headatlas.registry import did_you_mean
-from headatlas.report import repr_html
 from headatlas.report.atlas_schema import read_atlas, read_attention
 from headatlas.store import give_name, of_run, read_json
 
@@ -124,6 +121,8 @@ class Atlas:
             "effect_examples": (self.sweeps, "examples"),
         }
         known = {name: table for name, table in tables.items() if table[0]}
+        import duckdb  # 40 MB that only SQL needs
+
         with duckdb.connect() as db:
             for name, (folders, file) in known.items():
                 files = [str(folder / f"{file}.parquet") for folder in folders]
@@ -145,6 +144,8 @@ class Atlas:
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def _repr_html_(self) -> str:
+        from headatlas.report import repr_html
+
         return str(repr_html(self.data, self.extras))
 
     def __repr__(self) -> str:

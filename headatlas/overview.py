@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headatlas.errors import UnknownName
 from headatlas.registry import did_you_mean
+from headatlas.store import write_text
 
 if TYPE_CHECKING:
     from rich.console import Group
+
+_INDEX = Path(__file__).with_suffix(".json")
 
 
 def show(run: str | Path = "atlas", *, detector: str | None = None, top: int = 5, width: int | None = None) -> Group:
@@ -32,13 +38,49 @@ def show(run: str | Path = "atlas", *, detector: str | None = None, top: int = 5
 def list_known(what: str) -> list[dict[str, Any]]:
     """What headatlas knows of a kind: "detectors", "tasks", "models", "head-types" or "methods", a row each with its name.
 
-    Raises UnknownName.
+    From an index where it is current, which loads neither torch nor transformers. Raises UnknownName.
     """
     if what not in _MAKERS:
         raise UnknownName(
             f"'{what}' cannot be listed.", did_you_mean(what, _MAKERS) or f"Choose one of {', '.join(_MAKERS)}."
         )
-    return _MAKERS[what]()
+    found = _index()
+    return found[what] if found is not None else _MAKERS[what]()
+
+
+def _sources() -> list[Path]:
+    """The files that decide what is listed."""
+    home = Path(__file__).parent
+    folders = [home / name for name in ("detectors", "tasks", "catalogue", "task")]
+    found = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".yaml")]
+    single = [home / "task.py", home / "detector.py", home / "overview.py", home / "model/sources/builtin.py"]
+    return sorted(path for path in (*found, *single) if path.is_file())
+
+
+def _state() -> str:
+    """A sha256 over those files; line ends, which a checkout may change, left out."""
+    digest = hashlib.sha256()
+    for path in _sources():
+        digest.update(path.relative_to(Path(__file__).parent).as_posix().encode())
+        digest.update(path.read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()
+
+
+def _index() -> dict[str, list[dict[str, Any]]] | None:
+    """The rows of every kind as they were listed last; None where a file has changed since or another package adds some."""
+    if any(entry_points(group=group) for group in ("headatlas.detectors", "headatlas.tasks")):
+        return None
+    try:
+        found = json.loads(_INDEX.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return dict(found["rows"]) if found["state"] == _state() else None
+
+
+def write_index() -> None:
+    """List everything anew and keep it beside this file, for `make index`."""
+    rows = {what: make() for what, make in _MAKERS.items()}
+    write_text(_INDEX, json.dumps({"state": _state(), "rows": rows}, indent=0, ensure_ascii=False) + "\n")
 
 
 def _detectors() -> list[dict[str, Any]]:

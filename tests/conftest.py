@@ -32,6 +32,17 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def openings_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What opening models found out is kept for this run of the tests alone."""
+    from headatlas.model.sources import openings
+
+    place = tmp_path_factory.mktemp("opened")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openings, "folder", lambda: place)
+        yield
+
+
 @pytest.fixture(scope="session")
 def narrow_smollm2() -> Model:
     """Thirty layers of nine heads in three groups and the tokenizer, as SmolLM2 has, but narrow and with random weights."""

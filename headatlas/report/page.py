@@ -9,9 +9,8 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from headatlas.render.numbers import change, finite, number, percent, probability
@@ -19,6 +18,9 @@ from headatlas.render.palette import STAGE, STAGES
 from headatlas.render.style import base, joined
 from headatlas.report.atlas_view import VERDICT_WORDS, VERDICTS, AtlasView, best_of, read, summary
 from headatlas.report.figure import stylesheet, svg
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # Attention links of all examples together, and the fewest that a head is shown with; packed, a link takes about 5 bytes.
 _LINKS = 120_000
@@ -63,6 +65,8 @@ def html(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> s
 
 @cache
 def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # the terminal needs none
+
     environment = Environment(
         loader=PackageLoader("headatlas.report"),
         autoescape=True,

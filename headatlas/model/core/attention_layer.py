@@ -70,7 +70,8 @@ class AttentionLayer:
     residual stream, a norm's or a learned scale, or None; multiplier: factor there. qkv: where q, k and v come from; None
     where it cannot be told. indirect: why neither gain nor factor tells how writes enter the stream, as where several streams
     share them or a convolution spreads them over tokens; empty where they tell. sink_factor: whether a learned sink is a factor on the attention's output
-    and not a logit; weights are given with it.
+    and not a logit; weights are given with it. post_norm: the norm whose gain post_gain is; None where it is a learned scale,
+    or nothing.
     """
 
     stack: str
@@ -91,6 +92,7 @@ class AttentionLayer:
     qkv: QKVColumns | None = None
     indirect: str = ""
     sink_factor: bool = False
+    post_norm: nn.Module | None = None
 
     @property
     def heads(self) -> tuple[HeadId, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
@@ -122,10 +123,13 @@ _EVALUATED_LOCK = threading.Lock()
 
 @contextlib.contextmanager
 def evaluating(hf: nn.Module) -> Iterator[None]:
-    """Evaluation mode: no dropout, no gradient checkpointing; each module's own state is put back on exit.
+    """Evaluation mode, uncompiled: no dropout, no gradient checkpointing; each module's own state is put back on exit.
 
-    Passes may overlap (tasks, threads, edits in force while another pass runs): the last one out puts it back.
+    Passes may overlap (tasks, threads, edits in force while another pass runs): the last one out puts it back. What
+    torch.compile made of a module knows nothing of a pass, and a graph traced within one would outlive it: while this is
+    entered, compiled code of this process runs as it was written.
     """
+    eager = torch.compiler.set_stance("force_eager") if is_compiled(hf) else contextlib.nullcontext()
     thread = threading.get_ident()
     with _EVALUATED_LOCK:
         found = _EVALUATED.setdefault(hf, _Evaluation([], []))
@@ -135,7 +139,8 @@ def evaluating(hf: nn.Module) -> Iterator[None]:
         for module in training:
             module.training = False
     try:
-        yield
+        with eager:
+            yield
     finally:
         with _EVALUATED_LOCK:
             if thread in found.threads:
@@ -164,6 +169,16 @@ if hasattr(os, "register_at_fork"):  # no fork falls into the lines that hold th
         before=_EVALUATED_LOCK.acquire,
         after_in_parent=_EVALUATED_LOCK.release,
         after_in_child=_in_a_forked_child,
+    )
+
+
+def is_compiled(hf: nn.Module) -> bool:
+    """Whether torch.compile has been put on a module or its forward, in place or around it."""
+    return any(
+        vars(module).get("_compiled_call_impl") is not None
+        or hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+        or type(module).__name__ == "OptimizedModule"
+        for module in hf.modules()
     )
 
 

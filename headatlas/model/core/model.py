@@ -68,6 +68,8 @@ class Model:
         self.unembedding: Unembedding | None = None
         self.block_returns: dict[nn.Module, int] = {}
         self.restarts = True  # whether a run may start at a layer; the self-check finds out
+        self.on_close: Callable[[Model], None] | None = None  # puts back what opening changed; set by who opened
+        self.closed = False
         self._lock, self._process = threading.RLock(), os.getpid()
         self.accepts = frozenset(inspect.signature(hf.forward).parameters)
 
@@ -266,6 +268,25 @@ class Model:
         found = active()
         return found if isinstance(found, Pass) and found.attends(self.layers[0].module) else None
 
+    def close(self) -> None:
+        """Give the transformers model back as its owner had it: its choice of attention, and no method of ours on it.
+
+        Another Model of the same module stays open, and what both need stays until the last one is closed. A closed Model
+        can still be asked for facts; its passes raise BadInput. Closing twice does nothing. Raises BadInput during a pass.
+        """
+        with self._lock:
+            if self.current is not None:
+                raise BadInput("A model cannot be closed while a forward pass of it runs.", "Finish the pass first.")
+            if not self.closed and self.on_close is not None:
+                self.on_close(self)
+            self.closed = True
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def exclusive(self) -> contextlib.AbstractContextManager[Any]:
         """While this is held, `forward` waits in other threads; plain calls of `hf`, and those under `edited`, do not."""
         if self._process != os.getpid():  # in the child of a fork: its holder may be a thread that is no more
@@ -318,6 +339,8 @@ class Model:
     @contextlib.contextmanager
     def _installed(self, current: Pass, start: hooks.Start | None, logit_positions: Tensor | None) -> Iterator[None]:
         """Install a pass with its hooks; everything is put back on exit, also after an exception."""
+        if self.closed:
+            raise BadInput(f"{self.name} was closed, so no pass can run.", "Open it again: headatlas.load(...).")
         if self.current is not None:  # whose edits hold for it would not be clear
             raise BadInput(
                 "A forward pass was started inside another one of the same model.",

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from headatlas.model.core.linear_and_norm import matrix
+from headatlas.model.core.linear_and_norm import matrix, norm_gain, norm_shift
 
 
 class Unembedding:
     """How a vector in the residual stream bears on logits: the final norm, then W_U.
 
-    head: the linear map. gain, shift: the norm's, [d_model] or None; centers: whether the norm subtracts the mean.
+    head: the linear map. norm: the norm in front of it. gain, shift: the norm's, [d_model]; centers: whether it subtracts
+    the mean.
     """
 
-    def __init__(self, head: nn.Module, gain: Tensor | None, centers: bool, shift: Tensor | None) -> None:
-        self.head, self.gain, self.centers, self.shift = head, gain, centers, shift
+    def __init__(self, head: nn.Module, norm: nn.Module, d_model: int) -> None:
+        self.head, self.norm = head, norm
+        self.gain: Tensor | None
+        self.gain, self.centers = norm_gain(norm, d_model)
+        self.shift: Tensor | None = norm_shift(norm, d_model)
 
     @property
     def weight(self) -> Tensor:

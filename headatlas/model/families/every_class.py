@@ -59,7 +59,7 @@ def answer(row: FamilyRow) -> Answer:
         return Answer(row.name, kind, (), "not built", str(error))
     found = mechanisms(hf)
     try:
-        model = loading.attach(hf)
+        model = loading.attach(hf, anew=True)
     except HeadAtlasError as error:
         return Answer(row.name, kind, found, "refused", error.message)
     except Exception as error:  # the page tells of faults as well

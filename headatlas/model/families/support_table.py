@@ -63,7 +63,7 @@ def rows(families: Iterable[Family]) -> list[Row]:
 def row(family: Family) -> Row:
     """Try one family."""
     try:
-        return row_of(family, loading.attach(family.build()))
+        return row_of(family, loading.attach(family.build(), anew=True))
     except UnsupportedModel as error:
         return Row(family.name, family.architecture, refused=error.message)
 

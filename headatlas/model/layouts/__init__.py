@@ -8,6 +8,7 @@ instance does what its class does, so that plain use of the model is untouched.
 from __future__ import annotations
 
 import types
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,10 @@ class Layout:
     modules: tuple[str, ...]
     install: Callable[[nn.Module], None]
     path: str = "eager"
+
+
+# module -> the names of the attributes that its layout put on it
+_ADDED: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
 
 
 class StandIn:
@@ -72,5 +77,14 @@ def install(model: nn.Module) -> list[nn.Module]:
         return []
     found = [module for module in model.modules() if type(module).__name__ in layout.modules]
     for module in found:
+        before = set(vars(module))
         layout.install(module)
+        _ADDED.setdefault(module, set()).update(vars(module).keys() - before)
     return found
+
+
+def uninstall(model: nn.Module) -> None:
+    """Take away what `install` put on a model's modules."""
+    for module in model.modules():
+        for name in _ADDED.pop(module, ()):
+            module.__dict__.pop(name, None)

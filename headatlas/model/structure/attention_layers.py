@@ -22,7 +22,6 @@ from headatlas.model.core.linear_and_norm import (
     is_linear,
     is_norm,
     norm_gain,
-    norm_shift,
     note_changes,
     output_width,
     plain_weight,
@@ -266,13 +265,14 @@ def attention_layers(
                 ) from error
         linear, gain = is_affine(projection, call.width), path.gain
         post = call.posts.get(projection)
+        post_norm = post if gain is None else None
         if post is not None:
             scale = norm_gain(post, output_width(projection))[0]
             gain = scale if gain is None else scale * gain
         result.append(
             AttentionLayer(stack, layer, call.module, projection, None if shared else block, name, call.n_heads, call.n_groups, call.d_head,
                  call.width // call.n_heads, call.causal and stack == "decoder", gain, path.factor, linear=linear,
-                 indirect=path.indirect)
+                 indirect=path.indirect, post_norm=post_norm)
         )  # fmt: skip
     return tuple(result)
 
@@ -285,8 +285,7 @@ def unembedding(probe: LayerProbe, model: nn.Module) -> Unembedding | None:
     last = probe.final_input
     for norm, output in reversed(probe.norms):
         if output.data_ptr() == last.data_ptr() and output.shape[-1] == last.shape[-1]:
-            gain, centers = norm_gain(norm, last.shape[-1])
-            return Unembedding(head, gain, centers, norm_shift(norm, last.shape[-1]))
+            return Unembedding(head, norm, last.shape[-1])
     return None
 
 

@@ -9,22 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headatlas.errors import BadInput, HeadAtlasError, UnsupportedModel
 from headatlas.heads import HeadId
+from headatlas.model.core.attention_layer import AttentionLayer
 from headatlas.model.core.linear_and_norm import device_of, dtype_of
 from headatlas.model.core.model import Model
 from headatlas.model.core.pass_context import Tokens
 from headatlas.model.core.refusals import ChosenKeys
 from headatlas.model.core.view import LayerView
+from headatlas.model.structure.reach import NEAR, reaches
 from headatlas.ops.types import LayerKey
 
-# Token ids that stand for something else than text, and lengths beyond which attention works otherwise.
+# Token ids that stand for something else than text.
 SPECIAL = ("pad", "bos", "eos", "image", "video", "audio", "boi", "eoi", "boa", "eoa", "vision_start", "vision_end")
-REACHES = (
-    "sliding_window", "attention_chunk_size", "index_topk", "indexer_budget", "window_size", "local_attention",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Check:
 
 
 @dataclass(frozen=True)
-class _Probe:
-    """A probing edit of every head of chosen layers."""
+class Probe:
+    """A probing edit of chosen heads by a function of the component's tensor."""
 
     heads: tuple[HeadId, ...]
     component: str
@@ -48,9 +47,11 @@ class _Probe:
 
     @property
     def layers(self) -> frozenset[LayerKey]:
+        """The (stack, layer) pairs of the heads."""
         return frozenset((head.stack, head.layer) for head in self.heads)
 
     def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
+        """`x` changed."""
         return self.change(x)
 
 
@@ -64,13 +65,20 @@ def precision(model: Model) -> torch.dtype:
     return model.dtype if all(layer.linear for layer in model.layers) else torch.bfloat16
 
 
-def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor) -> list[Check]:
-    """All checks on sample inputs, against the `reference` output of the untouched model. Runs the model about ten times."""
+def inspect_model(
+    model: Model,
+    inputs: Mapping[str, Tensor],
+    reference: Tensor,
+    entries: dict[nn.Module, Tensor],
+) -> list[Check]:
+    """Checks of watching on sample inputs, against the `reference` output of the untouched model; one run of the model.
+
+    entries: filled with what the blocks of `restarted` layers are given, for `restart`.
+    """
     checks: list[Check] = []
 
-    def note(name: str, value: float, limit: float, text: str = "", *, above: bool = False) -> None:
-        ok = value > limit if above else value <= limit
-        checks.append(Check(name, bool(ok), value, limit, text))
+    def note(name: str, value: float, limit: float, text: str = "") -> None:
+        checks.append(Check(name, value <= limit, value, limit, text))
 
     scale = float(reference.float().abs().max()) + 1e-9
     half = bound(model.dtype, 0.0, 1e-2)
@@ -99,6 +107,11 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
     handles = [
         layer.projection.register_forward_hook(lambda module, _, out: real.update({id(module): out.float()}))
         for layer in model.layers
+    ]
+    handles += [
+        layer.block.register_forward_pre_hook(_keep(entries), with_kwargs=True)
+        for layer in restarted(model)
+        if layer.block is not None
     ]
     try:
         watched = model.forward(inputs, watch=watch)
@@ -133,26 +146,6 @@ def inspect_model(model: Model, inputs: Mapping[str, Tensor], reference: Tensor)
         "sum of heads' writes equals the block's output", apart / wide, bound(precision(model), 1e-4, 3e-2), "relative"
     )
 
-    whole = tuple(head for layer in model.layers for head in layer.heads)
-    same = model.forward(inputs, edits=[_Probe(whole, "pattern", torch.clone)])
-    drift = float((same - reference).float().abs().max()) / scale
-    note(
-        "an identity edit of all patterns changes nothing",
-        drift,
-        bound(precision(model), 1e-4, 5e-2),
-        "eager against the fast kernel",
-    )
-    for layer in (model.layers[0], model.layers[-1]):
-        if not bool(layer.output_weight().any()):
-            continue  # pruned, or initialised to write nothing: there is nothing to move
-        # Random numbers in every head, not zeros: heads of a planted or pruned model may well put out nothing themselves.
-        changed = model.forward(inputs, edits=[_Probe(layer.heads, "z", _shaken)])
-        note(
-            f"an edit of the heads of {layer.stack} layer {layer.index} moves the output",
-            float((changed - reference).float().abs().max()),
-            0.0,
-            above=True,
-        )
     return checks
 
 
@@ -163,27 +156,38 @@ def _sink_is_factor(layer: LayerView) -> bool:
     return bool((part < 1 + limit).all() and (part > 0).all() and (part < 1 - limit).any())
 
 
-def restart(model: Model, inputs: Mapping[str, Tensor], reference: Tensor) -> Check:
-    """Whether a run may start at a layer with the residual stream of a whole run; sets `model.restarts`."""
-    main = [
-        layer for layer in model.layers if layer.stack == ("decoder" if "decoder" in model.stacks else model.stacks[0])
-    ]
-    kept: dict[int, Tensor] = {}
+def restarted(model: Model) -> tuple[AttentionLayer, ...]:
+    """The layers of the main stack at which a start is tried: the middle one and the last."""
+    stack = "decoder" if "decoder" in model.stacks else model.stacks[0]
+    main = [layer for layer in model.layers if layer.stack == stack]
+    return main[len(main) // 2], main[-1]
+
+
+def _keep(entries: dict[nn.Module, Tensor]) -> Callable[..., None]:
+    """Hook that keeps the residual stream that a block is given, where it is given one."""
+
+    def keep(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        stream = args[0] if args else kwargs.get("hidden_states")
+        if isinstance(stream, Tensor) and stream.ndim == 3:
+            entries[block] = stream
+
+    return keep
+
+
+def restart(
+    model: Model, inputs: Mapping[str, Tensor], reference: Tensor, entries: Mapping[nn.Module, Tensor]
+) -> Check:
+    """Whether a run may start at a layer with the residual stream of a whole run; sets `model.restarts`.
+
+    entries: the residual stream [example, pos, d_model] of that run at the entry of the blocks in question.
+    """
     limit = bound(precision(model), 1e-5, 2e-2) * (float(reference.float().abs().max()) + 1e-9)
     far = 0.0
-
-    @dataclass(frozen=True)
-    class Keep(_Probe):
-        def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
-            kept[layer.index] = x
-            return x
-
     try:
-        model.forward(inputs, edits=[Keep(tuple(layer.heads[0] for layer in main), "residual", torch.clone)])
         blocks = model.decoder_blocks()
-        for layer in (main[len(main) // 2], main[-1]):
+        for layer in restarted(model):
             index = next(i for i, block in enumerate(blocks) if block is layer.block)
-            again = model.forward(inputs, start_at=(index, kept[layer.index]))
+            again = model.forward(inputs, start_at=(index, entries[blocks[index]]))
             far = max(far, float((again - reference).float().abs().max()))
         model.restarts = far <= limit
     except (HeadAtlasError, ValueError, TypeError, RuntimeError, AttributeError, LookupError, StopIteration):
@@ -194,11 +198,9 @@ def restart(model: Model, inputs: Mapping[str, Tensor], reference: Tensor) -> Ch
     return Check("runs can start at a layer", True, far if model.restarts else None, limit, note)
 
 
-def _shaken(z: Tensor) -> Tensor:
-    """Random numbers of about the size of z, or of 1 where z is zero."""
-    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0)).to(z.device, z.dtype)
-    size = z.float().abs().max().to(z.dtype)
-    return noise * (size if bool(size > 0) else 1.0)
+def padding_of(length: int) -> int:
+    """How many of a sample's tokens are padding where it is tried."""
+    return min(3 if length < 20 else length // 3, length - 1)
 
 
 def padding(model: Model, tokens: Tensor, reference: Tensor) -> list[Check]:
@@ -229,18 +231,15 @@ def padding(model: Model, tokens: Tensor, reference: Tensor) -> list[Check]:
 def _padding(model: Model, tokens: Tensor, reference: Tensor) -> list[Check]:
     limit = bound(precision(model), 1e-4, 5e-2) * (float(reference.float().abs().max()) + 1e-9)
     length = tokens.shape[1]
-    pads = 3 if length < 20 else length // 3
+    pads = padding_of(length)
     short = tokens[:1, : length - pads]
     mask = torch.ones_like(tokens, dtype=torch.bool)
     mask[0, length - pads :] = False
     model.right_padding = True
     right = model.forward(Tokens(tokens, mask))[:1, : length - pads]
     alone = model.forward(short)
-    checks = []
-    far = float((right - alone).float().abs().max())
-    model.right_padding = far <= limit
-    note = "" if model.right_padding else "refused for this family: give examples of one length"
-    checks.append(Check("right padding changes nothing", True, far, limit, note))
+    right_far = float((right - alone).float().abs().max())
+    model.right_padding = right_far <= limit
     shifted = torch.cat([tokens[:1, length - pads :], short], 1)
     both = Tokens(torch.cat([shifted, tokens[1:2]]), mask[:2].flip(1))
     ways: tuple[str | None, ...] = ("positions", "mask") if "position_ids" in model.accepts else ("mask",)
@@ -258,17 +257,21 @@ def _padding(model: Model, tokens: Tensor, reference: Tensor) -> list[Check]:
             continue
         if far <= limit:
             break
+    return padding_lines(right_far, far if model.left_padding else None, limit, model.left_padding)
+
+
+def padding_lines(right: float, left: float | None, limit: float, way: str | None) -> list[Check]:
+    """How far padding on the right and on the left moved an example, and how left padding is passed on."""
+    told = "" if right <= limit else "refused for this family: give examples of one length"
     text = {
         "positions": "positions counted from the first token",
         "mask": "the model counts by itself",
         None: "refused for this family",
     }
-    checks.append(
-        Check(
-            "left padding changes nothing", True, far if model.left_padding else None, limit, text[model.left_padding]
-        )
-    )
-    return checks
+    return [
+        Check("right padding changes nothing", True, right, limit, told),
+        Check("left padding changes nothing", True, left, limit, text[way]),
+    ]
 
 
 def demand(model: Model, checks: list[Check]) -> None:
@@ -283,7 +286,7 @@ def demand(model: Model, checks: list[Check]) -> None:
 
 
 def sample(hf: Any, config: Any, length: int = 12) -> dict[str, Tensor]:
-    """Two random examples of whatever the model takes: tokens where it takes any, else pixels or audio features.
+    """A few random examples of whatever the model takes: tokens where it takes any, else pixels or audio features.
 
     Longer than a small window, chunk or top-k of the configuration, so that what lies beyond it is checked; an encoder and
     its decoder get texts of different lengths, which tell their layers apart.
@@ -305,7 +308,7 @@ def sample(hf: Any, config: Any, length: int = 12) -> dict[str, Tensor]:
     reserved = {value for value in special if isinstance(value, int)}
     usable = torch.tensor([token for token in range(min(vocabulary, 5000)) if token not in reserved][-2000:])
     context = int(getattr(config, "max_position_embeddings", length) or length)
-    reach = [value for name in REACHES if isinstance(value := _field(config, name), int) and 0 < value < 32]
+    reach = [value for value in reaches(config) if value < NEAR]
     wanted = max(length, *(2 * value + 8 for value in reach)) if reach else length
     n = max(4, min(wanted, context - 2))
     tokens = usable[torch.randint(len(usable), (2, n), generator=generator)].to(device)
@@ -317,12 +320,7 @@ def sample(hf: Any, config: Any, length: int = 12) -> dict[str, Tensor]:
         }
     if getattr(config, "is_encoder_decoder", False) or getattr(hf.config, "is_encoder_decoder", False):
         return {"input_ids": tokens, "decoder_input_ids": tokens[:, : n - 1]}
-    return {"input_ids": tokens}
-
-
-def _field(config: Any, name: str) -> Any:
-    """A field of a configuration; None where it has none, or a different one for each layer."""
-    try:
-        return getattr(config, name, None)
-    except Exception:  # configurations by layer raise an error of their own
-        return None
+    # A third one that ends otherwise than the first: where later tokens change nothing before, the model is causal.
+    other = tokens[:1].clone()
+    other[:, n - padding_of(n) :] = tokens[1:, : padding_of(n)]
+    return {"input_ids": torch.cat([tokens, other])}
