@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from headatlas.errors import BadInput, HeadAtlasError, SourceError, UnsupportedModel
+from headatlas.errors import HeadAtlasError, UnsupportedModel
 from headatlas.model import layouts
 from headatlas.model.core import dispatch, weights_hash
 from headatlas.model.core.hooks import evaluating
@@ -23,16 +22,14 @@ from headatlas.model.opening import kept_structure, ownership
 from headatlas.model.opening.opening_key import opening_key
 from headatlas.model.sources import openings
 from headatlas.model.sources.builtin import BUILTINS
-from headatlas.model.sources.checkpoint import load_config
-from headatlas.model.sources.resolve import Source, resolve
+from headatlas.model.sources.resolve import Source
+from headatlas.model.sources.weights import path_of, read_weights
 from headatlas.model.structure import attention_layers, check_run, qkv_columns, reach, selfcheck, wrapping
 from headatlas.model.structure.selfcheck import Check
 from headatlas.model.text.tokenizer import Tokenizer
 from headatlas.reading import reason
 
 transformers.utils.logging.disable_progress_bar()  # our own progress is shown instead
-_ROOM = 1 << 26  # numbers that any configuration may ask for
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
 def load(
@@ -53,105 +50,10 @@ def load(
     began = time.perf_counter()
     if isinstance(name, nn.Module):
         return attach(name, bos=bos)
-    hf, source, complete = _read(name, revision=revision, dtype=dtype, device=device, allow_pickle=allow_pickle)
+    hf, source, complete = read_weights(name, revision=revision, dtype=dtype, device=device, allow_pickle=allow_pickle)
     model = attach(hf, source=source, bos=bos, anew=not complete)
     model.load_seconds = time.perf_counter() - began
     return model
-
-
-def _read(
-    name: str, *, revision: str | None, dtype: str, device: str | None, allow_pickle: bool
-) -> tuple[nn.Module, Source, bool]:
-    """The transformers model that a name means, on its device; and whether all its weights come from its files."""
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if where.type == "cuda" and not torch.cuda.is_available():
-        raise BadInput("No CUDA device can be used here.", "Leave --device out, or write --device cpu.")
-    if dtype != "auto" and dtype not in _DTYPES:
-        raise BadInput(f"'{dtype}' is not a dtype.", f"Choose one of auto, {', '.join(_DTYPES)}.")
-    source = resolve(name, revision=revision, allow_pickle=allow_pickle)
-    config = load_config(source.folder, name)
-    kind = _class_of(config)
-    wanted: Any = _DTYPES.get(dtype) or (torch.float32 if where.type == "cpu" else "auto")
-    try:
-        _demand_room(kind, config, source)
-        with _unreported():
-            hf, found = kind.from_pretrained(
-                source.folder,
-                config=config,
-                dtype=wanted,
-                attn_implementation=_path_of(kind),
-                trust_remote_code=False,
-                use_safetensors=None if allow_pickle else True,
-                output_loading_info=True,
-            )
-    except HeadAtlasError:
-        raise
-    except Exception as error:  # values of other kinds than a model expects make any line of it fail in any way
-        hint = "Check that the folder holds a complete checkpoint."
-        raise SourceError(f"{name} could not be loaded: {reason(error)}.", hint) from error
-    # A pooler works on what attention is done with; every other absent weight would be a random number.
-    absent = sorted(key for key in found["missing_keys"] if "pooler" not in key)
-    if absent:
-        raise SourceError(
-            f"The checkpoint of {name} lacks {len(absent)} weights of {kind.__name__}, {absent[0]} among them.",
-            "They would be random numbers; save the model with the class that its config names.",
-        )
-    return hf.to(where), source, not found["missing_keys"]
-
-
-def _demand_room(kind: Any, config: Any, source: Source) -> None:
-    """Refuse a configuration of a far larger model than the weight files hold: transformers makes it before it complains.
-
-    Counted on a model without memory. A byte holds at most two numbers (of 4 bits), and tied tensors are stored once.
-    Raises SourceError.
-    """
-    with torch.device("meta"):
-        planned = kind(copy.deepcopy(config))
-    numbers = sum(one.numel() for one in (*planned.parameters(), *planned.buffers()))
-    stored = sum(file.stat().st_size for file in source.folder.iterdir() if file.suffix in (".safetensors", ".bin"))
-    if numbers > 4 * stored + _ROOM:
-        raise SourceError(
-            f"config.json of '{source.name}' describes a model of {numbers:,} numbers, where its weight files have "
-            f"{stored:,} bytes.",
-            "Fetch or save the model again.",
-        )
-
-
-@contextlib.contextmanager
-def _unreported() -> Iterator[None]:
-    """Without the table that transformers logs of missing and unfit weights: they are told in one line."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(before)
-
-
-def _class_of(config: Any) -> Any:
-    named = config.architectures or []
-    if not isinstance(named, list) or not all(isinstance(one, str) for one in named):
-        raise SourceError("config.json has architectures that are no list of names.", "Save the model again.")
-    for architecture in named:
-        found = getattr(transformers, architecture, None)
-        # Whoever wrote the file chooses among models, not among all that transformers has.
-        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
-            return found
-    if named:
-        raise UnsupportedModel(
-            f"transformers {transformers.__version__} has no architecture {config.architectures[0]}.",
-            "Update transformers.",
-        )
-    for auto in (transformers.AutoModelForCausalLM, transformers.AutoModel):
-        if type(config) in auto._model_mapping:
-            return auto._model_mapping[type(config)]
-    raise UnsupportedModel(
-        f"transformers has no model for a configuration of type {type(config).__name__}.", "Update transformers."
-    )
-
-
-def _path_of(kind: type) -> str:
-    return "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
 
 
 def attach(
@@ -293,7 +195,7 @@ def _choose_attention(hf: Any) -> layouts.Layout | None:
     if layout is not None:
         hf.config._attn_implementation = layout.path  # the setter is for models that dispatch
     elif getattr(_text_config(hf), "_attn_implementation", None) not in dispatch.PATHS:
-        hf.set_attn_implementation(_path_of(type(hf)))
+        hf.set_attn_implementation(path_of(type(hf)))
     return layout
 
 
@@ -361,7 +263,7 @@ def table_of(
     name: str, *, revision: str | None = None, dtype: str = "auto", device: str | None = None
 ) -> tuple[dict[str, Any], list[Check]]:
     """Facts about a model and its self-check, passed or not, for `headatlas check`."""
-    hf, source, _ = _read(name, revision=revision, dtype=dtype, device=device, allow_pickle=False)
+    hf, source, _ = read_weights(name, revision=revision, dtype=dtype, device=device, allow_pickle=False)
     model, checks = examine(hf, source=source)
     groups = sorted({layer.n_groups for layer in model.layers})
     facts = {

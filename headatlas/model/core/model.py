@@ -70,6 +70,7 @@ class Model:
         self.restarts = True  # whether a run may start at a layer; the self-check finds out
         self.on_close: Callable[[Model], None] | None = None  # puts back what opening changed; set by who opened
         self.closed = False
+        self._running: set[Pass] = set()  # in any thread or task
         self._lock, self._process = threading.RLock(), os.getpid()
         self.accepts = frozenset(inspect.signature(hf.forward).parameters)
 
@@ -274,8 +275,8 @@ class Model:
         Another Model of the same module stays open, and what both need stays until the last one is closed. A closed Model
         can still be asked for facts; its passes raise BadInput. Closing twice does nothing. Raises BadInput during a pass.
         """
-        with self._lock:
-            if self.current is not None:
+        with self.exclusive():
+            if self._running:
                 raise BadInput("A model cannot be closed while a forward pass of it runs.", "Finish the pass first.")
             if not self.closed and self.on_close is not None:
                 self.on_close(self)
@@ -346,13 +347,17 @@ class Model:
                 "A forward pass was started inside another one of the same model.",
                 "Finish the first, or load the model twice.",
             )
-        with (
-            hooks.evaluating(self.hf),
-            hooks.installed(self.hf, self.layers, current, start, logit_positions),
-            key_choices(self.hf, self.layers, current),
-            receiving(current),
-        ):
-            yield
+        self._running.add(current)
+        try:
+            with (
+                hooks.evaluating(self.hf),
+                hooks.installed(self.hf, self.layers, current, start, logit_positions),
+                key_choices(self.hf, self.layers, current),
+                receiving(current),
+            ):
+                yield
+        finally:
+            self._running.discard(current)
 
     def _start(self, index: int, residual: Tensor) -> hooks.Start:
         """A run that enters block `index` with `residual` [example, pos, d_model]. Raises BadInput, UnsupportedModel."""

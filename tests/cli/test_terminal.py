@@ -20,7 +20,7 @@ from tests.pages import run
 
 HOSTILE = "[bold]a\x1b[2J\x07\x9b31m\u202eevil\u2066\ufeff\x7f\u200f\x00[/bold]"
 ACTING = set("\x1b\x07\x9b\u202e\u2066\ufeff\x7f\u200f\x00\r")
-RUNS = Path(__file__).parent / "mining" / "runs.zip"
+RUNS = Path(__file__).parents[1] / "mining" / "runs.zip"
 
 
 def assert_harmless(*texts: str) -> None:

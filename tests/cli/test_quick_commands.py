@@ -34,7 +34,7 @@ def ran(*arguments: str) -> tuple[str, str, float]:
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("runs")
-    with ZipFile(Path(__file__).parent / "mining" / "runs.zip") as packed:
+    with ZipFile(Path(__file__).parents[1] / "mining" / "runs.zip") as packed:
         packed.extractall(place)
     return place / "finished"
 
