@@ -56,11 +56,11 @@ def _of_nothing(linear: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def _asked(module: nn.Module, *questions: Tensor) -> list[Tensor]:
+def _asked(module: nn.Module, *questions: Tensor, bare: bool = False) -> list[Tensor]:
     """What a module in evaluation mode gives for each of some inputs [n, in], handed to it as one text; [n, out].
 
     Hooks of ours (a pass that is under way and keeps what leaves the module) do not hear of it; hooks of others may be
-    part of what it does.
+    part of what it does. bare: without those too.
     """
     kinds = ("_forward_pre_hooks", "_forward_hooks")
     before = [(part, kind, getattr(part, kind)) for part in module.modules() for kind in kinds if getattr(part, kind)]
@@ -69,7 +69,9 @@ def _asked(module: nn.Module, *questions: Tensor) -> list[Tensor]:
         for part in training:
             part.training = False
         for part, kind, hooks in before:
-            setattr(part, kind, type(hooks)((key, hook) for key, hook in hooks.items() if not _is_ours(hook)))
+            setattr(
+                part, kind, type(hooks)((key, hook) for key, hook in hooks.items() if not bare and not _is_ours(hook))
+            )
         return [module(question[None])[0] for question in questions]
     finally:
         for part in training:
@@ -111,7 +113,7 @@ def plain_weight(linear: nn.Module) -> Tensor | None:
         return found
     x = torch.randn(2, len(found), generator=torch.Generator().manual_seed(0)).to(found.device, found.dtype)
     expected = x @ found if bias is None else x @ found + bias
-    (given,) = _asked(linear, x)
+    (given,) = _asked(linear, x, bare=True)  # the question is about the class; hooks were looked at before
     return found if _apart(given, expected) <= _rounding(found.dtype) else None
 
 
