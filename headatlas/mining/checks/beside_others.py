@@ -71,7 +71,8 @@ def together(
     return Together(whole, members, len(draws))
 
 
-def _tail(removal: Removal, sets: Sequence[frozenset[HeadId]], before: Array) -> Tail | None:
+def _tail(removal: Removal, draws: Sequence[frozenset[HeadId]], before: Array) -> Tail | None:
+    sets = list(dict.fromkeys(draws))
     prepare(removal, sets)
     return Tail.of([removal.metric_drop(one) - before for one in sets])
 

@@ -56,9 +56,8 @@ def _measured(removal: Removal, free: Sequence[HeadId]) -> Controls:
         chosen = [free[i] for i in np.random.default_rng(len(free)).permutation(len(free))[:SAMPLE]]
         sizes = _sizes(removal, chosen)
         live = [head for head, size in zip(chosen, sizes, strict=True) if size > 0]
-        logs = np.log(sizes[sizes > 0])
         rest = tuple(sorted({*live, *(set(free) - set(chosen))}))
-        return Controls(rest, len(live), Tail(logs, np.zeros(len(logs))) if len(logs) else None)
+        return Controls(rest, len(live), Tail.of_sizes(sizes))
     # A head that writes nothing has no gradient: its estimate is 0 to the last bit.
     live = [i for i in np.argsort(-np.abs(estimates), kind="stable") if estimates[i] != 0.0]
     if len(live) <= LARGEST + OTHERS:
@@ -118,7 +117,7 @@ def check(found: HeadVerdict) -> Check:
     """Whether the effect is more than that of random heads."""
     effect = found.alone
     if math.isnan(effect.random_effect):
-        return Check("random heads", "not applicable", note="no free head to compare with")
+        return Check("random heads", "not applicable", note="too few free heads to compare with")
     if effect.few or effect.null:
         return Check("random heads", "not applicable")
     outcome: Outcome = "passed" if effect.random_p <= RANDOM else "failed"
