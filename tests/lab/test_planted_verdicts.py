@@ -27,7 +27,7 @@ LAYERS, HEADS, WIDTH = 4, 8, 256
 
 @cache
 def planted(*heads: Head, seed: int = 0) -> PlantedModel:
-    spec = PlantSpec((Head(0, 1, "previous"), *heads), noise=0.03)
+    spec = PlantSpec((Head(0, 1, "previous"), *heads), noise=0.03, rest="noise")
     return plant(spec, n_layers=LAYERS, n_heads=HEADS, width=WIDTH, context=160, seed=seed)
 
 
@@ -106,6 +106,7 @@ def test_a_layer_that_does_nothing_changes_no_verdict(before: int):
         Head(3, 2, "fake-induction"),
         Head(1, 1, "induction"),
     ]
+    heads += [Head(layer, head, "noise", write=4.0) for layer in (1, 2) for head in (2, 4, 6)]
     source = planted(*heads)
     found, deeper = judged(model_of(source)), judged(with_idle_layer(source, before))
 
