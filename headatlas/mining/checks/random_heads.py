@@ -75,7 +75,7 @@ def _measured(removal: Removal, free: Sequence[HeadId]) -> Controls:
     if len(live) <= LARGEST + OTHERS:
         return _measured(removal, [free[i] for i in sorted(live)])
     spread = np.linspace(LARGEST, len(live) - 1, OTHERS).round().astype(int)
-    places = [*range(LARGEST), *dict.fromkeys(spread.tolist())]
+    places = np.array([*range(LARGEST), *dict.fromkeys(spread.tolist())])
     sizes = _sizes(removal, [free[live[i]] for i in places])
     logs = np.log(np.abs(estimates[live]))
     known = sizes > 0
