@@ -78,8 +78,8 @@ def _measured(removal: Removal, free: Sequence[HeadId]) -> Controls:
     places = np.array([*range(LARGEST), *dict.fromkeys(spread.tolist())])
     sizes = _sizes(removal, [free[live[i]] for i in places])
     logs = np.log(np.abs(estimates[live]))
-    known = sizes > 0
-    slope, intercept, off = _line(logs[places][known], np.log(sizes[known]))
+    some = sizes > 0
+    slope, intercept, off = _line(logs[places][some], np.log(sizes[some]))
     predicted, spreads = intercept + slope * logs, np.full(len(live), off)
     predicted[places], spreads[places] = np.log(np.maximum(sizes, 1e-30)), 0.0
     measured = {free[live[i]]: float(size) for i, size in zip(places, sizes, strict=True)}
