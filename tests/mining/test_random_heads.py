@@ -27,7 +27,7 @@ def test_a_random_effect_is_as_rare_as_the_tail_says(n: int):
     assert np.mean(np.array(p) < 0.01) <= 0.03
 
 
-@pytest.mark.parametrize("n", [2, 7, 39, 40, 300])
+@pytest.mark.parametrize("n", [3, 7, 39, 40, 300])
 def test_sizes_and_chances_belong_together(n: int):
     tail = Tail(np.random.default_rng(0).normal(0.0, 1.0, n), np.zeros(n))
     sizes = np.exp(np.linspace(-4, 6, 60))
@@ -35,7 +35,7 @@ def test_sizes_and_chances_belong_together(n: int):
     assert chances == sorted(chances, reverse=True)
     for p in (0.05, 0.01):
         assert tail.p(tail.size_at(p)) == pytest.approx(p, rel=1e-6)
-    assert Tail.of([np.zeros(3)]) is None
+    assert Tail.of([np.zeros(3), np.ones(3), np.ones(3)]) is None
 
 
 class Lognormal:

@@ -109,7 +109,7 @@ def test_every_check_says_what_came_of_it():
     assert outcomes["3.4"]["beside others"] == failed
     assert outcomes["5.0"]["false discoveries"] == none
     group = group_json(found)
-    assert (group["metric"], group["heads"], group["draws"]) == ("next-token loss", ["2.2", "2.3", "3.4"], 12)
+    assert (group["metric"], group["heads"], group["draws"]) == ("next-token loss", ["2.2", "2.3", "3.4"], 10)
 
 
 def test_heads_of_other_kinds_are_no_controls_where_there_are_others():
@@ -171,7 +171,7 @@ def test_few_examples_with_an_effect_ask_for_more():
     assert np.isnan(few.alone.low)
     assert few.checks[0].note == "too few events"
     many = judged("3.3", known=Rare(8), more=more).heads[HeadId(3, 3)]
-    assert asked == [(8, 32), (32, 64)]
+    assert asked == [(8, 16), (16, 64)]
     assert (many.alone.examples, many.alone.few) == (64, False)
     assert many.alone.low < many.alone.effect < many.alone.high
 

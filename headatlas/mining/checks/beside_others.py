@@ -20,7 +20,7 @@ from headatlas.mining.checks.records import RANDOM, Check, HeadVerdict, Outcome,
 from headatlas.mining.checks.tail import Tail
 from headatlas.ops.types import Array
 
-DRAWS = 12  # random sets, and random heads on top of a set
+DRAWS = 10  # random sets, and random heads on top of a set
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def together(
     whole = effect_of(drop - before, scale, None, seed)
     if not exceeds(whole, smallest):
         return Together(whole, {}, 0)
-    draws = random_sets(heads, controls.heads, seed)
+    draws = random_sets(heads, controls.quiet, seed)
     whole = effect_of(drop - before, scale, _tail(removal, [base | draw for draw in draws], before), seed)
     if whole.random_p > RANDOM:
         return Together(whole, {}, len(draws))
@@ -65,13 +65,14 @@ def together(
     parts = {head: drop - removal.metric_drop(everything - {head}) for head in heads}
     members = {head: effect_of(part, scale, None, seed) for head, part in parts.items()}
     if any(exceeds(one, smallest) for one in members.values()):
-        singles = [draw for _, draw in zip(range(DRAWS), _spread(controls.heads, seed), strict=False)]
+        singles = [draw for _, draw in zip(range(DRAWS), _spread(controls.quiet, seed), strict=False)]
         tail = _tail(removal, [everything | {head} for head in singles], drop)
         members = {head: effect_of(part, scale, tail, seed) for head, part in parts.items()}
     return Together(whole, members, len(draws))
 
 
-def _tail(removal: Removal, sets: Sequence[frozenset[HeadId]], before: Array) -> Tail | None:
+def _tail(removal: Removal, draws: Sequence[frozenset[HeadId]], before: Array) -> Tail | None:
+    sets = list(dict.fromkeys(draws))
     prepare(removal, sets)
     return Tail.of([removal.metric_drop(one) - before for one in sets])
 

@@ -16,7 +16,7 @@ from headatlas.mining.checks.records import RANDOM, DetectorVerdict, HeadVerdict
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
 
-MORE, MOST = 32, 64  # examples of an effect that is close to the bar, and of one that touches few examples
+MORE, MOST = 16, 64  # examples of an effect that is close to the bar, and of one that touches few examples
 
 
 class Bench:

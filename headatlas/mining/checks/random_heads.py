@@ -8,7 +8,7 @@ of the others are as large as any size. A head that writes nothing is no control
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from headatlas.mining.checks.records import RANDOM, Check, HeadVerdict, Outcome
 from headatlas.mining.checks.tail import Tail
 from headatlas.ops.types import Array
 
-LARGEST, OTHERS = 36, 12  # free heads that are measured: the largest by estimate, and some of all other sizes
+LARGEST, OTHERS = 24, 10  # free heads that are measured: the largest by estimate, and some of all other sizes
 SAMPLE = 64  # where nothing can be estimated
 FEWEST = 8  # free heads of no known kind to compare with; else those of another task's kind serve too
 
@@ -31,12 +31,23 @@ FEWEST = 8  # free heads of no known kind to compare with; else those of another
 class Controls:
     """Free heads that write something, layer by layer, and how large the effects of single ones are.
 
-    measured: of how many the effect was measured. tail: None without any.
+    sizes: the mean effects that were measured, without sign. tail: None where there are too few.
     """
 
     heads: tuple[HeadId, ...]
-    measured: int
+    sizes: Mapping[HeadId, float]
     tail: Tail | None
+
+    @property
+    def measured(self) -> int:
+        """Of how many heads the effect was measured."""
+        return len(self.sizes)
+
+    @property
+    def quiet(self) -> tuple[HeadId, ...]:
+        """Those that do not stand out themselves: a random set with one that does would show its effect, not that of a set."""
+        bar = self.tail.size_at(RANDOM) if self.tail is not None else float("inf")
+        return tuple(head for head in self.heads if self.sizes.get(head, 0.0) <= bar)
 
 
 def controls(removal: Removal, free: Iterable[HeadId], assigned: Iterable[HeadId] = ()) -> Controls:
@@ -56,22 +67,23 @@ def _measured(removal: Removal, free: Sequence[HeadId]) -> Controls:
         chosen = [free[i] for i in np.random.default_rng(len(free)).permutation(len(free))[:SAMPLE]]
         sizes = _sizes(removal, chosen)
         live = [head for head, size in zip(chosen, sizes, strict=True) if size > 0]
-        logs = np.log(sizes[sizes > 0])
         rest = tuple(sorted({*live, *(set(free) - set(chosen))}))
-        return Controls(rest, len(live), Tail(logs, np.zeros(len(logs))) if len(logs) else None)
+        known = {head: float(size) for head, size in zip(chosen, sizes, strict=True) if size > 0}
+        return Controls(rest, known, Tail.of_sizes(sizes))
     # A head that writes nothing has no gradient: its estimate is 0 to the last bit.
     live = [i for i in np.argsort(-np.abs(estimates), kind="stable") if estimates[i] != 0.0]
     if len(live) <= LARGEST + OTHERS:
         return _measured(removal, [free[i] for i in sorted(live)])
     spread = np.linspace(LARGEST, len(live) - 1, OTHERS).round().astype(int)
-    places = [*range(LARGEST), *dict.fromkeys(spread.tolist())]
+    places = np.array([*range(LARGEST), *dict.fromkeys(spread.tolist())])
     sizes = _sizes(removal, [free[live[i]] for i in places])
     logs = np.log(np.abs(estimates[live]))
-    known = sizes > 0
-    slope, intercept, off = _line(logs[places][known], np.log(sizes[known]))
+    some = sizes > 0
+    slope, intercept, off = _line(logs[places][some], np.log(sizes[some]))
     predicted, spreads = intercept + slope * logs, np.full(len(live), off)
     predicted[places], spreads[places] = np.log(np.maximum(sizes, 1e-30)), 0.0
-    return Controls(tuple(sorted(free[i] for i in live)), len(places), Tail(predicted, spreads))
+    measured = {free[live[i]]: float(size) for i, size in zip(places, sizes, strict=True)}
+    return Controls(tuple(sorted(free[i] for i in live)), measured, Tail(predicted, spreads))
 
 
 def _line(x: Array, y: Array) -> tuple[float, float, float]:
@@ -118,7 +130,7 @@ def check(found: HeadVerdict) -> Check:
     """Whether the effect is more than that of random heads."""
     effect = found.alone
     if math.isnan(effect.random_effect):
-        return Check("random heads", "not applicable", note="no free head to compare with")
+        return Check("random heads", "not applicable", note="too few free heads to compare with")
     if effect.few or effect.null:
         return Check("random heads", "not applicable")
     outcome: Outcome = "passed" if effect.random_p <= RANDOM else "failed"

@@ -13,6 +13,7 @@ from scipy.stats import norm, t
 from headatlas.ops.types import Array
 
 FEW = 40  # sizes below which their upper half has to serve as the tail
+LEAST = 3  # sizes that make a tail
 PRIOR = 2.0  # how many heads' worth it is known how fast sizes fall off
 SPREAD = 1.5  # of log sizes, as single heads of SmolLM2 have it
 
@@ -31,10 +32,14 @@ class Tail:
 
     @classmethod
     def of(cls, drops: Sequence[Array]) -> Tail | None:
-        """Of measured effects [example] each; None without any that changes something."""
-        sizes = np.array([abs(drop.mean()) for drop in drops])
+        """Of measured effects [example] each; None where fewer than LEAST of them change something."""
+        return cls.of_sizes(np.array([abs(drop.mean()) for drop in drops]))
+
+    @classmethod
+    def of_sizes(cls, sizes: Array) -> Tail | None:
+        """Of measured sizes; None where fewer than LEAST are more than 0, which say nothing of how they scatter."""
         sizes = sizes[sizes > 0]
-        return cls(np.log(sizes), np.zeros(len(sizes))) if len(sizes) else None
+        return cls(np.log(sizes), np.zeros(len(sizes))) if len(sizes) >= LEAST else None
 
     def _above(self, log: float) -> tuple[float, float]:
         """Expected number of effects larger than exp(log), and the expected sum of their logs beyond it."""
