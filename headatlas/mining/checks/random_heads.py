@@ -118,8 +118,8 @@ def check(found: HeadVerdict) -> Check:
     """Whether the effect is more than that of random heads."""
     effect = found.alone
     if math.isnan(effect.random_effect):
-        return Check("random heads", "not applicable", note="no free head to compare with")
+        return Check("random heads", "does not apply", note="no free head to compare with")
     if effect.few or effect.null:
-        return Check("random heads", "not applicable", effect.random_effect)
+        return Check("random heads", "does not apply", effect.random_effect)
     outcome = "passed" if abs(effect.effect) > effect.random_effect else "failed"
     return Check("random heads", outcome, effect.random_effect, note="what 95% of random heads stay below")
