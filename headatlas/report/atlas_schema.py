@@ -111,6 +111,16 @@ class Observed(Line, Effects):
     verdict: Literal["causal", "group", "refuted", "untested"] = "untested"
 
 
+class Twin(Record):
+    """What a detector found in a model that has learned nothing."""
+
+    kind: Name
+    observed: Count | None = None
+    heads: Count | None = None
+    best: Number = None
+    reason: str = ""
+
+
 class Detector(Record):
     """One of "detectors"."""
 
@@ -128,6 +138,8 @@ class Detector(Record):
     heads: list[Observed]
     group: Group | None = None
     about: dict[str, Any] = Field(default_factory=dict)
+    task_version: int | None = None
+    twins: list[Twin] = Field(default_factory=list)
 
 
 class SkippedDetector(Record):
