@@ -19,7 +19,7 @@ from headatlas.report.atlas_schema import Effects, Group
 class _Judged(Effects):
     """A head's verdict in a kept file."""
 
-    verdict: Literal["causal", "group", "refuted"]
+    verdict: Literal["causal", "group", "refuted", "untested"]
 
 
 class _Detector(Record):

@@ -16,9 +16,9 @@ from headatlas.mining.task_scan import TaskScan
 from headatlas.model import Model, attach
 from headatlas.model.random_weights import untrained_twin, weight_shuffled
 from headatlas.progress import Progress
+from headatlas.report.head_line import TWINS
 
-KINDS = ("twin", "shuffled")
-WORDS = {"twin": "untrained twin", "shuffled": "shuffled weights"}
+KINDS = tuple(TWINS)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def scanned(
     for kind in kinds:
         twin: Model | None = None
         for task, group in chosen.by_task.items():
-            step = f"{task.name}: {WORDS[kind]}"
+            step = f"{task.name}: {TWINS[kind]}"
             kept = TaskScan.load(folder / kind, task.name)
             try:
                 if kept is None:

@@ -79,11 +79,19 @@ class Effects(Record):
     effect_high: Number = None
     random_effect: Number = None
     random_median: Number = None
+    effect_p: Number = None
+    effect_examples: Count | None = None
+    too_few_events: bool | None = None
 
 
 class Group(Effects):
-    """The effect of removing all observed heads of a detector."""
+    """The effect of removing all observed heads of a detector, and (rest) of those that are not causal alone (heads)."""
 
+    heads: Annotated[list[Name], Field(max_length=_ALL_HEADS)] | None = None
+    rest: Effects | None = None
+    smallest: Number = None
+    free_heads: Count | None = None
+    measured_heads: Count | None = None
     p: Number = None
     draws: Count | None = None
     examples: Count | None = None
@@ -105,10 +113,28 @@ class Line(Record):
     q: Number = None
 
 
+class Check(Record):
+    """One test of an observed head, as `mining.checks.records.Check` has it."""
+
+    name: Name
+    outcome: str
+    value: Number = None
+    low: Number = None
+    high: Number = None
+    note: str = ""
+    parts: dict[str, Annotated[list[Number], Field(min_length=3, max_length=3)]] = Field(default_factory=dict)
+
+
 class Observed(Line, Effects):
     """An observed head with its verdict."""
 
     verdict: Literal["causal", "group", "refuted", "untested"] = "untested"
+    works: str = ""
+    carries: str = ""
+    effect_q: Number = None
+    beside_others: Effects | None = None
+    checks: Annotated[list[Check], Field(max_length=100)] = Field(default_factory=list)
+    line: str = ""
 
 
 class Twin(Record):

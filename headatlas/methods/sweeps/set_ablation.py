@@ -73,6 +73,10 @@ class SetAblation:
         found = self._replay.measure([[self.change(sorted(key))] for key in new])
         self._known |= {key: self.metric.worse(one - self.clean) for key, one in zip(new, found, strict=True)}
 
+    def knows(self, heads: Iterable[HeadId]) -> bool:
+        """Whether this set of heads was measured before."""
+        return frozenset(heads) in self._known
+
     def estimates(self, heads: Sequence[HeadId]) -> Array:
         """[head] what `metric_drop` gives for each of these heads, mean over examples, to first order (attribution patching).
 

@@ -14,9 +14,9 @@ from headatlas.detector import Detector
 from headatlas.errors import BadInput, UnknownName
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
-from headatlas.mining.checks import removals
 from headatlas.mining.checks.judging import Bench
 from headatlas.mining.checks.records import Check, DetectorVerdict
+from headatlas.mining.checks.removals import Removals
 from headatlas.mining.checks.same_answer import SameAnswer
 from headatlas.mining.checks.transfer import Transfer
 from headatlas.model import Model
@@ -36,6 +36,8 @@ def chosen(names: str | Sequence[str] | None) -> tuple[str, ...]:
     """
     if names is None:
         return DEFAULT
+    if not names:
+        return ()
     parts = [part.strip() for one in ([names] if isinstance(names, str) else names) for part in one.split(",")]
     if {"all", "none"} & set(parts) and len(set(parts)) > 1:
         raise BadInput("--checks takes all, none, or names of checks, not both.", f"Names are {', '.join(ALL)}.")
@@ -63,6 +65,7 @@ class Critics:
         self.chosen = [name for name in JUDGING if name in chosen]
         self.seconds = dict.fromkeys(self.chosen, 0.0)
         self._smallest = smallest
+        self._known: dict[int, Removals] = {}
         self._same_answer = SameAnswer(model, task, metric, seed)
         self._transfer = Transfer(model, task, metric, detectors, smallest=smallest, seed=seed)
 
@@ -72,7 +75,7 @@ class Critics:
         """The verdict on a detector with the chosen checks of each of its observed heads."""
         heads = list(judged.heads)
         asked: dict[str, Callable[[], Mapping[HeadId, Check]]] = {
-            "removals": lambda: removals.check(bench, heads, self._smallest),
+            "removals": lambda: self._removals(bench).check(heads, self._smallest),
             "same-answer": lambda: self._same_answer.check(heads),
             "transfer": lambda: self._transfer.check(detector, judged, removing),
         }
@@ -85,3 +88,9 @@ class Critics:
         return judged.with_heads(
             {head: replace(one, checks=(*one.checks, *found[head])) for head, one in judged.heads.items()}
         )
+
+    def _removals(self, bench: Bench) -> Removals:
+        found = self._known.get(id(bench))
+        if found is None or found.bench is not bench:
+            found = self._known[id(bench)] = Removals(bench)
+        return found
