@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -13,17 +13,11 @@ from headatlas.heads import HeadId
 from headatlas.mining.checks.records import Check, DetectorVerdict, HeadVerdict, RemovalEffect, SetVerdict
 from headatlas.mining.kept import number, read_kept, write_kept
 from headatlas.reading import Record
-from headatlas.report.atlas_schema import Effects, Group
-
-
-class _Judged(Effects):
-    """A head's verdict in a kept file."""
-
-    verdict: Literal["causal", "group", "refuted", "untested"]
+from headatlas.report.atlas_schema import Group, Judged
 
 
 class _Detector(Record):
-    heads: dict[str, _Judged]
+    heads: dict[str, Judged]
     group: Group
 
 

@@ -125,8 +125,8 @@ class Check(Record):
     parts: dict[str, Annotated[list[Number], Field(min_length=3, max_length=3)]] = Field(default_factory=dict)
 
 
-class Observed(Line, Effects):
-    """An observed head with its verdict."""
+class Judged(Effects):
+    """The verdict on an observed head."""
 
     verdict: Literal["causal", "group", "refuted", "untested"] = "untested"
     works: str = ""
@@ -134,6 +134,11 @@ class Observed(Line, Effects):
     effect_q: Number = None
     beside_others: Effects | None = None
     checks: Annotated[list[Check], Field(max_length=100)] = Field(default_factory=list)
+
+
+class Observed(Line, Judged):
+    """An observed head with its verdict, and all of it in one line."""
+
     line: str = ""
 
 

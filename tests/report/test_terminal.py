@@ -146,7 +146,8 @@ def test_what_the_model_can_do_and_who_was_found_nowhere_stand_below_the_heads()
     rows = enumerate(zip(entry["scores"], entry["chance"], strict=True))
     best = max((s, f"{i}.{j}", s, c) for i, row in rows for j, (s, c) in enumerate(zip(*row, strict=True)))
     nothing = next(words for words in lines if words[:2] == ["none", f"{entry['name']}:"])
-    assert nothing[2:7] == ["best", best[1], number(best[2]), "(chance", f"{number(best[3])});"]
+    assert " ".join(nothing[2:9]) == "the model cannot do the task; best"
+    assert nothing[8:13] == ["best", best[1], number(best[2]), "(chance", f"{number(best[3])});"]
 
 
 def test_an_empty_atlas_says_so() -> None:
