@@ -61,7 +61,7 @@ class Model(Record):
 class Baseline(Record):
     """The model's metric on a detector's task."""
 
-    metric: str = ""
+    metric: str | None = ""
     value: Number = None
     floor: Number = None
     margin: Number = None

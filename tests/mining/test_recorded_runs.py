@@ -186,7 +186,9 @@ def test_a_run_of_before_opens_and_its_groups_are_called_what_they_were(runs: Pa
     data = json.loads((folder / "atlas.json").read_text())
     for one in data["detectors"]:
         if one["group"] is not None:
-            one["group"] = {name: one["group"][name] for name in ("effect", "random_effect", "draws", "examples", "metric")}
+            one["group"] = {
+                name: one["group"][name] for name in ("effect", "random_effect", "draws", "examples", "metric")
+            }
         new = ("works", "beside_others", "checks", "effect_p", "effect_q", "effect_examples", "too_few_events")
         one["heads"] = [{name: value for name, value in row.items() if name not in new} for row in one["heads"]]
     (folder / "atlas.json").write_text(json.dumps(data))

@@ -77,6 +77,7 @@ def test_the_map_of_a_large_model_fits_a_screen_and_says_what_is_folded() -> Non
         synthetic._line(np.random.default_rng(0), planted, np.zeros((80, 64)), tested=True)
         for planted in ((10, 20, 0.9, "refuted"), (11, 21, 0.3, "causal"), (79, 63, 0.5, "group"))
     ]
+    atlas["detectors"][0]["group"] = {"heads": []}
     lines = printed(atlas).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("L   0"))
     end = next(i for i, line in enumerate(lines) if line.startswith("folded"))

@@ -100,7 +100,7 @@ def compared(same: Array, other: Array, scale: float, seed: int = 0) -> Check:
     """The control's outcome, from what both swaps change per example, [example] each.
 
     Passed where half of the other answer's mean change certainly exceeds the size of the same answer's, failed where it is
-    certainly exceeded; the value is the share with a bootstrap interval.
+    certainly exceeded; the value is the share with a bootstrap interval, negative where the same answer changes the other way.
     """
     both = {"same answer": effect_of(same, scale, None, seed), "another answer": effect_of(other, scale, None, seed)}
     parts = {name: (one.effect, one.low, one.high) for name, one in both.items()}
@@ -127,9 +127,9 @@ def _share(same: Array, other: Array, seed: int) -> tuple[float, float, float]:
     n = len(same)
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=1000) / n
     with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = np.abs(weights @ same) / np.abs(weights @ other)
+        drawn = (weights @ same) / (weights @ other)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(abs(same.mean()) / abs(other.mean())), float(low), float(high)
+    return float(same.mean() / other.mean()), float(low), float(high)
 
 
 def donors(pool: Batch, most: int) -> Tensor:
