@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_without_other_prompts_each_example_takes_the_next_of_its_length(model: 
 class Written:
     """Three removals whose effects are written down: 0.0 agrees, 0.1 is lost to zeros alone, 0.2 is near the bar, others little."""
 
-    SIZES = {(0, 0): (2.0, 1.9, 2.1), (0, 1): (1.5, 0.0, 0.0), (0, 2): (0.32, 0.27, 0.29)}
+    SIZES: ClassVar = {(0, 0): (2.0, 1.9, 2.1), (0, 1): (1.5, 0.0, 0.0), (0, 2): (0.32, 0.27, 0.29)}
 
     def __init__(self, kind: int) -> None:
         self.kind = kind
@@ -244,7 +245,7 @@ def test_checks_are_chosen_by_name():
     assert chosen("none") == chosen([]) == ()
     assert chosen("all") == ALL
     assert chosen("transfer, removals") == chosen(["transfer", "removals"]) == ("removals", "transfer")
-    with pytest.raises(UnknownName, match="no check 'remvals'.*Did you mean 'removals'"):
+    with pytest.raises(UnknownName, match=r"no check 'remvals'.*Did you mean 'removals'"):
         chosen("remvals")
     with pytest.raises(BadInput, match="not both"):
         chosen("all,twin")

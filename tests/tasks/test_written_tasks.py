@@ -198,5 +198,6 @@ def test_the_second_family_is_the_same_task_in_other_prompts(name: str, tokenize
     starts = {tuple(row[:4]) for batch in (own, test) for row in rows(batch)}
     if name not in ("needle", "statements"):  # they differ in what stands behind that
         assert not starts & {row[:4] for row in rows(other)}
-    assert other.control is not None and other.counterfactual is not None
+    assert other.control is not None
+    assert other.counterfactual is not None
     assert torch.equal(other.tokens, first.second(words, 8, 1).tokens)
