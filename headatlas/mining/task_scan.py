@@ -15,8 +15,9 @@ from torch import Tensor
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.mining.checks import over_prompts
+from headatlas.mining.checks.records import DetectorVerdict
 from headatlas.mining.kept import number, read_kept, write_kept
-from headatlas.mining.task_verdict import DetectorVerdict, group_json, head_json
+from headatlas.mining.task_verdict import group_json, head_json
 from headatlas.ops.types import Array, LayerKey
 from headatlas.reading import Name, Number, Record
 from headatlas.report.atlas_schema import Attention, Detector, Line, SkippedDetector

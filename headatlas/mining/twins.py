@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ Counts = Mapping[tuple[str, str], Sequence[TwinCount]]  # (task, detector) -> on
 
 def twin_of(model: Model, kind: str, seed: int) -> Model:
     """The model with random weights ("twin"), or with its attention weights in random order ("shuffled"). Raises UnsupportedModel."""
-    make = {"twin": untrained_twin, "shuffled": weight_shuffled}[kind]
+    make: Any = untrained_twin if kind == "twin" else weight_shuffled
     return attach(make(model.hf, seed=seed), tokenizer=model.tokenizer)
 
 

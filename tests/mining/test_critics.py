@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from headatlas.mining import twins
 from headatlas.mining.checks import over_prompts, transfer
 from headatlas.mining.checks.critics import ALL, DEFAULT, chosen
 from headatlas.mining.checks.judging import Bench
+from headatlas.mining.checks.records import HeadVerdict, RemovalEffect
 from headatlas.mining.checks.removals import Removals, three
 from headatlas.mining.checks.same_answer import SameAnswer, compared, donors
 from headatlas.model import Model
@@ -169,6 +171,29 @@ def test_swaps_are_those_of_the_plain_model(model: Model):
         with replaced(model, head, put):
             expected = clean - logit_difference(model, batch)
         assert np.allclose(way.metric_drop([head]), expected, atol=1e-4)
+
+
+def test_a_head_that_keeps_the_run_on_its_course_is_told_from_one_that_carries_the_answer():
+    """Two heads of the last layer see the same mean of the text and write it with opposite signs, so large that without one
+    of them the final norm drowns the answer: both matter, and neither has anything to do with the answer."""
+    model = echo.model()
+    attention = model.hf.model.layers[2].self_attn
+    with torch.no_grad():
+        query = attention.q_proj.weight.view(echo.HEADS, echo.HEAD, echo.WIDTH)
+        output = attention.o_proj.weight.view(echo.WIDTH, echo.HEADS, echo.HEAD)
+        query[:2] = 0.0
+        output[:, 0] *= 200
+        output[:, 1] = -output[:, 0]
+    found = SameAnswer(model, echo.echo, echo.echo.metric, seed=5).check([HeadId(1, 1), HeadId(2, 0), HeadId(2, 1)])
+    assert {str(head): one.outcome for head, one in found.items()} == {
+        "1.1": "passed",
+        "2.0": "failed",
+        "2.1": "failed",
+    }
+    judged = HeadVerdict(RemovalEffect(1.0, 0.9, 1.1), verdict="causal", checks=(found[HeadId(2, 0)],))
+    assert judged.carries == "trajectory"
+    assert replace(judged, verdict="refuted").carries == "", "it does nothing that could be a course"
+    assert replace(judged, checks=(found[HeadId(1, 1)],)).carries == ""
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.mining.checks.own_effect import effect_of
 from headatlas.mining.checks.random_heads import Controls, prepare, scale_of
-from headatlas.mining.checks.records import Check, HeadVerdict, RemovalEffect, exceeds
+from headatlas.mining.checks.records import Check, HeadVerdict, Outcome, RemovalEffect, exceeds
 from headatlas.mining.checks.tail import Tail
 from headatlas.ops.types import Array
 
@@ -110,5 +110,5 @@ def check(found: HeadVerdict, smallest: float) -> Check:
     effect = found.beside
     if effect is None:
         return Check("beside others", "does not apply")
-    outcome = "passed" if exceeds(effect, smallest) and effect.p <= LEVEL else "failed"
+    outcome: Outcome = "passed" if exceeds(effect, smallest) and effect.p <= LEVEL else "failed"
     return Check("beside others", outcome, effect.effect, effect.low, effect.high)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats as scipy_stats
 
-from headatlas.mining.checks.records import NAN, Check, HeadVerdict, RemovalEffect
+from headatlas.mining.checks.records import NAN, Check, HeadVerdict, Outcome, RemovalEffect
 from headatlas.mining.checks.tail import Tail
 from headatlas.ops import stats
 from headatlas.ops.types import Array
@@ -38,6 +38,6 @@ def check(found: HeadVerdict, smallest: float) -> Check:
     if effect.few:
         return Check("own effect", "does not apply", effect.effect, note="too few events")
     large = abs(effect.effect) >= smallest
-    outcome = "passed" if effect.certain and large else "weakened" if effect.certain else "failed"
+    outcome: Outcome = "passed" if effect.certain and large else "weakened" if effect.certain else "failed"
     note = "smaller than counts" if effect.certain and not large else ""
     return Check("own effect", outcome, effect.effect, effect.low, effect.high, note)

@@ -18,7 +18,7 @@ from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.methods.sweeps.set_ablation import SetAblation
 from headatlas.mining.checks.own_effect import effect_of
-from headatlas.mining.checks.records import Check, HeadVerdict
+from headatlas.mining.checks.records import Check, HeadVerdict, Outcome
 from headatlas.mining.checks.tail import Tail
 from headatlas.ops.types import Array
 
@@ -121,5 +121,5 @@ def check(found: HeadVerdict) -> Check:
         return Check("random heads", "does not apply", note="no free head to compare with")
     if effect.few or effect.null:
         return Check("random heads", "does not apply", effect.random_effect)
-    outcome = "passed" if abs(effect.effect) > effect.random_effect else "failed"
+    outcome: Outcome = "passed" if abs(effect.effect) > effect.random_effect else "failed"
     return Check("random heads", outcome, effect.random_effect, note="what 95% of random heads stay below")
