@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from headatlas.detector import Detector
-from headatlas.errors import BadInput, UnknownName
+from headatlas.errors import BadInput, UnfitTask, UnknownName, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.mining.checks.judging import Bench
@@ -82,7 +82,11 @@ class Critics:
         found: dict[HeadId, list[Check]] = {head: [] for head in heads}
         for name in self.chosen:
             began = time.perf_counter()
-            for head, check in asked[name]().items():
+            try:
+                checks = asked[name]()
+            except (UnsupportedModel, UnfitTask, BadInput) as error:  # the verdict stands without what cannot be asked
+                checks = dict.fromkeys(heads, Check(name.replace("-", " "), "does not apply", note=str(error)))
+            for head, check in checks.items():
                 found[head].append(check)
             self.seconds[name] += time.perf_counter() - began
         return judged.with_heads(

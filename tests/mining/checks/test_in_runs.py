@@ -52,6 +52,18 @@ def test_a_run_says_what_was_asked_and_what_came_of_it(runs: dict[str, ha.Atlas]
     assert all(len(row["checks"]) == 4 and not one["twins"] for one in bare["detectors"] for row in one["heads"])
 
 
+def test_a_check_that_cannot_be_asked_leaves_the_verdict(model: Model, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise BadInput("Its prompts are of wood.")
+
+    monkeypatch.setattr("headatlas.mining.checks.same_answer.donors", refuse)
+    monkeypatch.setattr(record.WHERE, lambda: {"twins": echo.DETECTORS["twins"]})
+    (found,) = ha.mine(model, n=12, seed=3, checks=["same-answer"], out=tmp_path / "one").data["detectors"]
+    assert {row["verdict"] for row in found["heads"]} > {"causal"}
+    assert {row["checks"][4]["note"] for row in found["heads"]} == {"Its prompts are of wood."}
+    assert {row["checks"][4]["outcome"] for row in found["heads"]} == {"does not apply"}
+
+
 def test_checks_change_no_verdict(runs: dict[str, ha.Atlas]):
     def verdicts(atlas: ha.Atlas) -> list[tuple[object, ...]]:
         return [
