@@ -119,6 +119,7 @@ def _tasks() -> list[dict[str, Any]]:
             "version": task.version,
             "metric": task.metric.name if task.metric else None,
             "held_out": task.name + HELD_OUT if task.name + HELD_OUT in tasks() else None,
+            "second_family": task.second.doc if task.second is not None else None,
             "what": task.doc.partition("\n\n")[0],
         }
         for task in tasks().values()

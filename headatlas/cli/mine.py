@@ -26,6 +26,19 @@ def mine(
     verdict_n: Annotated[
         int | None, typer.Option(help="Held-out examples that verdicts rest on; default 8, more where texts are short.")
     ] = None,
+    checks: Annotated[
+        str | None,
+        typer.Option(
+            help="What else is asked of each verdict: removals, same-answer, transfer, prompts (these are the default), "
+            "twin, shuffled, with commas between them; or all, or none."
+        ),
+    ] = None,
+    twin: Annotated[
+        bool, typer.Option("--twin", help="Also count what the detectors find in an untrained model of the same shape.")
+    ] = False,
+    shuffled: Annotated[
+        bool, typer.Option("--shuffled", help="Also count what they find with the attention weights in random order.")
+    ] = False,
     out: Annotated[str | None, typer.Option(help="Run folder; default atlas/<model>/<run-id>/.")] = None,
     device: option.Device = None,
     dtype: option.Dtype = "auto",
@@ -43,8 +56,10 @@ def mine(
     """
     import headatlas as ha
     from headatlas.cli._progress import Shown
+    from headatlas.mining.checks.critics import chosen
     from headatlas.render.console import console
 
+    asked = chosen(checks)
     with Shown() as shown:
         shown.say(f"Loading {model} ...")
         loaded = ha.load(model, revision=revision, dtype=dtype, device=device, bos=bos)
@@ -57,6 +72,7 @@ def mine(
             seed=seed,
             verdict=not no_verdict,
             verdict_n=verdict_n,
+            checks=[*asked, *(name for name, wanted in (("twin", twin), ("shuffled", shuffled)) if wanted)],
             out=out,
             progress=shown,
         )

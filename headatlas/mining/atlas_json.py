@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -13,9 +13,11 @@ import torch
 
 from headatlas.mining.task_scan import DetectorScan, Skipped, TaskScan, detector_json
 from headatlas.mining.task_verdict import TaskVerdict, verdict_on
+from headatlas.mining.twins import Counts
 from headatlas.model import Model
 from headatlas.model.structure.wrapping import adapters_of
 from headatlas.report.atlas_schema import SCHEMA
+from headatlas.report.head_line import line_of
 from headatlas.version import __version__
 
 
@@ -75,10 +77,21 @@ class RunFacts:
     bos: str
     versions: Mapping[str, str]
     load_seconds: float
+    checks: tuple[str, ...] = ()
+    tasks: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def now(cls, model: Model, run_id: str, *, n: int, seed: int) -> RunFacts:
-        """The facts of a run on `model` that ends now, with the versions of this program and its libraries."""
+    def now(
+        cls,
+        model: Model,
+        run_id: str,
+        *,
+        n: int,
+        seed: int,
+        checks: Sequence[str] = (),
+        tasks: Mapping[str, int] | None = None,
+    ) -> RunFacts:
+        """The facts of a run on `model` that ends now, with the versions of this program, its libraries and the tasks."""
         return cls(
             id=run_id,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
@@ -93,6 +106,8 @@ class RunFacts:
                 "python": platform.python_version(),
             },
             load_seconds=model.load_seconds,
+            checks=tuple(checks),
+            tasks=dict(tasks or {}),
         )
 
 
@@ -102,18 +117,23 @@ def atlas_json(
     skipped: Sequence[Skipped],
     scans: Sequence[TaskScan],
     verdicts: Mapping[str, TaskVerdict] | None,
+    twins: Counts | None = None,
 ) -> dict[str, Any]:
     """The content of atlas.json, with NaN where a number is not defined.
 
-    skipped: the detectors that were not run at all. verdicts: by task; a task on which there was nothing to judge is
+    twins: what was found in models that have learned nothing, where these were asked for. skipped: the detectors that were not run at all. verdicts: by task; a task on which there was nothing to judge is
     missing; None where no verdicts were asked for.
     """
-    detectors = [_detector(scan, found, verdicts) for scan in scans for found in scan.detectors]
+    detectors = [_detector(run, scan, found, verdicts, twins or {}) for scan in scans for found in scan.detectors]
     seconds = {
         "load": run.load_seconds,
         "forward": sum(scan.forward_seconds for scan in scans),
         "detect": sum(scan.detect_seconds for scan in scans),
         "verdict": sum(found.seconds for found in (verdicts or {}).values()),
+        **{
+            f"check {name}": sum(found.check_seconds.get(name, 0.0) for found in (verdicts or {}).values())
+            for name in dict.fromkeys(name for found in (verdicts or {}).values() for name in found.check_seconds)
+        },
     }
     facts = asdict(run)
     del facts["load_seconds"]
@@ -126,11 +146,22 @@ def atlas_json(
     }
 
 
-def _detector(scan: TaskScan, found: DetectorScan, verdicts: Mapping[str, TaskVerdict] | None) -> dict[str, Any]:
+def _detector(
+    run: RunFacts,
+    scan: TaskScan,
+    found: DetectorScan,
+    verdicts: Mapping[str, TaskVerdict] | None,
+    twins: Counts,
+) -> dict[str, Any]:
     """A detector's part, with its verdict or with the reason why there is none."""
     verdict, reason = verdict_on(verdicts, scan.task, found.name), ""
     if verdicts is None:
         reason = "verdicts were switched off"
     elif verdict is None and found.observed:
         reason = "its verdict cannot be measured on this model"
-    return detector_json(scan, found, verdict, reason)
+    content = detector_json(scan, found, verdict, reason, prompts="prompts" in run.checks)
+    content["task_version"] = run.tasks.get(scan.task)
+    content["twins"] = [asdict(one) for one in twins.get((scan.task, found.name), ())]
+    for row in content["heads"]:
+        row["line"] = line_of(content, row)
+    return content

@@ -10,7 +10,11 @@ from typing import Any
 from headatlas import report
 from headatlas.atlas import Atlas, Run, extras, publish, tidy
 from headatlas.errors import BadInput
+from headatlas.heads import HeadId
+from headatlas.mining import twins
 from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
+from headatlas.mining.checks import critics
+from headatlas.mining.checks.critics import CheckName
 from headatlas.mining.checks.judging import MOST
 from headatlas.mining.planning import Plan, plan
 from headatlas.mining.scan import scan_task
@@ -48,13 +52,16 @@ def mine(
     seed: int = 0,
     verdict: bool = True,
     verdict_n: int | None = None,
+    checks: CheckName | Sequence[str] | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Atlas:
     """Score every head of `model` for every detector (or those named), judge what was observed, and keep it in a folder.
 
     tasks: only the detectors of these tasks, or those that can be asked on them. n: examples per task. verdict_n: held-out
-    examples that verdicts rest on, default 8, more where texts are short and where an effect is not clear. Each finished task is
+    examples that verdicts rest on, default 8, more where texts are short and where an effect is not clear. checks: what else
+    is asked of each verdict, by name ("removals", "same-answer", "transfer", "prompts"; "twin" and "shuffled": the same
+    detectors on models that have learned nothing), "all" or "none"; default the first four. Each finished task is
     kept: the same call after an interruption goes on from there, and a call whose run is complete returns it at once. What
     was measured on a model that computes something else (see `identity_of`) is not taken up. Raises BadInput, UnknownName,
     StoreError.
@@ -63,9 +70,9 @@ def mine(
         raise BadInput(f"{n} examples are too few for a p-value.", "Use --n 4 or more; 32 is the default.")
     if verdict_n is not None and not 4 <= verdict_n <= MOST:
         raise BadInput(f"Verdicts cannot rest on {verdict_n} examples.", f"Use --verdict-n 4 to {MOST}.")
-    progress = progress or Silent()
+    progress, asked = progress or Silent(), critics.chosen(checks)
     chosen, facts = plan(model, detectors, tasks, n, seed), ModelFacts.of(model)
-    settings = _settings(chosen, n=n, seed=seed, verdict=verdict, verdict_n=verdict_n)
+    settings = _settings(chosen, n=n, seed=seed, verdict=verdict, verdict_n=verdict_n, checks=asked)
     run = Run({**_model_identity(model, facts), **settings})
     final = Path(out) if out is not None else Path("atlas") / re.sub(r"[^\w.-]+", "-", model.name).strip("-") / run.id
     identity = {"id": run.id, **run.facts}
@@ -80,10 +87,15 @@ def mine(
         if dropped:
             progress.say(f"An unfinished run in {partial} was dropped; it differs in {'; '.join(dropped)}.")
         scans = _scans(model, chosen, partial / "scans", progress)
-        verdicts = _verdicts(model, chosen, scans, partial / "verdicts", seed, verdict_n, progress) if verdict else None
+        verdicts = (
+            _verdicts(model, chosen, scans, partial / "verdicts", seed, verdict_n, asked, progress) if verdict else None
+        )
+        kinds = [kind for kind in twins.KINDS if kind in asked]
+        counts = twins.scanned(model, chosen, kinds, partial / "twins", seed, progress)
         records = list(scans.values())
-        now = RunFacts.now(model, run.id, n=n, seed=seed)
-        _write(partial, atlas_json(facts, now, chosen.skipped, records, verdicts), records, verdicts)
+        versions = {task.name: task.version for task in chosen.by_task}
+        now = RunFacts.now(model, run.id, n=n, seed=seed, checks=asked, tasks=versions)
+        _write(partial, atlas_json(facts, now, chosen.skipped, records, verdicts, counts), records, verdicts)
         write_json(partial / "run.json", {**identity, "created": now.created})
         publish(partial, final)
     return Atlas(final)
@@ -102,7 +114,9 @@ def _model_identity(model: Model, facts: ModelFacts) -> dict[str, Any]:
     }
 
 
-def _settings(chosen: Plan, *, n: int, seed: int, verdict: bool, verdict_n: int | None) -> dict[str, Any]:
+def _settings(
+    chosen: Plan, *, n: int, seed: int, verdict: bool, verdict_n: int | None, checks: Sequence[str]
+) -> dict[str, Any]:
     """What else decides them."""
     return {
         "n": n,
@@ -110,6 +124,7 @@ def _settings(chosen: Plan, *, n: int, seed: int, verdict: bool, verdict_n: int 
         "verdict": verdict,
         "verdict_n": verdict_n,
         "verdict_version": VERSION if verdict else None,
+        "checks": list(checks),
         "detectors": {d.name: [d.version, d.minimum_effect] for group in chosen.by_task.values() for d in group},
         "tasks": {task.name: task.version for task in chosen.by_task},
         "headatlas": __version__,
@@ -150,6 +165,7 @@ def _verdicts(
     folder: Path,
     seed: int,
     examples: int | None,
+    checks: Sequence[str],
     progress: Progress,
 ) -> dict[str, TaskVerdict]:
     """The verdicts of every task that can be judged, by its name: those that were kept, or new ones, which are kept.
@@ -167,8 +183,9 @@ def _verdicts(
         else:
             group, n = chosen.by_task[task], len(chosen.batches[task])
             found = judge_task(
-                model, task, group, scan, assigned=assigned, n=n, seed=seed, progress=progress, examples=examples
-            )
+                model, task, group, scan, assigned=assigned, n=n, seed=seed, progress=progress, examples=examples,
+                checks=checks,
+            )  # fmt: skip
             found.save(folder)
         verdicts[task.name] = found
     return settle(verdicts)
@@ -178,7 +195,12 @@ def _write(
     folder: Path, data: dict[str, Any], scans: Sequence[TaskScan], verdicts: Mapping[str, TaskVerdict] | None
 ) -> None:
     """The tables, atlas.json, attention.json and the report."""
-    write_table(folder / "scores.parquet", score_table(scans, verdicts))
+    lines = {
+        (one["name"], HeadId(row["layer"], row["head"], row["stack"])): row["line"]
+        for one in data["detectors"]
+        for row in one["heads"]
+    }
+    write_table(folder / "scores.parquet", score_table(scans, verdicts, lines))
     write_table(folder / "examples.parquet", example_table(scans))
     attention = attention_json(scans)
     write_json(folder / "atlas.json", data, DIGITS)

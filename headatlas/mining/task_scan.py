@@ -14,6 +14,7 @@ from torch import Tensor
 
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.mining.checks import over_prompts
 from headatlas.mining.checks.records import DetectorVerdict
 from headatlas.mining.kept import number, read_kept, write_kept
 from headatlas.mining.task_verdict import group_json, head_json
@@ -183,10 +184,14 @@ class TaskScan:
 
 
 def detector_json(
-    scan: TaskScan, found: DetectorScan, verdict: DetectorVerdict | None = None, reason: str = ""
+    scan: TaskScan,
+    found: DetectorScan,
+    verdict: DetectorVerdict | None = None,
+    reason: str = "",
+    *,
+    prompts: bool = False,
 ) -> dict[str, Any]:
-    """A detector's part of atlas.json; reason: why there is no verdict, where the scan gives none."""
-    lines = {line.head: line for line in found.lines}
+    """A detector's part of atlas.json; reason: why there is no verdict, where the scan gives none. prompts: see `observed_json`."""
     return {
         "name": found.name,
         "head_type": found.head_type,
@@ -199,10 +204,22 @@ def detector_json(
         "untested": scan.reason or reason,
         "scores": _grid(found.lines, "score"),
         "chance": _grid(found.lines, "chance"),
-        "heads": [{**line_json(lines[head]), **head_json(head, verdict)} for head in found.observed],
+        "heads": observed_json(found, verdict, prompts=prompts),
         "group": group_json(verdict) if verdict is not None else None,
         "about": dict(found.about),
     }
+
+
+def observed_json(found: DetectorScan, verdict: DetectorVerdict | None, *, prompts: bool) -> list[dict[str, Any]]:
+    """The observed heads with numbers, verdict and checks, best first; prompts: also with the check of single prompts."""
+    places = {line.head: i for i, line in enumerate(found.lines)}
+    rows = []
+    for head in found.observed:
+        row = {**line_json(found.lines[places[head]]), **head_json(head, verdict)}
+        if prompts:
+            row["checks"].append(asdict(over_prompts.check(found.values, places[head])))
+        rows.append(row)
+    return rows
 
 
 def line_json(line: HeadScore) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from pydantic import Field
 
 from headatlas.heads import HeadId
 from headatlas.mining.checks.records import Check, DetectorVerdict, HeadVerdict, RemovalEffect, SetVerdict
@@ -14,14 +16,8 @@ from headatlas.reading import Record
 from headatlas.report.atlas_schema import Group, Judged
 
 
-class _Judged(Judged):
-    """A head's verdict in a kept file."""
-
-    verdict: Literal["causal", "group", "refuted"]
-
-
 class _Detector(Record):
-    heads: dict[str, _Judged]
+    heads: dict[str, Judged]
     group: Group
 
 
@@ -30,15 +26,20 @@ class KeptVerdict(Record):
 
     detectors: dict[str, _Detector]
     seconds: float
+    check_seconds: dict[str, float] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class TaskVerdict:
-    """The verdicts of one task by the name of the detector; a detector that cannot be judged on the model is missing."""
+    """The verdicts of one task by the name of the detector; a detector that cannot be judged on the model is missing.
+
+    check_seconds: how much of `seconds` went to each of the checks that can be switched off.
+    """
 
     task: str
     detectors: Mapping[str, DetectorVerdict]
     seconds: float
+    check_seconds: Mapping[str, float] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write <task>.json in `folder`, which is made where it is missing. Raises StoreError."""
@@ -49,14 +50,17 @@ class TaskVerdict:
             }
             for name, one in self.detectors.items()
         }
-        write_kept(folder, self.task, {"detectors": found, "seconds": self.seconds})
+        content = {"detectors": found, "seconds": self.seconds, "check_seconds": dict(self.check_seconds)}
+        write_kept(folder, self.task, content)
 
     @classmethod
     def load(cls, folder: Path, task: str) -> TaskVerdict | None:
         """The verdicts that `save` left in `folder`; None where there are none. Raises StoreError where they are damaged."""
-        return read_kept(
-            folder, task, KeptVerdict, lambda kept: cls(task, _read_detectors(kept["detectors"]), kept["seconds"])
-        )
+
+        def parse(kept: dict[str, Any]) -> TaskVerdict:
+            return cls(task, _read_detectors(kept["detectors"]), kept["seconds"], kept.get("check_seconds") or {})
+
+        return read_kept(folder, task, KeptVerdict, parse)
 
 
 def verdict_on(verdicts: Mapping[str, TaskVerdict] | None, task: str, detector: str) -> DetectorVerdict | None:
@@ -87,12 +91,14 @@ def head_json(head: HeadId, verdict: DetectorVerdict | None) -> dict[str, Any]:
     """The verdict on an observed head in the words of atlas.json."""
     if verdict is None:
         return {
-            "verdict": "untested", "works": "", **effect_json(None), "effect_q": None, "beside_others": None, "checks": [],
+            "verdict": "untested", "works": "", "carries": "", **effect_json(None), "effect_q": None, "beside_others": None,
+            "checks": [],
         }  # fmt: skip
     found = verdict.heads[head]
     return {
         "verdict": found.verdict,
         "works": found.works,
+        "carries": found.carries,
         **effect_json(found.alone),
         "effect_q": found.q,
         "beside_others": effect_json(found.beside) if found.beside is not None else None,
@@ -117,10 +123,16 @@ def _read_effect(row: Mapping[str, Any]) -> RemovalEffect:
     return RemovalEffect(effect, low, high, random, median, rare, p, row["effect_examples"], row["too_few_events"])
 
 
+def _read_parts(check: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
+    return {name: (number(v), number(low), number(high)) for name, (v, low, high) in check["parts"].items()}
+
+
 def _read_head(row: Mapping[str, Any]) -> HeadVerdict:
     beside = row["beside_others"]
     checks = tuple(
-        Check(**{**check, **{name: number(check[name]) for name in ("value", "low", "high")}})
+        Check(
+            **{**check, **{name: number(check[name]) for name in ("value", "low", "high")}, "parts": _read_parts(check)}
+        )
         for check in row["checks"]
     )
     return HeadVerdict(

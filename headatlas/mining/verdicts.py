@@ -9,24 +9,20 @@ from dataclasses import replace
 from torch import Tensor
 
 from headatlas.detector import Detector
-from headatlas.errors import BadInput, UnfitTask, UnsupportedModel
+from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.methods.sweeps.set_ablation import ablated
+from headatlas.mining.checks.critics import Critics
 from headatlas.mining.checks.judging import Bench, judge
 from headatlas.mining.checks.settling import settled
+from headatlas.mining.fresh import SEED, fresh, others_than
 from headatlas.mining.scan import metric_on
 from headatlas.mining.task_scan import TaskScan
 from headatlas.mining.task_verdict import TaskVerdict
 from headatlas.model import Model
 from headatlas.progress import Part, Progress
-from headatlas.task import Batch, Metric, Task, fitting, held_out
-
-EXAMPLES = 8  # held-out examples on which heads are ablated, more where they are shorter than
-CONTEXT = 48  # tokens, their longest length where the task allows it: a verdict costs hundreds of runs
-LOSSES = 16  # positions per example at which a loss is read
-TOKENS = 32_768  # of all examples together, at least four: their keys and values are kept in memory
-SEED = 1_000_003
+from headatlas.task import Batch, Metric, Task
 
 
 def judge_task(
@@ -40,13 +36,14 @@ def judge_task(
     seed: int,
     progress: Progress,
     examples: int | None = None,
+    checks: Sequence[str] = (),
 ) -> TaskVerdict:
     """A verdict for each detector that observed heads in `scan`, on examples that were not used to find them.
 
     detectors: those that were scanned. assigned: heads in which any detector of any task observed something, see
     `observed_in`. n: examples that the scan had. examples: how many verdicts rest on; None: see `fresh`. The verdicts are
-    settled over this task alone; `settle` does it over all tasks of a run. Raises BadInput where the model does not do the
-    task.
+    settled over this task alone; `settle` does it over all tasks of a run. checks: further ones, of `critics.JUDGING`. Raises
+    BadInput where the model does not do the task.
     """
     metric = metric_on(model, task)
     if metric is None or scan.smallest is None:
@@ -58,6 +55,8 @@ def judge_task(
     free = [head for head in model.heads if head not in taken]
     step, others = step_of(task), tuple(assigned)
     benches: dict[str, Bench] = {}
+    asked = [one for one in detectors if observed.get(one.name)]
+    critics = Critics(model, task, metric, asked, smallest=scan.smallest, seed=seed + SEED, chosen=checks)
     found = {}
     for detector in detectors:
         heads = observed.get(detector.name, ())
@@ -75,10 +74,11 @@ def judge_task(
                     return removing(further) if further is not None else None
 
                 benches[key] = Bench(removing(batch), free, assigned=others, more=more, seed=seed)
-            found[detector.name] = judge(benches[key], heads, smallest=scan.smallest, progress=Part(progress, step))
+            judged = judge(benches[key], heads, smallest=scan.smallest, progress=Part(progress, step))
+            found[detector.name] = critics.ask(detector, judged, benches[key], removing)
         except UnsupportedModel as error:
             progress.say(f"{task.name}: no verdict on {detector.name}: {error}")
-    return TaskVerdict(task.name, settled(found), time.perf_counter() - began)
+    return TaskVerdict(task.name, settled(found), time.perf_counter() - began, critics.seconds)
 
 
 _Removing = Callable[[Batch], Removal]
@@ -120,47 +120,6 @@ def step_of(task: Task) -> str:
 def steps(scan: TaskScan) -> int:
     """How many steps `judge_task` will report."""
     return sum(len(heads) + 1 for heads in scan.observed.values() if heads)
-
-
-def fresh(model: Model, task: Task, n: int, seed: int, examples: int | None = None) -> Batch:
-    """Examples for verdicts: of the task's other half where it has one, short where it can be; about as many tokens always.
-
-    n: no more than these. examples: exactly so many, or what the task has.
-    """
-    other, seed = held_out(task) or task, seed + SEED
-    for words in (model.tokenizer.within(CONTEXT), model.tokenizer):
-        try:
-            if examples is not None:
-                return _thinned(fitting(other, words, examples, seed))
-            few = other(words, min(n, EXAMPLES), seed)
-        except UnfitTask:
-            continue
-        count = EXAMPLES * CONTEXT // few.tokens.shape[1]
-        if count <= len(few):
-            return _thinned(few.rows(slice(0, max(4, TOKENS // few.tokens.shape[1]))))
-        return _thinned(fitting(other, words, min(n, count), seed))
-    return _thinned(fitting(other, model.tokenizer, min(n, EXAMPLES), seed))
-
-
-def others_than(known: Batch, drawn: Batch, n: int) -> Batch | None:
-    """Up to `n` examples of `drawn` that are not in `known`, and fit into memory; None without any."""
-    seen = {_tokens(known, i) for i in range(len(known))}
-    fits = max(1, TOKENS // drawn.tokens.shape[1])
-    new = {_tokens(drawn, i): i for i in reversed(range(len(drawn)))}
-    rows = sorted(i for text, i in new.items() if text not in seen)[: min(n, fits)]
-    return drawn.rows(rows) if rows else None
-
-
-def _tokens(batch: Batch, i: int) -> tuple[int, ...]:
-    return tuple(batch.tokens[i][batch.mask[i]].tolist())
-
-
-def _thinned(batch: Batch) -> Batch:
-    """The batch with the loss read at no more than about LOSSES positions per example: logits cost much memory and time."""
-    positions = batch.positions.get("predict")
-    if positions is None or positions.shape[1] <= LOSSES:
-        return batch
-    return replace(batch, positions={**batch.positions, "predict": positions[:, :: positions.shape[1] // LOSSES]})
 
 
 def _positions(batch: Batch, verdict_positions: str | None) -> Tensor | None:

@@ -62,7 +62,7 @@ class Model(Record):
 class Baseline(Record):
     """The model's metric on a detector's task."""
 
-    metric: str = ""
+    metric: str | None = ""
     value: Number = None
     floor: Number = None
     margin: Number = None
@@ -87,14 +87,16 @@ class Effects(Record):
 
 
 class Group(Effects):
-    """The effect of removing all observed heads of a detector; rest: of those that are not causal alone."""
+    """The effect of removing all observed heads of a detector, and (rest) of those that are not causal alone (heads)."""
 
-    p: Number = None  # of runs before verdicts were parted
-    heads: list[Name] | None = None  # null: of a run whose groups meant something else
+    heads: Annotated[list[Name], Field(max_length=_ALL_HEADS)] | None = (
+        None  # null: groups of before, of another meaning
+    )
     rest: Effects | None = None
     smallest: Number = None
     free_heads: Count | None = None
     measured_heads: Count | None = None
+    p: Number = None
     draws: Count | None = None
     examples: Count | None = None
     metric: str | None = None
@@ -115,29 +117,43 @@ class Line(Record):
     q: Number = None
 
 
-class NamedCheck(Record):
-    """One named test of a head."""
+class Check(Record):
+    """One test of an observed head, as `mining.checks.records.Check` has it."""
 
     name: Name
-    outcome: Text
+    outcome: str
     value: Number = None
     low: Number = None
     high: Number = None
     note: str = ""
+    parts: dict[str, Annotated[list[Number], Field(min_length=3, max_length=3)]] = Field(default_factory=dict)
 
 
 class Judged(Effects):
-    """The verdict on a head."""
+    """The verdict on an observed head."""
 
     verdict: Literal["causal", "group", "refuted", "untested"] = "untested"
     works: str = ""
+    carries: str = ""
     effect_q: Number = None
     beside_others: Effects | None = None
-    checks: Annotated[list[NamedCheck], Field(max_length=100)] = Field(default_factory=list)
+    checks: Annotated[list[Check], Field(max_length=100)] = Field(default_factory=list)
 
 
 class Observed(Line, Judged):
-    """An observed head with its verdict."""
+    """An observed head with its verdict, and all of it in one line."""
+
+    line: str = ""
+
+
+class Twin(Record):
+    """What a detector found in a model that has learned nothing."""
+
+    kind: Name
+    observed: Count | None = None
+    heads: Count | None = None
+    best: Number = None
+    reason: str = ""
 
 
 class Detector(Record):
@@ -157,6 +173,8 @@ class Detector(Record):
     heads: list[Observed]
     group: Group | None = None
     about: dict[str, Any] = Field(default_factory=dict)
+    task_version: int | None = None
+    twins: list[Twin] = Field(default_factory=list)
 
 
 class SkippedDetector(Record):

@@ -14,6 +14,7 @@ from headatlas.errors import BadInput
 from headatlas.render.numbers import finite
 from headatlas.render.palette import STAGE, STAGES
 from headatlas.report.atlas_schema import SCHEMA, VERDICTS
+from headatlas.report.head_line import checks_of, line_of
 
 # VERDICTS has the strongest first; a head with several observations shows the first that applies.
 CONFIRMED = ("causal", "group")
@@ -40,6 +41,8 @@ class Observation:
     head: int
     verdict: str
     shown: str  # the verdict in words, with what the head works against
+    checks: str  # their outcomes in a few words
+    line: str  # all of it in one line
     works: str  # "for" or "against" what the task measures; "" where it does neither, or that was not asked
     numbers: Mapping[str, float | None]  # the keys of _NUMBERS, and beside_effect
 
@@ -231,6 +234,8 @@ def _observe(names: AtlasView, entry: Mapping[str, Any], line: Mapping[str, Any]
             f"Known are the stages {', '.join(STAGE)} and the verdicts {', '.join(VERDICTS)}.",
         )
     shown = f"{verdict}, works against" if works == "against" else verdict
+    if line.get("carries"):
+        shown += f", {line['carries']}"
     if verdict == "group" and (entry.get("group") or {}).get("heads") is None:
         verdict, shown = "untested", OLD_GROUP
     beside = line.get("beside_others") or {}
@@ -244,6 +249,8 @@ def _observe(names: AtlasView, entry: Mapping[str, Any], line: Mapping[str, Any]
         head=int(line["head"]),
         verdict=verdict,
         shown=shown,
+        checks=checks_of(line),
+        line=line_of(entry, line),
         works=works,
         numbers={name: finite(line.get(name)) for name in _NUMBERS} | {"beside_effect": finite(beside.get("effect"))},
     )

@@ -18,6 +18,7 @@ from headatlas.render.palette import STAGE, STAGES
 from headatlas.render.style import base, joined
 from headatlas.report.atlas_view import VERDICT_WORDS, VERDICTS, AtlasView, best_of, read, summary
 from headatlas.report.figure import stylesheet, svg
+from headatlas.report.head_line import receipt_of, twins_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -57,6 +58,7 @@ def html(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> s
             facts=_facts(view),
             details=_details(view),
             lead=summary(view),
+            receipt=receipt_of(view.atlas, view.detectors),
             model_rows=list(_flat(view.model)),
             run_rows=list(_flat(view.atlas.get("run") or {})),
         )
@@ -117,6 +119,7 @@ def payload(view: AtlasView) -> dict[str, Any]:
                 "head": s.head,
                 "verdict": s.verdict,
                 "shown": s.shown,
+                "checks": s.checks.replace("  ", "; "),
             }
             | {name: _short(value, 7) for name, value in s.numbers.items()}
             for s in view.observations
@@ -222,6 +225,7 @@ def _details(view: AtlasView) -> list[dict[str, Any]]:
                 "about": {"doc": "", "formula": "", "range": ""} | dict(about.get(entry["name"]) or {}),
                 "baseline": {"metric": None, "value": None, "floor": None} | dict(entry.get("baseline") or {}),
                 "untested": entry.get("untested"),
+                "twins": twins_of(entry),
                 "best": best_of(entry),
                 "group": dict.fromkeys(_GROUP) | dict(entry.get("group") or {}),
                 "counts": [(verdict, counts[verdict]) for verdict in VERDICTS if counts[verdict]],

@@ -27,10 +27,12 @@ from headatlas.report.atlas_view import (
     stages_of,
     summary,
 )
+from headatlas.report.head_line import receipt_of, twins_of
 from headatlas.report.terminal_map import Mark, grid
 
 _SHADES = " ░▒▓█"
 _ASCII_SHADES = " .:+#"
+_WIDE = 120  # columns from which on the map's table has room for what the checks say
 
 
 def render(
@@ -92,8 +94,10 @@ class Screen:
         if view.observations:
             yield _legend(view, plain)
             yield Text()
-            yield _types(view, self.top, plain)
+            yield _types(view, self.top, plain, checks=width >= _WIDE)
+            yield _receipt(view, view.detectors)
         yield from _nothing(view)
+        yield from _twins(view)
         yield from _abilities(view)
         yield from _skipped(view)
 
@@ -154,13 +158,18 @@ def _legend(view: AtlasView, plain: bool) -> Text:
     return text
 
 
-def _types(view: AtlasView, top: int, plain: bool) -> Table:
-    table = _table("head type", "head", "score", "chance", "effect", "verdict")
+def _receipt(view: AtlasView, entries: Sequence[Mapping[str, Any]]) -> Text:
+    return Text(receipt_of(view.atlas, entries), style="dim")
+
+
+def _types(view: AtlasView, top: int, plain: bool, *, checks: bool) -> Table:
+    checks = checks and any(seen.checks for seen in view.observations)
+    table = _table("head type", "head", "score", "chance", "effect", "verdict", *(["checks"] if checks else []))
     for kind, found in view.by_type():
         for index, seen in enumerate(found[:top]):
             glyph = (_glyph(seen.stage, "causal", plain), STAGE[seen.stage].terminal)
             name = Text.assemble(glyph, f" {kind}", (f" ({len(found)})", "dim")) if index == 0 else Text()
-            table.add_row(name, *_cells(seen, view))
+            table.add_row(name, *_cells(seen, view), *([seen.checks] if checks else []))
     return table
 
 
@@ -169,7 +178,7 @@ def _table(*names: str) -> Table:
     for name in names:
         right = name in ("score", "chance", "effect", "value", "floor", "right", "by chance")
         # Words are what a narrow screen may fold; numbers and addresses stay whole.
-        whole = name not in ("head type", "task", "metric")
+        whole = name not in ("head type", "task", "metric", "checks")
         table.add_column(name, justify="right" if right else "left", no_wrap=whole, overflow="fold")
     return table
 
@@ -196,8 +205,21 @@ def _nothing(view: AtlasView) -> Iterator[RenderableType]:
             known = "undefined here"
             if best:
                 known = f"best {best[0]} {number(best[1])} (chance {number(best[2])}); counts: +{least}, q < 0.01"
-            lines.append(Text.assemble(("none  ", "dim"), f"{entry['name']}: ", (known, "dim")))
+            # A model that cannot do a task shows nothing of what the task asks for: that, and not the heads, is the reason.
+            reason = f"{entry['untested']}; " if (entry.get("baseline") or {}).get("able") is False else ""
+            lines.append(Text.assemble(("none  ", "dim"), f"{entry['name']}: ", reason, (known, "dim")))
     if lines:
+        yield Group(Text(), *lines)
+
+
+def _twins(view: AtlasView) -> Iterator[RenderableType]:
+    """What each detector found in models that have learned nothing, where these were asked."""
+    asked = [(entry, told) for entry in view.detectors if (told := twins_of(entry))]
+    if asked:
+        lines = [
+            Text.assemble(("control  ", "dim"), f"{one['name']}: {len(one['heads'])} here; {told}")
+            for one, told in asked
+        ]
         yield Group(Text(), *lines)
 
 
@@ -249,15 +271,18 @@ def _detector(view: AtlasView, entry: Mapping[str, Any], top: int, width: int, p
         lines.append(
             Text(f"verdicts on {count(group['examples'], 'held-out example')}, more where an effect is unclear")
         )
+    if twins := twins_of(entry):
+        lines.append(Text(twins))
     shades = _ASCII_SHADES if plain else _SHADES
     parts: list[RenderableType] = [*lines, Text(), _shaded(view, entry, width, shades)]
     if found:
-        table = _table("head", "score", "chance", "effect", "verdict")
+        checks = any(seen.checks for seen in found)
+        table = _table("head", "score", "chance", "effect", "verdict", *(["checks"] if checks else []))
         for seen in found[:top]:
-            table.add_row(*_cells(seen, view))
+            table.add_row(*_cells(seen, view), *([seen.checks] if checks else []))
         parts += [Text(), table]
         parts += [Text(f"and {count(len(found) - top, 'more head')}", style="dim")] if len(found) > top else []
-    return [*parts, Text()]
+    return [*parts, _receipt(view, [entry]), Text()]
 
 
 def _shaded(view: AtlasView, entry: Mapping[str, Any], width: int, shades: str) -> RenderableType:

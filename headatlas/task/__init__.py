@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,8 @@ class Task:
 
     margin: how far better than the floor the metric must be for the model to count as able. The floor is the metric on the
     control batch, or (floor="uniform") that of a uniform guess over the vocabulary.
+    second: the same task in another family of prompts (other templates, words and format), on which is tried whether what
+    was found is more than a habit of one; None where it has none. Its docstring says how it differs.
     """
 
     name: str
@@ -135,6 +137,7 @@ class Task:
     floor: str
     doc: str
     module: str
+    second: Task | None = None
 
     def __call__(self, tokenizer: Vocabulary, n: int, seed: int = 0) -> Batch:
         """`n` examples; the same seed gives the same batch on any machine. Raises UnfitTask."""
@@ -143,20 +146,37 @@ class Task:
         return complete(self.build(tokenizer, n, np.random.default_rng(seed)), tokenizer)
 
 
+Build = Callable[[Vocabulary, int, np.random.Generator], Batch]
+SECOND_FAMILY = "-second-family"
+
+
 def task(
-    *, metric: Metric | None, version: int, margin: float = 0.0, floor: str = "control"
-) -> Callable[[Callable[[Vocabulary, int, np.random.Generator], Batch]], Task]:
+    *,
+    metric: Metric | None,
+    version: int,
+    margin: float = 0.0,
+    floor: str = "control",
+    second: Build | None = None,
+) -> Callable[[Build], Task]:
     """Make a Task of a function `(tokenizer, n, rng) -> Batch`; its name is the function's with dashes.
 
-    Raises HeadAtlasError for a function that takes something else.
+    second: the same of another family of prompts, whose docstring says how it differs. Raises HeadAtlasError for a function that takes something else.
     """
 
-    def wrap(build: Callable[[Vocabulary, int, np.random.Generator], Batch]) -> Task:
-        demand_parameters(build, "tokenizer, n, rng", f"{build.__module__}: the task '{build.__name__}'")
+    def wrap(build: Build) -> Task:
         name = build.__name__.strip("_").replace("_", "-")
-        return Task(name, build, metric, version, margin, floor, (build.__doc__ or "").strip(), build.__module__)
+        for made in (build, *([] if second is None else [second])):
+            demand_parameters(made, "tokenizer, n, rng", f"{build.__module__}: the task '{build.__name__}'")
+        own = Task(name, build, metric, version, margin, floor, (build.__doc__ or "").strip(), build.__module__)
+        if second is None:
+            return own
+        return replace(own, second=_second_of(own, name, second, (second.__doc__ or "").strip()))
 
     return wrap
+
+
+def _second_of(own: Task, name: str, build: Build, doc: str) -> Task:
+    return replace(own, name=name + SECOND_FAMILY, build=build, doc=doc)
 
 
 HELD_OUT = "-held-out"
@@ -164,25 +184,33 @@ HELD_OUT = "-held-out"
 
 def halves(
     name: str,
-    build: Callable[[Vocabulary, int, np.random.Generator, str], Batch],
+    build: Callable[..., Batch],
     *,
     metric: Metric | None,
     version: int,
     margin: float = 0.0,
     doc: str = "",
+    second: str = "",
 ) -> tuple[Task, Task]:
     """Two tasks of one generator `(tokenizer, n, rng, half) -> Batch`: for finding heads, and for testing what was found.
 
     half is "find" for the task `name` and "test" for `name`-held-out; a generator must not use an item in both.
-    Raises HeadAtlasError for a generator that takes something else.
+    second: how the prompts differ that the generator makes when it is given "second" as a fifth argument; "" where it knows
+    one family only. Raises HeadAtlasError for a generator that takes something else.
     """
-    demand_parameters(build, "tokenizer, n, rng, half", f"{build.__module__}: the task '{name}'")
+    parameters = "tokenizer, n, rng, half"
+    for expected in (parameters, *([f"{parameters}, family"] if second else [])):
+        demand_parameters(build, expected, f"{build.__module__}: the task '{name}'")
 
     def made(full: str, half: str, text: str) -> Task:
-        return Task(
+        own = Task(
             full, lambda tokenizer, n, rng: build(tokenizer, n, rng, half), metric, version, margin, "control", text,
             build.__module__,
         )  # fmt: skip
+        if not second:
+            return own
+        other = _second_of(own, name, lambda tokenizer, n, rng: build(tokenizer, n, rng, "test", "second"), second)
+        return replace(own, second=other)
 
     other = f"The task `{name}` with the other half of its items: for testing heads that were found on `{name}`."
     return made(name, "find", (doc or build.__doc__ or "").strip()), made(name + HELD_OUT, "test", other)

@@ -9,12 +9,12 @@ import numpy as np
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, halves, logit_margin
-from headatlas.tasks._prompts import Example, Piece, Pieces, collect, filled, forever, pick, table
+from headatlas.tasks._prompts import FIRST, Example, Piece, Pieces, collect, filled, forever, pick, table
 
 SLOTS = ("first", "second", "third")
 
 
-def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str = FIRST) -> Batch:
     """[bos] "The Animal Bridge Copper (AB": the answer is C.
 
     Prompts for the first, second and third letter come in turn (label letter: 0 to 2); the letters before it are fed as
@@ -22,7 +22,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
     Metric: logit of the letter minus the highest of the other 25. Counterfactual: another word in the place asked for.
     Control: three words with other initials than the answer.
     """
-    data = table("acronyms")
+    data = table("acronyms", family)
     ids = {letter: tokenizer.encode(letter) for letter in string.ascii_uppercase}
     if any(len(found) != 1 for found in ids.values()):
         raise UnfitTask("acronyms needs capital letters that are one token; this tokenizer splits them.")
@@ -66,4 +66,11 @@ def _prompt(template: str, words: list[str], given: list[int]) -> Pieces:
     return [*pieces, *(Piece("", "letters", (one,)) for one in given)]
 
 
-acronyms, acronyms_held_out = halves("acronyms", _build, metric=logit_margin, version=1, margin=1.0)
+acronyms, acronyms_held_out = halves(
+    "acronyms",
+    _build,
+    metric=logit_margin,
+    version=1,
+    margin=1.0,
+    second="Three words that people shorten to their initials.",
+)

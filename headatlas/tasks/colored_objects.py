@@ -8,19 +8,19 @@ import numpy as np
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, halves, logit_margin
-from headatlas.tasks._prompts import Example, Piece, collect, filled, forever, pick, singles, table
+from headatlas.tasks._prompts import FIRST, Example, Piece, collect, filled, forever, pick, singles, table
 
 KINDS = 3
 
 
-def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str = FIRST) -> Batch:
     """[bos] one answered question, then "... a red pen, a blue cup and a green book. Which color does the cup have? Answer:".
 
     The first, second and third object is asked for in turn (label asked: 0 to 2). Positions: color1 to color3, object1
     to object3, asked, end. Metric: logit of the color minus that of the better of the other
     two. Counterfactual: another of the three objects is asked for. Control: a fourth object is asked for.
     """
-    data = table("colored_objects")
+    data = table("colored_objects", family)
     colors = singles(tokenizer, data["colors"])
     objects = sorted(singles(tokenizer, data["objects"][half]))
     if len(colors) < KINDS or len(objects) < KINDS + 1:
@@ -52,5 +52,10 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
 
 
 colored_objects, colored_objects_held_out = halves(
-    "colored-objects", _build, metric=logit_margin, version=1, margin=0.5
+    "colored-objects",
+    _build,
+    metric=logit_margin,
+    version=1,
+    margin=0.5,
+    second="The object is named before its color, in Q: and A:.",
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from headatlas.task import Batch, Vocabulary, halves, logit_difference
-from headatlas.tasks._prompts import Example, collect, filled, first_tokens, halved, shuffled, table
+from headatlas.tasks._prompts import FIRST, Example, collect, filled, first_tokens, halved, shuffled, table
 
 
-def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str = FIRST) -> Batch:
     """[bos] "The capital of France is the city of Rome. The capital of France is the city of": Rome by the text.
 
     Four ways to contradict, in turn (label kind: the place in facts["kinds"]); the halves share no country. answer is what
@@ -17,7 +17,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
     ones), end. Counterfactual: the context states the truth. Control: the context claims a third city: where the metric
     is far above that, the model reads the claim, whether or not the claim wins.
     """
-    data = table("conflict")
+    data = table("conflict", family)
     every = table("facts")["relations"][data["relation"]]["pairs"]
     ids = first_tokens(tokenizer, every)
     pairs = {country: every[country] for country in halved([c for c, city in every.items() if city in ids], half)}
@@ -43,5 +43,10 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
 
 
 knowledge_conflict, knowledge_conflict_held_out = halves(
-    "knowledge-conflict", _build, metric=logit_difference, version=1, margin=1.0
+    "knowledge-conflict",
+    _build,
+    metric=logit_difference,
+    version=1,
+    margin=1.0,
+    second="Seats of government in place of capitals, in other texts.",
 )

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from headatlas.task import Batch, Vocabulary, halves, logit_difference
-from headatlas.tasks._prompts import Example, Pieces, collect, filled, first_tokens, halved, shuffled, table
+from headatlas.tasks._prompts import FIRST, Example, Pieces, collect, filled, first_tokens, halved, shuffled, table
 
 CAPITALS = "country-capital"
 
 
-def _facts(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+def _facts(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str = FIRST) -> Batch:
     """[bos] "The capital of France is the city of": the answer is the object of the subject, Paris.
 
     Twelve relations in turn (label relation: the place in facts["relations"]), each in two or more wordings (label template); the halves share no
@@ -20,24 +20,32 @@ def _facts(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
     token minus that of another object of the relation. Counterfactual: the subject that the other object belongs to.
     Control: a third subject, whose object is neither.
     """
-    return _build("facts", list(table("facts")["relations"]), tokenizer, n, rng, half)
+    return _build("facts", list(table("facts")["relations"]), tokenizer, n, rng, half, family)
 
 
-def _capitals(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+def _capitals(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str = FIRST) -> Batch:
     """[bos] "The capital of France is the city of": the answer is Paris. The relation country-capital of the task `facts`."""
-    return _build("capitals", [CAPITALS], tokenizer, n, rng, half)
+    return _build("capitals", [CAPITALS], tokenizer, n, rng, half, family)
 
 
 def _build(
-    what: str, relations: Sequence[str], tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str
+    what: str,
+    relations: Sequence[str],
+    tokenizer: Vocabulary,
+    n: int,
+    rng: np.random.Generator,
+    half: str,
+    family: str,
 ) -> Batch:
-    sources = [iter(_examples(tokenizer, name, i, rng, half)) for i, name in enumerate(relations)]
+    sources = [iter(_examples(tokenizer, name, i, rng, half, family)) for i, name in enumerate(relations)]
     return collect(what, tokenizer, n, sources, spans=("subject",), even=False, half=half, relations=list(relations))
 
 
-def _examples(tokenizer: Vocabulary, name: str, number: int, rng: np.random.Generator, half: str) -> list[Example]:
+def _examples(
+    tokenizer: Vocabulary, name: str, number: int, rng: np.random.Generator, half: str, family: str
+) -> list[Example]:
     """Every fact of a relation in every wording, in random order, each with two other subjects of the same length."""
-    relation = table("facts")["relations"][name]
+    relation = table("facts", family)["relations"][name]
     ids = first_tokens(tokenizer, relation["pairs"])
     known = halved([subject for subject, value in relation["pairs"].items() if value in ids], half)
     pairs = {subject: relation["pairs"][subject] for subject in known}
@@ -61,5 +69,9 @@ def _prompt(template: str, subject: str) -> Pieces:
     return [*before, after._replace(role="relation")]
 
 
-facts, facts_held_out = halves("facts", _facts, metric=logit_difference, version=1, margin=0.5)
-capitals, capitals_held_out = halves("capitals", _capitals, metric=logit_difference, version=1, margin=0.5)
+facts, facts_held_out = halves(
+    "facts", _facts, metric=logit_difference, version=1, margin=0.5, second="Another wording of each relation."
+)
+capitals, capitals_held_out = halves(
+    "capitals", _capitals, metric=logit_difference, version=1, margin=0.5, second="Parliaments meet in the capital."
+)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import string
+
 import numpy as np
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, halves, probability_difference
-from headatlas.tasks._prompts import Example, Piece, collect, forever, table
+from headatlas.tasks._prompts import FIRST, Example, Piece, collect, forever, table
 
 
-def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str = FIRST) -> Batch:
     """[bos] "The war lasted from the year 1732 to the year 17": what follows must be greater than 32.
 
     Where the tokenizer writes years as two pairs of digits (facts["form"] is "pairs"), answers are all pairs above the
@@ -19,7 +21,8 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
     Metric: probability of the answers minus that of the wrong ones. Counterfactual: a year that ends in 01, the lowest there is (digits:
     a zero). Control: another year in the prompt than the one that the answers are above.
     """
-    data = table("greater_than")
+    data = table("greater_than", family)
+    before, middle, _, last = (text.rstrip() for text, *_ in string.Formatter().parse(data["template"]))
     pairs = _ids(tokenizer, [f"{i:02d}" for i in range(100)])
     digits = _ids(tokenizer, [str(i) for i in range(10)])
     form = "pairs" if len(pairs) == 100 and _pairs(tokenizer, pairs) else "digits"
@@ -36,8 +39,8 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
         def prompt(value: int) -> list[Piece]:
             year = [Piece(f"{value:02d}", "year")] if form == "pairs" else [Piece(f"{value}", "year"), Piece(f"{unit}")]
             return [
-                Piece("The"), Piece(f" {noun}", "noun"), Piece(" lasted from the year"), Piece(f" {century}", "century"),
-                *year, Piece(" to the year"), Piece(f" {century}"),
+                Piece(before), Piece(f" {noun}", "noun"), Piece(middle), Piece(f" {century}", "century"),
+                *year, Piece(last), Piece(f" {century}"),
             ]  # fmt: skip
 
         answer = values[threshold + 1 :]
@@ -59,5 +62,10 @@ def _pairs(tokenizer: Vocabulary, pairs: list[int]) -> bool:
 
 
 greater_than, greater_than_held_out = halves(
-    "greater-than", _build, metric=probability_difference, version=1, margin=0.1
+    "greater-than",
+    _build,
+    metric=probability_difference,
+    version=1,
+    margin=0.1,
+    second="What began in a year and was over by another.",
 )

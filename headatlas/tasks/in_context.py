@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 
 import numpy as np
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Task, Vocabulary, halves, logit_lead
-from headatlas.tasks._prompts import Example, Piece, collect, first_id, forever, halved, pick, table
+from headatlas.tasks._prompts import FIRST, Example, Piece, collect, first_id, forever, halved, pick, table
 
 SHOTS = 10
+FORM = ("Q:", "\nA:", "\n\n")  # before the input, before the output, and behind it
 
 
 def _mapping(name: str) -> Mapping[str, str]:
@@ -22,11 +23,14 @@ def _mapping(name: str) -> Mapping[str, str]:
     return found
 
 
-def _build(name: str, shots: int, tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+def _build(
+    name: str, shots: int, tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str
+) -> Batch:
     """A batch of prompts of `shots` pairs and a query, all from one half of the pairs.
 
     The answer's first token counts. Wrong, for those who want a difference, are the first tokens of the outputs shown (without shots: of ten others).
     """
+    form = FORM if family == FIRST else table("second")["icl"]["shot"]
     pairs = dict(halved(_mapping(name).items(), half))
     ids = {given: first_id(tokenizer, value) for given, value in pairs.items()}
     size = {given: len(tokenizer.encode(f" {given}")) for given in pairs}
@@ -35,8 +39,8 @@ def _build(name: str, shots: int, tokenizer: Vocabulary, n: int, rng: np.random.
         raise UnfitTask(f"icl-{name} needs {SHOTS + 2} pairs; it has {len(words)}.")
 
     def prompt(query: str, inputs: list[str], outputs: list[str]) -> list[Piece]:
-        pieces = [piece for a, b in zip(inputs, outputs, strict=True) for piece in _shot(a, b)]
-        return [*pieces, Piece("Q:"), Piece(f" {query}", "query"), Piece("\nA:")]
+        pieces = [piece for a, b in zip(inputs, outputs, strict=True) for piece in _shot(form, a, b)]
+        return [*pieces, Piece(form[0]), Piece(f" {query}", "query"), Piece(form[1])]
 
     def draw() -> Example:
         query, *others = pick(words, rng, SHOTS + 1)
@@ -56,13 +60,14 @@ def _build(name: str, shots: int, tokenizer: Vocabulary, n: int, rng: np.random.
     return collect(what, tokenizer, n, [forever(draw)], spans=spans, half=half, shots=shots)
 
 
-def _shot(given: str, wanted: str) -> list[Piece]:
-    return [Piece("Q:"), Piece(f" {given}", "input"), Piece("\nA:"), Piece(f" {wanted}", "output"), Piece("\n\n")]
+def _shot(form: Sequence[str], given: str, wanted: str) -> list[Piece]:
+    front, middle, end = form
+    return [Piece(front), Piece(f" {given}", "input"), Piece(middle), Piece(f" {wanted}", "output"), Piece(end)]
 
 
 def _tasks(name: str, about: str, shots: int) -> tuple[Task, Task]:
-    def made(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
-        return _build(name, shots, tokenizer, n, rng, half)
+    def made(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str = FIRST) -> Batch:
+        return _build(name, shots, tokenizer, n, rng, half, family)
 
     full = f"icl-{name}" + ("" if shots else "-zero-shot")
     if shots:
@@ -78,7 +83,15 @@ def _tasks(name: str, about: str, shots: int) -> tuple[Task, Task]:
         Positions: query, query_last, end. Metric: logit of the answer's first token minus the highest of all other
         tokens. Counterfactual and control: another query, whose answer is another.
         """
-    return halves(full, made, metric=logit_lead, version=1, margin=1.0, doc=doc)
+    return halves(
+        full,
+        made,
+        metric=logit_lead,
+        version=1,
+        margin=1.0,
+        doc=doc,
+        second="Input: and Output: in place of Q: and A:.",
+    )
 
 
 def _names() -> list[tuple[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 
@@ -9,9 +11,15 @@ from headatlas.errors import UnfitTask
 from headatlas.renamed import old_names
 from headatlas.task import Batch, Vocabulary, edges, logit_difference, task
 from headatlas.tasks._ioi_words import NAMES, one_token_names, words
+from headatlas.tasks._prompts import SECOND, table
 
 
-@task(metric=logit_difference, version=1, margin=1.0)
+def _second(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
+    """Notes, letters and scenes in place of stories, with the words for testing."""
+    return _build(tokenizer, n, rng, "test", table("ioi", SECOND)["templates"])
+
+
+@task(metric=logit_difference, version=1, margin=1.0, second=_second)
 def ioi(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     """[bos] "... B and A went to the PLACE. B gave a OBJECT to": the answer is A, who is named once, and not B.
 
@@ -23,22 +31,29 @@ def ioi(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     return _build(tokenizer, n, rng, "find")
 
 
-@task(metric=logit_difference, version=1, margin=1.0)
+@task(metric=logit_difference, version=1, margin=1.0, second=_second)
 def ioi_held_out(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     """The task `ioi` with the other half of the names, places and objects: for testing heads that were found on `ioi`."""
     return _build(tokenizer, n, rng, "test")
 
 
-def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+def _build(
+    tokenizer: Vocabulary,
+    n: int,
+    rng: np.random.Generator,
+    half: str,
+    templates: Mapping[str, Sequence[str]] | None = None,
+) -> Batch:
     """`n` prompts from one half of the words. Raises UnfitTask with what the tokenizer lacks."""
     if not tokenizer.causal:
         raise UnfitTask("ioi asks for the next word; this model has bidirectional attention.")
     data = words()
+    templates = templates or data["templates"]
     names = one_token_names(tokenizer, data["names"][half])
     wordings = [
-        (kind, len(data["templates"][name]) * kind + i, text)
+        (kind, len(templates[name]) * kind + i, text)
         for kind, name in enumerate(("baba", "abba"))
-        for i, text in enumerate(data["templates"][name])
+        for i, text in enumerate(templates[name])
     ]
     order = [wordings[i] for i in _balanced(len(wordings) // 2, rng)]
     rows: dict[str, list[list[int]]] = {"prompt": [], "counterfactual": [], "control": []}

@@ -9,15 +9,29 @@ import numpy as np
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Task, Vocabulary, halves, logit_margin
-from headatlas.tasks._prompts import Example, Piece, collect, filled, forever, halved, pick, shuffled, singles, table
+from headatlas.tasks._prompts import (
+    FIRST,
+    Example,
+    Piece,
+    collect,
+    filled,
+    forever,
+    halved,
+    pick,
+    shuffled,
+    singles,
+    table,
+)
 
 OPTIONS = (2, 3, 4)
 SHOTS = (0, 3)
 
 
-def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, options: int, shots: int) -> Batch:
+def _build(
+    tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str, options: int, shots: int
+) -> Batch:
     """A batch of questions with `options` options, after `shots` answered ones."""
-    data = table("mcqa")
+    data = table("mcqa", family)
     sets = {name: singles(tokenizer, labels) for name, labels in data["labels"].items()}
     usable = [name for name, labels in data["labels"].items() if len(sets[name]) == len(labels)]
     if not usable:
@@ -73,8 +87,8 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, o
 
 
 def _tasks(options: int, shots: int) -> tuple[Task, Task]:
-    def build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
-        return _build(tokenizer, n, rng, half, options, shots)
+    def build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str = FIRST) -> Batch:
+        return _build(tokenizer, n, rng, half, family, options, shots)
 
     doc = f"""[bos] {f"{shots} answered questions and " if shots else ""}a question with {options} options behind labels: the label of the right one.
 
@@ -84,7 +98,15 @@ def _tasks(options: int, shots: int) -> tuple[Task, Task]:
     right option has changed places with another. Control: a question that none of the options answers.
     """
     name = f"mcqa-{options}" + (f"-{shots}-shot" if shots else "")
-    return halves(name, build, metric=logit_margin, version=1, margin=0.3, doc=doc)
+    return halves(
+        name,
+        build,
+        metric=logit_margin,
+        version=1,
+        margin=0.3,
+        doc=doc,
+        second="Options in other forms, behind other words.",
+    )
 
 
 TASKS = tuple(one for options in OPTIONS for shots in SHOTS for one in _tasks(options, shots))

@@ -8,17 +8,17 @@ import numpy as np
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, halves, logit_difference
-from headatlas.tasks._prompts import Example, collect, filled, forever, pick, singles, table
+from headatlas.tasks._prompts import FIRST, Example, collect, filled, forever, pick, singles, table
 
 
-def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str = FIRST) -> Batch:
     """[bos] "In this story A loves parties, and B hates parties. One day ... So now A is very": a good mood or a bad one?
 
     Prompts that ask for the person who likes (label positive 1) and who dislikes the thing come in turn; who is named first is drawn (label
     first_asked). Positions: first, second, asked (names), first_taste, second_taste, things, event, end. Metric: mean
     logit of moods that fit minus those that do not. Counterfactual: the other person is asked for. Control: a stranger.
     """
-    data = table("mood_story")
+    data = table("mood_story", family)
     names = sorted(singles(tokenizer, table("ioi")["names"][half]))
     answers = [list(singles(tokenizer, data["answers"][kind]).values()) for kind in ("negative", "positive")]
     size = min(map(len, answers))
@@ -49,4 +49,11 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
     return collect("mood-story", tokenizer, n, sources, words=("first", "second", "asked"), half=half)
 
 
-mood_story, mood_story_held_out = halves("mood-story", _build, metric=logit_difference, version=1, margin=0.3)
+mood_story, mood_story_held_out = halves(
+    "mood-story",
+    _build,
+    metric=logit_difference,
+    version=1,
+    margin=0.3,
+    second="Letters and scenes in place of stories.",
+)

@@ -9,10 +9,10 @@ import numpy as np
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, halves, logit_difference
-from headatlas.tasks._prompts import Example, Piece, collect, filled, shuffled, singles, table
+from headatlas.tasks._prompts import FIRST, Example, Piece, collect, filled, shuffled, singles, table
 
 
-def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str = FIRST) -> Batch:
     """[bos] "To me this movie felt ADJECTIVE, and I VERB it. In short, this movie was": a good word or a bad one?
 
     Three wordings (label template), positive and negative reviews (label positive) in turn. Positions: adjective, verb, summary (the
@@ -20,7 +20,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
     class minus that of the other's; since the classes are of one size, the model's liking for one cancels in the mean.
     Counterfactual: adjective and verb of the other class. Control: one of each class.
     """
-    data = table("movie_review")
+    data = table("movie_review", family)
     kinds = ("negative", "positive")
     answers = [list(singles(tokenizer, data["answers"][kind]).values()) for kind in kinds]
     adjectives, verbs = (
@@ -52,4 +52,6 @@ def _marked(pieces: list[Piece], summary: str) -> list[Piece]:
     return [*pieces[:-1], Piece(before), Piece(f" {summary}", "summary"), Piece(after)]
 
 
-movie_review, movie_review_held_out = halves("movie-review", _build, metric=logit_difference, version=1, margin=0.5)
+movie_review, movie_review_held_out = halves(
+    "movie-review", _build, metric=logit_difference, version=1, margin=0.5, second="Reviews of novels and dinners."
+)

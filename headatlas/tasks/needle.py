@@ -9,20 +9,20 @@ import numpy as np
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Task, Vocabulary, halves, logit_difference
-from headatlas.tasks._prompts import Example, Piece, collect, filled, forever, shuffled, table
+from headatlas.tasks._prompts import FIRST, Example, Piece, collect, filled, forever, shuffled, table
 
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 SHORTEST = 128
 DEPTHS = 10  # the needle stands behind 0/9, 1/9 ... 9/9 of the text
 
 
-def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, length: int) -> Batch:
+def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str, length: int) -> Batch:
     """A batch of haystacks of `length` tokens."""
     if length > tokenizer.context:
         raise UnfitTask(f"needle needs {length} positions; this model has {tokenizer.context}.")
     if not tokenizer.causal:
         raise UnfitTask("needle asks for the next word; this model has bidirectional attention.")
-    data = table("needle")
+    data = table("needle", family)
     fillers = [f" {sentence}" for sentence in data["fillers"]]
     size = [len(tokenizer.encode(sentence)) for sentence in fillers]
     kinds = list(data["needles"])
@@ -100,10 +100,10 @@ def _forced(batch: Batch) -> Batch:
 
 
 def _tasks(length: int) -> tuple[Task, Task]:
-    def build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+    def build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str = FIRST) -> Batch:
         # Only the shortest form bends to a short context; a length in the name is kept or refused.
         fit = min(length, tokenizer.context) if length == LENGTHS[0] else length
-        return _build(tokenizer, n, rng, half, max(fit, SHORTEST))
+        return _build(tokenizer, n, rng, half, family, max(fit, SHORTEST))
 
     doc = f"""[bos] about {length} tokens of plain sentences with "The password for the old gate of Paris is copper." in them: what is it?
 
@@ -115,7 +115,15 @@ def _tasks(length: int) -> tuple[Task, Task]:
     Control: the needle says a third.
     """
     name = "needle" if length == LENGTHS[0] else f"needle-{length}"
-    return halves(name, build, metric=logit_difference, version=1, margin=2.0, doc=doc)
+    return halves(
+        name,
+        build,
+        metric=logit_difference,
+        version=1,
+        margin=2.0,
+        doc=doc,
+        second="Other odd facts, asked for in a quiz.",
+    )
 
 
 TASKS = tuple(one for length in LENGTHS for one in _tasks(length))

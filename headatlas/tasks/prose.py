@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,16 +17,26 @@ from headatlas.tasks._passages import LENGTH, passages, windowed, word_starts
 PUNCTUATION = frozenset(".,;:!?()[]{}\"'-—–…")
 
 
-@task(metric=next_token_loss, version=1, margin=0.3)
+def _second(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
+    """The same kinds of text written in small letters, without a line break."""
+    return _built(tokenizer, n, rng, lambda text: " ".join(text.lower().split()))
+
+
+@task(metric=next_token_loss, version=1, margin=0.3, second=_second)
 def prose(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     """[bos] and 127 tokens of a passage; loss is counted on every token after the sixteenth.
 
     Passages come from all registers in turn, each from a random place. Control: the same words in random order.
     """
+    return _built(tokenizer, n, rng, str)
+
+
+def _built(tokenizer: Vocabulary, n: int, rng: np.random.Generator, written: Callable[[str], str]) -> Batch:
+    """Examples from passages as `written` makes them."""
     length = min(LENGTH, tokenizer.context)
     if length < 48:
         raise UnfitTask(f"prose needs 48 positions; this model has {tokenizer.context}.")
-    rows = [windowed(tokenizer, text, length, rng) for text in _chosen(n, rng)]
+    rows = [windowed(tokenizer, written(text), length, rng) for text in _chosen(n, rng)]
     orders = [_shuffled(tokenizer, row, rng) for row in rows]
     batch = _described(tokenizer, rows, rng)
     control = _described(tokenizer, orders, rng)

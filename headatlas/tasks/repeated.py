@@ -8,18 +8,35 @@ import torch
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, edges, next_token_loss, task
 
+COMMON = 4000  # tokens among which the second family has its words
+LONGEST, SHORTER = 50, 33  # tokens of S, in the task and in its second family
 
-@task(metric=next_token_loss, version=1, margin=0.5)
+
+def _second(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
+    """Common words in place of any tokens, and fewer of them."""
+    ids = tokenizer.plain_ids()[:COMMON]
+    starts = [one for one, begins in zip(ids, tokenizer.word_starts(ids), strict=True) if begins]
+    # A vocabulary with hardly any words has no other tokens to offer than the task has itself.
+    return _built(
+        tokenizer, n, rng, np.array(starts) if len(starts) >= 4 * SHORTER else _usable_ids(tokenizer), SHORTER
+    )
+
+
+@task(metric=next_token_loss, version=1, margin=0.5, second=_second)
 def repeated(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     """[bos] S S with S of up to 50 distinct random tokens; loss is counted on the second copy.
 
     The most and least frequent ids are left out where the vocabulary allows (Olsson et al. 2022). Control: the second
     copy shuffled so that no token keeps its place or its successor. facts["period"] is the length of S.
     """
-    ids = _usable_ids(tokenizer)
+    return _built(tokenizer, n, rng, _usable_ids(tokenizer), LONGEST)
+
+
+def _built(tokenizer: Vocabulary, n: int, rng: np.random.Generator, ids: np.ndarray, longest: int) -> Batch:
+    """Examples of at most `longest` tokens, and as many again, drawn from `ids`."""
     front, back = edges(tokenizer)
     room = tokenizer.context - len(front) - len(back)
-    period = min(50, room // 2, len(ids) // 2)
+    period = min(longest, room // 2, len(ids) // 2)
     if period < 16:
         raise UnfitTask(f"repeated needs 32 positions and 32 ordinary tokens; this model has {room} and {len(ids)}.")
     rows, controls = [], []

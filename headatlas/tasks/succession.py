@@ -8,12 +8,12 @@ import numpy as np
 
 from headatlas.renamed import old_names
 from headatlas.task import Batch, Vocabulary, halves, logit_difference
-from headatlas.tasks._prompts import Example, Piece, collect, filled, halved, shuffled, singles, table
+from headatlas.tasks._prompts import FIRST, Example, Piece, collect, filled, halved, shuffled, singles, table
 
 SHOWN = 3
 
 
-def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str = FIRST) -> Batch:
     """[bos] "Monday, Tuesday, Wednesday,": the answer is Thursday, and not Wednesday, the last member shown.
 
     Days, months, number words, tens, letters, ordinals, digits, Roman numerals (label series: the place in facts["series"])
@@ -22,7 +22,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
     Counterfactual: another run of the series. Control: three members that do not follow each other, neither the answer
     nor the last member among them.
     """
-    data = table("succession")
+    data = table("succession", family)
     names = list(data["series"])
     known = {name: singles(tokenizer, data["series"][name]["members"]) for name in names}
     templates = [f" {text}" if text.startswith("{") else text for text in data["templates"]]
@@ -69,7 +69,14 @@ def _loose(free: list[str], members: list[str], rng: np.random.Generator) -> lis
     return []
 
 
-succession, succession_held_out = halves("succession", _build, metric=logit_difference, version=1, margin=0.5)
+succession, succession_held_out = halves(
+    "succession",
+    _build,
+    metric=logit_difference,
+    version=1,
+    margin=0.5,
+    second="Series with other words and marks between the members.",
+)
 
 
 __getattr__ = old_names(__name__)

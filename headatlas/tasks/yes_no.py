@@ -9,10 +9,10 @@ import numpy as np
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, halves, logit_margin
 from headatlas.tasks._pairs import pairs
-from headatlas.tasks._prompts import Example, Piece, collect, filled, singles, table
+from headatlas.tasks._prompts import FIRST, Example, Piece, collect, filled, singles, table
 
 
-def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
+def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str = FIRST) -> Batch:
     """[bos] "Answer the question with Yes or No.", the question, "Answer:": yes or no?
 
     Questions answered yes and no (label yes) come in turn, and so do both orders of the two words in the instruction (label yes_first):
@@ -21,7 +21,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
     one, whichever of "Yes" and "yes" ("No" and "no") is higher. Counterfactual: the pair's other question. Control: the
     deciding words come from another topic.
     """
-    data = table("yes_no")
+    data = table("yes_no", family)
     words = {kind: data["answers"][kind] for kind in ("negative", "positive")}
     ids = [list(singles(tokenizer, words[kind]).values()) for kind in ("negative", "positive")]
     if any(len(found) != len(known) for found, known in zip(ids, words.values(), strict=True)):
@@ -38,7 +38,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
             ]
             for pair in pairs(data["topics"], 1 - yes, half, rng):
                 prompts = [
-                    [*front, Piece("\nQuestion:"), *part, Piece("\nAnswer:")]
+                    [*front, Piece(data["frame"][0]), *part, Piece(data["frame"][1])]
                     for part in (pair.own, pair.other, pair.nonsense)
                 ]
                 labels = {"yes": yes, "yes_first": yes_first, "topic": pair.topic, "pair": pair.number}
@@ -48,4 +48,6 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -
     return collect("yes-no", tokenizer, n, sources, words=("yes", "no", "stop"), half=half, topics=list(data["topics"]))
 
 
-yes_no, yes_no_held_out = halves("yes-no", _build, metric=logit_margin, version=1, margin=0.3)
+yes_no, yes_no_held_out = halves(
+    "yes-no", _build, metric=logit_margin, version=1, margin=0.3, second="A quiz in Q: and A:, with other instructions."
+)

@@ -18,6 +18,7 @@ from headatlas.atlas import Atlas
 from headatlas.cli import main
 from headatlas.mining import run as mining
 from headatlas.report.atlas_view import read
+from headatlas.report.page import payload
 from tests.mining import echo, record
 
 RECORDED = Path(__file__).parent / "runs.zip"
@@ -194,6 +195,8 @@ def test_a_run_of_before_opens_and_its_groups_are_called_what_they_were(runs: Pa
             }
         new = (
             "works",
+            "carries",
+            "line",
             "beside_others",
             "checks",
             "random_p",
@@ -208,4 +211,4 @@ def test_a_run_of_before_opens_and_its_groups_are_called_what_they_were(runs: Pa
     shown = {seen.shown for seen in view.observations if seen.verdict == "untested"}
     assert shown == {"untested", "group (old definition)"}
     assert {seen.verdict for seen in view.observations} == {"causal", "refuted", "untested"}
-    assert "group (old definition)" in report.html(Atlas(folder).data, Atlas(folder).extras)
+    assert "group (old definition)" in payload(view)["seen"]["shown"]

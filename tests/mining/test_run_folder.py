@@ -65,11 +65,13 @@ def test_a_run_folder_holds_what_the_contract_says(atlas: Atlas):
         "q",
         "verdict",
         "works",
+        "carries",
         "effect",
         "effect_low",
         "effect_high",
         "random_effect",
         "effect_q",
+        "line",
     ]
     examples = pq.read_table(atlas.run / "examples.parquet")
     assert examples.num_rows == 8 * 6 * len(data["detectors"])

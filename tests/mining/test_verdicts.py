@@ -102,7 +102,7 @@ def test_the_sign_is_part_of_the_verdict():
 def test_every_check_says_what_came_of_it():
     found = judged("1.1", "2.2", "2.3", "3.4", "5.0")
     outcomes = {str(head): {one.name: one.outcome for one in found.heads[head].checks} for head in found.heads}
-    passed, failed, none = "passed", "failed", "not applicable"
+    passed, failed, none = "passed", "failed", "does not apply"
     names = ("own effect", "random heads", "beside others", "false discoveries")
     assert outcomes["1.1"] == dict(zip(names, (passed, passed, none, passed), strict=True))
     assert outcomes["2.2"]["beside others"] == passed

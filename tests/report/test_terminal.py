@@ -77,6 +77,7 @@ def test_the_map_of_a_large_model_fits_a_screen_and_says_what_is_folded() -> Non
         synthetic._line(np.random.default_rng(0), planted, np.zeros((80, 64)), tested=True)
         for planted in ((10, 20, 0.9, "refuted"), (11, 21, 0.3, "causal"), (79, 63, 0.5, "group"))
     ]
+    atlas["detectors"][0]["group"] = {"heads": []}
     lines = printed(atlas).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("L   0"))
     end = next(i for i, line in enumerate(lines) if line.startswith("folded"))
@@ -146,7 +147,8 @@ def test_what_the_model_can_do_and_who_was_found_nowhere_stand_below_the_heads()
     rows = enumerate(zip(entry["scores"], entry["chance"], strict=True))
     best = max((s, f"{i}.{j}", s, c) for i, row in rows for j, (s, c) in enumerate(zip(*row, strict=True)))
     nothing = next(words for words in lines if words[:2] == ["none", f"{entry['name']}:"])
-    assert nothing[2:7] == ["best", best[1], number(best[2]), "(chance", f"{number(best[3])});"]
+    assert " ".join(nothing[2:9]) == "the model cannot do the task; best"
+    assert nothing[8:13] == ["best", best[1], number(best[2]), "(chance", f"{number(best[3])});"]
 
 
 def test_an_empty_atlas_says_so() -> None:

@@ -1,5 +1,7 @@
 """Contract of all tasks with written prompts: lengths, positions, halves, determinism, any number, any tokenizer."""
 
+import re
+
 import pytest
 import torch
 
@@ -179,3 +181,23 @@ def test_mining_builds_only_the_tasks_of_its_detectors(monkeypatch):
     monkeypatch.setattr(unit.Task, "__call__", lambda self, *rest: asked.append(self.name) or whole(self, *rest))
     plan(toys.model("gqa"), ["induction"], None, 4, 0)
     assert set(asked) == {"repeated"}
+
+
+SHOWN = ("icl-antonym", "icl-antonym-zero-shot")  # of the in-context tasks, which are made alike
+
+
+@pytest.mark.parametrize("name", [*(one for one in WRITTEN if not one.startswith("icl-") or one in SHOWN), "ioi"])
+def test_the_second_family_is_the_same_task_in_other_prompts(name: str, tokenizers):
+    words, first = tokenizers["smollm2-135m"], find_task(name)
+    own, test, other = (one(words, 8, 1) for one in (first, held_out(first), first.second))
+    later = re.compile(r"_\d+(_last)?$")  # a text may name things more often
+    wanted = {place for place in own.positions if not later.search(place)}
+    assert set(other.positions) >= wanted, "detectors find their way there"
+    assert set(other.labels) == set(own.labels)
+    assert len(rows(other)) == 8
+    starts = {tuple(row[:4]) for batch in (own, test) for row in rows(batch)}
+    if name not in ("needle", "statements"):  # they differ in what stands behind that
+        assert not starts & {row[:4] for row in rows(other)}
+    assert other.control is not None
+    assert other.counterfactual is not None
+    assert torch.equal(other.tokens, first.second(words, 8, 1).tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,8 @@ class SetAblation:
     """The effect of any set of heads on one batch when `change(heads)`, an edit, stands in their place.
 
     Only layers from the first changed one on, and tokens from the first changed one on, are computed (`CachedRuns`), and each
-    set of heads is measured once. within: [example, n] where changes act, None: anywhere.
+    set of heads is measured once. within: [example, n] where changes act, None: anywhere. kind: "mean" or "resample" where
+    that is what the change does, "" for others.
     """
 
     worsening = Renamed("metric_drop")
@@ -41,10 +43,18 @@ class SetAblation:
         metric: Metric,
         change: Callable[[Sequence[HeadId]], OnHeads],
         within: Tensor | None = None,
+        kind: str = "",
     ) -> None:
-        self.model, self.batch, self.metric, self._change = model, batch, metric, change
+        self.model, self.batch, self.metric, self.change = model, batch, metric, change
+        self.within, self.kind = within, kind
         self._replay = CachedRuns(model, batch, metric, within=within)
         self._known: dict[frozenset[HeadId], Array] = {frozenset(): np.zeros(len(batch))}
+
+    def instead(self, change: Callable[[Sequence[HeadId]], OnHeads]) -> SetAblation:
+        """The same runs with another edit in the heads' place, which must act at the same positions."""
+        other = copy.copy(self)
+        other.change, other._known = change, {frozenset(): np.zeros(len(self.batch))}
+        return other
 
     @property
     def clean(self) -> Array:
@@ -60,8 +70,12 @@ class SetAblation:
     def prepare(self, sets: Sequence[Iterable[HeadId]]) -> None:
         """Measure several sets of heads, side by side where they can be; `metric_drop` then knows them."""
         new = list(dict.fromkeys(key for heads in sets if (key := frozenset(heads)) not in self._known))
-        found = self._replay.measure([[self._change(sorted(key))] for key in new])
+        found = self._replay.measure([[self.change(sorted(key))] for key in new])
         self._known |= {key: self.metric.worse(one - self.clean) for key, one in zip(new, found, strict=True)}
+
+    def knows(self, heads: Iterable[HeadId]) -> bool:
+        """Whether this set of heads was measured before."""
+        return frozenset(heads) in self._known
 
     def estimates(self, heads: Sequence[HeadId]) -> Array:
         """[head] what `metric_drop` gives for each of these heads, mean over examples, to first order (attribution patching).
@@ -70,7 +84,7 @@ class SetAblation:
         """
 
         def prepared(rows: slice) -> Make:
-            return lambda head_set, at: [self._change(head_set).rows(rows)]
+            return lambda head_set, at: [self.change(head_set).rows(rows)]
 
         sweep = Sweep(
             "ablation", self.batch, self.metric, tuple((head,) for head in heads), {"all": None}, "z", prepared
@@ -91,17 +105,19 @@ def ablated(
     """
     other = batch.counterfactual
     if other is None:
-        return SetAblation(model, batch, metric, lambda heads: Mean(heads, mean_z, positions=positions), positions)
+        return SetAblation(
+            model, batch, metric, lambda heads: Mean(heads, mean_z, positions=positions), positions, "mean"
+        )
     if positions is not None:
         return resampled_at(model, batch, metric, positions)
     values = collect(model, other, OnHeads(model.heads))
-    return SetAblation(model, batch, metric, lambda heads: Resample(heads, values))
+    return SetAblation(model, batch, metric, lambda heads: Resample(heads, values), kind="resample")
 
 
 def averaged_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) -> SetAblation:
     """Heads give at positions [example, n] what they give there on average over the batch (mean ablation)."""
     values = averages(model, batch, positions)
-    return SetAblation(model, batch, metric, lambda heads: Mean(heads, values, positions=positions), positions)
+    return SetAblation(model, batch, metric, lambda heads: Mean(heads, values, positions=positions), positions, "mean")
 
 
 def resampled_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) -> SetAblation:
@@ -114,7 +130,9 @@ def resampled_at(model: Model, batch: Batch, metric: Metric, positions: Tensor) 
         raise BadInput("Resampling needs counterfactual prompts.", "Choose a task that has them.")
     demand_aligned(batch, other)
     values = Swap.over(model, model.heads, other, positions=positions).values
-    return SetAblation(model, batch, metric, lambda heads: Swap(heads, values, positions=positions), positions)
+    return SetAblation(
+        model, batch, metric, lambda heads: Swap(heads, values, positions=positions), positions, "resample"
+    )
 
 
 def averages(model: Model, batch: Batch, positions: Tensor) -> Mapping[LayerKey, Tensor]:

@@ -109,6 +109,6 @@ def check(found: HeadVerdict, smallest: float) -> Check:
     """Whether the head matters once other observed heads are gone."""
     effect = found.beside
     if effect is None:
-        return Check("beside others", "not applicable")
+        return Check("beside others", "does not apply")
     outcome: Outcome = "passed" if exceeds(effect, smallest) else "failed"
     return Check("beside others", outcome, effect.effect, effect.low, effect.high)

@@ -21,5 +21,5 @@ def adjusted(effects: Sequence[RemovalEffect | None]) -> list[float]:
 def check(found: HeadVerdict) -> Check:
     """Whether the effect that decides stands when all tests of the run are counted."""
     if np.isnan(found.q):
-        return Check("false discoveries", "not applicable")
+        return Check("false discoveries", "does not apply")
     return Check("false discoveries", "passed" if found.q <= LEVEL else "failed", found.q)

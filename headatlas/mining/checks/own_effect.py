@@ -35,7 +35,7 @@ def check(found: HeadVerdict, smallest: float) -> Check:
     """Whether the metric certainly changes without the head, by enough to count."""
     effect = found.alone
     if effect.few:
-        return Check("own effect", "not applicable", effect.effect, note="too few events")
+        return Check("own effect", "does not apply", effect.effect, note="too few events")
     large = abs(effect.effect) >= smallest
     outcome: Outcome = "passed" if effect.certain and large else "weakened" if effect.certain else "failed"
     note = "smaller than counts" if effect.certain and not large else ""

@@ -130,8 +130,8 @@ def check(found: HeadVerdict) -> Check:
     """Whether the effect is more than that of random heads."""
     effect = found.alone
     if math.isnan(effect.random_effect):
-        return Check("random heads", "not applicable", note="too few free heads to compare with")
+        return Check("random heads", "does not apply", note="too few free heads to compare with")
     if effect.few or effect.null:
-        return Check("random heads", "not applicable")
+        return Check("random heads", "does not apply")
     outcome: Outcome = "passed" if effect.random_p <= RANDOM else "failed"
     return Check("random heads", outcome, effect.random_p, note="chance of a random head's effect to be as large")

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from headatlas.heads import HeadId
 
-Outcome = Literal["passed", "weakened", "failed", "not applicable"]
+Outcome = Literal["passed", "weakened", "failed", "does not apply"]
 NAN = float("nan")
 RANDOM = 0.05  # share of random heads whose effect may be as large
+SAME_ANSWER = "same answer"  # the check whose failure says that a head carries no answer
 
 
 @dataclass(frozen=True)
 class Check:
-    """One named test of a head: what came of it, the number behind it with its 95% interval, and a remark for readers."""
+    """One named test of a head: what came of it, the number behind it with its 95% interval, and a remark for readers.
+
+    parts: what the number was made of, by name, each a value with the ends of its interval (or of another range that the
+    name tells).
+    """
 
     name: str
     outcome: Outcome
@@ -23,6 +28,7 @@ class Check:
     low: float = NAN
     high: float = NAN
     note: str = ""
+    parts: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ class HeadVerdict:
 
     verdict: causal, group, refuted or untested. works: for or against what the task measures; "" where it does neither.
     q: p of the effect that decided, adjusted over all tests of the run. alone: its effect by itself; beside: its effect once
-    other observed heads are gone, None where that was not asked. checks: see `mining.checks`.
+    other observed heads are gone, None where that was not asked. checks: see `mining.checks`. carries: "trajectory" for a
+    head whose output from a prompt with the same answer does what one from another answer does; else "".
     """
 
     alone: RemovalEffect
@@ -75,6 +82,12 @@ class HeadVerdict:
     works: str = ""
     q: float = NAN
     checks: tuple[Check, ...] = ()
+
+    @property
+    def carries(self) -> str:
+        """What the head turned out to carry in place of the answer."""
+        failed = any(check.name == SAME_ANSWER and check.outcome == "failed" for check in self.checks)
+        return "trajectory" if failed and self.verdict in ("causal", "group") else ""
 
 
 @dataclass(frozen=True)

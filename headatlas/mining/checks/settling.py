@@ -40,7 +40,8 @@ def _settle(found: HeadVerdict, alone: float, beside: float, smallest: float) ->
         beside_others.check(found, smallest),
         false_discoveries.check(found),
     )
-    return replace(found, checks=checks)
+    names = {check.name for check in checks}
+    return replace(found, checks=(*checks, *(check for check in found.checks if check.name not in names)))
 
 
 def _stands(effect: RemovalEffect, q: float, smallest: float) -> bool:

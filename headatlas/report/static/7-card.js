@@ -88,6 +88,7 @@ function finding(seen) {
       el("span", {}, "q ", el("b", { text: probability(seen.q) }))),
     scoreScale(seen.detector, seen, seen.stage),
     el("p", { class: "verdict-text", text: verdictText(seen) }),
+    seen.checks ? el("p", { class: "soft", text: `Checks: ${seen.checks}.` }) : null,
     seen.effect === null ? null : effectScale(seen, seen.stage),
     papers.length ? el("details", { class: "papers" }, el("summary", { text: plural(papers.length, "paper", "papers") }),
       el("ul", {}, ...papers.map((paper) => el("li", {}, link(paper.url, paper.title), el("span", { class: "soft", text: ` ${paper.year ?? ""}` }))))) : null);

@@ -1,0 +1,33 @@
+"""Is a mean that of all prompts, or of one? Median and quartiles of a head's score, and how often it is among the top ten."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import binomtest
+
+from headatlas.mining.checks.records import Check, Outcome
+from headatlas.ops.types import Array
+
+NAME = "prompts"
+TOP = 10
+
+
+def check(values: Array, head: int) -> Check:
+    """How often column `head` of scores [example, head] is among the TOP largest of its row, with a Wilson interval.
+
+    Passed where that is certainly more than half of the examples, failed where certainly less. The part "score" is the median
+    with both quartiles. Examples in which the head has no score do not count.
+    """
+    own = values[:, head]
+    known = ~np.isnan(own)
+    n, heads = int(known.sum()), int((~np.isnan(values)).any(0).sum())
+    if n == 0:
+        return Check(NAME, "does not apply", note="it has no score on any prompt")
+    low, median, high = (float(x) for x in np.quantile(own[known], [0.25, 0.5, 0.75]))
+    parts = {"score": (median, low, high)}
+    if heads <= TOP:
+        return Check(NAME, "does not apply", note=f"the model has {heads} heads", parts=parts)
+    top = int((np.nan_to_num(values[known], nan=-np.inf) > own[known, None]).sum(1).__lt__(TOP).sum())
+    ends = binomtest(top, n).proportion_ci(method="wilson")
+    outcome: Outcome = "passed" if ends.low > 0.5 else "failed" if ends.high < 0.5 else "weakened"
+    return Check(NAME, outcome, top / n, float(ends.low), float(ends.high), f"top ten on {top} of {n} prompts", parts)
