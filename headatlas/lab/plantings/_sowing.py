@@ -1,0 +1,35 @@
+"""Makes a planting's result of planted heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from headatlas.heads import HeadId
+from headatlas.lab.head import Head
+from headatlas.lab.planted import PlantedModel
+from headatlas.lab.planting import Sown
+from headatlas.model import Tokenizer, attach
+
+
+def sown(
+    planted: PlantedModel,
+    positives: Iterable[Head],
+    look_alikes: Iterable[Head] = (),
+    undecided: Iterable[Head] = (),
+    gone: Iterable[Head] = (),
+) -> Sown:
+    """The planted model with its heads sorted by what a detector should make of them."""
+
+    def ids(heads: Iterable[Head]) -> frozenset[HeadId]:
+        return frozenset(head.id for head in heads)
+
+    config: Any = planted.model.config
+    words = Tokenizer(
+        causal=True,
+        context=config.max_position_embeddings,
+        vocab_size=config.vocab_size,
+        hf=planted.tokenizer,
+        bos="auto",
+    )
+    return Sown(attach(planted.model, tokenizer=words), ids(positives), ids(look_alikes), ids(undecided), ids(gone))
