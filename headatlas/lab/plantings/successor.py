@@ -19,7 +19,7 @@ _SERIES = ("days", "months", "number-words", "letters", "ordinals", "digits", "s
 
 @planting("successor")
 def successor(seed: int) -> Sown:
-    """A head that reads a member of a series and writes the next one; beside it one that copies members, and induction."""
+    """A head that reads a member of a series and writes the next one; beside it one that copies members."""
     series = table("succession")["series"]
     known: set[str] = set()
     sequences = []
@@ -30,11 +30,11 @@ def successor(seed: int) -> Sown:
     vocabulary = words_of(texts_of("succession"), sequences=sequences)
     rng = np.random.default_rng(seed)
     a, b, c = (int(head) for head in rng.permutation(4)[:3])
-    positive, copying = Head(1, a, "successor"), Head(1, b, "mover", tokens="ordinals", write=0.1)
-    others = (Head(0, 0, "previous"), Head(0, 1, "duplicate"), Head(2, c, "induction"))
+    positive, copying = Head(1, a, "successor", write=2.0), Head(1, b, "mover", tokens="ordinals", write=0.1)
+    others = (Head(0, 0, "previous"), Head(0, 1, "duplicate"), Head(2, c, "fake-induction"))
     planted = plant(
         PlantSpec((*others, positive, copying), noise=0.02),
-        architecture=("gpt2", "llama")[seed % 2], n_layers=3, n_heads=4, width=256, vocab=vocabulary, context=128,
+        architecture="llama", n_layers=3, n_heads=4, width=256, vocab=vocabulary, context=128,
         seed=seed,
     )  # fmt: skip
     return sown(planted, [positive], [copying, others[-1]])
