@@ -19,8 +19,8 @@ class Head:
     far: retrieval; the nearest distance it reaches. tokens: mover, delimiter and inhibition; the class of tokens it attends to,
     names, delimiters, ordinals or one that the vocabulary has beside them.
     finds: inhibition; the duplicated token or the most recent one.
-    reads, to: copier; the block of the attended token that is copied, and the block that it is copied into ("next": what is
-    predicted, "junk": where nothing reads).
+    reads: copier; the block of the attended token that is copied. to: copier, mover and inhibition; the block that it is
+    copied into ("next": what is predicted, "junk": where nothing reads) instead of the kind's own.
     spread: noise; the standard deviation of its attention logits. A noise head writes half of `write`.
     """
 
@@ -35,7 +35,7 @@ class Head:
     tokens: str | None = None
     finds: Literal["duplicate", "recent"] = "duplicate"
     reads: str = "token"
-    to: str = "next"
+    to: str | None = None
     spread: float = 1.0
 
     @property

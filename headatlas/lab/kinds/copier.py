@@ -21,7 +21,7 @@ def copier(head: Head, plan: Plan) -> Recipe:
         if head.tokens is None
         else (Flag(head.tokens, MARGIN), rest_one(MARGIN, head.strength))
     )
-    return Recipe(terms, (Write(head.reads, head.to, head.write),))
+    return Recipe(terms, (Write(head.reads, head.to or "next", head.write),))
 
 
 def targets(tokens: Tensor, head: Head, words: Words) -> Tensor:

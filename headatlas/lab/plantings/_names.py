@@ -40,10 +40,10 @@ def names_circuit(seed: int) -> NamesCircuit:
     at = [[int(head) for head in rng.permutation(6)] for _ in range(5)]
     circuit = (
         Head(1, at[1][0], "inhibition"),
-        Head(1, at[1][1], "copier", tokens="names", to="junk"),
+        Head(1, at[1][1], "inhibition", to="junk"),
         Head(2, at[2][0], "mover"),
         Head(1, at[1][2], "mover", write=0.3),
-        Head(3, at[3][0], "silent-mover"),
+        Head(3, at[3][0], "mover", to="junk"),
         Head(3, at[3][1], "copy-suppression", write=0.3),
         Head(4, at[4][0], "backup-mover"),
     )
