@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 BOS, UNKNOWN = "<bos>", "<unk>"
-_PIECES = r"[^\W\d_]+|\d|_|[^\w\s]"
+PIECES = r"[^\W\d_]+|\d|_|[^\w\s]"  # what the tokenizer splits texts into
 SMALLEST = 128
 _DELIMITERS = [".", ",", ";", ":", "!", "?"]
 _MARKS = ["(", ")", "'", '"']
@@ -142,7 +142,7 @@ def words_of(
     A class "names" is the vocabulary's class of names. more: further tokens; pieces of words are written "##ing".
     """
     classes, features = dict(classes or {}), features or {}
-    counts = Counter(word for text in texts for word in re.findall(_PIECES, text))
+    counts = Counter(word for text in texts for word in re.findall(PIECES, text))
     carried = [word for feature in features.values() for owner, parts in feature.items() for word in (owner, *parts)]
     listed = [*(word for members in classes.values() for word in members), *carried, *itertools.chain(*sequences)]
     ordered = [word for word, _ in counts.most_common()]
@@ -184,7 +184,7 @@ def tokenizer(vocabulary: Words, context: int) -> PreTrainedTokenizerFast:
         backend.decoder = decoders.WordPiece(cleanup=False)
     else:
         backend = Tokenizer(models.WordLevel(place, unk_token=UNKNOWN))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECES), behavior="removed", invert=True)
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True)
     backend.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, place[BOS])])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token=BOS, unk_token=UNKNOWN, eos_token=BOS, model_max_length=context

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import re
+from collections import Counter
 
-from headatlas.lab.construct.words import Words, words_of
+from headatlas.lab.construct.words import PIECES, Words, words_of
 from headatlas.tasks._passages import passages
 
-PIECES = 640  # tokens of the vocabulary of pieces
+LEARNED = 640  # tokens of the vocabulary of pieces
+OFTENER = 5  # times as often in one half of the registers as in the other
+COMMON = 200  # words that all registers may use, in the vocabulary of registers
 
 
 @functools.cache
@@ -17,17 +21,21 @@ def vocabulary_of_pieces() -> Words:
 
     texts = [text for found in passages().values() for text in found]
     backend = Tokenizer(models.WordPiece(unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[^\W\d_]+|\d|_|[^\w\s]"), behavior="removed", invert=True)
-    backend.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=PIECES, show_progress=False))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True)
+    backend.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=LEARNED, show_progress=False))
     ids = backend.get_vocab()
     tokens = sorted(ids, key=lambda token: ids[token])
     return words_of([], more=tokens, classes={"pieces": [token for token in tokens if token.startswith("##")]})
 
 
 @functools.cache
-def vocabulary_of_registers(size: int = 1000) -> Words:
-    """The commonest words of the passages; the class "busy": words of half of the registers that the others seldom use."""
-    pools = list(passages().values())
-    halves = [[text for pool in pools[start::2] for text in pool] for start in (0, 1)]
-    first, second = (words_of(half).tokens for half in halves)
-    return words_of([text for half in halves for text in half], classes={"busy": [one for one in first if one not in second]})
+def vocabulary_of_registers() -> Words:
+    """The commonest words of the passages, and the class "busy": words that half of the registers use, and the others hardly ever.
+
+    Busy words come twice or more. All others are unknown words: a vocabulary of every word would take minutes to lay out.
+    """
+    pools = [[word for text in pool for word in re.findall(PIECES, text)] for pool in passages().values()]
+    first, second = (Counter(word for pool in pools[start::2] for word in pool) for start in (0, 1))
+    busy = [word for word, count in first.items() if count > 1 and count >= OFTENER * second[word]]
+    common = [word for word, _ in (first + second).most_common(COMMON)]
+    return words_of([], more=common, classes={"busy": busy})

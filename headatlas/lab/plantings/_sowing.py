@@ -30,6 +30,7 @@ def sown(
         return frozenset(head.id for head in heads)
 
     config: Any = planted.model.config
+    planted.tokenizer.model_max_length = 1 << 30  # texts are cut to the context by the tasks
     words = (Reader if stand_ins else Tokenizer)(
         causal=True,
         context=config.max_position_embeddings,
