@@ -12,7 +12,7 @@ from headatlas.lab.plantings._writing import Near, Put, See, Written, codes, tel
 from headatlas.model import Model
 from headatlas.tasks._prompts import first_id, table
 
-CODE = 48
+CODE = 64
 RECENT = (0, 4, 8, 12, 16)  # rotary pairs that prefer near keys
 
 
@@ -41,7 +41,7 @@ def facts(seed: int) -> Facts:
             answers.setdefault(first_id(vocabulary(), value), set()).add(name)
     made = Written(
         {"fact": CODE, "sort": CODE, "names": CODE, "asked": CODE, "out": CODE,
-         "subject": 1, "telling": 1, "any": 1}, layers=3, heads=8, seed=seed,
+         "subject": 1, "telling": 1, "closing": 1, "any": 1}, layers=3, heads=8, seed=seed,
     )  # fmt: skip
     own, kind = codes(answers, CODE, made.generator), codes(relations, CODE, made.generator)
     for token, names in answers.items():
@@ -51,6 +51,9 @@ def facts(seed: int) -> Facts:
     for token, names in _namers(relations).items():
         made.say(token, "names", sum(kind[name] for name in names) / len(names))
         made.say(token, "telling")
+    for relation in relations.values():
+        for template in relation["templates"]:
+            made.say(vocabulary().encode(template)[-1], "closing")
     known: dict[str, list[tuple[str, int]]] = {}
     for name, relation in relations.items():
         for subject, value in relation["pairs"].items():
@@ -59,13 +62,13 @@ def facts(seed: int) -> Facts:
         made.say(token, "fact", torch.stack([own[one] for _, one in known[subject]]).sum(0))
         made.say(token, "sort", torch.stack([kind[name] for name, _ in known[subject]]).mean(0))
         made.say(token, "subject")
-    made.head(made.places(0)[0], [See("one", "telling", 32.0)], [Put("names", "asked")])
+    made.head(made.places(0)[0], [See("one", "telling", 32.0)], [Put("names", "asked", 1.5)])
     free = [place for layer in (1, 2) for place in made.places(layer)]
     there, here = [See("one", "subject", 32.0)], [Near(32.0, 0, RECENT)]
     subjects = {made.head(free.pop(), there, [Put("fact", "out", gain)]) for gain in (1.0, 0.5)}
     relating = {made.head(free.pop(), here, [Put("asked", "out", gain)]) for gain in (1.0, 0.5)}
-    both = [See("one", "subject", 31.5), *here]
-    mixed = {made.head(free.pop(), both, [Put("fact", "out"), Put("asked", "out")])}
+    both = [See("one", "subject", 33.0), See("one", "closing", 32.0)]
+    mixed = {made.head(free.pop(), both, [Put("fact", "out", 1.0), Put("asked", "out", 1.0)])}
     look_alikes = {
         made.head(free.pop(), there, [made.garbage("fact")]),
         made.head(free.pop(), there, [Put("sort", "out", 0.5)]),

@@ -85,12 +85,12 @@ def telling(phrases: Iterable[str]) -> dict[str, int]:
 
 
 class Written:
-    """A model under construction. blocks: name -> dimensions; `one` (1 everywhere), `bos` and `junk` come with it."""
+    """A model under construction. blocks: name -> dimensions; `one` (1 everywhere), `text` (1 but at the start token), `bos` and `junk` come with it."""
 
     def __init__(self, blocks: Mapping[str, int], *, layers: int, heads: int, seed: int, noise: float = 0.02) -> None:
         self.generator = torch.Generator().manual_seed(seed)
         self.layers, self.heads, self.noise = layers, heads, noise
-        sizes = {"one": 1, "bos": 1, "junk": JUNK, **blocks}
+        sizes = {"one": 1, "text": 1, "bos": 1, "junk": JUNK, **blocks}
         sizes["spare"] = -sum(sizes.values()) % heads  # Llama wants a multiple
         self._at: dict[str, slice] = {}
         start = 0
@@ -103,6 +103,8 @@ class Written:
         self._written: dict[HeadId, tuple[list[See | Near], list[Put]]] = {}
         bos = vocabulary().bos
         assert bos is not None
+        self.embedding[:, self._at["text"]] = 1.0
+        self.say(bos, "text", 0.0)
         self.say(bos, "bos")
 
     def say(self, token: int, block: str, value: Tensor | float = 1.0) -> None:
@@ -177,18 +179,18 @@ class Written:
         attention.o_proj.weight[:, rows] = turn.T @ o
 
     def _sees(self, sees: Iterable[See | Near], q: Tensor, k: Tensor) -> None:
-        one = self._at["one"].start
+        one, text = self._at["one"].start, self._at["text"].start
         # Both dimensions of a pair that stands still can compare contents.
         free = iter([*range(STILL, PAIRS), *range(PAIRS + STILL, SIZE)])
         for term in sees:
             if isinstance(term, Near):
-                each = math.sqrt(term.gain / len(term.pairs)) / CONSTANT
+                each = math.sqrt(term.gain / len(term.pairs))
                 for pair in term.pairs:
                     # The rotation turns a query by its position: turned back by the offset it meets the key there.
                     angle = -term.offset * 10 ** (-pair / 8)
-                    q[pair, one] += each * math.cos(angle)
-                    q[pair + PAIRS, one] += each * math.sin(angle)
-                    k[pair, one] += each
+                    q[pair, one] += each * math.cos(angle) / CONSTANT
+                    q[pair + PAIRS, one] += each * math.sin(angle) / CONSTANT
+                    k[pair, text] += each
                 continue
             queries, keys = (range(self._at[name].start, self._at[name].stop) for name in (term.query, term.key))
             for a, b in zip(queries, keys, strict=True):
