@@ -24,7 +24,7 @@ from headatlas.model.sources.resolve import resolve
 SIZE = 128  # of a head: 64 rotary pairs, pair i turns by 10^(-i/8) a token
 PAIRS = SIZE // 2
 STILL = 32  # pairs from here on turn by less than 0.03 over the context: they compare contents
-CONSTANT = 48.0  # length of the constant beside codes of length 1
+CONSTANT = 16.0  # length of the constant beside codes of length 1
 SINK = 16.0  # the logit of the start token, which a target must exceed
 CONTEXT = 256
 JUNK = 24  # dimensions that only noise heads and garbage use
