@@ -10,8 +10,8 @@ from torch import Tensor
 from headatlas.lab.plantings._writing import vocabulary
 
 
-def meanings(sentences: Sequence[str], codes: Sequence[Tensor]) -> Mapping[int, Tensor]:
-    """Token -> vector [size], such that the mean over each sentence's tokens is its code, as nearly as possible (ridge)."""
+def meanings(sentences: Sequence[str], codes: Sequence[Tensor]) -> tuple[Mapping[int, Tensor], float]:
+    """(token -> vector [size] of length 1 at most, gain): gain times the mean over a sentence's tokens is its code, nearly (ridge)."""
     rows = [vocabulary().encode(sentence) for sentence in sentences]
     known = sorted({one for row in rows for one in row})
     place = {one: i for i, one in enumerate(known)}
@@ -21,4 +21,5 @@ def meanings(sentences: Sequence[str], codes: Sequence[Tensor]) -> Mapping[int, 
             counts[i, place[one]] += 1 / len(row)
     ridge = 1e-4 * torch.eye(len(rows))
     found = counts.T @ torch.linalg.solve(counts @ counts.T + ridge, torch.stack(list(codes)))
-    return {one: found[place[one]] for one in known}
+    gain = float(found.norm(dim=1).max())  # longer vectors would change what the norms divide by
+    return {one: found[place[one]] / gain for one in known}, gain

@@ -107,8 +107,8 @@ class Written:
         self.say(bos, "text", 0.0)
         self.say(bos, "bos")
 
-    def say(self, token: int, block: str, value: Tensor | float = 1.0) -> None:
-        """Put a value [dimensions of the block] into a token's embedding."""
+    def say(self, token: int | Tensor, block: str, value: Tensor | float = 1.0) -> None:
+        """Put a value [dimensions of the block] into a token's embedding, or one each [token, dimensions] into several."""
         self.embedding[token, self._at[block]] = torch.as_tensor(value)
 
     def predict(self, token: int, block: str, value: Tensor | float) -> None:

@@ -31,7 +31,8 @@ def correct_letter(seed: int) -> Sown:
     right = {first_id(words, one["options"][0]): None for one in questions}
     code = codes(right, CODE, made.generator)
     asked = [code[first_id(words, one["options"][0])] for one in questions]
-    for token, vector in meanings([one["question"] for one in questions], asked).items():
+    about, gain = meanings([one["question"] for one in questions], asked)
+    for token, vector in about.items():
         made.say(token, "about", vector)
         made.say(token, "plain")
     for token, vector in code.items():
@@ -51,13 +52,13 @@ def correct_letter(seed: int) -> Sown:
     # After i labels their mean is 1/i in the first i places; the inverse makes of it the number i alone.
     means = torch.tril(torch.ones(OPTIONS, OPTIONS)) / torch.arange(1, OPTIONS + 1)[:, None]
     low = made.places(0)
-    made.head(low.pop(), [See("mark", "plain", 32.0)], [Put("about", "asked")])
+    made.head(low.pop(), [See("mark", "plain", 32.0)], [Put("about", "asked", gain)])
     made.head(low.pop(), [See("one", "any-label", 32.0)], [Put("label", "count", 1.0, torch.linalg.inv(means))])
     made.head(made.places(1)[0], [See("one", "mark", 32.0), Near(8.0, 0, RECENT)], [Put("asked", "wanted")])
     made.head(made.places(2)[0], [See("wanted", "option", 64.0)], [Put("count", "number")])
     high = [place for layer in (3, 4) for place in made.places(layer)]
     look, everywhere = [See("number", "label", 48.0)], [See("one", "any-label", 32.0)]
-    positives = {made.head(high.pop(), look, [Put("letter", "out", gain)]) for gain in (1.0, 0.6)}
+    positives = {made.head(high.pop(), look, [Put("letter", "out", size)]) for size in (1.0, 0.6)}
     look_alikes = {
         made.head(high.pop(), look, [made.garbage("letter")]),
         made.head(high.pop(), look, [Put("any-label", "any")]),

@@ -28,7 +28,8 @@ def truthfulness(seed: int) -> Sown:
     )  # fmt: skip
     code = codes(range(len(pairs)), CODE, made.generator)
     sentences = [sentence for pair in pairs for sentence in pair]
-    for token, vector in meanings(sentences, [code[i // 2] for i in range(len(sentences))]).items():
+    about, gain = meanings(sentences, [code[i // 2] for i in range(len(sentences))])
+    for token, vector in about.items():
         made.say(token, "about", vector)
         made.say(token, "plain")
     right: dict[int, torch.Tensor] = defaultdict(lambda: torch.zeros(CODE))
@@ -47,7 +48,7 @@ def truthfulness(seed: int) -> Sown:
         assert token is not None
         made.predict(token, "out", 8.0 * sign)
         made.predict(token, "told", -4.0 * sign)
-    made.head(made.places(0)[0], [See("stop", "plain", 32.0)], [Put("about", "topic")])
+    made.head(made.places(0)[0], [See("stop", "plain", 32.0)], [Put("about", "topic", gain)])
     middle = [place for layer in (1, 2) for place in made.places(layer)]
     # A match of the statement's code with that of the word: 1 where the word is right, -1 where it is wrong.
     judging = {made.head(middle.pop(), [See("topic", "right", 40.0)], [Put("decides", "true", 0.7)]) for _ in range(2)}
