@@ -6,6 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, ParamSpec, TypeVar, get_args
 
 from torch import Tensor
@@ -116,7 +117,12 @@ class Detector(Hooked):
     @property
     def calibrated(self) -> bool:
         """Whether models with planted heads say how often it is right."""
-        return bool(self.finds)
+        return bool(self.finds) or self.has_planting
+
+    @property
+    def has_planting(self) -> bool:
+        """Whether a file of `headatlas.lab.plantings` under its name holds models made for it."""
+        return find_spec(f"headatlas.lab.plantings.{self.name.replace('-', '_')}") is not None
 
     @property
     def about(self) -> dict[str, str]:

@@ -24,7 +24,7 @@ LINES = 350
 FILES = 15
 PARAMETERS = 10
 # Folders in which every file is one plug-in, or one command; all files alike.
-MANY = {"detectors", "tasks", "lab/kinds", "cli", "cli/papers", "model/layouts", "apply"}
+MANY = {"detectors", "tasks", "lab/kinds", "lab/plantings", "cli", "cli/papers", "model/layouts", "apply"}
 
 
 def named(node: ast.AST) -> Iterator[tuple[str, str | None]]:

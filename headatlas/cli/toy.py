@@ -28,7 +28,7 @@ def toy(
 
     import headatlas as ha
     from headatlas.errors import StoreError
-    from headatlas.lab.toy_curve import Point
+    from headatlas.lab.toy.curve import Point
     from headatlas.render import plots
 
     plots.require()

@@ -10,12 +10,12 @@ from headatlas.task import Batch
 from headatlas.tasks.prose import prose
 
 
-@detector(head_type="rare-words-head", task=prose, version=1, minimum_effect=0.1, attention="both")
+@detector(head_type="rare-words-head", task=prose, version=2, minimum_effect=0.1, attention="both")
 def rare_words(layer: LayerView, batch: Batch) -> Tensor:
     """Attention on the two rarest words of the text: 0 none, 1 all.
 
     Formula: mean over the queries after both words of the sum of A[i, j] over their pieces j; rarity is the vocabulary rank
-    of the rarest piece (after Voita et al. 2019, who ask for the argmax). Chance: the same for as many pieces of two
+    of the rarest piece, words have four letters or more (after Voita et al. 2019, who ask for the argmax). Chance: the same for as many pieces of two
     ordinary words of the same text.
     """
     return _mass(layer, batch, "rare")

@@ -16,8 +16,11 @@ class Head:
     write: how much is written where the head attends, in units of one token code; a copying head with strength 1 and
     write 1 makes the model certain of the copied token.
     offset: positional; how many tokens back. width: window; how many tokens, the current one included.
-    far: retrieval; the nearest distance it reaches. tokens: mover, delimiter and inhibition; the class of tokens it attends to.
+    far: retrieval; the nearest distance it reaches. tokens: mover, delimiter and inhibition; the class of tokens it attends to,
+    names, delimiters, ordinals or one that the vocabulary has beside them.
     finds: inhibition; the duplicated token or the most recent one.
+    reads: copier; the block of the attended token that is copied. to: copier, mover and inhibition; the block that it is
+    copied into ("next": what is predicted, "junk": where nothing reads) instead of the kind's own.
     spread: noise; the standard deviation of its attention logits. A noise head writes half of `write`.
     """
 
@@ -29,8 +32,10 @@ class Head:
     offset: int = 5
     width: int = 8
     far: int = 32
-    tokens: Literal["names", "delimiters", "ordinals"] | None = None
+    tokens: str | None = None
     finds: Literal["duplicate", "recent"] = "duplicate"
+    reads: str = "token"
+    to: str | None = None
     spread: float = 1.0
 
     @property

@@ -81,7 +81,7 @@ def plant(
     n_kv_heads: int | None = None,
     width: int = 128,
     d_head: int | None = None,
-    vocab: int = 256,
+    vocab: int | Words = 256,
     context: int = 256,
     seed: int = 0,
 ) -> PlantedModel:
@@ -93,13 +93,17 @@ def plant(
     heads that both compare contents and exclude distances, and for windows); docs/lab.md has the measured table.
 
     architecture: gpt2 (learned positions, LayerNorm) or llama (rotary, RMSNorm, shared keys and values).
+    vocab: how many words, or the vocabulary itself (`headatlas.lab.construct.words.words_of` makes one of texts).
     d_head: dimensions of a head; width / n_heads unless given (llama only; there at least 32 by default).
     Raises BadInput where heads do not fit, or one reads what no earlier layer writes.
     """
     n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
     geometry = _geometry(architecture, n_layers, n_heads, n_kv_heads, width, d_head, context)
     heads = _filled(spec, geometry)
-    vocabulary = words(vocab)
+    vocabulary = words(vocab) if isinstance(vocab, int) else vocab
+    for head in spec.heads:
+        if head.tokens is not None:
+            vocabulary.members(head.tokens)
     plan = make_plan(geometry, vocabulary, heads)
     generator = torch.Generator().manual_seed(seed)
     stream = Stream(plan, spec.noise, generator)

@@ -34,22 +34,26 @@ class Sown:
 class Planting:
     """Models with heads of one detector's type, written or trained, another one for each seed.
 
-    detector: its name. make(seed) -> Sown. doc: what the positives do, and what the look-alikes do instead. module: its file.
+    detector: its name. examples: how many of the detector's task it is scored on. make(seed) -> Sown. doc: what the positives do, and what the look-alikes do instead. module: its file.
     """
 
     name: str
     detector: str
+    examples: int
     make: Callable[[int], Sown]
     doc: str
     module: str
 
 
-def planting(detector: str) -> Callable[[Callable[[int], Sown]], Planting]:
-    """Make a Planting for the detector of this name of a function `seed -> Sown`; its name is the function's with dashes."""
+def planting(detector: str, *, examples: int = 16) -> Callable[[Callable[[int], Sown]], Planting]:
+    """Make a Planting for the detector of this name of a function `seed -> Sown`; its name is the function's with dashes.
+
+    The file of a detector's (first) planting is called like the detector's: that is how a detector knows that it has one.
+    """
 
     def wrap(make: Callable[[int], Sown]) -> Planting:
         name = make.__name__.strip("_").replace("_", "-")
-        return Planting(name, detector, make, (make.__doc__ or "").strip(), make.__module__)
+        return Planting(name, detector, examples, make, (make.__doc__ or "").strip(), make.__module__)
 
     return wrap
 

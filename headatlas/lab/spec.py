@@ -14,7 +14,7 @@ from headatlas.lab.kind import Kind
 from headatlas.registry import discover, lookup
 from headatlas.renamed import old_names
 
-_CHOICES = {"tokens": (None, "names", "delimiters", "ordinals"), "finds": ("duplicate", "recent")}
+_CHOICES = {"finds": ("duplicate", "recent")}
 _COMMON = ("layer", "head", "kind", "strength", "write")
 
 

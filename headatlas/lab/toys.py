@@ -20,8 +20,8 @@ from headatlas.lab.construct import targets
 from headatlas.lab.construct.transformer import save
 from headatlas.lab.construct.words import tokenizer, words
 from headatlas.lab.measure import attend, logits_of, without
-from headatlas.lab.toy_curve import Curve, Point, draw
-from headatlas.lab.toy_data import counting_losses, markov_chains, repeated_tokens
+from headatlas.lab.toy.curve import Curve, Point, draw
+from headatlas.lab.toy.data import counting_losses, markov_chains, repeated_tokens
 from headatlas.registry import lookup
 from headatlas.store import new_folder
 

@@ -238,7 +238,7 @@ def test_what_cannot_be_built_is_refused_by_name(heads, sizes, message):
         (lambda: PlantSpec((Head(0, 0, "current", write=0.0),)), "write 0.0"),
         (lambda: PlantSpec((Head(0, 0, "current", offset=3),)), "was given offset"),
         (lambda: PlantSpec((Head(-1, 0, "current"),)), "no head -1.0"),
-        (lambda: PlantSpec((Head(0, 0, "mover", tokens="verbs"),)), "tokens='verbs'"),
+        (lambda: plant(PlantSpec((Head(0, 0, "mover", tokens="verbs"),))), "called 'verbs'"),
         (lambda: PlantSpec(noise=-1.0), "noise must lie between"),
         (lambda: PlantSpec(rest="nothing"), "rest='nothing'"),
     ],

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from headatlas.cli import main
 from headatlas.errors import BadInput, StoreError, UnknownName
-from headatlas.lab.toy_curve import Curve, Point, draw
-from headatlas.lab.toy_data import counting_losses, markov_chains, repeated_tokens
+from headatlas.lab.toy.curve import Curve, Point, draw
+from headatlas.lab.toy.data import counting_losses, markov_chains, repeated_tokens
 from headatlas.lab.toys import train_toy
 
 

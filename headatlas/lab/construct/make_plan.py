@@ -8,7 +8,7 @@ from headatlas.errors import BadInput
 from headatlas.lab.construct import positions
 from headatlas.lab.construct.codes import token_codes
 from headatlas.lab.construct.plan import LEAST_CODE, Geometry, Plan, key_needs, value_needs
-from headatlas.lab.construct.terms import Flag, Match
+from headatlas.lab.construct.terms import MARKS, Flag, Match, Where
 from headatlas.lab.construct.words import Words
 from headatlas.lab.head import Head
 from headatlas.lab.spec import find_kind
@@ -69,9 +69,10 @@ def _sizes(draft: Plan) -> tuple[int, dict[str, int]]:
     terms = [term for recipe in draft.recipes.values() for term in recipe.terms]
     writes = [write for recipe in draft.recipes.values() for write in recipe.writes]
     coded = {"token", "next"} | {name for term in terms if isinstance(term, Match) for name in (term.query, term.key)}
-    coded |= {write.to for write in writes if write.value == "token"} - {"junk"}
+    coded |= {name for write in writes if write.value not in MARKS for name in (write.value, write.to)} - {"junk"}
     flags = {"first"} | {term.name for term in terms if isinstance(term, Flag)}
-    flags |= {write.to for write in writes if write.value != "token"} - {"junk"}
+    flags |= {term.asking for term in terms if isinstance(term, Where) and term.asking}
+    flags |= {write.to for write in writes if write.value in MARKS} - {"junk"}
     position = 0 if geometry.rotary else 2 * len(draft.frequencies)
     # One dimension is the mean's, which layer norms remove, one the constant's, one balances the lengths of embeddings.
     room = geometry.width - 3 - len(flags) - position - _LEAST_JUNK

@@ -10,7 +10,7 @@ from headatlas.heads import HeadId
 from headatlas.lab.construct import positions
 from headatlas.lab.construct.codes import Codes
 from headatlas.lab.construct.positions import Kernel
-from headatlas.lab.construct.terms import FULL, Flag, Match, Recipe, Where
+from headatlas.lab.construct.terms import FULL, MARKS, Flag, Match, Recipe, Where
 from headatlas.lab.construct.words import Words
 from headatlas.lab.head import Head
 from headatlas.ops.types import Array
@@ -152,7 +152,7 @@ def value_needs(plan: Plan) -> Mapping[tuple[int, int], Needs]:
 
     def of(recipe: Recipe) -> tuple[set[str], set[str], set[int]]:
         values = {write.value for write in recipe.writes}
-        return values - {"token"}, values & {"token"}, set()
+        return values & MARKS, values - MARKS, set()
 
     return _needs(plan, of)
 

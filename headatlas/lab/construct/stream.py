@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import torch
 from torch import Tensor
@@ -32,11 +33,25 @@ class Stream:
         mean = torch.full((width, 1), width**-0.5, dtype=torch.float64)
         random = torch.randn(width, width - 1, generator=generator, dtype=torch.float64)
         self.basis = torch.linalg.qr(torch.cat([mean, random], dim=1))[0][:, 1:]
-        # The squared length of an embedding: the constant, a code, a flag, and room for noise.
-        self.length = ANCHOR**2 + 2.0 + 4.0 * noise**2
+        # The squared length of an embedding: the constant, a code, flags, features, and room for noise.
+        self.length = ANCHOR**2 + self._most_carried() + 4.0 * noise**2
         table = 0.0 if plan.geometry.rotary else 1.0 + noise**2
         # What a norm multiplies the stream by, at the input of the first layer.
         self.norm = math.sqrt(width / (self.length + table))
+
+    def _most_carried(self) -> float:
+        """The largest squared length of what a token carries beside the constant; at least a code and a flag."""
+        words, blocks = self.plan.words, self.plan.blocks
+        flags: Counter[int] = Counter()
+        for name, members in words.every_class.items():
+            if f"flag:{name}" in blocks:
+                flags.update(members)
+        size = dict(flags)
+        for block, feature in words.features.items():
+            if block in blocks:
+                for token, parts in feature.items():
+                    size[token] = size.get(token, 0) + sum(map(abs, parts.values())) ** 2
+        return max(2.0, 1.0 + max(size.values(), default=1.0))
 
     def randn(self, *shape: int) -> Tensor:
         """Standard normal numbers of this model's seed."""
@@ -82,9 +97,14 @@ class Stream:
         plan, words = self.plan, self.plan.words
         assert plan.codes is not None
         rows = plan.codes.vectors @ self.block("token")
-        for name in ("names", "delimiters", "ordinals"):
+        for name, members in words.every_class.items():
             if f"flag:{name}" in plan.blocks:
-                rows[list(words.members(name))] += self.block(f"flag:{name}")
+                rows[list(members)] += self.block(f"flag:{name}")
+        for name, feature in words.features.items():
+            if name in plan.blocks:
+                for token, parts in feature.items():
+                    amounts = torch.tensor(list(parts.values()), dtype=torch.float64)
+                    rows[token] += amounts @ plan.codes.vectors[list(parts)] @ self.block(name)
         if plan.geometry.rotary:
             rows[words.bos] += self.block("flag:first")[0]
         rows = rows + self.noise * self.direction(len(words))

@@ -16,6 +16,9 @@ NEARBY = 4
 # "All of the attention" means this much; the logit of it is about 6.
 FULL = 0.998
 
+# Values that are one number and no code.
+MARKS = frozenset({"present", "first"})
+
 Outcome = Literal["copies", "suppresses", "advances", "none"]
 
 
@@ -38,16 +41,22 @@ class Flag:
 
 @dataclass(frozen=True)
 class Where:
-    """A logit that depends on the distance alone; the first token of a text takes no part in it."""
+    """A logit that depends on the distance alone; the first token of a text takes no part in it.
+
+    asking: a class of tokens; queries of no other token have this term. Models with a position table cannot do that.
+    """
 
     kernel: Kernel
+    asking: str = ""
 
 
 @dataclass(frozen=True)
 class Write:
     """What one unit of attention adds to the stream: the attended token's code, its presence, or a first token's mark.
 
-    value: token, present (1 for each token but the first), first (1 for the first). to: the block that is written.
+    value: what of the attended token: a block of the stream (token is its code, before what a previous-token head noted,
+    others are features of the vocabulary), or one of MARKS: present (1 for each token but the first), first (1 for the
+    first). to: the block that is written.
     forward: write the next member of the attended token's sequence instead of the token.
     """
 

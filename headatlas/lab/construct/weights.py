@@ -12,7 +12,7 @@ from torch import Tensor
 from headatlas.heads import HeadId
 from headatlas.lab.construct.plan import Needs, Plan, key_needs, value_needs
 from headatlas.lab.construct.stream import Stream
-from headatlas.lab.construct.terms import Flag, Match, Recipe, Where, Write
+from headatlas.lab.construct.terms import MARKS, Flag, Match, Recipe, Where, Write
 
 # The share of a useless write that falls on the predictions.
 LEAK = 0.05
@@ -142,7 +142,8 @@ def _add_waves(plan: Plan, stream: Stream, term: Where, slots: Slots, rows: Tens
     for wave, a, b in zip(term.kernel.waves, term.kernel.cosine, term.kernel.sine, strict=True):
         places = slots["wave", str(wave)]
         if plan.geometry.rotary:
-            rows[places] += scale * torch.tensor([[a], [b]], dtype=torch.float64) * stream.constant()
+            asking = stream.block(f"flag:{term.asking}") if term.asking else stream.constant()
+            rows[places] += scale * torch.tensor([[a], [b]], dtype=torch.float64) * asking
         else:
             turn = torch.tensor([[a, -b], [b, a]], dtype=torch.float64)
             rows[places] += scale * turn @ _reader(plan, stream, "wave", str(wave))
@@ -157,7 +158,7 @@ def _write(plan: Plan, stream: Stream, recipe: Recipe, slots: Slots) -> Tensor:
     if recipe.random is not None:
         rows += recipe.random[1] / math.sqrt(plan.geometry.d_head) * garbage
     for write in recipe.writes:
-        places = slots["block", "token"] if write.value == "token" else slots["flag", write.value]
+        places = slots["flag" if write.value in MARKS else "block", write.value]
         rows[places] += write.gain * _target(plan, stream, write, garbage)
     return rows + stream.noise * rows.norm(dim=1, keepdim=True) * directions
 
@@ -175,7 +176,7 @@ def _garbage(plan: Plan, stream: Stream) -> Tensor:
 
 def _target(plan: Plan, stream: Stream, write: Write, garbage: Tensor) -> Tensor:
     """[value dimension, coordinate] where one unit of the value goes."""
-    if write.value != "token":
+    if write.value in MARKS:
         return garbage[:1] if write.to == "junk" else stream.block(f"flag:{write.to}")
     shrink = 1.0 / math.sqrt(plan.code_dim)
     if write.to == "junk":

@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from headatlas.errors import BadInput
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 BOS, UNKNOWN = "<bos>", "<unk>"
+PIECES = r"[^\W\d_]+|\d|_|[^\w\s]"  # what the tokenizer splits texts into
 SMALLEST = 128
 _DELIMITERS = [".", ",", ";", ":", "!", "?"]
 _MARKS = ["(", ")", "'", '"']
@@ -65,12 +69,18 @@ _COMMON = """
 
 @dataclass(frozen=True)
 class Words:
-    """A vocabulary with its classes of tokens: names, delimiters, and sequences that have a next member."""
+    """A vocabulary with its classes of tokens: names, delimiters, and sequences that have a next member.
+
+    classes: further classes, by name. features: what tokens carry beside their own code, by the name of a block of the stream:
+    token -> {token whose code it carries there: how much of it}, such as a word's initial letter.
+    """
 
     tokens: tuple[str, ...]
     names: tuple[int, ...]
     delimiters: tuple[int, ...]
     sequences: tuple[tuple[int, ...], ...]
+    classes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    features: Mapping[str, Mapping[int, Mapping[int, float]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -85,9 +95,18 @@ class Words:
         """All members of the sequences."""
         return tuple(member for sequence in self.sequences for member in sequence)
 
+    @property
+    def every_class(self) -> Mapping[str, tuple[int, ...]]:
+        """All classes of tokens: names, delimiters, ordinals, and what this vocabulary has beside them."""
+        return {"names": self.names, "delimiters": self.delimiters, "ordinals": self.ordinals, **self.classes}
+
     def members(self, name: str) -> tuple[int, ...]:
-        """The ids of the class called `name`: names, delimiters or ordinals."""
-        return {"names": self.names, "delimiters": self.delimiters, "ordinals": self.ordinals}[name]
+        """The ids of the class called `name`. Raises BadInput for a class that the vocabulary lacks."""
+        if name not in self.every_class:
+            raise BadInput(
+                f"The vocabulary has no class of tokens called '{name}'.", f"It has: {', '.join(self.every_class)}."
+            )
+        return self.every_class[name]
 
 
 @functools.cache
@@ -109,6 +128,42 @@ def words(size: int) -> Words:
     )
 
 
+def words_of(
+    texts: Iterable[str],
+    *,
+    classes: Mapping[str, Iterable[str]] | None = None,
+    features: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None,
+    sequences: Sequence[Sequence[str]] = (),
+    more: Iterable[str] = (),
+) -> Words:
+    """The vocabulary of `texts`, most frequent words first, so that a planted model reads them without unknown words.
+
+    classes, features and sequences are as in `Words`, with words in the place of ids; words that no text holds are added.
+    A class "names" is the vocabulary's class of names. more: further tokens; pieces of words are written "##ing".
+    """
+    classes, features = dict(classes or {}), features or {}
+    counts = Counter(word for text in texts for word in re.findall(PIECES, text))
+    carried = [word for feature in features.values() for owner, parts in feature.items() for word in (owner, *parts)]
+    listed = [*(word for members in classes.values() for word in members), *carried, *itertools.chain(*sequences)]
+    ordered = [word for word, _ in counts.most_common()]
+    tokens = tuple(dict.fromkeys([BOS, UNKNOWN, *_DELIMITERS, *_MARKS, *ordered, *more, *listed]))
+    place = {token: i for i, token in enumerate(tokens)}
+    ids = {name: tuple(dict.fromkeys(place[word] for word in members)) for name, members in classes.items()}
+    return Words(
+        tokens=tokens,
+        names=ids.pop("names", ()),
+        delimiters=tuple(place[mark] for mark in _DELIMITERS),
+        sequences=tuple(tuple(place[member] for member in sequence) for sequence in sequences),
+        classes=ids,
+        features={
+            block: {
+                place[owner]: {place[word]: much for word, much in parts.items()} for owner, parts in feature.items()
+            }
+            for block, feature in features.items()
+        },
+    )
+
+
 def _made_up(count: int) -> list[str]:
     syllables = [first + vowel for first in "bdfgklmnprstvz" for vowel in "aeiou"]
     made = ("".join(parts) for parts in itertools.product(syllables, repeat=3))
@@ -116,14 +171,20 @@ def _made_up(count: int) -> list[str]:
 
 
 def tokenizer(vocabulary: Words, context: int) -> PreTrainedTokenizerFast:
-    """A fast tokenizer for `vocabulary`: whole words, single digits, punctuation; spaces carry nothing; bos in front."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+    """A fast tokenizer for `vocabulary`: words, single digits, punctuation; spaces carry nothing; bos in front.
+
+    Words are whole, or split into the longest pieces that are known where the vocabulary has pieces ("##ing").
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     place = {token: i for i, token in enumerate(vocabulary.tokens)}
-    backend = Tokenizer(models.WordLevel(place, unk_token=UNKNOWN))
-    pieces = Regex(r"[^\W\d_]+|\d|_|[^\w\s]")
-    backend.pre_tokenizer = pre_tokenizers.Split(pieces, behavior="removed", invert=True)
+    if any(token.startswith("##") for token in vocabulary.tokens):
+        backend = Tokenizer(models.WordPiece(place, unk_token=UNKNOWN))
+        backend.decoder = decoders.WordPiece(cleanup=False)
+    else:
+        backend = Tokenizer(models.WordLevel(place, unk_token=UNKNOWN))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True)
     backend.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, place[BOS])])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token=BOS, unk_token=UNKNOWN, eos_token=BOS, model_max_length=context

@@ -16,10 +16,10 @@ from headatlas.lab.kind import kind
 _REACH = 16
 
 
-@kind(head_type="inhibition-head", options=("tokens", "finds"), probe="names")
+@kind(head_type="inhibition-head", options=("tokens", "finds", "to"), probe="names")
 def inhibition(head: Head, plan: Plan) -> Recipe:
     """Attends to the repeated name, or to the latest one, and writes its code into the block that movers avoid."""
-    name, writes = head.tokens or "names", (Write("token", "avoid", head.write),)
+    name, writes = head.tokens or "names", (Write("token", head.to or "avoid", head.write),)
     if head.finds == "duplicate":
         mark = plan.amplitude("duplicate", head, "a duplicate head (or finds='recent')")
         terms = (Flag(name, MARGIN), Flag("duplicate", MARGIN / mark), rest_one(2 * MARGIN, head.strength))

@@ -13,7 +13,7 @@ from headatlas.lab.head import Head
 from headatlas.lab.kind import kind
 
 
-@kind(head_type="name-mover-head", options=("tokens",), probe="names", outcome="copies")
+@kind(head_type="name-mover-head", options=("tokens", "to"), probe="names", outcome="copies")
 def mover(head: Head, plan: Plan) -> Recipe:
     """Attends to all names (or another class), except those that an inhibition head told it to avoid, and copies them.
 
@@ -24,7 +24,7 @@ def mover(head: Head, plan: Plan) -> Recipe:
     if plan.written("avoid", head):
         size = plan.amplitude("avoid", head, "an inhibition head")
         terms = (*terms, Match("avoid", "token", -MARGIN / size))
-    return Recipe(terms, (Write("token", "next", head.write),))
+    return Recipe(terms, (Write("token", head.to or "next", head.write),))
 
 
 def targets(tokens: Tensor, head: Head, words: Words) -> Tensor:

@@ -1,0 +1,1 @@
+"""What the toys are trained on, and the curves of their training."""
