@@ -27,9 +27,7 @@ def reviews(seed: int) -> Reviews:
     Look-alikes attend like either and write garbage, or carry the mood from the words to the end directly.
     """
     data = table("movie_review")
-    made = Written(
-        {"mood": 1, "marked": 1, "word": 1, "sum": 1, "summed": 1, "out": 1}, layers=4, heads=6, seed=seed
-    )
+    made = Written({"mood": 1, "marked": 1, "word": 1, "sum": 1, "summed": 1, "out": 1}, layers=4, heads=6, seed=seed)
     for sign, kind in ((1.0, "positive"), (-1.0, "negative")):
         for what in ("adjectives", "verbs"):
             for token in singles(vocabulary(), [word for half in data[what][kind].values() for word in half]).values():

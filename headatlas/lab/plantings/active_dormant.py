@@ -18,7 +18,10 @@ def active_dormant(seed: int) -> Sown:
     rng = np.random.default_rng(seed)
     places = [(layer, int(head)) for layer in range(3) for head in range(4)]
     a, b, c, d, e = (places[i] for i in rng.permutation(len(places))[:5])
-    waking = [Head(*a, "alert", tokens="busy", width=20, strength=0.95), Head(*b, "alert", tokens="busy", width=24, strength=0.95, write=0.5)]
+    waking = [
+        Head(*a, "alert", tokens="busy", width=20, strength=0.95),
+        Head(*b, "alert", tokens="busy", width=24, strength=0.95, write=0.5),
+    ]
     others = [Head(*c, "sink"), Head(*d, "window"), Head(*e, "alert", width=16, strength=0.9)]
     planted = plant(
         PlantSpec((*waking, *others), noise=0.02),

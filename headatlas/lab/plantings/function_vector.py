@@ -47,8 +47,7 @@ def function_vector(seed: int) -> Sown:
     free = [place for layer in (1, 2) for place in made.places(layer)]
     look = [See("one", "matched", 40.0)]
     positives = {
-        made.head(free.pop(), look, [Put(f"shown {task}", f"do {task}", gain) for task in TASKS])
-        for gain in (1.0, 0.8)
+        made.head(free.pop(), look, [Put(f"shown {task}", f"do {task}", gain) for task in TASKS]) for gain in (1.0, 0.8)
     }
     look_alikes = {
         made.head(free.pop(), look, [made.garbage("word")]),

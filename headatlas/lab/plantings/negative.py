@@ -18,8 +18,8 @@ CODE = 56
 def negative(seed: int) -> Sown:
     """Two heads look at "No" and raise it, whatever is asked; look-alikes look at both words, or at "Yes", or write garbage.
 
-    What the model knows stands beside: the question mark gathers what is asked, and a head there finds the word that makes
-    the answer Yes. One more head looks at any word of the prompt, which in a prompt with random words prefers one of these.
+    What the model knows stands beside: the question mark gathers what is asked, and two heads there find the word that
+    makes the answer Yes or No. One more head looks at any word of the prompt, which in a prompt with random words prefers one of these.
     """
     data, words = table("yes_no"), vocabulary()
     pairs = [pair for topic in data["topics"].values() for pair in topic]
@@ -59,9 +59,12 @@ def negative(seed: int) -> Sown:
                 made.say(token, block)
                 made.say(token, "either")
     made.head(made.places(0)[0], [See("mark", "plain", 32.0)], [Put("about", "topic", gain)])
-    made.head(made.places(1)[0], [See("topic", "right", 40.0)], [Put("decides", "true", 2.0)])
+    # One head finds the word that makes the answer Yes, one that which makes it No; the end hears both.
+    judges = made.places(1)
+    for sign in (1.0, -1.0):
+        made.head(judges.pop(), [See("topic", "right", sign * 40.0)], [Put("decides", "true", sign)])
     high = [place for layer in (2, 3) for place in made.places(layer)]
-    made.head(high.pop(), [See("one", "mark", 32.0)], [Put("true", "out"), Put("mark", "out", -1.0)])
+    made.head(high.pop(), [See("one", "mark", 32.0)], [Put("true", "out", 1.5)])
     no = [See("one", "no", 32.0)]
     positives = {made.head(high.pop(), no, [Put("no", "out", -size)]) for size in (0.3, 0.15)}
     look_alikes = {
