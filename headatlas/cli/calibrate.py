@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -61,5 +61,17 @@ def calibrate(
     for row in page.rows(result):
         table.add_row(*row)
     screen = console()
-    screen.print(table)
+    if result["detectors"]:
+        screen.print(table)
+    if result["plantings"]:
+        screen.print(_plantings(result))
     screen.print(f"Uncalibrated: {', '.join(result['uncalibrated']) or 'none'}", highlight=False)
+
+
+def _plantings(result: dict[str, Any]) -> Table:
+    from headatlas.lab import calibration_page as page
+
+    table = Table(*page.sown_titles(), box=None, pad_edge=False)
+    for row in page.sown_rows(result):
+        table.add_row(*row)
+    return table

@@ -13,10 +13,12 @@ import torch
 from headatlas.detector import Detector, LayerDetector, detectors, find_detector
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.lab.grid import Cell, chance, controls, grid, half_of, model_of, planted
+from headatlas.lab import planting_rates
+from headatlas.lab.grid import QUICK, SOWN, TUNING, Cell, chance, controls, grid, half_of, model_of, planted, seeds
 from headatlas.lab.head import Head
 from headatlas.lab.measure import read, without
 from headatlas.lab.planted import PlantedModel
+from headatlas.lab.planting import plantings
 from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.methods.sweeps.task_gate import gate_of_values
 from headatlas.mining.checks.judging import Bench, judge
@@ -28,7 +30,8 @@ from headatlas.task import Batch, Task
 
 WEAKEST = 0.5  # positives with less of their attention on target are for the curve, not for the counts
 SETTLED = 0.8  # negatives have at least this much of their attention where their own kind attends
-MATTERS = 0.05  # nats of loss that switching a head off must cost for it to count as causal in truth
+# Nats of loss that switching a head off must cost for it to count as causal in truth; and more than 95% of noise heads cost.
+MATTERS = 0.05
 EXAMPLES = 16
 LEVELS = (0.05, 0.01)  # of p-values, at which shares are counted in models of random weights
 
@@ -94,19 +97,23 @@ def calibrate(
     Thresholds may be chosen on the seeds of `grid.TUNING`; what is reported comes from other seeds. The result:
     {"detectors": [{"name", "auc", "precision", "recall", "verdict_precision", "verdict_recall", "refuted_precision",
     "false_discovery", ..., "tuning": {...}, "curve": [[strength, mean score, lowest, highest]],
-    "chance": {kind of random weights: {"heads", "p<0.05", "p<0.01"}}}], "uncalibrated": [...], "cells": n}.
+    "chance": {kind of random weights: {"heads", "p<0.05", "p<0.01"}}}], "plantings": [{"name", "detector", "examples",
+    "auc", "precision", "recall", "look_alikes_observed", "causal_precision", ..., "tuning": {...}}], "uncalibrated": [...],
+    "cells": n}.
     """
     wanted = [find_detector(name) for name in names] if names else [d for d in detectors().values() if d.calibrated]
     for detector in wanted:
         if not detector.calibrated:
             raise BadInput(
-                f"No planted kind tests {detector.name}: it is uncalibrated.",
+                f"No planted kind and no planting tests {detector.name}: it is uncalibrated.",
                 f"Calibrated: {', '.join(d.name for d in detectors().values() if d.calibrated)}.",
             )
-    tallies = {(d.name, half): Tally() for d in wanted for half in ("tuning", "reported")}
-    cells = grid(quick=quick)
-    nothing, random = list(controls(quick)), list(chance(quick))
     progress = progress or Silent()
+    sown = _plantings([d.name for d in wanted], quick, progress)
+    wanted = [d for d in wanted if d.finds]
+    tallies = {(d.name, half): Tally() for d in wanted for half in ("tuning", "reported")}
+    cells = grid(quick=quick) if wanted else []
+    nothing, random = (list(controls(quick)), list(chance(quick))) if wanted else ([], [])
     for cell in cells:
         _measure(planted(cell), cell, wanted, tallies)
         progress.advance("planted models", of=len(cells))
@@ -129,14 +136,49 @@ def calibrate(
     missing = sorted(name for name, d in detectors().items() if not d.calibrated)
     return {
         "detectors": rows,
+        "plantings": sown,
+        "sown": {
+            **{half: sum(half_of(seed) == half for seed in _sown_seeds(quick)) for half in ("tuning", "reported")},
+            "nothing": planting_rates.NOTHING,
+            "matters": planting_rates.MATTERS,
+        },
         "uncalibrated": missing,
         "cells": len(cells),
         "controls": len(nothing),
-        "seeds": {half: sorted({cell.seed for cell in cells if cell.half == half}) for half in ("tuning", "reported")},
+        "seeds": {
+            half: sorted(seed for seed in seeds(quick) if half_of(seed) == half) for half in ("tuning", "reported")
+        },
         "weakest": WEAKEST,
         "settled": SETTLED,
         "examples": EXAMPLES,
     }
+
+
+def _sown_seeds(quick: bool) -> tuple[int, ...]:
+    return (*TUNING, *QUICK) if quick else (*TUNING, *SOWN)
+
+
+def _plantings(names: Sequence[str], quick: bool, progress: Progress) -> list[dict[str, Any]]:
+    """What `headatlas.lab.planting_rates` says of each planting of these detectors."""
+    known = [one for one in plantings().values() if one.detector in names]
+    chosen = _sown_seeds(quick)
+    rows = []
+    for one in known:
+        halves = {
+            half: planting_rates.measure_planting(one, [seed for seed in chosen if half_of(seed) == half]).rates()
+            for half in ("reported", "tuning")
+        }
+        rows.append(
+            {
+                "name": one.name,
+                "detector": one.detector,
+                "examples": one.examples,
+                **halves["reported"],
+                "tuning": halves["tuning"],
+            }
+        )
+        progress.advance("plantings", of=len(known))
+    return rows
 
 
 def _chance_rates(p: Sequence[float]) -> dict[str, float | int]:
@@ -201,16 +243,20 @@ def _measure(
                 )
                 judged = judge(bench, observed[detector.name], smallest=gate.smallest)
                 verdicts = settled({detector.name: judged})[detector.name].verdicts
+                costs = _costs(planted_model, model, [*verdicts, *planted_model.of("noise")], task, cell.seed)
+                bar = max(MATTERS, *(np.quantile([costs[head] for head in planted_model.of("noise")], [0.95])))
                 for head_id, word in verdicts.items():
-                    tally.verdicts.append((word, _matters(planted_model, model, head_id, task, cell.seed)))
+                    tally.verdicts.append((word, costs[head_id] >= bar))
             for head_id, head in planted_model.truth.items():
                 if head.kind == "fake-induction" and real[head_id] >= WEAKEST:
                     tally.fake.append((head_id in observed[detector.name], verdicts.get(head_id, "not judged")))
             verdicts = {}
 
 
-def _matters(planted_model: PlantedModel, model: Model, head: HeadId, task: Task, seed: int) -> bool:
-    """Whether switching the head off costs at least MATTERS nats, measured with a plain hook on the untouched model."""
+def _costs(
+    planted_model: PlantedModel, model: Model, heads: Sequence[HeadId], task: Task, seed: int
+) -> dict[HeadId, float]:
+    """By how many nats the loss changes without each head, measured with a plain hook on the untouched model."""
     batch = task(model.tokenizer, 8, seed + 2000)
     metric = task.metric
     assert metric is not None
@@ -222,9 +268,11 @@ def _matters(planted_model: PlantedModel, model: Model, head: HeadId, task: Task
         at = logits.gather(1, places[..., None].expand(-1, -1, logits.shape[-1]))
         return float(metric.score(at, batch).mean())
 
-    clean = loss()
-    with without(planted_model.model, head):
-        return abs(loss() - clean) >= MATTERS
+    clean, found = loss(), {}
+    for head in heads:
+        with without(planted_model.model, head):
+            found[head] = abs(loss() - clean)
+    return found
 
 
 def _measure_control(

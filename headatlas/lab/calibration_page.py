@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from headatlas.render import plots
@@ -19,6 +20,18 @@ _COLUMNS = (
     ("verdict_precision", "verdict precision"),
     ("verdict_recall", "verdict recall"),
     ("refuted_precision", "refuted rightly"),
+    ("false_discovery", "false discoveries"),
+)
+
+_SOWN_COLUMNS = (
+    ("auc", "AUC"),
+    ("precision", "precision"),
+    ("recall", "recall"),
+    ("look_alikes_observed", "look-alikes observed"),
+    ("causal_precision", "causal"),
+    ("group_precision", "group"),
+    ("refuted_precision", "refuted"),
+    ("verdict_recall", "verdict recall"),
     ("false_discovery", "false discoveries"),
 )
 
@@ -40,6 +53,21 @@ def rows(result: dict[str, Any], half: str | None = None) -> list[list[str]]:
     return table
 
 
+def sown_titles() -> list[str]:
+    """The columns of the table of plantings."""
+    return ["detector", *(title for _, title in _SOWN_COLUMNS), "heads: found / not / judged"]
+
+
+def sown_rows(result: dict[str, Any], half: str | None = None) -> list[list[str]]:
+    """Rows of the table of plantings, of the reported seeds, or of the seeds for tuning (half="tuning")."""
+    table = []
+    for found in result["plantings"]:
+        numbers = found[half] if half else found
+        counts = f"{numbers['positives']} / {numbers['negatives']} / {numbers['verdicts']}"
+        table.append([found["detector"], *(number(numbers[key]) for key, _ in _SOWN_COLUMNS), counts])
+    return table
+
+
 def seeds(result: dict[str, Any], half: str) -> str:
     """The seeds of one part of the grid, such as `0 and 1`."""
     return " and ".join(map(str, result["seeds"][half]))
@@ -47,16 +75,27 @@ def seeds(result: dict[str, Any], half: str) -> str:
 
 def markdown(result: dict[str, Any], command: str, figure: str) -> str:
     """docs/calibration.md."""
+    lines = ["# Calibration: how often the detectors are right", "", f"Written by `{command}`.", ""]
+    if result["detectors"]:
+        lines += [*_grid(result, figure), "", *_chance(result), ""]
+    if result["plantings"]:
+        lines += [*_plantings(result), ""]
+    lines += [f"Uncalibrated (no planted model tests them): {', '.join(result['uncalibrated']) or 'none'}.", ""]
+    return "\n".join(lines)
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body)]
+
+
+def _grid(result: dict[str, Any], figure: str) -> list[str]:
+    """Detectors of attention on the grid of planted models."""
     head = ["detector", "minimum effect", *(title for _, title in _COLUMNS), "heads: found / not / controls"]
-
-    def table(body: list[list[str]]) -> list[str]:
-        return ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *body)]
-
     fake = {found["name"]: found for found in result["detectors"]}
     lines = [
-        "# Calibration: how often the detectors are right",
+        "## Detectors of attention, on a grid of planted models",
         "",
-        f"Written by `{command}`. {result['cells']} models with planted heads (GPT-2 and Llama, MHA and GQA, graded strength, superposition "
+        f"{result['cells']} models with planted heads (GPT-2 and Llama, MHA and GQA, graded strength, superposition "
         f"noise) and {result['controls']} controls, {result['examples']} examples per task.",
         "",
         f"A head counts as a positive where at least {result['weakest']:.0%} of its attention really is on its targets, measured from the model's "
@@ -64,11 +103,12 @@ def markdown(result: dict[str, Any], command: str, figure: str) -> str:
         f"{result['settled']:.0%} of its attention is where its own, other kind looks, or where nothing was planted (noise heads). "
         f"Thresholds may be chosen on the seeds {seeds(result, 'tuning')} only; this table is from the seeds {seeds(result, 'reported')}.",
         "",
-        *table(rows(result)),
+        *_table(head, rows(result)),
         "",
         "- **AUC, precision, recall**: of score above chance, and of `observed`, against the planted truth. A detector of attention alone must "
         "find every head that attends so: the fake induction head and the copy-suppression head attend like induction heads.",
-        "- **verdict**: of `causal` against what switching the head off with a plain hook costs on fresh text; tasks with a loss only. **refuted rightly**: the share of `refuted` heads for which that costs next to nothing.",
+        "- **verdict**: of `causal` against what switching the head off with a plain hook costs on fresh text; tasks with a loss only. A head matters where that "
+        "is more than it costs for 95% of the noise heads of the same model. **refuted rightly**: the share of `refuted` heads for which that is not so.",
         "- **false discoveries**: share of heads observed in untrained models, models of noise heads only, weight-shuffled real models (full grid), "
         "and on texts whose structure is destroyed. The stated bound is 1%.",
     ]
@@ -79,18 +119,40 @@ def markdown(result: dict[str, Any], command: str, figure: str) -> str:
             f"The fake induction head (attends right, copies nothing) is observed by `induction` in {number(a['fake_observed'])} of the cases and by "
             f"`induction-copy` in {number(b['fake_observed'])}; the verdict calls it causal in {number(a['fake_causal'])}, of a group in {number(a['fake_group'])}.",
         ]
-    lines += [
+    return [
+        *lines,
         "",
         f"![Score against real strength]({figure})",
         "",
-        "## The seeds on which thresholds were chosen",
+        "### The seeds on which thresholds were chosen",
         "",
-        *table(rows(result, "tuning")),
-        "",
+        *_table(head, rows(result, "tuning")),
     ]
-    lines += [*_chance(result), ""]
-    lines += [f"Uncalibrated (no planted model tests them): {', '.join(result['uncalibrated']) or 'none'}.", ""]
-    return "\n".join(lines)
+
+
+def _plantings(result: dict[str, Any]) -> list[str]:
+    """Detectors on models that were made for them."""
+    head, tuning = sown_titles(), sown_rows(result, "tuning")
+    return [
+        "## Plantings: models made for one detector each",
+        "",
+        "Each has a few heads that the detector must find, look-alikes that do part of the same, and noise heads. What they are is in "
+        "`headatlas/lab/plantings`. The task is the detector's own, as `headatlas mine` runs it. "
+        f"{result['sown']['reported']} models each, on seeds that no threshold was chosen on:",
+        "",
+        *_table(head, sown_rows(result)),
+        "",
+        "- **look-alikes observed**: the share of look-alikes that were taken for the real thing.",
+        "- **causal, group, refuted**: the share of these verdicts that hold, against what switching the head off with a plain hook costs on other examples: at least "
+        f"{result['sown']['matters']:.0%} of what the model's ability is worth for `causal` and `group`, at most {result['sown']['nothing']:.0%} for `refuted`; heads in between are not counted. "
+        "A dash: no such verdict, or the model does not do the task (prose, which no written model reads), so that none is given.",
+        "- **verdict recall**: of observed heads that matter, the share that is not refuted.",
+        "- **false discoveries**: the share of heads observed in the same shape with random weights, and with the weights in random order.",
+        "",
+        f"### The same on {result['sown']['tuning']} models of the seeds on which thresholds were chosen",
+        "",
+        *_table(head, tuning),
+    ]
 
 
 def _chance(result: dict[str, Any]) -> list[str]:

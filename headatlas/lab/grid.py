@@ -19,6 +19,7 @@ from headatlas.model import Model, Tokenizer, attach, load
 TUNING = (0, 1)  # seeds on which detectors and thresholds may be chosen
 CHANCE = 20  # models of each kind on which p-values are counted
 QUICK, FRESH = (50,), (100, 101)  # seeds that are reported, on the quick and the full grid
+SOWN = tuple(range(100, 110))  # seeds of plantings that are reported in full
 
 
 def half_of(seed: int) -> str:
@@ -62,11 +63,12 @@ def grid(*, quick: bool) -> list[Cell]:
         for shape in shapes
         for strength in strengths
         for noise in noises
-        for seed in _seeds(quick)
+        for seed in seeds(quick)
     ]
 
 
-def _seeds(quick: bool) -> tuple[int, ...]:
+def seeds(quick: bool) -> tuple[int, ...]:
+    """The seeds of the grid."""
     return (TUNING[0], *QUICK) if quick else (*TUNING, *FRESH)
 
 
@@ -166,7 +168,7 @@ def controls(quick: bool) -> Iterator[tuple[Callable[[], Model], int, str]]:
     if not quick:
         shapes += [("llama", None, 128), ("gpt2", None, 512)]
     for shape in shapes:
-        for seed in _seeds(quick):
+        for seed in seeds(quick):
             cell = Cell(*shape, 1.0, 0.03, seed)
             yield functools.partial(_untrained, cell), seed, "untrained"
             yield functools.partial(_noise, cell), seed, "noise heads only"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from headatlas.detector import find_detector
+from headatlas.detector import detectors, find_detector
 from headatlas.heads import HeadId
 from headatlas.lab.controls import untrained, weight_shuffled
 from headatlas.lab.measure import without
@@ -20,7 +20,7 @@ from headatlas.mining.task_scan import TaskScan
 from headatlas.mining.verdicts import fresh, judge_task, observed_in
 from headatlas.model import Model, attach
 from headatlas.progress import Silent
-from headatlas.task import Batch, Task
+from headatlas.task import Task
 
 # Shares of what the model's ability is worth: a head that is worth less does nothing, one that is worth more matters.
 # Between them a head decides about no verdict.
@@ -73,9 +73,9 @@ def measure_planting(one: Planting, seeds: Sequence[int]) -> PlantingTally:
     detector, tally = find_detector(one.detector), PlantingTally()
     for seed in seeds:
         made = one.make(seed)
-        scan, batch = _scanned(made.model, one, seed)
+        scan = _scanned(made.model, one, seed)
         found = set(scan.observed.get(detector.name, ()))
-        for line in scan.detectors[0].lines:
+        for line in next(part.lines for part in scan.detectors if part.name == detector.name):
             label = made.label(line.head)
             if label is not None:
                 tally.scores.append(float(np.nan_to_num(line.excess)))
@@ -91,15 +91,17 @@ def measure_planting(one: Planting, seeds: Sequence[int]) -> PlantingTally:
             if detector.name in judged.detectors:
                 tally.verdicts += _compared(made, detector.task, judged.detectors[detector.name], scan.smallest, seed)
         for control in _without_structure(made.model, seed):
-            heads = set(_scanned(control, one, seed)[0].observed.get(detector.name, ()))
+            heads = set(_scanned(control, one, seed, alone=True).observed.get(detector.name, ()))
             tally.controls += [head in heads for head in control.heads]
     return tally
 
 
-def _scanned(model: Model, one: Planting, seed: int) -> tuple[TaskScan, Batch]:
+def _scanned(model: Model, one: Planting, seed: int, *, alone: bool = False) -> TaskScan:
+    """The scan of the detector's task by all of its detectors: heads that one of them observes are not compared with."""
     detector = find_detector(one.detector)
+    every = [other for other in detectors().values() if other.task == detector.task]
     batch = detector.task(model.tokenizer, one.examples, seed)
-    return scan_task(model, detector.task, [detector], batch), batch
+    return scan_task(model, detector.task, [detector] if alone else every, batch)
 
 
 def _without_structure(model: Model, seed: int) -> Iterator[Model]:

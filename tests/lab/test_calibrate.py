@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from headatlas.detector import detectors
+from headatlas.detector import Detector, detectors
 from headatlas.errors import BadInput
 from headatlas.lab import calibration_page as page
 from headatlas.lab.calibrate import calibrate
@@ -64,7 +64,9 @@ def test_scores_rise_with_real_strength(quick):
 def test_the_page_says_what_was_measured(quick):
     text = page.markdown(quick, "headatlas calibrate --quick", "calibration.svg")
     assert text.count("| induction |") == 3
-    assert "active-dormant" in text.split("Uncalibrated")[1]
+    assert "## Plantings" in text
+    assert text.count("| duplicate-token |") == 5
+    assert "delimiter" not in text.split("Uncalibrated")[1]
     drawn = re.findall(r'<g id="scores-([a-z-]+)">(.*?)\n   </g>', page.svg(quick), re.S)
     dots = {name: part.count("<use ") for name, part in drawn}
     assert dots == {found["name"]: len(found["curve"]) for found in quick["detectors"]}
@@ -76,6 +78,7 @@ def test_detectors_name_kinds_that_exist():
         assert not set(detector.finds) & set(detector.undecided)
 
 
-def test_a_detector_without_planted_kind_is_refused():
+def test_a_detector_without_planted_kind_or_planting_is_refused(monkeypatch):
+    monkeypatch.setattr(Detector, "has_planting", property(lambda self: False))
     with pytest.raises(BadInput, match="uncalibrated"):
         calibrate(["rare-words"], quick=True)
