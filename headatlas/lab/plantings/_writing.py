@@ -27,6 +27,11 @@ STILL = 32  # pairs from here on turn by less than 0.03 over the context: they c
 CONSTANT = 16.0  # length of the constant beside codes of length 1
 SINK = 16.0  # the logit of the start token, which a target must exceed
 CONTEXT = 256
+NOISES = (
+    0.0,
+    0.02,
+    0.05,
+)  # superposition noise, by seed: the size of a random mixture of everything else beside each vector
 JUNK = 24  # dimensions that only noise heads and garbage use
 
 
@@ -87,9 +92,9 @@ def telling(phrases: Iterable[str]) -> dict[str, int]:
 class Written:
     """A model under construction. blocks: name -> dimensions; `one` (1 everywhere), `text` (1 but at the start token), `bos` and `junk` come with it."""
 
-    def __init__(self, blocks: Mapping[str, int], *, layers: int, heads: int, seed: int, noise: float = 0.02) -> None:
+    def __init__(self, blocks: Mapping[str, int], *, layers: int, heads: int, seed: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
-        self.layers, self.heads, self.noise = layers, heads, noise
+        self.layers, self.heads, self.noise = layers, heads, NOISES[seed % len(NOISES)]
         sizes = {"one": 1, "text": 1, "bos": 1, "junk": JUNK, **blocks}
         sizes["spare"] = -sum(sizes.values()) % heads  # Llama wants a multiple
         self._at: dict[str, slice] = {}
