@@ -17,6 +17,7 @@ from headatlas.ops.types import LayerKey
 from headatlas.task import Batch, Metric
 from headatlas.tasks.yes_no import yes_no
 
+PAIRS = 4  # of random words an example: the largest of n leans is exceeded by luck about once in 2 n heads
 TINY = 1e-9  # keeps the logarithm finite where a head attends to neither word
 
 
@@ -27,13 +28,13 @@ def negative(model: Model, batch: Batch) -> Measured:
     Formula: mean over the tokens after both words of (A[i, yes] + A[i, no]) log(A[i, no] / A[i, yes]), in nats (negative
     attention score, Yu et al. 2024, whose sum over tokens would grow with the prompt), averaged over both orders of the
     words, so that looking at the nearer one cancels. Below 0: Yes is preferred. Chance: the largest lean, to either side,
-    that the head has between two random words in the places of the two, a pair an example: any head that matches contents
+    that the head has between two random words in the places of the two, four pairs an example: any head that matches contents
     prefers one of two words. A twentieth of the attention at 3 to 1 beyond that is the least that counts.
     """
-    words = _strangers(model, batch)
     places = torch.stack([batch.positions["yes"], batch.positions["no"]], 1)
     said = batch.tokens.gather(1, places)
-    largest = _lean(model, batch, places, words).abs().amax(0)
+    strange = torch.stack([_lean(model, batch, places, words) for words in _strangers(model, batch)])
+    largest = strange.abs().amax((0, 1))
     return Measured(_lean(model, batch, places, said), largest.expand(len(batch), -1))
 
 
@@ -62,13 +63,13 @@ def _score(model: Model, batch: Batch, keys: Tensor) -> Tensor:
 
 
 def _strangers(model: Model, batch: Batch) -> Tensor:
-    """[example, 2] two different frequent words for each example, none that the batch uses itself."""
+    """[PAIRS, example, 2] pairs of different frequent words for each example, none that the batch uses itself."""
     plain = model.tokenizer.plain_ids()
     used = set(batch.tokens.unique().tolist())
     starts = [one for one, start in zip(plain, model.tokenizer.word_starts(plain), strict=True) if start]
     free = torch.tensor([one for one in starts if one not in used][:2000])
-    order = torch.rand(len(batch), len(free), generator=torch.Generator().manual_seed(0)).argsort(1)
-    return free[order[:, :2]]
+    order = torch.rand(PAIRS, len(batch), len(free), generator=torch.Generator().manual_seed(0)).argsort(-1)
+    return free[order[..., :2]]
 
 
 def removal(model: Model, batch: Batch, metric: Metric) -> SetAblation:

@@ -14,7 +14,7 @@ APART = 4  # tokens from the end of an input to its output: " x", "\n", "A", ":"
 
 @planting("function-vector")
 def function_vector(seed: int) -> Sown:
-    """Two heads read which task the pairs of the prompt show, and write its name at the end, where other heads do the task.
+    """A head reads which task the pairs of the prompt show, and writes its name at the end, where other heads do the task.
 
     Heads of the first layer check for one task each whether an output is that of the input before it. Look-alikes attend to
     the checked outputs and write garbage, or copy them.
@@ -46,11 +46,10 @@ def function_vector(seed: int) -> Sown:
         made.head(doers.pop(), do, [Put(f"under {task}", "out")])
     free = [place for layer in (1, 2) for place in made.places(layer)]
     look = [See("one", "matched", 40.0)]
-    positives = {
-        made.head(free.pop(), look, [Put(f"shown {task}", f"do {task}", gain) for task in TASKS]) for gain in (1.0, 0.8)
-    }
+    # One alone: a second would stand in for it, and switching off either would cost nothing.
+    positive = made.head(free.pop(), look, [Put(f"shown {task}", f"do {task}") for task in TASKS])
     look_alikes = {
         made.head(free.pop(), look, [made.garbage("word")]),
         made.head(free.pop(), look, [Put("word", "out", 0.2)]),
     }
-    return Sown(made.finish(), frozenset(positives), frozenset(look_alikes))
+    return Sown(made.finish(), frozenset({positive}), frozenset(look_alikes))
