@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from headatlas.detector import detectors, find_detector
+from headatlas.detector import Detector, detectors, find_detector
 from headatlas.heads import HeadId
 from headatlas.lab.controls import untrained, weight_shuffled
 from headatlas.lab.measure import without
 from headatlas.lab.planting import Planting, Sown
+from headatlas.methods.sweeps.set_ablation import SetAblation
 from headatlas.mining.checks.records import DetectorVerdict
 from headatlas.mining.scan import scan_task
 from headatlas.mining.task_scan import TaskScan
 from headatlas.mining.verdicts import fresh, judge_task, observed_in
 from headatlas.model import Model, attach
 from headatlas.progress import Silent
-from headatlas.task import Task
 
 # Shares of what the model's ability is worth: a head that is worth less does nothing, one that is worth more matters.
 # Between them a head decides about no verdict.
@@ -89,7 +89,7 @@ def measure_planting(one: Planting, seeds: Sequence[int]) -> PlantingTally:
                 progress=Silent(),
             )  # fmt: skip
             if detector.name in judged.detectors:
-                tally.verdicts += _compared(made, detector.task, judged.detectors[detector.name], scan.smallest, seed)
+                tally.verdicts += _compared(made, detector, judged.detectors[detector.name], scan.smallest, seed)
         for control in _without_structure(made.model, seed):
             heads = set(_scanned(control, one, seed, alone=True).observed.get(detector.name, ()))
             tally.controls += [head in heads for head in control.heads]
@@ -112,15 +112,17 @@ def _without_structure(model: Model, seed: int) -> Iterator[Model]:
 
 
 def _compared(
-    made: Sown, task: Task, verdict: DetectorVerdict, smallest: float, seed: int
+    made: Sown, detector: Detector, verdict: DetectorVerdict, smallest: float, seed: int
 ) -> Iterator[tuple[str, bool]]:
     """(verdict, whether the head really matters), measured with plain hooks on the untouched model.
 
     A head of a group is asked what it is worth once the group's other heads are off. Heads that matter a little are left out.
     """
-    metric = task.metric
+    metric, batch = detector.task.metric, fresh(made.model, detector.task, 16, seed + OTHERS)
     assert metric is not None
-    batch = fresh(made.model, task, 16, seed + OTHERS)
+    own = detector.removal(made.model, batch, metric) if detector.removal is not None else None
+    if isinstance(own, SetAblation):  # heads that are judged by something else than the task's metric do that something
+        metric, batch = own.metric, own.batch
     hf: Any = made.model.hf
     ability = smallest / NOTHING
     group = frozenset(head for head, word in verdict.verdicts.items() if word == "group")

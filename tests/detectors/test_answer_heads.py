@@ -151,15 +151,39 @@ def test_the_lean_is_that_of_eager_attention_over_both_orders_of_the_words():
     torch.testing.assert_close(found.values, wanted.mean(0), atol=1e-5, rtol=1e-4)
 
 
-def test_removing_a_head_that_writes_no_moves_the_answer_away_from_no():
+def test_removing_a_head_evens_its_attention_to_both_words_and_nothing_else():
     words = toys.smollm2_vocabulary()
-    no = words.single(" No")
-    model = reader([[no]], [1], 49152, answer=no, tokenizer=words)
+    no, yes = words.single(" No"), words.single(" Yes")
+    # In order: looks at No and writes it; looks at both words alike and writes No.
+    model = reader([[no], [no, yes]], [1, 1], 49152, answer=no, tokenizer=words)
     batch = yes_no(words, 8, 3)
     effect = find_detector("negative").removal(model, batch, yes_no.metric)
-    # Resampling from the pair's other question changes nothing: the head says No to both.
-    np.testing.assert_allclose(effect.metric_drop([HeadId(0, 0)]), 0.0, atol=1e-5)
     assert (effect.clean > 0).all(), "it leans to No whatever is asked"
+
+    def literal(head: int) -> list[float]:
+        """The fall of logit(No) with the head's weights on the two words set to their mean, by hand; all other tokens say nothing."""
+        layer, table = model.hf.model.layers[0], model.hf.model.embed_tokens.weight
+        found = []
+        for e, pattern in enumerate(attention_of(model, batch)):
+            length, states = int(batch.mask[e].sum()), {}
+            handle = model.hf.model.norm.register_forward_pre_hook(lambda _, args, s=states: s.update(x=args[0][0]))
+            with torch.no_grad():
+                model.hf(batch.tokens[e, :length][None])
+                handle.remove()
+                places = torch.stack([batch.positions["yes"][e], batch.positions["no"][e]])
+                given = pattern[head, length - 1, places]
+                v = layer.input_layernorm(table[batch.tokens[e, places]]) @ layer.self_attn.v_proj.weight.T
+                change = (given.mean() - given) @ v[:, D_HEAD * head : D_HEAD * (head + 1)]
+                x = states["x"][-1]
+                new = x + layer.self_attn.o_proj.weight[:, D_HEAD * head : D_HEAD * (head + 1)] @ change
+                logits = [model.hf.lm_head(model.hf.model.norm(one)) for one in (x, new)]
+                found.append(float(logits[0][no] - logits[1][no]))
+        return found
+
+    for head in (0, 1):
+        np.testing.assert_allclose(effect.metric_drop([HeadId(0, head)]), literal(head), atol=1e-4)
+    assert effect.metric_drop([HeadId(0, 0)]).min() > 0.04
+    np.testing.assert_allclose(effect.metric_drop([HeadId(0, 1)]), 0.0, atol=1e-4)
 
 
 # ---- correct letter -------------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ class KeyChoice(TorchFunctionMode):
     ) -> Any:
         """Compute what was asked for, unless it is such a choice."""
         found = func(*args, **(kwargs or {}))
-        if func in _CHOICES and self._depth:
+        if func in _CHOICES and self._depth and self.acting():  # what a watcher sorts is no choice of the model
             dim = (kwargs or {}).get("dim", args[2] if len(args) > 2 else -1)
             kept, scores = found.values.movedim(dim, -1), args[0].movedim(dim, -1)
             if kept.shape[-1] < scores.shape[-1] and bool(self._open(kept, scores).any()):

@@ -1,0 +1,21 @@
+"""What a watcher sorts or selects in a padded pass is no choice of the model's keys."""
+
+import torch
+
+from headatlas.model import attach
+from headatlas.model.core.pass_context import Tokens
+from tests import toys
+
+
+def test_a_watcher_may_take_the_strongest_keys_of_a_padded_text():
+    model = attach(toys.llama())
+    tokens = torch.arange(3, 27).reshape(2, 12)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    mask[0, 8:] = False
+    seen = []
+    # Keys that get exactly nothing are of equal rank, and some of them are padding.
+    model.forward(
+        Tokens(tokens, mask), watch=lambda layer: seen.append(layer.reduce(lambda rows, _: rows.topk(10).values))
+    )
+    assert len(seen) == len(model.layers)
+    assert float(seen[0][0, :, :8, -1].max()) == 0.0
