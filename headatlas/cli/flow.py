@@ -7,7 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
 from headatlas.render.console import console
 
@@ -16,11 +18,15 @@ def flow(
     model: option.Model,
     prompt: Annotated[str | None, typer.Option(help="A text; its route is shown.")] = None,
     task: Annotated[
-        str | None, typer.Option(help="Built-in task; the share of each head over its prompts is shown.")
+        str | None,
+        typer.Option(help="Built-in task; the share of each head over its prompts is shown."),
+        Check(check.task),
     ] = None,
     position: Annotated[int, typer.Option(help="Token whose prediction is followed back; -1 is the last.")] = -1,
     threshold: Annotated[float, typer.Option(help="Importance above which an edge is followed.")] = 0.04,
-    out: Annotated[str | None, typer.Option(help="File for the route: .svg, .html, .graphml or .json.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="File for the route: .svg, .html, .graphml or .json."), Check(check.route_file)
+    ] = None,
     n: option.N = 16,
     seed: Annotated[int, typer.Option(help="Seed of the task's prompts.")] = 0,
     top: option.Top = 15,

@@ -6,19 +6,25 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
 
 
 def lens(
     model: option.Model,
     prompt: Annotated[str | None, typer.Option(help="A text.")] = None,
-    task: Annotated[str | None, typer.Option(help="A prompt of a built-in task (headatlas list tasks).")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="A prompt of a built-in task (headatlas list tasks)."), Check(check.task)
+    ] = None,
     heads: Annotated[
-        str | None, typer.Option(help="These heads, such as '9.6 9.9'; default: the largest writes.")
+        str | None,
+        typer.Option(help="These heads, such as '9.6 9.9'; default: the largest writes."),
+        Check(check.heads),
     ] = None,
     position: Annotated[int | None, typer.Option(help="Token at which to look, from 0; default: the last.")] = None,
-    tokens: Annotated[int, typer.Option(help="Tokens shown on either side.")] = 5,
+    tokens: Annotated[int, typer.Option(help="Tokens shown on either side."), check.at_least(1, "tokens")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the task's prompt.")] = 0,
     top: option.Top = 15,
     device: option.Device = None,

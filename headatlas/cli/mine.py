@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
 from headatlas.render.escape import say
 
@@ -19,14 +21,19 @@ def mine(
         typer.Option(
             help="Only the detectors of this task, or that can be asked on it (needle-4096); may be given several times."
         ),
+        Check(check.task),
     ] = None,
-    n: Annotated[int, typer.Option("--n", help="Examples per task.")] = 32,
+    n: Annotated[int, typer.Option("--n", help="Examples per task."), check.at_least(4, "examples")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of examples and random controls.")] = 0,
     no_verdict: Annotated[bool, typer.Option("--no-verdict", help="Leave the causal tests out.")] = False,
     verdict_n: Annotated[
-        int | None, typer.Option(help="Held-out examples that verdicts rest on; default 8, more where texts are short.")
+        int | None,
+        typer.Option(help="Held-out examples that verdicts rest on; default 8, more where texts are short."),
+        check.at_least(4, "examples"),
     ] = None,
-    out: Annotated[str | None, typer.Option(help="Run folder; default atlas/<model>/<run-id>/.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Run folder; default atlas/<model>/<run-id>/."), Check(check.folder)
+    ] = None,
     device: option.Device = None,
     dtype: option.Dtype = "auto",
     revision: option.Revision = None,

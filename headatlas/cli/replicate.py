@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
 
 
@@ -16,12 +18,18 @@ def replicate(
     ],
     claim: Annotated[str | None, typer.Option(help="Only this claim of the catalogue.")] = None,
     atlas: Annotated[
-        str | None, typer.Option(help="A finished run on this model; otherwise the detectors needed are mined.")
+        str | None,
+        typer.Option(help="A finished run on this model; otherwise the detectors needed are mined."),
+        Check(check.run),
     ] = None,
-    n: Annotated[int, typer.Option("--n", help="Examples per task, where detectors are mined.")] = 32,
+    n: Annotated[
+        int, typer.Option("--n", help="Examples per task, where detectors are mined."), check.at_least(4, "examples")
+    ] = 32,
     seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
     out: Annotated[
-        str | None, typer.Option(help="Run folder of what is mined; default atlas/<model>/<run-id>/.")
+        str | None,
+        typer.Option(help="Run folder of what is mined; default atlas/<model>/<run-id>/."),
+        Check(check.folder),
     ] = None,
     device: option.Device = None,
     dtype: option.Dtype = "auto",
