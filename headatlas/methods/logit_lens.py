@@ -55,7 +55,7 @@ def head_lens(model: Model, batch: Batch, positions: Tensor, heads: Heads | None
 
     Raises BadInput for heads or positions that do not exist, UnsupportedModel where writes cannot be told apart.
     """
-    chosen = parse_heads(heads) if heads is not None else model.heads
+    chosen = parse_heads(heads, model.heads) if heads is not None else model.heads
     model.require(chosen)
     length = batch.mask.sum(1) if bool(batch.mask[:, 0].all()) else torch.full((len(batch),), batch.tokens.shape[1])
     if bool(((positions < 0) | (positions >= length)).any()):

@@ -184,7 +184,7 @@ def probe(
         labels = labels or found_labels
     progress = progress or Silent()
     folds, shuffles, test, seed = validation.folds, validation.shuffles, validation.test, validation.seed
-    chosen = model.heads if heads is None else parse_heads(heads)
+    chosen = model.heads if heads is None else parse_heads(heads, model.heads)
     ranking, held = _held_back(labels, test, folds, seed)
     y, group = labels.y[ranking], labels.group[ranking]
     _demand(y, group, labels, folds)
