@@ -29,6 +29,7 @@ class Choice:
 
 DTYPE = Choice(("auto", "float32", "float16", "bfloat16", "float64"), "'{}' is not a dtype.")
 EDIT = Choice(("mean", "zero", "resample"), "Unknown ablation '{}'.")
+REMOVED = Choice(("mean", "zero"), "Unknown ablation '{}'.")
 MEAN = Choice(("overall", "position", "template"), "Unknown mean '{}'.")
 DIRECTION = Choice(("denoising", "noising"), "Unknown direction '{}'.")
 PATCHED = Choice(("z", "q", "k", "v", "pattern"), "Heads are not patched at '{}'.")

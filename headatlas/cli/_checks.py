@@ -106,6 +106,24 @@ def _first_line(path: str) -> dict[str, Any]:
     return prompt_lines(path)[0][1]
 
 
+def prompts(path: str) -> None:
+    """Raise BadInput where a file of prompts of either form cannot be read."""
+    _first_line(path)
+
+
+def text(given: str) -> None:
+    """Raise BadInput for an empty text."""
+    if not given:
+        raise BadInput("A text is empty.", "Write at least one word.")
+
+
+def chat(path: str) -> None:
+    """Raise BadInput where a file holds no chat."""
+    from headatlas.reading.chats import read_chats
+
+    read_chats(path)
+
+
 def heads(text: str) -> None:
     """Raise BadInput for what is no head; patterns such as 9.* are for the model to judge."""
     from headatlas.heads import parse_heads

@@ -40,6 +40,21 @@ Prompts = Annotated[
 PairedPrompts = Annotated[
     str | None, typer.Option("--prompts", help="JSONL file: clean, corrupted, answer, wrong."), Check(check.pairs)
 ]
+Text = Annotated[
+    list[str] | None,
+    typer.Option("--text", help="A text of your own, taken exactly as it is; may be given several times."),
+    Check(check.text),
+]
+Chat = Annotated[
+    str | None,
+    typer.Option("--chat", help="JSON file of messages with role and content, written by the model's own template."),
+    Check(check.chat),
+]
+TextPrompts = Annotated[
+    str | None,
+    typer.Option("--prompts", help="JSONL file of prompts: clean, answer, wrong; or text, label."),
+    Check(check.prompts),
+]
 N = Annotated[int, typer.Option("--n", help="Prompts of a built-in task."), check.at_least(1, "prompts")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the prompts.")]
 Force = Annotated[bool, typer.Option("--force", help="Go on although the model cannot do the task.")]
