@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,6 +97,34 @@ class Screen:
         yield from _nothing(view)
         yield from _abilities(view)
         yield from _skipped(view)
+
+
+@dataclass(frozen=True)
+class ScanScreen(Screen):
+    """The heads of one task's scan, before anything was removed: how many, where, and the best of each type."""
+
+    def _parts(self, width: int, plain: bool) -> Iterator[RenderableType]:
+        view = self.view
+        for stack in view.stacks:
+            found = view.by_head(stack.name)
+            where = f" ({stack.name})" if len(view.stacks) > 1 else ""
+            yield Text(f"{count(len(found), 'head')} of {stack.count} observed{where}")
+            if found:
+                yield grid(
+                    stack, width, {place: Mark(_mark(seen, plain), _rank(seen)) for place, seen in found.items()}
+                )
+        if view.observations:
+            yield _types(view, self.top, plain)
+
+
+def scan_text(
+    atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None, *, top: int = 3, width: int = 80
+) -> str:
+    """The map and the best heads of a scan as plain text, for those who follow a run. Raises BadInput."""
+    told = io.StringIO()
+    screen = Console(file=told, width=width, color_system=None, markup=False, highlight=False, emoji=False)
+    screen.print(ScanScreen(read(atlas, extras), None, top, width))
+    return "\n".join(line.rstrip() for line in told.getvalue().splitlines())
 
 
 def _ascii(text: str) -> str:
