@@ -50,23 +50,44 @@ def mine(
     """
     import headatlas as ha
     from headatlas.cli._progress import Shown
+    from headatlas.mining.known_runs import Asked
     from headatlas.render.console import console
 
+    asked = Asked(
+        model,
+        revision,
+        dtype,
+        device,
+        bos,
+        tuple(detector or ()),
+        tuple(task or ()),
+        n,
+        seed,
+        not no_verdict,
+        verdict_n,
+        out,
+    )
     with Shown() as shown:
-        shown.say(f"Loading {model} ...")
-        loaded = ha.load(model, revision=revision, dtype=dtype, device=device, bos=bos)
-        shown.say(f"{loaded.architecture}: {len(loaded.heads)} heads, {loaded.tokenizer.bos_policy}")
-        atlas = ha.mine(
-            loaded,
-            detector or None,
-            tasks=task or None,
-            n=n,
-            seed=seed,
-            verdict=not no_verdict,
-            verdict_n=verdict_n,
-            out=out,
-            progress=shown,
-        )
+        known = asked.finished()
+        if known is not None:
+            shown.say(f"{known} holds this run already; the model was not opened.")
+            atlas = ha.Atlas(known)
+        else:
+            shown.say(f"Loading {model} ...")
+            loaded = ha.load(model, revision=revision, dtype=dtype, device=device, bos=bos)
+            shown.say(f"{loaded.architecture}: {len(loaded.heads)} heads, {loaded.tokenizer.bos_policy}")
+            atlas = ha.mine(
+                loaded,
+                detector or None,
+                tasks=task or None,
+                n=n,
+                seed=seed,
+                verdict=not no_verdict,
+                verdict_n=verdict_n,
+                out=out,
+                progress=shown,
+            )
+            asked.keep(atlas.run)
     if as_json:
         print_json(atlas.data)
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from rich.text import Text
 
 from headatlas.errors import UnknownName
 from headatlas.registry import did_you_mean
-from headatlas.render.console import written_out
+from headatlas.render.console import as_text, written_out
 from headatlas.render.numbers import change, count, finite, number, percent, signed
 from headatlas.render.palette import STAGE, STAGES
 from headatlas.report.atlas_view import (
@@ -121,10 +120,7 @@ def scan_text(
     atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None, *, top: int = 3, width: int = 80
 ) -> str:
     """The map and the best heads of a scan as plain text, for those who follow a run. Raises BadInput."""
-    told = io.StringIO()
-    screen = Console(file=told, width=width, color_system=None, markup=False, highlight=False, emoji=False)
-    screen.print(ScanScreen(read(atlas, extras), None, top, width))
-    return "\n".join(line.rstrip() for line in told.getvalue().splitlines())
+    return as_text(ScanScreen(read(atlas, extras), None, top, width), width)
 
 
 def _ascii(text: str) -> str:
