@@ -9,7 +9,7 @@ import typer
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
-from headatlas.cli._printing import print_json
+from headatlas.cli._printing import print_entries, print_json
 
 
 def replicate(
@@ -42,8 +42,6 @@ def replicate(
 
     Example: headatlas replicate openai-community/gpt2 --claim olsson-2022-gpt2-anchor
     """
-    from rich.table import Table
-
     import headatlas as ha
     from headatlas.cli._progress import Shown
     from headatlas.mining.replication import data_of
@@ -56,14 +54,17 @@ def replicate(
     if as_json:
         print_json({"model": model, "outcomes": data_of(outcomes)})
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("claim", "detector", "result", "recall", "precision", "p", "why"):
-        table.add_column(name, overflow="fold")
+    entries = []
     for one in outcomes:
-        numbers = ["" if value is None else f"{value:.2g}" for value in (one.recall, one.precision, one.p)]
-        table.add_row(one.claim, one.detector or "", one.result, *numbers, one.reason)
+        numbers = [
+            f"{name} {value:.2g}"
+            for name, value in (("recall", one.recall), ("precision", one.precision), ("p", one.p))
+            if value is not None
+        ]
+        below = [", ".join([*([one.detector] if one.detector else []), one.result, *numbers])]
+        entries.append(([one.claim], [*below, *([one.reason] if one.reason else [])]))
+    print_entries(["claim"], entries)
     screen = console()
-    screen.print(table)
     counts = [
         f"{sum(one.result == word for one in outcomes)} {word}"
         for word in ("replicated", "not replicated", "not testable")
