@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.table import Table
@@ -17,18 +17,21 @@ from headatlas.cli._printing import print_json
 from headatlas.errors import BadInput
 from headatlas.render.console import console
 
+if TYPE_CHECKING:
+    from headatlas.methods.weights.views import View
+
 
 def before(head: str | None, copying: bool, ov: bool, qk: bool, svd: bool, compose: bool) -> None:
     """Raise BadInput where several views are asked for, or one of a head that is not named."""
     demand_head(head, _view(copying, ov, qk, svd, compose))
 
 
-def _view(*asked: bool) -> str:
+def _view(*asked: bool) -> View:
     """The view that was asked for. Raises BadInput for several."""
     names = [name for name, flag in zip(VIEW.values, asked, strict=True) if flag] or [VIEW.values[0]]
     if len(names) > 1:
         raise BadInput(f"Asked for --{' and --'.join(names)} at once.", "Choose one.")
-    return names[0]
+    return cast("View", names[0])
 
 
 def weights(

@@ -20,6 +20,8 @@ from headatlas.model import Model
 from headatlas.progress import Progress
 from headatlas.task import Batch
 
+SITES = PATCHED.values
+
 
 @former_arguments(RunOptions, site="component")
 def patch(
