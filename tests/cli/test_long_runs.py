@@ -29,7 +29,9 @@ def test_a_log_is_told_how_far_the_work_is_while_nothing_is_reported(capsys):
         time.sleep(0.7)
     told = [line for line in capsys.readouterr().err.splitlines() if "left for it" in line]
     assert 2 <= len(told) <= 4
-    assert re.match(r"first: 1 of 4, about \d+(\.\d)? s left for it \(step 0 of 2 done, \d\.\d s since the start\)", told[0])
+    assert re.match(
+        r"first: 1 of 4, about \d+(\.\d)? s left for it \(step 0 of 2 done, \d\.\d s since the start\)", told[0]
+    )
 
 
 def test_a_log_is_told_nothing_more_where_enough_is_said_and_when_it_is_over(capsys):
