@@ -51,6 +51,8 @@ _PUBLIC = {
     "mine": "headatlas.mining.run",
     "replicate": "headatlas.mining.replicate",
     "RunOptions": "headatlas.methods.options",
+    "ask": "headatlas.asking",
+    "Texts": "headatlas.methods.texts",
     "ablate": "headatlas.methods.sweeps.ablation",
     "patch": "headatlas.methods.sweeps.activation_patching",
     "path_patch": "headatlas.methods.path_patching.sweep",
@@ -87,6 +89,7 @@ __all__ = ["__version__", *_PUBLIC]
 if TYPE_CHECKING:
     from headatlas.apply.steering import SteerOptions as SteerOptions
     from headatlas.apply.steering import steer as steer
+    from headatlas.asking import ask as ask
     from headatlas.atlas import Atlas as Atlas
     from headatlas.circuits.circuit import Circuit as Circuit
     from headatlas.circuits.workflow import KnockoutOptions as KnockoutOptions
@@ -125,6 +128,7 @@ if TYPE_CHECKING:
     from headatlas.methods.prompts import Prompts as Prompts
     from headatlas.methods.sweeps.ablation import ablate as ablate
     from headatlas.methods.sweeps.activation_patching import patch as patch
+    from headatlas.methods.texts import Texts as Texts
     from headatlas.methods.weights.copying import copy_scores as copy_scores
     from headatlas.methods.weights.views import weights as weights
     from headatlas.mining.replicate import replicate as replicate

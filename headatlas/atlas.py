@@ -150,8 +150,8 @@ class Atlas:
 
     def __repr__(self) -> str:
         data = self.data
-        found = sum(len(d["heads"]) for d in data["detectors"])
-        return f"Atlas({data['model']['name']}: {len(data['detectors'])} detectors, {found} observations, {self.run})"
+        found = len({(one["stack"], one["layer"], one["head"]) for d in data["detectors"] for one in d["heads"]})
+        return f"Atlas({data['model']['name']}: {len(data['detectors'])} detectors, {found} observed heads, {self.run})"
 
 
 def _created(run: Path) -> datetime.datetime:

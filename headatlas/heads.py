@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import NamedTuple
 
 from headatlas.errors import BadInput
 
+_SEVERAL = re.compile(r"^(?:(?P<stack>[a-z]+|\*):)?L?(?P<layer>\d+|\*)(?:H|\.)(?P<head>\d+|\*)$", re.I)
 _PATTERN = re.compile(r"^\s*(?:(?P<stack>[a-z]+):)?\s*(?:L(?P<l1>\d+)H(?P<h1>\d+)|(?P<l2>\d+)\.(?P<h2>\d+))\s*$", re.I)
 
-USAGE = "Write layer.head such as 9.6 or L9H6, or encoder:9.6, in quotation marks, or a pair such as (9, 6)."
+USAGE = "Write layer.head such as 9.6 or L9H6, or encoder:9.6, in quotation marks, or a pair such as (9, 6); 9.* is a whole layer."
 
 
 class HeadId(NamedTuple):
@@ -37,6 +38,8 @@ class HeadId(NamedTuple):
         if not isinstance(text, str):
             raise BadInput(f"{text!r} is not a head.", USAGE)
         match = _PATTERN.match(text)
+        if not match and "*" in text and _SEVERAL.match(text.strip()):
+            raise BadInput(f"'{text}' names several heads, and one is wanted here, or no model says which.", USAGE)
         if not match:
             raise BadInput(f"'{text}' is not a head.", USAGE)
         layer, head = match["l1"] or match["l2"], match["h1"] or match["h2"]
@@ -61,17 +64,44 @@ def _is_address(value: object) -> bool:
     return whole and (len(value) == 2 or isinstance(value[2], str))
 
 
-def parse_heads(heads: Heads) -> tuple[HeadId, ...]:
+def heads_like(pattern: str, among: Sequence[HeadId]) -> tuple[HeadId, ...]:
+    """The heads that a pattern names: "18.*" a layer, "*.3", "*.*" a stack, "*:2.*" a layer of every stack. Raises BadInput.
+
+    >>> [str(head) for head in heads_like("1.*", [HeadId(0, 0), HeadId(1, 0), HeadId(1, 1)])]
+    ['1.0', '1.1']
+    """
+    match = _SEVERAL.match(pattern)
+    if not match:
+        raise BadInput(f"'{pattern}' is not a head.", USAGE)
+    stacks = {head.stack for head in among}
+    own = "decoder" if "decoder" in stacks or len(stacks) != 1 else next(iter(stacks))
+    stack = (match["stack"] or own).lower()
+    wanted = ((stack, "stack"), (match["layer"], "layer"), (match["head"], "head"))
+    found = tuple(h for h in among if all(asked in ("*", str(getattr(h, name))) for asked, name in wanted))
+    if not found:
+        raise BadInput(f"'{pattern}' names no head of this model.", USAGE)
+    return found
+
+
+def _read(one: object, among: Sequence[HeadId]) -> tuple[HeadId, ...]:
+    """One head, or the heads of a pattern where it is known which there are."""
+    if isinstance(one, str) and "*" in one and among:
+        return heads_like(one.strip(), among)
+    return (HeadId.parse(one),)  # type: ignore[arg-type]  # which refuses what is no head
+
+
+def parse_heads(heads: Heads, among: Sequence[HeadId] = ()) -> tuple[HeadId, ...]:
     """Read one head ("9.6", (9, 6)), a comma- or space-separated string of heads, or an iterable of heads.
 
+    among: every head that there is, of which patterns such as "18.*" choose; without them patterns are refused.
     Raises BadInput for what is no head, and where none is named.
     """
     if _is_address(heads):
         return (HeadId.parse(heads),)  # type: ignore[arg-type]
     if isinstance(heads, str):
-        found = tuple(HeadId.parse(part) for part in re.split(r"[,\s]+", heads.strip()) if part)
+        found = tuple(head for part in re.split(r"[,\s]+", heads.strip()) if part for head in _read(part, among))
     elif isinstance(heads, Iterable):
-        found = tuple(HeadId.parse(head) for head in heads)  # type: ignore[arg-type]  # a pair was taken above
+        found = tuple(head for one in heads for head in _read(one, among))
     elif isinstance(heads, float):
         found = (HeadId.parse(heads),)  # which says why a number is none
     else:
@@ -81,11 +111,19 @@ def parse_heads(heads: Heads) -> tuple[HeadId, ...]:
     return found
 
 
-def parse_head_sets(heads: HeadSets) -> tuple[tuple[HeadId, ...], ...]:
-    """Read heads that change one by one ("9.6 9.9", [(9, 6), "9.9"]) or together ([("9.6", "9.9"), "10.1"]). Raises BadInput."""
+def parse_head_sets(heads: HeadSets, among: Sequence[HeadId] = ()) -> tuple[tuple[HeadId, ...], ...]:
+    """Read heads that change one by one ("9.6 9.9", [(9, 6), "9.*"]) or together ([("9.6", "9.9"), "10.1"]).
+
+    among: as in `parse_heads`; inside a set "9.*" is a whole layer that changes together. Raises BadInput.
+    """
     if isinstance(heads, str) or _is_address(heads) or not isinstance(heads, Iterable):
-        return tuple((head,) for head in parse_heads(heads))  # type: ignore[arg-type]
-    found = tuple(parse_heads(one) for one in heads)  # type: ignore[arg-type]
+        return tuple((head,) for head in parse_heads(heads, among))  # type: ignore[arg-type]
+    found: tuple[tuple[HeadId, ...], ...] = ()
+    for one in heads:
+        if isinstance(one, str) and "*" in one and not re.search(r"[,\s]", one.strip()):
+            found += tuple((head,) for head in parse_heads(one, among))
+        else:
+            found += (parse_heads(one, among),)  # type: ignore[arg-type]
     if not found:
         raise BadInput(f"{heads!r} names no heads.", USAGE)
     return found

@@ -8,7 +8,6 @@ Answers are taken as written: the next token of an English text mostly begins wi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,16 +19,8 @@ from headatlas.errors import BadInput
 from headatlas.model.text.reading import fitted, padded, text_facts
 from headatlas.model.text.reading import one_prompt as one_prompt
 from headatlas.model.text.start_end import rule_of
-from headatlas.reading import Source, read_json_lines
+from headatlas.reading.prompt_lines import prompt_lines
 from headatlas.task import Batch, Vocabulary, edges
-
-_LARGEST = 256 << 20  # bytes of a file of prompts
-PAIR = ("clean", "corrupted", "answer", "wrong")
-LABELLED = ("text", "label")  # and "group", in all lines or none
-_FORMS = (
-    'Each line is {"clean", "corrupted", "answer", "wrong"} ("corrupted" may be left out of all) or {"text", "label"} with '
-    '"group" if wanted.'
-)
 
 
 def read_prompts(path: str | Path, tokenizer: Vocabulary) -> Batch:
@@ -40,39 +31,10 @@ def read_prompts(path: str | Path, tokenizer: Vocabulary) -> Batch:
     Where the model is an encoder-decoder, the end of a pair is what its decoder reads before the first token that it writes.
     """
     file = Path(path)
-    lines = _lines(file)
+    lines = prompt_lines(file)
     if "text" in lines[0][1]:
         return _labelled(file, lines, tokenizer)
-    for number, value in lines:
-        missing = [name for name in ("clean", "answer", "wrong") if name not in value]
-        strange = [name for name in value if name not in PAIR]
-        if missing or strange:
-            what = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(strange)}"
-            raise BadInput(f"Line {number} of {file.name} {what}.", _FORMS)
-        if ("corrupted" in value) != ("corrupted" in lines[0][1]):
-            raise BadInput(f"Line {number} of {file.name}: either all lines have 'corrupted' or none.", _FORMS)
     return _pairs(file, lines, tokenizer)
-
-
-def _lines(file: Path) -> list[tuple[int, dict[str, Any]]]:
-    """(number, object) of every line that is not empty."""
-    found = []
-    source = Source(file, _FORMS, BadInput, largest=_LARGEST, pipe=True)
-    for number, value in read_json_lines(
-        source, lambda line, wrong: BadInput(f"Line {line} of {file.name} {wrong}.", _FORMS)
-    ):
-        if not isinstance(value, dict):
-            raise BadInput(f"Line {number} of {file.name} is not a JSON object.", _FORMS)
-        for name, entry in value.items():
-            plain = isinstance(entry, str) or (name in ("label", "group") and isinstance(entry, int))
-            if not plain or entry == "":
-                raise BadInput(
-                    f"Line {number} of {file.name}: '{name}' must be text, got {json.dumps(entry)[:60]}.", _FORMS
-                )
-        found.append((number, value))
-    if not found:
-        raise BadInput(f"{file.name} has no prompts.", _FORMS)
-    return found
 
 
 def _pairs(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: Vocabulary) -> Batch:
@@ -107,16 +69,7 @@ def _pairs(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: V
 
 
 def _labelled(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: Vocabulary) -> Batch:
-    for number, value in lines:
-        wanted = (*LABELLED, *(["group"] if "group" in lines[0][1] else []))
-        missing = [name for name in wanted if name not in value]
-        strange = [name for name in value if name not in wanted]
-        if missing or strange:
-            what = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(strange)}"
-            raise BadInput(f"Line {number} of {file.name} {what}.", _FORMS)
     classes = sorted({str(value["label"]) for _, value in lines})
-    if len(classes) < 2:
-        raise BadInput(f"All texts of {file.name} have the label '{classes[0]}'.", "Give at least two labels.")
     rows = [_ids(file, number, value["text"], tokenizer) for number, value in lines]
     label = torch.tensor([classes.index(str(value["label"])) for _, value in lines])
     line = torch.tensor([number for number, _ in lines])

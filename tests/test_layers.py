@@ -13,8 +13,8 @@ import headatlas
 HOUSE = Path(headatlas.__file__).parent
 # Top to bottom; a plugin folder stands right below its contract and its files never import each other sideways.
 ORDER = [
-    "errors", "heads", "version", "renamed", "render", "progress", "reading", "store", "registry", "ops", "catalogue", "task", "model", "edits",
-    "prompts_file", "tasks", "detector", "scores", "methods", "detectors", "circuits", "report", "atlas", "overview", "mining", "lab", "apply",
+    "errors", "heads", "choices", "version", "renamed", "render", "progress", "reading", "store", "registry", "ops", "catalogue", "task", "model", "edits",
+    "prompts_file", "tasks", "detector", "scores", "methods", "detectors", "circuits", "report", "atlas", "asking", "overview", "mining", "lab", "apply",
     "engines", "cli", "web",
 ]  # fmt: skip
 PLUGINS = {"detectors"}

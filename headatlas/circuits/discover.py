@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
+from headatlas.choices import CIRCUIT_SEARCH
 from headatlas.circuits.circuit import Node
 from headatlas.circuits.knockout import EMPTY, WHOLE, Knockout, State, tokens_at
 from headatlas.errors import BadInput
@@ -20,7 +21,6 @@ from headatlas.heads import HeadId
 from headatlas.methods.sweeps.gradient_estimate import estimate
 from headatlas.progress import Progress, Silent
 
-METHODS = ("attribution", "greedy")
 BETWEEN = 8  # sizes that are tried at once between a circuit that is too small and one that is large enough
 CHUNK = 8  # heads that are tried to be taken out at once
 
@@ -59,8 +59,7 @@ def discover(
     first so-many of the ranking; greedy measures every node at each step and adds the one that helps most. Both then take
     out again what is not needed. largest: nodes at most. Raises BadInput.
     """
-    if method not in METHODS:
-        raise BadInput(f"Unknown method '{method}'.", f"Choose one of {', '.join(METHODS)}.")
+    CIRCUIT_SEARCH.demand(method)
     if not 0 < target < 1:
         raise BadInput(f"The target {target} must lie between 0 and 1.", "Write for example 0.9.")
     search = _Search(knockout, target, progress or Silent())

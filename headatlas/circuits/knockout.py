@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headatlas.choices import EDIT, MEAN, RATIO
 from headatlas.circuits.circuit import Node
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.methods.sweeps.ablation import EDITS, MEANS, replacements
+from headatlas.methods.sweeps.ablation import replacements
 from headatlas.methods.sweeps.cached_runs import GB, CachedRuns
 from headatlas.methods.sweeps.plan import ChunkStore, Make, NoStore, Sweep, examples_at_once, positions_of
 from headatlas.model import Model
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from headatlas.model import Edit
 
 Nodes = frozenset[Node]
-RATIOS = ("ratio-of-means", "mean-of-ratios")
 SOME = 25  # sets of heads after which it is said how many were measured
 
 
@@ -51,13 +51,9 @@ class Protocol:
     ratio: str = "ratio-of-means"
 
     def __post_init__(self) -> None:
-        for what, value, known in (
-            ("ablation", self.ablation, EDITS),
-            ("mean", self.mean, MEANS),
-            ("ratio", self.ratio, RATIOS),
-        ):
-            if value not in known:
-                raise BadInput(f"Unknown {what} '{value}'.", f"Choose one of {', '.join(known)}.")
+        EDIT.demand(self.ablation)
+        MEAN.demand(self.mean)
+        RATIO.demand(self.ratio)
 
     def facts(self, batch: Batch) -> dict[str, Any]:
         """What a result says of how it was measured."""

@@ -17,7 +17,7 @@ from headatlas.errors import HeadAtlasError, StoreError
 from headatlas.render.escape import say, shown
 
 # Spellings of before, which are understood for one version; none of them is shown in --help.
-RENAMED_OPTIONS = {"--site": "--component", "--at": "--position"}
+RENAMED_OPTIONS = {"--site": "--component", "--at": "--position", "--prompt": "--text"}
 RENAMED_COMMANDS = {"matrix": "families"}
 
 

@@ -8,11 +8,14 @@ from collections.abc import Iterable
 
 import typer
 
+from headatlas.cli._checks import checked
+
 
 def add_commands(program: typer.Typer, package: str, path: Iterable[str]) -> None:
     """Give `program` a command for each module of `package`: a function called like the module, or a Typer called `app`.
 
     `list_` gives `list`, `import_issue` gives `import-issue`; modules whose name starts with an underscore are left alone.
+    A command runs after the checks of its options, and a function `before` of its module, have let its arguments pass.
     """
     for info in sorted(pkgutil.iter_modules(list(path)), key=lambda item: item.name):
         if info.name.startswith("_"):
@@ -22,4 +25,5 @@ def add_commands(program: typer.Typer, package: str, path: Iterable[str]) -> Non
         if hasattr(module, "app"):
             program.add_typer(module.app, name=name)
         else:
-            program.command(name=name)(getattr(module, info.name))
+            command = checked(getattr(module, info.name), getattr(module, "before", None))
+            program.command(name=name)(command)

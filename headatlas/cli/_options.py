@@ -6,47 +6,87 @@ from typing import Annotated
 
 import typer
 
+from headatlas.choices import DTYPE
+from headatlas.cli import _checks as check
+from headatlas.cli._checks import Check
+
 Model = Annotated[
     str,
     typer.Argument(
         help="Hub id (org/name@revision), local folder, .gguf file or built-in model (headatlas list models)."
     ),
+    Check(check.model),
 ]
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a Hub model.")]
 Device = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: cuda where there is one.")
+    str | None,
+    typer.Option("--device", help="cpu, cuda, cuda:1 ...; default: cuda where there is one."),
+    Check(check.device),
 ]
-Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16."), Check(DTYPE.demand)]
 
 # What is measured on: a built-in task or the user's own prompts; in pairs where values go from one prompt to another.
-Task = Annotated[str | None, typer.Option("--task", help="Built-in task (headatlas list tasks).")]
+Task = Annotated[str | None, typer.Option("--task", help="Built-in task (headatlas list tasks)."), Check(check.task)]
 PairedTask = Annotated[
-    str | None, typer.Option("--task", help="Built-in task with counterfactual prompts, such as ioi.")
+    str | None,
+    typer.Option("--task", help="Built-in task with counterfactual prompts, such as ioi."),
+    Check(check.task),
 ]
 Prompts = Annotated[
-    str | None, typer.Option("--prompts", help="JSONL file: clean, answer, wrong, and corrupted if wanted.")
+    str | None,
+    typer.Option("--prompts", help="JSONL file: clean, answer, wrong, and corrupted if wanted."),
+    Check(check.answers),
 ]
-PairedPrompts = Annotated[str | None, typer.Option("--prompts", help="JSONL file: clean, corrupted, answer, wrong.")]
-N = Annotated[int, typer.Option("--n", help="Prompts of a built-in task.")]
+PairedPrompts = Annotated[
+    str | None, typer.Option("--prompts", help="JSONL file: clean, corrupted, answer, wrong."), Check(check.pairs)
+]
+Text = Annotated[
+    list[str] | None,
+    typer.Option("--text", help="A text of your own, taken exactly as it is; may be given several times."),
+    Check(check.text),
+]
+Chat = Annotated[
+    str | None,
+    typer.Option("--chat", help="JSON file of messages with role and content, written by the model's own template."),
+    Check(check.chat),
+]
+TextPrompts = Annotated[
+    str | None,
+    typer.Option("--prompts", help="JSONL file of prompts: clean, answer, wrong; or text, label."),
+    Check(check.prompts),
+]
+N = Annotated[int, typer.Option("--n", help="Prompts of a built-in task."), check.at_least(1, "prompts")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the prompts.")]
 Force = Annotated[bool, typer.Option("--force", help="Go on although the model cannot do the task.")]
 
 # What is looked at.
 Detectors = Annotated[
-    list[str] | None, typer.Option("--detector", help="Only this detector; may be given several times.")
+    list[str] | None,
+    typer.Option("--detector", help="Only this detector; may be given several times."),
+    Check(check.detector),
 ]
-Heads = Annotated[str | None, typer.Option("--heads", help="Only these heads, such as '9.6 9.9'; default: every head.")]
+Heads = Annotated[
+    str | None,
+    typer.Option("--heads", help="Only these heads, such as '9.6 9.9'; default: every head."),
+    Check(check.heads),
+]
 Positions = Annotated[str, typer.Option("--positions", help="all, end, each, or another named position of the task.")]
 Triage = Annotated[
-    int | None, typer.Option("--triage", help="Measure only the K changes that a gradient ranks highest.")
+    int | None,
+    typer.Option("--triage", help="Measure only the K changes that a gradient ranks highest."),
+    check.at_least(1, "changes"),
 ]
 
 # What it may cost, and where the result goes.
-Memory = Annotated[str, typer.Option("--memory", help="Memory that may be used beside the weights.")]
+Memory = Annotated[
+    str, typer.Option("--memory", help="Memory that may be used beside the weights."), Check(check.memory)
+]
 EffectsOut = Annotated[
-    str | None, typer.Option("--out", help="Folder to keep the result in; interrupted runs go on from there.")
+    str | None,
+    typer.Option("--out", help="Folder to keep the result in; interrupted runs go on from there."),
+    Check(check.folder),
 ]
 EffectsJson = Annotated[bool, typer.Option("--json", help="Print effects.json instead of the table.")]
 NEW_FOLDER = typer.Option("--out", help="Folder to write; must not exist.")  # asked for by some, required by others
-Top = Annotated[int, typer.Option("--top", help="Rows of the table.")]
+Top = Annotated[int, typer.Option("--top", help="Rows of the table."), check.at_least(1, "rows")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -6,19 +6,31 @@ from typing import Annotated
 
 import typer
 
+from headatlas import choices
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
+
+
+def before(task: str | None, prompts: str | None) -> None:
+    """Raise BadInput unless one source of prompts is named."""
+    check.one_source(task=task, prompts=prompts)
 
 
 def ablate(
     model: option.Model,
     task: option.Task = None,
     prompts: option.Prompts = None,
-    edit: Annotated[str, typer.Option(help="mean, zero or resample.")] = "mean",
+    edit: Annotated[str, typer.Option(help="mean, zero or resample."), Check(choices.EDIT.demand)] = "mean",
     mean: Annotated[
-        str, typer.Option(help="Mean over all tokens (overall), per position, or per position and template.")
+        str,
+        typer.Option(help="Mean over all tokens (overall), per position, or per position and template."),
+        Check(choices.MEAN.demand),
     ] = "overall",
     reference: Annotated[
-        int | None, typer.Option(help="Take means over so many other prompts of the task; default: over the same ones.")
+        int | None,
+        typer.Option(help="Take means over so many other prompts of the task; default: over the same ones."),
+        check.at_least(1, "other prompts"),
     ] = None,
     positions: option.Positions = "all",
     heads: option.Heads = None,

@@ -6,29 +6,49 @@ from typing import Annotated
 
 import typer
 
+from headatlas import choices
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
+
+
+def before(task: str | None, prompts: str | None) -> None:
+    """Raise BadInput unless one source of prompts is named."""
+    check.one_source(task=task, prompts=prompts)
 
 
 def attribute(
     model: option.Model,
     task: option.Task = None,
     prompts: Annotated[
-        str | None, typer.Option(help="JSONL file: clean, answer, wrong, and corrupted but for direct.")
+        str | None,
+        typer.Option(help="JSONL file: clean, answer, wrong, and corrupted but for direct."),
+        Check(check.answers),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="direct or atp (a number per head), eap or eap-ig (a number per edge).")
+        str,
+        typer.Option(help="direct or atp (a number per head), eap or eap-ig (a number per edge)."),
+        Check(choices.ATTRIBUTION.demand),
     ] = "direct",
     direction: Annotated[
-        str, typer.Option(help="denoising (clean into corrupted) or noising (corrupted into clean); not for direct.")
+        str,
+        typer.Option(help="denoising (clean into corrupted) or noising (corrupted into clean); not for direct."),
+        Check(choices.DIRECTION.demand),
     ] = "denoising",
-    component: Annotated[str, typer.Option(help="For atp: z (a head's output), q, k or v.")] = "z",
+    component: Annotated[
+        str, typer.Option(help="For atp: z (a head's output), q, k or v."), Check(choices.ATTRIBUTED.demand)
+    ] = "z",
     positions: Annotated[str, typer.Option(help="For atp: all, end, or another named position of the task.")] = "all",
-    steps: Annotated[int, typer.Option(help="For eap-ig: runs that the gradient is averaged over.")] = 5,
-    verify: Annotated[int, typer.Option(help="Measure the K parts ranked highest exactly.")] = 0,
+    steps: Annotated[
+        int, typer.Option(help="For eap-ig: runs that the gradient is averaged over."), check.at_least(1, "steps")
+    ] = 5,
+    verify: Annotated[
+        int, typer.Option(help="Measure the K parts ranked highest exactly."), check.at_least(0, "parts")
+    ] = 0,
     n: option.N = 32,
     seed: option.Seed = 0,
     memory: option.Memory = "4GB",
-    out: Annotated[str | None, typer.Option(help="JSON file to write every part to.")] = None,
+    out: Annotated[str | None, typer.Option(help="JSON file to write every part to."), Check(check.file)] = None,
     force: option.Force = False,
     top: option.Top = 15,
     device: option.Device = None,

@@ -7,20 +7,33 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
 from headatlas.render.console import console
 
 
+def before(text: list[str] | None, chat: str | None, prompts: str | None, task: str | None) -> None:
+    """Raise BadInput unless one source of texts is named."""
+    check.one_source(text=text, chat=chat, prompts=prompts, task=task)
+
+
 def flow(
     model: option.Model,
-    prompt: Annotated[str | None, typer.Option(help="A text; its route is shown.")] = None,
+    text: option.Text = None,
+    chat: option.Chat = None,
+    prompts: option.TextPrompts = None,
     task: Annotated[
-        str | None, typer.Option(help="Built-in task; the share of each head over its prompts is shown.")
+        str | None,
+        typer.Option(help="Built-in task; the share of each head over its prompts is shown."),
+        Check(check.task),
     ] = None,
     position: Annotated[int, typer.Option(help="Token whose prediction is followed back; -1 is the last.")] = -1,
     threshold: Annotated[float, typer.Option(help="Importance above which an edge is followed.")] = 0.04,
-    out: Annotated[str | None, typer.Option(help="File for the route: .svg, .html, .graphml or .json.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="File for the route: .svg, .html, .graphml or .json."), Check(check.route_file)
+    ] = None,
     n: option.N = 16,
     seed: Annotated[int, typer.Option(help="Seed of the task's prompts.")] = 0,
     top: option.Top = 15,
@@ -30,7 +43,7 @@ def flow(
 ) -> None:
     """Follow a prediction back to the tokens and heads it was built from (information flow routes).
 
-    Example: headatlas flow smollm2-135m --prompt "The capital of France is" --out route.html
+    Example: headatlas flow smollm2-135m --text "The capital of France is" --out route.html
     """
     import headatlas as ha
     from headatlas.cli._progress import Shown
@@ -38,9 +51,10 @@ def flow(
     from headatlas.methods.information_flow.routes import Shares, shares_data
 
     loaded = ha.load(model, dtype=dtype, device=device)
+    given = ha.Texts(text or (), chat, prompts) if task is None else None
     with Shown() as shown:
         found = ha.flow(
-            loaded, prompt, task=task, position=position, threshold=threshold, out=out, n=n, seed=seed, progress=shown
+            loaded, given, task=task, position=position, threshold=threshold, out=out, n=n, seed=seed, progress=shown
         )
     if isinstance(found, Shares):
         _show_shares(shares_data(found, top), as_json)

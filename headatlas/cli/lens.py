@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
+
+
+def before(text: list[str] | None, chat: str | None, prompts: str | None, task: str | None) -> None:
+    """Raise BadInput unless one source of texts is named."""
+    check.one_source(text=text, chat=chat, prompts=prompts, task=task)
 
 
 def lens(
     model: option.Model,
-    prompt: Annotated[str | None, typer.Option(help="A text.")] = None,
-    task: Annotated[str | None, typer.Option(help="A prompt of a built-in task (headatlas list tasks).")] = None,
-    heads: Annotated[
-        str | None, typer.Option(help="These heads, such as '9.6 9.9'; default: the largest writes.")
+    text: option.Text = None,
+    chat: option.Chat = None,
+    prompts: option.TextPrompts = None,
+    task: Annotated[
+        str | None, typer.Option(help="A prompt of a built-in task (headatlas list tasks)."), Check(check.task)
     ] = None,
-    position: Annotated[int | None, typer.Option(help="Token at which to look, from 0; default: the last.")] = None,
-    tokens: Annotated[int, typer.Option(help="Tokens shown on either side.")] = 5,
+    heads: Annotated[
+        str | None,
+        typer.Option(help="These heads, such as '9.6 9.9'; default: the largest writes."),
+        Check(check.heads),
+    ] = None,
+    position: Annotated[
+        str | None, typer.Option(help="Token at which to look, from 0, or a named position; default: the last.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="Tokens shown on either side."), check.at_least(1, "tokens")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of the task's prompt.")] = 0,
     top: option.Top = 15,
     device: option.Device = None,
@@ -27,20 +42,29 @@ def lens(
 ) -> None:
     """Show the tokens that each head's write makes more and less likely at one position.
 
-    Example: headatlas lens smollm2-135m --prompt "The capital of France is" --top 8
+    Example: headatlas lens smollm2-135m --text "The capital of France is" --top 8
     """
+    import headatlas as ha
+
+    loaded = ha.load(model, dtype=dtype, device=device)
+    batch = ha.Texts(text or (), chat, prompts, task, n=1, seed=seed).read(loaded)
+    place = int(position) if position is not None and position.lstrip("-").isdigit() else position
+    found = [
+        ha.lens(loaded, batch.rows([i]), heads=heads or None, position=place, tokens=tokens, top=top)
+        for i in range(len(batch))
+    ]
+    if as_json:
+        print_json(found[0] if len(found) == 1 else {"schema": "headatlas/lenses/1", "prompts": found})
+        return
+    for data in found:
+        _show(data)
+
+
+def _show(data: dict[str, Any]) -> None:
     from rich.table import Table
 
-    import headatlas as ha
     from headatlas.render.console import console
 
-    data = ha.lens(
-        ha.load(model, dtype=dtype, device=device), prompt, task=task, heads=heads or None, position=position, tokens=tokens,
-        seed=seed, top=top,
-    )  # fmt: skip
-    if as_json:
-        print_json(data)
-        return
     screen = console()
     shown = lambda text: repr(text).replace(" ", "·")  # noqa: E731
     say = lambda text: screen.print(text, highlight=False, markup=False, soft_wrap=True)  # noqa: E731

@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from headatlas.cli import _options as option
-from headatlas.cli._printing import print_json
-from headatlas.render.console import console
+from headatlas.cli._printing import print_entries, print_json
 
 library = "headatlas.list_known"
-# What fits a terminal; --json has everything.
+# What stands in a line, and what below it; --json has everything.
 SHOWN = {
-    "detectors": ("name", "head_type", "task", "calibrated", "what"),
-    "tasks": ("name", "metric", "what"),
-    "models": ("name", "what"),
-    "head-types": ("name", "stage", "detectors", "title"),
-    "methods": ("name", "category", "operation"),
+    "detectors": (("name", "head_type", "task"), ("what",)),
+    "tasks": (("name", "metric"), ("what",)),
+    "models": (("name",), ("what",)),
+    "head-types": (("name", "stage", "title"), ("detectors",)),
+    "methods": (("name", "category"), ("operation",)),
 }
 
 
@@ -36,10 +34,15 @@ def list_(
     if as_json:
         print_json({what.replace("-", "_"): rows})
         return
-    shown = SHOWN[what]
-    table = Table(box=None, pad_edge=False)
-    for name in shown:
-        table.add_column(name, no_wrap=name == "name", overflow="fold")
-    for row in rows:
-        table.add_row(*("" if row[name] is None else str(row[name]) for name in shown))
-    console().print(table)
+    short, long = SHOWN[what]
+    told = {"detectors": "detected by "}.get(long[0], "")
+    print_entries(
+        [name.replace("_", " ") for name in short],
+        [
+            (["" if row[name] is None else str(row[name]) for name in short], [f"{told}{row[name]}" for name in long if row[name]])
+            for row in rows
+        ],
+    )  # fmt: skip
+    if what == "detectors":
+        open_ones = [row["name"] for row in rows if not row["calibrated"]]
+        print_entries([], [([], [f"Not calibrated on planted models: {', '.join(open_ones) or 'none'}."])])

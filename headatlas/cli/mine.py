@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
 from headatlas.render.escape import say
 
@@ -19,12 +21,18 @@ def mine(
         typer.Option(
             help="Only the detectors of this task, or that can be asked on it (needle-4096); may be given several times."
         ),
+        Check(check.task),
     ] = None,
-    n: Annotated[int, typer.Option("--n", help="Examples per task.")] = 32,
+    n: Annotated[int, typer.Option("--n", help="Examples per task."), check.at_least(4, "examples")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of examples and random controls.")] = 0,
     no_verdict: Annotated[bool, typer.Option("--no-verdict", help="Leave the causal tests out.")] = False,
     verdict_n: Annotated[
-        int | None, typer.Option(help="Held-out examples that verdicts rest on; default 8, more where texts are short.")
+        int | None,
+        typer.Option(help="Held-out examples that verdicts rest on; default 8, more where texts are short."),
+        check.at_least(4, "examples"),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Run folder; default atlas/<model>/<run-id>/."), Check(check.folder)
     ] = None,
     checks: Annotated[
         str | None,
@@ -39,7 +47,6 @@ def mine(
     shuffled: Annotated[
         bool, typer.Option("--shuffled", help="Also count what they find with the attention weights in random order.")
     ] = False,
-    out: Annotated[str | None, typer.Option(help="Run folder; default atlas/<model>/<run-id>/.")] = None,
     device: option.Device = None,
     dtype: option.Dtype = "auto",
     revision: option.Revision = None,
@@ -57,25 +64,47 @@ def mine(
     import headatlas as ha
     from headatlas.cli._progress import Shown
     from headatlas.mining.checks.critics import chosen
+    from headatlas.mining.known_runs import Asked
     from headatlas.render.console import console
 
-    asked = chosen(checks)
+    wanted = [*chosen(checks), *(name for name, given in (("twin", twin), ("shuffled", shuffled)) if given)]
+    asked = Asked(
+        model,
+        revision,
+        dtype,
+        device,
+        bos,
+        tuple(detector or ()),
+        tuple(task or ()),
+        n,
+        seed,
+        not no_verdict,
+        verdict_n,
+        tuple(wanted),
+        out,
+    )
     with Shown() as shown:
-        shown.say(f"Loading {model} ...")
-        loaded = ha.load(model, revision=revision, dtype=dtype, device=device, bos=bos)
-        shown.say(f"{loaded.architecture}: {len(loaded.heads)} heads, {loaded.tokenizer.bos_policy}")
-        atlas = ha.mine(
-            loaded,
-            detector or None,
-            tasks=task or None,
-            n=n,
-            seed=seed,
-            verdict=not no_verdict,
-            verdict_n=verdict_n,
-            checks=[*asked, *(name for name, wanted in (("twin", twin), ("shuffled", shuffled)) if wanted)],
-            out=out,
-            progress=shown,
-        )
+        known = asked.finished()
+        if known is not None:
+            shown.say(f"{known} holds this run already; the model was not opened.")
+            atlas = ha.Atlas(known)
+        else:
+            shown.say(f"Loading {model} ...")
+            loaded = ha.load(model, revision=revision, dtype=dtype, device=device, bos=bos)
+            shown.say(f"{loaded.architecture}: {len(loaded.heads)} heads, {loaded.tokenizer.bos_policy}")
+            atlas = ha.mine(
+                loaded,
+                detector or None,
+                tasks=task or None,
+                n=n,
+                seed=seed,
+                verdict=not no_verdict,
+                verdict_n=verdict_n,
+                checks=wanted,
+                out=out,
+                progress=shown,
+            )
+            asked.keep(atlas.run)
     if as_json:
         print_json(atlas.data)
         return

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
+from headatlas import choices
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
+
+
+def before(task: str | None, prompts: str | None) -> None:
+    """Raise BadInput unless one source of prompts is named."""
+    check.one_source(task=task, prompts=prompts)
 
 
 def patch(
@@ -14,9 +22,15 @@ def patch(
     task: option.PairedTask = None,
     prompts: option.PairedPrompts = None,
     direction: Annotated[
-        str, typer.Option(help="denoising (clean into corrupted) or noising (corrupted into clean).")
+        str,
+        typer.Option(help="denoising (clean into corrupted) or noising (corrupted into clean)."),
+        Check(choices.DIRECTION.demand),
     ] = "denoising",
-    component: Annotated[str, typer.Option(help="What is put in: z (a head's output), q, k, v or pattern.")] = "z",
+    component: Annotated[
+        str,
+        typer.Option(help="What is put in: z (a head's output), q, k, v or pattern."),
+        Check(choices.PATCHED.demand),
+    ] = "z",
     positions: option.Positions = "all",
     heads: option.Heads = None,
     triage: option.Triage = None,

@@ -6,9 +6,17 @@ from typing import Annotated
 
 import typer
 
+from headatlas import choices
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
 
 library = "headatlas.path_patch"
+
+
+def before(task: str | None, prompts: str | None) -> None:
+    """Raise BadInput unless one source of prompts is named."""
+    check.one_source(task=task, prompts=prompts)
 
 
 def path(
@@ -16,7 +24,9 @@ def path(
     task: option.PairedTask = None,
     prompts: option.PairedPrompts = None,
     senders: Annotated[
-        str | None, typer.Option(help="Only these heads send, such as '9.6 9.9'; default: every head, one by one.")
+        str | None,
+        typer.Option(help="Only these heads send, such as '9.6 9.9'; default: every head, one by one."),
+        Check(check.heads),
     ] = None,
     receivers: Annotated[
         list[str] | None,
@@ -24,6 +34,7 @@ def path(
             help="logits, mlp:5, or q, k or v of heads that receive together: 'q:9.6 9.9'; 'v:7.3@s2' at positions of its "
             "own. May be given several times; default: logits."
         ),
+        Check(check.receiver),
     ] = None,
     group: Annotated[
         bool, typer.Option("--group", help="Keys or values named by one head are those of its whole KV group.")
@@ -32,9 +43,13 @@ def path(
         str, typer.Option(help="Where it is sent and received: all, end, or another named position of the task.")
     ] = "all",
     direction: Annotated[
-        str, typer.Option(help="noising (counterfactual into clean, as in the paper) or denoising (the reverse).")
+        str,
+        typer.Option(help="noising (counterfactual into clean, as in the paper) or denoising (the reverse)."),
+        Check(choices.DIRECTION.demand),
     ] = "noising",
-    mlps: Annotated[str, typer.Option(help="MLPs between sender and receiver: recomputed or frozen.")] = "recomputed",
+    mlps: Annotated[
+        str, typer.Option(help="MLPs between sender and receiver: recomputed or frozen."), Check(choices.MLPS.demand)
+    ] = "recomputed",
     n: option.N = 32,
     seed: option.Seed = 0,
     memory: option.Memory = "4GB",

@@ -6,15 +6,28 @@ from typing import Annotated
 
 import typer
 
+from headatlas import choices
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
+from headatlas.errors import BadInput
+
+
+def before(task: str | None, prompts: str | None, label: str | None) -> None:
+    """Raise BadInput unless one source of labelled prompts is named."""
+    check.one_source(task=task, prompts=prompts)
+    if task is not None and label is None:
+        raise BadInput(f"Task {task} needs --label.", "Such as truth, which --task statements has.")
 
 
 def probe(
     model: option.Model,
-    prompts: Annotated[str | None, typer.Option(help="JSONL file: text, label, and group if wanted.")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="JSONL file: text, label, and group if wanted."), Check(check.labelled)
+    ] = None,
     task: Annotated[
-        str | None, typer.Option(help="Built-in task whose prompts have labels, such as statements.")
+        str | None, typer.Option(help="Built-in task whose prompts have labels, such as statements."), Check(check.task)
     ] = None,
     label: Annotated[
         str | None, typer.Option(help="Which label to read off, such as truth; a file has 'label'.")
@@ -22,11 +35,15 @@ def probe(
     group: Annotated[
         str | None, typer.Option(help="Label of what must not be parted, such as pair; a file has 'group'.")
     ] = None,
-    kind: Annotated[str, typer.Option(help="linear (logistic regression) or mlp (16 hidden units).")] = "linear",
+    kind: Annotated[
+        str, typer.Option(help="linear (logistic regression) or mlp (16 hidden units)."), Check(choices.PROBE.demand)
+    ] = "linear",
     position: Annotated[
         str, typer.Option(help="Which position's outputs are read: end, or another of the task.")
     ] = "end",
-    last: Annotated[int, typer.Option(help="Mean over so many tokens up to that position.")] = 1,
+    last: Annotated[
+        int, typer.Option(help="Mean over so many tokens up to that position."), check.at_least(1, "tokens")
+    ] = 1,
     heads: option.Heads = None,
     folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
     shuffles: Annotated[int, typer.Option(help="Control probes on shuffled labels.")] = 3,

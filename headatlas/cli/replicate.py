@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
-from headatlas.cli._printing import print_json
+from headatlas.cli._checks import Check
+from headatlas.cli._printing import print_entries, print_json
 
 
 def replicate(
@@ -16,12 +18,18 @@ def replicate(
     ],
     claim: Annotated[str | None, typer.Option(help="Only this claim of the catalogue.")] = None,
     atlas: Annotated[
-        str | None, typer.Option(help="A finished run on this model; otherwise the detectors needed are mined.")
+        str | None,
+        typer.Option(help="A finished run on this model; otherwise the detectors needed are mined."),
+        Check(check.run),
     ] = None,
-    n: Annotated[int, typer.Option("--n", help="Examples per task, where detectors are mined.")] = 32,
+    n: Annotated[
+        int, typer.Option("--n", help="Examples per task, where detectors are mined."), check.at_least(4, "examples")
+    ] = 32,
     seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
     out: Annotated[
-        str | None, typer.Option(help="Run folder of what is mined; default atlas/<model>/<run-id>/.")
+        str | None,
+        typer.Option(help="Run folder of what is mined; default atlas/<model>/<run-id>/."),
+        Check(check.folder),
     ] = None,
     device: option.Device = None,
     dtype: option.Dtype = "auto",
@@ -34,8 +42,6 @@ def replicate(
 
     Example: headatlas replicate openai-community/gpt2 --claim olsson-2022-gpt2-anchor
     """
-    from rich.table import Table
-
     import headatlas as ha
     from headatlas.cli._progress import Shown
     from headatlas.mining.replication import data_of
@@ -48,14 +54,17 @@ def replicate(
     if as_json:
         print_json({"model": model, "outcomes": data_of(outcomes)})
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("claim", "detector", "result", "recall", "precision", "p", "why"):
-        table.add_column(name, overflow="fold")
+    entries = []
     for one in outcomes:
-        numbers = ["" if value is None else f"{value:.2g}" for value in (one.recall, one.precision, one.p)]
-        table.add_row(one.claim, one.detector or "", one.result, *numbers, one.reason)
+        numbers = [
+            f"{name} {value:.2g}"
+            for name, value in (("recall", one.recall), ("precision", one.precision), ("p", one.p))
+            if value is not None
+        ]
+        below = [", ".join([*([one.detector] if one.detector else []), one.result, *numbers])]
+        entries.append(([one.claim], [*below, *([one.reason] if one.reason else [])]))
+    print_entries(["claim"], entries)
     screen = console()
-    screen.print(table)
     counts = [
         f"{sum(one.result == word for one in outcomes)} {word}"
         for word in ("replicated", "not replicated", "not testable")

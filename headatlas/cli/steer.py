@@ -6,38 +6,65 @@ from typing import Annotated, Any
 
 import typer
 
+from headatlas import choices
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
+from headatlas.errors import BadInput
+
+
+def before(task: str | None, prompts: str | None, heads: str | None, layers: str | None) -> None:
+    """Raise BadInput unless one source of labelled prompts is named, and one kind of place to push."""
+    check.one_source(task=task, prompts=prompts)
+    if heads and layers:
+        raise BadInput("Both --heads and --layers are given.", "Choose one.")
 
 
 def steer(
     model: option.Model,
-    prompts: Annotated[str | None, typer.Option(help="JSONL file to find directions on: text, label, group.")] = None,
-    task: Annotated[str | None, typer.Option(help="Built-in task with labels to find directions on.")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="JSONL file to find directions on: text, label, group."), Check(check.labelled)
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Built-in task with labels to find directions on."), Check(check.task)
+    ] = None,
     label: Annotated[str | None, typer.Option(help="Which label of the task, such as truth.")] = None,
     group: Annotated[str | None, typer.Option(help="Label of what must not be parted when heads are picked.")] = None,
     toward: Annotated[str | None, typer.Option(help="The class to steer to; default: the last one.")] = None,
     position: Annotated[
         str, typer.Option(help="Which position's outputs are compared: end, or another of the task.")
     ] = "end",
-    heads: Annotated[str | None, typer.Option(help="Heads to push; default: those with the best probes.")] = None,
+    heads: Annotated[
+        str | None, typer.Option(help="Heads to push; default: those with the best probes."), Check(check.heads)
+    ] = None,
     layers: Annotated[str | None, typer.Option(help="Push the residual stream of these layers instead.")] = None,
     pick: Annotated[int | None, typer.Option(help="How many best-probed heads to push; default: 1 in 20.")] = None,
-    direction: Annotated[str, typer.Option(help="mean (difference of means), probe, pca or random.")] = "mean",
-    alpha: Annotated[str, typer.Option(help="How far, in standard deviations; several to compare.")] = "5,10,15",
+    direction: Annotated[
+        str, typer.Option(help="mean (difference of means), probe, pca or random."), Check(choices.STEERING.demand)
+    ] = "mean",
+    alpha: Annotated[
+        str, typer.Option(help="How far, in standard deviations; several to compare."), Check(check.alphas)
+    ] = "5,10,15",
     remove: Annotated[bool, typer.Option("--remove", help="Take the direction away as well.")] = False,
-    measure: Annotated[str | None, typer.Option(help="JSONL file to measure on: clean, answer, wrong.")] = None,
-    measure_task: Annotated[str | None, typer.Option(help="Built-in task to measure on.")] = None,
+    measure: Annotated[
+        str | None, typer.Option(help="JSONL file to measure on: clean, answer, wrong."), Check(check.answers)
+    ] = None,
+    measure_task: Annotated[str | None, typer.Option(help="Built-in task to measure on."), Check(check.task)] = None,
     everywhere: Annotated[
         bool, typer.Option("--everywhere", help="Push at every token, not only where the answer is given.")
     ] = False,
-    draws: Annotated[int, typer.Option(help="Random directions to compare with.")] = 5,
+    draws: Annotated[
+        int, typer.Option(help="Random directions to compare with."), check.at_least(1, "random directions")
+    ] = 5,
     generate: Annotated[
         str | None, typer.Option(help="A prompt to continue with and without the largest push.")
     ] = None,
-    tokens: Annotated[int, typer.Option(help="Tokens to generate.")] = 40,
-    save: Annotated[str | None, typer.Option(help="Folder to keep the edit of the largest push in.")] = None,
-    n: Annotated[int, typer.Option("--n", help="Prompts of built-in tasks.")] = 100,
+    tokens: Annotated[int, typer.Option(help="Tokens to generate."), check.at_least(1, "tokens")] = 40,
+    save: Annotated[
+        str | None, typer.Option(help="Folder to keep the edit of the largest push in."), Check(check.folder)
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="Prompts of built-in tasks."), check.at_least(1, "prompts")] = 100,
     seed: Annotated[int, typer.Option(help="Seed of prompts, splits and random directions.")] = 0,
     device: option.Device = None,
     dtype: option.Dtype = "auto",

@@ -4,20 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.table import Table
 
+from headatlas.choices import FORM, VIEW, demand_head
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
+from headatlas.errors import BadInput
 from headatlas.render.console import console
+
+if TYPE_CHECKING:
+    from headatlas.methods.weights.views import View
+
+
+def before(head: str | None, copying: bool, ov: bool, qk: bool, svd: bool, compose: bool) -> None:
+    """Raise BadInput where several views are asked for, or one of a head that is not named."""
+    demand_head(head, _view(copying, ov, qk, svd, compose))
+
+
+def _view(*asked: bool) -> View:
+    """The view that was asked for. Raises BadInput for several."""
+    names = [name for name, flag in zip(VIEW.values, asked, strict=True) if flag] or [VIEW.values[0]]
+    if len(names) > 1:
+        raise BadInput(f"Asked for --{' and --'.join(names)} at once.", "Choose one.")
+    return cast("View", names[0])
 
 
 def weights(
     model: option.Model,
     head: Annotated[
-        str | None, typer.Option(help="The head to look at, such as 18.6; all heads for --copying.")
+        str | None, typer.Option(help="The head to look at, such as 18.6; all heads for --copying."), Check(check.heads)
     ] = None,
     copying: Annotated[bool, typer.Option("--copying", help="Does it raise or lower what it attends to?")] = False,
     ov: Annotated[bool, typer.Option("--ov", help="Tokens it raises and lowers when it attends to each word.")] = False,
@@ -35,9 +55,11 @@ def weights(
         int | None, typer.Option(help="Tokens between query and key, for rotary embeddings; default: 0.")
     ] = None,
     form: Annotated[
-        str, typer.Option(help="What stands for a token: effective (E + first MLP), embedding (E) or mlp.")
+        str,
+        typer.Option(help="What stands for a token: effective (E + first MLP), embedding (E) or mlp."),
+        Check(FORM.demand),
     ] = "effective",
-    top: Annotated[int, typer.Option(help="Rows, or tokens a row.")] = 8,
+    top: Annotated[int, typer.Option(help="Rows, or tokens a row."), check.at_least(1, "rows")] = 8,
     device: option.Device = None,
     dtype: option.Dtype = "auto",
     as_json: option.Json = False,
@@ -47,14 +69,8 @@ def weights(
     Example: headatlas weights smollm2-135m --head 23.0 --ov --words "Mary,Paris,three"
     """
     import headatlas as ha
-    from headatlas.errors import BadInput
-    from headatlas.methods.weights.views import VIEWS, require
 
-    asked = [name for name, flag in zip(VIEWS, (copying, ov, qk, svd, compose), strict=True) if flag] or [VIEWS[0]]
-    if len(asked) > 1:
-        raise BadInput(f"Asked for --{' and --'.join(asked)} at once.", "Choose one.")
-    view = asked[0]
-    require(head, view, top)
+    view = _view(copying, ov, qk, svd, compose)
     loaded = ha.load(model, dtype=dtype, device=device)
     data = ha.weights(loaded, head, view, words=words, offset=offset, form=form, top=top)
     if as_json:

@@ -11,7 +11,7 @@ from headatlas.tasks.prose import prose
 
 
 @detector(
-    head_type="active-dormant-head",
+    head_type="attention-sink-head",
     task=prose,
     version=1,
     minimum_effect=0.6,

@@ -181,7 +181,7 @@ def transfer(
 
     n: prompts for the average and to test on; random heads stand in the same layers. Raises UnknownName, UnfitTask.
     """
-    heads = parse_heads(heads)
+    heads = parse_heads(heads, model.heads)
     model.require(heads)
     writes = ends(model, find_task(f"icl-{name}")(model.tokenizer, n, seed)).writes
     bare = find_task(f"icl-{name}-zero-shot{HELD_OUT}")(model.tokenizer, n, seed)
@@ -203,7 +203,7 @@ def gain_by_layer(model: Model, name: str, heads: Heads, *, n: int = 24, seed: i
     These are the words that averages and heads come from, so a layer may be chosen by them and `transfer`, on the words held
     out, still be a test. Raises UnknownName, UnfitTask.
     """
-    heads = parse_heads(heads)
+    heads = parse_heads(heads, model.heads)
     model.require(heads)
     writes = ends(model, find_task(f"icl-{name}")(model.tokenizer, n, seed)).writes
     bare = find_task(f"icl-{name}-zero-shot")(model.tokenizer, n, seed)

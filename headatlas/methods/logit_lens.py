@@ -7,6 +7,7 @@ probability. Later parts read the write too; that is not shown.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,13 @@ from torch import Tensor
 
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, Heads, parse_heads
+from headatlas.methods.sweeps.plan import positions_of
+from headatlas.methods.texts import Texts, texts_as_batch
 from headatlas.model import Model
 from headatlas.model.runs.residual_stream import FinalResidual, Writes, decompose
 from headatlas.model.structure.blocks import blocks_of
 from headatlas.model.text.start_end import said_of
 from headatlas.ops.types import Array
-from headatlas.prompts_file import one_prompt
 from headatlas.task import Batch, find_task
 
 Ids = NDArray[np.int64]
@@ -55,7 +57,7 @@ def head_lens(model: Model, batch: Batch, positions: Tensor, heads: Heads | None
 
     Raises BadInput for heads or positions that do not exist, UnsupportedModel where writes cannot be told apart.
     """
-    chosen = parse_heads(heads) if heads is not None else model.heads
+    chosen = parse_heads(heads, model.heads) if heads is not None else model.heads
     model.require(chosen)
     length = batch.mask.sum(1) if bool(batch.mask[:, 0].all()) else torch.full((len(batch),), batch.tokens.shape[1])
     if bool(((positions < 0) | (positions >= length)).any()):
@@ -86,29 +88,43 @@ def _head(end: FinalResidual, writes: Writes, head: int, k: int) -> tuple[Tensor
 
 def lens(
     model: Model,
-    prompt: str | None = None,
+    prompt: str | Sequence[str] | Batch | Texts | None = None,
     *,
     task: str | None = None,
     heads: Heads | None = None,
-    position: int | None = None,
+    position: int | str | None = None,
     tokens: int = 5,
     seed: int = 0,
     top: int = 15,
 ) -> dict[str, Any]:
     """The tokens that heads' writes make more and less likely at one position of one prompt, as plain data (`lens_data`).
 
-    prompt: a text; task: a prompt of a built-in task, drawn with `seed`. heads: default the `top` largest writes. position:
-    default the last token. tokens: how many on either side. Raises BadInput, UnknownName, UnsupportedModel.
+    prompt: a text, a chat, a Batch or `Texts`, of which the first is read (`texts_as_batch` and `Batch.rows` give the others);
+    task: a prompt of a built-in task, drawn with `seed`. heads: default the `top` largest writes. position: default the last
+    token; a number from 0, or the name of a position. tokens: how many on either side. Raises BadInput, UnknownName,
+    UnsupportedModel.
     """
     if (prompt is None) == (task is None):
-        raise BadInput("Say what the prompt is.", "Give either --prompt TEXT or --task NAME.")
+        raise BadInput("Say what the prompt is.", "Give either --text TEXT or --task NAME.")
     if prompt is not None:
-        batch = one_prompt(prompt, model.tokenizer)
+        batch = texts_as_batch(model, prompt).rows([0])
     else:
         batch = find_task(str(task))(model.tokenizer, 1, seed)
-    where = torch.tensor([int(batch.mask[0].nonzero().max()) if position is None else position])
+    where = torch.tensor([_place(batch, position)])
     found = head_lens(model, batch, where, heads, k=tokens)
     return lens_data(model, batch, where, found, top if heads is None else len(found.heads))
+
+
+def _place(batch: Batch, position: int | str | None) -> int:
+    """The position of the first example that is meant. Raises BadInput for a name that it has not."""
+    if position is None:
+        return int(batch.mask[0].nonzero().max())
+    if isinstance(position, int):
+        return position
+    named = positions_of(batch.rows([0]), position).get(position) if position not in ("all", "each") else None
+    if named is None or int(named.max()) < 0:
+        raise BadInput(f"A lens looks at one position, not at '{position}'.", "Give a number, or a named position.")
+    return int(named[named >= 0].max())
 
 
 def lens_data(model: Model, batch: Batch, positions: Tensor, found: HeadLens, top: int) -> dict[str, Any]:

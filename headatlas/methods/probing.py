@@ -22,6 +22,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from torch import Tensor
 
+from headatlas.choices import PROBE
 from headatlas.edits import OnHeads
 from headatlas.edits.collect import pieces, read
 from headatlas.errors import BadInput
@@ -38,7 +39,6 @@ from headatlas.renamed import old_names
 from headatlas.scores import HeadScore, HeadScores
 from headatlas.task import Batch
 
-KINDS = ("linear", "mlp")
 HIDDEN = 16  # units of the small network (NL-ITI's "MLP s")
 
 
@@ -178,14 +178,13 @@ def probe(
     the tokens whose outputs are averaged (see `tokens_read`). Raises BadInput.
     """
     validation = validation or CrossValidation()
-    if kind not in KINDS:
-        raise BadInput(f"Unknown probe '{kind}'.", f"Choose one of {', '.join(KINDS)}.")
+    PROBE.demand(kind)
     if labels is None or isinstance(batch, LabelledPrompts):
         batch, found_labels = labelled(model, batch)
         labels = labels or found_labels
     progress = progress or Silent()
     folds, shuffles, test, seed = validation.folds, validation.shuffles, validation.test, validation.seed
-    chosen = model.heads if heads is None else parse_heads(heads)
+    chosen = model.heads if heads is None else parse_heads(heads, model.heads)
     ranking, held = _held_back(labels, test, folds, seed)
     y, group = labels.y[ranking], labels.group[ranking]
     _demand(y, group, labels, folds)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headatlas import report
+from headatlas import catalogue, report
 from headatlas.atlas import Atlas, Run, extras, publish, tidy
+from headatlas.detector import ModelDetector
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.mining import twins
@@ -17,7 +19,7 @@ from headatlas.mining.checks import critics
 from headatlas.mining.checks.critics import CheckName
 from headatlas.mining.checks.judging import MOST
 from headatlas.mining.planning import Plan, plan
-from headatlas.mining.scan import scan_task
+from headatlas.mining.scan import scan_task, tokens_a_second
 from headatlas.mining.tables import example_table, score_table
 from headatlas.mining.task_scan import TaskScan, attention_json
 from headatlas.mining.task_verdict import TaskVerdict
@@ -25,6 +27,7 @@ from headatlas.mining.verdicts import can_be_judged, judge_task, observed_in, se
 from headatlas.model import Model
 from headatlas.model.identity import identity_of
 from headatlas.progress import Progress, Silent
+from headatlas.render.numbers import count, seconds
 from headatlas.store import (
     claimed,
     differing,
@@ -35,7 +38,7 @@ from headatlas.store import (
     write_table,
     write_text,
 )
-from headatlas.task import Task
+from headatlas.task import Batch, Task
 from headatlas.version import __version__
 
 DIGITS = 6  # of numbers in atlas.json
@@ -86,14 +89,16 @@ def mine(
         partial = partial_of(final)
         if dropped:
             progress.say(f"An unfinished run in {partial} was dropped; it differs in {'; '.join(dropped)}.")
-        scans = _scans(model, chosen, partial / "scans", progress)
+        versions = {task.name: task.version for task in chosen.by_task}
+        now = RunFacts.now(model, run.id, n=n, seed=seed, checks=asked, tasks=versions)
+        tell = _Tell(facts, now, progress)
+        scans = _scans(model, chosen, partial / "scans", tell)
         verdicts = (
             _verdicts(model, chosen, scans, partial / "verdicts", seed, verdict_n, asked, progress) if verdict else None
         )
         kinds = [kind for kind in twins.KINDS if kind in asked]
         counts = twins.scanned(model, chosen, kinds, partial / "twins", seed, progress)
         records = list(scans.values())
-        versions = {task.name: task.version for task in chosen.by_task}
         now = RunFacts.now(model, run.id, n=n, seed=seed, checks=asked, tasks=versions)
         _write(partial, atlas_json(facts, now, chosen.skipped, records, verdicts, counts), records, verdicts)
         write_json(partial / "run.json", {**identity, "created": now.created})
@@ -141,9 +146,48 @@ def _tell_of_others(final: Path, identity: Mapping[str, Any], progress: Progress
             progress.say(f"The unfinished run in {run.parent} is another one: it differs in {'; '.join(differs)}.")
 
 
-def _scans(model: Model, chosen: Plan, folder: Path, progress: Progress) -> dict[Task, TaskScan]:
+@dataclass(frozen=True)
+class _Tell:
+    """Tells whoever follows a run what it will cost and what each scan found, at once."""
+
+    model: ModelFacts
+    run: RunFacts
+    progress: Progress
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody listens."""
+        return type(self.progress) is not Silent
+
+    def cost(self, model: Model, chosen: Plan, tasks: Sequence[Task]) -> None:
+        """What the passes over these tasks' texts will take on this machine, measured on one batch of the first."""
+        if not self.heard or not tasks:
+            return
+        speed = tokens_a_second(model, chosen.batches[tasks[0]])
+        tokens = sum(int(part.mask.sum()) for task in tasks for part in _parts(chosen.batches[task]))
+        whole = sum(isinstance(one, ModelDetector) for task in tasks for one in chosen.by_task[task])
+        more = f"; {count(whole, 'detector')} of the whole model and the verdicts come on top" if whole else ""
+        self.progress.say(
+            f"{count(len(tasks), 'task')}, {tokens:,} tokens with their controls: about {seconds(tokens / speed)} for the "
+            f"passes over them here ({speed:,.0f} tokens a second on one batch of {tasks[0].name}){more}."
+        )
+
+    def scan(self, found: TaskScan) -> None:
+        """The map of one task; nothing was removed yet, so that all heads count as untested."""
+        if self.heard:
+            told = atlas_json(self.model, self.run, (), [found], None)
+            self.progress.say(f"{found.task}: {report.scan_text(told, catalogue.extras())}")
+
+
+def _parts(batch: Batch) -> list[Batch]:
+    return [batch] if batch.control is None else [batch, batch.control]
+
+
+def _scans(model: Model, chosen: Plan, folder: Path, tell: _Tell) -> dict[Task, TaskScan]:
     """The scan of every task: the one that was kept, or a new one, which is kept."""
+    progress = tell.progress
     progress.plan([(task.name, len(chosen.batches[task])) for task in chosen.by_task])
+    tell.cost(model, chosen, [task for task in chosen.by_task if not (folder / f"{task.name}.json").exists()])
     scans = {}
     for task, group in chosen.by_task.items():
         batch = chosen.batches[task]
@@ -154,6 +198,7 @@ def _scans(model: Model, chosen: Plan, folder: Path, progress: Progress) -> dict
         else:
             found = scan_task(model, task, group, batch, progress=progress)
             found.save(folder)
+        tell.scan(found)
         scans[task] = found
     return scans
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from typing import Any
 
@@ -31,3 +32,11 @@ def written_out(segments: Iterable[Segment]) -> Iterable[Segment]:
 def console(*, stderr: bool = False) -> Console:
     """A console on standard output, or on standard error; brackets and numbers in what it prints are just text."""
     return _Plain(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def as_text(thing: RenderableType, width: int) -> str:
+    """What a console of this width would show, without colours and blanks at the ends of lines."""
+    told = io.StringIO()
+    screen = _Plain(file=told, width=width, color_system=None, markup=False, highlight=False, emoji=False)
+    screen.print(thing)
+    return "\n".join(line.rstrip() for line in told.getvalue().splitlines())

@@ -3,6 +3,6 @@
 from headatlas.report.figure import svg
 from headatlas.report.notebook import repr_html
 from headatlas.report.page import html
-from headatlas.report.terminal import render
+from headatlas.report.terminal import render, scan_text
 
-__all__ = ["html", "render", "repr_html", "svg"]
+__all__ = ["html", "render", "repr_html", "scan_text", "svg"]

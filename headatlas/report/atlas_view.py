@@ -213,13 +213,13 @@ def summary(view: AtlasView) -> str:
     if not seen:
         return f"None of the {view.n_heads} heads passed any of {tried} detectors."
     kinds = len({item.head_type for item in view.observations})
+    shown = f"{len(seen)} of {view.n_heads} heads show a known kind of behaviour ({kinds} kinds, {tried} detectors)"
+    if all(item.verdict == "untested" for item in view.observations):
+        return f"{shown}; whether the model depends on them was not tested."
     n_against = len({(item.stack, item.layer, item.head) for item in view.observations
                      if item.verdict == "causal" and item.works == "against"})  # fmt: skip
     against = f" ({n_against} {'works' if n_against == 1 else 'work'} against it)" if n_against else ""
-    return (
-        f"{len(seen)} of {view.n_heads} heads show a known kind of behaviour ({kinds} kinds, {tried} detectors); "
-        f"for {len(causal)} of them, switching that head off alone changes the result{against}."
-    )
+    return f"{shown}; for {len(causal)} of them, switching that head off alone changes the result{against}."
 
 
 _NUMBERS = ("score", "low", "high", "chance", "p", "q", "effect", "effect_low", "effect_high", "random_effect")

@@ -52,7 +52,9 @@ def html(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> s
             stage_counts=Counter(
                 stage for stage, _, _, _ in {(s.stage, s.stack, s.layer, s.head) for s in view.observations}
             ),
-            verdict_counts=Counter(seen.verdict for seen in view.observations),
+            verdict_counts=Counter(
+                verdict for verdict, *_ in {(s.verdict, s.stack, s.layer, s.head) for s in view.observations}
+            ),
             verdict_words=VERDICT_WORDS,
             types=sorted({(seen.type_name, seen.head_type) for seen in view.observations}),
             facts=_facts(view),

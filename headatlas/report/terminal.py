@@ -14,7 +14,7 @@ from rich.text import Text
 
 from headatlas.errors import UnknownName
 from headatlas.registry import did_you_mean
-from headatlas.render.console import written_out
+from headatlas.render.console import as_text, written_out
 from headatlas.render.numbers import change, count, finite, number, percent, signed
 from headatlas.render.palette import STAGE, STAGES
 from headatlas.report.atlas_view import (
@@ -100,6 +100,31 @@ class Screen:
         yield from _twins(view)
         yield from _abilities(view)
         yield from _skipped(view)
+
+
+@dataclass(frozen=True)
+class ScanScreen(Screen):
+    """The heads of one task's scan, before anything was removed: how many, where, and the best of each type."""
+
+    def _parts(self, width: int, plain: bool) -> Iterator[RenderableType]:
+        view = self.view
+        for stack in view.stacks:
+            found = view.by_head(stack.name)
+            where = f" ({stack.name})" if len(view.stacks) > 1 else ""
+            yield Text(f"{count(len(found), 'head')} of {stack.count} observed{where}")
+            if found:
+                yield grid(
+                    stack, width, {place: Mark(_mark(seen, plain), _rank(seen)) for place, seen in found.items()}
+                )
+        if view.observations:
+            yield _types(view, self.top, plain)
+
+
+def scan_text(
+    atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None, *, top: int = 3, width: int = 80
+) -> str:
+    """The map and the best heads of a scan as plain text, for those who follow a run. Raises BadInput."""
+    return as_text(ScanScreen(read(atlas, extras), None, top, width), width)
 
 
 def _ascii(text: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headatlas.choices import STEERING
 from headatlas.edits import Add, OnHeads, Project, directions
 from headatlas.edits.base import Heads, Layers, Positions
 from headatlas.edits.collect import collect
@@ -26,7 +27,7 @@ from headatlas.model import Model
 from headatlas.progress import Progress
 from headatlas.task import Batch
 
-DIRECTIONS = ("mean", "probe", "pca", "random")
+DIRECTIONS = STEERING.values
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +84,7 @@ def find(
     pca (first principal direction, pointing to class 1) or random. positions [example, n]: the tokens that are averaged within an
     example; default the last. Raises BadInput.
     """
-    if kind not in DIRECTIONS:
-        raise BadInput(f"Unknown direction '{kind}'.", f"Choose one of {', '.join(DIRECTIONS)}.")
+    STEERING.demand(kind)
     if component not in ("z", "residual"):
         raise BadInput(f"Steering does not act on '{component}'.", "Choose z (outputs of heads) or residual (layers).")
     columns = torch.arange(batch.tokens.shape[1])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from headatlas.apply.steering.direction import Steering
+from headatlas.choices import parse_alphas as parse_alphas
 from headatlas.edits import OnHeads
 from headatlas.errors import BadInput
 from headatlas.model import Model
@@ -157,14 +158,3 @@ def data_of(found: Doses) -> dict[str, Any]:
         "n_random": len(found.random),
         "doses": [vars(line) for line in found.summary()],
     }
-
-
-def parse_alphas(text: str) -> list[float]:
-    """The numbers of "5,10,-15". Raises BadInput."""
-    try:
-        found = [float(part) for part in text.replace(",", " ").split()]
-    except ValueError as error:
-        raise BadInput(f"'{text}' is not a list of numbers.", "Write --alpha 5,10,15.") from error
-    if not found or not all(math.isfinite(value) for value in found):
-        raise BadInput(f"'{text}' is not a list of numbers.", "Write --alpha 5,10,15.")
-    return found

@@ -13,6 +13,7 @@ from headatlas.apply.steering.generation import generate
 from headatlas.edits import save as save_edits
 from headatlas.edits.base import Heads, Layers
 from headatlas.errors import BadInput
+from headatlas.heads import parse_heads
 from headatlas.methods.labels import LabelledPrompts, Labels, labelled
 from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
 from headatlas.model import Model
@@ -146,7 +147,9 @@ def steer(
 
 def _directions(model: Model, batch: Batch, labels: Labels, options: SteerOptions, progress: Progress) -> Steering:
     """The directions, in the heads or layers named, else in the heads with the best probes."""
-    where: Heads | Layers | None = options.layers if options.layers is not None else options.heads
+    where: Heads | Layers | None = options.layers
+    if where is None and options.heads is not None:
+        where = parse_heads(options.heads, model.heads)
     if where is None:
         k = one_in_twenty(model) if options.pick is None else options.pick
         where = best_heads(model, batch, labels, k, position=options.position, seed=options.seed, progress=progress)

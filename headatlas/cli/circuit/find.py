@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headatlas import choices
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
 from headatlas.cli.circuit import _options as circuits
 
@@ -14,6 +17,11 @@ if TYPE_CHECKING:
     from headatlas.circuits.workflow import FoundCircuit
 
 library = "headatlas.find_circuit"
+
+
+def before(task: str | None, prompts: str | None) -> None:
+    """Raise BadInput unless one source of prompts is named."""
+    check.one_source(task=task, prompts=prompts)
 
 
 def find(
@@ -27,6 +35,7 @@ def find(
     method: Annotated[
         str,
         typer.Option(help="attribution (ranked by a gradient, then measured) or greedy (all measured at each step)."),
+        Check(choices.CIRCUIT_SEARCH.demand),
     ] = "attribution",
     target: Annotated[float, typer.Option(help="Share of what all heads do that the circuit has to recover.")] = 0.9,
     largest: Annotated[int | None, typer.Option(help="Heads at most.")] = None,

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
 from headatlas.cli.circuit import _options as circuits
 
@@ -17,17 +19,28 @@ if TYPE_CHECKING:
 library = "headatlas.test_circuit"
 
 
+def before(task: str | None, prompts: str | None) -> None:
+    """Raise BadInput unless one source of prompts is named."""
+    check.one_source(task=task, prompts=prompts)
+
+
 def test(
     model: option.Model,
     circuit: Annotated[
-        str, typer.Argument(help="A circuit file, heads such as '9.6@end 5.5', or an id of the catalogue.")
+        str,
+        typer.Argument(help="A circuit file, heads such as '9.6@end 5.5', or an id of the catalogue."),
+        Check(check.circuit),
     ],
     task: option.Task = None,
     prompts: option.Prompts = None,
     criteria: Annotated[
         str, typer.Option(help="What is measured beside faithfulness: completeness, minimality, both, or none.")
     ] = "completeness minimality",
-    draws: Annotated[int, typer.Option(help="Random sets of heads for completeness and minimality.")] = 10,
+    draws: Annotated[
+        int,
+        typer.Option(help="Random sets of heads for completeness and minimality."),
+        check.at_least(1, "random sets"),
+    ] = 10,
     ablation: circuits.Ablation = "mean",
     mean: circuits.Mean = None,
     reference: circuits.Reference = 200,

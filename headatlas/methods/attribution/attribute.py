@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 
+from headatlas.choices import ATTRIBUTED, ATTRIBUTION
 from headatlas.errors import BadInput
 from headatlas.methods.attribution.edge_attribution import edge_scores
 from headatlas.methods.attribution.edge_patching import edge_effects
@@ -38,7 +39,6 @@ from headatlas.progress import Part, Progress, Silent
 from headatlas.store import write_json
 from headatlas.task import Batch
 
-METHODS = ("direct", "atp", "eap", "eap-ig")
 SPREAD = 16  # parts measured for the rank agreement beside the highest
 SCHEMA = "headatlas/attribution/1"
 
@@ -154,14 +154,12 @@ def attribute(
     BadInput, UnsupportedModel.
     """
     options, progress = options or AttributionOptions(), progress or Silent()
-    if method not in METHODS:
-        raise BadInput(f"Unknown method '{method}'.", f"Choose one of {', '.join(METHODS)}.")
+    ATTRIBUTION.demand(method)
     if verify < 0 or options.spread < 0:
         raise BadInput(f"--verify {verify} and spread {options.spread} count parts.", "Give 0 or more.")
     if method != "atp" and (component != "z" or positions != "all"):
         raise BadInput(f"Component and positions are not chosen for {method}.", "Leave them out, or use --method atp.")
-    if component not in ("z", "q", "k", "v"):
-        raise BadInput(f"Heads are not attributed at '{component}'.", "Choose one of z, q, k, v.")
+    ATTRIBUTED.demand(component)
     given = prompts_for(model, batch, progress)
     began = time.perf_counter()
     if method == "direct":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from headatlas.errors import BadInput
+from headatlas.choices import ROUTE_FILE
 from headatlas.methods.information_flow.routes import Edge, Node, Route
 from headatlas.model import Model
 from headatlas.store import write_json, write_text
@@ -168,9 +168,5 @@ def write(model: Model, route: Route, path: Path) -> None:
     if path.suffix == ".json":
         write_json(path, data_of(model, route))
         return
-    if path.suffix not in WRITERS:
-        known = ", ".join([".json", *WRITERS])
-        raise BadInput(
-            f"A route is not written as '{path.suffix or path.name}'.", f"Let the file end in one of {known}."
-        )
+    ROUTE_FILE.demand(path.suffix)
     write_text(path, WRITERS[path.suffix](model, route))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from headatlas.errors import BadInput
 from headatlas.methods.information_flow import export
 from headatlas.methods.information_flow.routes import THRESHOLD, Route, Shares, extract, importances, shares
+from headatlas.methods.texts import Texts, texts_as_batch
 from headatlas.model import Model
 from headatlas.progress import Progress
-from headatlas.prompts_file import one_prompt
-from headatlas.task import find_task
+from headatlas.task import Batch
 
 
 def flow(
     model: Model,
-    prompt: str | None = None,
+    prompt: str | Sequence[str] | Batch | Texts | None = None,
     *,
     task: str | None = None,
     position: int = -1,
@@ -27,18 +28,19 @@ def flow(
 ) -> Route | Shares:
     """Follow a prediction back to the tokens and heads it was built from (information flow routes).
 
-    prompt: a text, whose Route is returned; position: the token whose prediction is followed, -1 for the last; out: a file
-    for the route, .svg, .html, .graphml or .json. task: a built-in task, of which the Shares of all heads over `n` prompts are
-    returned. threshold: importance above which an edge is followed. Raises BadInput, UnknownName, UnsupportedModel.
+    prompt: a text, a chat, a Batch or `Texts`. Of one text the Route is returned; position: the token whose prediction is
+    followed, -1 for the last; out: a file for the route, .svg, .html, .graphml or .json. Of several, and of `n` prompts of the
+    built-in task `task`, the Shares of all heads. threshold: importance above which an edge is followed. Raises BadInput, UnknownName, UnsupportedModel.
     """
     if (prompt is None) == (task is None):
-        raise BadInput("Say what is read.", "Give either --prompt TEXT or --task NAME.")
-    if task is not None:
+        raise BadInput("Say what is read.", "Give either --text TEXT or --task NAME.")
+    given = Texts(task=task, n=n, seed=seed) if prompt is None else prompt
+    batch = texts_as_batch(model, given)
+    if len(batch) > 1 or task is not None:
         if out is not None:
-            raise BadInput("--out keeps the route of one text.", "Give --prompt TEXT, or leave --out out.")
-        batch = find_task(task)(model.tokenizer, n, seed)
+            raise BadInput("--out keeps the route of one text.", "Give --text TEXT once, or leave --out out.")
         return shares(model, batch, threshold=threshold, progress=progress)
-    tokens = one_prompt(str(prompt), model.tokenizer).tokens[0]
+    tokens = batch.tokens[0][batch.mask[0]]
     route = extract(tokens, importances(model, tokens), position=position, threshold=threshold)
     if out is not None:
         export.write(model, route, Path(out))

@@ -28,8 +28,8 @@ class Receiver:
     position: str | None = None
 
     @classmethod
-    def parse(cls, text: str | Receiver) -> Receiver:
-        """Read `logits`, `mlp:5`, `q:9.6 9.9`, `v:7.3@s2`. Raises BadInput."""
+    def parse(cls, text: str | Receiver, among: Sequence[HeadId] = ()) -> Receiver:
+        """Read `logits`, `mlp:5`, `q:9.6 9.9`, `v:7.3@s2`; `q:9.*` where `among` says which heads there are. Raises BadInput."""
         if isinstance(text, Receiver):
             return text
         if not isinstance(text, str):
@@ -41,7 +41,7 @@ class Receiver:
         if kind == "mlp" and names.isdigit():
             return cls("mlp", layer=int(names), position=position or None)
         if kind in HEAD_INPUTS and names:
-            return cls(kind, tuple(dict.fromkeys(parse_heads(names))), position=position or None)
+            return cls(kind, tuple(dict.fromkeys(parse_heads(names, among))), position=position or None)
         raise BadInput(f"'{text}' is not a receiver.", _FORMS)
 
     @property
@@ -96,7 +96,7 @@ def parse_receivers(
 ) -> tuple[Receiver, ...]:
     """Several receivers as the model has them. Raises BadInput."""
     given = [receivers] if isinstance(receivers, str | Receiver) else receivers
-    found = tuple(Receiver.parse(one).within(model, group=group) for one in given)
+    found = tuple(Receiver.parse(one, model.heads).within(model, group=group) for one in given)
     if not found:
         raise BadInput("No receiver is named.", _FORMS)
     if len(set(found)) < len(found):

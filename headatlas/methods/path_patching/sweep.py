@@ -16,6 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from headatlas.choices import DIRECTION, MLPS
 from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadSets
@@ -27,7 +28,6 @@ from headatlas.methods.path_patching.receivers import Receiver, parse_receivers
 from headatlas.methods.prompts import Prompts, prompts_for
 from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.ablation import demand_aligned
-from headatlas.methods.sweeps.activation_patching import DIRECTIONS
 from headatlas.methods.sweeps.cached_runs import tokens_a_pass
 from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.methods.sweeps.plan import (
@@ -42,8 +42,6 @@ from headatlas.methods.sweeps.plan import (
 from headatlas.model import Model
 from headatlas.progress import Progress, Silent
 from headatlas.task import Batch
-
-MLPS = ("recomputed", "frozen")
 
 
 @former_arguments(RunOptions)
@@ -73,10 +71,8 @@ def path_patch(
     `.positions`. NaN where a sender does not come before a receiver. Raises BadInput, UnsupportedModel.
     """
     options, progress = options or RunOptions(), progress or Silent()
-    if direction not in DIRECTIONS:
-        raise BadInput(f"Unknown direction '{direction}'.", f"Choose one of {', '.join(DIRECTIONS)}.")
-    if mlps not in MLPS:
-        raise BadInput(f"MLPs cannot be '{mlps}'.", f"Choose one of {', '.join(MLPS)}.")
+    DIRECTION.demand(direction)
+    MLPS.demand(mlps)
     if positions == "each":
         raise BadInput("Paths are not followed for each position at once.", "Choose all, or a named position.")
     given = prompts_for(model, batch, progress)

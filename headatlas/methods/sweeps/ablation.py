@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from headatlas.choices import EDIT, MEAN
 from headatlas.edits import Mean, OnHeads, Resample, Zero, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, HeadSets
@@ -24,9 +25,6 @@ from headatlas.task import Batch, Task, Vocabulary
 
 if TYPE_CHECKING:
     from headatlas.model.core.forward_pass import Edit
-
-EDITS = ("mean", "zero", "resample")
-MEANS = ("overall", "position", "template")
 
 
 @former_arguments(RunOptions)
@@ -53,10 +51,8 @@ def ablate(
     patching. options: memory, and the folder in which the result is kept. Raises BadInput.
     """
     options = options or RunOptions()
-    if edit not in EDITS:
-        raise BadInput(f"Unknown ablation '{edit}'.", f"Choose one of {', '.join(EDITS)}.")
-    if mean not in MEANS:
-        raise BadInput(f"Unknown mean '{mean}'.", f"Choose one of {', '.join(MEANS)}.")
+    EDIT.demand(edit)
+    MEAN.demand(mean)
     given = prompts_for(model, batch, progress)
     other = _reference(model, given, reference)
     head_sets = head_sets_for(model, heads, "z")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from headatlas.choices import DIRECTION, PATCHED
 from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadSets
@@ -19,8 +20,7 @@ from headatlas.model import Model
 from headatlas.progress import Progress
 from headatlas.task import Batch
 
-DIRECTIONS = ("denoising", "noising")
-SITES = ("z", "q", "k", "v", "pattern")
+SITES = PATCHED.values
 
 
 @former_arguments(RunOptions, site="component")
@@ -65,10 +65,8 @@ def plan(
     positions: str,
 ) -> Sweep:
     """The changes that `patch` measures, one per head and position. Raises BadInput."""
-    if direction not in DIRECTIONS:
-        raise BadInput(f"Unknown direction '{direction}'.", f"Choose one of {', '.join(DIRECTIONS)}.")
-    if component not in SITES:
-        raise BadInput(f"Heads are not patched at '{component}'.", f"Choose one of {', '.join(SITES)}.")
+    DIRECTION.demand(direction)
+    PATCHED.demand(component)
     batch, other = given.batch, given.batch.counterfactual
     if other is None:
         raise BadInput(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -12,19 +11,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from headatlas.errors import BadInput
+from headatlas.choices import parse_size as parse_size
 from headatlas.render.numbers import show_size as show_size
 
 T = TypeVar("T")
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-
-
-def parse_size(text: str) -> int:
-    """Bytes of "4GB", "500 MB" or a number of bytes. Raises BadInput."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text.lower())
-    if match is None or float(match[1]) == 0:
-        raise BadInput(f"'{text}' is not an amount of memory.", "Write for example 4GB or 500MB.")
-    return int(float(match[1]) * _UNITS[match[2]])
 
 
 class _Alive(TorchDispatchMode):

@@ -98,7 +98,7 @@ def head_sets_for(model: Model, heads: HeadSets | None, component: str) -> tuple
 
     heads: see `headatlas.heads.parse_head_sets`; None is every head. Raises BadInput.
     """
-    head_sets = parse_head_sets(model.heads if heads is None else heads)
+    head_sets = parse_head_sets(model.heads if heads is None else heads, model.heads)
     model.require([head for head_set in head_sets for head in head_set])
     if component not in ("k", "v"):
         return head_sets

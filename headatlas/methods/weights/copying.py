@@ -71,7 +71,7 @@ def ov_ranks(
     left out: the whole vocabulary. form: see `headatlas.model.runs.token_embedding.embedded`. heads: default model.heads. "Lowered"
     turns the write round before the final norm. Raises BadInput, UnsupportedModel.
     """
-    chosen = model.heads if heads is None else parse_heads(heads)
+    chosen = model.heads if heads is None else parse_heads(heads, model.heads)
     model.require(chosen)
     if targets.ndim != 2 or len(source) != len(targets):
         raise BadInput(
@@ -137,7 +137,7 @@ def eigenvalue_scores(
     1: raises what it attends to; -1: lowers it; 0: neither. tokens [n]: the vocabulary to take (default: all of it). Biases
     are left out. Elhage et al. 2021. NaN for a head that writes nothing. Raises UnsupportedModel.
     """
-    chosen = model.heads if heads is None else parse_heads(heads)
+    chosen = model.heads if heads is None else parse_heads(heads, model.heads)
     model.require(chosen)
     matrix, _ = readout(model)
     ids = torch.arange(matrix.shape[1]) if tokens is None else tokens

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from headatlas.choices import VIEW, demand_head
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.weights.composition import compose
@@ -75,10 +76,8 @@ def weights(
 
 def require(head: HeadId | str | tuple[int, int] | None, view: str, top: int) -> None:
     """Raise BadInput for a view that does not exist, or that looks at one head where none is named."""
-    if view not in VIEWS:
-        raise BadInput(f"Unknown view '{view}'.", f"Choose one of {', '.join(VIEWS)}.")
-    if head is None and view != "copying":
-        raise BadInput(f"--{view} looks at one head.", "Add --head LAYER.HEAD, such as --head 18.6.")
+    VIEW.demand(view)
+    demand_head(head, view)
     if top < 1:
         raise BadInput(f"--top {top} shows nothing.", "Give 1 or more.")
 

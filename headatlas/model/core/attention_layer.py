@@ -6,13 +6,13 @@ else in `headatlas.model` reads them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from headatlas.errors import UnsupportedModel
+from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model.core.linear_and_norm import matrix, offset, output_width
 from headatlas.renamed import renamed_fields
@@ -144,3 +144,40 @@ def blocks_by_path(model: nn.Module) -> dict[str, nn.Module]:
         if isinstance(module, nn.ModuleList) and not any(name.startswith(known + ".") for known in found):
             found |= {f"{name}.{index}": member for index, member in enumerate(module)}
     return found
+
+
+def layer_at(name: str, layers: Sequence[AttentionLayer], index: int, stack: str) -> AttentionLayer:
+    """The attention layer `index` of a stack; raises BadInput naming what the model called `name` has."""
+    mine = [layer for layer in layers if layer.stack == stack]
+    found = next((layer for layer in mine if layer.index == index), None)
+    if found is not None:
+        return found
+    known = sorted(layer.index for layer in mine)
+    stacks = ", ".join(dict.fromkeys(layer.stack for layer in layers))
+    there = f"its layers with attention are {known[0]} to {known[-1]}" if known else f"its stacks are {stacks}"
+    raise BadInput(f"{name} has no attention layer {index} in the {stack}; {there}.")
+
+
+def demand_heads(name: str, layers: Sequence[AttentionLayer], heads: Iterable[HeadId]) -> None:
+    """Raise BadInput unless the model called `name` has every one of the heads."""
+    known = set(all_heads(layers))
+    stacks = {layer.stack for layer in layers}
+    for head in heads:
+        if head in known:
+            continue
+        other = head._replace(stack=layers[0].stack)
+        if head.stack == "decoder" and "decoder" not in stacks and other in known:
+            raise BadInput(f"{name} has no decoder.", f"Write {other}.")
+        width = layer_at(name, layers, head.layer, head.stack).n_heads
+        raise BadInput(f"{name} has no head {head}: layer {head.layer} has heads 0 to {width - 1}.")
+
+
+def main_blocks(hf: nn.Module, layers: Sequence[AttentionLayer]) -> list[nn.Module]:
+    """The blocks of the main stack in order: the decoder's where there is one. Raises UnsupportedModel."""
+    first = next((layer for layer in layers if layer.stack == "decoder"), layers[0])
+    found = blocks_by_path(hf)
+    home = next((path for path in found if first.name.startswith(path + ".")), None)
+    if home is None:
+        raise UnsupportedModel(f"{type(hf).__name__} keeps its blocks in no list, so runs cannot start at a layer.")
+    prefix = home.rsplit(".", 1)[0]
+    return [block for path, block in found.items() if path.rsplit(".", 1)[0] == prefix]

@@ -16,7 +16,7 @@ from transformers import PretrainedConfig
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model.core import hooks, weights_hash
-from headatlas.model.core.attention_layer import AttentionLayer, all_heads, blocks_by_path
+from headatlas.model.core.attention_layer import AttentionLayer, all_heads, demand_heads, layer_at, main_blocks
 from headatlas.model.core.dispatch import active, receiving
 from headatlas.model.core.forward_pass import Edit, Pass
 from headatlas.model.core.linear_and_norm import device_of, dtype_of
@@ -150,33 +150,11 @@ class Model:
 
     def layer(self, layer: int, stack: str = "decoder") -> AttentionLayer:
         """The attention layer `layer` of a stack; raises BadInput naming what there is."""
-        for attention in self.layers:
-            if attention.index == layer and attention.stack == stack:
-                return attention
-        known = sorted({attention.index for attention in self.layers if attention.stack == stack})
-        there = (
-            f"its layers with attention are {known[0]} to {known[-1]}"
-            if known
-            else f"its stacks are {', '.join(self.stacks)}"
-        )
-        raise BadInput(f"{self.name} has no attention layer {layer} in the {stack}; {there}.")
+        return layer_at(self.name, self.layers, layer, stack)
 
     def require(self, heads: Iterable[HeadId]) -> None:
         """Raise BadInput unless every head exists."""
-        known = set(self.heads)
-        for head in heads:
-            if head in known:
-                continue
-            if (
-                HeadId(head.layer, head.head, self.stacks[0]) in known
-                and head.stack == "decoder"
-                and "decoder" not in self.stacks
-            ):
-                raise BadInput(
-                    f"{self.name} has no decoder.", f"Write {HeadId(head.layer, head.head, self.stacks[0])}."
-                )
-            width = self.layer(head.layer, head.stack).n_heads
-            raise BadInput(f"{self.name} has no head {head}: layer {head.layer} has heads 0 to {width - 1}.")
+        demand_heads(self.name, self.layers, heads)
 
     def require_edits(self, edits: Iterable[Edit]) -> None:
         """Raise BadInput for an edit of a head or a layer that does not exist."""
@@ -374,14 +352,7 @@ class Model:
 
     def decoder_blocks(self) -> list[nn.Module]:
         """The blocks of the main stack in order (the decoder's; the encoder's in an encoder)."""
-        main = "decoder" if "decoder" in self.stacks else self.stacks[0]
-        first = next(layer for layer in self.layers if layer.stack == main)
-        found = blocks_by_path(self.hf)
-        home = next((path for path in found if first.name.startswith(path + ".")), None)
-        if home is None:
-            raise UnsupportedModel(f"{self.architecture} keeps its blocks in no list, so runs cannot start at a layer.")
-        prefix = home.rsplit(".", 1)[0]
-        return [block for path, block in found.items() if path.rsplit(".", 1)[0] == prefix]
+        return main_blocks(self.hf, self.layers)
 
     def block_index(self, stack: str, layer: int) -> int:
         """Where the block of an attention layer stands among `decoder_blocks`, for `start_at`."""

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from headatlas.choices import FORM
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer
 from headatlas.model.core.model import Model
 from headatlas.model.core.view import LayerView
 
-FORMS = ("effective", "embedding", "mlp")
 _AT_ONCE = 4096  # tokens a pass
 
 
@@ -40,8 +40,7 @@ def embedded(model: Model, tokens: Tensor, form: str = "effective") -> Tensor:
     Raises BadInput, and UnsupportedModel where a token's part cannot be told from its position's or the first block has
     no attention.
     """
-    if form not in FORMS:
-        raise BadInput(f"There is no form '{form}' of embeddings.", f"Choose one of {', '.join(FORMS)}.")
+    FORM.demand(form)
     if tokens.ndim != 1 or not len(tokens):
         raise BadInput(f"Tokens must be [token], at least one; got shape {tuple(tokens.shape)}.")
     block = _first_block(model)

@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import nn
 
+from headatlas.choices import DTYPE
 from headatlas.errors import BadInput, HeadAtlasError, SourceError, UnsupportedModel
 from headatlas.model.sources.checkpoint import load_config
 from headatlas.model.sources.resolve import Source, resolve
@@ -30,8 +31,7 @@ def read_weights(
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if where.type == "cuda" and not torch.cuda.is_available():
         raise BadInput("No CUDA device can be used here.", "Leave --device out, or write --device cpu.")
-    if dtype != "auto" and dtype not in _DTYPES:
-        raise BadInput(f"'{dtype}' is not a dtype.", f"Choose one of auto, {', '.join(_DTYPES)}.")
+    DTYPE.demand(dtype)
     source = resolve(name, revision=revision, allow_pickle=allow_pickle)
     config = load_config(source.folder, name)
     kind = _class_of(config)

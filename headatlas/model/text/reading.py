@@ -15,7 +15,7 @@ from headatlas.model.text.start_end import AS_GIVEN, rule_of
 from headatlas.model.text.two_stacks import completed
 from headatlas.task import Batch, Vocabulary
 
-WHAT = "Give a text, a list of texts, ids [example, pos], a Batch, or the dictionary that a tokenizer returns."
+WHAT = "Give a text, a list of texts, a chat, ids [example, pos], a Batch, or the dictionary that a tokenizer returns."
 
 
 def one_prompt(text: str, tokenizer: Vocabulary) -> Batch:
@@ -75,9 +75,61 @@ def batch_of(given: Any, tokenizer: Vocabulary) -> Any:
         return given
     if isinstance(given, str):
         return one_prompt(given, tokenizer)
-    if isinstance(given, Sequence) and given and all(isinstance(one, str) for one in given):
-        return text_batch(given, tokenizer)
-    return _of_ids(given)
+    texts = texts_of(given, tokenizer)
+    return _of_ids(given) if texts is None else text_batch(texts, tokenizer)
+
+
+def texts_of(given: Any, tokenizer: Vocabulary) -> list[str] | None:
+    """The texts of a list of texts, of a chat or of a list of chats; None for anything else. Raises BadInput."""
+    if not isinstance(given, Sequence) or not len(given):
+        return None
+    if is_chat(given):
+        return [chat_text("The chat", given, tokenizer)]
+    if all(isinstance(one, str) or is_chat(one) for one in given):
+        return [
+            one if isinstance(one, str) else chat_text(f"Chat {number}", one, tokenizer)
+            for number, one in enumerate(given, 1)
+        ]
+    return None
+
+
+def is_chat(given: Any) -> bool:
+    """Whether this is meant as a chat: a list of messages, each with a role."""
+    listed = isinstance(given, Sequence) and not isinstance(given, str) and len(given) > 0
+    return listed and all(isinstance(one, Mapping) and "role" in one for one in given)
+
+
+def chat_text(where: str, messages: Sequence[Mapping[str, Any]], tokenizer: Vocabulary) -> str:
+    """A chat as the tokenizer's own template writes it, ready for the next answer. Raises BadInput naming `where` it stands."""
+    write = getattr(tokenizer, "chat", None)
+    if write is None:
+        raise BadInput(f"{where} needs a tokenizer with a chat template, and there is none.", "Give the text itself.")
+    for number, one in enumerate(messages, 1):
+        if not isinstance(one.get("content"), str):
+            raise BadInput(
+                f"{where}: message {number} has no text as its content.", "Write {'role': 'user', 'content': '...'}."
+            )
+    return str(write(where, messages))
+
+
+def as_batch(given: Any, tokenizer: Vocabulary) -> Any:
+    """What a user gave as a Batch with the end of each text: for methods that need named positions. Raises BadInput.
+
+    Of a dictionary that a tokenizer returns only ids and mask are taken.
+    """
+    found = batch_of(given, tokenizer)
+    if isinstance(found, Mapping):
+        if "input_ids" not in found or "decoder_input_ids" in found:
+            raise BadInput("This dictionary has no input_ids of one stack, so it cannot be made a Batch.", WHAT)
+        tokens = ids_of(found["input_ids"])
+        tokens = tokens[None] if tokens.ndim == 1 else tokens
+        mask = found.get("attention_mask")
+        mask = torch.ones_like(tokens) if mask is None else ids_of(mask).reshape(tokens.shape)
+        found = Batch(tokens, mask.bool(), facts={"start_end": AS_GIVEN})
+    if not isinstance(found, Batch) or "end" in found.positions:
+        return found
+    places = torch.arange(found.tokens.shape[1])
+    return replace(found, positions={**found.positions, "end": torch.where(found.mask.cpu(), places, -1).amax(1)})
 
 
 def _of_ids(given: Any) -> Batch:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headatlas.errors import BadInput, SourceError, UnfitTask
 from headatlas.model.text.folder_tokenizer import folder_tokenizer
@@ -168,6 +168,29 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The token ids of `text`, without bos and eos."""
         return list(self._text.encode(text, add_special_tokens=False))
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """For each id of `encode(text)` the characters (from, to) that it stands for."""
+        found = self._text(text, add_special_tokens=False, return_offsets_mapping=True)
+        return [(int(start), int(stop)) for start, stop in found["offset_mapping"]]
+
+    def chat(self, where: str, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Messages (role, content) as the tokenizer's own chat template writes them. Raises BadInput naming `where` they stand.
+
+        The text ends where the assistant is to speak; where its own words come last, they are left open to be gone on with.
+        """
+        spoken = messages[-1]["role"] == "assistant"
+        try:
+            text = self._text.apply_chat_template(
+                [dict(one) for one in messages], tokenize=False, add_generation_prompt=not spoken,
+                continue_final_message=spoken,
+            )  # fmt: skip
+        except Exception as error:  # templates are programs of the models' makers, and refuse chats as they like
+            hint = "Give the text itself, or roles that the template knows."
+            raise BadInput(
+                f"{where} cannot be written by the tokenizer's chat template: {reason(error)}.", hint
+            ) from error
+        return str(text)
 
     def decode(self, ids: list[int] | int) -> str:
         """The text of one id or several, as the tokenizer writes it."""

@@ -50,7 +50,7 @@ function overview() {
     el("h2", { tabindex: "-1", text: "What was found" }),
     el("p", { class: "soft", text: hint }),
     rows.length ? el("ul", { class: "found" }, ...rows)
-      : el("p", { class: "empty", text: data.seen.length ? "No observation passes the filters." : "No head of this model passed any detector. That is a result: none of its scores lies far enough above chance." }));
+      : el("p", { class: "empty", text: data.seen.length ? "No head passes the filters." : "No head of this model passed any detector. That is a result: none of its scores lies far enough above chance." }));
 }
 
 function negated(value) {
@@ -76,12 +76,9 @@ function verdictText(seen) {
   return `${change} ${meaning}`;
 }
 
-function finding(seen) {
-  const type = data.types[seen.type];
-  const papers = type.papers || [];
-  return el("section", { class: "finding" },
-    el("header", {}, el("h3", { text: type.name }), verdictBadge(seen), stageChip(seen.stage)),
-    type.role ? el("p", { class: "role", text: type.role }) : null,
+// What one detector measured, and what became of the task without the head.
+function measured(seen) {
+  return [
     el("div", { class: "figures" },
       el("span", {}, "Score ", el("b", { text: number(seen.score) }), el("span", { class: "soft", text: ` ${interval(seen.low, seen.high)}` })),
       el("span", {}, "Chance ", el("b", { text: number(seen.chance) })),
@@ -90,8 +87,26 @@ function finding(seen) {
     el("p", { class: "verdict-text", text: verdictText(seen) }),
     seen.checks ? el("p", { class: "soft", text: `Checks: ${seen.checks}.` }) : null,
     seen.effect === null ? null : effectScale(seen, seen.stage),
+  ];
+}
+
+// One entry per head type: that of its strongest observation, with what each of its detectors measured.
+function finding(list) {
+  const [first] = list;
+  const type = data.types[first.type];
+  const papers = type.papers || [];
+  return el("section", { class: "finding" },
+    el("header", {}, el("h3", { text: type.name }), verdictBadge(first), stageChip(first.stage)),
+    type.role ? el("p", { class: "role", text: type.role }) : null,
+    ...list.flatMap((seen) => [list.length > 1 ? el("h4", { text: `${seen.detector.name}: ${seen.shown}` }) : null, ...measured(seen)]),
     papers.length ? el("details", { class: "papers" }, el("summary", { text: plural(papers.length, "paper", "papers") }),
       el("ul", {}, ...papers.map((paper) => el("li", {}, link(paper.url, paper.title), el("span", { class: "soft", text: ` ${paper.year ?? ""}` }))))) : null);
+}
+
+function byType(list) {
+  const types = new Map();
+  for (const seen of list) types.set(seen.type, [...(types.get(seen.type) || []), seen]);
+  return [...types.values()];
 }
 
 function allScores(place) {
@@ -162,7 +177,7 @@ function headCard(place) {
     el("p", { class: "soft" }, `Layer ${place.layer}, head ${place.head}, ${place.stack}`),
     stages.length ? el("p", { class: "chips" }, ...stages.map((id) => stageChip(id)))
       : el("p", { class: "empty", text: "No detector observed this head: none of its scores is far enough above chance." }),
-    ...list.map(finding),
+    ...byType(list).map(finding),
     data.detectors.length ? allScores(place) : null);
   card.scrollTop = 0;
 }

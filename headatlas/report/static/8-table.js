@@ -35,12 +35,17 @@ function tableRow(seen) {
     el("td", { class: "n", text: number(seen.random_effect) }));
 }
 
+// How many heads a list of observations is about: a head that several detectors observe counts once.
+function headsOf(list) {
+  return plural(new Set(list.map((seen) => seen.key)).size, "head", "heads");
+}
+
 function drawTable() {
   const rows = sortedRows();
   const shown = rows.slice(0, limit);
   tableBody.replaceChildren(...shown.map(tableRow));
-  tableCount.textContent = rows.length ? `${rows.length} of ${plural(data.seen.length, "observation", "observations")}`
-    : data.seen.length ? "No observation fits the search and the filters." : "No head was observed.";
+  tableCount.textContent = rows.length ? `${headsOf(rows)} of ${headsOf(data.seen)}, a row for each detector`
+    : data.seen.length ? "No head fits the search and the filters." : "No head was observed.";
   moreRows.hidden = shown.length === rows.length;
   moreRows.textContent = `Show ${Math.min(PAGE * 4, rows.length - shown.length)} more`;
   for (const heading of document.querySelectorAll("#heads th[data-sort]")) {

@@ -21,9 +21,7 @@ function drawControls() {
   typeFilter.value = state.type;
   colourBy.value = state.by;
   if (search.value !== state.q) search.value = state.q;
-  const kept = data.seen.filter(passes);
-  const heads = new Set(kept.map((seen) => seen.key)).size;
-  filterCount.textContent = `${plural(kept.length, "observation", "observations")} in ${plural(heads, "head", "heads")}`;
+  filterCount.textContent = headsOf(data.seen.filter(passes));
   document.getElementById("reset").disabled = !filtered() && !state.by && !state.q;
   drawHeatLegend();
 }

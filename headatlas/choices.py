@@ -1,0 +1,70 @@
+"""What can be chosen where a method has a few ways to go: said once, for the library and for commands before a model is loaded.
+
+Nothing here imports torch, so that a word that is no choice is refused at once.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from headatlas.errors import BadInput
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The values that one option has; refused: what is said of another, with {} in the place of what was given."""
+
+    values: tuple[str, ...]
+    refused: str
+
+    def demand(self, given: str) -> None:
+        """Raise BadInput unless `given` is one of the values."""
+        if given not in self.values:
+            raise BadInput(self.refused.format(given), f"Choose one of {', '.join(self.values)}.")
+
+
+DTYPE = Choice(("auto", "float32", "float16", "bfloat16", "float64"), "'{}' is not a dtype.")
+EDIT = Choice(("mean", "zero", "resample"), "Unknown ablation '{}'.")
+REMOVED = Choice(("mean", "zero"), "Unknown ablation '{}'.")
+MEAN = Choice(("overall", "position", "template"), "Unknown mean '{}'.")
+DIRECTION = Choice(("denoising", "noising"), "Unknown direction '{}'.")
+PATCHED = Choice(("z", "q", "k", "v", "pattern"), "Heads are not patched at '{}'.")
+ATTRIBUTED = Choice(("z", "q", "k", "v"), "Heads are not attributed at '{}'.")
+ATTRIBUTION = Choice(("direct", "atp", "eap", "eap-ig"), "Unknown method '{}'.")
+MLPS = Choice(("recomputed", "frozen"), "MLPs cannot be '{}'.")
+PROBE = Choice(("linear", "mlp"), "Unknown probe '{}'.")
+CIRCUIT_SEARCH = Choice(("attribution", "greedy"), "Unknown method '{}'.")
+RATIO = Choice(("ratio-of-means", "mean-of-ratios"), "Unknown ratio '{}'.")
+ROUTE_FILE = Choice((".json", ".svg", ".html", ".graphml"), "No route is written to a file that ends in '{}'.")
+FORM = Choice(("effective", "embedding", "mlp"), "There is no form '{}' of embeddings.")
+VIEW = Choice(("copying", "ov", "qk", "svd", "compose"), "Unknown view '{}'.")
+STEERING = Choice(("mean", "probe", "pca", "random"), "Unknown direction '{}'.")
+
+
+def demand_head(head: object, view: str) -> None:
+    """Raise BadInput where a view of weights looks at one head, and none is named."""
+    if head is None and view != "copying":
+        raise BadInput(f"--{view} looks at one head.", "Add --head LAYER.HEAD, such as --head 18.6.")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "4GB", "500 MB" or a number of bytes. Raises BadInput."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text.lower())
+    if match is None or float(match[1]) == 0:
+        raise BadInput(f"'{text}' is not an amount of memory.", "Write for example 4GB or 500MB.")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def parse_alphas(text: str) -> list[float]:
+    """The numbers of "5,10,-15". Raises BadInput."""
+    try:
+        found = [float(part) for part in text.replace(",", " ").split()]
+    except ValueError as error:
+        raise BadInput(f"'{text}' is not a list of numbers.", "Write --alpha 5,10,15.") from error
+    if not found or not all(math.isfinite(value) for value in found):
+        raise BadInput(f"'{text}' is not a list of numbers.", "Write --alpha 5,10,15.")
+    return found

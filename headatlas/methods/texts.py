@@ -1,0 +1,57 @@
+"""Which texts a model reads where nothing is scored: one's own, chats, those of a file, or of a built-in task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headatlas.errors import BadInput
+from headatlas.model import Model
+from headatlas.model.text.reading import as_batch
+from headatlas.prompts_file import read_prompts
+from headatlas.reading.chats import read_chats
+from headatlas.task import Batch, find_task
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts to read; exactly one source is given.
+
+    text: one, or several, taken exactly as written. chat: a JSON file of messages {"role", "content"}, written as the
+    model's own template has them. prompts: a JSONL file as `Prompts` reads it. task: a built-in task, of which `n` prompts
+    are drawn with `seed`. Raises BadInput unless one is given.
+    """
+
+    text: str | Sequence[str] = ()
+    chat: str | Path | None = None
+    prompts: str | Path | None = None
+    task: str | None = None
+    n: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if sum(map(bool, (self.text, self.chat, self.prompts, self.task))) != 1:
+            raise BadInput(
+                "Say what is read.", "Give either --text TEXT, --chat FILE.json, --prompts FILE.jsonl or --task NAME."
+            )
+
+    def read(self, model: Model) -> Batch:
+        """The texts as a model reads them, with the position of each text's end. Raises BadInput, UnknownName, UnfitTask."""
+        if self.task:
+            return find_task(self.task)(model.tokenizer, self.n, self.seed)
+        if self.prompts:
+            return read_prompts(self.prompts, model.tokenizer)
+        texts = [self.text] if isinstance(self.text, str) and self.text else list(self.text)
+        return texts_as_batch(model, texts or read_chats(str(self.chat)))
+
+
+def texts_as_batch(model: Model, given: Any) -> Batch:
+    """Whatever a user gave as texts (a string, several, a chat, ids, a Batch, `Texts`) as a Batch with its ends. Raises BadInput."""
+    if isinstance(given, Texts):
+        return given.read(model)
+    found = as_batch(given, model.tokenizer)
+    if not isinstance(found, Batch):
+        raise BadInput(f"{type(given).__name__} cannot be read as texts.", "Give a text, a list of texts, or a Batch.")
+    return found

@@ -1,0 +1,174 @@
+"""What can be wrong without a model is told before one is loaded: every command that takes a model, every option with a check."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+
+import headatlas
+from headatlas.cli import build
+from headatlas.errors import HeadAtlasError
+from headatlas.tasks import _names
+from tests.pages import run
+
+# A wrong value for each option, by its long name, and a word that the error says.
+WRONG = {
+    "--task": ("no-such-task", "no-such-task"),
+    "--measure-task": ("no-such-task", "no-such-task"),
+    "--detector": ("inducton", "induction"),
+    "--prompts": ("nowhere.jsonl", "nowhere.jsonl"),
+    "--measure": ("nowhere.jsonl", "nowhere.jsonl"),
+    "--chat": ("nowhere.json", "nowhere.json"),
+    "--atlas": ("nowhere", "nowhere"),
+    "--heads": ("9-6", "9-6"),
+    "--head": ("9-6", "9-6"),
+    "--senders": ("9-6", "9-6"),
+    "--receivers": ("z:9.6", "z:9.6"),
+    "--edit": ("men", "mean"),
+    "--ablation": ("men", "mean"),
+    "--mean": ("every", "overall"),
+    "--ratio": ("half", "ratio-of-means"),
+    "--direction": ("sideways", "sideways"),
+    "--component": ("w", "'w'"),
+    "--method": ("magic", "magic"),
+    "--mlps": ("gone", "frozen"),
+    "--kind": ("forest", "linear"),
+    "--form": ("raw", "raw"),
+    "--alpha": ("much", "much"),
+    "--memory": ("lots", "lots"),
+    "--dtype": ("float8", "bfloat16"),
+    "--device": ("the gpu", "the gpu"),
+    "--n": ("0", "few"),
+    "--triage": ("0", "few"),
+    "--top": ("0", "few"),
+    "--tokens": ("0", "few"),
+    "--last": ("0", "few"),
+    "--reference": ("0", "few"),
+    "--draws": ("0", "few"),
+    "--steps": ("0", "few"),
+    "--verify": ("-1", "few"),
+    "--verdict-n": ("2", "2"),
+    "--out": ("file/below", "file"),
+    "--save": ("file/below", "file"),
+}
+# Options whose values are free, or whose faults show on a model or its prompts only.
+FREE = {
+    "--revision", "--seed", "--force", "--json", "--help", "--positions", "--position", "--group", "--label", "--toward",
+    "--bos", "--no-verdict", "--text", "--threshold", "--target", "--largest", "--edges", "--criteria", "--layers", "--pick",
+    "--remove", "--everywhere", "--generate", "--claim", "--allow-pickle", "--folds", "--shuffles", "--test", "--words",
+    "--offset", "--copying", "--ov", "--qk", "--svd", "--compose",
+}  # fmt: skip
+
+
+def with_models():
+    """Every command that takes a model, as words and click command."""
+
+    def walk(group, path):
+        for name, command in group.commands.items():
+            if getattr(command, "commands", None):
+                yield from walk(command, (*path, name))
+            elif any(one.name == "model" and one.param_type_name == "argument" for one in command.params):
+                yield (*path, name), command
+
+    return list(walk(typer.main.get_command(build()), ()))
+
+
+COMMANDS = [(words, command) for words, command in with_models() if words not in (("pull",), ("check",))]
+CASES = [
+    (words, option.opts[0], [one.name for one in command.params if one.param_type_name == "argument"])
+    for words, command in COMMANDS
+    for option in command.params
+    if option.param_type_name == "option" and option.opts[0] in WRONG
+]
+
+
+@pytest.fixture
+def loaded(monkeypatch, tmp_path):
+    """How often a model was loaded, in a folder in which `file` is a file."""
+    calls = []
+
+    def load(*_, **__):
+        calls.append(1)
+        raise HeadAtlasError("loaded")
+
+    monkeypatch.setattr(headatlas, "load", load, raising=False)
+    monkeypatch.setattr(headatlas, "replicate", load, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    return calls
+
+
+@pytest.mark.parametrize(("words", "option", "arguments"), CASES, ids=lambda value: str(value))
+def test_a_wrong_option_is_told_before_a_model_is_loaded(words, option, arguments, loaded, capsys):
+    value, said = WRONG[option]
+    code, _, err = run(capsys, *words, "a-model", *(["9.6"] * (len(arguments) - 1)), option, value)
+    assert code == 1, err
+    assert said in err
+    assert err.startswith("headatlas: ")
+    assert loaded == []
+
+
+def test_every_option_is_checked_or_known_to_be_free():
+    names = {one.opts[0] for _, command in COMMANDS for one in command.params if one.param_type_name == "option"}
+    assert names - WRONG.keys() - FREE == set()
+
+
+def test_the_fixture_sees_a_load(loaded, capsys):
+    code, _, err = run(capsys, "ablate", "a-model", "--task", "ioi")
+    assert (code, loaded) == (1, [1]), err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("no json", "Line 1"),
+        ('{"clean": "a", "answer": " b"}', "lacks wrong"),
+        ('{"clean": 3, "answer": " b", "wrong": " c"}', "'clean' must be text"),
+        ("", "has no prompts"),
+        ('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}', "no answers"),
+    ],
+)
+def test_bad_lines_of_a_file_are_told_before_a_model_is_loaded(line, said, loaded, capsys, tmp_path):
+    (tmp_path / "own.jsonl").write_text(line + "\n")
+    for command in ("ablate", "attribute"):
+        code, _, err = run(capsys, command, "a-model", "--prompts", "own.jsonl")
+        assert code == 1
+        assert said in err
+    assert loaded == []
+
+
+@pytest.mark.parametrize("words", [("ablate",), ("attribute",), ("patch",), ("probe",), ("lens",), ("flow",)])
+def test_no_source_and_two_sources_are_told_before_a_model_is_loaded(words, loaded, capsys, tmp_path):
+    (tmp_path / "own.jsonl").write_text(json.dumps({"clean": "a", "corrupted": "c", "answer": " b", "wrong": " d"}))
+    code, _, err = run(capsys, *words, "a-model")
+    assert code == 1
+    assert "--task NAME" in err
+    assert loaded == []
+
+
+def test_checks_load_no_torch_and_take_less_than_a_second():
+    """Processor time, which other programs on this machine do not stretch much."""
+    code = (
+        "import sys, time\nfrom headatlas.cli import main\n"
+        "try: main(['mine', 'a-model', '--task', 'no-such-task', '--detector', 'induction'])\n"
+        "except SystemExit as end: assert end.code == 1\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
+        "assert time.process_time() < 1, time.process_time()\n"
+    )
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "no-such-task" in done.stderr
+    assert time.perf_counter() - began < 60
+
+
+def test_the_kept_names_of_tasks_are_those_of_today():
+    from headatlas.task import tasks
+
+    assert _names.task_names() == sorted(tasks())
+    kept = json.loads(_names._KEPT.read_text())
+    assert kept["digest"] == _names.digest(), "write them anew: python -m headatlas.tasks._names"
+    assert kept["names"] == sorted(tasks())
