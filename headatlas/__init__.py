@@ -30,6 +30,7 @@ _PUBLIC = {
     "HeadAtlasError": "headatlas.errors",
     "Batch": "headatlas.task",
     "find_task": "headatlas.task",
+    "prompts": "headatlas.own_prompts.make",
     "Prompts": "headatlas.methods.prompts",
     "Labels": "headatlas.methods.labels",
     "LabelledPrompts": "headatlas.methods.labels",
@@ -51,6 +52,7 @@ _PUBLIC = {
     "mine": "headatlas.mining.run",
     "replicate": "headatlas.mining.replicate",
     "RunOptions": "headatlas.methods.options",
+    "SweepOptions": "headatlas.methods.options",
     "ablate": "headatlas.methods.sweeps.ablation",
     "patch": "headatlas.methods.sweeps.activation_patching",
     "path_patch": "headatlas.methods.path_patching.sweep",
@@ -119,6 +121,7 @@ if TYPE_CHECKING:
     from headatlas.methods.logit_lens import head_lens as head_lens
     from headatlas.methods.logit_lens import lens as lens
     from headatlas.methods.options import RunOptions as RunOptions
+    from headatlas.methods.options import SweepOptions as SweepOptions
     from headatlas.methods.path_patching.sweep import path_patch as path_patch
     from headatlas.methods.probing import CrossValidation as CrossValidation
     from headatlas.methods.probing import probe as probe
@@ -136,6 +139,7 @@ if TYPE_CHECKING:
     from headatlas.model.sources.resolve import pull as pull
     from headatlas.overview import list_known as list_known
     from headatlas.overview import show as show
+    from headatlas.own_prompts.make import prompts as prompts
     from headatlas.scores import HeadScores as HeadScores
     from headatlas.task import Batch as Batch
     from headatlas.task import find_task as find_task

@@ -18,11 +18,12 @@ from torch import Tensor
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, Heads, parse_heads
 from headatlas.model import Model
+from headatlas.model.core.pass_context import Inputs
 from headatlas.model.runs.residual_stream import FinalResidual, Writes, decompose
 from headatlas.model.structure.blocks import blocks_of
+from headatlas.model.text.reading import as_batch, one_of
 from headatlas.model.text.start_end import said_of
 from headatlas.ops.types import Array
-from headatlas.prompts_file import one_prompt
 from headatlas.task import Batch, find_task
 
 Ids = NDArray[np.int64]
@@ -50,14 +51,19 @@ class HeadLens:
 
 
 @torch.no_grad()
-def head_lens(model: Model, batch: Batch, positions: Tensor, heads: Heads | None = None, *, k: int = 5) -> HeadLens:
-    """The k tokens that each head promotes and suppresses most at positions [example].
+def head_lens(
+    model: Model, batch: Inputs, positions: Tensor | None = None, heads: Heads | None = None, *, k: int = 5
+) -> HeadLens:
+    """The k tokens that each head promotes and suppresses most at positions [example]; default the end of each prompt.
 
+    batch: prompts as `model.forward` takes them.
     Raises BadInput for heads or positions that do not exist, UnsupportedModel where writes cannot be told apart.
     """
+    read: Batch = as_batch(batch, model.tokenizer)
+    positions = read.positions["end"].reshape(-1) if positions is None else positions
     chosen = parse_heads(heads, model.heads) if heads is not None else model.heads
     model.require(chosen)
-    length = batch.mask.sum(1) if bool(batch.mask[:, 0].all()) else torch.full((len(batch),), batch.tokens.shape[1])
+    length = read.mask.sum(1) if bool(read.mask[:, 0].all()) else torch.full((len(read),), read.tokens.shape[1])
     if bool(((positions < 0) | (positions >= length)).any()):
         raise BadInput(
             f"Position {int(positions.max() if int(positions.min()) >= 0 else positions.min())} lies outside the prompt.",
@@ -66,7 +72,7 @@ def head_lens(model: Model, batch: Batch, positions: Tensor, heads: Heads | None
     if not 1 <= k <= max(model.vocabulary_size, 1):
         raise BadInput(f"{k} tokens cannot be shown.", "Give 1 or more.")
     written: list[Writes] = []
-    end = decompose(model, blocks_of(model), batch, positions[:, None].to(model.device), written.append)
+    end = decompose(model, blocks_of(model), read, positions[:, None].to(model.device), written.append)
     by_layer = {(w.block.attention.stack, w.block.attention.index): w for w in written if w.block.attention is not None}
     found = [_head(end, by_layer[head.stack, head.layer], head.head, k) for head in chosen]
     size, promoted, raised, suppressed, lowered = (
@@ -86,7 +92,7 @@ def _head(end: FinalResidual, writes: Writes, head: int, k: int) -> tuple[Tensor
 
 def lens(
     model: Model,
-    prompt: str | None = None,
+    prompt: Inputs | None = None,
     *,
     task: str | None = None,
     heads: Heads | None = None,
@@ -97,16 +103,16 @@ def lens(
 ) -> dict[str, Any]:
     """The tokens that heads' writes make more and less likely at one position of one prompt, as plain data (`lens_data`).
 
-    prompt: a text; task: a prompt of a built-in task, drawn with `seed`. heads: default the `top` largest writes. position:
+    prompt: one prompt, as `model.forward` takes it (a text, a chat, ids, a Batch); task: a prompt of a built-in task, drawn with `seed`. heads: default the `top` largest writes. position:
     default the last token. tokens: how many on either side. Raises BadInput, UnknownName, UnsupportedModel.
     """
     if (prompt is None) == (task is None):
         raise BadInput("Say what the prompt is.", "Give either --prompt TEXT or --task NAME.")
     if prompt is not None:
-        batch = one_prompt(prompt, model.tokenizer)
+        batch = one_of(prompt, model.tokenizer)
     else:
-        batch = find_task(str(task))(model.tokenizer, 1, seed)
-    where = torch.tensor([int(batch.mask[0].nonzero().max()) if position is None else position])
+        batch = as_batch(find_task(str(task))(model.tokenizer, 1, seed), model.tokenizer)
+    where = batch.positions["end"].reshape(-1) if position is None else torch.tensor([position])
     found = head_lens(model, batch, where, heads, k=tokens)
     return lens_data(model, batch, where, found, top if heads is None else len(found.heads))
 

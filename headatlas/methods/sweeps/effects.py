@@ -106,6 +106,11 @@ class HeadEffects:
         Ablation: (ablated - clean) / clean, -1 where nothing is left of the metric.
         """
         effects, span = self.effects.reshape(len(self.base), -1), self.span
+        if (
+            self.other is None and self.facts.get("metric") == "kl"
+        ):  # nothing diverges from itself: there is no share of 0
+            nothing = np.full(self.values.shape[1:], np.nan)
+            return nothing, nothing, nothing
         n = len(span)
         weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=1000) / n
         present = ~np.isnan(effects)
