@@ -54,6 +54,7 @@ _PUBLIC = {
     "RunOptions": "headatlas.methods.options",
     "SweepOptions": "headatlas.methods.options",
     "ablate": "headatlas.methods.sweeps.ablation",
+    "downstream": "headatlas.methods.sweeps.consequences",
     "patch": "headatlas.methods.sweeps.activation_patching",
     "path_patch": "headatlas.methods.path_patching.sweep",
     "attribute": "headatlas.methods.attribution.attribute",
@@ -128,6 +129,7 @@ if TYPE_CHECKING:
     from headatlas.methods.prompts import Prompts as Prompts
     from headatlas.methods.sweeps.ablation import ablate as ablate
     from headatlas.methods.sweeps.activation_patching import patch as patch
+    from headatlas.methods.sweeps.consequences import downstream as downstream
     from headatlas.methods.weights.copying import copy_scores as copy_scores
     from headatlas.methods.weights.views import weights as weights
     from headatlas.mining.replicate import replicate as replicate

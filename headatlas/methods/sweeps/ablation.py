@@ -18,6 +18,7 @@ from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
 from headatlas.methods.sweeps.plan import Make, Prepare, Sweep, head_sets_for, positions_of, side_of
 from headatlas.methods.sweeps.run import run
+from headatlas.methods.sweeps.top_token import top_tokens
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
 from headatlas.progress import Progress
@@ -52,7 +53,8 @@ def ablate(
     the logit difference, and kl (to the clean run) for prompts without answers. heads: default every head. edit: mean (over `reference`; else the counterfactual prompts where there are some, else the batch itself), zero,
     or resample (the same head's output on the counterfactual prompt). mean: over all tokens (those at `positions` where
     named), for each position, or for each position and label "template". positions: all, each, or a named one ("end").
-    reference: other prompts, or how many to draw of the task. options: memory, how many changes are measured, and the folder in
+    With kl the result's facts["top_token"] says which token is the likeliest before, and after each change that makes it another;
+    `downstream` shows where attention changes. reference: other prompts, or how many to draw of the task. options: memory, how many changes are measured, and the folder in
     which the result is kept. Raises BadInput, UnknownName.
     """
     options = options or RunOptions()
@@ -76,11 +78,14 @@ def ablate(
     sweep = Sweep("ablation", given.batch, given.metric, head_sets, named_positions, "z", prepare, facts=facts)
     more = {"triage": triage, "reference": checkpoint.digest(other)}
     with checkpoint.folder(options.out, model, sweep, more) as kept:
-        return kept.result or kept.finish(
-            run(model, sweep, triage=triage, memory=options.bytes, store=kept.store, step="ablate", progress=progress),
-            model,
-            sweep,
+        if kept.result is not None:
+            return kept.result
+        found = run(
+            model, sweep, triage=triage, memory=options.bytes, store=kept.store, step="ablate", progress=progress
         )
+        if given.metric is kl:
+            found = replace(found, facts={**found.facts, "top_token": top_tokens(model, sweep, found, progress)})
+        return kept.finish(found, model, sweep)
 
 
 def _reference(model: Model, given: MeasuredPrompts, reference: Batch | int | None) -> Batch | None:

@@ -138,7 +138,7 @@ class AttentionMap:
 
     def __repr__(self) -> str:
         lines = [
-            f"AttentionMap({self.model}, {count(len(self.heads), "head")}, {len(self.queries)} queries x {len(self.keys)} keys)"
+            f"AttentionMap({self.model}, {count(len(self.heads), 'head')}, {len(self.queries)} queries x {len(self.keys)} keys)"
         ]
         for i, head in enumerate(self.heads[:8]):
             last = ", ".join(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,13 @@ class Drawing:
     @property
     def said(self) -> str:
         """How many of all weights are drawn, and how much of the attention they are."""
-        drawn = sum(len(chosen) for chosen in self.chosen())
+        drawn = sum(len(chosen) for chosen in self.chosen)
         there = int((self.weights > 0).sum())
         total = float(self.weights.sum())
-        share = sum(float(w.ravel()[c].sum()) for w, c in zip(self.weights, self.chosen(), strict=True)) / (
-            total or 1.0
-        )
+        share = sum(float(w.ravel()[c].sum()) for w, c in zip(self.weights, self.chosen, strict=True)) / (total or 1.0)
         return f"{drawn:,} of {there:,} arcs drawn, the strongest; they hold {share:.0%} of the weight"
 
+    @cached_property
     def chosen(self) -> list[NDArray[np.int_]]:
         """For each panel the numbers of the weights that are drawn, in [query x key], weakest first."""
         most = max(1, ARCS // len(self.captions))
@@ -98,7 +98,8 @@ def svg(drawing: Drawing) -> str:
     place = _layout(drawing)
     columns = min(len(drawing.captions), 4)
     rows = -(-len(drawing.captions) // columns)
-    wide = max(columns * (place.wide + 24) + 16, 560.0)
+    words = max(width(caption, 13.0) for caption in drawing.captions) + 32
+    wide = max(columns * (place.wide + 24) + 16, words, 560.0)
     tall = rows * (place.tall + 12) + 60
     panels = joined(
         tag(
@@ -106,7 +107,7 @@ def svg(drawing: Drawing) -> str:
             *_panel(drawing, place, i, chosen),
             transform=f"translate({short(16 + (i % columns) * (place.wide + 24))} {short(52 + (i // columns) * (place.tall + 12))})",
         )
-        for i, chosen in enumerate(drawing.chosen())
+        for i, chosen in enumerate(drawing.chosen)
     )
     head = joined(
         (
@@ -138,7 +139,7 @@ def _panel(drawing: Drawing, place: _Layout, i: int, chosen: NDArray[np.int_]) -
     weights = drawing.weights[i].ravel()
     top = float(weights.max(initial=0.0)) or 1.0
     queries, keys = np.divmod(chosen, len(drawing.keys))
-    named = sum(map(len, drawing.chosen())) <= NAMED if len(chosen) <= NAMED else False
+    named = sum(map(len, drawing.chosen)) <= NAMED if len(chosen) <= NAMED else False
     shade = np.minimum((weights[chosen] / top * SHADES).astype(int), SHADES - 1)
     for level in range(SHADES):
         inside = np.flatnonzero(shade == level)
@@ -209,7 +210,7 @@ def write_png(drawing: Drawing, path: Path) -> None:
         axis.set_axis_off()
         if i >= n:
             continue
-        chosen = drawing.chosen()[i]
+        chosen = drawing.chosen[i]
         weights = drawing.weights[i].ravel()[chosen]
         queries, keys = np.divmod(chosen, len(drawing.keys))
         tone = to_rgba(SERIES[i % len(SERIES)])[:3]
