@@ -50,6 +50,7 @@ _PUBLIC = {
     "load_edits": "headatlas.edits",
     # what can be measured
     "mine": "headatlas.mining.run",
+    "define_head_type": "headatlas.catalogue.own",
     "replicate": "headatlas.mining.replicate",
     "RunOptions": "headatlas.methods.options",
     "SweepOptions": "headatlas.methods.options",
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from headatlas.apply.steering import SteerOptions as SteerOptions
     from headatlas.apply.steering import steer as steer
     from headatlas.atlas import Atlas as Atlas
+    from headatlas.catalogue.own import define_head_type as define_head_type
     from headatlas.circuits.circuit import Circuit as Circuit
     from headatlas.circuits.workflow import KnockoutOptions as KnockoutOptions
     from headatlas.circuits.workflow import compare_circuits as compare_circuits

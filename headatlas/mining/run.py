@@ -9,9 +9,12 @@ from typing import Any
 
 from headatlas import report
 from headatlas.atlas import Atlas, Run, extras, publish, tidy
+from headatlas.detector import Detector
 from headatlas.errors import BadInput
 from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
 from headatlas.mining.checks.judging import MOST
+from headatlas.mining.own import identity as own_identity
+from headatlas.mining.own import keep, sources_of
 from headatlas.mining.planning import Plan, plan
 from headatlas.mining.scan import scan_task
 from headatlas.mining.tables import example_table, score_table
@@ -31,7 +34,7 @@ from headatlas.store import (
     write_table,
     write_text,
 )
-from headatlas.task import Task
+from headatlas.task import Batch, Task
 from headatlas.version import __version__
 
 DIGITS = 6  # of numbers in atlas.json
@@ -41,9 +44,9 @@ _CLOSE = 3  # facts in which a run may differ from one that its user may have me
 
 def mine(
     model: Model,
-    detectors: Sequence[str] | None = None,
+    detectors: Sequence[str | Path | Detector] | None = None,
     *,
-    tasks: Sequence[str] | None = None,
+    tasks: Sequence[str | Path | Task | Batch] | None = None,
     n: int = 32,
     seed: int = 0,
     verdict: bool = True,
@@ -53,7 +56,10 @@ def mine(
 ) -> Atlas:
     """Score every head of `model` for every detector (or those named), judge what was observed, and keep it in a folder.
 
-    tasks: only the detectors of these tasks, or those that can be asked on them. n: examples per task. verdict_n: held-out
+    detectors: names, detectors of your own as objects, or paths of Python files with some; those of your own must keep the contract
+    (`own.demand_contract`). tasks: only the detectors of these tasks, or those that can be asked on them; prompts of your own
+    (`headatlas.prompts`, 8 or more) are a task on which all detectors of layers that find what they need are asked. The run's
+    folder keeps the source of what is yours. n: examples per task. verdict_n: held-out
     examples that verdicts rest on, default 8, more where texts are short and where an effect is not clear. Each finished task is
     kept: the same call after an interruption goes on from there, and a call whose run is complete returns it at once. What
     was measured on a model that computes something else (see `identity_of`) is not taken up. Raises BadInput, UnknownName,
@@ -66,6 +72,9 @@ def mine(
     progress = progress or Silent()
     chosen, facts = plan(model, detectors, tasks, n, seed), ModelFacts.of(model)
     settings = _settings(chosen, n=n, seed=seed, verdict=verdict, verdict_n=verdict_n)
+    own = sources_of([d for group in chosen.by_task.values() for d in group], list(chosen.by_task))
+    if own:
+        settings["own"] = own_identity(own)
     run = Run({**_model_identity(model, facts), **settings})
     final = Path(out) if out is not None else Path("atlas") / re.sub(r"[^\w.-]+", "-", model.name).strip("-") / run.id
     identity = {"id": run.id, **run.facts}
@@ -84,6 +93,7 @@ def mine(
         records = list(scans.values())
         now = RunFacts.now(model, run.id, n=n, seed=seed)
         _write(partial, atlas_json(facts, now, chosen.skipped, records, verdicts), records, verdicts)
+        keep(partial, own, [d.head_type for group in chosen.by_task.values() for d in group])
         write_json(partial / "run.json", {**identity, "created": now.created})
         publish(partial, final)
     return Atlas(final)

@@ -124,7 +124,8 @@ class Task:
     """A seeded generator of batches with its metric.
 
     margin: how far better than the floor the metric must be for the model to count as able. The floor is the metric on the
-    control batch, or (floor="uniform") that of a uniform guess over the vocabulary.
+    control batch, or (floor="uniform") that of a uniform guess over the vocabulary. twin: the task on other items, where no
+    registered task is it.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Task:
     floor: str
     doc: str
     module: str
+    twin: Task | None = None
 
     def __call__(self, tokenizer: Vocabulary, n: int, seed: int = 0) -> Batch:
         """`n` examples; the same seed gives the same batch on any machine. Raises UnfitTask."""
@@ -200,7 +202,7 @@ def find_task(name: str) -> Task:
 
 def held_out(task: Task) -> Task | None:
     """The task's twin on items it does not use itself; None where it has none (random tokens: another seed will do)."""
-    return tasks().get(task.name + HELD_OUT)
+    return task.twin or tasks().get(task.name + HELD_OUT)
 
 
 def fitting(task: Task, tokenizer: Vocabulary, n: int, seed: int) -> Batch:
