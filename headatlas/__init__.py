@@ -52,6 +52,7 @@ _PUBLIC = {
     "mine": "headatlas.mining.run",
     "define_head_type": "headatlas.catalogue.own",
     "replicate": "headatlas.mining.replicate",
+    "PrintedProgress": "headatlas.progress",
     "RunOptions": "headatlas.methods.options",
     "SweepOptions": "headatlas.methods.options",
     "ablate": "headatlas.methods.sweeps.ablation",
@@ -144,6 +145,7 @@ if TYPE_CHECKING:
     from headatlas.overview import list_known as list_known
     from headatlas.overview import show as show
     from headatlas.own_prompts.make import prompts as prompts
+    from headatlas.progress import PrintedProgress as PrintedProgress
     from headatlas.scores import HeadScores as HeadScores
     from headatlas.task import Batch as Batch
     from headatlas.task import find_task as find_task

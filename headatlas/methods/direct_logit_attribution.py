@@ -80,6 +80,12 @@ class DirectEffects:
     by_source: Array | None = None
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        mean = self.values.mean(0)
+        best = ", ".join(f"{self.heads[i]} {mean[i]:+.3g}" for i in np.argsort(-np.abs(mean), kind="stable")[:3])
+        total = float(self.total.mean())
+        return f"DirectEffects({len(self.heads)} heads on {len(self.values)} prompts; {total:+.3g} logits in all; largest {best})"
+
 
 @torch.no_grad()
 def direct_effects(

@@ -45,6 +45,10 @@ class HeadLens:
     lowered: Array
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        best = ", ".join(f"{self.heads[i]} {self.size[:, i].mean():.3g}" for i in self.largest(3))
+        return f"HeadLens({len(self.heads)} heads on {len(self.size)} prompts; largest {best})"
+
     def largest(self, k: int) -> list[int]:
         """Numbers of the `k` heads with the largest mean size."""
         return [int(i) for i in np.argsort(-self.size.mean(0), kind="stable")[:k]]

@@ -85,6 +85,11 @@ class Probes:
         """The heads that were probed."""
         return self.scores.heads
 
+    def __repr__(self) -> str:
+        best = ", ".join(f"{line.head} {line.score:.2f}" for line, _ in self.top(3))
+        classes = " | ".join(self.labels.classes)
+        return f"Probes({classes}: {len(self.heads)} heads, {self.n_examples} examples; most accurate {best})"
+
     def top(self, k: int) -> list[tuple[HeadScore, float | None]]:
         """The k heads with the highest accuracy in cross-validation, each with its accuracy on the held-back groups."""
         held = {} if self.test is None else dict(zip(self.heads, self.test.tolist(), strict=True))

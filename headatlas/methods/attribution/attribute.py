@@ -85,6 +85,11 @@ class Attribution:
         """[part] which were measured."""
         return np.asarray(~np.isnan(self.exact).all(0))
 
+    def __repr__(self) -> str:
+        best = ", ".join(f"{self.parts[i]} {self.mean[i]:+.3g}" for i in self.order[:3])
+        measured = f", {int(self.measured.sum())} measured" if self.measured.any() else ""
+        return f"Attribution({self.method}: {len(self.parts)} parts estimated{measured}; largest {best})"
+
     def agreement(self) -> float:
         """Spearman's rank correlation of estimates with measured effects over the parts measured; NaN below three."""
         known = self.measured
