@@ -28,6 +28,7 @@ from _measure import line, machine, measure
 
 import headatlas as ha
 from headatlas.edits import Mean
+from headatlas.methods.options import SweepOptions
 from headatlas.methods.sweeps.ablation import ablate
 from headatlas.task import Batch, find_task, logit_difference
 
@@ -167,7 +168,7 @@ def ours(triage: int | None, *given: Any) -> Callable[[], object]:
     def sweep() -> None:
         heads = own.heads()
         k = min(triage, len(heads)) if triage is not None else None
-        found = ablate(own.model, own.batch, heads, positions=own.positions, triage=k)
+        found = ablate(own.model, own.batch, heads, positions=own.positions, options=SweepOptions(triage=k))
         forwards = float(found.facts["forwards"])
         own.note(heads, found.effects.mean(0)[:, 0], forwards=forwards, agreement=found.agreement())
 

@@ -30,6 +30,7 @@ _PUBLIC = {
     "HeadAtlasError": "headatlas.errors",
     "Batch": "headatlas.task",
     "find_task": "headatlas.task",
+    "prompts": "headatlas.own_prompts.make",
     "Prompts": "headatlas.methods.prompts",
     "Labels": "headatlas.methods.labels",
     "LabelledPrompts": "headatlas.methods.labels",
@@ -49,11 +50,15 @@ _PUBLIC = {
     "load_edits": "headatlas.edits",
     # what can be measured
     "mine": "headatlas.mining.run",
+    "define_head_type": "headatlas.catalogue.own",
     "replicate": "headatlas.mining.replicate",
+    "PrintedProgress": "headatlas.progress",
     "RunOptions": "headatlas.methods.options",
     "ask": "headatlas.asking",
     "Texts": "headatlas.methods.texts",
+    "SweepOptions": "headatlas.methods.options",
     "ablate": "headatlas.methods.sweeps.ablation",
+    "downstream": "headatlas.methods.sweeps.consequences",
     "patch": "headatlas.methods.sweeps.activation_patching",
     "path_patch": "headatlas.methods.path_patching.sweep",
     "attribute": "headatlas.methods.attribution.attribute",
@@ -91,6 +96,7 @@ if TYPE_CHECKING:
     from headatlas.apply.steering import steer as steer
     from headatlas.asking import ask as ask
     from headatlas.atlas import Atlas as Atlas
+    from headatlas.catalogue.own import define_head_type as define_head_type
     from headatlas.circuits.circuit import Circuit as Circuit
     from headatlas.circuits.workflow import KnockoutOptions as KnockoutOptions
     from headatlas.circuits.workflow import compare_circuits as compare_circuits
@@ -122,12 +128,14 @@ if TYPE_CHECKING:
     from headatlas.methods.logit_lens import head_lens as head_lens
     from headatlas.methods.logit_lens import lens as lens
     from headatlas.methods.options import RunOptions as RunOptions
+    from headatlas.methods.options import SweepOptions as SweepOptions
     from headatlas.methods.path_patching.sweep import path_patch as path_patch
     from headatlas.methods.probing import CrossValidation as CrossValidation
     from headatlas.methods.probing import probe as probe
     from headatlas.methods.prompts import Prompts as Prompts
     from headatlas.methods.sweeps.ablation import ablate as ablate
     from headatlas.methods.sweeps.activation_patching import patch as patch
+    from headatlas.methods.sweeps.consequences import downstream as downstream
     from headatlas.methods.texts import Texts as Texts
     from headatlas.methods.weights.copying import copy_scores as copy_scores
     from headatlas.methods.weights.views import weights as weights
@@ -140,6 +148,8 @@ if TYPE_CHECKING:
     from headatlas.model.sources.resolve import pull as pull
     from headatlas.overview import list_known as list_known
     from headatlas.overview import show as show
+    from headatlas.own_prompts.make import prompts as prompts
+    from headatlas.progress import PrintedProgress as PrintedProgress
     from headatlas.scores import HeadScores as HeadScores
     from headatlas.task import Batch as Batch
     from headatlas.task import find_task as find_task

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from headatlas import catalogue
+from headatlas.catalogue.own import own_data
 from headatlas.errors import BadInput, StoreError, UnknownName
 from headatlas.heads import HeadId
 from headatlas.reading import reason
@@ -81,7 +82,11 @@ class Atlas:
     @property
     def extras(self) -> dict[str, Any]:
         """What pages show beside the numbers: the catalogue's head types and stages, example texts, detectors' formulas."""
-        return extras(self.data, read_attention(of_run(self.run / "attention.json", "mine")))
+        found = extras(self.data, read_attention(of_run(self.run / "attention.json", "mine")))
+        own = self.run / "own" / "head_types.json"
+        if own.exists():  # head types of the user who made the run
+            found["head_types"] = {**found["head_types"], **read_json(own)}
+        return found
 
     def has(self, run: Run) -> bool:
         """Whether a finished run with these facts is here."""
@@ -168,8 +173,10 @@ def _created(run: Path) -> datetime.datetime:
 
 def extras(data: Mapping[str, Any], attention: Mapping[str, Any]) -> dict[str, Any]:
     """See Atlas.extras."""
+    known = catalogue.extras()
+    known["head_types"] |= own_data([d["head_type"] for d in data["detectors"]])
     return {
-        **catalogue.extras(),
+        **known,
         "examples": attention,
         "detectors": {d["name"]: d["about"] for d in data["detectors"]},
     }

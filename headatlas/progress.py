@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TextIO
 
-from headatlas.render.escape import say
+from headatlas.render.escape import say, shown
+from headatlas.render.numbers import seconds
 
 
 class Progress(Protocol):
@@ -41,6 +43,72 @@ class Stderr(Silent):
     def say(self, line: str) -> None:
         """Print the line."""
         say(line, file=sys.stderr)
+
+
+class PrintedProgress:
+    """Says on standard error how far each step has come and how long it may take yet: `progress=headatlas.PrintedProgress()`.
+
+    On a terminal and in a notebook it rewrites one line, four times a second at most; in a log it prints a line when a step begins,
+    every `every` seconds and when it ends.
+    """
+
+    def __init__(self, every: float = 30.0, *, file: TextIO | None = None) -> None:
+        self._file, self._every = file, every
+        self._sizes: dict[str, int] = {}
+        self._done: dict[str, int] = {}
+        self._began: dict[str, float] = {}
+        self._told, self._open = (
+            -1e9,
+            0,
+        )  # when something was said last, and how many characters of an open line stand there
+
+    @property
+    def _out(self) -> TextIO:
+        return self._file or sys.stderr  # looked up each time: notebooks replace it
+
+    @property
+    def _rewrites(self) -> bool:
+        return self._out.isatty() or type(self._out).__module__.startswith("ipykernel")
+
+    def plan(self, steps: Sequence[tuple[str, int]]) -> None:
+        """Note how long the steps are."""
+        self._sizes.update(steps)
+
+    def advance(self, step: str, amount: int = 1, of: int | None = None) -> None:
+        """Tell how far the step has come, if it is time to."""
+        now = time.monotonic()
+        first = step not in self._done
+        self._began.setdefault(step, now)
+        self._done[step] = self._done.get(step, 0) + amount
+        size = self._sizes.setdefault(step, of or 0) or of or 0
+        ended = bool(size) and self._done[step] >= size
+        if not (first or ended or now - self._told >= (0.25 if self._rewrites else self._every)):
+            return
+        self._told = now
+        self._write(self._line(step, size, now - self._began[step], ended=ended), ended=ended)
+
+    def _line(self, step: str, size: int, spent: float, *, ended: bool) -> str:
+        """One step in words; how long it may take yet is known once a part of it has been timed."""
+        done = self._done[step]
+        line = f"{step}: {done:,}" + (f" of {size:,}" if size else "")
+        if ended:
+            return f"{line} done in {seconds(spent)}"
+        return f"{line}, about {seconds(spent * (size - done) / done)} left" if size and spent > 1 else line
+
+    def _write(self, line: str, *, ended: bool) -> None:
+        text = shown(line, lines=False)
+        if self._rewrites:
+            print("\r" + text.ljust(self._open), end="\n" if ended else "", file=self._out, flush=True)
+            self._open = 0 if ended else len(text)
+        else:
+            print(text, file=self._out, flush=True)
+
+    def say(self, line: str) -> None:
+        """Print the line, below what stands there."""
+        if self._open:
+            print(file=self._out)
+            self._open = 0
+        say(line, file=self._out)
 
 
 @dataclass(frozen=True)

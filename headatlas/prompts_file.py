@@ -40,14 +40,14 @@ def read_prompts(path: str | Path, tokenizer: Vocabulary) -> Batch:
 def _pairs(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: Vocabulary) -> Batch:
     rows = [_ids(file, number, value["clean"], tokenizer) for number, value in lines]
     answers, wrongs = (
-        [_one_token(file, number, value[name], name, tokenizer) for number, value in lines]
+        [one_token(_at(file, number), value[name], name, tokenizer) for number, value in lines]
         for name in ("answer", "wrong")
     )
     for number, value in lines:
         for prompt in ("clean", "corrupted"):
             for name in ("answer", "wrong"):
                 if prompt in value and not rule_of(tokenizer).two_stacks:  # there the answer does not follow the prompt
-                    _demand_boundary(file, number, value[prompt], value[name], tokenizer)
+                    demand_boundary(_at(file, number), value[prompt], value[name], tokenizer)
     for (number, _), answer, wrong in zip(lines, answers, wrongs, strict=True):
         if answer == wrong:
             raise BadInput(f"Line {number} of {file.name}: answer and wrong are the same token.")
@@ -83,11 +83,15 @@ def _labelled(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer
 
 
 def _ids(file: Path, number: int, text: str, tokenizer: Vocabulary) -> list[int]:
-    return fitted(f"Line {number} of {file.name}", text, tokenizer)
+    return fitted(_at(file, number), text, tokenizer)
 
 
-def _demand_boundary(file: Path, number: int, prompt: str, answer: str, tokenizer: Vocabulary) -> None:
-    """Raise BadInput where prompt and answer, read as one text, are cut into other tokens than read apart.
+def _at(file: Path, number: int) -> str:
+    return f"Line {number} of {file.name}"
+
+
+def demand_boundary(where: str, prompt: str, answer: str, tokenizer: Vocabulary) -> None:
+    """Raise BadInput naming `where` they stand where prompt and answer, read as one text, are cut into other tokens than read apart.
 
     The answer's token would then be scored where the model never saw it: after a prompt that ends in a space, " Paris"
     stands for two spaces.
@@ -102,13 +106,13 @@ def _demand_boundary(file: Path, number: int, prompt: str, answer: str, tokenize
             else "End the prompt at a word's end."
         )
         raise BadInput(
-            f"Line {number} of {file.name}: '{end}' and '{answer}' {'put two blanks together' if blanks else 'have other tokens together than apart'}.",
+            f"{where}: '{end}' and '{answer}' {'put two blanks together' if blanks else 'have other tokens together than apart'}.",
             hint,
         )
 
 
-def _one_token(file: Path, number: int, word: str, name: str, tokenizer: Vocabulary) -> int:
-    """The id of an answer. Raises BadInput where it takes several tokens."""
+def one_token(where: str, word: str, name: str, tokenizer: Vocabulary) -> int:
+    """The id of an answer. Raises BadInput naming `where` it stands where it takes several tokens."""
     one = tokenizer.single(word)
     if one is not None:
         return one
@@ -117,6 +121,4 @@ def _one_token(file: Path, number: int, word: str, name: str, tokenizer: Vocabul
         hint = f"Write ' {word}' with its leading space, which is one token."
     else:
         hint = f"Use answers of one token, such as its first, '{pieces[0] if pieces else ''}', if it tells them apart."
-    raise BadInput(
-        f"Line {number} of {file.name}: {name} '{word}' is {len(pieces)} tokens ({' | '.join(pieces)}).", hint
-    )
+    raise BadInput(f"{where}: {name} '{word}' is {len(pieces)} tokens ({' | '.join(pieces)}).", hint)

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import importlib
+import importlib.util
 import inspect
 import pkgutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
 
@@ -28,6 +32,7 @@ class Named(Protocol):
 
 
 T = TypeVar("T", bound=Named)
+_LOOSE = "headatlas_own_"  # what names of modules of loose files begin with
 
 
 class Hook(NamedTuple):
@@ -56,11 +61,24 @@ class Hooked:
     @functools.cached_property
     def _hooks(self) -> Mapping[str, Any]:
         module = importlib.import_module(self.module)
-        found = {hook.name: vars(module).get(hook.name) for hook in self.HOOKS}
+        names = {hook.name: f"{self._own}_{hook.name}" for hook in self.HOOKS}
+        found = {name: vars(module).get(own, vars(module).get(name)) for name, own in names.items()}
+        plain = [name for name, own in names.items() if found[name] is not None and own not in vars(module)]
+        others = {id(one) for one in vars(module).values() if isinstance(one, Hooked)}
+        if self.module == "__main__" and plain and len(others) > 1:  # whose they are in a notebook, no file says
+            raise HeadAtlasError(
+                f"The function '{plain[0]}' could be a hook of any of {len(others)} plugins defined here.",
+                f"Call this one's {names[plain[0]]}, or write each plugin in a file of its own.",
+            )
         for hook in self.HOOKS:
             if found[hook.name] is not None:
                 demand_parameters(found[hook.name], hook.parameters, f"{_file(module)}: the hook '{hook.name}'")
         return found
+
+    @property
+    def _own(self) -> str:
+        """What its own hooks' names begin with, where several plugins have hooks of one name."""
+        return str(getattr(self, "name", "")).replace("-", "_")
 
     def hook(self, name: str) -> Any:
         """The function `name` of the plugin's file; None where there is none.
@@ -147,8 +165,14 @@ def _plugins(module: ModuleType, kind: type) -> list[Named]:
     ]
     what = kind.__name__.lower()
     known = {hook.name for one in (kind, *map(type, found)) if issubclass(one, Hooked) for hook in one.HOOKS}
+    own = {f"{one._own}_{hook.name}" for one in found if isinstance(one, Hooked) for hook in one.HOOKS}
     for name, value in vars(module).items():
-        if not name.startswith("_") and name not in known and not isinstance(value, kind) and _is_own(value, module):
+        if (
+            not name.startswith("_")
+            and name not in known | own
+            and not isinstance(value, kind)
+            and _is_own(value, module)
+        ):
             raise HeadAtlasError(
                 f"{_file(module)} defines '{name}', which is neither a {what} nor a hook of one.", _advice(name, known)
             )
@@ -161,6 +185,28 @@ def _plugins(module: ModuleType, kind: type) -> list[Named]:
             for hook in plugin.HOOKS:
                 plugin.hook(hook.name)
     return [cast(Named, plugin) for plugin in found]
+
+
+def plugins_of_file(path: Path, kind: type[T]) -> list[T]:
+    """The plugins of a loose Python file, which keeps the contract. Raises HeadAtlasError, naming the file."""
+    if not path.is_file():
+        raise HeadAtlasError(f"There is no file {path}.", "Give the path of a Python file.")
+    text = path.read_bytes()
+    name = f"{_LOOSE}{hashlib.sha256(str(path.resolve()).encode() + text).hexdigest()[:16]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # functions and hooks are looked up by their module's name
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever stops a user's file, the user must hear which it is
+            del sys.modules[name]
+            raise HeadAtlasError(
+                f"{path} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())}"
+            ) from error
+    return cast("list[T]", _plugins(sys.modules[name], kind))
 
 
 def _is_own(value: object, module: ModuleType) -> bool:
@@ -192,7 +238,11 @@ def demand_parameters(function: object, parameters: str, what: str) -> None:
 
 
 def _file(module: ModuleType) -> str:
-    """The file of a module within its package, such as headatlas/detectors/induction.py."""
+    """The file of a module within its package, such as headatlas/detectors/induction.py; a loose file by its path."""
+    if module.__name__.startswith(_LOOSE):
+        return str(module.__file__)
+    if module.__name__ == "__main__":
+        return "This notebook or program"
     folder = hasattr(module, "__path__")
     return module.__name__.replace(".", "/") + ("/__init__.py" if folder else ".py")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from headatlas.catalogue.load import load
+from headatlas.catalogue.own import OwnHeadType, own_head_type
 from headatlas.catalogue.schema import HeadType, Paper, Stage
 
 
-def head_type(id_or_alias: str) -> HeadType:
-    """The head type with this id, name or alias; raises UnknownName with the nearest name."""
-    return load().head_type(id_or_alias)
+def head_type(id_or_alias: str) -> HeadType | OwnHeadType:
+    """The head type with this id, name or alias, or of a user's own; raises UnknownName with the nearest name."""
+    return own_head_type(id_or_alias) or load().head_type(id_or_alias)
 
 
 def stage_of(head_type_id: str) -> Stage:

@@ -21,9 +21,9 @@ from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
 from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.ablation import reference_of
 from headatlas.model import Model
+from headatlas.model.core.pass_context import Inputs
 from headatlas.progress import Progress, Silent
 from headatlas.store import partial_of, write_json
-from headatlas.task import Batch
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class FoundCircuit:
 
 def find_circuit(
     model: Model,
-    batch: Batch | Prompts,
+    batch: Inputs | Prompts,
     *,
     positions: str | Sequence[str] | None = None,
     method: str = "attribution",
@@ -114,7 +114,7 @@ def find_circuit(
 def test_circuit(
     model: Model,
     circuit: Circuit | str | Path,
-    batch: Batch | Prompts,
+    batch: Inputs | Prompts,
     *,
     criteria: str | Sequence[str] = ("completeness", "minimality"),
     draws: int = 10,
@@ -155,7 +155,7 @@ def compare_circuits(found: Circuit | str | Path, reference: Circuit | str | Pat
     return compare(_stored(found), _stored(reference))
 
 
-def read_circuit(circuit: Circuit | str | Path, model: Model, batch: Batch | Prompts) -> Circuit:
+def read_circuit(circuit: Circuit | str | Path, model: Model, batch: Inputs | Prompts) -> Circuit:
     """A circuit of this model: as it is, from a file, from heads as they are written, or from the catalogue.
 
     batch: the prompts of its task. Raises BadInput for a circuit of another model, StoreError, UnknownName.

@@ -90,8 +90,11 @@ def answers(path: str) -> None:
 def pairs(path: str) -> None:
     """Raise BadInput where a file holds no prompts with answers and corrupted prompts."""
     answers(path)
-    if "corrupted" not in _first_line(path):
-        raise BadInput(f"{path} has no corrupted prompts.", 'Lines need "clean", "corrupted", "answer", "wrong".')
+    if not {"corrupted", "counterfactual"} & _first_line(path).keys():
+        raise BadInput(
+            f"{path} has no corrupted prompts.",
+            'Lines need "clean", "corrupted", "answer", "wrong", or "counterfactual".',
+        )
 
 
 def labelled(path: str) -> None:
@@ -101,9 +104,13 @@ def labelled(path: str) -> None:
 
 
 def _first_line(path: str) -> dict[str, Any]:
-    from headatlas.reading.prompt_lines import prompt_lines
+    from headatlas.reading.prompt_lines import is_former, prompt_lines
 
-    return prompt_lines(path)[0][1]
+    if is_former(path):
+        return prompt_lines(path)[0][1]
+    from headatlas.own_prompts.rows import rows_of
+
+    return rows_of(path, "prompt")[0].values
 
 
 def prompts(path: str) -> None:

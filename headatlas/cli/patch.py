@@ -55,10 +55,10 @@ def patch(
     from headatlas.cli._effects import show
     from headatlas.cli._progress import Shown
 
-    given, options = ha.Prompts(task, prompts, n, seed, force), ha.RunOptions(memory, out)
+    given, options = ha.Prompts(task, prompts, n, seed, force), ha.SweepOptions(memory, out, triage)
     with Shown() as shown:
         found = ha.patch(
             ha.load(model, dtype=dtype, device=device), given, heads or None, direction=direction, component=component,
-            positions=positions, triage=triage, options=options, progress=shown,
+            positions=positions, options=options, progress=shown,
         )  # fmt: skip
     show(found, top=top, as_json=as_json, out=out)

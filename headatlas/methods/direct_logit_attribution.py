@@ -19,11 +19,15 @@ from torch import Tensor
 from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
+from headatlas.methods.prompts import prompts_for
 from headatlas.model import Edit, LayerView, Model
+from headatlas.model.core.pass_context import Inputs
 from headatlas.model.runs.residual_stream import Writes, decompose, logit_direction
 from headatlas.model.structure.blocks import Block, blocks_of
+from headatlas.model.text.reading import as_batch
 from headatlas.ops.types import Array, LayerKey
 from headatlas.task import Batch, Metric, logit_difference
+from headatlas.task.answers import find_metric
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,18 @@ class DirectEffects:
     by_source: Array | None = None
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        mean = self.values.mean(0)
+        best = ", ".join(f"{self.heads[i]} {mean[i]:+.3g}" for i in np.argsort(-np.abs(mean), kind="stable")[:3])
+        total = float(self.total.mean())
+        return f"DirectEffects({len(self.heads)} heads on {len(self.values)} prompts; {total:+.3g} logits in all; largest {best})"
+
 
 @torch.no_grad()
 def direct_effects(
     model: Model,
-    batch: Batch,
-    metric: Metric = logit_difference,
+    batch: Inputs,
+    metric: Metric | str = logit_difference,
     *,
     toward: Toward | None = None,
     by_source: bool = False,
@@ -89,22 +99,27 @@ def direct_effects(
 ) -> DirectEffects:
     """Direct effect of every head on the answer's logit minus the wrong answer's, or on the sum of logits `toward`.
 
-    by_source: split each head's effect over the tokens that it attends to. edits: changes that the run is made under; heads
+    batch: prompts as `model.forward` takes them; where they have no answer, the model's first choice is compared with its
+    second. by_source: split each head's effect over the tokens that it attends to. edits: changes that the run is made under; heads
     whose z they set have no sources (NaN), and examples are then run all at once. Raises BadInput for a metric that is no sum of
     logits, UnsupportedModel where parts cannot be told apart or do not add up to the metric (to 1e-4 of the largest part
     in float32, 3e-2 in half precision).
     """
     if toward is None:
+        metric = find_metric(metric)
         if metric is not logit_difference:
             raise BadInput(
                 f"Direct effects are parts of a sum of logits; the {metric.name} is not one.",
                 "Choose a task that is measured by the logit difference (such as ioi), or give `toward`.",
             )
-        toward = Toward.answer(batch)
+        read = prompts_for(model, batch).batch
+        toward = Toward.answer(read)
+    else:
+        read = as_batch(batch, model.tokenizer)
     if bool((toward.positions < 0).any()):
         raise BadInput("Some examples have no position at which their logits are read.")
     blocks, start, found = blocks_of(model), 0, []
-    for part in [batch] if edits else pieces(batch):  # an edit may speak of all examples
+    for part in [read] if edits else pieces(read):  # an edit may speak of all examples
         found.append(_piece(model, blocks, part, toward.rows(start, start + len(part)), by_source, edits))
         start += len(part)
     return _joined(found)

@@ -46,12 +46,16 @@ def former_arguments(options: type | None = None, keyword: str = "options", **na
         def call(model: Any, batch: Any, *args: Any, **given: Any) -> Any:
             given = current_arguments(given, names, function.__name__)
             if options is not None and (old := [name for name in grouped if name in given]):
-                if given.get(keyword) is not None:
-                    raise TypeError(f"{function.__name__}() got '{old[0]}' and {keyword}, which has it.")
+                known = given.get(keyword)
+                own = {field.name for field in fields(known)} if known is not None else set[str]()
+                if both := [name for name in old if name in own]:
+                    raise TypeError(f"{function.__name__}() got '{both[0]}' and {keyword}, which has it.")
                 warn(f"The argument '{old[0]}' of {function.__name__}", f"{keyword}={options.__name__}({old[0]}=...)")
-                given[keyword] = options(**{name: given.pop(name) for name in old})
+                had = {name: getattr(known, name) for name in own}
+                given[keyword] = options(**had, **{name: given.pop(name) for name in old})
             if (
                 "metric" in given
+                and "metric" not in function.__annotations__
                 and isinstance(batch, Batch)
                 and "Prompts" in str(function.__annotations__.get("batch"))
             ):

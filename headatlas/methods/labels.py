@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from headatlas.errors import BadInput
 from headatlas.model import Model
+from headatlas.model.core.pass_context import Inputs
+from headatlas.model.text.reading import as_batch
 from headatlas.prompts_file import read_prompts
 from headatlas.task import Batch, find_task
 
@@ -44,7 +47,7 @@ class LabelledPrompts:
     group: str | None = None
     n: int = 200
     seed: int = 0
-    batch: Batch | None = None
+    batch: Inputs | None = None
 
     def __post_init__(self) -> None:
         if sum(source is not None for source in (self.task, self.prompts, self.batch)) != 1:
@@ -54,11 +57,41 @@ class LabelledPrompts:
             )
 
 
-def labelled(model: Model, given: Batch | LabelledPrompts) -> tuple[Batch, Labels]:
-    """The prompts as a model reads them, with their classes and groups. Raises BadInput, UnknownName."""
-    given = LabelledPrompts(batch=given) if isinstance(given, Batch) else given
+def labelled(
+    model: Model, given: Inputs | LabelledPrompts, labels: Labels | Sequence[str | int] | None = None
+) -> tuple[Batch, Labels]:
+    """The prompts as a model reads them, with their classes and groups.
+
+    labels: the classes, or one name or number for each prompt, where the prompts do not have them. Raises BadInput, UnknownName.
+    """
+    given = given if isinstance(given, LabelledPrompts) else LabelledPrompts(batch=given)
     if given.batch is not None:
-        return given.batch, labels_of(given.batch, given.label or "label", given.group)
+        batch = as_batch(given.batch, model.tokenizer)
+        if isinstance(labels, Labels):
+            return batch, labels
+        if labels is not None:
+            batch = with_labels(batch, labels)
+        return batch, labels_of(batch, given.label or "label", given.group)
+    if labels is not None and not isinstance(labels, Labels):
+        raise BadInput(
+            "Prompts of a task or a file have labels of their own.", "Leave labels out, or give a list of texts."
+        )
+    batch, own = _kept_somewhere(model, given)
+    return batch, own if labels is None else labels
+
+
+def with_labels(batch: Batch, labels: Sequence[str | int]) -> Batch:
+    """The batch with labels["label"], numbered in the order of facts["classes"]. Raises BadInput for another number of them."""
+    if len(labels) != len(batch):
+        raise BadInput(f"There are {len(labels)} labels for {len(batch)} prompts.", "Give one for each.")
+    names = [str(one) for one in labels]
+    classes = sorted(set(names))
+    numbers = torch.tensor([classes.index(one) for one in names])
+    return replace(batch, labels={**batch.labels, "label": numbers}, facts={**batch.facts, "classes": classes})
+
+
+def _kept_somewhere(model: Model, given: LabelledPrompts) -> tuple[Batch, Labels]:
+    """Prompts of a file or a task."""
     if given.prompts is not None:
         batch = read_prompts(given.prompts, model.tokenizer)
         if "label" not in batch.labels:

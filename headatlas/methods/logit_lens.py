@@ -7,7 +7,6 @@ probability. Later parts read the write too; that is not shown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +20,10 @@ from headatlas.heads import HeadId, Heads, parse_heads
 from headatlas.methods.sweeps.plan import positions_of
 from headatlas.methods.texts import Texts, texts_as_batch
 from headatlas.model import Model
+from headatlas.model.core.pass_context import Inputs
 from headatlas.model.runs.residual_stream import FinalResidual, Writes, decompose
 from headatlas.model.structure.blocks import blocks_of
+from headatlas.model.text.reading import as_batch
 from headatlas.model.text.start_end import said_of
 from headatlas.ops.types import Array
 from headatlas.task import Batch, find_task
@@ -46,20 +47,29 @@ class HeadLens:
     lowered: Array
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        best = ", ".join(f"{self.heads[i]} {self.size[:, i].mean():.3g}" for i in self.largest(3))
+        return f"HeadLens({len(self.heads)} heads on {len(self.size)} prompts; largest {best})"
+
     def largest(self, k: int) -> list[int]:
         """Numbers of the `k` heads with the largest mean size."""
         return [int(i) for i in np.argsort(-self.size.mean(0), kind="stable")[:k]]
 
 
 @torch.no_grad()
-def head_lens(model: Model, batch: Batch, positions: Tensor, heads: Heads | None = None, *, k: int = 5) -> HeadLens:
-    """The k tokens that each head promotes and suppresses most at positions [example].
+def head_lens(
+    model: Model, batch: Inputs, positions: Tensor | None = None, heads: Heads | None = None, *, k: int = 5
+) -> HeadLens:
+    """The k tokens that each head promotes and suppresses most at positions [example]; default the end of each prompt.
 
+    batch: prompts as `model.forward` takes them.
     Raises BadInput for heads or positions that do not exist, UnsupportedModel where writes cannot be told apart.
     """
+    read: Batch = as_batch(batch, model.tokenizer)
+    positions = read.positions["end"].reshape(-1) if positions is None else positions
     chosen = parse_heads(heads, model.heads) if heads is not None else model.heads
     model.require(chosen)
-    length = batch.mask.sum(1) if bool(batch.mask[:, 0].all()) else torch.full((len(batch),), batch.tokens.shape[1])
+    length = read.mask.sum(1) if bool(read.mask[:, 0].all()) else torch.full((len(read),), read.tokens.shape[1])
     if bool(((positions < 0) | (positions >= length)).any()):
         raise BadInput(
             f"Position {int(positions.max() if int(positions.min()) >= 0 else positions.min())} lies outside the prompt.",
@@ -68,7 +78,7 @@ def head_lens(model: Model, batch: Batch, positions: Tensor, heads: Heads | None
     if not 1 <= k <= max(model.vocabulary_size, 1):
         raise BadInput(f"{k} tokens cannot be shown.", "Give 1 or more.")
     written: list[Writes] = []
-    end = decompose(model, blocks_of(model), batch, positions[:, None].to(model.device), written.append)
+    end = decompose(model, blocks_of(model), read, positions[:, None].to(model.device), written.append)
     by_layer = {(w.block.attention.stack, w.block.attention.index): w for w in written if w.block.attention is not None}
     found = [_head(end, by_layer[head.stack, head.layer], head.head, k) for head in chosen]
     size, promoted, raised, suppressed, lowered = (
@@ -88,7 +98,7 @@ def _head(end: FinalResidual, writes: Writes, head: int, k: int) -> tuple[Tensor
 
 def lens(
     model: Model,
-    prompt: str | Sequence[str] | Batch | Texts | None = None,
+    prompt: Inputs | Texts | None = None,
     *,
     task: str | None = None,
     heads: Heads | None = None,
@@ -99,17 +109,17 @@ def lens(
 ) -> dict[str, Any]:
     """The tokens that heads' writes make more and less likely at one position of one prompt, as plain data (`lens_data`).
 
-    prompt: a text, a chat, a Batch or `Texts`, of which the first is read (`texts_as_batch` and `Batch.rows` give the others);
-    task: a prompt of a built-in task, drawn with `seed`. heads: default the `top` largest writes. position: default the last
-    token; a number from 0, or the name of a position. tokens: how many on either side. Raises BadInput, UnknownName,
-    UnsupportedModel.
+    prompt: as `model.forward` takes it (a text, a chat, ids, a Batch), or `Texts`, of which the first is read
+    (`texts_as_batch` and `Batch.rows` give the others); task: a prompt of a built-in task, drawn with `seed`. heads: default
+    the `top` largest writes. position: default the last token; a number from 0, or the name of a position. tokens: how many
+    on either side. Raises BadInput, UnknownName, UnsupportedModel.
     """
     if (prompt is None) == (task is None):
         raise BadInput("Say what the prompt is.", "Give either --text TEXT or --task NAME.")
     if prompt is not None:
         batch = texts_as_batch(model, prompt).rows([0])
     else:
-        batch = find_task(str(task))(model.tokenizer, 1, seed)
+        batch = as_batch(find_task(str(task))(model.tokenizer, 1, seed), model.tokenizer)
     where = torch.tensor([_place(batch, position)])
     found = head_lens(model, batch, where, heads, k=tokens)
     return lens_data(model, batch, where, found, top if heads is None else len(found.heads))

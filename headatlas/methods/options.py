@@ -27,3 +27,13 @@ class RunOptions:
     def bytes(self) -> int:
         """`memory` in bytes."""
         return parse_size(self.memory) if isinstance(self.memory, str) else self.memory
+
+
+@dataclass(frozen=True)
+class SweepOptions(RunOptions):
+    """How a sweep over heads is run.
+
+    triage: measure only that many changes, those that attribution patching ranks highest; all of them where it is None.
+    """
+
+    triage: int | None = None

@@ -32,6 +32,7 @@ from headatlas.methods.labels import LabelledPrompts, Labels, labelled
 from headatlas.methods.labels import labels_of as labels_of
 from headatlas.methods.sweeps.cached_runs import GB
 from headatlas.model import Model
+from headatlas.model.core.pass_context import Inputs
 from headatlas.model.text.start_end import said_of
 from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Progress, Silent
@@ -83,6 +84,11 @@ class Probes:
     def heads(self) -> tuple[HeadId, ...]:
         """The heads that were probed."""
         return self.scores.heads
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"{line.head} {line.score:.2f}" for line, _ in self.top(3))
+        classes = " | ".join(self.labels.classes)
+        return f"Probes({classes}: {len(self.heads)} heads, {self.n_examples} examples; most accurate {best})"
 
     def top(self, k: int) -> list[tuple[HeadScore, float | None]]:
         """The k heads with the highest accuracy in cross-validation, each with its accuracy on the held-back groups."""
@@ -159,8 +165,8 @@ def _averaged(model: Model, batch: Batch, what: OnHeads, weights: Mapping[str, T
 @former_arguments(CrossValidation, "validation", at="position")
 def probe(
     model: Model,
-    batch: Batch | LabelledPrompts,
-    labels: Labels | None = None,
+    batch: Inputs | LabelledPrompts,
+    labels: Labels | Sequence[str | int] | None = None,
     heads: Heads | None = None,
     *,
     kind: str = "linear",
@@ -171,7 +177,8 @@ def probe(
 ) -> Probes:
     """Train a classifier on each head's output and test it on other groups of examples.
 
-    labels: the classes of the examples; default those that the prompts have. heads: default every head. kind: linear
+    batch: prompts as `model.forward` takes them, or `LabelledPrompts`. labels: the classes of the examples, or a name or number for
+    each; default those that the prompts have. heads: default every head. kind: linear
     (logistic regression) or mlp (16 hidden units), both on outputs centred and divided by one number, their root mean square
     over the training examples: dimensions one by one would depend on the basis of a head's values, which is arbitrary, since
     W_V and W_O can be turned against each other without any effect. position, last:
@@ -179,22 +186,20 @@ def probe(
     """
     validation = validation or CrossValidation()
     PROBE.demand(kind)
-    if labels is None or isinstance(batch, LabelledPrompts):
-        batch, found_labels = labelled(model, batch)
-        labels = labels or found_labels
+    read, known = labelled(model, batch, labels)
     progress = progress or Silent()
     folds, shuffles, test, seed = validation.folds, validation.shuffles, validation.test, validation.seed
     chosen = model.heads if heads is None else parse_heads(heads, model.heads)
-    ranking, held = _held_back(labels, test, folds, seed)
-    y, group = labels.y[ranking], labels.group[ranking]
-    _demand(y, group, labels, folds)
+    ranking, held = _held_back(known, test, folds, seed)
+    y, group = known.y[ranking], known.group[ranking]
+    _demand(y, group, known, folds)
     rng = np.random.default_rng(seed)
     runs = [y, *(_shuffled(y, group, rng) for _ in range(shuffles))]
     splits = [_splits(run, group, folds, seed) for run in runs]
     rows = np.unique(group, return_inverse=True)[1]
     found, tested = np.empty((2, len(rows), len(chosen))), np.full(len(chosen), np.nan)
-    weight = {stack: tokens_read(batch.side(stack), position, last) for stack in dict.fromkeys(h.stack for h in chosen)}
-    for number, (_, z) in enumerate(outputs(model, batch, chosen, weight)):
+    weight = {stack: tokens_read(read.side(stack), position, last) for stack in dict.fromkeys(h.stack for h in chosen)}
+    for number, (_, z) in enumerate(outputs(model, read, chosen, weight)):
         x = z.double().numpy()
         inside = x[ranking]
         right = [_right(kind, inside, run, split, seed) for run, split in zip(runs, splits, strict=True)]
@@ -202,7 +207,7 @@ def probe(
         found[:, :, number] = weighted[0], np.mean(weighted[1:], axis=0)
         if len(held):
             guess = _fitted(kind, inside, y, seed).predict(x[held])
-            tested[number] = float(((guess == labels.y[held]) * _balance(labels.y[held])).mean())
+            tested[number] = float(((guess == known.y[held]) * _balance(known.y[held])).mean())
         progress.advance("probe", of=len(chosen))
     groups = int(rows.max()) + 1
     # A row per group, scaled so that the mean over groups is the balanced accuracy over examples.
@@ -216,9 +221,9 @@ def probe(
         "at": position,
         "last": last,
         "seed": seed,
-        "start_end": said_of(batch.facts),
+        "start_end": said_of(read.facts),
     }
-    return Probes(scores, tested if len(held) else None, labels, len(ranking), len(held), facts)
+    return Probes(scores, tested if len(held) else None, known, len(ranking), len(held), facts)
 
 
 def _held_back(labels: Labels, share: float, folds: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput
 from headatlas.methods.sweeps.task_gate import Gate, gate_of_prompts, gate_on_held_out
 from headatlas.model import Model
+from headatlas.model.core.pass_context import Inputs
+from headatlas.model.text.reading import as_batch
 from headatlas.model.text.start_end import said_of
+from headatlas.own_prompts.make import prompts as own_prompts
 from headatlas.progress import Progress, Silent
 from headatlas.prompts_file import read_prompts
+from headatlas.reading.prompt_lines import is_former
 from headatlas.renamed import old_names
 from headatlas.task import Batch, Metric, Task, find_task, logit_difference
+from headatlas.task.answers import demand_measurable, find_metric, kl, log_probability
+
+OWN_CHOICE = "none given: the model's own first choice, and its second as the wrong one"
 
 
 @dataclass(frozen=True)
 class Prompts:
     """Which prompts a model is measured on; one of task, prompts and batch says where they come from.
 
-    task: a built-in task, of which `n` prompts are drawn with `seed`. prompts: a JSONL file with clean, answer, wrong, and
-    corrupted if wanted. batch: prompts already made. metric: how answers are scored; default the task's own, else the logit
-    difference. force: measure although the model cannot do the task. Raises BadInput unless exactly one source is given.
+    task: a built-in task, of which `n` prompts are drawn with `seed`. prompts: a file of your own, as `headatlas.prompts`
+    reads it. batch: prompts already made, or whatever `model.forward` takes: a text, several, a chat, ids. metric: how
+    answers are scored, as a Metric or by name (kl, logit-difference, log-probability, rank ...: headatlas.task.answers);
+    default the task's own, else the logit difference, else what the method takes where there is no answer. force: measure
+    although the model cannot do the task. Raises BadInput unless exactly one source is given, UnknownName for a metric.
 
     >>> Prompts("ioi", n=16).n
     16
@@ -34,14 +47,16 @@ class Prompts:
     n: int = 32
     seed: int = 0
     force: bool = False
-    batch: Batch | None = None
-    metric: Metric | None = None
+    batch: Inputs | None = None
+    metric: Metric | str | None = None
 
     def __post_init__(self) -> None:
         if sum(source is not None for source in (self.task, self.prompts, self.batch)) != 1:
             raise BadInput(
                 "Say what the prompts are.", "Give either --task NAME (headatlas list tasks) or --prompts FILE.jsonl."
             )
+        if isinstance(self.metric, str):  # a name that there is not is told at once
+            object.__setattr__(self, "metric", find_metric(self.metric))
 
 
 @dataclass(frozen=True)
@@ -60,35 +75,94 @@ class MeasuredPrompts:
     seed: int = 0
 
 
+def measured_by(given: Inputs | Prompts, metric: Metric | str | None) -> Inputs | Prompts:
+    """The same prompts with a metric, where one is named."""
+    if metric is None:
+        return given
+    return replace(given, metric=metric) if isinstance(given, Prompts) else Prompts(batch=given, metric=metric)
+
+
 def prompts_for(
-    model: Model, given: Batch | Prompts, progress: Progress | None = None, *, demand: bool = True
+    model: Model,
+    given: Inputs | Prompts,
+    progress: Progress | None = None,
+    *,
+    demand: bool = True,
+    unanswered: Metric = logit_difference,
 ) -> MeasuredPrompts:
     """The prompts that a model is measured on, after a look at whether it can do them.
 
-    A batch is taken as it is. Of a task or a file, the model's metric is told to `progress`, and a model that cannot do it
-    is refused unless forced. demand=False: no such look. Raises BadInput, UnknownName, UnfitTask.
+    A batch is taken as it is, and so is all else that `model.forward` takes. Of a task or a file, the model's metric is told
+    to `progress`, and a model that cannot do it is refused unless forced. demand=False: no such look. Where prompts have no
+    answer, the model's own first choice stands for it and its second for the wrong one, and `unanswered` is the metric.
+    Raises BadInput, UnknownName, UnfitTask.
     """
-    given = Prompts(batch=given) if isinstance(given, Batch) else given
-    if given.batch is not None:
-        facts = {"start_end": said_of(given.batch.facts)}
-        return MeasuredPrompts(
-            "prompts of one's own", given.batch, given.metric or logit_difference, facts, seed=given.seed
-        )
-    found = _of_task(model, given) if given.task is not None else _of_file(model, given)
-    if demand:
+    given = given if isinstance(given, Prompts) else Prompts(batch=given)
+    if given.task is not None:
+        found = _of_task(model, given)
+    else:
+        found = _of_own(model, given, unanswered)
+    if found.metric is kl:
+        found = replace(found, batch=with_clean_run(model, found.batch), facts={**found.facts, "metric": kl.name})
+    demand_measurable(found.metric, found.batch)
+    # Of prompts of one's own only a comparison of answers has a floor, which is 0.
+    comparable = found.task is not None or (given.prompts is not None and found.metric.compares)
+    if demand and comparable and "own_choice" not in found.batch.facts:
         _demand_able(model, found, given, progress or Silent())
     return found
 
 
-def _of_file(model: Model, given: Prompts) -> MeasuredPrompts:
-    batch = read_prompts(str(given.prompts), model.tokenizer)
+def _of_own(model: Model, given: Prompts, unanswered: Metric) -> MeasuredPrompts:
+    """Prompts of a file or in memory."""
+    if given.prompts is not None:
+        batch = _read(str(given.prompts), model)
+        name, facts = str(given.prompts), {"prompts_file": Path(str(given.prompts)).name, "n": len(batch)}
+    else:
+        batch = as_batch(given.batch, model.tokenizer)
+        name, facts = "prompts of one's own", {}
+    metric = given.metric
     if "answer" not in batch.labels:
-        raise BadInput(
-            f"{given.prompts} has labelled texts, and no answers to measure.",
-            'Lines need "clean", "answer", "wrong".',
-        )
-    facts = {"prompts_file": Path(str(given.prompts)).name, "n": len(batch), "start_end": said_of(batch.facts)}
-    return MeasuredPrompts(str(given.prompts), batch, given.metric or logit_difference, facts, seed=given.seed)
+        batch, metric = with_own_choice(model, batch), metric or unanswered
+    if metric is None:
+        metric = logit_difference if "wrong" in batch.labels else log_probability
+    assert isinstance(metric, Metric)
+    told = {"start_end": said_of(batch.facts), **{k: batch.facts[k] for k in ("answers",) if k in batch.facts}}
+    return MeasuredPrompts(name, batch, metric, {**facts, **told}, seed=given.seed)
+
+
+def _read(path: str, model: Model) -> Batch:
+    """A file of prompts; one of before, with texts and labels, has no answers to measure."""
+    if not is_former(path):
+        return own_prompts(model, path)
+    batch = read_prompts(path, model.tokenizer)
+    if "answer" not in batch.labels:
+        raise BadInput(f"{path} has labelled texts, and no answers to measure.", 'Lines need "prompt" and "answer".')
+    return batch
+
+
+def end_logits(model: Model, batch: Batch) -> Tensor:
+    """[example, vocab] logits at the end of each prompt, in float32. Raises BadInput for a model without any."""
+    if not model.has_logits:
+        raise BadInput(f"{model.name} gives no token logits.", "Load it with its language-model head.")
+    found = [
+        model.forward(part, logit_positions=part.positions["end"].reshape(-1, 1))[:, 0].float().cpu()
+        for part in pieces(batch)
+    ]
+    return torch.cat(found)
+
+
+def with_clean_run(model: Model, batch: Batch) -> Batch:
+    """The batch with labels["clean"]: the log-probabilities of its run without changes, for `kl`."""
+    if "clean" in batch.labels:
+        return batch
+    return replace(batch, labels={**batch.labels, "clean": end_logits(model, batch).log_softmax(-1)})
+
+
+def with_own_choice(model: Model, batch: Batch) -> Batch:
+    """The batch with the model's first choice at its end as the answer and its second as the wrong one."""
+    best = end_logits(model, batch).topk(2, -1).indices
+    labels = {**batch.labels, "answer": best[:, :1], "wrong": best[:, 1:]}
+    return replace(batch, labels=labels, facts={**batch.facts, "answers": OWN_CHOICE, "own_choice": True})
 
 
 def _of_task(model: Model, given: Prompts) -> MeasuredPrompts:
@@ -96,6 +170,7 @@ def _of_task(model: Model, given: Prompts) -> MeasuredPrompts:
     batch, metric = task(model.tokenizer, given.n, given.seed), given.metric or task.metric
     if metric is None:
         raise BadInput(f"Task {task.name} has no metric, so no effects can be measured on it.", "Choose another task.")
+    assert isinstance(metric, Metric)
     facts = {
         "task": task.name,
         "task_version": task.version,

@@ -10,8 +10,10 @@ from typing import Any
 from headatlas.errors import BadInput
 from headatlas.model import Model
 from headatlas.model.text.reading import as_batch
+from headatlas.own_prompts.make import prompts as own_prompts
 from headatlas.prompts_file import read_prompts
 from headatlas.reading.chats import read_chats
+from headatlas.reading.prompt_lines import is_former
 from headatlas.task import Batch, find_task
 
 
@@ -20,7 +22,7 @@ class Texts:
     """Texts to read; exactly one source is given.
 
     text: one, or several, taken exactly as written. chat: a JSON file of messages {"role", "content"}, written as the
-    model's own template has them. prompts: a JSONL file as `Prompts` reads it. task: a built-in task, of which `n` prompts
+    model's own template has them. prompts: a file as `headatlas.prompts` reads it. task: a built-in task, of which `n` prompts
     are drawn with `seed`. Raises BadInput unless one is given.
     """
 
@@ -42,7 +44,11 @@ class Texts:
         if self.task:
             return find_task(self.task)(model.tokenizer, self.n, self.seed)
         if self.prompts:
-            return read_prompts(self.prompts, model.tokenizer)
+            return (
+                read_prompts(self.prompts, model.tokenizer)
+                if is_former(self.prompts)
+                else own_prompts(model, self.prompts)
+            )
         texts = [self.text] if isinstance(self.text, str) and self.text else list(self.text)
         return texts_as_batch(model, texts or read_chats(str(self.chat)))
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from headatlas.detector import Detector, detectors, find_detector
+from headatlas.detector import Detector, LayerDetector, detectors
 from headatlas.errors import BadInput, UnfitTask
+from headatlas.mining import own
+from headatlas.mining.own import chosen_detectors, chosen_tasks, demand_contract, lacking
 from headatlas.mining.task_scan import Skipped
 from headatlas.model import Model
-from headatlas.task import Batch, Task, find_task, fitting
+from headatlas.task import Batch, Task, fitting
+
+OWN_TASK = own.__name__  # the module of tasks that are a user's prompts
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,20 @@ class Plan:
     skipped: list[Skipped]
 
 
-def plan(model: Model, names: Sequence[str] | None, tasks: Sequence[str] | None, n: int, seed: int) -> Plan:
+def plan(
+    model: Model,
+    names: Sequence[str | Path | Detector] | None,
+    tasks: Sequence[str | Path | Task | Batch] | None,
+    n: int,
+    seed: int,
+) -> Plan:
     """Choose the detectors that fit this model; raises UnknownName for a name that no detector or task has."""
-    wanted = [find_detector(name) for name in names] if names else list(detectors().values())
+    wanted = chosen_detectors(names) if names else list(detectors().values())
+    for detector in wanted:
+        if not detector.module.startswith("headatlas."):
+            demand_contract(detector, model)
     if tasks:
-        wanted = _asked_on([find_task(name) for name in dict.fromkeys(tasks)], wanted)
+        wanted = _asked_on(list(dict.fromkeys(chosen_tasks(tasks))), wanted, named=bool(names))
     kinds = {layer.causal for layer in model.layers if layer.stack != "cross"}
     chosen: dict[Task, list[Detector]] = {}
     skipped: list[Skipped] = []
@@ -45,17 +59,30 @@ def plan(model: Model, names: Sequence[str] | None, tasks: Sequence[str] | None,
                 batches[detector.task] = fitting(detector.task, model.tokenizer, n, seed)
             except UnfitTask as error:
                 unfit[detector.task] = str(error)
+        if not reason and detector.task in batches and detector.task.module == OWN_TASK:
+            reason = lacking(detector, batches[detector.task])
         reason = reason or unfit.get(detector.task, "")
         if reason:
             skipped.append(Skipped(detector.name, reason))
         else:
             chosen.setdefault(detector.task, []).append(detector)
-    return Plan(chosen, batches, skipped)
+    if not chosen and any(detector.task.module == OWN_TASK for detector in wanted):
+        told = "; ".join(f"{one.detector} {one.reason}" for one in skipped[:3])
+        raise BadInput(
+            f"No detector can be asked on these prompts: {told}.", "Name spans as the detector names its positions."
+        )
+    return Plan(chosen, {task: batch for task, batch in batches.items() if task in chosen}, skipped)
 
 
-def _asked_on(tasks: Sequence[Task], wanted: Sequence[Detector]) -> list[Detector]:
+def _fits(task: Task, detector: Detector, *, named: bool) -> bool:
+    """Whether a detector is asked on a task: its own, one of the same form, or a user's prompts, where it only looks at layers."""
+    own = task.module == OWN_TASK and (named or isinstance(detector, LayerDetector))
+    return own or task == detector.task or task in detector.also
+
+
+def _asked_on(tasks: Sequence[Task], wanted: Sequence[Detector], *, named: bool) -> list[Detector]:
     """The detectors of these tasks, and those that may be asked on one of them in place of their own."""
-    chosen = [replace(d, task=task) for task in tasks for d in wanted if task == d.task or task in d.also]
+    chosen = [replace(d, task=task) for task in tasks for d in wanted if _fits(task, d, named=named)]
     names = ", ".join(task.name for task in tasks)
     if not chosen:
         raise BadInput(f"No detector asked for uses the task {names}.", "See: headatlas list detectors")

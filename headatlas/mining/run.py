@@ -10,7 +10,7 @@ from typing import Any
 
 from headatlas import catalogue, report
 from headatlas.atlas import Atlas, Run, extras, publish, tidy
-from headatlas.detector import ModelDetector
+from headatlas.detector import Detector, ModelDetector
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.mining import twins
@@ -18,6 +18,8 @@ from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
 from headatlas.mining.checks import critics
 from headatlas.mining.checks.critics import CheckName
 from headatlas.mining.checks.judging import MOST
+from headatlas.mining.own import identity as own_identity
+from headatlas.mining.own import keep, sources_of
 from headatlas.mining.planning import Plan, plan
 from headatlas.mining.scan import scan_task, tokens_a_second
 from headatlas.mining.tables import example_table, score_table
@@ -48,9 +50,9 @@ _CLOSE = 3  # facts in which a run may differ from one that its user may have me
 
 def mine(
     model: Model,
-    detectors: Sequence[str] | None = None,
+    detectors: Sequence[str | Path | Detector] | None = None,
     *,
-    tasks: Sequence[str] | None = None,
+    tasks: Sequence[str | Path | Task | Batch] | None = None,
     n: int = 32,
     seed: int = 0,
     verdict: bool = True,
@@ -61,7 +63,10 @@ def mine(
 ) -> Atlas:
     """Score every head of `model` for every detector (or those named), judge what was observed, and keep it in a folder.
 
-    tasks: only the detectors of these tasks, or those that can be asked on them. n: examples per task. verdict_n: held-out
+    detectors: names, detectors of your own as objects, or paths of Python files with some; those of your own must keep the contract
+    (`own.demand_contract`). tasks: only the detectors of these tasks, or those that can be asked on them; prompts of your own
+    (`headatlas.prompts`, 8 or more) are a task on which all detectors of layers that find what they need are asked. The run's
+    folder keeps the source of what is yours. n: examples per task. verdict_n: held-out
     examples that verdicts rest on, default 8, more where texts are short and where an effect is not clear. checks: what else
     is asked of each verdict, by name ("removals", "same-answer", "transfer", "prompts"; "twin" and "shuffled": the same
     detectors on models that have learned nothing), "all" or "none"; default the first four. Each finished task is
@@ -76,6 +81,9 @@ def mine(
     progress, asked = progress or Silent(), critics.chosen(checks)
     chosen, facts = plan(model, detectors, tasks, n, seed), ModelFacts.of(model)
     settings = _settings(chosen, n=n, seed=seed, verdict=verdict, verdict_n=verdict_n, checks=asked)
+    own = sources_of([d for group in chosen.by_task.values() for d in group], list(chosen.by_task))
+    if own:
+        settings["own"] = own_identity(own)
     run = Run({**_model_identity(model, facts), **settings})
     final = Path(out) if out is not None else Path("atlas") / re.sub(r"[^\w.-]+", "-", model.name).strip("-") / run.id
     identity = {"id": run.id, **run.facts}
@@ -101,6 +109,7 @@ def mine(
         records = list(scans.values())
         now = RunFacts.now(model, run.id, n=n, seed=seed, checks=asked, tasks=versions)
         _write(partial, atlas_json(facts, now, chosen.skipped, records, verdicts, counts), records, verdicts)
+        keep(partial, own, [d.head_type for group in chosen.by_task.values() for d in group])
         write_json(partial / "run.json", {**identity, "created": now.created})
         publish(partial, final)
     return Atlas(final)

@@ -20,11 +20,11 @@ from headatlas.reading.schema import (
     checked,
     demand_schema,
 )
-from headatlas.reading.tables import read_table
+from headatlas.reading.tables import read_table, read_whole_table
 from headatlas.reading.tensors import read_tensor_header, read_tensors
 
 __all__ = [
     "Count", "Head", "Layer", "Name", "Number", "Open", "Record", "Source", "Text", "Written", "checked", "demand_schema",
     "parse_json", "read_array", "read_arrays", "read_bytes", "read_json", "read_json_lines", "read_table",
-    "read_tensor_header", "read_tensors", "read_text", "reason",
+    "read_tensor_header", "read_tensors", "read_text", "read_whole_table", "reason",
 ]  # fmt: skip

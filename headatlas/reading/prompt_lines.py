@@ -20,6 +20,17 @@ _FORMS = (
 Lines = list[tuple[int, dict[str, Any]]]
 
 
+def is_former(path: str | Path) -> bool:
+    """Whether a file of prompts is one that `prompt_lines` reads: JSON Lines with "clean" or "text" in the first. Raises BadInput."""
+    file = Path(path)
+    if file.suffix.lower() != ".jsonl":
+        return False
+    source = Source(file, _FORMS, BadInput, largest=_LARGEST, pipe=True)
+    lines = read_json_lines(source, lambda line, wrong: BadInput(f"Line {line} of {file.name} {wrong}.", _FORMS))
+    first = next(iter(lines), (0, None))[1]
+    return isinstance(first, dict) and bool({"text", "clean"} & first.keys())
+
+
 def prompt_lines(path: str | Path) -> Lines:
     """(number, object) of every line that is not empty, all pairs or all labelled texts. Raises BadInput."""
     file = Path(path)

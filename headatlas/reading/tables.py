@@ -43,3 +43,17 @@ def _is(kind: pa.DataType, expected: str) -> bool:
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     number = pa.types.is_integer(kind) or (expected == "number" and pa.types.is_floating(kind))
     return text if expected == "text" else number
+
+
+def read_whole_table(source: Source, most: int) -> list[dict[str, Any]]:
+    """All rows of a Parquet file that a user names, as dictionaries. Raises source.error, and so for more than `most` rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with source.explained(pa.ArrowException), pq.ParquetFile(source.path) as file:
+        about = file.metadata
+        unpacked = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+        if not 0 <= about.num_rows <= most or not 0 <= unpacked <= _BYTES:
+            raise ValueError(f"it claims {about.num_rows:,} rows of {unpacked:,} bytes, and at most {most:,} are read")
+        found: list[dict[str, Any]] = file.read().to_pylist()
+        return found

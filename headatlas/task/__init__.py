@@ -127,6 +127,7 @@ class Task:
     control batch, or (floor="uniform") that of a uniform guess over the vocabulary.
     second: the same task in another family of prompts (other templates, words and format), on which is tried whether what
     was found is more than a habit of one; None where it has none. Its docstring says how it differs.
+    twin: the task on other items, where no registered task is it.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Task:
     doc: str
     module: str
     second: Task | None = None
+    twin: Task | None = None
 
     def __call__(self, tokenizer: Vocabulary, n: int, seed: int = 0) -> Batch:
         """`n` examples; the same seed gives the same batch on any machine. Raises UnfitTask."""
@@ -228,7 +230,7 @@ def find_task(name: str) -> Task:
 
 def held_out(task: Task) -> Task | None:
     """The task's twin on items it does not use itself; None where it has none (random tokens: another seed will do)."""
-    return tasks().get(task.name + HELD_OUT)
+    return task.twin or tasks().get(task.name + HELD_OUT)
 
 
 def fitting(task: Task, tokenizer: Vocabulary, n: int, seed: int) -> Batch:

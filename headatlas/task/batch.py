@@ -56,7 +56,7 @@ def complete(batch: Batch, tokenizer: Vocabulary) -> Batch:
 
 
 @renamed_fields(at="positions")
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Batch:
     """Token sequences with the positions and answers that detectors and metrics need.
 
@@ -113,6 +113,16 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def __repr__(self) -> str:
+        lengths = self.mask.sum(1)
+        n = len(self)
+        low, high = (int(lengths.min()), int(lengths.max())) if n else (0, 0)
+        parts = [f"{n} {'prompt' if n == 1 else 'prompts'} of {low if low == high else f'{low} to {high}'} tokens"]
+        for kind, names in (("positions", self.positions), ("marks", self.marks), ("labels", self.labels)):
+            parts += [f"{kind} {', '.join(names)}"] if names else []
+        parts += [name for name in ("control", "counterfactual", "encoder") if getattr(self, name) is not None]
+        return f"Batch({'; '.join(parts)})"
 
     @property
     def answer(self) -> Tensor:

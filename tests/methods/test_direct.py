@@ -205,8 +205,8 @@ def test_half_precision_keeps_its_bound_and_frozen_weights_do_not_matter():
 def test_a_metric_that_is_no_sum_of_logits_is_refused():
     with pytest.raises(BadInput, match="sum of logits"):
         direct_effects(opened("llama"), prompts(3), next_token_loss)
-    with pytest.raises(BadInput, match="no answer"):
-        direct_effects(opened("llama"), replace(prompts(3), labels={}, counterfactual=None))
+    with pytest.raises(BadInput, match="no wrong"):
+        direct_effects(opened("llama"), replace(prompts(3), labels={"answer": prompts(3).answer}, counterfactual=None))
 
 
 def test_the_model_is_left_as_it_was():

@@ -7,6 +7,7 @@ import pytest
 import headatlas as ha
 from headatlas.errors import BadInput
 from headatlas.methods.prompts import prompts_for
+from headatlas.model.text.start_end import AS_GIVEN
 from headatlas.task import find_task, logit_difference, next_token_loss
 from tests import toys
 from tests.methods.sweeps.test_replay import prompts
@@ -28,7 +29,7 @@ def test_a_batch_is_taken_as_it_is():
     )
     assert plain.batch is other.batch is batch
     assert (plain.metric, other.metric) == (logit_difference, next_token_loss)
-    assert (dict(plain.facts), plain.task) == ({}, None)
+    assert (dict(plain.facts), plain.task) == ({"start_end": AS_GIVEN}, None)
 
 
 def test_a_task_is_drawn_and_looked_at():
@@ -36,7 +37,8 @@ def test_a_task_is_drawn_and_looked_at():
     found = prompts_for(model, ha.Prompts("repeated", n=4, seed=3, force=True), told)
     expected = find_task("repeated")(model.tokenizer, 4, 3)
     assert found.batch.tokens.equal(expected.tokens)
-    assert found.facts == {"task": "repeated", "task_version": find_task("repeated").version, "n": 4, "seed": 3}
+    drawn = {"task": "repeated", "task_version": find_task("repeated").version, "n": 4, "seed": 3}
+    assert found.facts == {**drawn, "start_end": expected.facts["start_end"]}
     assert told.lines
     assert "floor" in told.lines[0]
     with pytest.raises(BadInput, match="does not do repeated"):

@@ -17,6 +17,7 @@ from headatlas.heads import parse_heads
 from headatlas.methods.labels import LabelledPrompts, Labels, labelled
 from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
 from headatlas.model import Model
+from headatlas.model.core.pass_context import Inputs
 from headatlas.progress import Progress, Silent
 from headatlas.task import Batch, Task, find_task
 
@@ -106,8 +107,8 @@ class Steered:
 
 def steer(
     model: Model,
-    batch: Batch | LabelledPrompts,
-    labels: Labels | None = None,
+    batch: Inputs | LabelledPrompts,
+    labels: Labels | Sequence[str | int] | None = None,
     *,
     options: SteerOptions,
     progress: Progress | None = None,
@@ -120,11 +121,9 @@ def steer(
     """
     progress = progress or Silent()
     label = batch.label if isinstance(batch, LabelledPrompts) else None
-    if labels is None or isinstance(batch, LabelledPrompts):
-        batch, found_labels = labelled(model, batch)
-        labels = labels or found_labels
-    steering = _directions(model, batch, labels, options, progress)
-    target = options.toward or labels.classes[-1]
+    read, known = labelled(model, batch, labels)
+    steering = _directions(model, read, known, options, progress)
+    target = options.toward or known.classes[-1]
     pushed = [name_of(key) for key in steering.directions]
     facts = {
         "model": model.name, "direction": options.direction, "toward": target, "pushed": pushed,

@@ -33,11 +33,11 @@ from headatlas.methods.sweeps.effects import sign_flip_p
 from headatlas.methods.sweeps.gradient_estimate import estimates
 from headatlas.methods.sweeps.run import run
 from headatlas.model import Model
+from headatlas.model.core.pass_context import Inputs
 from headatlas.ops import stats
 from headatlas.ops.types import Array
 from headatlas.progress import Part, Progress, Silent
 from headatlas.store import write_json
-from headatlas.task import Batch
 
 SPREAD = 16  # parts measured for the rank agreement beside the highest
 SCHEMA = "headatlas/attribution/1"
@@ -84,6 +84,11 @@ class Attribution:
     def measured(self) -> NDArray[np.bool_]:
         """[part] which were measured."""
         return np.asarray(~np.isnan(self.exact).all(0))
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"{self.parts[i]} {self.mean[i]:+.3g}" for i in self.order[:3])
+        measured = f", {int(self.measured.sum())} measured" if self.measured.any() else ""
+        return f"Attribution({self.method}: {len(self.parts)} parts estimated{measured}; largest {best})"
 
     def agreement(self) -> float:
         """Spearman's rank correlation of estimates with measured effects over the parts measured; NaN below three."""
@@ -135,7 +140,7 @@ class AttributionOptions:
 @former_arguments(AttributionOptions, site="component")
 def attribute(
     model: Model,
-    batch: Batch | Prompts,
+    batch: Inputs | Prompts,
     *,
     method: str = "direct",
     direction: str = "denoising",
@@ -147,7 +152,8 @@ def attribute(
 ) -> Attribution:
     """Estimate the effect of every head (direct, atp) or edge (eap, eap-ig) on the metric, and measure some of them.
 
-    batch: the prompts, with the logit difference as metric; `Prompts` names a task or another metric. verify: how many of
+    batch: the prompts, as `model.forward` takes them, or `Prompts`, which names a task, a file or another metric than the logit
+    difference. Where there are no answers, the model's first choice is compared with its second. verify: how many of
     the highest are measured exactly, beside `options.spread` others. What is measured is the estimate's own question: for
     direct, what the metric loses when a head is zero-ablated at the last position (its direct effect is a part of that); else
     what patching it changes. direction, component, positions: see `patch`; component and positions are atp's only. Raises

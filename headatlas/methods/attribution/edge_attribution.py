@@ -19,14 +19,16 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.attribution.edge_graph import Difference, Graph, written
 from headatlas.methods.former import former_arguments
+from headatlas.methods.prompts import Prompts, prompts_for
 from headatlas.methods.sweeps.cached_runs import GB
 from headatlas.methods.sweeps.gradient_estimate import demand_gradients, no_gradient
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Edit, LayerView, Model
+from headatlas.model.core.pass_context import Inputs
 from headatlas.model.structure.blocks import first, given, remove
 from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Progress, Silent
-from headatlas.task import Batch, Metric
+from headatlas.task import Batch, Metric, logit_difference
 
 if TYPE_CHECKING:
     from headatlas.model.structure.blocks import MLP
@@ -64,8 +66,8 @@ class _Tape:
 @former_arguments()
 def edge_scores(
     model: Model,
-    batch: Batch,
-    metric: Metric,
+    batch: Inputs,
+    metric: Metric | str = logit_difference,
     *,
     direction: str = "denoising",
     steps: int | None = None,
@@ -75,28 +77,30 @@ def edge_scores(
 ) -> tuple[Graph, Array]:
     """Estimated effect [example, edge] of every edge in `graph.edges()`, in units of the metric.
 
-    direction: denoising (this run is the counterfactual's, values come from the clean prompt) or noising. steps: None for
-    EAP, else the number of runs over which EAP-IG averages. Memory beside the weights stays below `memory` bytes.
+    batch: prompts as `model.forward` takes them, with counterfactuals. direction: denoising (this run is the
+    counterfactual's, values come from the clean prompt) or noising. steps: None for EAP, else the number of runs over which EAP-IG averages. Memory beside the weights stays below `memory` bytes.
     Raises BadInput, UnsupportedModel.
     """
     progress = progress or Silent()
+    read = prompts_for(model, Prompts(batch=batch, metric=metric))
+    prompts, asked = read.batch, read.metric
     demand_gradients(model)
     if steps is not None and steps < 1:
         raise BadInput(f"EAP-IG cannot average over {steps} steps.", "Give at least 1; 5 is common.")
     graph = graph or Graph(model)
-    base, source = sides(batch, direction)
-    one = _Rows(batch, base, source, slice(0, 1))
-    _, peak = peak_of(lambda: _record(model, graph, metric, one, None), model.hf.parameters())
+    base, source = sides(prompts, direction)
+    one = _Rows(prompts, base, source, slice(0, 1))
+    _, peak = peak_of(lambda: _record(model, graph, asked, one, None), model.hf.parameters())
     size = int(memory / (4 * peak))  # what is recorded, what both runs wrote, and the readers' gradients
     if size < 1:
         raise BadInput(
             f"Edges of one example need about {show_size(4 * peak)}, {show_size(memory)} are allowed.",
             "Allow more with --memory, or use shorter prompts.",
         )
-    found, n = [], len(batch)
+    found, n = [], len(prompts)
     for start in range(0, n, size):
-        rows = _Rows(batch, base, source, slice(start, min(start + size, n)))
-        found.append(_piece(model, graph, metric, rows, steps, memory // 4))
+        rows = _Rows(prompts, base, source, slice(start, min(start + size, n)))
+        found.append(_piece(model, graph, asked, rows, steps, memory // 4))
         progress.advance("edges", len(rows.scored), of=n)
     return graph, np.concatenate(found)
 

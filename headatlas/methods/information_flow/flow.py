@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from headatlas.errors import BadInput
@@ -10,13 +9,13 @@ from headatlas.methods.information_flow import export
 from headatlas.methods.information_flow.routes import THRESHOLD, Route, Shares, extract, importances, shares
 from headatlas.methods.texts import Texts, texts_as_batch
 from headatlas.model import Model
+from headatlas.model.core.pass_context import Inputs
 from headatlas.progress import Progress
-from headatlas.task import Batch
 
 
 def flow(
     model: Model,
-    prompt: str | Sequence[str] | Batch | Texts | None = None,
+    prompt: Inputs | Texts | None = None,
     *,
     task: str | None = None,
     position: int = -1,
@@ -28,9 +27,10 @@ def flow(
 ) -> Route | Shares:
     """Follow a prediction back to the tokens and heads it was built from (information flow routes).
 
-    prompt: a text, a chat, a Batch or `Texts`. Of one text the Route is returned; position: the token whose prediction is
-    followed, -1 for the last; out: a file for the route, .svg, .html, .graphml or .json. Of several, and of `n` prompts of the
-    built-in task `task`, the Shares of all heads. threshold: importance above which an edge is followed. Raises BadInput, UnknownName, UnsupportedModel.
+    prompt: what is read, as `model.forward` takes it (a text, several, a chat, ids, a Batch), or `Texts`. Of one text the Route
+    is returned; position: the token whose prediction is followed, -1 for the last; out: a file for the route, .svg, .html,
+    .graphml or .json. Of several, and of `n` prompts of the built-in task `task`, the Shares of all heads. threshold:
+    importance above which an edge is followed. Raises BadInput, UnknownName, UnsupportedModel.
     """
     if (prompt is None) == (task is None):
         raise BadInput("Say what is read.", "Give either --text TEXT or --task NAME.")

@@ -60,6 +60,10 @@ class Route:
     threshold: float
     edges: tuple[Edge, ...]
 
+    def __repr__(self) -> str:
+        best = ", ".join(f"{head} {weight:.3g}" for head, weight in list(self.heads().items())[:3])
+        return f"Route({len(self.edges)} edges above {self.threshold:g} to token {self.target.position} of {len(self.tokens)}; heads {best or 'none'})"
+
     @property
     def nodes(self) -> tuple[Node, ...]:
         """Every token at every depth that the route passes, from the embeddings up."""
@@ -209,6 +213,11 @@ class Shares:
     heads: tuple[HeadId, ...]
     values: Array
     used: Array
+
+    def __repr__(self) -> str:
+        mean = stats.mean(self.values)
+        best = ", ".join(f"{self.heads[i]} {mean[i]:.3g}" for i in np.argsort(-mean, kind="stable")[:3])
+        return f"Shares({len(self.heads)} heads over {len(self.values)} texts; largest {best})"
 
 
 def shares(

@@ -40,14 +40,15 @@ from headatlas.methods.sweeps.plan import (
     positions_of,
 )
 from headatlas.model import Model
+from headatlas.model.core.pass_context import Inputs
 from headatlas.progress import Progress, Silent
-from headatlas.task import Batch
+from headatlas.task.answers import kl
 
 
 @former_arguments(RunOptions)
 def path_patch(
     model: Model,
-    batch: Batch | Prompts,
+    batch: Inputs | Prompts,
     senders: HeadSets | None = None,
     receivers: str | Receiver | Sequence[str | Receiver] = ("logits",),
     *,
@@ -75,19 +76,19 @@ def path_patch(
     MLPS.demand(mlps)
     if positions == "each":
         raise BadInput("Paths are not followed for each position at once.", "Choose all, or a named position.")
-    given = prompts_for(model, batch, progress)
-    batch, metric, other = given.batch, given.metric, given.batch.counterfactual
+    given = prompts_for(model, batch, progress, unanswered=kl)
+    prompts, metric, other = given.batch, given.metric, given.batch.counterfactual
     if other is None:
         raise BadInput("Path patching needs counterfactual prompts.", "Choose a task or prompts that have them.")
-    demand_aligned(batch, other)
+    demand_aligned(prompts, other)
     found = parse_receivers(receivers, model, group=group)
     named_positions = {
-        one.name: positions_of(batch, one.position or positions)[one.position or positions] for one in found
+        one.name: positions_of(prompts, one.position or positions)[one.position or positions] for one in found
     }
     head_sets = head_sets_for(model, senders, "z")
     everything = sorted({head for head_set in head_sets for head in head_set})
-    ran, source = (other, batch) if direction == "denoising" else (batch, other)
-    demand_tokenwise(model, ran, metric.positions(batch))
+    ran, source = (other, prompts) if direction == "denoising" else (prompts, other)
+    demand_tokenwise(model, ran, metric.positions(prompts))
 
     def prepare(rows: slice) -> Make:
         values = collect(model, source.rows(rows), OnHeads(everything))
@@ -102,7 +103,7 @@ def path_patch(
     }
     sweep = Sweep(
         direction,
-        batch,
+        prompts,
         metric,
         head_sets,
         named_positions,
@@ -115,7 +116,7 @@ def path_patch(
         if kept.result is not None:
             return kept.result
         paths = Paths(model, sweep, found, mlps == "frozen", options.bytes)
-        unchanged = metric_of(model, batch, metric, run_on=None if direction == "denoising" else other)
+        unchanged = metric_of(model, prompts, metric, run_on=None if direction == "denoising" else other)
         return kept.finish(replace(_measured(paths, kept.store, progress), other=unchanged), model, sweep)
 
 

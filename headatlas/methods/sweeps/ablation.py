@@ -13,47 +13,53 @@ from headatlas.edits import Mean, OnHeads, Resample, Zero, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, HeadSets
 from headatlas.methods.former import former_arguments
-from headatlas.methods.options import RunOptions
-from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
+from headatlas.methods.options import RunOptions, SweepOptions
+from headatlas.methods.prompts import MeasuredPrompts, Prompts, measured_by, prompts_for
 from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
 from headatlas.methods.sweeps.plan import Make, Prepare, Sweep, head_sets_for, positions_of, side_of
 from headatlas.methods.sweeps.run import run
+from headatlas.methods.sweeps.top_token import top_tokens
 from headatlas.model import Model
+from headatlas.model.core.pass_context import Inputs
 from headatlas.progress import Progress
-from headatlas.task import Batch, Task, Vocabulary
+from headatlas.task import Batch, Metric, Task, Vocabulary
+from headatlas.task.answers import kl
 
 if TYPE_CHECKING:
     from headatlas.model.core.forward_pass import Edit
 
 
-@former_arguments(RunOptions)
+@former_arguments(SweepOptions)
 def ablate(
     model: Model,
-    batch: Batch | Prompts,
+    batch: Inputs | Prompts,
     heads: HeadSets | None = None,
     *,
     edit: str = "mean",
     mean: str = "overall",
     positions: str = "all",
     reference: Batch | int | None = None,
-    triage: int | None = None,
-    options: RunOptions | None = None,
+    metric: Metric | str | None = None,
+    options: RunOptions | SweepOptions | None = None,
     progress: Progress | None = None,
 ) -> HeadEffects:
     """Remove each head (or each of the sets given) and measure the metric, every example on its own.
 
-    batch: the prompts, with the logit difference as metric; `Prompts` names a task or another metric. heads: default every
-    head. edit: mean (over `reference`; else the counterfactual prompts where there are some, else the batch itself), zero,
+    batch: the prompts, as `model.forward` takes them (a text, several, a chat, ids, a Batch), or `Prompts`, which names a task or
+    a file. metric: kl, logit-difference, log-probability, rank ... (headatlas.task.answers), or a Metric; default the task's own, else
+    the logit difference, and kl (to the clean run) for prompts without answers. heads: default every head. edit: mean (over `reference`; else the counterfactual prompts where there are some, else the batch itself), zero,
     or resample (the same head's output on the counterfactual prompt). mean: over all tokens (those at `positions` where
     named), for each position, or for each position and label "template". positions: all, each, or a named one ("end").
-    reference: other prompts, or how many to draw of the task. triage: measure only that many, ranked by attribution
-    patching. options: memory, and the folder in which the result is kept. Raises BadInput.
+    With kl the result's facts["top_token"] says which token is the likeliest before, and after each change that makes it another;
+    `downstream` shows where attention changes. reference: other prompts, or how many to draw of the task. options: memory, how many changes are measured, and the folder in
+    which the result is kept. Raises BadInput, UnknownName.
     """
     options = options or RunOptions()
+    triage = options.triage if isinstance(options, SweepOptions) else None
     EDIT.demand(edit)
     MEAN.demand(mean)
-    given = prompts_for(model, batch, progress)
+    given = prompts_for(model, measured_by(batch, metric), progress, unanswered=kl)
     other = _reference(model, given, reference)
     head_sets = head_sets_for(model, heads, "z")
     named_positions = positions_of(side_of(given.batch, head_sets, "z", positions), positions)
@@ -68,11 +74,14 @@ def ablate(
     sweep = Sweep("ablation", given.batch, given.metric, head_sets, named_positions, "z", prepare, facts=facts)
     more = {"triage": triage, "reference": checkpoint.digest(other)}
     with checkpoint.folder(options.out, model, sweep, more) as kept:
-        return kept.result or kept.finish(
-            run(model, sweep, triage=triage, memory=options.bytes, store=kept.store, step="ablate", progress=progress),
-            model,
-            sweep,
+        if kept.result is not None:
+            return kept.result
+        found = run(
+            model, sweep, triage=triage, memory=options.bytes, store=kept.store, step="ablate", progress=progress
         )
+        if given.metric is kl:
+            found = replace(found, facts={**found.facts, "top_token": top_tokens(model, sweep, found, progress)})
+        return kept.finish(found, model, sweep)
 
 
 def _reference(model: Model, given: MeasuredPrompts, reference: Batch | int | None) -> Batch | None:
@@ -156,8 +165,9 @@ def demand_aligned(batch: Batch, other: Batch) -> None:
     mine, theirs = batch.mask.sum(1), other.mask.sum(1)
     apart = (mine != theirs).nonzero().flatten().tolist()
     if apart:
-        first, lines = apart[0], batch.labels.get("line")
-        where = f"Line {int(lines[first])}" if lines is not None else f"Example {first + 1}"
+        first = apart[0]
+        named = next((name for name in ("line", "row") if name in batch.labels), None)
+        where = f"{named.title()} {int(batch.labels[named][first])}" if named is not None else f"Example {first + 1}"
         raise BadInput(
             f"{where}: the prompt has {int(mine[first])} tokens and its counterfactual {int(theirs[first])} "
             f"({len(apart)} such of {len(batch)}).",

@@ -9,41 +9,44 @@ from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadSets
 from headatlas.methods.former import former_arguments
-from headatlas.methods.options import RunOptions
-from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
+from headatlas.methods.options import RunOptions, SweepOptions
+from headatlas.methods.prompts import MeasuredPrompts, Prompts, measured_by, prompts_for
 from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.ablation import demand_aligned
 from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.methods.sweeps.plan import Make, Sweep, head_sets_for, metric_of, positions_of, side_of
 from headatlas.methods.sweeps.run import run
 from headatlas.model import Model
+from headatlas.model.core.pass_context import Inputs
 from headatlas.progress import Progress
-from headatlas.task import Batch
+from headatlas.task import Metric
+from headatlas.task.answers import kl
 
 SITES = PATCHED.values
 
 
-@former_arguments(RunOptions, site="component")
+@former_arguments(SweepOptions, site="component")
 def patch(
     model: Model,
-    batch: Batch | Prompts,
+    batch: Inputs | Prompts,
     heads: HeadSets | None = None,
     *,
     direction: str = "denoising",
     component: str = "z",
     positions: str = "all",
-    triage: int | None = None,
-    options: RunOptions | None = None,
+    metric: Metric | str | None = None,
+    options: RunOptions | SweepOptions | None = None,
     progress: Progress | None = None,
 ) -> HeadEffects:
     """Put each head's value from the clean prompt into the run on its counterfactual (denoising), or the other way round.
 
-    The metric is always that of the clean prompt's answers. component: z (output), q, k, v or pattern; keys and values are
+    The metric is always that of the clean prompt's answers, kl where there are none. component: z (output), q, k, v or pattern; keys and values are
     changed for whole KV groups. The counterfactual must have the same length. The other options are those of `ablate`.
     Raises BadInput.
     """
     options = options or RunOptions()
-    given = prompts_for(model, batch, progress)
+    triage = options.triage if isinstance(options, SweepOptions) else None
+    given = prompts_for(model, measured_by(batch, metric), progress, unanswered=kl)
     sweep = plan(model, given, heads, direction, component, positions)
     with checkpoint.folder(options.out, model, sweep, {"triage": triage}) as kept:
         if kept.result is not None:
@@ -70,7 +73,8 @@ def plan(
     batch, other = given.batch, given.batch.counterfactual
     if other is None:
         raise BadInput(
-            "Patching needs counterfactual prompts.", "Choose a task that has them, or give `corrupted` prompts."
+            "Patching needs counterfactual prompts.",
+            "Choose a task that has them, or give each prompt its counterfactual.",
         )
     demand_aligned(batch, other)
     head_sets = head_sets_for(model, heads, component)

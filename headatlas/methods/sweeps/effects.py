@@ -16,6 +16,7 @@ from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.ops import stats
 from headatlas.ops.types import Array
+from headatlas.render.escape import shown
 from headatlas.scores import grid
 
 HeadSet = tuple[HeadId, ...]  # heads that are changed together: one head, a KV group, any set
@@ -106,6 +107,11 @@ class HeadEffects:
         Ablation: (ablated - clean) / clean, -1 where nothing is left of the metric.
         """
         effects, span = self.effects.reshape(len(self.base), -1), self.span
+        if (
+            self.other is None and self.facts.get("metric") == "kl"
+        ):  # nothing diverges from itself: there is no share of 0
+            nothing = np.full(self.values.shape[1:], np.nan)
+            return nothing, nothing, nothing
         n = len(span)
         weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=1000) / n
         present = ~np.isnan(effects)
@@ -161,7 +167,15 @@ class HeadEffects:
     def __repr__(self) -> str:
         best = ", ".join(f"{line.name} {line.effect:+.3g}" for line in self.top(3))
         left = f", {self.unmeasured} left unmeasured" if self.unmeasured else ""
-        return f"HeadEffects({self.kind}: {int(self.measured.sum())} changes{left}; largest {best})"
+        metric = f" in {self.facts['metric']}" if "metric" in self.facts else ""
+        lines = [f"HeadEffects({self.kind}{metric}: {int(self.measured.sum())} changes{left}; largest {best})"]
+        tokens = self.facts.get("top_token")
+        if tokens:
+            before = ", ".join(repr(shown(one, lines=False)) for one in tokens["before"][:4])
+            lines.append(f"  likeliest next token {before}; another one under {len(tokens['after'])} changes")
+            for name, after in list(tokens["after"].items())[:5]:
+                lines.append(f"  without {name}: {', '.join(repr(shown(one, lines=False)) for one in after[:4])}")
+        return "\n".join(lines)
 
 
 def sign_flip_p(effects: Array, seed: int = 0) -> Array:

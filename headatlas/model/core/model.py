@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from headatlas.errors import BadInput, UnsupportedModel
-from headatlas.heads import HeadId
+from headatlas.heads import HeadId, Heads
 from headatlas.model.core import hooks, weights_hash
 from headatlas.model.core.attention_layer import AttentionLayer, all_heads, demand_heads, layer_at, main_blocks
 from headatlas.model.core.dispatch import active, receiving
@@ -31,6 +31,8 @@ from headatlas.model.core.pass_context import Inputs, PassContext
 from headatlas.model.core.refusals import key_choices, refuse_overflow
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.core.view import LayerView
+from headatlas.model.looking.attention_map import AttentionMap, attention_map
+from headatlas.model.looking.prediction import Prediction, predict
 from headatlas.model.sources.resolve import Source
 from headatlas.model.text.tokenizer import Tokenizer
 from headatlas.renamed import Renamed, renamed_arguments
@@ -201,6 +203,18 @@ class Model:
             return self.run(inputs, current, start_at, logit_positions)
 
     __call__ = forward
+
+    def attention(self, batch: Inputs, heads: Heads) -> AttentionMap:
+        """Where heads attend in one text, to look at: "18.6", a list, or "18.*" for a whole layer. Raises BadInput."""
+        return attention_map(self, batch, heads)
+
+    def predict(self, batch: Inputs, k: int = 10) -> Prediction:
+        """The `k` most likely next tokens after each text, with probabilities. Raises BadInput for a model without logits."""
+        return predict(self, batch, k)
+
+    def __repr__(self) -> str:
+        layers = f"{len(self.layers)} attention layers, {len(self.heads)} heads"
+        return f"Model({self.name}: {self.architecture}, {self.kind}, {layers}, {self.dtype} on {self.device})"
 
     def pass_context(
         self,

@@ -146,6 +146,14 @@ def _of_ids(given: Any) -> Batch:
     return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), facts={"start_end": AS_GIVEN})
 
 
+def one_of(given: Any, tokenizer: Vocabulary) -> Batch:
+    """One prompt, given in whatever way, as a Batch with its end. Raises BadInput for several."""
+    found: Batch = as_batch(given, tokenizer)
+    if len(found) != 1:
+        raise BadInput(f"One prompt is read at a time, and {len(found)} are given.", "Give one of them.")
+    return found
+
+
 def ids_of(given: Any) -> Tensor:
     """Whole numbers as a tensor. Raises BadInput for anything else."""
     try:

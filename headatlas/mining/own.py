@@ -1,0 +1,235 @@
+"""Detectors and tasks of a user's own in `mine`: as objects, from a loose file, and prompts as a task; checked before they run."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from headatlas import catalogue
+from headatlas.catalogue.own import own_data
+from headatlas.detector import Detector, LayerDetector, Planted, find_detector
+from headatlas.errors import BadInput, HeadAtlasError, UnfitTask
+from headatlas.model import Model
+from headatlas.model.synthetic_view import SyntheticLayer
+from headatlas.model.text.start_end import rule_of
+from headatlas.registry import Hooked, plugins_of_file
+from headatlas.store import write_text, writing
+from headatlas.task import Batch, Metric, Task, Vocabulary, find_task, fitting, logit_difference, next_token_loss
+from headatlas.task.answers import log_probability
+
+T = TypeVar("T", Detector, Task)
+FOLDER = "own"  # of a run, with the source of what its user defined
+_TRIED = 6  # examples on which a detector is tried
+
+
+def chosen(given: Sequence[str | Path | T], kind: type[T], find: Callable[[str], T]) -> list[T]:
+    """Plugins by name, as objects, or all those of a file. Raises UnknownName, HeadAtlasError for a file or an object that breaks the contract."""
+    found: list[T] = []
+    for one in given:
+        if isinstance(one, kind):
+            found.append(one)
+        elif isinstance(one, Path) or (isinstance(one, str) and one.endswith(".py")):
+            found += plugins_of_file(Path(one), kind)
+        elif isinstance(one, str):
+            found.append(find(one))
+        else:
+            raise BadInput(
+                f"{type(one).__name__} is no {kind.__name__.lower()}.", "Give its name, the object, or a .py file."
+            )
+    for plugin in found:
+        if isinstance(plugin, Hooked):
+            for hook in plugin.HOOKS:
+                plugin.hook(hook.name)
+    return found
+
+
+def chosen_detectors(given: Sequence[str | Path | Detector]) -> list[Detector]:
+    """Detectors by name, as objects or from files; each name once. Raises UnknownName, HeadAtlasError."""
+    found = chosen(given, Detector, find_detector)
+    for detector in found:
+        catalogue.head_type(detector.head_type)
+    names = [one.name for one in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise BadInput(f"Two detectors are called '{twice}'.", "Give each a name of its own.")
+    return found
+
+
+def chosen_tasks(given: Sequence[str | Path | Task | Batch]) -> list[Task]:
+    """Tasks by name, as objects, from files, or prompts as a task. Raises UnknownName, BadInput."""
+    found: list[Task] = []
+    for number, one in enumerate(given, 1):
+        found += [task_of(one, f"own-prompts-{number}")] if isinstance(one, Batch) else chosen([one], Task, find_task)
+    return found
+
+
+# ---- prompts as a task ---------------------------------------------------------------------------------------------------
+def task_of(batch: Batch, name: str = "own-prompts") -> Task:
+    """Prompts as a task: one half finds heads, the other half tests them.
+
+    Its control has each prompt's own tokens in another order. Metric: the logit difference where there are wrong answers, the
+    answer's log-probability where there are none, and the loss where batches have positions["predict"] alone; none without
+    answers, and then there are no verdicts. Raises BadInput for fewer than 8 prompts.
+    """
+    if len(batch) < 8:
+        raise BadInput(
+            f"{len(batch)} prompts are too few for a task.", "Give 8 or more: half of them find heads, half test them."
+        )
+    metric = _metric(batch)
+    order = np.random.default_rng(0).permutation(len(batch))
+
+    def of(half: int) -> Callable[[Vocabulary, int, np.random.Generator], Batch]:
+        def build(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
+            rows = sorted(order[half::2][:n].tolist())
+            if len(rows) < n:
+                raise UnfitTask(f"There are {len(rows)} prompts in each half, {n} are asked for.")
+            some = batch.rows(rows)
+            return some if some.control is not None else replace(some, control=_disordered(some, tokenizer))
+
+        return build
+
+    version = int(hashlib.sha256(_bytes(batch)).hexdigest()[:8], 16)
+    doc = "Prompts of one's own."
+    twin = Task(f"{name}-held-out", of(1), metric, version, 0.0, "control", doc, __name__)
+    return Task(name, of(0), metric, version, 0.0, "control", doc, __name__, twin)
+
+
+def _metric(batch: Batch) -> Metric | None:
+    if "answer" in batch.labels and "end" in batch.positions:
+        return logit_difference if "wrong" in batch.labels else log_probability
+    return next_token_loss if "predict" in batch.positions else None
+
+
+def _disordered(batch: Batch, tokenizer: Vocabulary) -> Batch:
+    """Each text's own tokens in another order, those that stand around a text in their places: structure destroyed, words kept."""
+    tokens = batch.tokens.clone()
+    around = torch.tensor([*rule_of(tokenizer).front, *rule_of(tokenizer).back], dtype=tokens.dtype)
+    for number, row in enumerate(tokens):
+        places = (batch.mask[number] & ~torch.isin(row, around)).nonzero().flatten()
+        mixed = torch.randperm(len(places), generator=torch.Generator().manual_seed(number))
+        row[places] = row[places[mixed]].clone()
+    return replace(batch, tokens=tokens, control=None, counterfactual=None)
+
+
+def _bytes(batch: Batch) -> bytes:
+    parts = [batch.tokens, batch.mask, *(v for _, v in sorted(batch.labels.items()))]
+    return b"".join(part.cpu().numpy().tobytes() for part in parts)
+
+
+# ---- the contract ----------------------------------------------------------------------------------------------------------
+def demand_contract(detector: Detector, model: Model) -> None:
+    """Raise HeadAtlasError unless a detector of layers finds its planted head, and not its look-alike nor even attention.
+
+    Tried on a few prompts of its task that this model's tokenizer makes, with imagined layers.
+    """
+    if not isinstance(detector, LayerDetector) or detector.task.module == __name__:
+        return
+    try:
+        batch = fitting(detector.task, model.tokenizer, _TRIED, 3)
+    except UnfitTask:
+        return  # it will be skipped, with the reason
+    n, length = batch.tokens.shape
+    seen = torch.ones(length, length).tril() if detector.causal else torch.ones(length, length)
+    even = Planted((seen / seen.sum(-1, keepdim=True)).expand(n, length, length))
+    name, limit = detector.name, detector.minimum_effect
+    found = _beyond_chance(detector, batch, detector.planted(batch))
+    if not found >= limit:
+        raise HeadAtlasError(
+            f"The detector {name} scores its own planted head {found:.2f} beyond chance, less than its minimum effect {limit}.",
+            "Repair `score`, `control` or `planted`.",
+        )
+    for what, planted in (("its look-alike", detector.look_alike(batch)), ("a head that attends evenly", even)):
+        other = _beyond_chance(detector, batch, planted)
+        if other >= limit:
+            raise HeadAtlasError(
+                f"The detector {name} takes {what} for its head type: {other:.2f} beyond chance, minimum effect {limit}.",
+                "Make the score ask for more, or compare it with a better control.",
+            )
+
+
+def _beyond_chance(detector: LayerDetector, batch: Batch, planted: Planted) -> float:
+    """Mean score minus mean chance level of one imagined head."""
+
+    def layer(of: Batch) -> SyntheticLayer:
+        copies = torch.tensor([planted.copies is not False])
+        return SyntheticLayer(
+            planted.pattern[:, None], valid=of.mask, causal=detector.causal, tokens=of.tokens, copies=copies
+        )
+
+    score = detector.score(layer(batch), batch)
+    if score.shape[:2] != (len(batch), 1):
+        raise HeadAtlasError(f"The detector {detector.name} gives {tuple(score.shape)}, expected [example, head].")
+    if detector.settle is not None:
+        settled = detector.settle(score)
+        return float(settled.values.nanmean() - settled.control.nanmean())
+    if detector.control is not None:
+        chance = detector.control(layer(batch), batch)
+    elif batch.control is not None:
+        chance = detector.score(layer(batch.control), batch.control)
+    else:
+        raise HeadAtlasError(
+            f"The detector {detector.name} has no chance level: no `control`, and its task has no control batch."
+        )
+    return float(score.nanmean() - chance.nanmean())
+
+
+def lacking(detector: Detector, batch: Batch) -> str:
+    """What a detector of layers asks of prompts that they do not have; "" where it can be asked on them."""
+    if detector.verdict_positions is not None and detector.verdict_positions not in batch.positions:
+        return f"needs positions['{detector.verdict_positions}'], which these prompts lack"
+    if not isinstance(detector, LayerDetector):
+        return ""
+    one = batch.rows(slice(0, 1))
+    length = one.tokens.shape[1]
+    pattern = torch.eye(length).expand(1, 1, length, length)
+    layer = SyntheticLayer(
+        pattern, valid=one.mask, causal=detector.causal, tokens=one.tokens, copies=torch.tensor([True])
+    )
+    try:
+        detector.score(layer, one)
+    except KeyError as error:
+        return f"needs {error.args[0]!r}, which these prompts lack"
+    return ""
+
+
+# ---- what a run keeps of it --------------------------------------------------------------------------------------------------
+def sources_of(detectors: Sequence[Detector], tasks: Sequence[Task]) -> dict[str, str]:
+    """File name -> source text of what does not come with headatlas or a package. What has no source says so."""
+    found = {}
+    given: list[Detector | Task] = [*detectors, *tasks]
+    for one in given:
+        function = getattr(one, "score", None) or getattr(one, "measure", None) or getattr(one, "build", None)
+        module = str(one.module)
+        if module.partition(".")[0] == "headatlas":
+            continue
+        try:
+            source = inspect.getsource(inspect.getmodule(function) if module != "__main__" else function)  # type: ignore[arg-type]
+        except (OSError, TypeError):
+            source = f"# The source of {one.name} was not to be had: it was defined where none is kept.\n"
+        found[f"{one.name}.py"] = source
+    return found
+
+
+def keep(folder: Path, sources: Mapping[str, str], head_types: Sequence[str]) -> None:
+    """Write the sources and the head types of one's own into a run's folder, where there are any. Raises StoreError."""
+    kinds = own_data(list(head_types))
+    if sources or kinds:
+        with writing(folder / FOLDER):
+            (folder / FOLDER).mkdir(exist_ok=True)
+    for name, text in sources.items():
+        write_text(folder / FOLDER / name, text)
+    if kinds:
+        write_text(folder / FOLDER / "head_types.json", json.dumps(kinds, indent=1, ensure_ascii=False))
+
+
+def identity(sources: Mapping[str, str]) -> dict[str, Any]:
+    """What of it decides the numbers of a run: the hash of each source."""
+    return {name: hashlib.sha256(text.encode()).hexdigest()[:16] for name, text in sorted(sources.items())}

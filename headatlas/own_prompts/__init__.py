@@ -1,0 +1,1 @@
+"""Prompts of one's own, from whatever they are kept in, as a Batch."""

@@ -1,0 +1,271 @@
+"""Prompts of one's own as a Batch: their answers, counterfactuals and named spans, checked row by row."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headatlas.errors import BadInput
+from headatlas.model import Model
+from headatlas.model.text.reading import chat_text, fitted, is_chat, padded, text_facts
+from headatlas.model.text.start_end import rule_of
+from headatlas.model.text.tokenizer import Tokenizer
+from headatlas.own_prompts.rows import Row, rows_of, shown
+from headatlas.own_prompts.spans import Span, span_positions, spans_of
+from headatlas.prompts_file import demand_boundary, one_token
+from headatlas.task import Batch, edges
+
+_OLD = {"prompt": "clean", "counterfactual": "corrupted"}  # what files of before call them
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """One row, read. ids: of its text with start and end tokens. answers, wrongs: ids of each, one after the other."""
+
+    row: Row
+    text: str
+    other: str | None
+    answers: list[list[int]]
+    wrongs: list[list[int]]
+    spans: dict[str, list[Span]] = field(default_factory=dict)
+    other_spans: dict[str, list[Span]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    prompt: str
+    answer: str
+    wrong: str
+    counterfactual: str
+    spans: str
+
+
+def prompts(
+    model: Model | Tokenizer,
+    source: Any,
+    *,
+    prompt: str = "prompt",
+    answer: str = "answer",
+    wrong: str = "wrong",
+    counterfactual: str = "counterfactual",
+    spans: str = "spans",
+    template: str | None = None,
+) -> Batch:
+    """Prompts of your own as a Batch of this model.
+
+    source: a list of dictionaries (or of texts, or of chats), a file (.csv, .tsv, .json, .jsonl, .parquet), a pandas or Arrow
+    table, a data set of `datasets`. The other arguments are names of columns. prompt: a text, read exactly as given, or a chat
+    (a list of role and content), written by the tokenizer's own template. answer: one text, of as many tokens as it has, or a
+    list of right answers of one token each; left out in all rows: effects are then measured against the clean run. wrong: the
+    same for wrong answers. counterfactual: the prompt with the deciding words changed. spans: name -> the words in the prompt,
+    or [from, to] in characters, or a list of these; each becomes positions of that name.
+    template: "When {subject} and {other} ...": prompts are made of it, the fields are columns, and spans of their names;
+    `counterfactual` may then be a dictionary of the fields that change.
+
+    The Batch has positions["end"], labels["answer"] and ["wrong"] [example, k] (the first token of each, -1 for none),
+    labels["row"], and for answers of several tokens labels["targets"] [example, n] with positions["predict"]: these are read
+    behind the prompt. Raises BadInput naming the row and the column.
+    """
+    tokenizer = model.tokenizer if isinstance(model, Model) else model
+    rows = rows_of(source, prompt)
+    columns = _Columns(prompt, answer, wrong, counterfactual, spans)
+    read = [_read(row, columns, template, tokenizer) for row in rows]
+    for name, there in (
+        (answer, [bool(one.answers) for one in read]),
+        (wrong, [bool(one.wrongs) for one in read]),
+        (counterfactual, [one.other is not None for one in read]),
+    ):
+        if any(there) and not all(there):
+            lacking = read[there.index(False)].row
+            raise BadInput(f"{lacking.where} has no '{name}', and others have one.", "Give it in all rows, or in none.")
+    return _batch(read, columns, tokenizer)
+
+
+def _column(row: Row, name: str, key: str) -> Any:
+    """A row's value; of the names of before where the column is called as by default and is not there."""
+    found = row.values.get(name)
+    return row.values.get(_OLD[key]) if found is None and name == key and key in _OLD else found
+
+
+def _read(row: Row, columns: _Columns, template: str | None, tokenizer: Tokenizer) -> _Prompt:
+    """One row with its texts, answers and spans. Raises BadInput naming row and column."""
+    other = _column(row, columns.counterfactual, "counterfactual")
+    made: dict[str, list[Span]] = {}
+    made_other: dict[str, list[Span]] = {}
+    if template is not None:
+        text, made = _filled(row, template, {})
+        if isinstance(other, Mapping):
+            other, made_other = _filled(row, template, other)
+    else:
+        given = _column(row, columns.prompt, "prompt")
+        if given is None:
+            there = ", ".join(map(str, row.values)) or "none"
+            raise BadInput(
+                f"{row.where} has no '{columns.prompt}'; its columns are {there}.",
+                "Say which column it is: prompts(model, source, prompt='...').",
+            )
+        text = _text(row, columns.prompt, given, tokenizer)
+    other = None if other is None else _text(row, columns.counterfactual, other, tokenizer)
+    named = row.values.get(columns.spans) or {}
+    where = f"{row.where}, column '{columns.spans}'"
+    made |= spans_of(where, named, text)
+    answers = _answers(row, columns.answer, text, tokenizer)
+    wrongs = _answers(row, columns.wrong, text, tokenizer)
+    first = {one[0] for one in answers}
+    shared = next((one for one in wrongs if one[0] in first), None)
+    if shared is not None:
+        raise BadInput(
+            f"{row.where}: '{columns.answer}' and '{columns.wrong}' begin with the same token "
+            f"'{tokenizer.decode(shared[0])}', so that nothing tells them apart at the end of the prompt.",
+            "Put what they share at the end of the prompt.",
+        )
+    if other is not None and answers:
+        _boundaries(row, columns.answer, other, tokenizer)
+    return _Prompt(row, text, other, answers, wrongs, made, made_other)
+
+
+def _filled(row: Row, template: str, changed: Mapping[str, Any]) -> tuple[str, dict[str, list[Span]]]:
+    """The template with a row's columns in its fields, and where each of them stands."""
+    text, found = "", dict[str, list[Span]]()
+    try:
+        pieces = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise BadInput(
+            f"The template cannot be read: {error}.", "Write {name} for a column, {{ for a brace."
+        ) from error
+    for literal, name, form, conversion in pieces:
+        text += literal
+        if name is None:
+            continue
+        if not name or form or conversion:
+            raise BadInput(f"The template has the field '{{{name}}}' with no plain name.", "Write {name} for a column.")
+        value = changed.get(name, row.values.get(name))
+        if value is None or isinstance(value, Mapping | list):
+            raise BadInput(f"{row.where} has no text in column '{name}', which the template names.", "Give it one.")
+        found.setdefault(name, []).append((len(text), len(text) + len(str(value))))
+        text += str(value)
+    return text, found
+
+
+def _text(row: Row, column: str, given: Any, tokenizer: Tokenizer) -> str:
+    if is_chat(given):
+        return chat_text(f"{row.where}, column '{column}'", given, tokenizer)
+    if not isinstance(given, str) or not given:
+        raise BadInput(
+            f"{row.where}, column '{column}': a text or a chat is wanted, got {shown(given)}.",
+            "Give a string, or messages with role and content.",
+        )
+    return given
+
+
+def _words(row: Row, column: str) -> list[str]:
+    """The answers of a row as they are written."""
+    given = row.values.get(column)
+    if given is None:
+        return []
+    listed = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    bad = next((one for one in listed if not isinstance(one, str) or not one), None)
+    if bad is not None or not listed:
+        raise BadInput(
+            f"{row.where}, column '{column}': a text or a list of texts is wanted, got {shown(bad if listed else given)}.",
+            "Write numbers as text, with the space before them if the model writes one.",
+        )
+    return listed
+
+
+def _answers(row: Row, column: str, prompt: str, tokenizer: Tokenizer) -> list[list[int]]:
+    """The ids of each answer of a row; several of them have one token each."""
+    words = _words(row, column)
+    for word in words:
+        if not rule_of(tokenizer).two_stacks:  # there the answer does not follow the prompt
+            demand_boundary(f"{row.where}, column '{column}'", prompt, word, tokenizer)
+    if len(words) != 1:
+        return [[one_token(f"{row.where}, column '{column}'", word, "answer", tokenizer)] for word in words]
+    ids = tokenizer.encode(words[0])
+    one = tokenizer.single(words[0])
+    if one is not None:
+        return [[one]]
+    if not ids:
+        raise BadInput(f"{row.where}, column '{column}': '{words[0]}' has no tokens.", "Write at least one word.")
+    if not tokenizer.causal or rule_of(tokenizer).two_stacks:
+        one_token(f"{row.where}, column '{column}'", words[0], "answer", tokenizer)  # which refuses it with its pieces
+    return [ids]
+
+
+def _boundaries(row: Row, column: str, prompt: str, tokenizer: Tokenizer) -> None:
+    if not rule_of(tokenizer).two_stacks:
+        for word in _words(row, column):
+            demand_boundary(f"{row.where}, column '{column}'", prompt, word, tokenizer)
+
+
+def _batch(read: Sequence[_Prompt], columns: _Columns, tokenizer: Tokenizer) -> Batch:
+    """The rows as tensors."""
+    written = any(len(one) > 1 for item in read for one in item.answers)
+    texts = [fitted(f"{one.row.where}, column '{columns.prompt}'", one.text, tokenizer) for one in read]
+    others = [
+        fitted(f"{one.row.where}, column '{columns.counterfactual}'", one.other, tokenizer)
+        for one in read
+        if one.other is not None
+    ]
+    behind = [one.answers[0] if written else [] for one in read]
+    for item, ids, more in zip(read, texts, behind, strict=True):
+        if len(ids) + len(more) > tokenizer.context:
+            raise BadInput(
+                f"{item.row.where}: prompt and answer have {len(ids) + len(more)} tokens; this model takes {tokenizer.context}."
+            )
+    length = max(len(ids) + len(more) for ids, more in zip([*texts, *others], [*behind, *behind], strict=False))
+    labels = {"row": torch.tensor([one.row.number for one in read])}
+    for name, found in (("answer", [one.answers for one in read]), ("wrong", [one.wrongs for one in read])):
+        if found[0]:
+            labels[name] = _rectangle([[ids[0] for ids in one] for one in found])
+    if written:
+        labels["targets"] = _rectangle(behind)
+
+    def side(rows: list[list[int]], mine: Sequence[tuple[str, str, Mapping[str, list[Span]]]]) -> Batch:
+        ends = _ends(rows, tokenizer)
+        positions = {"end": ends, **span_positions(mine, tokenizer)}
+        if written:
+            offsets = torch.arange(labels["targets"].shape[1])
+            positions["predict"] = torch.where(labels["targets"] >= 0, ends[:, None] + offsets, -1)
+        full = padded([ids + more for ids, more in zip(rows, behind, strict=True)], length, labels=labels)
+        return replace(full, positions=positions)
+
+    batch = side(texts, [(one.row.where, one.text, one.spans) for one in read])
+    if others:
+        turned = [(one.row.where, str(one.other), one.other_spans) for one in read]
+        other = side(others, turned)
+        alike = batch.mask.sum(1) == other.mask.sum(1)  # only there a word of the prompt has its place in the other
+        shared = {
+            name: at.where(alike.view(-1, *[1] * (at.ndim - 1)), torch.tensor(-1))
+            for name, at in batch.positions.items()
+        }
+        batch = replace(batch, counterfactual=replace(other, positions={**shared, **other.positions}))
+    whole = [text for one in read for text in (one.text, one.other) if text is not None]
+    facts = {"prompts": "one's own", "answers": _said(read, written)}
+    return text_facts(replace(batch, facts=facts), whole, tokenizer)
+
+
+def _ends(rows: Sequence[Sequence[int]], tokenizer: Tokenizer) -> Tensor:
+    """Where the answer is predicted: each prompt's last token, or the decoder's last token before it writes."""
+    if rule_of(tokenizer).two_stacks:
+        return torch.full((len(rows),), max(len(edges(tokenizer)[0]) - 1, 0))
+    return torch.tensor([len(row) - 1 for row in rows])
+
+
+def _rectangle(rows: Sequence[Sequence[int]]) -> Tensor:
+    """[example, k] ids, -1 behind those that a row has."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows])
+
+
+def _said(read: Sequence[_Prompt], written: bool) -> str:
+    if not read[0].answers:
+        return "none: effects are measured against the clean run"
+    if written:
+        return "of several tokens, read behind the prompt; compared with wrong ones by the first"
+    return "of one token" if max(len(one.answers) for one in read) == 1 else "sets of one token each"
