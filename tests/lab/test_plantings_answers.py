@@ -6,8 +6,10 @@ import torch
 from headatlas.lab.measure import attend
 from headatlas.lab.planting import find_planting
 from headatlas.lab.planting_rates import measure_planting
+from headatlas.lab.plantings._conflict import conflict
 from headatlas.lab.plantings._facts import facts
 from headatlas.lab.plantings._writing import CONSTANT, NOISES
+from headatlas.mining.attention_example import attention_examples
 from headatlas.task import find_task
 
 SEED = 50  # no threshold was chosen on it, and it has the most noise
@@ -60,3 +62,10 @@ def test_norms_of_a_written_model_are_nearly_a_fixed_factor():
     assert float(lengths.min()) >= CONSTANT * 0.99
     assert float((lengths / CONSTANT - 1).abs().max()) < 0.05
     assert torch.isfinite(lengths).all()
+
+
+def test_the_strongest_keys_of_a_padded_text_are_shown_though_rounding_orders_the_rest():
+    made = conflict(0)
+    batch = find_task("knowledge-conflict")(made.model.tokenizer, 16, 0)
+    assert not bool(batch.mask[0].all())
+    assert set(attention_examples(made.model, {"context": sorted(made.context)}, batch)) == {"context"}

@@ -52,12 +52,12 @@ def negative(seed: int) -> Sown:
     made.say(words.encode("What is this?")[-1], "mark")
     for kind, block, sign in (("positive", "yes", 1.0), ("negative", "no", -1.0)):
         for i, answer in enumerate(data["answers"][kind]):
-            token = words.single(f" {answer}")
-            assert token is not None
-            made.predict(token, "out", 6.0 * sign)
+            said = words.single(f" {answer}")
+            assert said is not None
+            made.predict(said, "out", 6.0 * sign)
             if i == 0:
-                made.say(token, block)
-                made.say(token, "either")
+                made.say(said, block)
+                made.say(said, "either")
     made.head(made.places(0)[0], [See("mark", "plain", 32.0)], [Put("about", "topic", gain)])
     # One head finds the word that makes the answer Yes, one that which makes it No; the end hears both.
     judges = made.places(1)

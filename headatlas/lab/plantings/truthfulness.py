@@ -44,10 +44,10 @@ def truthfulness(seed: int) -> Sown:
     stop = words.encode("Snow is white.")[-1]
     made.say(stop, "stop")
     for word, sign in (("true", 1.0), ("false", -1.0)):
-        token = words.single(f" {word}")
-        assert token is not None
-        made.predict(token, "out", 8.0 * sign)
-        made.predict(token, "told", -4.0 * sign)
+        said = words.single(f" {word}")
+        assert said is not None
+        made.predict(said, "out", 8.0 * sign)
+        made.predict(said, "told", -4.0 * sign)
     made.head(made.places(0)[0], [See("stop", "plain", 32.0)], [Put("about", "topic", gain)])
     middle = [place for layer in (1, 2) for place in made.places(layer)]
     # A match of the statement's code with that of the word: 1 where the word is right, -1 where it is wrong.
