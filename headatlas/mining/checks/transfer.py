@@ -16,7 +16,7 @@ from headatlas.errors import UnfitTask, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.methods.sweeps.task_gate import gate_of_values
-from headatlas.mining.checks.beside_others import LEVEL
+from headatlas.mining.checks.false_discoveries import LEVEL
 from headatlas.mining.checks.own_effect import effect_of
 from headatlas.mining.checks.random_heads import prepare, scale_of
 from headatlas.mining.checks.records import Check, DetectorVerdict, Outcome, exceeds
