@@ -7,7 +7,7 @@ from headatlas.lab.plantings._names import names_circuit
 from headatlas.lab.plantings._sowing import sown
 
 
-@planting("s-inhibition")
+@planting("s-inhibition", examples=32)
 def s_inhibition(seed: int) -> Sown:
     """The head that reads the second subject and writes what movers avoid; beside it one that reads it and writes where nobody reads."""
     one = names_circuit(seed)
