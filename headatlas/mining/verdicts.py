@@ -14,9 +14,9 @@ from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.mining.checks.critics import Critics
+from headatlas.mining.checks.fresh import SEED, fresh, others_than
 from headatlas.mining.checks.judging import Bench, judge
 from headatlas.mining.checks.settling import settled
-from headatlas.mining.fresh import SEED, fresh, others_than
 from headatlas.mining.scan import metric_on
 from headatlas.mining.task_scan import TaskScan
 from headatlas.mining.task_verdict import TaskVerdict

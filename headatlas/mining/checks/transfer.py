@@ -17,10 +17,10 @@ from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.methods.sweeps.task_gate import gate_of_values
 from headatlas.mining.checks.false_discoveries import LEVEL
+from headatlas.mining.checks.fresh import fresh, thinned
 from headatlas.mining.checks.own_effect import effect_of
 from headatlas.mining.checks.random_heads import prepare, scale_of
 from headatlas.mining.checks.records import Check, DetectorVerdict, Outcome, exceeds
-from headatlas.mining.fresh import fresh, thinned
 from headatlas.mining.scan import Scan, scan
 from headatlas.model import Model
 from headatlas.ops import stats

@@ -7,12 +7,12 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from headatlas.errors import UnsupportedModel
+from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer
 from headatlas.model.core.dispatch import Receiver, active
 from headatlas.model.core.forward_pass import Edit, Pass, apply_edit
@@ -95,6 +95,40 @@ class Start:
     block: nn.Module
     residual: Tensor
     n_returned: Mapping[nn.Module, int]
+
+
+class Startable(Protocol):
+    """A model in whose blocks a run may start."""
+
+    restarts: bool
+    block_returns: dict[nn.Module, int]
+
+    @property
+    def architecture(self) -> str: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    def decoder_blocks(self) -> list[nn.Module]: ...  # noqa: D102
+
+
+def start(model: Startable, index: int, residual: Tensor) -> Start:
+    """A run that enters block `index` with `residual` [example, pos, d_model]. Raises BadInput, UnsupportedModel."""
+    if not model.restarts:
+        raise UnsupportedModel(
+            f"A run of {model.architecture} cannot start at a layer: its blocks are shared, or a block needs more of "
+            "earlier ones than the residual stream.",
+            "Run the whole model (leave start_at out).",
+        )
+    found = model.decoder_blocks()
+    if not 0 <= index < len(found):
+        raise BadInput(f"start_at layer {index} does not exist.", f"{model.name} has blocks 0 to {len(found) - 1}.")
+    return Start(found[:index], found[index], residual, model.block_returns)
+
+
+def left_out(layers: Sequence[AttentionLayer], inputs: Mapping[str, Any], begun: Start | None) -> set[AttentionLayer]:
+    """The layers that a run on these inputs does not come to."""
+    skipped = set() if begun is None else set(begun.skipped)
+    encoded = inputs.get("encoder_outputs") is not None
+    return {layer for layer in layers if layer.block in skipped or (encoded and layer.stack == "encoder")}
 
 
 def only_in(receiver: Receiver, hook: Callable[..., Any]) -> Callable[..., Any]:

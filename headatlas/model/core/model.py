@@ -237,10 +237,10 @@ class Model:
     ) -> Tensor:
         """One pass on the model's own inputs; `forward` for passes that were prepared elsewhere."""
         inputs = self.uncached(inputs)
-        start = None if start_at is None else self._start(*start_at)
+        start = None if start_at is None else hooks.start(self, *start_at)
         with self.exclusive(), self._installed(current, start, logit_positions):
             output = self.hf(**inputs)
-        current.demand_reached(self._left_out(inputs, start))
+        current.demand_reached(hooks.left_out(self.layers, inputs, start))
         found = self.read(output)
         if self.dtype == torch.float16:
             stack = "decoder" if "decoder" in self.stacks else self.stacks[0]
@@ -285,12 +285,6 @@ class Model:
         if self._process != os.getpid():  # in the child of a fork: its holder may be a thread that is no more
             self._lock, self._process = threading.RLock(), os.getpid()
         return self._lock
-
-    def _left_out(self, inputs: Mapping[str, Any], start: hooks.Start | None) -> set[AttentionLayer]:
-        """The layers that a run on these inputs does not come to."""
-        skipped = set() if start is None else set(start.skipped)
-        encoded = inputs.get("encoder_outputs") is not None
-        return {layer for layer in self.layers if layer.block in skipped or (encoded and layer.stack == "encoder")}
 
     @contextlib.contextmanager
     def edited(self, edits: Sequence[Edit]) -> Iterator[nn.Module]:
@@ -350,19 +344,6 @@ class Model:
                 yield
         finally:
             self._running.discard(current)
-
-    def _start(self, index: int, residual: Tensor) -> hooks.Start:
-        """A run that enters block `index` with `residual` [example, pos, d_model]. Raises BadInput, UnsupportedModel."""
-        if not self.restarts:
-            raise UnsupportedModel(
-                f"A run of {self.architecture} cannot start at a layer: its blocks are shared, or a block needs more of "
-                "earlier ones than the residual stream.",
-                "Run the whole model (leave start_at out).",
-            )
-        found = self.decoder_blocks()
-        if not 0 <= index < len(found):
-            raise BadInput(f"start_at layer {index} does not exist.", f"{self.name} has blocks 0 to {len(found) - 1}.")
-        return hooks.Start(found[:index], found[index], residual, self.block_returns)
 
     def decoder_blocks(self) -> list[nn.Module]:
         """The blocks of the main stack in order (the decoder's; the encoder's in an encoder)."""
