@@ -26,6 +26,7 @@ from headatlas.model.core.model_inputs import (
     model_inputs,
     real_tokens,
     uncached,
+    without_absent,
 )
 from headatlas.model.core.pass_context import Inputs, PassContext
 from headatlas.model.core.refusals import key_choices, refuse_overflow
@@ -109,6 +110,11 @@ class Model:
     def stacks(self) -> tuple[str, ...]:
         """Stacks with attention, such as ("decoder",) or ("encoder", "decoder", "cross")."""
         return tuple(dict.fromkeys(layer.stack for layer in self.layers))
+
+    @property
+    def main_stack(self) -> str:
+        """The stack whose end is the model's output: the decoder, where there is one."""
+        return "decoder" if "decoder" in self.stacks else self.stacks[0]
 
     @property
     def n_layers(self) -> int:
@@ -243,13 +249,8 @@ class Model:
         current.demand_reached(hooks.left_out(self.layers, inputs, start))
         found = self.read(output)
         if self.dtype == torch.float16:
-            stack = "decoder" if "decoder" in self.stacks else self.stacks[0]
-            refuse_overflow(self.hf, found, inputs, current.context.valid.get(stack))
-        if logit_positions is not None and logit_positions.ndim == 2 and self.has_logits:
-            absent = (logit_positions < 0).all(1).to(found.device)
-            if bool(absent.any()) and len(absent) == len(found):
-                found = found.masked_fill(absent[:, None, None], torch.nan)
-        return found
+            refuse_overflow(self.hf, found, inputs, current.context.valid.get(self.main_stack))
+        return without_absent(found, logit_positions) if self.has_logits else found
 
     def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The same inputs, with the request to keep no keys and values where the model knows such a request."""
@@ -257,7 +258,7 @@ class Model:
 
     @property
     def current(self) -> Pass | None:
-        """The pass of this model that runs in this context (thread or task) now, None while none does, or a watcher's turn is."""
+        """The pass of this model that runs in this context (thread or task), None while none does, or a watcher's turn is."""
         found = active()
         return found if isinstance(found, Pass) and found.attends(self.layers[0].module) else None
 

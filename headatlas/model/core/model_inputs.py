@@ -179,6 +179,14 @@ def _stack(model: TakesInputs, tokens: Tensor, mask: Tensor, names: str = "") ->
     return inputs, mask
 
 
+def without_absent(logits: Tensor, positions: Tensor | None) -> Tensor:
+    """Logits [example, n, vocab] at `positions` [example, n], NaN for examples that have none of them (all are -1)."""
+    if positions is None or positions.ndim != 2 or len(positions) != len(logits):
+        return logits
+    absent = (positions < 0).all(1).to(logits.device)
+    return logits.masked_fill(absent[:, None, None], torch.nan) if bool(absent.any()) else logits
+
+
 def uncached(accepts: Collection[str], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The same inputs, with the request to keep no keys and values where the model knows such a request."""
     if "use_cache" in accepts or any(name in accepts for name in ("past_key_values", "kwargs")):
