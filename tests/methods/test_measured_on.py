@@ -6,8 +6,8 @@ import pytest
 
 import headatlas as ha
 from headatlas.errors import BadInput
-from headatlas.model.text.start_end import AS_GIVEN
 from headatlas.methods.prompts import prompts_for
+from headatlas.model.text.start_end import AS_GIVEN
 from headatlas.task import find_task, logit_difference, next_token_loss
 from tests import toys
 from tests.methods.sweeps.test_replay import prompts
