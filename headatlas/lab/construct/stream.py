@@ -46,7 +46,7 @@ class Stream:
         for name, members in words.every_class.items():
             if f"flag:{name}" in blocks:
                 flags.update(members)
-        size = dict(flags)
+        size: dict[int, float] = dict(flags)
         for block, feature in words.features.items():
             if block in blocks:
                 for token, parts in feature.items():

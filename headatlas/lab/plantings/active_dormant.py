@@ -17,7 +17,7 @@ def active_dormant(seed: int) -> Sown:
     """Two heads that rest on the first token until words come that only half of the registers use; beside them one that always rests, one that never does, one that wakes for punctuation, which all registers have."""
     rng = np.random.default_rng(seed)
     places = [(layer, int(head)) for layer in range(3) for head in range(4)]
-    a, b, c, d, e = (places[i] for i in rng.permutation(len(places))[:5])
+    a, b, c, d, e = (places[int(i)] for i in rng.permutation(len(places))[:5])
     waking = [
         Head(*a, "alert", tokens="busy", width=20, strength=0.95),
         Head(*b, "alert", tokens="busy", width=24, strength=0.95, write=0.5),

@@ -29,7 +29,7 @@ def letter_mover(seed: int) -> Sown:
     )
     rng = np.random.default_rng(seed)
     places = [(layer, head) for layer in (1, 2) for head in range(4)]
-    a, b, c, d = (places[i] for i in rng.permutation(len(places))[:4])
+    a, b, c, d = (places[int(i)] for i in rng.permutation(len(places))[:4])
     right = Head(*a, "copier", offset=BACK, reads="initial")
     every = Head(*b, "copier", tokens="nouns", reads="initial", write=0.3)
     other = Head(*c, "copier", offset=BACK + 1, reads="initial", write=0.3)

@@ -44,7 +44,7 @@ def mixed(seed: int) -> Sown:
     """A head that reads subject and question and raises what both say; beside it one that reads the subject alone, one that reads the question alone, and one that reads both and writes garbage."""
     rng = np.random.default_rng(seed)
     places = [(layer, int(head)) for layer in range(3) for head in range(4)]
-    a, b, c, d = (places[i] for i in rng.permutation(len(places))[:4])
+    a, b, c, d = (places[int(i)] for i in rng.permutation(len(places))[:4])
     both = Head(*a, "copier", tokens="both", reads="recall")
     others = [
         Head(*b, "copier", tokens="subjects", reads="recall", write=0.5),

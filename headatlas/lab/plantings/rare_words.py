@@ -23,7 +23,7 @@ def rare_words(seed: int) -> Sown:
     classes = {"rare": tuple(range(VOCABULARY * 9 // 10, VOCABULARY)), "common": tuple(range(12, VOCABULARY // 2))}
     rng = np.random.default_rng(seed)
     places = [(layer, int(head)) for layer in range(3) for head in range(4)]
-    a, b, c, d, e = (places[i] for i in rng.permutation(len(places))[:5])
+    a, b, c, d, e = (places[int(i)] for i in rng.permutation(len(places))[:5])
     rare = [Head(*a, "copier", tokens="rare", to="junk"), Head(*b, "copier", tokens="rare", strength=0.7, write=0.3)]
     others = [Head(*c, "copier", tokens="common", to="junk"), Head(*d, "delimiter"), Head(*e, "sink")]
     planted = plant(

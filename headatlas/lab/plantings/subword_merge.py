@@ -17,7 +17,7 @@ def subword_merge(seed: int) -> Sown:
     """Two heads that attend one piece back from the later pieces of a word alone; beside them one that attends one token back everywhere, one that attends to all pieces so far, one that spreads over the last tokens."""
     rng = np.random.default_rng(seed)
     places = [(layer, int(head)) for layer in range(3) for head in range(4)]
-    a, b, c, d, e = (places[i] for i in rng.permutation(len(places))[:5])
+    a, b, c, d, e = (places[int(i)] for i in rng.permutation(len(places))[:5])
     merging = [Head(*a, "merger"), Head(*b, "merger", strength=0.6)]
     others = [Head(*c, "positional", offset=1), Head(*d, "copier", tokens="pieces", to="junk"), Head(*e, "window")]
     planted = plant(

@@ -143,6 +143,16 @@ def only_in(receiver: Receiver, hook: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+@contextlib.contextmanager
+def counted(running: set[Pass], current: Pass) -> Iterator[None]:
+    """While this is entered, the pass is among those that run."""
+    running.add(current)
+    try:
+        yield
+    finally:
+        running.discard(current)
+
+
 @dataclass
 class _Evaluation:
     """Who needs a model in evaluation mode, by thread, and the modules that were in training mode before."""

@@ -112,11 +112,6 @@ class Model:
         return tuple(dict.fromkeys(layer.stack for layer in self.layers))
 
     @property
-    def main_stack(self) -> str:
-        """The stack whose end is the model's output: the decoder, where there is one."""
-        return "decoder" if "decoder" in self.stacks else self.stacks[0]
-
-    @property
     def n_layers(self) -> int:
         """Blocks of the deepest stack, with or without attention."""
         return max(layer.index for layer in self.layers) + 1
@@ -230,9 +225,8 @@ class Model:
         query_positions: Tensor | None = None,
     ) -> PassContext:
         """The facts of a forward pass of this model, with which a `Pass` is made; see `PassContext` for the arguments."""
-        return PassContext(
-            self.path, self.block_bytes, fast, self.unembedding, valid or {}, query_positions, self.left_choices
-        )
+        read_out, choices = self.unembedding, self.left_choices
+        return PassContext(self.path, self.block_bytes, fast, read_out, valid or {}, query_positions, choices)
 
     def run(
         self,
@@ -249,11 +243,12 @@ class Model:
         current.demand_reached(hooks.left_out(self.layers, inputs, start))
         found = self.read(output)
         if self.dtype == torch.float16:
-            refuse_overflow(self.hf, found, inputs, current.context.valid.get(self.main_stack))
+            valid = current.context.valid
+            refuse_overflow(self.hf, found, inputs, valid.get("decoder", valid.get("encoder")))
         return without_absent(found, logit_positions) if self.has_logits else found
 
     def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The same inputs, with the request to keep no keys and values where the model knows such a request."""
+        """The same inputs, asking for no keys and values to be kept where the model knows such a request."""
         return uncached(self.accepts, inputs)
 
     @property
@@ -334,17 +329,14 @@ class Model:
                 "A forward pass was started inside another one of the same model.",
                 "Finish the first, or load the model twice.",
             )
-        self._running.add(current)
-        try:
-            with (
-                hooks.evaluating(self.hf),
-                hooks.installed(self.hf, self.layers, current, start, logit_positions),
-                key_choices(self.hf, self.layers, current),
-                receiving(current),
-            ):
-                yield
-        finally:
-            self._running.discard(current)
+        with (
+            hooks.counted(self._running, current),
+            hooks.evaluating(self.hf),
+            hooks.installed(self.hf, self.layers, current, start, logit_positions),
+            key_choices(self.hf, self.layers, current),
+            receiving(current),
+        ):
+            yield
 
     def decoder_blocks(self) -> list[nn.Module]:
         """The blocks of the main stack in order (the decoder's; the encoder's in an encoder)."""
