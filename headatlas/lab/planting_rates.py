@@ -15,10 +15,11 @@ from headatlas.lab.controls import untrained, weight_shuffled
 from headatlas.lab.measure import without
 from headatlas.lab.planting import Planting, Sown
 from headatlas.methods.sweeps.set_ablation import SetAblation
+from headatlas.mining.checks.fresh import fresh
 from headatlas.mining.checks.records import DetectorVerdict
 from headatlas.mining.scan import scan_task
 from headatlas.mining.task_scan import TaskScan
-from headatlas.mining.verdicts import fresh, judge_task, observed_in
+from headatlas.mining.verdicts import judge_task, observed_in
 from headatlas.model import Model, attach
 from headatlas.progress import Silent
 

@@ -129,10 +129,10 @@ def scan(
         if needs_control and part.control is not None:
             run(part.control, rows, main=False)
         progress.advance(step, rows.stop - rows.start, of=n)
-    for detector in layered:
-        if detector.settle is not None and values[detector.name].ndim == 3:
-            measured = detector.settle(torch.from_numpy(values[detector.name]))
-            values[detector.name], control[detector.name] = measured.values.numpy(), measured.control.numpy()
+    for one in layered:
+        if one.settle is not None and values[one.name].ndim == 3:
+            settled = one.settle(torch.from_numpy(values[one.name]))
+            values[one.name], control[one.name] = settled.values.numpy(), settled.control.numpy()
     joined = {name: np.concatenate(parts) if parts else None for name, parts in metrics.items()}
     scores = {d.name: HeadScores(heads, values[d.name], control[d.name], d.minimum_effect) for d in layered}
     refused: dict[str, str] = {}
@@ -147,9 +147,8 @@ def scan(
             except (UnsupportedModel, UnfitTask) as error:
                 refused[detector.name] = str(error)
                 continue
-            scores[detector.name] = HeadScores(
-                heads, *(part.double().cpu().numpy() for part in measured), minimum_effect=detector.minimum_effect
-            )
+            scored, chance = (part.double().cpu().numpy() for part in measured)
+            scores[detector.name] = HeadScores(heads, scored, chance, detector.minimum_effect)
             clock["detect"] += time.perf_counter() - began
     means = {key: (total / max(tokens, 1)).float() for key, total in sums.items()}
     return Scan(scores, joined["task"], joined["control"], means, clock, refused)

@@ -117,7 +117,7 @@ class ScanScreen(Screen):
                     stack, width, {place: Mark(_mark(seen, plain), _rank(seen)) for place, seen in found.items()}
                 )
         if view.observations:
-            yield _types(view, self.top, plain)
+            yield _types(view, self.top, plain, checks=False)
 
 
 def scan_text(

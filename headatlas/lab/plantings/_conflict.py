@@ -44,13 +44,13 @@ def conflict(seed: int) -> Conflict:
             made.say(token, "fact", code[pairs[country]])
             made.say(token, "land")
     free = [place for layer in range(1, 3) for place in made.places(layer)]
-    city, land = [See("one", "city", 32.0)], [See("one", "land", 32.0)]
-    context = {made.head(free.pop(), city, [Put("word", "out", gain)]) for gain in (1.0, 0.5)}
-    memory = {made.head(free.pop(), land, [Put("fact", "out", gain)]) for gain in (0.7, 0.4)}
+    at_city, at_land = [See("one", "city", 32.0)], [See("one", "land", 32.0)]
+    context = {made.head(free.pop(), at_city, [Put("word", "out", gain)]) for gain in (1.0, 0.5)}
+    memory = {made.head(free.pop(), at_land, [Put("fact", "out", gain)]) for gain in (0.7, 0.4)}
     look_alikes = {
-        made.head(free.pop(), city, [made.garbage("word")]),
-        made.head(free.pop(), land, [made.garbage("fact")]),
-        made.head(free.pop(), city, [Put("city", "any")]),
-        made.head(free.pop(), land, [Put("land", "any")]),
+        made.head(free.pop(), at_city, [made.garbage("word")]),
+        made.head(free.pop(), at_land, [made.garbage("fact")]),
+        made.head(free.pop(), at_city, [Put("city", "any")]),
+        made.head(free.pop(), at_land, [Put("land", "any")]),
     }
     return Conflict(made.finish(), *(frozenset(one) for one in (context, memory, look_alikes)))

@@ -243,8 +243,7 @@ class Model:
         current.demand_reached(hooks.left_out(self.layers, inputs, start))
         found = self.read(output)
         if self.dtype == torch.float16:
-            valid = current.context.valid
-            refuse_overflow(self.hf, found, inputs, valid.get("decoder", valid.get("encoder")))
+            refuse_overflow(self.hf, found, inputs, current.context.valid)
         return without_absent(found, logit_positions) if self.has_logits else found
 
     def uncached(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,14 +39,16 @@ MASKED = torch.finfo(torch.bfloat16).min / 4  # scores below are masks, of whate
 ROUNDING = 32  # in units of the weights' precision, relative to the largest score of a row
 
 
-def refuse_overflow(hf: nn.Module, found: Tensor, inputs: Mapping[str, Any], valid: Tensor | None) -> None:
+def refuse_overflow(
+    hf: nn.Module, found: Tensor, inputs: Mapping[str, Any], valid: Mapping[str, Tensor | None]
+) -> None:
     """Raise BadInput where `found` [example, pos, ...] is infinite or undefined, naming the block that first was.
 
-    inputs: what the model ran on. valid: [example, pos] bool, False on padding, whose rows may hold anything.
+    inputs: what the model ran on. valid: by stack [example, pos] bool, False on padding, whose rows may hold anything.
     """
-    finite = found.isfinite().flatten(2).all(-1)
-    if valid is not None and valid.shape == finite.shape:
-        finite = finite | ~valid
+    finite, real = found.isfinite().flatten(2).all(-1), valid.get("decoder", valid.get("encoder"))
+    if real is not None and real.shape == finite.shape:
+        finite = finite | ~real
     if bool(finite.all()):
         return
     first: list[str] = []
