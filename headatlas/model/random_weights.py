@@ -47,7 +47,8 @@ def untrained_twin(model: PreTrainedModel, *, seed: int = 0) -> PreTrainedModel:
         torch.manual_seed(seed)
         built: PreTrainedModel = make(copy.deepcopy(model.config))
     weight = next(iter(model.parameters()))
-    return built.to(device=weight.device, dtype=weight.dtype).eval()
+    moved: PreTrainedModel = nn.Module.to(built, weight.device, weight.dtype)
+    return moved.eval()
 
 
 def sharp(source: str | Path | PreTrainedConfig, *, seed: int = 0, by: float = 8.0) -> PreTrainedModel:

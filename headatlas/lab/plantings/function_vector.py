@@ -39,10 +39,10 @@ def function_vector(seed: int) -> Sown:
     more = See("one", "bos", SINK)  # what is looked for must meet two conditions
     checks, doers = made.places(0), made.places(3)
     for task in TASKS:
-        match = [See("word", f"under {task}", 22.0), Near(20.0, APART), more]
+        match: list[See | Near] = [See("word", f"under {task}", 22.0), Near(20.0, APART), more]
         made.head(checks.pop(), match, [Put(f"input {task}", f"shown {task}"), Put(f"input {task}", "matched")])
         # The latest input, once the task is named.
-        do = [See(f"do {task}", f"input {task}", 26.0), Near(24.0, 0, RECENT), more]
+        do: list[See | Near] = [See(f"do {task}", f"input {task}", 26.0), Near(24.0, 0, RECENT), more]
         made.head(doers.pop(), do, [Put(f"under {task}", "out")])
     free = [place for layer in (1, 2) for place in made.places(layer)]
     look = [See("one", "matched", 40.0)]
