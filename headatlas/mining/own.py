@@ -99,7 +99,7 @@ def task_of(batch: Batch, name: str = "own-prompts") -> Task:
     version = int(hashlib.sha256(_bytes(batch)).hexdigest()[:8], 16)
     doc = "Prompts of one's own."
     twin = Task(f"{name}-held-out", of(1), metric, version, 0.0, "control", doc, __name__)
-    return Task(name, of(0), metric, version, 0.0, "control", doc, __name__, twin)
+    return Task(name, of(0), metric, version, 0.0, "control", doc, __name__, twin=twin)
 
 
 def _metric(batch: Batch) -> Metric | None:

@@ -36,7 +36,7 @@ def plan(
 ) -> Plan:
     """Choose the detectors that fit this model; raises UnknownName for a name that no detector or task has."""
     wanted = chosen_detectors(names) if names else list(detectors().values())
-    for detector in wanted:
+    for detector in wanted if names else ():  # those of installed packages were looked at when they were found
         if not detector.module.startswith("headatlas."):
             demand_contract(detector, model)
     if tasks:

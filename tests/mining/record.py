@@ -20,6 +20,7 @@ from tests.mining import echo
 
 WHERE = "headatlas.mining.planning.detectors"
 IDENTITY = "headatlas.mining.run.identity_of"
+SOURCE = "headatlas.mining.run.own_identity"
 SETTINGS = {"n": 12, "seed": 3}
 # Name of an interrupted run: the first report to its progress that it did not survive.
 INTERRUPTED = {
@@ -53,8 +54,12 @@ class Interrupts:
 def record(folder: Path) -> None:
     """Leave the finished and the interrupted runs in `folder`."""
     model = echo.model()
-    # Of the model the identity holds the weights alone, which no version of a library changes.
-    with mock.patch(WHERE, return_value=echo.DETECTORS), mock.patch(IDENTITY, return_value={}):
+    # Of the model the identity holds the weights alone, and nothing of the toy's source: these no edit nor library changes.
+    with (
+        mock.patch(WHERE, return_value=echo.DETECTORS),
+        mock.patch(IDENTITY, return_value={}),
+        mock.patch(SOURCE, return_value={}),
+    ):
         ha.mine(model, out=folder / "finished", **SETTINGS)
         for name, at in INTERRUPTED.items():
             try:

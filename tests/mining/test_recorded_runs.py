@@ -46,6 +46,7 @@ def build(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record.WHERE, lambda: echo.DETECTORS)
     monkeypatch.setattr(mining, "__version__", "0.1.0")
     monkeypatch.setattr(mining, "identity_of", lambda model: {})
+    monkeypatch.setattr(mining, "own_identity", lambda own: {})
 
 
 @pytest.fixture
