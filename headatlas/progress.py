@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
-from headatlas.render.escape import say, shown
+from headatlas.render.escape import rewrite, say, shown
 from headatlas.render.numbers import seconds
 
 
@@ -98,15 +98,15 @@ class PrintedProgress:
     def _write(self, line: str, *, ended: bool) -> None:
         text = shown(line, lines=False)
         if self._rewrites:
-            print("\r" + text.ljust(self._open), end="\n" if ended else "", file=self._out, flush=True)
+            rewrite(text.ljust(self._open), self._out, ended=ended)
             self._open = 0 if ended else len(text)
         else:
-            print(text, file=self._out, flush=True)
+            say(text, file=self._out)
 
     def say(self, line: str) -> None:
         """Print the line, below what stands there."""
         if self._open:
-            print(file=self._out)
+            say("", file=self._out)
             self._open = 0
         say(line, file=self._out)
 

@@ -79,6 +79,16 @@ def _known(name: str, names: Sequence[str], what: str, see: str) -> None:
         )
 
 
+def checks(names: str) -> None:
+    """Raise UnknownName for a name of a check that there is not."""
+    from headatlas.choices import CHECKS
+
+    for name in names.split(","):
+        _known(
+            name.strip(), [*CHECKS, "all", "none"], "check", f"There are {', '.join(CHECKS)}; or write all, or none."
+        )
+
+
 def answers(path: str) -> None:
     """Raise BadInput where a file holds no prompts with answers."""
     if "answer" not in _first_line(path):

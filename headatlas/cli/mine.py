@@ -40,6 +40,7 @@ def mine(
             help="What else is asked of each verdict: removals, same-answer, transfer, prompts (these are the default), "
             "twin, shuffled, with commas between them; or all, or none."
         ),
+        Check(check.checks),
     ] = None,
     twin: Annotated[
         bool, typer.Option("--twin", help="Also count what the detectors find in an untrained model of the same shape.")

@@ -14,7 +14,7 @@ from headatlas.tasks._series import neighbours
 from headatlas.tasks.succession import succession
 
 
-@model_detector(head_type="successor-head", task=succession, version=1, minimum_effect=0.4)
+@model_detector(head_type="successor-head", task=succession, version=2, minimum_effect=0.3)
 def successor(model: Model, batch: Batch) -> Measured:
     """Share of series members whose next member the head writes first of its series: 0 none, 1 all.
 

@@ -39,7 +39,7 @@ def rows_of(source: Any, prompt: str) -> list[Row]:
             for number, one in enumerate(_few(_items(source, prompt)), 1)
         ]
     if not found:
-        raise BadInput("There are no prompts.", FORMS)
+        raise BadInput(f"{source if isinstance(source, str | Path) else 'This'} holds no prompts.", FORMS)
     return [
         Row(where, number, {name: _plain(value) for name, value in one.items() if not _absent(value)})
         for where, number, one in found

@@ -34,6 +34,11 @@ def say(*parts: object, file: TextIO | None = None) -> None:
     print(*(shown(part) for part in parts), file=file or sys.stdout, flush=file is not None)
 
 
+def rewrite(text: str, file: TextIO, *, ended: bool) -> None:
+    """Print a line over the one that stands there, with what acts or hides written out; ended: the next one goes below."""
+    print(f"\r{shown(text, lines=False)}", end="\n" if ended else "", file=file, flush=True)
+
+
 def _written(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

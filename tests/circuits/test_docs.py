@@ -62,9 +62,9 @@ def test_results_are_printed_as_json_and_written(capsys, tmp_path):
     [
         ("headatlas path m --task ioi --n 2 --receivers v:2.1", "shared with 2.0, 2.2"),
         ("headatlas path m --task ioi --n 2 --receivers w:2.1", "'w:2.1' is not a receiver"),
-        ("headatlas path m", "Say what the prompts are"),
+        ("headatlas path m", "Say what is read"),
         ("headatlas circuit find m --task ioi --n 2 --target 2 --ablation zero", "must lie between 0 and 1"),
-        ("headatlas circuit test m nothing.json --task ioi --n 2", "nothing.json cannot be read"),
+        ("headatlas circuit test m nothing.json --task ioi --n 2", "There is no file nothing.json"),
         ("headatlas circuit test m ioi --task ioi --n 2", "found in GPT-2 small"),
         ("headatlas circuit test m '77.1' --task ioi --n 2 --ablation zero", "no attention layer 77"),
         ("headatlas circuit compare ioi ioy", "no circuit called 'ioy'"),

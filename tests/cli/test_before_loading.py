@@ -19,6 +19,7 @@ WRONG = {
     "--task": ("no-such-task", "no-such-task"),
     "--measure-task": ("no-such-task", "no-such-task"),
     "--detector": ("inducton", "induction"),
+    "--checks": ("transfer,remvals", "removals"),
     "--prompts": ("nowhere.jsonl", "nowhere.jsonl"),
     "--measure": ("nowhere.jsonl", "nowhere.jsonl"),
     "--chat": ("nowhere.json", "nowhere.json"),
@@ -59,7 +60,7 @@ FREE = {
     "--revision", "--seed", "--force", "--json", "--help", "--positions", "--position", "--group", "--label", "--toward",
     "--bos", "--no-verdict", "--text", "--threshold", "--target", "--largest", "--edges", "--criteria", "--layers", "--pick",
     "--remove", "--everywhere", "--generate", "--claim", "--allow-pickle", "--folds", "--shuffles", "--test", "--words",
-    "--offset", "--copying", "--ov", "--qk", "--svd", "--compose",
+    "--twin", "--shuffled", "--offset", "--copying", "--ov", "--qk", "--svd", "--compose",
 }  # fmt: skip
 
 
@@ -116,6 +117,13 @@ def test_every_option_is_checked_or_known_to_be_free():
     assert names - WRONG.keys() - FREE == set()
 
 
+def test_checks_are_named_before_loading_as_mining_names_them():
+    from headatlas.choices import CHECKS
+    from headatlas.mining.checks import critics
+
+    assert CHECKS == critics.ALL
+
+
 def test_the_fixture_sees_a_load(loaded, capsys):
     code, _, err = run(capsys, "ablate", "a-model", "--task", "ioi")
     assert (code, loaded) == (1, [1]), err
@@ -127,7 +135,7 @@ def test_the_fixture_sees_a_load(loaded, capsys):
         ("no json", "Line 1"),
         ('{"clean": "a", "answer": " b"}', "lacks wrong"),
         ('{"clean": 3, "answer": " b", "wrong": " c"}', "'clean' must be text"),
-        ("", "has no prompts"),
+        ("", "holds no prompts"),
         ('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}', "no answers"),
     ],
 )

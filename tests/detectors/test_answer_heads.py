@@ -7,7 +7,6 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.preprocessing import StandardScaler
 
 from headatlas import load
 from headatlas.detector import find_detector
@@ -183,7 +182,8 @@ def test_removing_a_head_evens_its_attention_to_both_words_and_nothing_else():
     for head in (0, 1):
         np.testing.assert_allclose(effect.metric_drop([HeadId(0, head)]), literal(head), atol=1e-4)
     assert effect.metric_drop([HeadId(0, 0)]).min() > 0.04
-    np.testing.assert_allclose(effect.metric_drop([HeadId(0, 1)]), 0.0, atol=1e-4)
+    # Looking at both alike, but for what the rotation makes of the distance.
+    assert np.abs(effect.metric_drop([HeadId(0, 1)])).max() < 0.01
 
 
 # ---- correct letter -------------------------------------------------------------------------------------------------
@@ -271,12 +271,10 @@ def test_truthfulness_is_the_accuracy_of_a_probe_on_pairs_it_never_saw(monkeypat
     right = np.zeros(60)
     splits = StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(z, labels.y, labels.group)
     for train, test in splits:
-        own = z[:, :D_HEAD]
-        scaler = StandardScaler().fit(own[train])
-        fitted = LogisticRegression(max_iter=1000, class_weight="balanced").fit(
-            scaler.transform(own[train]), labels.y[train]
-        )
-        right[test] = fitted.predict(scaler.transform(own[test])) == labels.y[test]
+        own = z[:, :D_HEAD] - z[train, :D_HEAD].mean(0)
+        own /= np.sqrt(np.square(own[train]).mean())  # one unit for all dimensions, whose basis is arbitrary
+        fitted = LogisticRegression(max_iter=1000, class_weight="balanced").fit(own[train], labels.y[train])
+        right[test] = fitted.predict(own[test]) == labels.y[test]
     balanced = np.mean([right[labels.y == label].mean() for label in (0, 1)])
     assert scores(model, "truthfulness", batch).summary()[4].score == pytest.approx(balanced, abs=1e-6)
 

@@ -98,7 +98,7 @@ def test_every_row_asked_for_is_answered_and_stands_on_the_page():
 
 
 def test_a_class_that_stumbles_is_told_apart_from_one_that_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("headatlas.model.loading.attach", lambda hf: 1 / 0)
+    monkeypatch.setattr("headatlas.model.loading.attach", lambda hf, **_: 1 / 0)
     (line,) = every_class.answers(every_class.chosen(["LlamaForCausalLM"]))
     assert (line.status, line.why) == ("fails", "ZeroDivisionError: division by zero")
     assert "### 1 classes that fail" in every_class.section([line])

@@ -141,7 +141,7 @@ def test_wrong_positions_and_thresholds_are_named(tmp_path):
     with pytest.raises(BadInput, match="threshold"):
         extract(torch.tensor([1, 2, 3]), made(), threshold=1.0)
     model = opened("llama")
-    with pytest.raises(BadInput, match="not written"):
+    with pytest.raises(BadInput, match="No route is written"):
         export.write(model, extract(torch.tensor([1, 2, 3]), made()), tmp_path / "route.png")
     assert list(tmp_path.iterdir()) == []
 

@@ -141,7 +141,7 @@ def test_chats_are_written_by_the_tokenizers_template():
         ([{"prompt": "It is", "answer": " New York", "wrong": " New Delhi"}], "begin with the same token ' New'"),
         ([{"prompt": "It is ", "answer": " Rome"}], "column 'answer': .* put two blanks together"),
         ([7], "Row 1 is int, not a dictionary"),
-        ([], "There are no prompts"),
+        ([], "This holds no prompts"),
         ("prompts.txt", "is no file of prompts"),
         ("missing.csv", "missing.csv cannot be read"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 
 import typer
@@ -13,8 +12,9 @@ from headatlas.cli._commands import add_commands
 def _any_terminal() -> None:
     """Print signs that the terminal's encoding lacks as '?' instead of failing on the first author with an accent."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
 
 
 def _build() -> typer.Typer:
