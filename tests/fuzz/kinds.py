@@ -91,7 +91,8 @@ def _verdict(folder: Path) -> None:
 def _identity(folder: Path) -> None:
     from headatlas.store import claimed, finished
 
-    identity = {"id": "ca0c5f1415bb"}
+    with zipfile.ZipFile(RUNS) as archive:
+        identity = {"id": json.loads(archive.read("finished/run.json"))["id"]}
     finished(folder / "finished", identity, "atlas.json")
     shutil.copy(folder / "finished" / "run.json", folder / "all-scans.partial" / "run.json")
     with claimed(folder / "all-scans", identity):

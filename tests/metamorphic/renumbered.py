@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -17,8 +18,10 @@ class Renumbered(Tokenizer):
     def __init__(self, of: Tokenizer, new: Tensor) -> None:
         self.__dict__.update({k: v for k, v in of.__dict__.items() if k not in ("_plain", "_special")})
         self._of, self._new, self._old = of, new.tolist(), new.argsort().tolist()
-        self.bos = None if of.bos is None else self._new[of.bos]
-        self.eos = None if of.eos is None else self._new[of.eos]
+        rule = of.start_end
+        front, back = (tuple(self._new[one] for one in ids) for ids in (rule.front, rule.back))
+        start = None if rule.decoder_start is None else self._new[rule.decoder_start]
+        self.start_end = replace(rule, front=front, back=back, decoder_start=start)
 
     def within(self, context: int) -> Renumbered:
         shorter = copy.copy(self)

@@ -117,13 +117,7 @@ def test_scores_and_effects_move_with_the_heads(what: str) -> None:
     assert_same(after, moved, *NUMBERS)
 
 
-_LAYER = pytest.mark.xfail(
-    strict=True,
-    reason="heads that write nothing are drawn as controls, so that an inserted layer of them lowers the bar (0.079 to 0.057)",
-)
-
-
-@pytest.mark.parametrize("what", [MOVING[0], *(pytest.param(what, marks=_LAYER) for what in MOVING[1:])])
+@pytest.mark.parametrize("what", MOVING)
 def test_bars_and_verdicts_move_with_the_heads(what: str) -> None:
     after, moved = moving(what)
     assert_same(after, moved, "random_effect")
@@ -132,10 +126,6 @@ def test_bars_and_verdicts_move_with_the_heads(what: str) -> None:
     }
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the effect of the whole observed set is that of its causal heads, and makes every other head in it 'group'",
-)
 def test_heads_that_write_nothing_are_refuted() -> None:
     hf, tokenizer = planted()
     other, moved = SINGLE["layer inserted between"](hf)
