@@ -191,7 +191,8 @@ def batch_of(trial: Trial, tokens: Tensor, mask: Tensor) -> Any:
     """A padded batch as it is handed over; both stacks of an encoder-decoder read the same ids."""
     if "decoder_input_ids" not in trial.given:
         return SimpleNamespace(tokens=tokens, mask=mask)
-    told = mask.long()
+    told, pad = mask.long(), getattr(trial.model.config, "pad_token_id", None)
+    tokens = tokens.masked_fill(~mask, pad if isinstance(pad, int) else 0)  # some count positions by it
     return {**both(trial, tokens), "attention_mask": told, "decoder_attention_mask": told}
 
 

@@ -40,6 +40,7 @@ def in_a_child(work: Any) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.slow
 def test_death_at_every_operation(miner: Miner, tmp_path: Path):
     expected = miner.mine(tmp_path / "undisturbed")
     everything = set(miner.asked)
@@ -73,6 +74,7 @@ def test_death_at_every_operation(miner: Miner, tmp_path: Path):
     assert 30 < n < ENOUGH - 1
 
 
+@pytest.mark.slow
 def test_a_refusal_at_every_operation(miner: Miner, tmp_path: Path):
     expected = miner.mine(tmp_path / "undisturbed")
     everything = set(miner.asked)

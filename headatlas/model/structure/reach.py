@@ -42,7 +42,8 @@ def lowered(hf: nn.Module) -> Iterator[bool]:
 
     Modules keep copies under the end of the field's name (`chunk_size` of `attention_chunk_size`); they are told by value.
     """
-    configs = {id(config): config for module in hf.modules() if (config := vars(module).get("config")) is not None}
+    held = (vars(module).get("config") for module in hf.modules())
+    configs = {id(config): config for config in held if hasattr(config, "__dict__")}  # Idefics keeps dictionaries
     top: Any = getattr(hf, "config", None)
     if top is not None and hasattr(top, "get_text_config"):
         text = top.get_text_config()
