@@ -61,11 +61,17 @@ def assert_kept_and_free(folder: Path, out: Path) -> None:
     assert {f"{task}: kept from before." for task in kept} <= set(progress.lines)
 
 
+def heard() -> None:
+    """In a new process: signals end it, although whoever runs the tests may have them ignored (`nohup`, `&` in a script)."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_run_with_its_code_and_the_cursor_comes_back(folder: Path, tmp_path: Path, number, code):
     out = tmp_path / "run"
     terminal, side = pty.openpty()
-    process = subprocess.Popen(command(folder, out), stdout=subprocess.PIPE, stderr=side)
+    process = subprocess.Popen(command(folder, out), stdout=subprocess.PIPE, stderr=side, preexec_fn=heard)
     os.close(side)
     until_something_is_kept(out)
     process.send_signal(number)
