@@ -14,6 +14,7 @@ import pytest
 
 import headatlas as ha
 from tests import toys
+from tests.signals import heard
 
 TASKS = ["repeated", "prose", "registers"]
 SHOW, HIDE = b"\x1b[?25h", b"\x1b[?25l"  # the cursor
@@ -59,12 +60,6 @@ def assert_kept_and_free(folder: Path, out: Path) -> None:
     progress = Recorder()
     ha.mine(ha.load(str(folder)), tasks=TASKS, n=24, verdict=False, out=out, progress=progress)
     assert {f"{task}: kept from before." for task in kept} <= set(progress.lines)
-
-
-def heard() -> None:
-    """In a new process: signals end it, although whoever runs the tests may have them ignored (`nohup`, `&` in a script)."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])

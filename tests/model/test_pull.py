@@ -23,6 +23,7 @@ from headatlas.model.sources.resolve import resolve
 from headatlas.progress import Silent
 from tests.model.source_files import COMMIT, fake_hub, save_llama, sha256, use_hub, write_gguf, write_wheel
 from tests.recorder import Recorder
+from tests.signals import heard
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ PROGRAM = """
 
 def program(file: Path, home: Path, go: Path, stop_at: str = "") -> subprocess.Popen[str]:
     command = [sys.executable, "-c", textwrap.dedent(PROGRAM), str(file), str(home), str(go), stop_at]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
 
 
 def wait_for(process: subprocess.Popen[str], start: str) -> None:
