@@ -180,11 +180,16 @@ def _plugins(module: ModuleType, kind: type) -> list[Named]:
         raise HeadAtlasError(
             f"{_file(module)} holds no {what}.", "Define one there, or let the file's name start with an underscore."
         )
-    for plugin in found:
+    demand_hooks(found)
+    return [cast(Named, plugin) for plugin in found]
+
+
+def demand_hooks(plugins: Iterable[object]) -> None:
+    """Raise HeadAtlasError where a plugin lacks a hook that it needs, or has one that cannot be called as it is."""
+    for plugin in plugins:
         if isinstance(plugin, Hooked):
             for hook in plugin.HOOKS:
                 plugin.hook(hook.name)
-    return [cast(Named, plugin) for plugin in found]
 
 
 def plugins_of_file(path: Path, kind: type[T]) -> list[T]:

@@ -17,10 +17,8 @@ from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
 from headatlas.model.text.reading import as_batch
 from headatlas.model.text.start_end import said_of
-from headatlas.own_prompts.make import prompts as own_prompts
+from headatlas.own_prompts.make import prompts_of_file
 from headatlas.progress import Progress, Silent
-from headatlas.prompts_file import read_prompts
-from headatlas.reading.prompt_lines import is_former
 from headatlas.renamed import old_names
 from headatlas.task import Batch, Metric, Task, find_task, logit_difference
 from headatlas.task.answers import demand_measurable, find_metric, kl, log_probability
@@ -132,10 +130,8 @@ def _of_own(model: Model, given: Prompts, unanswered: Metric) -> MeasuredPrompts
 
 def _read(path: str, model: Model) -> Batch:
     """A file of prompts; one of before, with texts and labels, has no answers to measure."""
-    if not is_former(path):
-        return own_prompts(model, path)
-    batch = read_prompts(path, model.tokenizer)
-    if "answer" not in batch.labels:
+    batch = prompts_of_file(model, path)
+    if "label" in batch.labels and "answer" not in batch.labels:
         raise BadInput(f"{path} has labelled texts, and no answers to measure.", 'Lines need "prompt" and "answer".')
     return batch
 

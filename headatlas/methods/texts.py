@@ -10,10 +10,8 @@ from typing import Any
 from headatlas.errors import BadInput
 from headatlas.model import Model
 from headatlas.model.text.reading import as_batch
-from headatlas.own_prompts.make import prompts as own_prompts
-from headatlas.prompts_file import read_prompts
+from headatlas.own_prompts.make import prompts_of_file
 from headatlas.reading.chats import read_chats
-from headatlas.reading.prompt_lines import is_former
 from headatlas.task import Batch, find_task
 
 
@@ -44,11 +42,7 @@ class Texts:
         if self.task:
             return find_task(self.task)(model.tokenizer, self.n, self.seed)
         if self.prompts:
-            return (
-                read_prompts(self.prompts, model.tokenizer)
-                if is_former(self.prompts)
-                else own_prompts(model, self.prompts)
-            )
+            return prompts_of_file(model, self.prompts)
         texts = [self.text] if isinstance(self.text, str) and self.text else list(self.text)
         return texts_as_batch(model, texts or read_chats(str(self.chat)))
 

@@ -20,7 +20,7 @@ from headatlas.errors import BadInput, HeadAtlasError, UnfitTask
 from headatlas.model import Model
 from headatlas.model.synthetic_view import SyntheticLayer
 from headatlas.model.text.start_end import rule_of
-from headatlas.registry import Hooked, plugins_of_file
+from headatlas.registry import demand_hooks, plugins_of_file
 from headatlas.store import write_text, writing
 from headatlas.task import Batch, Metric, Task, Vocabulary, find_task, fitting, logit_difference, next_token_loss
 from headatlas.task.answers import log_probability
@@ -44,10 +44,7 @@ def chosen(given: Sequence[str | Path | T], kind: type[T], find: Callable[[str],
             raise BadInput(
                 f"{type(one).__name__} is no {kind.__name__.lower()}.", "Give its name, the object, or a .py file."
             )
-    for plugin in found:
-        if isinstance(plugin, Hooked):
-            for hook in plugin.HOOKS:
-                plugin.hook(hook.name)
+    demand_hooks(found)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from headatlas.model.text.start_end import rule_of
 from headatlas.model.text.tokenizer import Tokenizer
 from headatlas.own_prompts.rows import Row, rows_of, shown
 from headatlas.own_prompts.spans import Span, span_positions, spans_of
-from headatlas.prompts_file import demand_boundary, one_token
+from headatlas.prompts_file import demand_boundary, one_token, read_prompts
+from headatlas.reading.prompt_lines import is_former
 from headatlas.task import Batch, edges
 
 _OLD = {"prompt": "clean", "counterfactual": "corrupted"}  # what files of before call them
@@ -84,6 +86,11 @@ def prompts(
             lacking = read[there.index(False)].row
             raise BadInput(f"{lacking.where} has no '{name}', and others have one.", "Give it in all rows, or in none.")
     return _batch(read, columns, tokenizer)
+
+
+def prompts_of_file(model: Model, path: str | Path) -> Batch:
+    """The prompts of a file as `prompts` reads it, or of one of before (`read_prompts`). Raises BadInput naming file and line."""
+    return read_prompts(path, model.tokenizer) if is_former(path) else prompts(model, path)
 
 
 def _column(row: Row, name: str, key: str) -> Any:

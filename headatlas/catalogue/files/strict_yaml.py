@@ -19,6 +19,7 @@ from headatlas.catalogue.problem import CatalogueError, Problem
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same events, about ten times as fast
 _MAX_DEPTH = 12
+_MAX_VALUES = 200_000  # of a file; a review queue of 5,000 papers has half as many
 _WORDS: Mapping[str, object] = {"": None, "~": None, "null": None, "true": True, "false": False}
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?\Z|[-+]?[0-9]+[eE][-+]?[0-9]+\Z")
@@ -126,6 +127,8 @@ class _Reader:
             raise self.fail(line, f"'{event.anchor}' is a YAML anchor or alias.", "Write the value out.")
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
             raise self.fail(line, f"'{event.tag}' is a YAML tag.", "Write plain values without tags.")
+        if len(self.lines) >= _MAX_VALUES:
+            raise self.fail(line, f"the file holds more than {_MAX_VALUES:,} values.", "Part it in smaller files.")
         if depth >= _MAX_DEPTH:
             raise self.fail(line, f"values are nested more than {_MAX_DEPTH} deep.", "Flatten them.")
 

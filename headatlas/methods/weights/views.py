@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,6 @@ from headatlas.model import Model
 from headatlas.store import clean
 
 View = Literal["copying", "ov", "qk", "svd", "compose"]
-VIEWS: tuple[View, ...] = get_args(View)
 K = 5  # a copy is a word among so many highest of the vocabulary
 FEW = 5  # words that are shown unless words are named
 DIRECTIONS = 5  # singular directions

@@ -173,12 +173,12 @@ def evaluating(hf: nn.Module) -> Iterator[None]:
     torch.compile made of a module knows nothing of a pass, and a graph traced within one would outlive it: while this is
     entered, compiled code of this process runs as it was written.
     """
-    eager = torch.compiler.set_stance("force_eager") if is_compiled(hf) else contextlib.nullcontext()
-    thread = threading.get_ident()
+    modules, thread = list(hf.modules()), threading.get_ident()
+    eager = torch.compiler.set_stance("force_eager") if any(map(_compiled, modules)) else contextlib.nullcontext()
     with _EVALUATED_LOCK:
         found = _EVALUATED.setdefault(hf, _Evaluation([], []))
         found.threads.append(thread)
-        training = [module for module in hf.modules() if module.training]
+        training = [module for module in modules if module.training]
         found.training += training
         for module in training:
             module.training = False
@@ -216,13 +216,13 @@ if hasattr(os, "register_at_fork"):  # no fork falls into the lines that hold th
     )
 
 
-def is_compiled(hf: nn.Module) -> bool:
+def _compiled(module: nn.Module) -> bool:
     """Whether torch.compile has been put on a module or its forward, in place or around it."""
-    return any(
-        vars(module).get("_compiled_call_impl") is not None
-        or hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+    own = vars(module)
+    return (
+        own.get("_compiled_call_impl") is not None
+        or hasattr(own.get("forward"), "_torchdynamo_orig_callable")
         or type(module).__name__ == "OptimizedModule"
-        for module in hf.modules()
     )
 
 
