@@ -166,6 +166,7 @@ BOMB = b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
         (b"a: 1\nb: Caf\xe9", "file.yaml:2: byte 11 (0xe9) is not UTF-8. Save the file as UTF-8."),
         (b"\xff\xfea\x00:\x00", "file.yaml:1: byte 0 (0xff) is not UTF-8"),
         (b"[" * 100_000, "nested more than 12 deep"),
+        (b"[" + b"[]," * 200_001 + b"]", "more than 200,000 values"),
         (b"- " * 50_000, "nested more than 12 deep"),
         (b"? [a]\n: 1", "a list or mapping is used as a key"),
         (b"", "file.yaml:1: the file is empty"),
