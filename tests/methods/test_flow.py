@@ -183,7 +183,10 @@ def test_the_command(load_gives_narrow_smollm2, tmp_path, capsys):
     assert code == 0
     assert "nodes" in text
     assert (tmp_path / "route.svg").exists()
-    assert json.loads(run("--prompt", "The capital", "--json")[1])["schema"] == "headatlas/flow/1"
+    printed = json.loads(run("--prompt", "The capital", "--json")[1])
+    assert printed["schema"] == "headatlas/flow/1"
+    assert printed["start_end"] == json.loads(run("--task", "ioi", "--n", "2", "--json")[1])["start_end"]
+    assert "<|im_start|> (id 1)" in printed["start_end"]
     assert len(json.loads(run("--task", "ioi", "--n", "2", "--top", "3", "--json")[1])["heads"]) == 3
     wrongs = (["--prompt", "Hi there", "--position", "9"], [], ["--task", "ioi", "--out", "x.svg"])
     for wrong in wrongs:

@@ -18,6 +18,7 @@ from headatlas.methods.labels import LabelledPrompts, Labels, labelled
 from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
+from headatlas.model.text.start_end import said_of
 from headatlas.progress import Progress, Silent
 from headatlas.task import Batch, Task, find_task
 
@@ -127,7 +128,7 @@ def steer(
     pushed = [name_of(key) for key in steering.directions]
     facts = {
         "model": model.name, "direction": options.direction, "toward": target, "pushed": pushed,
-        "site": steering.component, "seed": options.seed,
+        "site": steering.component, "seed": options.seed, "start_end": said_of(read.facts),
     }  # fmt: skip
     progress.say(f"pushing {', '.join(pushed)} towards {target}")
     measured, on = None, dict[str, Any]()

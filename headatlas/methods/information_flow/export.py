@@ -30,6 +30,7 @@ def data_of(model: Model, route: Route) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "model": model.name,
+        "start_end": route.start_end,
         "tokens": [{"id": one, "text": text} for one, text in zip(route.tokens, pieces(model, route), strict=True)],
         "target": list(route.target),
         "threshold": route.threshold,

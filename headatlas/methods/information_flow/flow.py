@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from headatlas.errors import BadInput
@@ -10,6 +11,7 @@ from headatlas.methods.information_flow.routes import THRESHOLD, Route, Shares, 
 from headatlas.methods.texts import Texts, texts_as_batch
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
+from headatlas.model.text.start_end import said_of
 from headatlas.progress import Progress
 
 
@@ -42,6 +44,7 @@ def flow(
         return shares(model, batch, threshold=threshold, progress=progress)
     tokens = batch.tokens[0][batch.mask[0]]
     route = extract(tokens, importances(model, tokens), position=position, threshold=threshold)
+    route = replace(route, start_end=said_of(batch.facts))
     if out is not None:
         export.write(model, route, Path(out))
     return route

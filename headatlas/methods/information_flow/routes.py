@@ -23,6 +23,7 @@ from headatlas.methods.direct_logit_attribution import demand_plain_sum
 from headatlas.model import LayerView, Model
 from headatlas.model.runs.residual_stream import Writes, visit_blocks
 from headatlas.model.structure.blocks import Block, blocks_of
+from headatlas.model.text.start_end import said_of
 from headatlas.ops import stats
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
@@ -53,12 +54,16 @@ class Edge:
 
 @dataclass(frozen=True)
 class Route:
-    """The edges through which the stream of one token came about. tokens: [pos] ids; target: where it ends."""
+    """The edges through which the stream of one token came about. tokens: [pos] ids; target: where it ends.
+
+    start_end: what results say of the start and end tokens of the text.
+    """
 
     tokens: tuple[int, ...]
     target: Node
     threshold: float
     edges: tuple[Edge, ...]
+    start_end: str = ""
 
     def __repr__(self) -> str:
         best = ", ".join(f"{head} {weight:.3g}" for head, weight in list(self.heads().items())[:3])
@@ -207,12 +212,13 @@ class Shares:
     """How much of the flow passes through each head of each text.
 
     heads. values: [example, head] mean importance over tokens, the first left out. used: [example, head] 1 where the route
-    to the last token runs through the head, else 0.
+    to the last token runs through the head, else 0. start_end: what results say of the texts' start and end tokens.
     """
 
     heads: tuple[HeadId, ...]
     values: Array
     used: Array
+    start_end: str = ""
 
     def __repr__(self) -> str:
         mean = stats.mean(self.values)
@@ -240,7 +246,7 @@ def shares(
         values.append([float(by_head[head]) for head in model.heads])
         used.append([float(head in inside) for head in model.heads])
         progress.advance("flow", of=len(batch))
-    return Shares(model.heads, np.array(values), np.array(used))
+    return Shares(model.heads, np.array(values), np.array(used), said_of(batch.facts))
 
 
 def shares_data(found: Shares, top: int) -> dict[str, Any]:
@@ -250,4 +256,9 @@ def shares_data(found: Shares, top: int) -> dict[str, Any]:
         {"head": str(found.heads[i]), "share": float(mean[i]), "low": float(low[i]), "high": float(high[i]), "used": float(used[i])}
         for i in np.argsort(-mean, kind="stable")[:top]
     ]  # fmt: skip
-    return {"schema": "headatlas/flow-shares/1", "n_examples": len(found.values), "heads": rows}
+    return {
+        "schema": "headatlas/flow-shares/1",
+        "n_examples": len(found.values),
+        "start_end": found.start_end,
+        "heads": rows,
+    }
