@@ -9,18 +9,7 @@ import headatlas as ha
 from headatlas.errors import BadInput
 from headatlas.model import LayerView, Model, attach
 from tests import toys
-from tests.model.core.test_overlap import EDITS, IDS, plain, right
-
-
-@pytest.fixture
-def model() -> Model:
-    return attach(toys.llama())
-
-
-@pytest.fixture
-def truth(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the plain model gives, and what an undisturbed pass with edits gives."""
-    return plain(model.hf), model.forward(IDS, edits=EDITS)
+from tests.model.core.passes import IDS, plain, right
 
 
 def flipped(x: torch.Tensor) -> None:
