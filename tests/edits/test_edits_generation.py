@@ -88,6 +88,33 @@ def test_static_caches_count_tokens_too():
     torch.testing.assert_close(torch.stack(out.logits, 1), whole[:, 8:], atol=1e-5, rtol=1e-4)
 
 
+def test_a_prompt_read_in_chunks_is_edited_where_it_says():
+    model, start = toys.model("gqa"), batch(2, 11)
+    edits = [Zero("1.1", positions=[3, 9, 12]), Block("0.2", keys=[5], queries=[10])]
+    with model.edited(edits) as hf:
+        out = hf.generate(
+            start.tokens, max_new_tokens=4, do_sample=False, pad_token_id=0, eos_token_id=None, output_logits=True,
+            return_dict_in_generate=True, prefill_chunk_size=4,
+        )  # fmt: skip
+    whole = model.forward(out.sequences[:, :-1], edits=edits)
+    torch.testing.assert_close(torch.stack(out.logits, 1), whole[:, 10:], atol=1e-5, rtol=1e-4)
+
+
+def test_beams_are_scored_under_the_edits():
+    """The score of the best beam is the mean log-probability of its new tokens in one edited pass over it."""
+    model, start = toys.model("gqa"), batch(2, 9)
+    edits = [Zero("1.1", positions=[3, 8, 10]), Block("0.2", keys=[5], queries=[9])]
+    with model.edited(edits) as hf:
+        out = hf.generate(
+            start.tokens, max_new_tokens=4, num_beams=3, do_sample=False, pad_token_id=0, eos_token_id=None,
+            output_scores=True, return_dict_in_generate=True,
+        )  # fmt: skip
+    for said, expected in ((edits, True), ([], False)):
+        logs = model.forward(out.sequences[:, :-1], edits=said).log_softmax(-1)[:, 8:]
+        mean = logs.gather(2, out.sequences[:, 9:, None])[..., 0].mean(1)
+        assert torch.allclose(mean, out.sequences_scores, atol=1e-5) == expected
+
+
 def test_values_per_example_are_refused_for_beams():
     model, start = toys.model("gqa"), batch(2, 9)
     edit = Resample.over(model, "1.1", batch(2, 9, seed=4), positions=range(9))

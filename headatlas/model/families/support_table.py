@@ -196,7 +196,7 @@ what it makes of the unit vectors; `tests/families/test_wrapped.py`, `test_adapt
 - A nonlinear adapter beside the output projection: edits, ablation, patching and patterns are exact; what heads write is refused.
 - Something else that reads what heads put out: refused: merge first (`merge_and_unload()`).
 - Prompt and prefix tuning, learned prompts within the attention: refused: their keys are no tokens of the text.
-- Quantised weights (nf4, int8 and int4 weight-only, Quanto, torchao): exact, with the dequantised weights.
+- Quantised weights (int8 weight-only of torchao and Quanto): exact, with the dequantised weights. int4 and nf4 on GPUs take the same way and were not tried.
 - Int8 activations with a scale per token; kernels that round what they are given (nf4 on CPUs): edits, ablation, patching and patterns are exact; weights are the dequantised ones; what heads write is refused.
 - Int8 activations rounded by the whole batch (`quantize_dynamic`, bitsandbytes `load_in_8bit` with its outliers): refused: an example's numbers depend on what else is in its batch.
 - Quantised activations handed from module to module (Quanto): refused.
