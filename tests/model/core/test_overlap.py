@@ -4,7 +4,9 @@ import asyncio
 import gc
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -145,6 +147,13 @@ def test_training_mode_comes_back_with_the_last_of_passes_that_overlap():
 
 
 # ---- asyncio ----------------------------------------------------------------------------------------------------------
+def in_a_loop(work: Coroutine[None, None, Any]) -> Any:
+    """What a coroutine gives in a loop of its own: in another thread, since a browser that other tests keep open has
+    a loop running in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
 def test_tasks_take_turns_each_under_its_own_edits(model: Model, truth):
     others = [ha.Zero("0.0")]
     expected = model.forward(IDS, edits=others)
@@ -167,7 +176,7 @@ def test_tasks_take_turns_each_under_its_own_edits(model: Model, truth):
     async def all_of_them() -> list[list[bool]]:
         return await asyncio.gather(under(EDITS, truth[1]), under(others, expected), without(), under(EDITS, truth[1]))
 
-    found = asyncio.run(all_of_them())
+    found = in_a_loop(all_of_them())
     assert [len(one) for one in found] == [4, 4, 8, 4]
     assert all(all(one) for one in found)
     assert right(model, truth)
@@ -183,7 +192,7 @@ def test_a_coroutine_may_wait_for_a_pass_in_another_thread_while_its_own_edits_a
             taken_along = [asyncio.to_thread(plain, hf) for _ in range(3)]
             return await asyncio.wait_for(asyncio.gather(*passes, *calls, *taken_along), 60)
 
-    found = asyncio.run(work())
+    found = in_a_loop(work())
     for one, wanted in zip(found, [truth[1]] * 3 + [truth[0]] * 3 + [truth[1]] * 3, strict=True):
         assert torch.equal(one, wanted)
     assert right(model, truth)
@@ -195,7 +204,7 @@ def test_edits_that_only_other_threads_could_have_seen_are_refused(model: Model)
             await asyncio.get_running_loop().run_in_executor(None, plain, hf)
 
     with pytest.raises(BadInput, match=r"called 1 times while edits were in force, but never in .* asyncio\.to_thread"):
-        asyncio.run(work())
+        in_a_loop(work())
     with model.edited(EDITS):
         pass  # not called at all
 
@@ -216,7 +225,7 @@ def test_a_task_begun_under_edits_outlives_them_plain(model: Model, truth):
         await task
         return found
 
-    first, second = asyncio.run(work())
+    first, second = in_a_loop(work())
     assert torch.equal(first, truth[1])
     assert torch.equal(second, truth[0])
 
@@ -264,7 +273,7 @@ def test_an_async_generator_that_the_loop_closes_leaves_nothing(model: Model, tr
             return found
         raise AssertionError
 
-    assert torch.equal(asyncio.run(work()), truth[1])
+    assert torch.equal(in_a_loop(work()), truth[1])
     gc.collect()
     assert right(model, truth)
 
