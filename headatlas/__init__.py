@@ -70,6 +70,11 @@ _PUBLIC = {
     "flow": "headatlas.methods.information_flow.flow",
     "probe": "headatlas.methods.probing",
     "CrossValidation": "headatlas.methods.probing",
+    "syntax": "headatlas.treebanks.run",
+    "SyntaxOptions": "headatlas.treebanks.run",
+    "Sentence": "headatlas.treebanks.sentences",
+    "read_treebank": "headatlas.treebanks.sentences",
+    "generated_sentences": "headatlas.treebanks.grammar",
     "weights": "headatlas.methods.weights.views",
     "copy_scores": "headatlas.methods.weights.copying",
     "Circuit": "headatlas.circuits.circuit",
@@ -153,6 +158,11 @@ if TYPE_CHECKING:
     from headatlas.scores import HeadScores as HeadScores
     from headatlas.task import Batch as Batch
     from headatlas.task import find_task as find_task
+    from headatlas.treebanks.grammar import generated_sentences as generated_sentences
+    from headatlas.treebanks.run import SyntaxOptions as SyntaxOptions
+    from headatlas.treebanks.run import syntax as syntax
+    from headatlas.treebanks.sentences import Sentence as Sentence
+    from headatlas.treebanks.sentences import read_treebank as read_treebank
 
 
 def __getattr__(name: str) -> Any:

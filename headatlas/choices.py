@@ -43,6 +43,12 @@ RATIO = Choice(("ratio-of-means", "mean-of-ratios"), "Unknown ratio '{}'.")
 ROUTE_FILE = Choice((".json", ".svg", ".html", ".graphml"), "No route is written to a file that ends in '{}'.")
 FORM = Choice(("effective", "embedding", "mlp"), "There is no form '{}' of embeddings.")
 VIEW = Choice(("copying", "ov", "qk", "svd", "compose"), "Unknown view '{}'.")
+SYNTAX = Choice(
+    ("dependencies", "trees", "constituents", "coreference", "sieve", "surface", "likeness"),
+    "There is no measure '{}'.",
+)
+WORD_ROWS = Choice(("mean", "last"), "The rows of a split word cannot be its '{}'.")
+ROW_DISTANCE = Choice(("hellinger", "jsd"), "There is no distance '{}' of attention rows.")
 STEERING = Choice(("mean", "probe", "pca", "random"), "Unknown direction '{}'.")
 
 

@@ -46,6 +46,7 @@ FUNCTIONS = {
 # Parameters that the library calls by another name; `--data` of the catalogue is always the `folder` that it lies in.
 NAMES = {
     ("calibrate", "detector"): "names",
+    ("syntax", "treebank"): "sentences",
     ("papers site", "atlas"): "atlases",
     ("papers watch", "max"): "limit",
     ("papers watch", "out"): "path",

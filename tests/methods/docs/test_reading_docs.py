@@ -4,7 +4,7 @@ import pytest
 
 from tests import pages
 
-PAGES = ["methods/weights.md", "methods/probing.md", "methods/steering.md"]
+PAGES = ["methods/weights.md", "methods/probing.md", "methods/steering.md", "methods/syntax.md"]
 FEWER = {"probe": ["--n", "40", "--heads", "18.6 20.0"], "steer": ["--n", "16", "--draws", "2"], "weights": []}
 
 

@@ -1,0 +1,99 @@
+"""Whole trees out of a head's attention: the maximum spanning arborescence of Htut et al. 2019 (MST).
+
+The gold root is given. Edges are weighted by attention (not its logarithm), either from the attending word to the attended
+("parent attends", the paper's orientation) or the other way round ("child attends"). The score is UUAS: the share of gold
+edges found, whatever their direction. Chance is the chain of neighbours, the same for all heads. A causal model's maps are
+made symmetric first, A + A^T, since no directed tree could point to the right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from headatlas.heads import HeadId
+from headatlas.ops.types import Array
+from headatlas.treebanks.sentences import ROOT, Sentence
+from headatlas.treebanks.words import WordBatch
+
+ORIENTATIONS = ("parent attends", "child attends")
+
+
+def arborescence(weights: Array, root: int) -> Array:
+    """The parent of each node, ROOT for the root, of the tree with the largest sum of weights[parent, child]; [node].
+
+    Chu and Liu 1965, Edmonds 1967, by the library ufal.chu_liu_edmonds.
+    """
+    from ufal.chu_liu_edmonds import chu_liu_edmonds
+
+    n = len(weights)
+    if n == 1:
+        return np.array([ROOT])
+    order = np.array([root, *(i for i in range(n) if i != root)])  # the library's root is node 0
+    scores = np.ascontiguousarray(np.asarray(weights, dtype=np.float64)[np.ix_(order, order)].T)  # [child, parent]
+    scores[0] = np.nan  # nothing points to the root
+    np.fill_diagonal(scores, np.nan)
+    heads, _ = chu_liu_edmonds(scores)
+    found = np.full(n, ROOT)
+    for child, parent in enumerate(heads):
+        found[order[child]] = ROOT if parent < 0 else order[parent]
+    return found
+
+
+@dataclass(frozen=True)
+class Trees:
+    """uuas [head, orientation]; chain: that of neighbours; n: gold edges."""
+
+    heads: tuple[HeadId, ...]
+    uuas: Array
+    chain: float
+    n: int
+
+
+class TreeCounts:
+    """Gold edges found by each head's trees; those of punctuation count where `punctuation` is true."""
+
+    def __init__(
+        self, heads: tuple[HeadId, ...], sentences: Sequence[Sentence], *, causal: bool, punctuation: bool = False
+    ) -> None:
+        self.heads, self.causal, self.punctuation = heads, causal, punctuation
+        self.found = np.zeros((len(heads), len(ORIENTATIONS)))
+        self.edges = self.chain = 0
+
+    def begin(self, part: WordBatch) -> None:
+        """The gold edges of a batch."""
+        self.part = part
+        for one in part.sentences:
+            pairs = edges_of(one, self.punctuation)
+            self.edges += len(pairs)
+            self.chain += sum(b - a == 1 for a, b in pairs)
+
+    def add(self, place: slice, maps: Tensor) -> None:
+        """Count a layer's trees: maps [sentence, head, word, word]."""
+        for row, one in enumerate(self.part.sentences):
+            n, pairs = len(one.words), edges_of(one, self.punctuation)
+            if not pairs:
+                continue
+            for head, map_ in enumerate(maps[row, :, :n, :n].double().cpu().numpy(), place.start):
+                weights = map_ + map_.T if self.causal else map_
+                for way, directed in enumerate((weights, weights.T)):
+                    parents = arborescence(directed, one.root)
+                    tree = {(min(i, p), max(i, p)) for i, p in enumerate(parents.tolist()) if p != ROOT}
+                    self.found[head, way] += len(tree & pairs)
+
+    def result(self) -> Trees:
+        """The share of gold edges in each head's trees."""
+        n = max(self.edges, 1)
+        return Trees(self.heads, self.found / n, self.chain / n, self.edges)
+
+
+def edges_of(sentence: Sentence, punctuation: bool = False) -> set[tuple[int, int]]:
+    """Gold edges without direction; those of punctuation are left out unless asked for."""
+    return {
+        (min(i, head), max(i, head))
+        for i, (head, label) in enumerate(zip(sentence.heads, sentence.relations, strict=True))
+        if head != ROOT and (punctuation or label.split(":")[0] != "punct")
+    }
