@@ -121,7 +121,8 @@ def metric_of(model: Model, batch: Batch, metric: Metric, *, run_on: Batch | Non
         part = batch.rows(slice(start, start + size))
         logits = model.forward(prompts.rows(slice(start, start + size)), logit_positions=metric.positions(part))
         scores.append(metric.score(logits.cpu(), part).double().numpy())
-    return np.concatenate(scores)
+    found: Array = metric.settled(np.concatenate(scores), batch)
+    return found
 
 
 def examples_at_once(model: Model, sweep: Sweep, memory: int) -> int:
