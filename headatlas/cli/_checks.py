@@ -87,6 +87,14 @@ def _known(name: str, names: Sequence[str], what: str, see: str) -> None:
         )
 
 
+def metric(name: str) -> None:
+    """Raise UnknownName, BadInput where no metric has this name."""
+    if name != "aoc":
+        from headatlas.task.answers import find_metric
+
+        find_metric(name)
+
+
 def checks(names: str) -> None:
     """Raise UnknownName for a name of a check that there is not."""
     from headatlas.choices import CHECKS

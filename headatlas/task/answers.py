@@ -19,7 +19,17 @@ from torch import Tensor
 
 from headatlas.errors import BadInput
 from headatlas.registry import lookup
-from headatlas.task import Batch, Metric, accuracy, exact_match, logit_difference, logit_margin, probability_difference
+from headatlas.task import (
+    Batch,
+    Metric,
+    accuracy,
+    exact_match,
+    logit_difference,
+    logit_lead,
+    logit_margin,
+    next_token_loss,
+    probability_difference,
+)
 
 
 def _end(batch: Batch) -> Tensor:
@@ -167,6 +177,8 @@ METRICS = {
     "kl": kl,
     "logit-difference": logit_difference,
     "logit-margin": logit_margin,
+    "logit-lead": logit_lead,
+    "next-token-loss": next_token_loss,
     "log-probability": log_probability,
     "mean-log-probability": mean_log_probability,
     "probability": answer_probability,
@@ -183,6 +195,7 @@ METRICS = {
 NEEDS = {  # labels without which a metric has nothing to read
     "logit-difference": ("answer", "wrong"),
     "logit-margin": ("answer", "wrong"),
+    "logit-lead": ("answer",),
     "probability-difference": ("answer", "wrong"),
     "exact-match": ("targets",),
     "hit@10": ("answer",),
@@ -219,3 +232,5 @@ def demand_measurable(metric: Metric, batch: Batch) -> None:
             f"These prompts have {_LACKING.get(lacking[0], lacking[0])}, which the metric {name} reads.",
             "Choose another, such as kl or rank.",
         )
+    if metric is next_token_loss and "predict" not in batch.positions:
+        raise BadInput("These prompts name no tokens to predict (positions['predict']).", "Choose another, such as kl.")
