@@ -13,6 +13,8 @@ from headatlas.catalogue.site.context import SiteContext
 from headatlas.cli import build
 from headatlas.task import find_task
 from headatlas.task.benchmark import benchmarks
+from tests import pages, toys
+from tests.benchmarks.samples import SAMPLES
 
 KNOWN = catalogue.load()
 PROGRAM = typer.main.get_command(build())
@@ -63,6 +65,18 @@ def test_pages_of_the_site_carry_the_commands():
         ("circuits/ioi.html", "headatlas circuit test openai-community/gpt2 ioi --task"),
     ):
         assert command in made[path]
+
+
+def test_the_commands_of_the_page_are_understood(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("truthfulqa", "sst-sst2", "lre", "ag-news"):
+        SAMPLES[name](tmp_path)
+    (tmp_path / "relations" / "data").mkdir()
+    (tmp_path / "relations" / "factual").rename(tmp_path / "relations" / "data" / "factual")
+    for words in pages.commands("benchmark-tasks.md"):
+        task = parsed(shlex.join(["headatlas", *words])).get("task")
+        for one in [task] if isinstance(task, str) else task or ():
+            assert len(find_task(one)(toys.smollm2_vocabulary(), 4)) >= 4
 
 
 def test_the_list_names_files_and_licences():
