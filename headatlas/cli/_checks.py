@@ -87,12 +87,12 @@ def _known(name: str, names: Sequence[str], what: str, see: str) -> None:
         )
 
 
-def metric(name: str) -> None:
-    """Raise UnknownName, BadInput where no metric has this name."""
-    if name != "aoc":
-        from headatlas.task.answers import find_metric
+def score(name: str) -> None:
+    """Raise BadInput where nothing that `headatlas score` measures has this name."""
+    from headatlas.choices import demand_metric
 
-        find_metric(name)
+    if name.lower() != "aoc":
+        demand_metric(name)
 
 
 def checks(names: str) -> None:

@@ -27,7 +27,7 @@ def score(
             help="mc1, mc2, hit@10, icl-score@50-500, aoc, accuracy, log-probability ...; may be given several times; default: "
             "what the benchmark's papers report, else the task's own."
         ),
-        Check(check.metric),
+        Check(check.score),
     ] = None,
     without: Annotated[
         str | None,

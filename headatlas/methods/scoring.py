@@ -84,7 +84,7 @@ def score(
     progress = progress or Silent()
     given = prompts_for(model, batch, progress, demand=False, settles=True)
     chosen = list(metrics) if metrics else _reported(batch, given)
-    measures = [one if one == AOC else find_metric(one) for one in chosen]
+    measures = [AOC if str(one).lower() == AOC else find_metric(one) for one in chosen]
     heads = () if without is None else tuple(h for group in parse_head_sets(without, model.heads) for h in group)
     edits = [Mean.over(model, heads, given.batch)] if heads else []
     found = tuple(_score(model, given, one, edits, progress) for one in measures)

@@ -9,7 +9,6 @@ prompts of their own: `group` [example] the question, `right` whether this answe
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headatlas.choices import NUMBERED
 from headatlas.errors import BadInput
 from headatlas.registry import lookup
 from headatlas.task import (
@@ -209,7 +209,6 @@ _LACKING = {
     "targets": "no answer that is written out",
     "right": "no answers marked as right or wrong",
 }
-_NUMBERED = re.compile(r"(hit)@(\d{1,6})|icl-score@(\d{1,6})-(\d{1,6})")
 
 
 def find_metric(metric: str | Metric) -> Metric:
@@ -217,7 +216,7 @@ def find_metric(metric: str | Metric) -> Metric:
     if isinstance(metric, Metric):
         return metric
     name = str(metric).replace("_", "-").replace(" ", "-").lower()
-    numbered = _NUMBERED.fullmatch(name)
+    numbered = NUMBERED.fullmatch(name)
     if numbered is not None:
         return hit_at(int(numbered[2])) if numbered[1] else icl_score(int(numbered[3]), int(numbered[4]))
     return lookup(METRICS, name, "metric", f"Known: {', '.join(METRICS)}.")

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 import headatlas as ha
+from headatlas.choices import METRIC, demand_metric
 from headatlas.errors import BadInput, UnknownName
 from headatlas.lab.head import Head
 from headatlas.lab.spec import PlantSpec
 from headatlas.methods.early_answering import ANSWER, THOUGHT, early_answering
 from headatlas.model import attach
 from headatlas.task import Batch
-from headatlas.task.answers import find_metric, mc1, mc2
+from headatlas.task.answers import METRICS, find_metric, mc1, mc2
 from tests import toys
 from tests.benchmarks.samples import SAMPLES
 from tests.pages import run
@@ -63,6 +64,15 @@ def test_mc1_and_mc2_are_those_of_the_plain_model(model: ha.Model, questions: st
     first, second = by_hand(model, ha.find_task(questions)(WORDS, 4))
     assert found["mc1"].values.tolist() == first
     assert np.allclose(found["mc2"].values, second, atol=1e-5)
+
+
+def test_commands_know_the_metrics_there_are():
+    assert set(METRIC.values) == set(METRICS)
+    for name in ("hit@3", "icl-score@2-9", *METRICS):
+        demand_metric(name)
+        find_metric(name)
+    with pytest.raises(BadInput, match="no metric called 'hit@'"):
+        demand_metric("hit@")
 
 
 def test_mc2_settles_probabilities_that_underflow():
