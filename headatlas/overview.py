@@ -129,6 +129,7 @@ def _tasks() -> list[dict[str, Any]]:
 
 def _benchmarks() -> list[dict[str, Any]]:
     from headatlas import catalogue
+    from headatlas.catalogue.files.commands import benchmark_commands
     from headatlas.task.benchmark import benchmarks
 
     return [
@@ -142,6 +143,7 @@ def _benchmarks() -> list[dict[str, Any]]:
             "card": found.card or None,
             "licence": found.licence or None,
             "metrics": list(found.metrics),
+            "commands": list(benchmark_commands()[found.name]),
         }
         for found in benchmarks().values()
     ]
@@ -174,9 +176,16 @@ def _head_types() -> list[dict[str, Any]]:
 
 def _methods() -> list[dict[str, Any]]:
     from headatlas import catalogue
+    from headatlas.catalogue.files.commands import method_commands
 
     return [
-        {"name": method.id, "title": method.name, "category": method.category, "operation": method.operation}
+        {
+            "name": method.id,
+            "title": method.name,
+            "category": method.category,
+            "operation": method.operation,
+            "commands": list(method_commands().get(method.id, ())),
+        }
         for method in catalogue.load().methods.values()
     ]
 

@@ -19,9 +19,12 @@ def ethos(row: Fields) -> Item:
     text = row.text("comment" if "comment" in row else "text")
     if "isHate" in row:
         try:
-            hateful = float(row.any("isHate")) >= 0.5
+            share = float(row.any("isHate"))
         except (TypeError, ValueError):
-            raise row.bad("isHate", f"a share from 0 to 1 is wanted, got {row.any('isHate')!r}") from None
+            share = -1.0
+        if not 0 <= share <= 1:  # which NaN is not either
+            raise row.bad("isHate", f"a share from 0 to 1 is wanted, got {row.any('isHate')!r}")
+        hateful = share >= 0.5
     else:
         hateful = row.one_of("label", {0: False, 1: True})
     word, other = ("yes", "no") if hateful else ("no", "yes")

@@ -21,5 +21,5 @@ _RIGHT: dict[Any, int] = {**{letter: i for i, letter in enumerate(_LETTERS)}, **
 )
 def mmlu(row: Fields) -> Item:
     """A question with options A to D and "Answer:"; the answer is the letter, without examples before it (papers give five)."""
-    options = row.texts("choices", 4) if "choices" in row else [row.text(letter) for letter in _LETTERS]
+    options = row.texts("choices", 4) if "choices" in row else [str(row.any(letter)).strip() for letter in _LETTERS]
     return letters(row.text("question"), options, row.one_of("answer", _RIGHT))

@@ -14,10 +14,10 @@ library = "headatlas.list_known"
 SHOWN = {
     "detectors": (("name", "head_type", "task"), ("what",)),
     "tasks": (("name", "metric"), ("what",)),
-    "benchmarks": (("name", "spec"), ("what", "files", "licence")),
+    "benchmarks": (("name", "spec"), ("what", "files", "licence", "commands")),
     "models": (("name",), ("what",)),
     "head-types": (("name", "stage", "title"), ("detectors",)),
-    "methods": (("name", "category"), ("operation",)),
+    "methods": (("name", "category"), ("operation", "commands")),
 }
 
 
@@ -36,11 +36,11 @@ def list_(
         print_json({what.replace("-", "_"): rows})
         return
     short, long = SHOWN[what]
-    told = {"detectors": "detected by ", "files": "reads ", "licence": "licence: "}
+    told = {"detectors": "detected by ", "files": "reads ", "licence": "licence: ", "commands": "runs: "}
     print_entries(
         [name.replace("_", " ") for name in short],
         [
-            (["" if row[name] is None else str(row[name]) for name in short], [f"{told.get(name, '')}{row[name]}" for name in long if row[name]])
+            (["" if row[name] is None else str(row[name]) for name in short], [f"{told.get(name, '')}{one}" for name in long if row[name] for one in (row[name] if isinstance(row[name], list) else [row[name]])])
             for row in rows
         ],
     )  # fmt: skip

@@ -27,6 +27,7 @@ def early_answering(
     *,
     tokens: int = 48,
     steps: int = 4,
+    name: str = AOC,
     progress: Progress | None = None,
 ) -> Array:
     """[example] the area over the curve of early answering: 0 where the chain of thought decides nothing, towards 1 where all of it does.
@@ -34,7 +35,8 @@ def early_answering(
     The model writes up to `tokens` tokens of thought behind each prompt (greedily); after 0, 1/steps ... all of them it is
     asked for the answer, by the highest logit among the right and the wrong ones. The curve says at each share of the thought
     whether the answer is the final one already; its area by the trapezoidal rule is taken from 1. The last point is always
-    the same, so that 1 - 1/(2 steps) is the most. edits: in force all the while; they act on examples alike. Raises BadInput
+    the same, so that 1 - 1/(2 steps) is the most. edits: in force all the while; they act on examples alike. name: under which
+    `progress` is told of the prompts. Raises BadInput
     for prompts without wrong answers, a model that writes no text, or prompts that leave no room.
     """
     if "answer" not in batch.labels or "wrong" not in batch.labels:
@@ -62,7 +64,7 @@ def early_answering(
         choices = logits[:, options[options >= 0]].argmax(-1)
         same = (choices == choices[-1]).double().numpy()
         found.append(1 - float(((same[1:] + same[:-1]) / 2).mean()))
-        progress.advance(AOC, of=len(batch))
+        progress.advance(name, of=len(batch))
     return np.array(found)
 
 

@@ -102,9 +102,8 @@ def _score(
     model: Model, given: MeasuredPrompts, metric: Metric | str, edits: Sequence[OnHeads], progress: Progress
 ) -> Score:
     if not isinstance(metric, Metric):
-        values = [
-            early_answering(model, given.batch, one, progress=progress) for one in ([], *([edits] if edits else []))
-        ]
+        runs = {AOC: [], **({f"{AOC} without the heads": edits} if edits else {})}
+        values = [early_answering(model, given.batch, one, name=name, progress=progress) for name, one in runs.items()]
         return Score("AOC", "share", values[0], *values[1:])
     if metric is kl and not edits:
         raise BadInput(

@@ -157,6 +157,7 @@ BAD = [
     ("sst-sst2", "x.tsv", "text\tclass\nfine\t1\n", r"begins with the columns text, class"),
     ("sst-sst2", "x.txt", "fine film\n", r"Line 1 of x\.txt: a tree"),
     ("ethos", "x.csv", "comment;isHate\nhello;much\n", r"Line 2 of x\.csv, column 'isHate'"),
+    ("ethos", "x.csv", "comment;isHate\nhello;nan\n", r"Line 2 of x\.csv, column 'isHate': a share"),
     ("ag-news", "x.csv", "5,A title,A text\n", r"Line 1 of x\.csv, column 'Class Index': \"5\" is none of 1, 2, 3, 4"),
     ("truthfulqa", "x.json", '[{"question": "Why?"}]', r"Row 1 of x\.json has no 'mc2_targets'; its columns are question"),
     ("logiqa", "x.txt", "\na\ntext\nquestion\nA.1\nB.2\n", r"Lines 1 to 6 of x\.txt"),
