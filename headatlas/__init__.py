@@ -64,6 +64,7 @@ _PUBLIC = {
     "attribute": "headatlas.methods.attribution.attribute",
     "AttributionOptions": "headatlas.methods.attribution.attribute",
     "edge_scores": "headatlas.methods.attribution.edge_attribution",
+    "score": "headatlas.methods.scoring",
     "direct_effects": "headatlas.methods.direct_logit_attribution",
     "lens": "headatlas.methods.logit_lens",
     "head_lens": "headatlas.methods.logit_lens",
@@ -138,6 +139,7 @@ if TYPE_CHECKING:
     from headatlas.methods.probing import CrossValidation as CrossValidation
     from headatlas.methods.probing import probe as probe
     from headatlas.methods.prompts import Prompts as Prompts
+    from headatlas.methods.scoring import score as score
     from headatlas.methods.sweeps.ablation import ablate as ablate
     from headatlas.methods.sweeps.activation_patching import patch as patch
     from headatlas.methods.sweeps.consequences import downstream as downstream

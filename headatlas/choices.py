@@ -36,6 +36,14 @@ DIRECTION = Choice(("denoising", "noising"), "Unknown direction '{}'.")
 PATCHED = Choice(("z", "q", "k", "v", "pattern"), "Heads are not patched at '{}'.")
 ATTRIBUTED = Choice(("z", "q", "k", "v"), "Heads are not attributed at '{}'.")
 ATTRIBUTION = Choice(("direct", "atp", "eap", "eap-ig"), "Unknown method '{}'.")
+METRIC = Choice(  # those of headatlas.task.answers
+    ("kl", "logit-difference", "logit-margin", "logit-lead", "next-token-loss", "log-probability", "mean-log-probability",
+     "probability", "probability-difference", "rank", "accuracy", "exact-match", "hit@10", "icl-score", "truth-margin",
+     "mc1", "mc2"), "There is no metric called '{}'.",
+)  # fmt: skip
+NUMBERED = re.compile(
+    r"(hit)@(\d{1,6})|icl-score@(\d{1,6})-(\d{1,6})"
+)  # metrics with numbers of the user's in their names
 MLPS = Choice(("recomputed", "frozen"), "MLPs cannot be '{}'.")
 PROBE = Choice(("linear", "mlp"), "Unknown probe '{}'.")
 CIRCUIT_SEARCH = Choice(("attribution", "greedy"), "Unknown method '{}'.")
@@ -50,6 +58,12 @@ SYNTAX = Choice(
 WORD_ROWS = Choice(("mean", "last"), "The rows of a split word cannot be its '{}'.")
 ROW_DISTANCE = Choice(("hellinger", "jsd"), "There is no distance '{}' of attention rows.")
 STEERING = Choice(("mean", "probe", "pca", "random"), "Unknown direction '{}'.")
+
+
+def demand_metric(name: str) -> None:
+    """Raise BadInput where no metric has this name."""
+    if not NUMBERED.fullmatch(name.lower()):
+        METRIC.demand(name.replace("_", "-").lower())
 
 
 def demand_head(head: object, view: str) -> None:

@@ -1,4 +1,4 @@
-"""What there is to work with: detectors, tasks, models, head types and methods by name, and a finished run as text."""
+"""What there is to work with: detectors, tasks, benchmarks, models, head types and methods by name, and a finished run as text."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def show(run: str | Path = "atlas", *, detector: str | None = None, top: int = 5
 
 
 def list_known(what: str) -> list[dict[str, Any]]:
-    """What headatlas knows of a kind: "detectors", "tasks", "models", "head-types" or "methods", a row each with its name.
+    """What headatlas knows of a kind: "detectors", "tasks", "benchmarks", "models", "head-types" or "methods", a row each with its name.
 
     From an index where it is current, which loads neither torch nor transformers. Raises UnknownName.
     """
@@ -51,7 +51,7 @@ def list_known(what: str) -> list[dict[str, Any]]:
 def _sources() -> list[Path]:
     """The files that decide what is listed."""
     home = Path(__file__).parent
-    folders = [home / name for name in ("detectors", "tasks", "catalogue", "task")]
+    folders = [home / name for name in ("detectors", "tasks", "benchmarks", "catalogue", "task")]
     found = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".yaml")]
     single = [home / "task.py", home / "detector.py", home / "overview.py", home / "model/sources/builtin.py"]
     return sorted(path for path in (*found, *single) if path.is_file())
@@ -127,6 +127,28 @@ def _tasks() -> list[dict[str, Any]]:
     ]
 
 
+def _benchmarks() -> list[dict[str, Any]]:
+    from headatlas import catalogue
+    from headatlas.catalogue.files.commands import benchmark_commands
+    from headatlas.task.benchmark import benchmarks
+
+    return [
+        {
+            "name": found.name,
+            "title": catalogue.load().benchmarks[found.name].name,
+            "spec": found.spec,
+            "what": found.doc.strip().partition("\n\n")[0],
+            "files": found.files or None,
+            "hub": found.hub or None,
+            "card": found.card or None,
+            "licence": found.licence or None,
+            "metrics": list(found.metrics),
+            "commands": list(benchmark_commands()[found.name]),
+        }
+        for found in benchmarks().values()
+    ]
+
+
 def _models() -> list[dict[str, Any]]:
     from headatlas.model import builtins
 
@@ -154,9 +176,16 @@ def _head_types() -> list[dict[str, Any]]:
 
 def _methods() -> list[dict[str, Any]]:
     from headatlas import catalogue
+    from headatlas.catalogue.files.commands import method_commands
 
     return [
-        {"name": method.id, "title": method.name, "category": method.category, "operation": method.operation}
+        {
+            "name": method.id,
+            "title": method.name,
+            "category": method.category,
+            "operation": method.operation,
+            "commands": list(method_commands().get(method.id, ())),
+        }
         for method in catalogue.load().methods.values()
     ]
 
@@ -164,6 +193,7 @@ def _methods() -> list[dict[str, Any]]:
 _MAKERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
     "detectors": _detectors,
     "tasks": _tasks,
+    "benchmarks": _benchmarks,
     "models": _models,
     "head-types": _head_types,
     "methods": _methods,

@@ -12,7 +12,7 @@ HOUSE = Path(headatlas.__file__).parent
 INSTALLED_AS = {"yaml": "pyyaml", "sklearn": "scikit_learn"}
 BROUGHT_BY = {"markupsafe": "jinja2", "tokenizers": "transformers"}
 # Named with the way to install it where it is missing.
-OPTIONAL = {"arxiv", "matplotlib"}
+OPTIONAL = {"arxiv", "matplotlib", "datasets", "PIL"}
 
 
 def imported() -> set[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from headatlas.catalogue.catalogue import Catalogue
 from headatlas.catalogue.detector_names import detector_names
+from headatlas.catalogue.files.commands import benchmark_commands, circuit_commands, method_commands
 from headatlas.catalogue.names import normal
 from headatlas.catalogue.schema import Claim, Entry, Link, Paper
 from headatlas.errors import UnknownName
@@ -96,8 +97,12 @@ def record(catalogue: Catalogue, kind: str, id_: str) -> dict[str, Any]:
         data["circuits"] = [c.id for c in catalogue.circuits.values() if id_ in {n.head_type for n in c.nodes}]
     elif kind == "method":
         data["papers"] = [paper.id for paper in catalogue.papers_with_method(id_)]
+        data["commands"] = list(method_commands().get(id_, ()))
     elif kind == "benchmark":
         data["papers"] = [paper.id for paper in catalogue.papers_on_benchmark(id_)]
+        data["commands"] = list(benchmark_commands().get(id_, ()))
+    elif kind == "circuit":
+        data["commands"] = list(circuit_commands(catalogue.circuits[id_], hub_id(catalogue, id_)))
     elif kind == "stage":
         data["heads"] = [head.id for head in catalogue.heads.values() if head.stage == id_]
     return data
@@ -176,6 +181,7 @@ def _head(catalogue: Catalogue, id_: str) -> Page:
 def _method(catalogue: Catalogue, id_: str) -> Page:
     method = catalogue.methods[id_]
     facts = [("Operation", method.operation), ("Formula", method.formula or "")]
+    facts += [("Runs here", command) for command in method_commands().get(id_, ())]
     facts += [("Other work", work) for work in method.other_works]
     line = f"{method.category.capitalize()} › {method.group}"
     return Page("", "", method.name, line, facts, [_papers(catalogue.papers_with_method(id_))])
@@ -184,6 +190,7 @@ def _method(catalogue: Catalogue, id_: str) -> Page:
 def _benchmark(catalogue: Catalogue, id_: str) -> Page:
     benchmark = catalogue.benchmarks[id_]
     facts = [("About", benchmark.description), ("Address", benchmark.url or "")]
+    facts += [("Runs here", command) for command in benchmark_commands().get(id_, ())]
     facts += [("Fact", text) for text in benchmark.facts]
     line = "Made to explore mechanisms" if benchmark.kind == "mechanism" else "Common evaluation"
     return Page("", "", benchmark.name, line, facts, [_papers(catalogue.papers_on_benchmark(id_))])
@@ -196,6 +203,8 @@ def _circuit(catalogue: Catalogue, id_: str) -> Page:
         ("Task", circuit.task),
         ("Paper", f"{catalogue.papers[circuit.paper].title} ({circuit.paper})"),
         ("Known from", ", ".join(circuit.evidence)),
+        *(("Runs here", command) for command in circuit_commands(circuit, hub_id(catalogue, id_))),
+        ("Runs not", circuit.untested or ""),
         *(("Note", text) for text in circuit.notes),
     ]
     nodes = [
@@ -213,6 +222,13 @@ def _circuit(catalogue: Catalogue, id_: str) -> Page:
         ("Edges", ["From", "Through", "To", "Note"], edges),
     ]
     return Page("", "", circuit.name, circuit.model or "", facts, tables)
+
+
+def hub_id(catalogue: Catalogue, circuit: str) -> str:
+    """The repository of the model in which a circuit was found; MODEL where the catalogue knows none."""
+    named = catalogue.circuits[circuit].model
+    found = [one for shape in catalogue.shapes.values() if named in shape.names for one in shape.hub_ids]
+    return found[0] if found else "MODEL"
 
 
 def claim_value(claim: Claim) -> str:

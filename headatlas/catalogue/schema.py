@@ -205,6 +205,8 @@ class PublishedCircuit(Entry):
     paper: Slug
     task: Text
     model: str | None = None
+    runs_on: Slug | None = None  # the built-in task that is the paper's; `at` of its nodes are that task's positions
+    untested: Text | None = None  # why it has none, where it names heads
     nodes: list[CircuitNode] = Field(min_length=2)
     edges: list[CircuitEdge] = Field(min_length=1)
     evidence: list[Evidence] = Field(min_length=1)

@@ -50,10 +50,18 @@ def checked(command: Callable[..., None], before: Callable[..., None] | None) ->
 
 # ---- of single options ------------------------------------------------------------------------------------------------
 def task(name: str) -> None:
-    """Raise UnknownName where no task has this name."""
-    from headatlas.tasks._names import task_names
+    """Raise UnknownName where no task or generated benchmark has this name, BadInput where a benchmark's files cannot be read."""
+    from headatlas.tasks._names import benchmark_names, task_names
 
-    _known(name, task_names(), "task", "See: headatlas list tasks")
+    names, (own, equals, source) = task_names(), name.partition("=")
+    if equals or (name not in names and name in benchmark_names()):
+        _known(own.strip(), benchmark_names(), "benchmark", "See: headatlas list benchmarks")
+        if not source or Path(source).expanduser().exists() or "/" not in source or source.startswith((".", "/", "~")):
+            from headatlas.task import find_task
+
+            find_task(name)  # what lies on the Hub is fetched when it is needed
+        return
+    _known(name, names, "task", "See: headatlas list tasks")
 
 
 def detector(name: str) -> None:
@@ -77,6 +85,14 @@ def _known(name: str, names: Sequence[str], what: str, see: str) -> None:
         raise UnknownName(
             f"There is no {what} called '{name}'.", " ".join(part for part in (did_you_mean(name, names), see) if part)
         )
+
+
+def score(name: str) -> None:
+    """Raise BadInput where nothing that `headatlas score` measures has this name."""
+    from headatlas.choices import demand_metric
+
+    if name.lower() != "aoc":
+        demand_metric(name)
 
 
 def checks(names: str) -> None:

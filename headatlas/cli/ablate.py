@@ -11,6 +11,11 @@ from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
 
+runs = {
+    "zero-ablation": "MODEL --task ioi --edit zero",
+    "mean-ablation": "MODEL --task ioi --edit mean",
+}  # methods of the catalogue that this carries out
+
 
 def before(task: str | None, prompts: str | None) -> None:
     """Raise BadInput unless one source of prompts is named."""

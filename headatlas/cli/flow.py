@@ -13,6 +13,10 @@ from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
 from headatlas.render.console import console
 
+runs = {
+    "information-flow-graph": "MODEL --text 'The capital of France is'"
+}  # methods of the catalogue that this carries out
+
 
 def before(text: list[str] | None, chat: str | None, prompts: str | None, task: str | None) -> None:
     """Raise BadInput unless one source of texts is named."""

@@ -14,17 +14,18 @@ library = "headatlas.list_known"
 SHOWN = {
     "detectors": (("name", "head_type", "task"), ("what",)),
     "tasks": (("name", "metric"), ("what",)),
+    "benchmarks": (("name", "spec"), ("what", "files", "licence", "commands")),
     "models": (("name",), ("what",)),
     "head-types": (("name", "stage", "title"), ("detectors",)),
-    "methods": (("name", "category"), ("operation",)),
+    "methods": (("name", "category"), ("operation", "commands")),
 }
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="detectors, tasks, models, head-types or methods.")],
+    what: Annotated[str, typer.Argument(help="detectors, tasks, benchmarks, models, head-types or methods.")],
     as_json: option.Json = False,
 ) -> None:
-    """List what headatlas knows: detectors, tasks, models, head types, methods.
+    """List what headatlas knows: detectors, tasks, benchmarks, models, head types, methods.
 
     Example: headatlas list detectors
     """
@@ -35,11 +36,11 @@ def list_(
         print_json({what.replace("-", "_"): rows})
         return
     short, long = SHOWN[what]
-    told = {"detectors": "detected by "}.get(long[0], "")
+    told = {"detectors": "detected by ", "files": "reads ", "licence": "licence: ", "commands": "runs: "}
     print_entries(
         [name.replace("_", " ") for name in short],
         [
-            (["" if row[name] is None else str(row[name]) for name in short], [f"{told}{row[name]}" for name in long if row[name]])
+            (["" if row[name] is None else str(row[name]) for name in short], [f"{told.get(name, '')}{one}" for name in long if row[name] for one in (row[name] if isinstance(row[name], list) else [row[name]])])
             for row in rows
         ],
     )  # fmt: skip

@@ -12,6 +12,8 @@ from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
 from headatlas.render.escape import say
 
+runs = {"scoring": "MODEL"}  # methods of the catalogue that this carries out
+
 
 def mine(
     model: option.Model,

@@ -11,6 +11,10 @@ from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
 
+runs = {
+    "naive-activation-patching": "MODEL --task ioi --positions end"
+}  # methods of the catalogue that this carries out
+
 
 def before(task: str | None, prompts: str | None) -> None:
     """Raise BadInput unless one source of prompts is named."""

@@ -13,6 +13,10 @@ from headatlas.cli._checks import Check
 
 library = "headatlas.path_patch"
 
+runs = {
+    "naive-activation-patching": "MODEL --task ioi --receivers logits"
+}  # methods of the catalogue that this carries out
+
 
 def before(task: str | None, prompts: str | None) -> None:
     """Raise BadInput unless one source of prompts is named."""

@@ -13,6 +13,10 @@ from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
 from headatlas.errors import BadInput
 
+runs = {
+    "probing": "MODEL --task statements --label truth --group pair"
+}  # methods of the catalogue that this carries out
+
 
 def before(task: str | None, prompts: str | None, label: str | None) -> None:
     """Raise BadInput unless one source of labelled prompts is named."""

@@ -13,6 +13,11 @@ from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
 from headatlas.errors import BadInput
 
+runs = {
+    "directional-addition": "MODEL --task movie-review --label positive --measure-task movie-review-held-out",
+    "directional-subtraction": "MODEL --task movie-review --label positive --measure-task movie-review-held-out --remove",
+}  # methods of the catalogue that this carries out
+
 
 def before(task: str | None, prompts: str | None, heads: str | None, layers: str | None) -> None:
     """Raise BadInput unless one source of labelled prompts is named, and one kind of place to push."""

@@ -9,6 +9,8 @@ import typer
 from headatlas.cli import _options as option
 from headatlas.render.escape import say
 
+runs = {"simplified-model-training": "repeated --out toys/repeated"}  # methods of the catalogue that this carries out
+
 
 def toy(
     kind: Annotated[str, typer.Argument(help="repeated (random words again and again) or markov (unknown chains).")],

@@ -87,12 +87,14 @@ def prompts_for(
     *,
     demand: bool = True,
     unanswered: Metric = logit_difference,
+    settles: bool = False,
 ) -> MeasuredPrompts:
     """The prompts that a model is measured on, after a look at whether it can do them.
 
     A batch is taken as it is, and so is all else that `model.forward` takes. Of a task or a file, the model's metric is told
     to `progress`, and a model that cannot do it is refused unless forced. demand=False: no such look. Where prompts have no
     answer, the model's own first choice stands for it and its second for the wrong one, and `unanswered` is the metric.
+    settles: whether the method can measure what is settled from several prompts of a question (MC1, MC2).
     Raises BadInput, UnknownName, UnfitTask.
     """
     given = given if isinstance(given, Prompts) else Prompts(batch=given)
@@ -103,6 +105,11 @@ def prompts_for(
     if found.metric is kl:
         found = replace(found, batch=with_clean_run(model, found.batch), facts={**found.facts, "metric": kl.name})
     demand_measurable(found.metric, found.batch)
+    if found.metric.settle is not None and not settles:
+        raise BadInput(
+            f"{found.metric.name} is settled from all answers of a question; this method measures prompts one by one.",
+            "Ablate heads with it, or choose another metric, such as truth-margin.",
+        )
     # Of prompts of one's own only a comparison of answers has a floor, which is 0.
     comparable = found.task is not None or (given.prompts is not None and found.metric.compares)
     if demand and comparable and "own_choice" not in found.batch.facts:

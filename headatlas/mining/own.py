@@ -19,7 +19,7 @@ from headatlas.detector import Detector, LayerDetector, Planted, find_detector
 from headatlas.errors import BadInput, HeadAtlasError, UnfitTask
 from headatlas.model import Model
 from headatlas.model.synthetic_view import SyntheticLayer
-from headatlas.model.text.start_end import rule_of
+from headatlas.own_prompts.control import disordered
 from headatlas.registry import demand_hooks, plugins_of_file
 from headatlas.store import write_text, writing
 from headatlas.task import Batch, Metric, Task, Vocabulary, find_task, fitting, logit_difference, next_token_loss
@@ -89,31 +89,20 @@ def task_of(batch: Batch, name: str = "own-prompts") -> Task:
             if len(rows) < n:
                 raise UnfitTask(f"There are {len(rows)} prompts in each half, {n} are asked for.")
             some = batch.rows(rows)
-            return some if some.control is not None else replace(some, control=_disordered(some, tokenizer))
+            return some if some.control is not None else replace(some, control=disordered(some, tokenizer))
 
         return build
 
     version = int(hashlib.sha256(_bytes(batch)).hexdigest()[:8], 16)
     doc = "Prompts of one's own."
-    twin = Task(f"{name}-held-out", of(1), metric, version, 0.0, "control", doc, __name__)
-    return Task(name, of(0), metric, version, 0.0, "control", doc, __name__, twin=twin)
+    twin = Task(f"{name}-held-out", of(1), metric, version, 0.0, "control", doc, __name__, given=True)
+    return Task(name, of(0), metric, version, 0.0, "control", doc, __name__, twin=twin, given=True)
 
 
 def _metric(batch: Batch) -> Metric | None:
     if "answer" in batch.labels and "end" in batch.positions:
         return logit_difference if "wrong" in batch.labels else log_probability
     return next_token_loss if "predict" in batch.positions else None
-
-
-def _disordered(batch: Batch, tokenizer: Vocabulary) -> Batch:
-    """Each text's own tokens in another order, those that stand around a text in their places: structure destroyed, words kept."""
-    tokens = batch.tokens.clone()
-    around = torch.tensor([*rule_of(tokenizer).front, *rule_of(tokenizer).back], dtype=tokens.dtype)
-    for number, row in enumerate(tokens):
-        places = (batch.mask[number] & ~torch.isin(row, around)).nonzero().flatten()
-        mixed = torch.randperm(len(places), generator=torch.Generator().manual_seed(number))
-        row[places] = row[places[mixed]].clone()
-    return replace(batch, tokens=tokens, control=None, counterfactual=None)
 
 
 def _bytes(batch: Batch) -> bytes:
@@ -127,7 +116,7 @@ def demand_contract(detector: Detector, model: Model) -> None:
 
     Tried on a few prompts of its task that this model's tokenizer makes, with imagined layers.
     """
-    if not isinstance(detector, LayerDetector) or detector.task.module == __name__:
+    if not isinstance(detector, LayerDetector) or detector.task.given:
         return
     try:
         batch = fitting(detector.task, model.tokenizer, _TRIED, 3)

@@ -9,13 +9,10 @@ from pathlib import Path
 
 from headatlas.detector import Detector, LayerDetector, detectors
 from headatlas.errors import BadInput, UnfitTask
-from headatlas.mining import own
 from headatlas.mining.own import chosen_detectors, chosen_tasks, demand_contract, lacking
 from headatlas.mining.task_scan import Skipped
 from headatlas.model import Model
 from headatlas.task import Batch, Task, fitting
-
-OWN_TASK = own.__name__  # the module of tasks that are a user's prompts
 
 
 @dataclass(frozen=True)
@@ -59,14 +56,14 @@ def plan(
                 batches[detector.task] = fitting(detector.task, model.tokenizer, n, seed)
             except UnfitTask as error:
                 unfit[detector.task] = str(error)
-        if not reason and detector.task in batches and detector.task.module == OWN_TASK:
+        if not reason and detector.task in batches and detector.task.given:
             reason = lacking(detector, batches[detector.task])
         reason = reason or unfit.get(detector.task, "")
         if reason:
             skipped.append(Skipped(detector.name, reason))
         else:
             chosen.setdefault(detector.task, []).append(detector)
-    if not chosen and any(detector.task.module == OWN_TASK for detector in wanted):
+    if not chosen and any(detector.task.given for detector in wanted):
         told = "; ".join(f"{one.detector} {one.reason}" for one in skipped[:3])
         raise BadInput(
             f"No detector can be asked on these prompts: {told}.", "Name spans as the detector names its positions."
@@ -75,8 +72,8 @@ def plan(
 
 
 def _fits(task: Task, detector: Detector, *, named: bool) -> bool:
-    """Whether a detector is asked on a task: its own, one of the same form, or a user's prompts, where it only looks at layers."""
-    own = task.module == OWN_TASK and (named or isinstance(detector, LayerDetector))
+    """Whether a detector is asked on a task: its own, one of the same form, or given prompts, where it only looks at layers."""
+    own = task.given and (named or isinstance(detector, LayerDetector))
     return own or task == detector.task or task in detector.also
 
 

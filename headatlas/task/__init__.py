@@ -16,6 +16,7 @@ from headatlas.task.batch import Batch as Batch
 from headatlas.task.batch import Vocabulary as Vocabulary
 from headatlas.task.batch import complete
 from headatlas.task.batch import edges as edges
+from headatlas.task.benchmark import benchmark_task, is_benchmark
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Metric:
     score(logits [example, n, vocab], batch) -> [example] float.
     compares: whether a value above 0 says that the answer is preferred to the wrong one; the share of such examples is
     then the model's accuracy between the two.
+    settle(scores [prompt, ...], batch) -> [question, ...]: of metrics of questions whose answers are prompts of their own,
+    what the scores of a question's prompts come to; None where each prompt stands for itself.
     """
 
     name: str
@@ -34,10 +37,15 @@ class Metric:
     higher_is_better: bool
     unit: str
     compares: bool = False
+    settle: Callable[[Any, Batch], Any] | None = None
 
     def worse(self, change: Any) -> Any:
         """By how much a change of the metric is one for the worse."""
         return -change if self.higher_is_better else change
+
+    def settled(self, scores: Any, batch: Batch) -> Any:
+        """Scores [prompt, ...] of a whole batch as values [example, ...]: themselves, or what they come to for each question."""
+        return scores if self.settle is None else self.settle(scores, batch)
 
 
 def _loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -128,6 +136,8 @@ class Task:
     second: the same task in another family of prompts (other templates, words and format), on which is tried whether what
     was found is more than a habit of one; None where it has none. Its docstring says how it differs.
     twin: the task on other items, where no registered task is it.
+    given: whether its prompts were given (a user's own, a published file's) and not made for one behaviour: all detectors
+    that only look at layers may then be asked on them.
     """
 
     name: str
@@ -140,6 +150,7 @@ class Task:
     module: str
     second: Task | None = None
     twin: Task | None = None
+    given: bool = False
 
     def __call__(self, tokenizer: Vocabulary, n: int, seed: int = 0) -> Batch:
         """`n` examples; the same seed gives the same batch on any machine. Raises UnfitTask."""
@@ -224,7 +235,13 @@ def tasks() -> Mapping[str, Task]:
 
 
 def find_task(name: str) -> Task:
-    """The task called `name`; raises UnknownName."""
+    """The task called `name`: a built-in one, a benchmark's ("toymoviereview"), or one read from files ("mmlu=PATH").
+
+    Raises UnknownName, BadInput where a benchmark's files cannot be read.
+    """
+    if name not in tasks() and is_benchmark(name):
+        found: Task = benchmark_task(name, find_task)
+        return found
     return lookup(tasks(), name, "task", "See: headatlas list tasks")
 
 

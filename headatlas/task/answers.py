@@ -2,17 +2,34 @@
 
 Labels that they read beside `answer` (ids of the first token of each right answer): `targets` [example, n] the ids of an
 answer of several tokens, which the tokens hold behind the prompt, with positions["predict"] before each of them; `clean`
-[example, vocab] the log-probabilities of the run without changes, at the end of the prompt.
+[example, vocab] the log-probabilities of the run without changes, at the end of the prompt. Of questions whose answers are
+prompts of their own: `group` [example] the question, `right` whether this answer is true, `best` whether it is the best.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from headatlas.choices import NUMBERED
 from headatlas.errors import BadInput
 from headatlas.registry import lookup
-from headatlas.task import Batch, Metric, accuracy, exact_match, logit_difference, logit_margin, probability_difference
+from headatlas.task import (
+    Batch,
+    Metric,
+    accuracy,
+    exact_match,
+    logit_difference,
+    logit_lead,
+    logit_margin,
+    next_token_loss,
+    probability_difference,
+)
 
 
 def _end(batch: Batch) -> Tensor:
@@ -76,6 +93,69 @@ def _kl(logits: Tensor, batch: Batch) -> Tensor:
     return (clean.exp() * (clean - changed)).masked_fill(clean == -torch.inf, 0.0).sum(-1).clamp(min=0)
 
 
+def _truth_margin(logits: Tensor, batch: Batch) -> Tensor:
+    return _mean_log_probability(logits, batch) * (2 * batch.labels["right"].to(logits.device) - 1)
+
+
+def _by_question(of: Callable[[Any, Any, Any], Any], scores: Any, batch: Batch) -> Any:
+    """What `of` makes of a question's scores [answer, ...], with which are right and best, for each question in order."""
+    group, right, best = (batch.labels[name].cpu().numpy() for name in ("group", "right", "best"))
+    parts = [group == one for one in dict.fromkeys(group.tolist())]
+    return np.stack([of(scores[part], right[part] == 1, best[part] == 1) for part in parts])
+
+
+def _mc1(scores: Any, right: Any, best: Any) -> Any:
+    # Where one is not measured, so is the question: NaN goes through max and through the sum.
+    ahead = scores[best].max(0) - scores[~right].max(0)
+    return np.where(np.isnan(ahead), np.nan, ahead > 0)
+
+
+def _mc2(scores: Any, right: Any, best: Any) -> Any:
+    shares = np.exp(scores - scores.max(0))  # no difference to the ratio, and no underflow of long answers
+    return shares[right].sum(0) / shares.sum(0)
+
+
+def _hit(k: int, logits: Tensor, batch: Batch) -> Tensor:
+    return (_rank(logits, batch) <= k).float()
+
+
+def hit_at(k: int) -> Metric:
+    """1 where a right answer's first token is among the k likeliest of the whole vocabulary at the end of the prompt."""
+    if k < 1:
+        raise BadInput(f"hit@{k} asks for no token.", "Write hit@1, hit@10 ...")
+    return Metric(f"hit@{k}", _end, functools.partial(_hit, k), True, "share")
+
+
+def _two_places(early: int, late: int, batch: Batch) -> Tensor:
+    starts = batch.mask.int().argmax(1, keepdim=True)  # padding on the left shifts them
+    lengths = batch.mask.sum(1)
+    short = (lengths < late).nonzero().flatten().tolist()
+    if short:
+        raise BadInput(
+            f"Example {short[0] + 1} has {int(lengths[short[0]])} tokens; the in-context-learning score reads token {late}.",
+            f"Give longer texts, or ask for an earlier one, such as icl-score@10-{max(int(lengths.min()), 11)}.",
+        )
+    return starts + torch.tensor([[early - 2, late - 2]])  # each token is predicted from the one before it
+
+
+def _two_losses(logits: Tensor, batch: Batch, *, early: int, late: int) -> Tensor:
+    at = _two_places(early, late, batch) + 1
+    target = batch.tokens.gather(1, at).to(logits.device)[..., None]
+    loss = -logits.float().log_softmax(-1).gather(-1, target)[..., 0]
+    return loss[:, 1] - loss[:, 0]
+
+
+def icl_score(early: int = 50, late: int = 500) -> Metric:
+    """Loss at one token minus loss at an earlier one (tokens count from 1): below 0 where context helps. Olsson et al. 2022."""
+    if not 2 <= early < late:
+        raise BadInput(
+            f"An in-context-learning score cannot compare tokens {early} and {late}.", "Such as icl-score@50-500."
+        )
+    score = functools.partial(_two_losses, early=early, late=late)
+    name = f"in-context-learning score ({early}, {late})"
+    return Metric(name, functools.partial(_two_places, early, late), score, False, "nats")
+
+
 # Log of the probability of the answer: of all its tokens, or of all right answers of one token together.
 log_probability = Metric("log-probability", _read, _log_probability, True, "nats")
 # The same divided by the answer's number of tokens, so that long answers do not count as worse for being long.
@@ -86,11 +166,19 @@ answer_probability = Metric("probability of the answer", _read, _probability, Tr
 rank = Metric("rank", _end, _rank, False, "")
 # KL(clean run || changed run) of the next token at the end of the prompt; 0 where a change does nothing.
 kl = Metric("kl", _end, _kl, False, "nats")
+# Mean log-probability of an answer's tokens, with its sign turned for false answers: higher where truth is preferred.
+truth_margin = Metric("truth margin", _read, _truth_margin, True, "nats")
+# Per question, 1 where the best answer has a higher probability than every false one. Lin et al. 2022.
+mc1 = Metric("MC1", _read, _log_probability, True, "share", settle=functools.partial(_by_question, _mc1))
+# Per question, the share of the probability of all answers that the true ones have. Lin et al. 2022.
+mc2 = Metric("MC2", _read, _log_probability, True, "share", settle=functools.partial(_by_question, _mc2))
 
 METRICS = {
     "kl": kl,
     "logit-difference": logit_difference,
     "logit-margin": logit_margin,
+    "logit-lead": logit_lead,
+    "next-token-loss": next_token_loss,
     "log-probability": log_probability,
     "mean-log-probability": mean_log_probability,
     "probability": answer_probability,
@@ -98,20 +186,39 @@ METRICS = {
     "rank": rank,
     "accuracy": accuracy,
     "exact-match": exact_match,
+    "hit@10": hit_at(10),
+    "icl-score": icl_score(),
+    "truth-margin": truth_margin,
+    "mc1": mc1,
+    "mc2": mc2,
 }
 NEEDS = {  # labels without which a metric has nothing to read
     "logit-difference": ("answer", "wrong"),
     "logit-margin": ("answer", "wrong"),
+    "logit-lead": ("answer",),
     "probability-difference": ("answer", "wrong"),
     "exact-match": ("targets",),
+    "hit@10": ("answer",),
+    "truth-margin": ("right",),
+    "mc1": ("right", "best", "group"),
+    "mc2": ("right", "best", "group"),
+}
+_LACKING = {
+    "answer": "no answer",
+    "wrong": "no wrong answer",
+    "targets": "no answer that is written out",
+    "right": "no answers marked as right or wrong",
 }
 
 
 def find_metric(metric: str | Metric) -> Metric:
-    """A metric by its name ("kl", "logit-difference" ...), or itself. Raises UnknownName."""
+    """A metric by its name ("kl", "logit-difference", "hit@5", "icl-score@50-500" ...), or itself. Raises UnknownName, BadInput."""
     if isinstance(metric, Metric):
         return metric
     name = str(metric).replace("_", "-").replace(" ", "-").lower()
+    numbered = NUMBERED.fullmatch(name)
+    if numbered is not None:
+        return hit_at(int(numbered[2])) if numbered[1] else icl_score(int(numbered[3]), int(numbered[4]))
     return lookup(METRICS, name, "metric", f"Known: {', '.join(METRICS)}.")
 
 
@@ -120,9 +227,9 @@ def demand_measurable(metric: Metric, batch: Batch) -> None:
     name = next((known for known, one in METRICS.items() if one is metric), "")
     lacking = [label for label in NEEDS.get(name, ()) if label not in batch.labels]
     if lacking:
-        what = {"answer": "no answer", "wrong": "no wrong answer", "targets": "no answer that is written out"}[
-            lacking[0]
-        ]
         raise BadInput(
-            f"These prompts have {what}, which the metric {name} reads.", "Choose another, such as kl or rank."
+            f"These prompts have {_LACKING.get(lacking[0], lacking[0])}, which the metric {name} reads.",
+            "Choose another, such as kl or rank.",
         )
+    if metric is next_token_loss and "predict" not in batch.positions:
+        raise BadInput("These prompts name no tokens to predict (positions['predict']).", "Choose another, such as kl.")

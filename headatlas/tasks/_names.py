@@ -24,6 +24,11 @@ def task_names() -> list[str]:
     return _asked()
 
 
+def benchmark_names() -> list[str]:
+    """The id of every benchmark that runs: one a file of headatlas/benchmarks."""
+    return sorted(path.stem.replace("_", "-") for path in (_FOLDER.parent / "benchmarks").glob("[!_]*.py"))
+
+
 def digest() -> str:
     """Of the generators' files, and of the names of the data that some of them make a task each of."""
     found = hashlib.sha256()

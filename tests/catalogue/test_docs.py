@@ -25,7 +25,7 @@ def test_a_command_in_the_docs_runs(
     code, out, err = pages.run(capsys, *command)
     assert code == 0, err
     assert out.strip()
-    named = re.findall(r"\S+\.(?:md|bib|json|csv|atom)\b", " ".join(command))
+    named = re.findall(r"\S+\.(?:md|bib|json|csv|atom)\b|\bdataset$", " ".join(command))
     assert [path.name for path in tmp_path.iterdir()] == named
 
 

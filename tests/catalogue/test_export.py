@@ -112,3 +112,35 @@ def test_the_command_writes_each_format(sample: Path, tmp_path: Path):
     wrong = CliRunner().invoke(app, ["export", "--format", "csv", "--address", "https://x.org"])
     assert "--address is for Atom feeds" in str(wrong.exception)
     assert CliRunner().invoke(app, ["export", "--format", "xls"]).exit_code == 2
+
+
+def test_parquet_tables_read_back_to_every_entry(tmp_path: Path):
+    import pyarrow.parquet as pq
+    import yaml
+
+    folder = tmp_path / "data"
+    result = CliRunner().invoke(app, ["export", "--format", "parquet", "--out", str(folder)])
+    assert result.exit_code == 0, result.output
+    catalogue = load()
+    whole = json.loads(as_json(catalogue))
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    front = yaml.safe_load(card.split("---")[1])
+    assert {one["data_files"] for one in front["configs"]} == {path.name for path in folder.glob("*.parquet")}
+    for kind in ("papers", "head_types", "claims", "circuits", "methods", "benchmarks"):
+        table = pq.read_table(folder / f"{kind}.parquet").to_pylist()
+        assert f"{len(table)} rows" in card
+        assert len(table) == len(whole[kind])
+        for row, entry in zip(table, whole[kind], strict=True):
+            for name, value in entry.items():
+                assert f"`{name}`" in card
+                plain = isinstance(value, str) or value is None or not isinstance(row[name], str)
+                assert (row[name] if plain else json.loads(row[name])) == value, (kind, name)
+
+
+def test_parquet_needs_a_folder_that_is_not_there(tmp_path: Path):
+    from headatlas.errors import HeadAtlasError
+
+    for more, said in (([], "Add --out FOLDER"), (["--out", str(tmp_path)], "exists")):
+        result = CliRunner().invoke(app, ["export", "--format", "parquet", *more])
+        assert isinstance(result.exception, HeadAtlasError)
+        assert said in str(result.exception)

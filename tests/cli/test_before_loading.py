@@ -36,6 +36,8 @@ WRONG = {
     "--component": ("w", "'w'"),
     "--method": ("magic", "magic"),
     "--mlps": ("gone", "frozen"),
+    "--metric": ("kll", "logit-difference"),
+    "--without": ("9-6", "9-6"),
     "--kind": ("forest", "linear"),
     "--form": ("raw", "raw"),
     "--alpha": ("much", "much"),

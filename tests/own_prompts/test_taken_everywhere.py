@@ -21,6 +21,7 @@ EASY = {
     "flow": {},
     "head_lens": {"heads": "1.*"},
     "lens": {},
+    "score": {"metrics": ["rank"]},
 }
 PAIRED = {"edge_scores": {}, "patch": {}, "path_patch": {"senders": "0.*"}}
 ELSEWHERE = {"test_circuit": {"circuit"}, "probe": {"labels"}, "steer": {"labels"}, "labels_of": set()}
@@ -65,6 +66,8 @@ def values(found: object) -> torch.Tensor:
     """Numbers of a result, whatever it is."""
     if isinstance(found, dict):
         return torch.tensor([head["size"] for head in found["heads"]])
+    if hasattr(found, "scores"):
+        found = found.scores[0]
     for name in ("values", "size", "kl"):
         if hasattr(found, name):
             return torch.as_tensor(getattr(found, name)).flatten()

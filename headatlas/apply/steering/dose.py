@@ -15,6 +15,7 @@ from headatlas.apply.steering.direction import Steering
 from headatlas.choices import parse_alphas as parse_alphas
 from headatlas.edits import OnHeads
 from headatlas.errors import BadInput
+from headatlas.methods.sweeps.plan import metric_of
 from headatlas.model import Model
 from headatlas.ops import stats
 from headatlas.ops.types import Array
@@ -117,17 +118,7 @@ def measure(
 
 def edited_metric(model: Model, batch: Batch, metric: Metric, edits: Sequence[OnHeads]) -> Array:
     """[example] the metric with edits made for this batch in force."""
-    asked = metric.positions(batch).shape[
-        1
-    ]  # logits of the whole vocabulary there, at most a quarter of a gigabyte at once
-    size = max(1, min(4096 // batch.tokens.shape[1], (1 << 26) // (asked * max(model.vocabulary_size, 1))))
-    scores = []
-    for start in range(0, len(batch), size):
-        rows = slice(start, start + size)
-        part = batch.rows(rows)
-        logits = model.forward(part, edits=[edit.rows(rows) for edit in edits], logit_positions=metric.positions(part))
-        scores.append(metric.score(logits.cpu(), part).double().numpy())
-    return np.concatenate(scores)
+    return metric_of(model, batch, metric, edits=edits)
 
 
 def toward_metric(metric: Metric, batch: Batch, label: str | None, target: str) -> Metric:

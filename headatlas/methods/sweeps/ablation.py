@@ -59,7 +59,7 @@ def ablate(
     triage = options.triage if isinstance(options, SweepOptions) else None
     EDIT.demand(edit)
     MEAN.demand(mean)
-    given = prompts_for(model, measured_by(batch, metric), progress, unanswered=kl)
+    given = prompts_for(model, measured_by(batch, metric), progress, unanswered=kl, settles=True)
     other = _reference(model, given, reference)
     head_sets = head_sets_for(model, heads, "z")
     named_positions = positions_of(side_of(given.batch, head_sets, "z", positions), positions)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headatlas.edits.base import token_stack
+from headatlas.edits.base import OnHeads, token_stack
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, HeadSets, parse_head_sets
 from headatlas.methods.sweeps.effects import HeadSet
@@ -112,16 +112,21 @@ def head_sets_for(model: Model, heads: HeadSets | None, component: str) -> tuple
     return tuple(dict.fromkeys(grouped))
 
 
-def metric_of(model: Model, batch: Batch, metric: Metric, *, run_on: Batch | None = None) -> Array:
-    """[example] the metric on a batch; run_on: other prompts of the same shape, run in its place."""
+def metric_of(
+    model: Model, batch: Batch, metric: Metric, *, run_on: Batch | None = None, edits: Sequence[OnHeads] = ()
+) -> Array:
+    """[example] the metric on a batch; run_on: other prompts of the same shape, run in its place; edits: in force meanwhile."""
     prompts = run_on if run_on is not None else batch
-    size = max(1, 4096 // batch.tokens.shape[1])
+    asked = metric.positions(batch).shape[1]  # logits of the whole vocabulary there, a quarter of a gigabyte at once
+    size = max(1, min(4096 // batch.tokens.shape[1], (1 << 26) // (asked * max(model.vocabulary_size, 1))))
     scores = []
     for start in range(0, len(batch), size):
-        part = batch.rows(slice(start, start + size))
-        logits = model.forward(prompts.rows(slice(start, start + size)), logit_positions=metric.positions(part))
+        rows = slice(start, start + size)
+        part, mine = batch.rows(rows), [edit.rows(rows) for edit in edits]
+        logits = model.forward(prompts.rows(rows), edits=mine, logit_positions=metric.positions(part))
         scores.append(metric.score(logits.cpu(), part).double().numpy())
-    return np.concatenate(scores)
+    found: Array = metric.settled(np.concatenate(scores), batch)
+    return found
 
 
 def examples_at_once(model: Model, sweep: Sweep, memory: int) -> int:

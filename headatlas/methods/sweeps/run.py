@@ -40,6 +40,10 @@ def run(
     """
     began = time.perf_counter()
     store = store if store is not None else NoStore()
+    if triage is not None and sweep.metric.settle is not None:
+        raise BadInput(
+            f"{sweep.metric.name} has no gradient that could rank changes.", "Leave --triage out, or name --heads."
+        )
     batch, n = sweep.batch, len(sweep.batch)
     estimated = _estimated(model, sweep, memory, store) if triage is not None else None
     wanted = _wanted(estimated, triage, (len(sweep.head_sets), len(sweep.positions)))
@@ -89,6 +93,7 @@ def run(
         "notes": notes,
     }
     names_of = tuple(sweep.positions)
+    values, base = (sweep.metric.settled(one, batch) for one in (values, base))
     return HeadEffects(sweep.kind, sweep.head_sets, names_of, values, base, None, estimated, facts)
 
 

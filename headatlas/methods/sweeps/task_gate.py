@@ -13,7 +13,7 @@ from headatlas.methods.sweeps.run import metric_of
 from headatlas.model import Model
 from headatlas.ops import stats
 from headatlas.ops.types import Array
-from headatlas.task import Batch, Metric, Task, held_out
+from headatlas.task import Batch, Metric, Task, fitting, held_out
 
 EXAMPLES = 16  # held-out prompts on which a task is tried before a sweep
 # How much of the way from chance to certainty a model's accuracy must cover; 0.625 for two answers. The papers on
@@ -105,7 +105,8 @@ def gate_of_task(model: Model, task: Task, batch: Batch) -> Gate:
 def gate_on_held_out(model: Model, task: Task, n: int = EXAMPLES, seed: int = 0) -> Gate:
     """The gate of a task on items that the task itself does not use: its held-out twin, or other random draws."""
     twin = held_out(task)
-    batch = twin(model.tokenizer, n, seed) if twin is not None else task(model.tokenizer, n, seed + 1_000_003)
+    drawn = (task, seed + 1_000_003) if twin is None else (twin, seed)
+    batch = fitting(drawn[0], model.tokenizer, n, drawn[1])  # of a few items a half, or a quarter
     return gate_of_task(model, task, batch)
 
 

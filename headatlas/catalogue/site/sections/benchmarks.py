@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from headatlas.catalogue.files.commands import benchmark_commands
 from headatlas.catalogue.site.context import Page, Section, SiteContext
 
 
@@ -16,7 +17,8 @@ def _pages(context: SiteContext) -> Iterator[Page]:
     }
     yield Page("benchmarks/index.html", "benchmarks.html.j2", {"kinds": kinds, "papers_of_benchmark": papers})
     for found in benchmarks:
-        yield Page(f"benchmarks/{found.id}.html", "benchmark.html.j2", {"benchmark": found, "papers": papers[found.id]})
+        shows = {"benchmark": found, "papers": papers[found.id], "commands": benchmark_commands().get(found.id, ())}
+        yield Page(f"benchmarks/{found.id}.html", "benchmark.html.j2", shows)
 
 
 BENCHMARKS = Section("benchmarks", _pages, "Benchmarks", 5)

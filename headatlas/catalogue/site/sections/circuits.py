@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from headatlas.catalogue.describe import hub_id
+from headatlas.catalogue.files.commands import circuit_commands
 from headatlas.catalogue.site.context import Page, Section, SiteContext
 from headatlas.catalogue.site.pictures.circuit import drawing
 from headatlas.catalogue.site.pictures.edge_routing import KINDS, key
@@ -18,6 +20,7 @@ def _pages(context: SiteContext) -> Iterator[Page]:
             "paper": context.catalogue.papers[circuit.paper],
             "drawing": drawing(context.catalogue, circuit, root="../"),
             "key": key([circuit]),
+            "commands": circuit_commands(circuit, hub_id(context.catalogue, circuit.id)),
             "kinds": KINDS,
             "labels": {node.id: node.label for node in circuit.nodes},
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from headatlas.catalogue.files.commands import method_commands
 from headatlas.catalogue.site.context import Page, Section, SiteContext
 
 
@@ -17,7 +18,8 @@ def _pages(context: SiteContext) -> Iterator[Page]:
     }
     yield Page("methods/index.html", "methods.html.j2", {"groups": groups, "papers_of_method": papers})
     for method in methods:
-        yield Page(f"methods/{method.id}.html", "method.html.j2", {"method": method, "papers": papers[method.id]})
+        shows = {"method": method, "papers": papers[method.id], "commands": method_commands().get(method.id, ())}
+        yield Page(f"methods/{method.id}.html", "method.html.j2", shows)
 
 
 METHODS = Section("methods", _pages, "Methods", 4)

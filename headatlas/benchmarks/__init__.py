@@ -1,0 +1,1 @@
+"""The benchmarks of the catalogue, one a file: how the published files are read, or which task makes it."""
