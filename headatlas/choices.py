@@ -36,6 +36,10 @@ DIRECTION = Choice(("denoising", "noising"), "Unknown direction '{}'.")
 PATCHED = Choice(("z", "q", "k", "v", "pattern"), "Heads are not patched at '{}'.")
 ATTRIBUTED = Choice(("z", "q", "k", "v"), "Heads are not attributed at '{}'.")
 ATTRIBUTION = Choice(("direct", "atp", "eap", "eap-ig"), "Unknown method '{}'.")
+METRIC = Choice(  # those of headatlas.task.answers
+    ("kl", "logit-difference", "logit-margin", "log-probability", "mean-log-probability", "probability",
+     "probability-difference", "rank", "accuracy", "exact-match"), "There is no metric called '{}'.",
+)  # fmt: skip
 MLPS = Choice(("recomputed", "frozen"), "MLPs cannot be '{}'.")
 PROBE = Choice(("linear", "mlp"), "Unknown probe '{}'.")
 CIRCUIT_SEARCH = Choice(("attribution", "greedy"), "Unknown method '{}'.")
