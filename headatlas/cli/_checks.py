@@ -286,6 +286,16 @@ def one_source(**given: Any) -> None:
         raise BadInput(said, f"Give either {', '.join(known[:-1])} or {known[-1]}.")
 
 
+def demand_enough(text: list[str] | None, path_of_chats: str | None, path: str | None) -> None:
+    """Raise BadInput where prompts of one's own are too few for a task."""
+    from headatlas.own_prompts import sources
+    from headatlas.reading.chats import read_chats
+
+    if text or path_of_chats or path:
+        given = text or (_rows(path) if path else read_chats(str(path_of_chats)))
+        sources.demand_enough(len(given))
+
+
 @dataclass(frozen=True)
 class Measured:
     """The options that say on which prompts a method measures, as they were given."""

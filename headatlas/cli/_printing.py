@@ -54,6 +54,4 @@ def say_start_end(facts: Mapping[str, Any]) -> None:
     from headatlas.render.console import console
 
     if facts.get("start_end"):
-        console().print(
-            f"start and end tokens: {facts['start_end']}", highlight=False, markup=False, soft_wrap=True, style="dim"
-        )
+        console().print(f"start and end tokens: {facts['start_end']}", highlight=False, markup=False, style="dim")

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from headatlas.errors import BadInput
 
+OWN = "own-prompts"  # how tasks are called that are a user's prompts
+FEWEST = 8  # prompts of such a task
+
 
 def listed(given: str | Sequence[str] | None) -> list[str]:
     """One text, or several, as a list."""
@@ -33,3 +36,12 @@ def demand_as_many(prompts: int, others: int) -> None:
     """Raise BadInput unless each prompt has its counterfactual."""
     if prompts != others:
         raise BadInput(f"There are {prompts} prompts and {others} counterfactuals.", "Give one for each, in order.")
+
+
+def demand_enough(prompts: int) -> None:
+    """Raise BadInput for fewer prompts than make a task."""
+    if prompts < FEWEST:
+        raise BadInput(
+            f"{prompts} {'prompt is' if prompts == 1 else 'prompts are'} too few for a task.",
+            f"Give {FEWEST} or more: half of them find heads, half test them. `headatlas ask` and `ablate` take a single prompt.",
+        )

@@ -124,7 +124,7 @@ class Task:
     """A seeded generator of batches with its metric.
 
     margin: how far better than the floor the metric must be for the model to count as able. The floor is the metric on the
-    control batch, or (floor="uniform") that of a uniform guess over the vocabulary.
+    control batch, or (floor="uniform") that of a uniform guess over the vocabulary, or (floor="even") 0: neither answer preferred.
     second: the same task in another family of prompts (other templates, words and format), on which is tried whether what
     was found is more than a habit of one; None where it has none. Its docstring says how it differs.
     twin: the task on other items, where no registered task is it.
