@@ -165,9 +165,9 @@ def read_circuit(circuit: Circuit | str | Path, model: Model, batch: Inputs | Pr
     text = str(circuit)
     if _is_file(text):
         return _of_this_model(Circuit.load(text), text, model)
-    if text[:1].isdigit() or text[:1] == "L":
+    if text[:1].isdigit() or text[:1] in ("L", "*") or text[:8] == "encoder:":
         task = batch.task or batch.prompts if isinstance(batch, Prompts) else None
-        return Circuit(text, str(task or "prompts of one's own"), parse_nodes(text), model=model.name)
+        return Circuit(text, str(task or "prompts of one's own"), parse_nodes(text, model.heads), model=model.name)
     return published(text, model)
 
 

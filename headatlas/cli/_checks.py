@@ -255,7 +255,7 @@ def circuit(text: str) -> None:
         return
     if text.endswith(".json"):
         raise BadInput(f"There is no file {text}.", "Name a circuit's file, heads, or an id such as ioi.")
-    if any(part[:1].isdigit() for part in text.split()):
+    if any(part[:1].isdigit() or part[:1] == "*" for part in text.split()):
         heads(" ".join(part.partition("@")[0] for part in text.replace(",", " ").split()))
         return
     from headatlas import catalogue
