@@ -153,12 +153,10 @@ def chats(path: str) -> None:
 
 
 def heads(text: str) -> None:
-    """Raise BadInput for what is no head; patterns such as 9.* are for the model to judge."""
-    from headatlas.heads import parse_heads
+    """Raise BadInput for what is no head and no pattern of heads; which heads a pattern names is for the model to say."""
+    from headatlas.heads import parse_named
 
-    plain = [part for part in re.split(r"[,\s]+", text.strip()) if "*" not in part]
-    if plain:
-        parse_heads(" ".join(plain))
+    parse_named(text)
 
 
 def receiver(text: str) -> None:
@@ -203,11 +201,11 @@ def device(text: str) -> None:
         raise BadInput(f"'{text}' is not a device.", "Write cpu, cuda, cuda:1 or mps.")
 
 
-def model(name: str) -> None:
-    """Raise UnknownName where a path that can be nothing else than a path leads nowhere."""
-    path = Path(name).expanduser()
-    if (name.startswith(("/", "./", "../", "~")) or name.endswith(".gguf")) and not path.exists():
-        raise UnknownName(f"There is no model called '{name}'.", "Check the path of its folder or .gguf file.")
+def model(name: str, revision: str | None = None) -> None:
+    """Raise UnknownName, BadInput or SourceError for a name that leads to no model, as far as no network is asked."""
+    from headatlas.model.sources.resolve import look
+
+    look(name, revision)
 
 
 def folder(path: str) -> None:

@@ -15,9 +15,16 @@ from headatlas.render.escape import say
 
 
 def before(
-    task: list[str] | None, text: list[str] | None, chat: str | None, prompts: str | None, metric: str | None
+    model: str,
+    revision: str | None,
+    task: list[str] | None,
+    text: list[str] | None,
+    chat: str | None,
+    prompts: str | None,
+    metric: str | None,
 ) -> None:
     """Raise BadInput where prompts of one's own are named twice, stand beside built-in tasks, or are too few."""
+    check.model(model, revision)
     own = {"text": text, "chat": chat, "prompts": prompts}
     if task or any(own.values()):
         check.one_source(**own, task=task)
