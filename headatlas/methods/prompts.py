@@ -175,7 +175,7 @@ def with_clean_run(model: Model, batch: Batch) -> Batch:
     """The batch with labels["clean"]: the log-probabilities of its run without changes, for `kl`."""
     if "clean" in batch.labels:
         return batch
-    return replace(batch, labels={**batch.labels, "clean": end_logits(model, batch).log_softmax(-1)})
+    return replace(batch, labels={**batch.labels, "clean": end_logits(model, batch).double().log_softmax(-1)})
 
 
 def with_own_choice(model: Model, batch: Batch) -> Batch:

@@ -15,7 +15,7 @@ from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.mining.checks.critics import Critics
 from headatlas.mining.checks.fresh import SEED, fresh, others_than
-from headatlas.mining.checks.judging import Bench, judge
+from headatlas.mining.checks.judging import Bench, judge, removals
 from headatlas.mining.checks.settling import settled
 from headatlas.mining.scan import metric_on, with_clean
 from headatlas.mining.task_scan import TaskScan
@@ -119,7 +119,7 @@ def step_of(task: Task) -> str:
 
 def steps(scan: TaskScan) -> int:
     """How many steps `judge_task` will report."""
-    return sum(len(heads) + 1 for heads in scan.observed.values() if heads)
+    return sum(removals(len(heads)) for heads in scan.observed.values() if heads)
 
 
 def _positions(batch: Batch, verdict_positions: str | None) -> Tensor | None:
