@@ -84,6 +84,10 @@ class Asked:
     atlas: str | None
     start_end: str = ""
 
+    def __repr__(self) -> str:
+        first = " ".join(f"{row.head} {row.kl:.3g}" for row in self.heads[:3])
+        return f"Asked({len(self.texts)} prompts of {self.model}: {self.n_heads} heads removed in turn; largest KL {first})"
+
     def data(self) -> dict[str, Any]:
         """As plain data; heads as text."""
         found = asdict(self)

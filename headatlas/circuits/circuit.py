@@ -97,6 +97,10 @@ class Circuit:
     model: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        shown = " ".join(map(str, self.nodes[:8])) + (" ..." if len(self.nodes) > 8 else "")
+        return f"Circuit({self.name}: {len(self.nodes)} heads {shown}; {len(self.edges)} edges)"
+
     def __post_init__(self) -> None:
         if not self.nodes:
             raise BadInput(f"Circuit '{self.name}' has no heads.", "Name at least one, such as 9.6 or 9.6@end.")

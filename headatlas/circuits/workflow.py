@@ -56,6 +56,12 @@ class FoundCircuit:
     circuit: Circuit
     held_out: Faithfulness | None
 
+    def __repr__(self) -> str:
+        again = (
+            "not measured on others" if self.held_out is None else f"{self.held_out.recovered.value:.1%} on new prompts"
+        )
+        return f"FoundCircuit({self.circuit!r}; recovers {self.circuit.facts['recovered']:.1%}, {again})"
+
 
 def find_circuit(
     model: Model,

@@ -35,6 +35,10 @@ class Metric:
     unit: str
     compares: bool = False
 
+    def __repr__(self) -> str:
+        better = "higher" if self.higher_is_better else "lower"
+        return f"Metric({self.name}{f' in {self.unit}' if self.unit else ''}, {better} is better)"
+
     def worse(self, change: Any) -> Any:
         """By how much a change of the metric is one for the worse."""
         return -change if self.higher_is_better else change
@@ -140,6 +144,10 @@ class Task:
     module: str
     second: Task | None = None
     twin: Task | None = None
+
+    def __repr__(self) -> str:
+        measured = f"measured by {self.metric.name}" if self.metric is not None else "without a metric"
+        return f"Task({self.name} v{self.version}, {measured})"
 
     def __call__(self, tokenizer: Vocabulary, n: int, seed: int = 0) -> Batch:
         """`n` examples; the same seed gives the same batch on any machine. Raises UnfitTask."""
