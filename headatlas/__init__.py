@@ -122,7 +122,7 @@ if TYPE_CHECKING:
     from headatlas.heads import HeadId as HeadId
     from headatlas.lab.calibrate import calibrate as calibrate
     from headatlas.lab.planted import plant as plant
-    from headatlas.lab.toys import train_toy as toy  # noqa: F401
+    from headatlas.lab.toys import train_toy as _train_toy
     from headatlas.methods.attribution.attribute import AttributionOptions as AttributionOptions
     from headatlas.methods.attribution.attribute import attribute as attribute
     from headatlas.methods.attribution.edge_attribution import edge_scores as edge_scores
@@ -150,7 +150,7 @@ if TYPE_CHECKING:
     from headatlas.mining.run import mine as mine
     from headatlas.model import Model as Model
     from headatlas.model import load as load
-    from headatlas.model import table_of as check  # noqa: F401
+    from headatlas.model import table_of as _table_of
     from headatlas.model.families.trial import families as families
     from headatlas.model.sources.resolve import pull as pull
     from headatlas.overview import list_known as list_known
@@ -165,6 +165,9 @@ if TYPE_CHECKING:
     from headatlas.treebanks.run import syntax as syntax
     from headatlas.treebanks.sentences import Sentence as Sentence
     from headatlas.treebanks.sentences import read_treebank as read_treebank
+
+    check = _table_of
+    toy = _train_toy
 
 
 def __getattr__(name: str) -> Any:

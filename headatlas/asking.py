@@ -22,6 +22,7 @@ from headatlas.methods.sweeps.plan import Sweep, head_sets_for
 from headatlas.methods.sweeps.run import run
 from headatlas.methods.texts import Texts, texts_as_batch
 from headatlas.model import Model
+from headatlas.model.text.start_end import said_of
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
 from headatlas.report.atlas_schema import read_atlas
@@ -68,7 +69,8 @@ class Asked:
 
     texts: the prompts. predicted: of each, the next tokens with their probabilities. answers: the tokens whose probability
     `heads` tell of: those given, else the model's own first. n_heads: how many were removed in turn. total: the sum of all
-    their divergences. atlas: the folder that kinds are from, None without one of this model.
+    their divergences. atlas: the folder that kinds are from, None without one of this model. start_end: how the
+    texts' tokens were made.
     """
 
     model: str
@@ -80,6 +82,11 @@ class Asked:
     total: float
     edit: str
     atlas: str | None
+    start_end: str = ""
+
+    def __repr__(self) -> str:
+        first = " ".join(f"{row.head} {row.kl:.3g}" for row in self.heads[:3])
+        return f"Asked({len(self.texts)} prompts of {self.model}: {self.n_heads} heads removed in turn; largest KL {first})"
 
     def data(self) -> dict[str, Any]:
         """As plain data; heads as text."""
@@ -141,7 +148,18 @@ def ask(
         "".join(text(int(one)) for one in row[mask]) for row, mask in zip(batch.tokens, batch.mask, strict=True)
     )
     answers = tuple(text(int(one)) for one in answer)
-    return Asked(model.name, texts, predicted, answers, heads, len(everything), float(kl.mean(0).sum()), edit, folder)
+    return Asked(
+        model.name,
+        texts,
+        predicted,
+        answers,
+        heads,
+        len(everything),
+        float(kl.mean(0).sum()),
+        edit,
+        folder,
+        said_of(batch.facts),
+    )
 
 
 def _without(

@@ -86,6 +86,9 @@ class Detector(Hooked):
     doc: str
     module: str
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name} v{self.version} for {self.head_type} on {self.task.name})"
+
     def __post_init__(self) -> None:
         if self.attention not in get_args(Attention):
             raise BadInput(
@@ -134,7 +137,7 @@ class Detector(Hooked):
                 "calibration": "measured on planted models: headatlas calibrate" if self.calibrated else "uncalibrated: no planted model tests it"}  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LayerDetector(Detector):
     """A detector that scores one attention layer at a time; a single pass feeds all of one task.
 
@@ -199,7 +202,7 @@ class Measured(NamedTuple):
     control: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelDetector(Detector):
     """A detector that needs the whole model: causal scores, weights, probes.
 

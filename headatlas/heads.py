@@ -90,25 +90,44 @@ def _read(one: object, among: Sequence[HeadId]) -> tuple[HeadId, ...]:
     return (HeadId.parse(one),)  # type: ignore[arg-type]  # which refuses what is no head
 
 
+def _parts(heads: Heads) -> list[object]:
+    """What is named, one by one: heads in any form, and patterns as text. Raises BadInput where nothing is."""
+    if _is_address(heads):
+        found: list[object] = [heads]
+    elif isinstance(heads, str):
+        found = [part for part in re.split(r"[,\s]+", heads.strip()) if part]
+    elif isinstance(heads, Iterable):
+        found = list(heads)
+    elif isinstance(heads, float):
+        found = [heads]  # which `HeadId.parse` refuses, saying why a number is none
+    else:
+        found = []
+    if not found:
+        raise BadInput(f"{heads!r} names no heads.", USAGE)
+    return found
+
+
 def parse_heads(heads: Heads, among: Sequence[HeadId] = ()) -> tuple[HeadId, ...]:
     """Read one head ("9.6", (9, 6)), a comma- or space-separated string of heads, or an iterable of heads.
 
     among: every head that there is, of which patterns such as "18.*" choose; without them patterns are refused.
     Raises BadInput for what is no head, and where none is named.
     """
-    if _is_address(heads):
-        return (HeadId.parse(heads),)  # type: ignore[arg-type]
-    if isinstance(heads, str):
-        found = tuple(head for part in re.split(r"[,\s]+", heads.strip()) if part for head in _read(part, among))
-    elif isinstance(heads, Iterable):
-        found = tuple(head for one in heads for head in _read(one, among))
-    elif isinstance(heads, float):
-        found = (HeadId.parse(heads),)  # which says why a number is none
-    else:
-        found = ()
-    if not found:
-        raise BadInput(f"{heads!r} names no heads.", USAGE)
-    return found
+    return tuple(head for part in _parts(heads) for head in _read(part, among))
+
+
+def parse_named(heads: Heads) -> tuple[tuple[HeadId, ...], tuple[str, ...]]:
+    """The heads that are named, and the patterns ("18.*") that stand among them, for whoever knows no model yet. Raises BadInput."""
+    named: list[HeadId] = []
+    patterns: list[str] = []
+    for part in _parts(heads):
+        if isinstance(part, str) and "*" in part:
+            if not _SEVERAL.match(part.strip()):
+                raise BadInput(f"'{part}' is not a head.", USAGE)
+            patterns.append(part.strip())
+        else:
+            named.append(HeadId.parse(part))  # type: ignore[arg-type]  # which refuses what is no head
+    return tuple(named), tuple(dict.fromkeys(patterns))
 
 
 def parse_head_sets(heads: HeadSets, among: Sequence[HeadId] = ()) -> tuple[tuple[HeadId, ...], ...]:

@@ -57,6 +57,7 @@ class PrintedProgress:
         self._sizes: dict[str, int] = {}
         self._done: dict[str, int] = {}
         self._began: dict[str, float] = {}
+        self._latest = time.monotonic()  # when it was told of work last
         self._told, self._open = (
             -1e9,
             0,
@@ -73,12 +74,14 @@ class PrintedProgress:
     def plan(self, steps: Sequence[tuple[str, int]]) -> None:
         """Note how long the steps are."""
         self._sizes.update(steps)
+        self._latest = time.monotonic()
 
     def advance(self, step: str, amount: int = 1, of: int | None = None) -> None:
         """Tell how far the step has come, if it is time to."""
         now = time.monotonic()
         first = step not in self._done
-        self._began.setdefault(step, now)
+        self._began.setdefault(step, self._latest)  # its first part took the time since the report before
+        self._latest = now
         self._done[step] = self._done.get(step, 0) + amount
         size = self._sizes.setdefault(step, of or 0) or of or 0
         ended = bool(size) and self._done[step] >= size
@@ -132,3 +135,21 @@ class Part:
     def say(self, line: str) -> None:
         """Pass the line on."""
         self.whole.say(line)
+
+
+class AtMost(Silent):
+    """Part of one step of larger work that takes so many steps at most; those that it turned out not to need count when it `ends`."""
+
+    def __init__(self, whole: Progress, step: str, size: int) -> None:
+        self.whole, self.step, self.size, self.left = whole, step, size, size
+
+    def advance(self, step: str, amount: int = 1, of: int | None = None) -> None:
+        """Move the larger work's step on, whatever the part calls it, and never beyond its share."""
+        amount = min(amount, self.left)
+        self.left -= amount
+        if amount:
+            self.whole.advance(self.step, amount, self.size)
+
+    def ends(self) -> None:
+        """Count what was not needed."""
+        self.advance(self.step, self.left)

@@ -47,6 +47,9 @@ class HeadScores:
     control: Array
     minimum_effect: float = 0.0
 
+    def __repr__(self) -> str:
+        return f"HeadScores({len(self.heads)} heads on {len(self.values)} examples; mean {float(np.nanmean(self.values)):.3g})"
+
     @cached_property
     def _summary(self) -> tuple[HeadScore, ...]:
         score, chance = stats.mean(self.values), stats.mean(self.control)

@@ -167,6 +167,15 @@ def test_public_functions_take_at_most_ten_parameters(name: str):
     assert len(inspect.signature(getattr(headatlas, name)).parameters) <= 10
 
 
+def test_every_public_name_is_known_to_type_checkers():
+    (block,) = (one for one in ast.parse(inspect.getsource(headatlas)).body if isinstance(one, ast.If))
+    imported = {alias.name for one in block.body if isinstance(one, ast.ImportFrom) for alias in one.names
+                if alias.asname == alias.name}  # what strict checkers take for exported  # fmt: skip
+    named = {target.id for one in block.body if isinstance(one, ast.Assign) for target in one.targets
+             if isinstance(target, ast.Name)}  # fmt: skip
+    assert imported | named == set(headatlas.__all__) - {"__version__"}
+
+
 def command_of(module: types.ModuleType, function: Callable[..., None]) -> Any:
     """A command as the program would have it, from a file that holds this function."""
     function.__module__ = module.__name__

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from headatlas.errors import BadInput, HeadAtlasError, StoreError
-from headatlas.heads import HeadId
+from headatlas.heads import HeadId, parse_heads
 from headatlas.methods.path_patching.receivers import Receiver
 from headatlas.reading import Name, Number, Source, Written, checked, demand_schema, read_json
 from headatlas.store import write_json
@@ -97,6 +97,10 @@ class Circuit:
     model: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        shown = " ".join(map(str, self.nodes[:8])) + (" ..." if len(self.nodes) > 8 else "")
+        return f"Circuit({self.name}: {len(self.nodes)} heads {shown}; {len(self.edges)} edges)"
+
     def __post_init__(self) -> None:
         if not self.nodes:
             raise BadInput(f"Circuit '{self.name}' has no heads.", "Name at least one, such as 9.6 or 9.6@end.")
@@ -176,7 +180,14 @@ class Circuit:
             raise StoreError(f"{file}: {error.message}", error.hint) from error
 
 
-def parse_nodes(text: str | Iterable[str | HeadId | tuple[int, int]]) -> tuple[Node, ...]:
-    """Read `9.6@end 10.0@end 5.5`. Raises BadInput."""
+def parse_nodes(text: str | Iterable[str | HeadId | tuple[int, int]], among: Sequence[HeadId] = ()) -> tuple[Node, ...]:
+    """Read `9.6@end 10.0@end 5.5`; among: every head that there is, for patterns such as `18.*@end`. Raises BadInput."""
     parts = text.replace(",", " ").split() if isinstance(text, str) else text
-    return tuple(dict.fromkeys(Node.parse(part) for part in parts))
+    return tuple(dict.fromkeys(node for part in parts for node in _nodes(part, among)))
+
+
+def _nodes(part: str | HeadId | tuple[int, int], among: Sequence[HeadId]) -> tuple[Node, ...]:
+    name, sign, position = part.partition("@") if isinstance(part, str) else ("", "", "")
+    if "*" not in name:
+        return (Node.parse(part),)
+    return tuple(Node.parse(f"{head}{sign}{position}") for head in parse_heads(name, among))

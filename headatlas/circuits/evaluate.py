@@ -107,6 +107,10 @@ class CircuitTest:
     minimality: tuple[Need, ...] | None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        found = self.faithfulness
+        return f"CircuitTest({self.circuit!r}; {found.share.value:.1%} of the whole model, recovers {found.recovered.value:.1%})"
+
     def data(self) -> dict[str, Any]:
         """As JSON."""
         part = lambda one: {name: _plain(value) for name, value in vars(one).items()}  # noqa: E731

@@ -56,6 +56,12 @@ class FoundCircuit:
     circuit: Circuit
     held_out: Faithfulness | None
 
+    def __repr__(self) -> str:
+        again = (
+            "not measured on others" if self.held_out is None else f"{self.held_out.recovered.value:.1%} on new prompts"
+        )
+        return f"FoundCircuit({self.circuit!r}; recovers {self.circuit.facts['recovered']:.1%}, {again})"
+
 
 def find_circuit(
     model: Model,
@@ -165,9 +171,9 @@ def read_circuit(circuit: Circuit | str | Path, model: Model, batch: Inputs | Pr
     text = str(circuit)
     if _is_file(text):
         return _of_this_model(Circuit.load(text), text, model)
-    if text[:1].isdigit() or text[:1] == "L":
+    if text[:1].isdigit() or text[:1] in ("L", "*") or text[:8] == "encoder:":
         task = batch.task or batch.prompts if isinstance(batch, Prompts) else None
-        return Circuit(text, str(task or "prompts of one's own"), parse_nodes(text), model=model.name)
+        return Circuit(text, str(task or "prompts of one's own"), parse_nodes(text, model.heads), model=model.name)
     return published(text, model)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from headatlas.cli._printing import print_json
+from headatlas.cli._printing import print_json, say_start_end
 from headatlas.render.console import console
 
 if TYPE_CHECKING:
@@ -33,16 +33,16 @@ def show(found: Attribution, *, top: int, as_json: bool, out: str | None) -> Non
     say = lambda text: screen.print(text, highlight=False, markup=False, soft_wrap=True)  # noqa: E731
     say(f"{found.method} on {data['n_examples']} prompts, {data['n_parts']} parts, in {run['unit']}")
     say(QUESTION[found.method])
-    table = Table("part", "estimate", "95% interval", "measured", "95% interval", "p", box=None, pad_edge=False)
+    alone = data["n_examples"] == 1  # of one prompt there is nothing to infer
+    interval = () if alone else ("95% interval",)
+    tests = () if alone else ("95% interval", "p")
+    table = Table("part", "estimate", *interval, "measured", *tests, box=None, pad_edge=False)
     for line in found.top(top):
         known = not math.isnan(line.exact)
-        measured = (f"{line.exact:+.3f}", f"{line.exact_low:+.3f} to {line.exact_high:+.3f}", f"{line.p:.2g}")
-        table.add_row(
-            line.part,
-            f"{line.estimate:+.3f}",
-            f"{line.low:+.3f} to {line.high:+.3f}",
-            *(measured if known else ("",) * 3),
-        )
+        spread = () if alone else (f"{line.low:+.3f} to {line.high:+.3f}",)
+        tested = () if alone else (f"{line.exact_low:+.3f} to {line.exact_high:+.3f}", f"{line.p:.2g}")
+        measured = (f"{line.exact:+.3f}", *tested)
+        table.add_row(line.part, f"{line.estimate:+.3f}", *spread, *(measured if known else ("",) * len(measured)))
     screen.print(table)
     if "total" in run:
         heads = run["total"] - sum(run["others"].values())
@@ -57,5 +57,6 @@ def show(found: Attribution, *, top: int, as_json: bool, out: str | None) -> Non
         f"{run['measured_highest']} highest and {run['measured_spread']} spread over the other ranks; "
         f"{seconds['guess']:.1f} s estimating, {seconds['measure']:.1f} s measuring"
     )
+    say_start_end(run)
     if out is not None:
         say(f"All parts in {out}")

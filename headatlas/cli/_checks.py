@@ -14,9 +14,12 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headatlas.errors import BadInput, StoreError, UnknownName
+
+if TYPE_CHECKING:
+    from headatlas.methods.prompts import Prompts
 
 
 @dataclass(frozen=True)
@@ -107,41 +110,49 @@ def checks(names: str) -> None:
 
 def answers(path: str) -> None:
     """Raise BadInput where a file holds no prompts with answers."""
-    if "answer" not in _first_line(path):
+    measurable(path)
+    if not {"answer"} & _rows(path)[0].keys():
+        raise BadInput(f"{path} has prompts, and no answers to measure.", 'Rows need "prompt", "answer", "wrong".')
+
+
+def measurable(path: str) -> None:
+    """Raise BadInput where a file holds no prompts, or labelled texts."""
+    first = _rows(path)[0]
+    if "label" in first and "answer" not in first:
         raise BadInput(
-            f"{path} has labelled texts, and no answers to measure.", 'Lines need "clean", "answer", "wrong".'
+            f"{path} has labelled texts, and no answers to measure.", 'Lines need "prompt", and "answer" if wanted.'
         )
 
 
 def pairs(path: str) -> None:
-    """Raise BadInput where a file holds no prompts with answers and corrupted prompts."""
-    answers(path)
-    if not {"corrupted", "counterfactual"} & _first_line(path).keys():
+    """Raise BadInput where a file holds no prompts with counterfactuals."""
+    measurable(path)
+    if not {"corrupted", "counterfactual"} & _rows(path)[0].keys():
         raise BadInput(
-            f"{path} has no corrupted prompts.",
-            'Lines need "clean", "corrupted", "answer", "wrong", or "counterfactual".',
+            f"{path} has no counterfactual prompts to take values from.", 'Each row needs a "counterfactual".'
         )
 
 
 def labelled(path: str) -> None:
     """Raise BadInput where a file holds no labelled texts."""
-    if "label" not in _first_line(path):
+    if "label" not in _rows(path)[0]:
         raise BadInput(f"{path} has no labelled texts.", 'Lines need "text" and "label".')
 
 
-def _first_line(path: str) -> dict[str, Any]:
+def _rows(path: str) -> list[dict[str, Any]]:
+    """The rows of a file of prompts of either form, each held against the rules that need no tokenizer. Raises BadInput."""
     from headatlas.reading.prompt_lines import is_former, prompt_lines
 
     if is_former(path):
-        return prompt_lines(path)[0][1]
-    from headatlas.own_prompts.rows import rows_of
+        return [value for _, value in prompt_lines(path)]
+    from headatlas.own_prompts.written import Columns, rows_written
 
-    return rows_of(path, "prompt")[0].values
+    return [{**one.row.values, "spans": one.spans} for one in rows_written(path, Columns())]
 
 
 def prompts(path: str) -> None:
     """Raise BadInput where a file of prompts of either form cannot be read."""
-    _first_line(path)
+    _rows(path)
 
 
 def text(given: str) -> None:
@@ -150,7 +161,7 @@ def text(given: str) -> None:
         raise BadInput("A text is empty.", "Write at least one word.")
 
 
-def chat(path: str) -> None:
+def chats(path: str) -> None:
     """Raise BadInput where a file holds no chat."""
     from headatlas.reading.chats import read_chats
 
@@ -158,12 +169,10 @@ def chat(path: str) -> None:
 
 
 def heads(text: str) -> None:
-    """Raise BadInput for what is no head; patterns such as 9.* are for the model to judge."""
-    from headatlas.heads import parse_heads
+    """Raise BadInput for what is no head and no pattern of heads; which heads a pattern names is for the model to say."""
+    from headatlas.heads import parse_named
 
-    plain = [part for part in re.split(r"[,\s]+", text.strip()) if "*" not in part]
-    if plain:
-        parse_heads(" ".join(plain))
+    parse_named(text)
 
 
 def receiver(text: str) -> None:
@@ -208,11 +217,11 @@ def device(text: str) -> None:
         raise BadInput(f"'{text}' is not a device.", "Write cpu, cuda, cuda:1 or mps.")
 
 
-def model(name: str) -> None:
-    """Raise UnknownName where a path that can be nothing else than a path leads nowhere."""
-    path = Path(name).expanduser()
-    if (name.startswith(("/", "./", "../", "~")) or name.endswith(".gguf")) and not path.exists():
-        raise UnknownName(f"There is no model called '{name}'.", "Check the path of its folder or .gguf file.")
+def model(name: str, revision: str | None = None) -> None:
+    """Raise UnknownName, BadInput or SourceError for a name that leads to no model, as far as no network is asked."""
+    from headatlas.model.sources.resolve import look
+
+    look(name, revision)
 
 
 def folder(path: str) -> None:
@@ -260,7 +269,7 @@ def circuit(text: str) -> None:
         return
     if text.endswith(".json"):
         raise BadInput(f"There is no file {text}.", "Name a circuit's file, heads, or an id such as ioi.")
-    if any(part[:1].isdigit() for part in text.split()):
+    if any(part[:1].isdigit() or part[:1] == "*" for part in text.split()):
         heads(" ".join(part.partition("@")[0] for part in text.replace(",", " ").split()))
         return
     from headatlas import catalogue
@@ -289,3 +298,65 @@ def one_source(**given: Any) -> None:
                  "chat": "--chat FILE.json"}  # fmt: skip
         known = [forms[name] for name in given]
         raise BadInput(said, f"Give either {', '.join(known[:-1])} or {known[-1]}.")
+
+
+def demand_enough(text: list[str] | None, path_of_chats: str | None, path: str | None) -> None:
+    """Raise BadInput where prompts of one's own are too few for a task."""
+    from headatlas.own_prompts import sources
+    from headatlas.reading.chats import read_chats
+
+    if text or path_of_chats or path:
+        given = text or (_rows(path) if path else read_chats(str(path_of_chats)))
+        sources.demand_enough(len(given))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The options that say on which prompts a method measures, as they were given."""
+
+    task: str | None
+    prompts: str | None
+    text: list[str] | None
+    chat: str | None
+    counterfactual: list[str] | None = None
+
+    def given(self, n: int, seed: int, metric: str | None, *, force: bool) -> Prompts:
+        """The same for the library."""
+        from headatlas.methods.prompts import Prompts
+
+        return Prompts(
+            self.task, self.prompts, n, seed, force, metric=metric, text=self.text or (), chat=self.chat,
+            counterfactual=self.counterfactual or (),
+        )  # fmt: skip
+
+    def demand(self, positions: str | None = None, *, paired: bool = False) -> None:
+        """Raise BadInput unless they name one source, with counterfactuals where `paired`, in which `positions` stand."""
+        from headatlas.own_prompts.sources import demand_counterfactuals
+
+        one_source(task=self.task, prompts=self.prompts, text=self.text, chat=self.chat)
+        demand_counterfactuals(self.text, self.chat, self.counterfactual)
+        if self.chat is not None:
+            for path in self.counterfactual or ():
+                chats(path)
+        if paired and self.prompts is not None:
+            pairs(self.prompts)
+        if paired and (self.text or self.chat) and not self.counterfactual:
+            own = "the same text" if self.text else "a file of the same chats"
+            raise BadInput(
+                "Values are carried from one prompt to another, and there is one.",
+                f"Add --counterfactual with {own}, the deciding words changed.",
+            )
+        if self.task is None:
+            for name in (positions or "").replace(",", " ").split():
+                self._demand_position(name)
+
+    def _demand_position(self, name: str) -> None:
+        known = ["all", "each", "end"]
+        if self.prompts is not None:
+            rows = _rows(self.prompts)
+            known += [*dict.fromkeys(span for row in rows for span in row.get("spans", ()))]
+            known += ["predict"] if any("answer" in row for row in rows) else []
+        if name not in known:
+            hint = f"Choose one of {', '.join(known)}."
+            spans = ' Named words come from the column "spans" of --prompts FILE.'
+            raise BadInput(f"These prompts have no position '{name}'.", hint + ("" if self.prompts else spans))

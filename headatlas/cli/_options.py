@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headatlas.choices import DTYPE
+from headatlas.choices import DTYPE, demand_metric
 from headatlas.cli import _checks as check
 from headatlas.cli._checks import Check
 
@@ -34,11 +34,16 @@ PairedTask = Annotated[
 ]
 Prompts = Annotated[
     str | None,
-    typer.Option("--prompts", help="JSONL file: clean, answer, wrong, and corrupted if wanted."),
-    Check(check.answers),
+    typer.Option(
+        "--prompts",
+        help="File of your prompts (.jsonl, .json, .csv, .tsv, .parquet): prompt; answer, wrong, spans if wanted.",
+    ),
+    Check(check.measurable),
 ]
 PairedPrompts = Annotated[
-    str | None, typer.Option("--prompts", help="JSONL file: clean, corrupted, answer, wrong."), Check(check.pairs)
+    str | None,
+    typer.Option("--prompts", help="File of your prompts: prompt, counterfactual; answer, wrong, spans if wanted."),
+    Check(check.pairs),
 ]
 Text = Annotated[
     list[str] | None,
@@ -48,11 +53,28 @@ Text = Annotated[
 Chat = Annotated[
     str | None,
     typer.Option("--chat", help="JSON file of messages with role and content, written by the model's own template."),
-    Check(check.chat),
+    Check(check.chats),
+]
+Counterfactual = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--counterfactual",
+        help="For each --text the same with the deciding words changed; with --chat, the file of those chats.",
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        help="kl, logit-difference, log-probability, rank, accuracy ...; default: the task's own, else by the answers there are.",
+    ),
+    Check(demand_metric),
 ]
 TextPrompts = Annotated[
     str | None,
-    typer.Option("--prompts", help="JSONL file of prompts: clean, answer, wrong; or text, label."),
+    typer.Option(
+        "--prompts", help="File of your prompts (.jsonl, .json, .csv, .tsv, .parquet): prompt; or text, label."
+    ),
     Check(check.prompts),
 ]
 N = Annotated[int, typer.Option("--n", help="Prompts of a built-in task."), check.at_least(1, "prompts")]
@@ -70,7 +92,9 @@ Heads = Annotated[
     typer.Option("--heads", help="Only these heads, such as '9.6 9.9'; default: every head."),
     Check(check.heads),
 ]
-Positions = Annotated[str, typer.Option("--positions", help="all, end, each, or another named position of the task.")]
+Positions = Annotated[
+    str, typer.Option("--positions", help="all, end, each, or a named position of the task or a span of the file.")
+]
 Triage = Annotated[
     int | None,
     typer.Option("--triage", help="Measure only the K changes that a gradient ranks highest."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -47,3 +47,11 @@ def print_entries(heading: Sequence[str], entries: Sequence[tuple[Sequence[str],
                         break_on_hyphens=False,
                     )
                 )  # fmt: skip
+
+
+def say_start_end(facts: Mapping[str, Any]) -> None:
+    """Print which start and end tokens the texts behind a result got, where it says so."""
+    from headatlas.render.console import console
+
+    if facts.get("start_end"):
+        console().print(f"start and end tokens: {facts['start_end']}", highlight=False, markup=False, style="dim")

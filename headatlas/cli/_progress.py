@@ -36,12 +36,13 @@ class Shown:
         self._ids: dict[str, int] = {}
         self._total: dict[str, int] = {}
         self._done: dict[str, int] = {}
-        self._first: dict[str, float] = {}  # when a step was moved on first
-        self._began = self._told = time.monotonic()
+        self._since: dict[str, float] = {}  # when the work on a step began: at the report before its first
+        self._began = self._told = self._latest = time.monotonic()
         self._every, self._over = every, threading.Event()
 
     def plan(self, steps: Sequence[tuple[str, int]]) -> None:
         """Announce the steps and their sizes."""
+        self._latest = time.monotonic()
         for step, size in steps:
             self._add(step, size)
 
@@ -54,7 +55,8 @@ class Shown:
         """Move a step on; `of` announces one that was not planned."""
         if step not in self._total:
             self._add(step, of or amount)
-        self._first.setdefault(step, time.monotonic())
+        self._since.setdefault(step, self._latest)
+        self._latest = time.monotonic()
         self._done[step] += amount
         if self._bar is not None:
             self._bar.advance(self._ids[step], amount)  # type: ignore[arg-type]
@@ -87,9 +89,7 @@ class Shown:
             return f"{finished}; next: {open_steps[0]}, {since}" if open_steps else f"{finished}, {since}"
         step = begun[-1]
         done, size = self._done[step], self._total[step]
-        # The first report came with work done that nobody timed; the pace is that of the time since the step before.
-        passed = now - max((at for name, at in self._first.items() if name != step), default=self._began)
-        left = passed / done * (size - done)
+        left = (now - self._since[step]) / done * (size - done)
         return f"{step}: {done} of {size}, about {seconds(left)} left for it ({finished}, {since})"
 
     def __enter__(self) -> Shown:

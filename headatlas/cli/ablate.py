@@ -17,15 +17,26 @@ runs = {
 }  # methods of the catalogue that this carries out
 
 
-def before(task: str | None, prompts: str | None) -> None:
+def before(
+    task: str | None,
+    prompts: str | None,
+    text: list[str] | None,
+    chat: str | None,
+    counterfactual: list[str] | None,
+    positions: str | None,
+) -> None:
     """Raise BadInput unless one source of prompts is named."""
-    check.one_source(task=task, prompts=prompts)
+    check.Measured(task, prompts, text, chat, counterfactual).demand(positions)
 
 
 def ablate(
     model: option.Model,
     task: option.Task = None,
     prompts: option.Prompts = None,
+    text: option.Text = None,
+    chat: option.Chat = None,
+    counterfactual: option.Counterfactual = None,
+    metric: option.Metric = None,
     edit: Annotated[str, typer.Option(help="mean, zero or resample."), Check(choices.EDIT.demand)] = "mean",
     mean: Annotated[
         str,
@@ -60,7 +71,8 @@ def ablate(
     from headatlas.cli._effects import show
     from headatlas.cli._progress import Shown
 
-    given, options = ha.Prompts(task, prompts, n, seed, force), ha.SweepOptions(memory, out, triage)
+    given = check.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
+    options = ha.SweepOptions(memory, out, triage)
     with Shown() as shown:
         found = ha.ablate(
             ha.load(model, dtype=dtype, device=device), given, heads or None, edit=edit, mean=mean, positions=positions,

@@ -10,7 +10,7 @@ from headatlas import choices
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
-from headatlas.cli._printing import print_json
+from headatlas.cli._printing import print_json, say_start_end
 
 if TYPE_CHECKING:
     from headatlas.asking import Asked, AskedHead
@@ -91,6 +91,7 @@ def _show(found: Asked) -> None:
     screen.print(table)
     share = sum(row.kl for row in found.heads) / found.total if found.total else 0.0
     say(f"They have {share:.0%} of the sum over all heads; effects of single heads need not add up.")
+    say_start_end({"start_end": found.start_end})
     if not known:
         say(f"No atlas of this model is here: headatlas mine {found.model} tells what kinds of heads these are.")
 

@@ -12,19 +12,27 @@ from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
 
 
-def before(task: str | None, prompts: str | None) -> None:
+def before(
+    task: str | None,
+    prompts: str | None,
+    text: list[str] | None,
+    chat: str | None,
+    counterfactual: list[str] | None,
+    positions: str | None,
+    method: str,
+) -> None:
     """Raise BadInput unless one source of prompts is named."""
-    check.one_source(task=task, prompts=prompts)
+    check.Measured(task, prompts, text, chat, counterfactual).demand(positions, paired=method != "direct")
 
 
 def attribute(
     model: option.Model,
     task: option.Task = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option(help="JSONL file: clean, answer, wrong, and corrupted but for direct."),
-        Check(check.answers),
-    ] = None,
+    prompts: option.Prompts = None,
+    text: option.Text = None,
+    chat: option.Chat = None,
+    counterfactual: option.Counterfactual = None,
+    metric: option.Metric = None,
     method: Annotated[
         str,
         typer.Option(help="direct or atp (a number per head), eap or eap-ig (a number per edge)."),
@@ -66,7 +74,7 @@ def attribute(
     from headatlas.cli._attribution import show
     from headatlas.cli._progress import Shown
 
-    given = ha.Prompts(task, prompts, n, seed, force)
+    given = check.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
     options = ha.AttributionOptions(steps, memory=memory, out=out)
     with Shown() as shown:
         found = ha.attribute(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from headatlas.cli import _options as option
-from headatlas.cli._printing import print_json
+from headatlas.cli._printing import print_entries, print_json
 from headatlas.render.console import console
 
 
@@ -44,34 +44,17 @@ def calibrate(
     if as_json:
         print_json(result)
         return
-    table = Table(
-        "detector",
-        "min. effect",
-        "AUC",
-        "precision",
-        "recall",
-        "verdict prec.",
-        "verdict recall",
-        "refuted rightly",
-        "false disc.",
-        "heads",
-        box=None,
-        pad_edge=False,
-    )
-    for row in page.rows(result):
-        table.add_row(*row)
-    screen = console()
     if result["detectors"]:
-        screen.print(table)
+        _show(page.titles(), page.rows(result))
     if result["plantings"]:
-        screen.print(_plantings(result))
-    screen.print(f"Uncalibrated: {', '.join(result['uncalibrated']) or 'none'}", highlight=False)
+        _show(page.sown_titles(), page.sown_rows(result))
+    console().print(f"Uncalibrated: {', '.join(result['uncalibrated']) or 'none'}", highlight=False)
 
 
-def _plantings(result: dict[str, Any]) -> Table:
-    from headatlas.lab import calibration_page as page
-
-    table = Table(*page.sown_titles(), box=None, pad_edge=False)
-    for row in page.sown_rows(result):
-        table.add_row(*row)
-    return table
+def _show(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A row an entry: so many columns would break words on a narrow terminal."""
+    entries = [
+        ((row[0],), (", ".join(f"{title} {value}" for title, value in zip(titles[1:], row[1:], strict=True) if value),))
+        for row in rows
+    ]
+    print_entries((titles[0],), entries)

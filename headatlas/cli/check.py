@@ -30,7 +30,7 @@ def check(
         print_json({"model": facts, "checks": [vars(line) for line in checks]})
     else:
         screen = console()
-        screen.print("  ".join(f"{name} {value}" for name, value in facts.items()), highlight=False, soft_wrap=True)
+        screen.print("  ".join(f"{name} {value}" for name, value in facts.items()), highlight=False, markup=False)
         table = Table("check", "result", "value", "bound", "note", box=None, pad_edge=False)
         for line in checks:
             number = ["" if value is None else f"{value:.2g}" for value in (line.value, line.bound)]

@@ -10,7 +10,7 @@ from rich.table import Table
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
-from headatlas.cli._printing import print_json
+from headatlas.cli._printing import print_json, say_start_end
 from headatlas.render.console import console
 
 runs = {
@@ -81,6 +81,7 @@ def _show_shares(data: dict[str, Any], as_json: bool) -> None:
         )
     console().print(table)
     _say(f"share of what arrives at a token that each head brings, over {data['n_examples']} prompts")
+    say_start_end(data)
 
 
 def _show_route(data: dict[str, Any], top: int, as_json: bool, out: str | None) -> None:
@@ -95,5 +96,6 @@ def _show_route(data: dict[str, Any], top: int, as_json: bool, out: str | None) 
     reached = sorted({edge["source"][1] for edge in data["edges"] if edge["source"][0] == 0})
     _say(f"{len(data['nodes'])} nodes, " + ", ".join(f"{count} {kind} edges" for kind, count in kinds.items()))
     _say("begins at: " + " ".join(repr(data["tokens"][i]["text"]) for i in reached))
+    say_start_end(data)
     if out is not None:
         _say(f"Drawn in {out}" if not out.endswith(".json") else f"Kept in {out}")

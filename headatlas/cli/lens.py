@@ -9,7 +9,7 @@ import typer
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
-from headatlas.cli._printing import print_json
+from headatlas.cli._printing import print_json, say_start_end
 
 
 def before(text: list[str] | None, chat: str | None, prompts: str | None, task: str | None) -> None:
@@ -82,3 +82,4 @@ def _show(data: dict[str, Any]) -> None:
     say("logits that the write adds, less their mean over the vocabulary; size: their standard deviation")
     for note in data["notes"]:
         say(f"note: {note}")
+    say_start_end(data)

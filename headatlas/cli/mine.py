@@ -10,9 +10,29 @@ from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
+from headatlas.errors import BadInput
 from headatlas.render.escape import say
 
 runs = {"scoring": "MODEL"}  # methods of the catalogue that this carries out
+
+
+def before(
+    model: str,
+    revision: str | None,
+    task: list[str] | None,
+    text: list[str] | None,
+    chat: str | None,
+    prompts: str | None,
+    metric: str | None,
+) -> None:
+    """Raise BadInput where prompts of one's own are named twice, stand beside built-in tasks, or are too few."""
+    check.model(model, revision)
+    own = {"text": text, "chat": chat, "prompts": prompts}
+    if task or any(own.values()):
+        check.one_source(**own, task=task)
+    check.demand_enough(text, chat, prompts)
+    if metric is not None and not any(own.values()):
+        raise BadInput("--metric is for prompts of your own; built-in tasks have theirs.", "Add --prompts FILE.")
 
 
 def mine(
@@ -25,6 +45,10 @@ def mine(
         ),
         Check(check.task),
     ] = None,
+    text: option.Text = None,
+    chat: option.Chat = None,
+    prompts: option.Prompts = None,
+    metric: option.Metric = None,
     n: Annotated[int, typer.Option("--n", help="Examples per task."), check.at_least(4, "examples")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of examples and random controls.")] = 0,
     no_verdict: Annotated[bool, typer.Option("--no-verdict", help="Leave the causal tests out.")] = False,
@@ -60,7 +84,8 @@ def mine(
 ) -> None:
     """Score every attention head of a model for every known kind of head, judge what is observed, and write a report.
 
-    Interrupted runs go on from the last finished task when the same command is given again.
+    Interrupted runs go on from the last finished task when the same command is given again. --prompts, --text and --chat (8
+    prompts or more) are a task of your own, on which every detector is asked that can read it.
 
     Example: headatlas mine smollm2-135m --detector induction --detector previous-token
     """
@@ -71,6 +96,7 @@ def mine(
     from headatlas.render.console import console
 
     wanted = [*chosen(checks), *(name for name, given in (("twin", twin), ("shuffled", shuffled)) if given)]
+    own = ha.Prompts(prompts=prompts, text=text or (), chat=chat, metric=metric) if text or chat or prompts else None
     asked = Asked(
         model,
         revision,
@@ -85,6 +111,7 @@ def mine(
         verdict_n,
         tuple(wanted),
         out,
+        own=own,
     )
     with Shown() as shown:
         known = asked.finished()
@@ -98,7 +125,7 @@ def mine(
             atlas = ha.mine(
                 loaded,
                 detector or None,
-                tasks=task or None,
+                tasks=own or task or None,
                 n=n,
                 seed=seed,
                 verdict=not no_verdict,

@@ -16,15 +16,26 @@ runs = {
 }  # methods of the catalogue that this carries out
 
 
-def before(task: str | None, prompts: str | None) -> None:
-    """Raise BadInput unless one source of prompts is named."""
-    check.one_source(task=task, prompts=prompts)
+def before(
+    task: str | None,
+    prompts: str | None,
+    text: list[str] | None,
+    chat: str | None,
+    counterfactual: list[str] | None,
+    positions: str | None,
+) -> None:
+    """Raise BadInput unless one source of prompts is named, with a counterfactual."""
+    check.Measured(task, prompts, text, chat, counterfactual).demand(positions, paired=True)
 
 
 def patch(
     model: option.Model,
     task: option.PairedTask = None,
     prompts: option.PairedPrompts = None,
+    text: option.Text = None,
+    chat: option.Chat = None,
+    counterfactual: option.Counterfactual = None,
+    metric: option.Metric = None,
     direction: Annotated[
         str,
         typer.Option(help="denoising (clean into corrupted) or noising (corrupted into clean)."),
@@ -59,7 +70,8 @@ def patch(
     from headatlas.cli._effects import show
     from headatlas.cli._progress import Shown
 
-    given, options = ha.Prompts(task, prompts, n, seed, force), ha.SweepOptions(memory, out, triage)
+    given = check.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
+    options = ha.SweepOptions(memory, out, triage)
     with Shown() as shown:
         found = ha.patch(
             ha.load(model, dtype=dtype, device=device), given, heads or None, direction=direction, component=component,

@@ -18,15 +18,26 @@ runs = {
 }  # methods of the catalogue that this carries out
 
 
-def before(task: str | None, prompts: str | None) -> None:
-    """Raise BadInput unless one source of prompts is named."""
-    check.one_source(task=task, prompts=prompts)
+def before(
+    task: str | None,
+    prompts: str | None,
+    text: list[str] | None,
+    chat: str | None,
+    counterfactual: list[str] | None,
+    positions: str | None,
+) -> None:
+    """Raise BadInput unless one source of prompts is named, with a counterfactual."""
+    check.Measured(task, prompts, text, chat, counterfactual).demand(positions, paired=True)
 
 
 def path(
     model: option.Model,
     task: option.PairedTask = None,
     prompts: option.PairedPrompts = None,
+    text: option.Text = None,
+    chat: option.Chat = None,
+    counterfactual: option.Counterfactual = None,
+    metric: option.Metric = None,
     senders: Annotated[
         str | None,
         typer.Option(help="Only these heads send, such as '9.6 9.9'; default: every head, one by one."),
@@ -75,7 +86,8 @@ def path(
     from headatlas.cli._effects import show
     from headatlas.cli._progress import Shown
 
-    given, options = ha.Prompts(task, prompts, n, seed, force), ha.RunOptions(memory, out)
+    given = check.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
+    options = ha.RunOptions(memory, out)
     with Shown() as shown:
         found = ha.path_patch(
             ha.load(model, dtype=dtype, device=device), given, senders or None, receivers or ["logits"], direction=direction,

@@ -10,7 +10,7 @@ from headatlas import choices
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
-from headatlas.cli._printing import print_json
+from headatlas.cli._printing import print_json, say_start_end
 from headatlas.errors import BadInput
 
 runs = {
@@ -102,3 +102,4 @@ def probe(
         highlight=False,
         soft_wrap=True,
     )
+    say_start_end(data)

@@ -10,7 +10,7 @@ from headatlas import choices
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
-from headatlas.cli._printing import print_json
+from headatlas.cli._printing import print_json, say_start_end
 from headatlas.errors import BadInput
 
 runs = {
@@ -140,3 +140,4 @@ def _show(data: dict[str, Any]) -> None:
         say(
             f"Kept in {data['saved']}: load_edits gives the edit for every token; with positions it acts where you say."
         )
+    say_start_end(data)

@@ -13,7 +13,7 @@ from headatlas.choices import FORM, VIEW, demand_head
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
-from headatlas.cli._printing import print_json
+from headatlas.cli._printing import print_json, say_start_end
 from headatlas.errors import BadInput
 from headatlas.render.console import console
 
@@ -77,6 +77,7 @@ def weights(
         print_json(data)
         return
     {"copying": _copying, "ov": _words, "qk": _words, "svd": _svd, "compose": _compose}[view](data, top)
+    say_start_end(data)
 
 
 def _say(line: str) -> None:

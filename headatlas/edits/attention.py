@@ -24,6 +24,7 @@ class Block(OnHeads):
 
     keys: Tensor
     renormalise: bool
+    by_pattern = True
     components = ("pattern",)
 
     def __init__(self, heads: Heads, keys: Positions, queries: Positions = None, renormalise: bool = True) -> None:
@@ -68,6 +69,7 @@ class Temper(OnHeads):
     """
 
     temperature: float
+    by_pattern = True
     components = ("pattern",)
 
     def __init__(self, heads: Heads, temperature: float, positions: Positions = None) -> None:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from headatlas.errors import BadInput
-from headatlas.heads import HeadId, Heads, parse_heads
+from headatlas.heads import HeadId, Heads, parse_heads, parse_named
 from headatlas.ops.positions import positions_given
 from headatlas.ops.positions import token_stack as token_stack
 from headatlas.ops.types import LayerKey
 from headatlas.renamed import Renamed, current_arguments, old_names
 
 if TYPE_CHECKING:
+    from headatlas.model import Model
     from headatlas.model.core.view import LayerView
 
 Layers = int | str | LayerKey | Iterable[int | str | LayerKey]
@@ -41,15 +42,19 @@ class Where(TypedDict, total=False):
 class OnHeads:
     """Base of all edits: frozen, composable (given as a list), act on the heads named, or on whole layers' residual stream.
 
-    `heads` are heads ("9.6", "9.6 10.1", HeadIds); where component is "residual" they are layers (9, "encoder:2").
+    `heads` are heads ("9.6", "9.6 10.1", HeadIds); where component is "residual" they are layers (9, "encoder:2"). Kinds that
+    hold nothing by head also take patterns ("18.*", "*.3"): `patterns` has them, and each model that the edit is given to
+    says which heads they are (`on`).
     """
 
     heads: tuple[HeadId, ...]
+    patterns: tuple[str, ...]
     layers: frozenset[LayerKey]
     component: str
     positions: Tensor | None
     group: bool
     components: tuple[str, ...] = COMPONENTS  # where this kind of edit makes sense
+    by_pattern = False  # whether heads may be named by pattern
     site = Renamed("component")
 
     def __init__(self, heads: Heads | Layers, **where: Unpack[Where]) -> None:
@@ -62,10 +67,17 @@ class OnHeads:
                 f"{type(self).__name__} does not act on '{component}'.", f"Choose one of {', '.join(self.components)}."
             )
         residual = component == "residual"
-        named = () if residual else parse_heads(heads)  # type: ignore[arg-type]
+        patterns: tuple[str, ...] = ()
+        if residual:
+            named: tuple[HeadId, ...] = ()
+        elif self.by_pattern:
+            named, patterns = parse_named(heads)  # type: ignore[arg-type]
+        else:
+            named = parse_heads(heads)  # type: ignore[arg-type]
         keys = parse_layers(heads) if residual else [(head.stack, head.layer) for head in named]
         self._set(
             heads=tuple(dict.fromkeys(named)),
+            patterns=patterns,
             layers=frozenset(keys),
             component=component,
             positions=parse_positions(where.get("positions")),
@@ -103,6 +115,14 @@ class OnHeads:
         if self.positions is None or len(self.positions) == 1:
             return self
         return self.with_values(positions=self.positions[index])
+
+    def on(self, heads: Sequence[HeadId]) -> OnHeads:
+        """This edit on a model that has these heads: its patterns are the heads that they name. Raises BadInput."""
+        if not self.patterns:
+            return self
+        named = tuple(dict.fromkeys((*self.heads, *parse_heads(self.patterns, heads))))
+        layers = frozenset((head.stack, head.layer) for head in named)
+        return self.with_values(heads=named, patterns=(), layers=layers)
 
     def with_values(self, **values: Any) -> OnHeads:
         """The same edit with other values of some of its attributes; for kinds of edits."""
@@ -157,7 +177,7 @@ class OnHeads:
 
     # ---- showing ------------------------------------------------------------------------------------------------
     def __repr__(self) -> str:
-        names = [str(head) for head in self.heads] or [
+        names = [*map(str, self.heads), *self.patterns] or [
             f"layer {layer}" if stack == "decoder" else f"{stack} layer {layer}" for stack, layer in sorted(self.layers)
         ]
         shown = " ".join(names) if len(names) <= 12 else f"{' '.join(names[:10])} ... {len(names)} heads"
@@ -178,6 +198,11 @@ class OnHeads:
     def options(self) -> dict[str, Any]:
         """Plain values and tensors beside heads, component, positions and group that make this edit again."""
         return {}
+
+
+def named_on(model: Model, heads: Heads | Layers, where: Where) -> Heads | Layers:
+    """What an edit is made for, with the heads of a model in the place of patterns such as "18.*". Raises BadInput."""
+    return heads if where.get("component") == "residual" else parse_heads(heads, model.heads)  # type: ignore[arg-type]
 
 
 def parse_layers(layers: Any) -> list[LayerKey]:

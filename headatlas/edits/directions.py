@@ -14,7 +14,7 @@ import torch
 from scipy import optimize, special
 from torch import Tensor
 
-from headatlas.edits.base import Heads, Layers, OnHeads, Where, token_stack
+from headatlas.edits.base import Heads, Layers, OnHeads, Where, named_on, token_stack
 from headatlas.edits.collect import collect
 from headatlas.edits.move import Key
 from headatlas.errors import BadInput
@@ -73,7 +73,7 @@ def _by_key(
     model: Model, heads: Heads | Layers, batch: Batch, find: Callable[[Tensor], Tensor], where: Where
 ) -> dict[Key, Tensor]:
     """`find` on each head's [example, width], averaged over the chosen tokens of an example."""
-    what = OnHeads(heads, **where)
+    what = OnHeads(named_on(model, heads, where), **where)
     if what.component == "pattern":
         raise BadInput("Attention patterns have no directions.", "Choose q, k, v, z or residual.")
     weights = {

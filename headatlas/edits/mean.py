@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
-from headatlas.edits.base import Heads, Layers, OnHeads, Positions, Where, among, fit
+from headatlas.edits.base import Heads, Layers, OnHeads, Positions, Where, among, fit, named_on
 from headatlas.edits.collect import means
 from headatlas.edits.replace import Stored, Values
 from headatlas.errors import BadInput
@@ -54,6 +54,7 @@ class Mean(Stored):
         """
         if per_position and tokens is not None:
             raise BadInput("A mean per position is not taken over chosen tokens.", "Give per_position or tokens.")
+        heads = named_on(model, heads, where)
         what = OnHeads(heads, **where)
         own = _labels(reference, template)
         ids, values, counts = means(model, reference, what, per_position=per_position, tokens=tokens, groups=own)

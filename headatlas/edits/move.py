@@ -126,6 +126,7 @@ class Scale(OnHeads):
     """Multiply what heads compute by a factor."""
 
     factor: float
+    by_pattern = True
 
     def __init__(self, heads: Heads | Layers, factor: float, **where: Unpack[Where]) -> None:
         super().__init__(heads, **where)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
-from headatlas.edits.base import Heads, Layers, OnHeads, Positions, Where, fit, parse_positions
+from headatlas.edits.base import Heads, Layers, OnHeads, Positions, Where, fit, named_on, parse_positions
 from headatlas.edits.collect import collect
 from headatlas.errors import BadInput
 from headatlas.ops.types import LayerKey
@@ -23,6 +23,8 @@ Values = Mapping[LayerKey, Tensor]
 
 class Zero(OnHeads):
     """Set what heads compute to zero (zero ablation)."""
+
+    by_pattern = True
 
     def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """Zeros."""
@@ -95,6 +97,7 @@ class Resample(Stored):
         cls, model: Model, heads: Heads | Layers, other: Batch, *, order: Tensor | None = None, **where: Unpack[Where]
     ) -> Resample:
         """From a run on `other`; order [example]: which of its examples each example takes, else the same row."""
+        heads = named_on(model, heads, where)
         values = collect(model, other, OnHeads(heads, **where))
         return cls(heads, values if order is None else {key: x[order] for key, x in values.items()}, **where)
 
@@ -136,6 +139,7 @@ class Swap(Stored):
             raise BadInput("Swap needs positions.", "Write positions=..., or use Resample for all positions.")
         if to.shape[1] != came.shape[1]:
             raise BadInput(f"{came.shape[1]} positions cannot be put at {to.shape[1]}.", "Give as many of both.")
+        heads = named_on(model, heads, where)
         return cls(heads, collect(model, other, OnHeads(heads, **where), positions=came), **where)
 
     def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def _described(edit: OnHeads, number: int, tensors: dict[str, Tensor]) -> dict[s
 
     return {
         "kind": kind,
-        "heads": [str(head) for head in edit.heads],
+        "heads": [*map(str, edit.heads), *edit.patterns],
         "layers": [f"{stack}:{layer}" for stack, layer in sorted(edit.layers)],
         "site": edit.component,
         "group": edit.group,

@@ -41,6 +41,11 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def titles() -> list[str]:
+    """The columns of the table of the grid."""
+    return ["detector", "minimum effect", *(title for _, title in _COLUMNS), "heads: found / not / controls"]
+
+
 def rows(result: dict[str, Any], half: str | None = None) -> list[list[str]]:
     """Table rows of the reported seeds, or of the seeds for tuning (half="tuning")."""
     table = []
@@ -90,7 +95,7 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 def _grid(result: dict[str, Any], figure: str) -> list[str]:
     """Detectors of attention on the grid of planted models."""
-    head = ["detector", "minimum effect", *(title for _, title in _COLUMNS), "heads: found / not / controls"]
+    head = titles()
     fake = {found["name"]: found for found in result["detectors"]}
     lines = [
         "## Detectors of attention, on a grid of planted models",

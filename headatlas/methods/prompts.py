@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,16 @@ from torch import Tensor
 from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput
 from headatlas.methods.sweeps.task_gate import Gate, gate_of_prompts, gate_on_held_out
+from headatlas.methods.texts import Texts
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
 from headatlas.model.text.reading import as_batch
 from headatlas.model.text.start_end import said_of
+from headatlas.own_prompts.make import prompts as make_prompts
 from headatlas.own_prompts.make import prompts_of_file
+from headatlas.own_prompts.sources import demand_as_many, demand_counterfactuals, listed
 from headatlas.progress import Progress, Silent
+from headatlas.reading.chats import read_chats
 from headatlas.renamed import old_names
 from headatlas.task import Batch, Metric, Task, find_task, logit_difference
 from headatlas.task.answers import demand_measurable, find_metric, kl, log_probability
@@ -28,10 +32,12 @@ OWN_CHOICE = "none given: the model's own first choice, and its second as the wr
 
 @dataclass(frozen=True)
 class Prompts:
-    """Which prompts a model is measured on; one of task, prompts and batch says where they come from.
+    """Which prompts a model is measured on; one of task, prompts, batch, text and chat says where they come from.
 
     task: a built-in task, of which `n` prompts are drawn with `seed`. prompts: a file of your own, as `headatlas.prompts`
-    reads it. batch: prompts already made, or whatever `model.forward` takes: a text, several, a chat, ids. metric: how
+    reads it. batch: prompts already made, or whatever `model.forward` takes: a text, several, a chat, ids. text: one, or
+    several, taken exactly as written. chat: a JSON file of messages {"role", "content"}. counterfactual: for each text the
+    same with the deciding words changed, or such a file of chats. metric: how
     answers are scored, as a Metric or by name (kl, logit-difference, log-probability, rank ...: headatlas.task.answers);
     default the task's own, else the logit difference, else what the method takes where there is no answer. force: measure
     although the model cannot do the task. Raises BadInput unless exactly one source is given, UnknownName for a metric.
@@ -47,12 +53,18 @@ class Prompts:
     force: bool = False
     batch: Inputs | None = None
     metric: Metric | str | None = None
+    text: str | Sequence[str] = ()
+    chat: str | Path | None = None
+    counterfactual: str | Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if sum(source is not None for source in (self.task, self.prompts, self.batch)) != 1:
+        own = (self.text or None, self.chat)
+        if sum(source is not None for source in (self.task, self.prompts, self.batch, *own)) != 1:
             raise BadInput(
-                "Say what the prompts are.", "Give either --task NAME (headatlas list tasks) or --prompts FILE.jsonl."
+                "Say what the prompts are.",
+                "Give one of --task NAME (headatlas list tasks), --prompts FILE.jsonl, --text TEXT or --chat FILE.json.",
             )
+        demand_counterfactuals(self.text, self.chat, self.counterfactual)
         if isinstance(self.metric, str):  # a name that there is not is told at once
             object.__setattr__(self, "metric", find_metric(self.metric))
 
@@ -71,6 +83,23 @@ class MeasuredPrompts:
     facts: Mapping[str, Any] = field(default_factory=dict)
     task: Task | None = None
     seed: int = 0
+
+
+def own_prompts(model: Model, given: Prompts) -> Batch | None:
+    """The prompts of a file, of texts or of chats as a Batch; None where they are of a task, or a Batch already. Raises BadInput."""
+    if given.prompts is not None:
+        return prompts_of_file(model, given.prompts)
+    if not given.text and given.chat is None:
+        return None
+    if not given.counterfactual:
+        return Texts(given.text, given.chat).read(model)
+    mine: Sequence[Any] = listed(given.text)
+    others: Sequence[Any] = listed(given.counterfactual)
+    if given.chat is not None:
+        mine, others = read_chats(given.chat), read_chats(others[0])
+        demand_as_many(len(mine), len(others))
+    rows = [{"prompt": one, "counterfactual": other} for one, other in zip(mine, others, strict=True)]
+    return make_prompts(model, rows)
 
 
 def measured_by(given: Inputs | Prompts, metric: Metric | str | None) -> Inputs | Prompts:
@@ -118,13 +147,16 @@ def prompts_for(
 
 
 def _of_own(model: Model, given: Prompts, unanswered: Metric) -> MeasuredPrompts:
-    """Prompts of a file or in memory."""
+    """Prompts of a file, of the command line or in memory."""
+    found = own_prompts(model, given)
+    name, facts = "prompts of one's own", {}
+    batch: Batch = as_batch(given.batch, model.tokenizer) if found is None else found
     if given.prompts is not None:
-        batch = _read(str(given.prompts), model)
-        name, facts = str(given.prompts), {"prompts_file": Path(str(given.prompts)).name, "n": len(batch)}
-    else:
-        batch = as_batch(given.batch, model.tokenizer)
-        name, facts = "prompts of one's own", {}
+        name, facts = str(given.prompts), {"prompts_file": Path(given.prompts).name, "n": len(batch)}
+        if "label" in batch.labels and "answer" not in batch.labels:
+            raise BadInput(
+                f"{name} has labelled texts, and no answers to measure.", 'Lines need "prompt", and "answer" if wanted.'
+            )
     metric = given.metric
     if "answer" not in batch.labels:
         batch, metric = with_own_choice(model, batch), metric or unanswered
@@ -133,14 +165,6 @@ def _of_own(model: Model, given: Prompts, unanswered: Metric) -> MeasuredPrompts
     assert isinstance(metric, Metric)
     told = {"start_end": said_of(batch.facts), **{k: batch.facts[k] for k in ("answers",) if k in batch.facts}}
     return MeasuredPrompts(name, batch, metric, {**facts, **told}, seed=given.seed)
-
-
-def _read(path: str, model: Model) -> Batch:
-    """A file of prompts; one of before, with texts and labels, has no answers to measure."""
-    batch = prompts_of_file(model, path)
-    if "label" in batch.labels and "answer" not in batch.labels:
-        raise BadInput(f"{path} has labelled texts, and no answers to measure.", 'Lines need "prompt" and "answer".')
-    return batch
 
 
 def end_logits(model: Model, batch: Batch) -> Tensor:
@@ -158,7 +182,7 @@ def with_clean_run(model: Model, batch: Batch) -> Batch:
     """The batch with labels["clean"]: the log-probabilities of its run without changes, for `kl`."""
     if "clean" in batch.labels:
         return batch
-    return replace(batch, labels={**batch.labels, "clean": end_logits(model, batch).log_softmax(-1)})
+    return replace(batch, labels={**batch.labels, "clean": end_logits(model, batch).double().log_softmax(-1)})
 
 
 def with_own_choice(model: Model, batch: Batch) -> Batch:

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ import torch
 
 from headatlas.detector import detectors
 from headatlas.errors import StoreError
+from headatlas.methods.prompts import Prompts
 from headatlas.mining.run import VERSION
 from headatlas.model.sources.cache import digest, home_folder
 from headatlas.model.sources.resolve import resolve
+from headatlas.own_prompts.sources import OWN
 from headatlas.store import read_json, write_json
 from headatlas.task import tasks
 from headatlas.version import __version__
@@ -48,13 +50,15 @@ class Asked:
     verdict_n: int | None = None
     checks: tuple[str, ...] = ()
     out: str | None = None
+    own: Prompts | None = None
 
     def note(self) -> Path:
         """Where the note on this question lies, whether or not there is one. Raises what `resolve` does."""
         source = resolve(self.model, revision=self.revision)
         home = home_folder()
         asked = {
-            **asdict(self),
+            **{name: value for name, value in vars(self).items() if name != "own"},
+            "own": self._own(),
             "sha256": source.sha256,
             "files": digest([path for path in source.folder.iterdir() if path.is_file()], home),
             "commit": source.revision,
@@ -69,6 +73,14 @@ class Asked:
         }
         name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
         return home / "runs" / f"{name}.json"
+
+    def _own(self) -> dict[str, Any] | None:
+        """What of prompts of one's own decides a run: the texts, and the content of files."""
+        if self.own is None:
+            return None
+        paths = (self.own.prompts, self.own.chat)
+        files = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths if path is not None]
+        return {"text": self.own.text, "files": files, "metric": getattr(self.own.metric, "name", None)}
 
     def finished(self) -> Path | None:
         """The folder of the finished run that this question led to before; None where it has to be asked again."""
@@ -88,12 +100,13 @@ class Asked:
         for name, (number, least) in facts["detectors"].items():
             if name not in every or [every[name].version, every[name].minimum_effect] != [number, least]:
                 return False
-        if any(name not in tasks() or tasks()[name].version != number for name, number in facts["tasks"].items()):
+        built_in = {name: number for name, number in facts["tasks"].items() if self.own is None or not _is_own(name)}
+        if any(name not in tasks() or tasks()[name].version != number for name, number in built_in.items()):
             return False
         if facts["verdict"] and facts["verdict_version"] != VERSION:
             return False
         asked = {*facts["detectors"], *(one["detector"] for one in atlas["skipped"])}
-        return bool(self.detectors or self.tasks) or asked == set(every)
+        return bool(self.detectors or self.tasks or self.own) or asked == set(every)
 
     def keep(self, run: Path) -> None:
         """Note where the run lies; without a cache folder that can be written, the model is opened next time."""
@@ -101,3 +114,8 @@ class Asked:
             note = self.note()
             note.parent.mkdir(parents=True, exist_ok=True)
             write_json(note, {"run": str(run.absolute()), "id": read_json(run / "run.json")["id"]})
+
+
+def _is_own(task: str) -> bool:
+    """Whether a run's task is its user's prompts, whose version hangs on them alone."""
+    return task.startswith(f"{OWN}-")

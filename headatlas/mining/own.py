@@ -17,15 +17,19 @@ from headatlas import catalogue
 from headatlas.catalogue.own import own_data
 from headatlas.detector import Detector, LayerDetector, Planted, find_detector
 from headatlas.errors import BadInput, HeadAtlasError, UnfitTask
+from headatlas.methods.prompts import Prompts, own_prompts
 from headatlas.model import Model
 from headatlas.model.synthetic_view import SyntheticLayer
+from headatlas.model.text.reading import as_batch
 from headatlas.own_prompts.control import disordered
+from headatlas.own_prompts.sources import OWN, demand_enough
 from headatlas.registry import demand_hooks, plugins_of_file
 from headatlas.store import write_text, writing
 from headatlas.task import Batch, Metric, Task, Vocabulary, find_task, fitting, logit_difference, next_token_loss
-from headatlas.task.answers import log_probability
+from headatlas.task.answers import demand_measurable, find_metric, kl, log_probability
 
 T = TypeVar("T", Detector, Task)
+OwnTasks = Sequence[str | Path | Task | Batch | Prompts] | Task | Batch | Prompts
 FOLDER = "own"  # of a run, with the source of what its user defined
 _TRIED = 6  # examples on which a detector is tried
 
@@ -60,27 +64,36 @@ def chosen_detectors(given: Sequence[str | Path | Detector]) -> list[Detector]:
     return found
 
 
-def chosen_tasks(given: Sequence[str | Path | Task | Batch]) -> list[Task]:
+def chosen_tasks(given: OwnTasks, model: Model) -> list[Task]:
     """Tasks by name, as objects, from files, or prompts as a task. Raises UnknownName, BadInput."""
     found: list[Task] = []
-    for number, one in enumerate(given, 1):
-        found += [task_of(one, f"own-prompts-{number}")] if isinstance(one, Batch) else chosen([one], Task, find_task)
+    several = [given] if isinstance(given, Task | Batch | Prompts | str | Path) else given
+    for number, one in enumerate(several, 1):
+        name = f"{OWN}-{number}"
+        if isinstance(one, Prompts):
+            if one.task is not None:
+                raise BadInput("Prompts of a built-in task are no task of your own.", f"Give its name: '{one.task}'.")
+            batch = own_prompts(model, one)
+            found.append(task_of(as_batch(one.batch, model.tokenizer) if batch is None else batch, name, one.metric))
+        elif isinstance(one, Batch):
+            found.append(task_of(one, name))
+        else:
+            found += chosen([one], Task, find_task)
     return found
 
 
 # ---- prompts as a task ---------------------------------------------------------------------------------------------------
-def task_of(batch: Batch, name: str = "own-prompts") -> Task:
+def task_of(batch: Batch, name: str = OWN, metric: Metric | str | None = None) -> Task:
     """Prompts as a task: one half finds heads, the other half tests them.
 
-    Its control has each prompt's own tokens in another order. Metric: the logit difference where there are wrong answers, the
-    answer's log-probability where there are none, and the loss where batches have positions["predict"] alone; none without
-    answers, and then there are no verdicts. Raises BadInput for fewer than 8 prompts.
+    The model does it where it prefers the answers beyond doubt (or predicts better than in the control). Its control has each prompt's own tokens in another order. metric: default the logit difference where there are wrong
+    answers, the answer's log-probability where there are right ones alone, the loss where batches have positions["predict"]
+    alone, and without answers the KL divergence from the clean run, whose floor is that of the prompt in another order.
+    Raises BadInput for fewer than 8 prompts, and for a metric that they have nothing for.
     """
-    if len(batch) < 8:
-        raise BadInput(
-            f"{len(batch)} prompts are too few for a task.", "Give 8 or more: half of them find heads, half test them."
-        )
-    metric = _metric(batch)
+    demand_enough(len(batch))
+    metric = _metric(batch) if metric is None else find_metric(metric)
+    demand_measurable(metric, batch)
     order = np.random.default_rng(0).permutation(len(batch))
 
     def of(half: int) -> Callable[[Vocabulary, int, np.random.Generator], Batch]:
@@ -93,21 +106,24 @@ def task_of(batch: Batch, name: str = "own-prompts") -> Task:
 
         return build
 
-    version = int(hashlib.sha256(_bytes(batch)).hexdigest()[:8], 16)
+    version = int(hashlib.sha256(_bytes(batch) + metric.name.encode()).hexdigest()[:8], 16)
+    floor = "even" if metric.compares else "control"
     doc = "Prompts of one's own."
-    twin = Task(f"{name}-held-out", of(1), metric, version, 0.0, "control", doc, __name__, given=True)
-    return Task(name, of(0), metric, version, 0.0, "control", doc, __name__, twin=twin, given=True)
+    twin = Task(f"{name}-held-out", of(1), metric, version, 0.0, floor, doc, __name__, given=True)
+    return Task(name, of(0), metric, version, 0.0, floor, doc, __name__, twin=twin, given=True)
 
 
-def _metric(batch: Batch) -> Metric | None:
+def _metric(batch: Batch) -> Metric:
     if "answer" in batch.labels and "end" in batch.positions:
         return logit_difference if "wrong" in batch.labels else log_probability
-    return next_token_loss if "predict" in batch.positions else None
+    return next_token_loss if "predict" in batch.positions else kl
 
 
 def _bytes(batch: Batch) -> bytes:
-    parts = [batch.tokens, batch.mask, *(v for _, v in sorted(batch.labels.items()))]
-    return b"".join(part.cpu().numpy().tobytes() for part in parts)
+    named = (batch.labels, batch.positions, batch.marks)
+    parts = [batch.tokens, batch.mask, *(v for values in named for _, v in sorted(values.items()))]
+    others = [other for other in (batch.control, batch.counterfactual) if other is not None]
+    return b"".join([*(part.cpu().numpy().tobytes() for part in parts), *map(_bytes, others)])
 
 
 # ---- the contract ----------------------------------------------------------------------------------------------------------
@@ -182,7 +198,7 @@ def lacking(detector: Detector, batch: Batch) -> str:
     try:
         detector.score(layer, one)
     except KeyError as error:
-        return f"needs {error.args[0]!r}, which these prompts lack"
+        return f"needs a span or label named {error.args[0]!r}, which these prompts lack"
     return ""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headatlas.detector import Detector, LayerDetector, detectors
 from headatlas.errors import BadInput, UnfitTask
-from headatlas.mining.own import chosen_detectors, chosen_tasks, demand_contract, lacking
+from headatlas.mining.own import OwnTasks, chosen_detectors, chosen_tasks, demand_contract, lacking
 from headatlas.mining.task_scan import Skipped
 from headatlas.model import Model
 from headatlas.task import Batch, Task, fitting
@@ -27,7 +27,7 @@ class Plan:
 def plan(
     model: Model,
     names: Sequence[str | Path | Detector] | None,
-    tasks: Sequence[str | Path | Task | Batch] | None,
+    tasks: OwnTasks | None,
     n: int,
     seed: int,
 ) -> Plan:
@@ -37,7 +37,7 @@ def plan(
         if not detector.module.startswith("headatlas."):
             demand_contract(detector, model)
     if tasks:
-        wanted = _asked_on(list(dict.fromkeys(chosen_tasks(tasks))), wanted, named=bool(names))
+        wanted = _asked_on(list(dict.fromkeys(chosen_tasks(tasks, model))), wanted, named=bool(names))
     kinds = {layer.causal for layer in model.layers if layer.stack != "cross"}
     chosen: dict[Task, list[Detector]] = {}
     skipped: list[Skipped] = []

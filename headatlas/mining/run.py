@@ -18,8 +18,8 @@ from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
 from headatlas.mining.checks import critics
 from headatlas.mining.checks.critics import CheckName
 from headatlas.mining.checks.judging import MOST
+from headatlas.mining.own import OwnTasks, keep, sources_of
 from headatlas.mining.own import identity as own_identity
-from headatlas.mining.own import keep, sources_of
 from headatlas.mining.planning import Plan, plan
 from headatlas.mining.scan import scan_task, tokens_a_second
 from headatlas.mining.tables import example_table, score_table
@@ -52,7 +52,7 @@ def mine(
     model: Model,
     detectors: Sequence[str | Path | Detector] | None = None,
     *,
-    tasks: Sequence[str | Path | Task | Batch] | None = None,
+    tasks: OwnTasks | None = None,
     n: int = 32,
     seed: int = 0,
     verdict: bool = True,
@@ -65,8 +65,8 @@ def mine(
 
     detectors: names, detectors of your own as objects, or paths of Python files with some; those of your own must keep the contract
     (`own.demand_contract`). tasks: only the detectors of these tasks, or those that can be asked on them; prompts of your own
-    (`headatlas.prompts`, 8 or more) are a task on which all detectors of layers that find what they need are asked. The run's
-    folder keeps the source of what is yours. n: examples per task. verdict_n: held-out
+    (`headatlas.prompts`, or `Prompts` that name a file, texts, chats and a metric; 8 or more) are a task on which all detectors
+    of layers that find what they need are asked, judged by the answers or else by KL to the clean run. The run's folder keeps the source of what is yours. n: examples per task. verdict_n: held-out
     examples that verdicts rest on, default 8, more where texts are short and where an effect is not clear. checks: what else
     is asked of each verdict, by name ("removals", "same-answer", "transfer", "prompts"; "twin" and "shuffled": the same
     detectors on models that have learned nothing), "all" or "none"; default the first four. Each finished task is

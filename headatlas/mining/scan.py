@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from headatlas import catalogue
 from headatlas.detector import Detector, LayerDetector, ModelDetector
 from headatlas.errors import UnfitTask, UnsupportedModel
 from headatlas.heads import HeadId
+from headatlas.methods.prompts import with_clean_run
 from headatlas.methods.sweeps.task_gate import gate_of_values
 from headatlas.mining.attention_example import attention_examples
 from headatlas.mining.task_scan import AttentionExample, Baseline, DetectorScan, Skipped, TaskScan
@@ -26,6 +27,7 @@ from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Progress, Silent
 from headatlas.scores import HeadScores
 from headatlas.task import Batch, Metric, Task
+from headatlas.task.answers import kl
 
 TOKENS_AT_ONCE = 2048
 
@@ -159,6 +161,17 @@ def metric_on(model: Model, task: Task) -> Metric | None:
     return task.metric if model.kind == "decoder" and model.has_logits else None
 
 
+def with_clean(model: Model, metric: Metric | None, batch: Batch) -> Batch:
+    """The batch with what the metric reads of the run without changes, if it does; its control is held against the same run."""
+    if metric is not kl:
+        return batch
+    found = with_clean_run(model, batch)
+    if found.control is None:
+        return found
+    labels = {**found.control.labels, "clean": found.labels["clean"]}
+    return replace(found, control=replace(found.control, labels=labels))
+
+
 def tokens_a_second(model: Model, batch: Batch) -> float:
     """How many tokens this machine reads in a second, measured on a piece of `batch` as `scan_task` would cut it."""
     part = batch.rows(slice(0, max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])))
@@ -179,8 +192,9 @@ def scan_task(
 
     The step of `progress` that bears the task's name moves on by the examples of each piece of the batch.
     """
-    size = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
-    found = scan(model, detectors, batch, metric=metric_on(model, task), size=size, progress=progress, step=task.name)
+    size, metric = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1]), metric_on(model, task)
+    batch = with_clean(model, metric, batch)
+    found = scan(model, detectors, batch, metric=metric, size=size, progress=progress, step=task.name)
     asked = [detector for detector in detectors if detector.name not in found.refused]
     gate = None if found.metric is None else gate_of_values(task, found.metric, found.floor, model.vocabulary_size)
     observed = {

@@ -15,9 +15,9 @@ from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.mining.checks.critics import Critics
 from headatlas.mining.checks.fresh import SEED, fresh, others_than
-from headatlas.mining.checks.judging import Bench, judge
+from headatlas.mining.checks.judging import Bench, judge, removals
 from headatlas.mining.checks.settling import settled
-from headatlas.mining.scan import metric_on
+from headatlas.mining.scan import metric_on, with_clean
 from headatlas.mining.task_scan import TaskScan
 from headatlas.mining.task_verdict import TaskVerdict
 from headatlas.model import Model
@@ -49,7 +49,7 @@ def judge_task(
     if metric is None or scan.smallest is None:
         raise BadInput(f"{model.name} gets no verdicts on {task.name}: {scan.reason or 'it has no metric there'}.")
     began = time.perf_counter()
-    batch = fresh(model, task, n, seed, examples)
+    batch = with_clean(model, metric, fresh(model, task, n, seed, examples))
     observed = scan.observed
     taken = {head for heads in observed.values() for head in heads}
     free = [head for head in model.heads if head not in taken]
@@ -71,7 +71,7 @@ def judge_task(
 
                 def more(have: int, wanted: int, removing: _Removing = removing) -> Removal | None:
                     further = others_than(batch, fresh(model, task, wanted, seed + have, wanted), wanted - have)
-                    return removing(further) if further is not None else None
+                    return removing(with_clean(model, metric, further)) if further is not None else None
 
                 benches[key] = Bench(removing(batch), free, assigned=others, more=more, seed=seed)
             judged = judge(benches[key], heads, smallest=scan.smallest, progress=Part(progress, step))
@@ -119,7 +119,7 @@ def step_of(task: Task) -> str:
 
 def steps(scan: TaskScan) -> int:
     """How many steps `judge_task` will report."""
-    return sum(len(heads) + 1 for heads in scan.observed.values() if heads)
+    return sum(removals(len(heads)) for heads in scan.observed.values() if heads)
 
 
 def _positions(batch: Batch, verdict_positions: str | None) -> Tensor | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,38 +12,24 @@ from torch import Tensor
 
 from headatlas.errors import BadInput
 from headatlas.model import Model
-from headatlas.model.text.reading import chat_text, fitted, is_chat, padded, text_facts
+from headatlas.model.text.reading import chat_text, fitted, padded, text_facts
 from headatlas.model.text.start_end import rule_of
 from headatlas.model.text.tokenizer import Tokenizer
-from headatlas.own_prompts.rows import Row, rows_of, shown
-from headatlas.own_prompts.spans import Span, span_positions, spans_of
+from headatlas.own_prompts.places import span_positions
+from headatlas.own_prompts.rows import Row
+from headatlas.own_prompts.spans import Span
+from headatlas.own_prompts.written import Columns, Written, rows_written
 from headatlas.prompts_file import demand_boundary, one_token, read_prompts
 from headatlas.reading.prompt_lines import is_former
 from headatlas.task import Batch, edges
 
-_OLD = {"prompt": "clean", "counterfactual": "corrupted"}  # what files of before call them
-
 
 @dataclass(frozen=True)
-class _Prompt:
-    """One row, read. ids: of its text with start and end tokens. answers, wrongs: ids of each, one after the other."""
+class _Prompt(Written):
+    """One row with the ids of its answers and wrong answers, one after the other."""
 
-    row: Row
-    text: str
-    other: str | None
-    answers: list[list[int]]
-    wrongs: list[list[int]]
-    spans: dict[str, list[Span]] = field(default_factory=dict)
-    other_spans: dict[str, list[Span]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Columns:
-    prompt: str
-    answer: str
-    wrong: str
-    counterfactual: str
-    spans: str
+    answer_ids: list[list[int]] = field(default_factory=list)
+    wrong_ids: list[list[int]] = field(default_factory=list)
 
 
 def prompts(
@@ -74,18 +59,13 @@ def prompts(
     behind the prompt. Raises BadInput naming the row and the column.
     """
     tokenizer = model.tokenizer if isinstance(model, Model) else model
-    rows = rows_of(source, prompt)
-    columns = _Columns(prompt, answer, wrong, counterfactual, spans)
-    read = [_read(row, columns, template, tokenizer) for row in rows]
-    for name, there in (
-        (answer, [bool(one.answers) for one in read]),
-        (wrong, [bool(one.wrongs) for one in read]),
-        (counterfactual, [one.other is not None for one in read]),
-    ):
-        if any(there) and not all(there):
-            lacking = read[there.index(False)].row
-            raise BadInput(f"{lacking.where} has no '{name}', and others have one.", "Give it in all rows, or in none.")
-    return _batch(read, columns, tokenizer)
+    columns = Columns(prompt, answer, wrong, counterfactual, spans)
+
+    def chat(where: str, messages: Sequence[Mapping[str, Any]]) -> str:
+        return chat_text(where, messages, tokenizer)
+
+    rows = rows_written(source, columns, template, chat)
+    return _batch([_read(row, columns, tokenizer) for row in rows], columns, tokenizer)
 
 
 def prompts_of_file(model: Model, path: str | Path) -> Batch:
@@ -93,36 +73,13 @@ def prompts_of_file(model: Model, path: str | Path) -> Batch:
     return read_prompts(path, model.tokenizer) if is_former(path) else prompts(model, path)
 
 
-def _column(row: Row, name: str, key: str) -> Any:
-    """A row's value; of the names of before where the column is called as by default and is not there."""
-    found = row.values.get(name)
-    return row.values.get(_OLD[key]) if found is None and name == key and key in _OLD else found
-
-
-def _read(row: Row, columns: _Columns, template: str | None, tokenizer: Tokenizer) -> _Prompt:
-    """One row with its texts, answers and spans. Raises BadInput naming row and column."""
-    other = _column(row, columns.counterfactual, "counterfactual")
-    made: dict[str, list[Span]] = {}
-    made_other: dict[str, list[Span]] = {}
-    if template is not None:
-        text, made = _filled(row, template, {})
-        if isinstance(other, Mapping):
-            other, made_other = _filled(row, template, other)
-    else:
-        given = _column(row, columns.prompt, "prompt")
-        if given is None:
-            there = ", ".join(map(str, row.values)) or "none"
-            raise BadInput(
-                f"{row.where} has no '{columns.prompt}'; its columns are {there}.",
-                "Say which column it is: prompts(model, source, prompt='...').",
-            )
-        text = _text(row, columns.prompt, given, tokenizer)
-    other = None if other is None else _text(row, columns.counterfactual, other, tokenizer)
-    named = row.values.get(columns.spans) or {}
-    where = f"{row.where}, column '{columns.spans}'"
-    made |= spans_of(where, named, text)
-    answers = _answers(row, columns.answer, text, tokenizer)
-    wrongs = _answers(row, columns.wrong, text, tokenizer)
+def _read(written: Written, columns: Columns, tokenizer: Tokenizer) -> _Prompt:
+    """One row with the ids of its answers. Raises BadInput naming row and column."""
+    row = written.row
+    answers, wrongs = (
+        _answers(row, name, words, written.text, tokenizer)
+        for name, words in ((columns.answer, written.answers), (columns.wrong, written.wrongs))
+    )
     first = {one[0] for one in answers}
     shared = next((one for one in wrongs if one[0] in first), None)
     if shared is not None:
@@ -131,66 +88,14 @@ def _read(row: Row, columns: _Columns, template: str | None, tokenizer: Tokenize
             f"'{tokenizer.decode(shared[0])}', so that nothing tells them apart at the end of the prompt.",
             "Put what they share at the end of the prompt.",
         )
-    if other is not None and answers:
-        _boundaries(row, columns.answer, other, tokenizer)
-    return _Prompt(row, text, other, answers, wrongs, made, made_other)
+    if written.other is not None:
+        _boundaries(row, columns.answer, written.answers, written.other, tokenizer)
+    return _Prompt(**vars(written), answer_ids=answers, wrong_ids=wrongs)
 
 
-def _filled(row: Row, template: str, changed: Mapping[str, Any]) -> tuple[str, dict[str, list[Span]]]:
-    """The template with a row's columns in its fields, and where each of them stands."""
-    text, found = "", dict[str, list[Span]]()
-    try:
-        pieces = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise BadInput(
-            f"The template cannot be read: {error}.", "Write {name} for a column, {{ for a brace."
-        ) from error
-    for literal, name, form, conversion in pieces:
-        text += literal
-        if name is None:
-            continue
-        if not name or form or conversion:
-            raise BadInput(f"The template has the field '{{{name}}}' with no plain name.", "Write {name} for a column.")
-        value = changed.get(name, row.values.get(name))
-        if value is None or isinstance(value, Mapping | list):
-            raise BadInput(f"{row.where} has no text in column '{name}', which the template names.", "Give it one.")
-        found.setdefault(name, []).append((len(text), len(text) + len(str(value))))
-        text += str(value)
-    return text, found
-
-
-def _text(row: Row, column: str, given: Any, tokenizer: Tokenizer) -> str:
-    if is_chat(given):
-        return chat_text(f"{row.where}, column '{column}'", given, tokenizer)
-    if not isinstance(given, str) or not given:
-        raise BadInput(
-            f"{row.where}, column '{column}': a text or a chat is wanted, got {shown(given)}.",
-            "Give a string, or messages with role and content.",
-        )
-    return given
-
-
-def _words(row: Row, column: str) -> list[str]:
-    """The answers of a row as they are written."""
-    given = row.values.get(column)
-    if given is None:
-        return []
-    listed = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    bad = next((one for one in listed if not isinstance(one, str) or not one), None)
-    if bad is not None or not listed:
-        raise BadInput(
-            f"{row.where}, column '{column}': a text or a list of texts is wanted, got {shown(bad if listed else given)}.",
-            "Write numbers as text, with the space before them if the model writes one.",
-        )
-    return listed
-
-
-def _answers(row: Row, column: str, prompt: str, tokenizer: Tokenizer) -> list[list[int]]:
+def _answers(row: Row, column: str, words: Sequence[str], prompt: str, tokenizer: Tokenizer) -> list[list[int]]:
     """The ids of each answer of a row; several of them have one token each."""
-    words = _words(row, column)
-    for word in words:
-        if not rule_of(tokenizer).two_stacks:  # there the answer does not follow the prompt
-            demand_boundary(f"{row.where}, column '{column}'", prompt, word, tokenizer)
+    _boundaries(row, column, words, prompt, tokenizer)
     if len(words) != 1:
         return [[one_token(f"{row.where}, column '{column}'", word, "answer", tokenizer)] for word in words]
     ids = tokenizer.encode(words[0])
@@ -204,22 +109,22 @@ def _answers(row: Row, column: str, prompt: str, tokenizer: Tokenizer) -> list[l
     return [ids]
 
 
-def _boundaries(row: Row, column: str, prompt: str, tokenizer: Tokenizer) -> None:
-    if not rule_of(tokenizer).two_stacks:
-        for word in _words(row, column):
+def _boundaries(row: Row, column: str, words: Sequence[str], prompt: str, tokenizer: Tokenizer) -> None:
+    if not rule_of(tokenizer).two_stacks:  # there the answer does not follow the prompt
+        for word in words:
             demand_boundary(f"{row.where}, column '{column}'", prompt, word, tokenizer)
 
 
-def _batch(read: Sequence[_Prompt], columns: _Columns, tokenizer: Tokenizer) -> Batch:
+def _batch(read: Sequence[_Prompt], columns: Columns, tokenizer: Tokenizer) -> Batch:
     """The rows as tensors."""
-    written = any(len(one) > 1 for item in read for one in item.answers)
+    written = any(len(one) > 1 for item in read for one in item.answer_ids)
     texts = [fitted(f"{one.row.where}, column '{columns.prompt}'", one.text, tokenizer) for one in read]
     others = [
         fitted(f"{one.row.where}, column '{columns.counterfactual}'", one.other, tokenizer)
         for one in read
         if one.other is not None
     ]
-    behind = [one.answers[0] if written else [] for one in read]
+    behind = [one.answer_ids[0] if written else [] for one in read]
     for item, ids, more in zip(read, texts, behind, strict=True):
         if len(ids) + len(more) > tokenizer.context:
             raise BadInput(
@@ -227,7 +132,7 @@ def _batch(read: Sequence[_Prompt], columns: _Columns, tokenizer: Tokenizer) -> 
             )
     length = max(len(ids) + len(more) for ids, more in zip([*texts, *others], [*behind, *behind], strict=False))
     labels = {"row": torch.tensor([one.row.number for one in read])}
-    for name, found in (("answer", [one.answers for one in read]), ("wrong", [one.wrongs for one in read])):
+    for name, found in (("answer", [one.answer_ids for one in read]), ("wrong", [one.wrong_ids for one in read])):
         if found[0]:
             labels[name] = _rectangle([[ids[0] for ids in one] for one in found])
     if written:
@@ -275,4 +180,4 @@ def _said(read: Sequence[_Prompt], written: bool) -> str:
         return "none: effects are measured against the clean run"
     if written:
         return "of several tokens, read behind the prompt; compared with wrong ones by the first"
-    return "of one token" if max(len(one.answers) for one in read) == 1 else "sets of one token each"
+    return "of one token" if max(len(one.answer_ids) for one in read) == 1 else "sets of one token each"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from headatlas.errors import BadInput
-from headatlas.model.text.reading import is_chat
 from headatlas.reading import Source, parse_json, read_json_lines, read_text, read_whole_table
+from headatlas.reading.chats import is_chat
 
 MOST = 100_000  # rows: a data set that is streamed may have no end
 _LARGEST = 256 << 20  # bytes of a file

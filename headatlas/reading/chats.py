@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +30,18 @@ def read_chats(path: str | Path) -> list[list[dict[str, Any]]]:
             if not isinstance(one, dict) or not all(isinstance(one.get(key), str) for key in ("role", "content")):
                 raise source.bad(f"has in chat {number}, message {place}, no role and content that are text")
     return chats
+
+
+def is_chat(given: Any) -> bool:
+    """Whether this is meant as a chat: a list of messages, each with a role."""
+    listed = isinstance(given, Sequence) and not isinstance(given, str) and len(given) > 0
+    return listed and all(isinstance(one, Mapping) and "role" in one for one in given)
+
+
+def demand_messages(where: str, messages: Sequence[Mapping[str, Any]]) -> None:
+    """Raise BadInput naming `where` a chat stands if one of its messages has no text."""
+    for number, one in enumerate(messages, 1):
+        if not isinstance(one.get("content"), str):
+            raise BadInput(
+                f"{where}: message {number} has no text as its content.", "Write {'role': 'user', 'content': '...'}."
+            )

@@ -39,6 +39,10 @@ class Metric:
     compares: bool = False
     settle: Callable[[Any, Batch], Any] | None = None
 
+    def __repr__(self) -> str:
+        better = "higher" if self.higher_is_better else "lower"
+        return f"Metric({self.name}{f' in {self.unit}' if self.unit else ''}, {better} is better)"
+
     def worse(self, change: Any) -> Any:
         """By how much a change of the metric is one for the worse."""
         return -change if self.higher_is_better else change
@@ -132,7 +136,7 @@ class Task:
     """A seeded generator of batches with its metric.
 
     margin: how far better than the floor the metric must be for the model to count as able. The floor is the metric on the
-    control batch, or (floor="uniform") that of a uniform guess over the vocabulary.
+    control batch, or (floor="uniform") that of a uniform guess over the vocabulary, or (floor="even") 0: neither answer preferred.
     second: the same task in another family of prompts (other templates, words and format), on which is tried whether what
     was found is more than a habit of one; None where it has none. Its docstring says how it differs.
     twin: the task on other items, where no registered task is it.
@@ -151,6 +155,10 @@ class Task:
     second: Task | None = None
     twin: Task | None = None
     given: bool = False
+
+    def __repr__(self) -> str:
+        measured = f"measured by {self.metric.name}" if self.metric is not None else "without a metric"
+        return f"Task({self.name} v{self.version}, {measured})"
 
     def __call__(self, tokenizer: Vocabulary, n: int, seed: int = 0) -> Batch:
         """`n` examples; the same seed gives the same batch on any machine. Raises UnfitTask."""

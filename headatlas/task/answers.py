@@ -87,8 +87,10 @@ def _rank(logits: Tensor, batch: Batch) -> Tensor:
 def _kl(logits: Tensor, batch: Batch) -> Tensor:
     if "clean" not in batch.labels:
         raise BadInput("These prompts do not hold the clean run that a KL divergence is taken to.")
-    clean = batch.labels["clean"].to(logits.device)
-    changed = logits[:, 0].float().log_softmax(-1)
+    # In double precision, where a device has it: a normaliser off by the rounding of float32 would be a divergence of 1e-6.
+    precise = torch.float32 if logits.device.type == "mps" else torch.float64
+    clean = batch.labels["clean"].to(precise).to(logits.device)
+    changed = logits[:, 0].to(precise).log_softmax(-1)
     # Rounding leaves a divergence of equal distributions a hair below zero, which none can be. A token of probability zero adds nothing.
     return (clean.exp() * (clean - changed)).masked_fill(clean == -torch.inf, 0.0).sum(-1).clamp(min=0)
 

@@ -1,6 +1,7 @@
 """What can be wrong without a model is told before one is loaded: every command that takes a model, every option with a check."""
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -62,7 +63,7 @@ FREE = {
     "--revision", "--seed", "--force", "--json", "--help", "--positions", "--position", "--group", "--label", "--toward",
     "--bos", "--no-verdict", "--text", "--threshold", "--target", "--largest", "--edges", "--criteria", "--layers", "--pick",
     "--remove", "--everywhere", "--generate", "--claim", "--allow-pickle", "--folds", "--shuffles", "--test", "--words",
-    "--twin", "--shuffled", "--offset", "--copying", "--ov", "--qk", "--svd", "--compose",
+    "--twin", "--counterfactual", "--shuffled", "--offset", "--copying", "--ov", "--qk", "--svd", "--compose",
 }  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def loaded(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("words", "option", "arguments"), CASES, ids=lambda value: str(value))
 def test_a_wrong_option_is_told_before_a_model_is_loaded(words, option, arguments, loaded, capsys):
     value, said = WRONG[option]
-    code, _, err = run(capsys, *words, "a-model", *(["9.6"] * (len(arguments) - 1)), option, value)
+    code, _, err = run(capsys, *words, "a/model", *(["9.6"] * (len(arguments) - 1)), option, value)
     assert code == 1, err
     assert said in err
     assert err.startswith("headatlas: ")
@@ -119,6 +120,13 @@ def test_every_option_is_checked_or_known_to_be_free():
     assert names - WRONG.keys() - FREE == set()
 
 
+def test_metrics_are_named_before_loading_as_they_are_measured():
+    from headatlas.choices import METRIC
+    from headatlas.task.answers import METRICS
+
+    assert METRIC.values == tuple(METRICS)
+
+
 def test_checks_are_named_before_loading_as_mining_names_them():
     from headatlas.choices import CHECKS
     from headatlas.mining.checks import critics
@@ -127,7 +135,7 @@ def test_checks_are_named_before_loading_as_mining_names_them():
 
 
 def test_the_fixture_sees_a_load(loaded, capsys):
-    code, _, err = run(capsys, "ablate", "a-model", "--task", "ioi")
+    code, _, err = run(capsys, "ablate", "a/model", "--task", "ioi")
     assert (code, loaded) == (1, [1]), err
 
 
@@ -144,7 +152,7 @@ def test_the_fixture_sees_a_load(loaded, capsys):
 def test_bad_lines_of_a_file_are_told_before_a_model_is_loaded(line, said, loaded, capsys, tmp_path):
     (tmp_path / "own.jsonl").write_text(line + "\n")
     for command in ("ablate", "attribute"):
-        code, _, err = run(capsys, command, "a-model", "--prompts", "own.jsonl")
+        code, _, err = run(capsys, command, "a/model", "--prompts", "own.jsonl")
         assert code == 1
         assert said in err
     assert loaded == []
@@ -153,25 +161,76 @@ def test_bad_lines_of_a_file_are_told_before_a_model_is_loaded(line, said, loade
 @pytest.mark.parametrize("words", [("ablate",), ("attribute",), ("patch",), ("probe",), ("lens",), ("flow",)])
 def test_no_source_and_two_sources_are_told_before_a_model_is_loaded(words, loaded, capsys, tmp_path):
     (tmp_path / "own.jsonl").write_text(json.dumps({"clean": "a", "corrupted": "c", "answer": " b", "wrong": " d"}))
-    code, _, err = run(capsys, *words, "a-model")
+    code, _, err = run(capsys, *words, "a/model")
     assert code == 1
     assert "--task NAME" in err
     assert loaded == []
 
 
-def test_checks_load_no_torch_and_take_less_than_a_second():
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("ablate M --text a --positions subject", "no position 'subject'"),
+        ("ablate M --prompts own.jsonl --positions subjct", "Choose one of all, each, end, subject"),
+        ("ablate M --prompts answers.json", "Row 2 of answers.json"),
+        ("ablate M --prompts spans.jsonl", "'Rome' does not stand in the prompt"),
+        ("ablate M --text a --chat chat.json", "Both --text and --chat"),
+        ("patch M --text a", "--counterfactual"),
+        ("path M --chat chat.json", "--counterfactual"),
+        ("patch M --prompts own.jsonl", "no counterfactual"),
+        ("attribute M --prompts own.jsonl --method atp", "no counterfactual"),
+        ("patch M --text a --text b --counterfactual c", "2 prompts and 1 counterfactuals"),
+        ("ablate M --prompts own.jsonl --counterfactual c", "goes with --text"),
+        ("patch M --chat chat.json --counterfactual nowhere.json", "nowhere.json"),
+        ("circuit test M 9.6@s2 --text a", "no position 's2'"),
+        ("circuit test M 9.x* --text a", "'9.x*' is not a head"),
+        ("mine M --text a", "1 prompt is too few"),
+        ("mine M --prompts own.jsonl", "1 prompt is too few"),
+        ("mine M --metric kl", "--metric is for prompts of your own"),
+        ("mine M --prompts own.jsonl --task ioi", "Both --prompts and --task"),
+        ("mine smollm2-135m --revision x", "no revision 'x'"),
+        ("ablate smolm2-135m --task ioi", "Did you mean 'smollm2-135m'?"),
+        ("ablate '' --task ioi", "The name of the model is empty"),
+        ("ablate smollm2-135m@x --task ioi", "no revision 'x'"),
+        ("ablate . --task ioi", "no config.json"),
+        ("ablate own.jsonl --task ioi", "not a .gguf file"),
+        ("ablate ./nowhere --task ioi", "no model called './nowhere'"),
+    ],
+)
+def test_what_hangs_on_several_options_or_on_the_model_s_name_is_told_before_a_load(
+    command, said, loaded, capsys, tmp_path
+):
+    one = {"prompt": "Paris is in", "answer": " France", "spans": {"subject": "Paris"}}
+    (tmp_path / "own.jsonl").write_text(json.dumps(one))
+    (tmp_path / "answers.json").write_text(json.dumps([one, {"prompt": "Rome is in"}]))
+    (tmp_path / "spans.jsonl").write_text(json.dumps({**one, "spans": {"subject": "Rome"}}))
+    (tmp_path / "chat.json").write_text(json.dumps([{"role": "user", "content": "hello"}]))
+    words = shlex.split(command)
+    code, _, err = run(capsys, *("a/model" if word == "M" else word for word in words))
+    assert code == 1
+    assert said in err
+    assert loaded == []
+
+
+def test_checks_load_no_torch_and_take_less_than_a_second(tmp_path):
     """Processor time, which other programs on this machine do not stretch much."""
     code = (
         "import sys, time\nfrom headatlas.cli import main\n"
-        "try: main(['mine', 'a-model', '--task', 'no-such-task', '--detector', 'induction'])\n"
-        "except SystemExit as end: assert end.code == 1\n"
+        "for words in (['mine', 'a/model', '--task', 'no-such-task', '--detector', 'induction'],\n"
+        "              ['ablate', 'smolm2-135m', '--task', 'ioi'], ['ablate', 'a/model', '--prompts', sys.argv[1]]):\n"
+        "  try: main(words)\n"
+        "  except SystemExit as end: assert end.code == 1\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
         "assert time.process_time() < 1, time.process_time()\n"
     )
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    (tmp_path / "p.csv").write_text("prompt,answer\nParis is in, France\nRome is in,\n")
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "p.csv")], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "no-such-task" in done.stderr
+    assert "Line 3 of p.csv has no 'answer'" in done.stderr
     assert time.perf_counter() - began < 60
 
 

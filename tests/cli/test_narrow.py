@@ -3,6 +3,7 @@
 import pytest
 
 import headatlas
+from headatlas import report
 from headatlas.mining.replication import Outcome
 from headatlas.report.atlas_view import read, summary
 from tests.pages import run
@@ -44,3 +45,16 @@ def test_a_run_without_verdicts_does_not_say_that_heads_change_nothing():
     told = summary(read(data))
     assert "was not tested" in told
     assert "switching" not in told
+
+
+def test_a_detector_that_is_undefined_everywhere_gets_words_and_no_empty_picture():
+    data = synthetic.atlas()
+    entry = data["detectors"][0]
+    assert f'data-thumbnail="{0}"' in report.html(data)
+    entry["scores"] = [[[None] * len(row) for row in rows] if isinstance(rows[0], list) else [None] * len(rows)
+                       for rows in entry["scores"]]  # fmt: skip
+    entry["heads"] = []
+    page = report.html(data)
+    assert 'data-thumbnail="0"' not in page
+    assert 'data-thumbnail="1"' in page
+    assert "Undefined on these prompts" in page

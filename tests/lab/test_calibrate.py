@@ -4,11 +4,13 @@ import re
 
 import pytest
 
+import headatlas
 from headatlas.detector import Detector, detectors
 from headatlas.errors import BadInput
 from headatlas.lab import calibration_page as page
 from headatlas.lab.calibrate import calibrate
 from headatlas.lab.spec import kinds
+from tests.pages import run
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,18 @@ def test_scores_rise_with_real_strength(quick):
             assert means[-1] > means[0], found["name"]
         if found["name"] == "induction":  # its targets are the detector's own, so score and share agree
             assert all(abs(mean - share) < 0.1 for share, mean in zip(shares, means, strict=True))
+
+
+def test_the_screen_fits_80_columns_and_breaks_no_word(quick, capsys, monkeypatch):
+    monkeypatch.setattr(headatlas, "calibrate", lambda *_, **__: quick, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = run(capsys, "calibrate", "--quick")
+    assert code == 0, err
+    assert max(map(len, out.splitlines())) <= 80
+    numbers = {word.strip(",") for word in out.split()}
+    for row in [*page.rows(quick), *page.sown_rows(quick)]:
+        assert {part for cell in row for part in cell.split()} <= numbers
+    assert "precision" in numbers
 
 
 def test_the_page_says_what_was_measured(quick):

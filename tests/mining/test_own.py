@@ -4,6 +4,7 @@ import json
 import sys
 import textwrap
 import types
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +14,10 @@ import torch
 import headatlas as ha
 from headatlas.detector import detector
 from headatlas.errors import BadInput, HeadAtlasError
+from headatlas.heads import HeadId
+from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.mining.own import task_of
+from headatlas.mining.scan import with_clean
 from headatlas.model import attach
 from headatlas.task import find_task, held_out
 from tests import toys
@@ -197,6 +201,45 @@ def test_detectors_that_miss_something_in_the_prompts_are_skipped_with_the_reaso
     assert "needs" in skipped["induction"]
     with pytest.raises(BadInput, match=r"No detector can be asked on these prompts: .*needs"):
         ha.mine(model, ["induction"], tasks=[prompts()], n=4, out=tmp_path / "other")
+
+
+def test_prompts_without_answers_are_judged_by_kl_to_the_clean_run(model, tmp_path):
+    texts = [f"Number {i}: the capital of France is" for i in range(24)]
+    given = ha.Prompts(text=texts)
+    atlas = ha.mine(model, ["previous-token"], tasks=given, n=12, checks="none", out=tmp_path / "run")
+    task = atlas.data["detectors"][0]["baseline"]
+    metric = {key: task[key] for key in ("metric", "value", "unit")}
+    assert metric == {"metric": "kl", "value": pytest.approx(0, abs=1e-6), "unit": "nats"}
+    find = task_of(ha.prompts(WORDS, texts), "own-prompts-1")(WORDS, 12)
+
+    def last(batch):
+        logits = model.forward(batch)[torch.arange(len(batch)), batch.positions["end"]]
+        return logits.double().log_softmax(-1)
+
+    clean, mixed = last(find), last(find.control)
+    assert task["floor"] == pytest.approx(float((clean.exp() * (clean - mixed)).sum(-1).mean()), rel=1e-3)
+    again = ha.mine(model, ["previous-token"], tasks=ha.Prompts(text=texts), n=12, checks="none", out=tmp_path / "run")
+    assert again.run == atlas.run
+    with pytest.raises(BadInput, match="no answer, which the metric"):
+        ha.mine(model, tasks=ha.Prompts(text=texts, metric="logit-difference"), n=4, out=tmp_path / "other")
+
+
+def test_removals_on_prompts_without_answers_are_measured_to_the_run_of_the_same_prompts(model):
+    task = task_of(ha.prompts(WORDS, [f"Number {i}: the capital of France is" for i in range(24)]))
+    batch = with_clean(model, task.metric, task(WORDS, 6))
+    head = HeadId(1, 0)
+    found = ablated(model, batch, task.metric, {(k.stack, k.layer): torch.zeros(4, 8) for k in model.heads})
+    clean = model.forward(batch)[torch.arange(6), batch.positions["end"]].double().log_softmax(-1)
+    changed = model.forward(batch, edits=[ha.Zero(head)])[torch.arange(6), batch.positions["end"]].double()
+    expected = (clean.exp() * (clean - changed.log_softmax(-1))).sum(-1)
+    assert np.allclose(found.metric_drop([head]), expected, rtol=1e-3, atol=1e-7)
+    assert (expected > 0).all()
+
+
+def test_a_task_of_one_s_own_is_another_where_its_spans_or_its_metric_are():
+    plain = prompts()
+    moved = replace(plain, positions={**plain.positions, "s": plain.positions["s"] - 1})
+    assert len({task_of(plain).version, task_of(moved).version, task_of(plain, metric="rank").version}) == 3
 
 
 def test_a_function_that_is_no_detector_is_refused(model):

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import headatlas as ha
+from headatlas.detector import find_detector
+from headatlas.methods.attribution import edge_graph
 from headatlas.model import attach
 from tests import toys
 
@@ -127,3 +129,27 @@ def test_what_cannot_be_looked_at_is_refused(model):
         model.attention(TEXT, "0.9")
     with pytest.raises(ha.HeadAtlasError, match="gives no token logits"):
         toys.model("encoder").predict([1, 5, 6])
+
+
+def test_what_methods_give_says_what_it_is_in_a_line(model):
+    rows = [{"prompt": f"{i} {TEXT}", "answer": " Paris", "wrong": " Rome"} for i in range(4)]
+    batch = ha.prompts(model, rows)
+    effects = ha.ablate(model, batch, "0.*", edit="zero")
+    circuit = ha.find_circuit(model, batch, largest=1)
+    task, detector = ha.find_task("ioi"), find_detector("induction")
+    things = {
+        "HeadEffect(0.": effects.top(1)[0],
+        "FoundCircuit(Circuit(": circuit,
+        "CircuitTest(Circuit(0.*": ha.test_circuit(model, "0.*", batch, criteria="none"),
+        "Asked(1 prompts of": ha.ask(model, TEXT),
+        "Task(ioi v": task,
+        "Metric(logit difference in logits": task.metric,
+        "LayerDetector(induction v": detector,
+        "Tokenizer(": model.tokenizer,
+        "AttentionLayer(decoder 0: ": model.layers[0],
+        "HeadScores(8 heads": ha.copy_scores(model, torch.arange(40))[0],
+        "Graph(": edge_graph.Graph(model),
+    }
+    for begins, thing in things.items():
+        assert repr(thing).startswith(begins)
+        assert len(repr(thing)) < 250, repr(thing)

@@ -5,6 +5,7 @@ import io
 import pytest
 
 import headatlas as ha
+from headatlas import progress
 from headatlas import progress as unit
 from headatlas.methods.information_flow.routes import Node, Route
 from headatlas.model import attach
@@ -42,6 +43,32 @@ def test_a_log_gets_lines_with_done_total_and_time_left(clock):
         "scan: 100 of 100 done in 99 s",
         "over\\x1b[2J",
     ]
+
+
+def test_the_first_part_of_a_step_counts_with_the_time_that_it_took(clock):
+    out = io.StringIO()
+    told = ha.PrintedProgress(every=30, file=out)
+    told.plan([("verdict", 100)])
+    clock.now = 50.0
+    told.advance("verdict", 50)
+    assert out.getvalue() == "verdict: 50 of 100, about 50 s left\n"
+
+
+def test_a_part_that_needs_fewer_steps_than_it_might_counts_them_at_its_end():
+    class Kept(progress.Silent):
+        done = 0
+
+        def advance(self, step, amount=1, of=None):
+            assert (step, of) == ("verdict", 10)
+            self.done += amount
+
+    whole = Kept()
+    told = progress.AtMost(whole, "verdict", 10)
+    told.advance("runs", 4, of=7)
+    assert whole.done == 4
+    told.advance("runs", 20)
+    told.ends()
+    assert whole.done == 10
 
 
 def test_a_terminal_gets_one_line_that_is_rewritten(clock):

@@ -37,6 +37,8 @@ Out = Annotated[
 
 
 def interval(value: Interval, *, percent: bool = False) -> str:
-    """A mean with its interval."""
+    """A mean with its interval; of one prompt there is none."""
     form = "{:.1%}" if percent else "{:+.3f}"
+    if not value.low < value.high:
+        return form.format(value.value)
     return f"{form.format(value.value)} ({form.format(value.low)} to {form.format(value.high)})"

@@ -10,7 +10,7 @@ from headatlas import choices
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
-from headatlas.cli._printing import print_json
+from headatlas.cli._printing import print_json, say_start_end
 from headatlas.cli.circuit import _options as circuits
 
 if TYPE_CHECKING:
@@ -19,15 +19,26 @@ if TYPE_CHECKING:
 library = "headatlas.find_circuit"
 
 
-def before(task: str | None, prompts: str | None) -> None:
+def before(
+    task: str | None,
+    prompts: str | None,
+    text: list[str] | None,
+    chat: str | None,
+    counterfactual: list[str] | None,
+    positions: str | None,
+) -> None:
     """Raise BadInput unless one source of prompts is named."""
-    check.one_source(task=task, prompts=prompts)
+    check.Measured(task, prompts, text, chat, counterfactual).demand(positions)
 
 
 def find(
     model: option.Model,
     task: option.Task = None,
     prompts: option.Prompts = None,
+    text: option.Text = None,
+    chat: option.Chat = None,
+    counterfactual: option.Counterfactual = None,
+    metric: option.Metric = None,
     positions: Annotated[
         str | None,
         typer.Option(help="Heads may be part of it at these positions only, such as 'end s2'; default: everywhere."),
@@ -62,7 +73,8 @@ def find(
     import headatlas as ha
     from headatlas.cli._progress import Shown
 
-    given, options = ha.Prompts(task, prompts, n, seed, force), ha.RunOptions(memory, out)
+    given = check.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
+    options = ha.RunOptions(memory, out)
     knockout = ha.KnockoutOptions(ablation, mean, reference, ratio)
     with Shown() as shown:
         found = ha.find_circuit(
@@ -96,5 +108,6 @@ def _show(found: FoundCircuit, out: str | None) -> None:
     say(f"knocked out: {how}" + (f", over {facts['mean_over']}" if facts["mean_over"] else "") + "; MLPs left in place")
     for edge in circuit.edges:
         say(f"{edge.sender} -> {edge.receiver.name}  effect {edge.effect:+.3f}  q {edge.q:.2g}")
+    say_start_end(facts)
     if out is not None:
         say(f"Written to {out}")

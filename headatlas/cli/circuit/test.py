@@ -3,6 +3,7 @@
 # ruff: noqa: PT028  (`test` is a command, no test)
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
-from headatlas.cli._printing import print_json
+from headatlas.cli._printing import print_json, say_start_end
 from headatlas.cli.circuit import _options as circuits
 
 if TYPE_CHECKING:
@@ -19,9 +20,18 @@ if TYPE_CHECKING:
 library = "headatlas.test_circuit"
 
 
-def before(task: str | None, prompts: str | None) -> None:
-    """Raise BadInput unless one source of prompts is named."""
-    check.one_source(task=task, prompts=prompts)
+def before(
+    circuit: str,
+    task: str | None,
+    prompts: str | None,
+    text: list[str] | None,
+    chat: str | None,
+    counterfactual: list[str] | None,
+) -> None:
+    """Raise BadInput unless one source of prompts is named, in which the circuit's positions stand."""
+    nodes = circuit.replace(",", " ").split()
+    positions = [] if Path(circuit).is_file() else [node.partition("@")[2] for node in nodes]
+    check.Measured(task, prompts, text, chat, counterfactual).demand(" ".join(positions))
 
 
 def test(
@@ -33,6 +43,10 @@ def test(
     ],
     task: option.Task = None,
     prompts: option.Prompts = None,
+    text: option.Text = None,
+    chat: option.Chat = None,
+    counterfactual: option.Counterfactual = None,
+    metric: option.Metric = None,
     criteria: Annotated[
         str, typer.Option(help="What is measured beside faithfulness: completeness, minimality, both, or none.")
     ] = "completeness minimality",
@@ -61,7 +75,8 @@ def test(
     import headatlas as ha
     from headatlas.cli._progress import Shown
 
-    given, options = ha.Prompts(task, prompts, n, seed, force), ha.RunOptions(memory, out)
+    given = check.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
+    options = ha.RunOptions(memory, out)
     knockout = ha.KnockoutOptions(ablation, mean, reference, ratio)
     with Shown() as shown:
         found = ha.test_circuit(
@@ -105,5 +120,6 @@ def _show(found: CircuitTest, out: str | None) -> None:
                 f"{need.share:.1%}",
             )
         screen.print(table)
+    say_start_end(found.facts)
     if out is not None:
         say(f"Written to {out}")

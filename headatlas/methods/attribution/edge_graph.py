@@ -68,6 +68,9 @@ class Graph:
         readers.append(Reader("logits", "logits", len(self.blocks)))
         self.writers, self.readers = tuple(writers), tuple(readers)
 
+    def __repr__(self) -> str:
+        return f"Graph({len(self.writers)} writers, {len(self.readers)} readers)"
+
     def reaches(self, writer: Writer, reader: Reader) -> bool:
         """Whether the reader comes after the writer: in a later block, or an MLP after its block's heads."""
         if writer.block == reader.block and writer.kind == "head" and reader.kind == "mlp":

@@ -130,11 +130,11 @@ class CachedRuns:
     def measure(self, runs: Sequence[Sequence[Edit]], *, progress: Progress | None = None) -> Array:
         """The metric [run, example] under each list of edits. `progress` is told of the runs after each pass."""
         progress = progress or Silent()
+        runs = [self.model.require_edits(edits) for edits in runs]
         result = np.full((len(runs), len(self.batch)), np.nan)
         plans: dict[tuple[Any, bytes], list[int]] = {}
         computed: dict[bytes, Tensor | None] = {}
         for i, edits in enumerate(runs):
-            self.model.require_edits(edits)
             chosen = self._to_compute(edits)
             self._demand_within(edits, chosen)
             key = b"" if chosen is None else chosen.numpy().tobytes()

@@ -43,6 +43,9 @@ class HeadEffect:
     share_high: float
     estimate: float
 
+    def __repr__(self) -> str:
+        return f"HeadEffect({self.name} at {self.position}: {self.effect:+.3g}, {self.low:+.3g} to {self.high:+.3g}, q {self.q:.2g})"
+
     @property
     def head(self) -> HeadId:
         """The head, the first of several."""

@@ -19,6 +19,7 @@ from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.methods.sweeps.gradient_estimate import estimate
 from headatlas.methods.sweeps.plan import Make, Sweep
 from headatlas.ops.types import Array, LayerKey
+from headatlas.progress import Progress
 from headatlas.renamed import Renamed
 from headatlas.task import Batch, Metric
 
@@ -67,10 +68,10 @@ class SetAblation:
         self.prepare([key])
         return self._known[key]
 
-    def prepare(self, sets: Sequence[Iterable[HeadId]]) -> None:
-        """Measure several sets of heads, side by side where they can be; `metric_drop` then knows them."""
+    def prepare(self, sets: Sequence[Iterable[HeadId]], progress: Progress | None = None) -> None:
+        """Measure several sets of heads, side by side where they can be; `metric_drop` then knows them. `progress` counts sets."""
         new = list(dict.fromkeys(key for heads in sets if (key := frozenset(heads)) not in self._known))
-        found = self._replay.measure([[self.change(sorted(key))] for key in new])
+        found = self._replay.measure([[self.change(sorted(key))] for key in new], progress=progress)
         self._known |= {key: self.metric.worse(one - self.clean) for key, one in zip(new, found, strict=True)}
 
     def knows(self, heads: Iterable[HeadId]) -> bool:

@@ -85,10 +85,12 @@ def gate_of_values(task: Task, value: Array, floor: Array | None, vocabulary: in
         raise BadInput(f"Task {task.name} has no metric, so no effects can be measured on it.", "Choose another task.")
     if task.floor == "uniform":
         return _gate(task.metric, value, np.full(len(value), math.log(vocabulary)), task.margin)
+    if task.floor == "even":
+        return _gate(task.metric, value, np.zeros(len(value)), task.margin)
     if floor is None:
         raise BadInput(
             f"Task {task.name} has no control batch to take its floor from.",
-            "Give the task a control, or floor='uniform'.",
+            "Give the task a control, or floor='uniform', or 'even'.",
         )
     return _gate(task.metric, value, floor, task.margin)
 
@@ -97,7 +99,7 @@ def gate_of_task(model: Model, task: Task, batch: Batch) -> Gate:
     """The gate of a built-in task on a batch of it: its own floor and margin. Raises BadInput for a task without a metric."""
     if task.metric is None:
         return gate_of_values(task, np.zeros(0), None, model.vocabulary_size)
-    uniform = task.floor == "uniform" or batch.control is None
+    uniform = task.floor != "control" or batch.control is None
     floor = None if uniform or batch.control is None else metric_of(model, batch.control, task.metric)
     return gate_of_values(task, metric_of(model, batch, task.metric), floor, model.vocabulary_size)
 

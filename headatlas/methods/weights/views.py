@@ -16,6 +16,7 @@ from headatlas.methods.weights.composition import compose
 from headatlas.methods.weights.copying import copy_scores, eigenvalue_scores, tokens_of
 from headatlas.methods.weights.qk_ov import TopTokens, attends_to, circuits_of, singular, writes_of
 from headatlas.model import Model
+from headatlas.model.text.start_end import ALONE
 from headatlas.store import clean
 
 View = Literal["copying", "ov", "qk", "svd", "compose"]
@@ -70,7 +71,8 @@ def weights(
         read = tokens_of(model.tokenizer, names)
         read = read[:FEW] if names is None and view != "copying" else read
     asked = _Question(one, read, offset, form, top)
-    return {"model": model.name, "view": view, "head": None if one is None else str(one), **_VIEWS[view](model, asked)}
+    facts = {"model": model.name, "view": view, "head": None if one is None else str(one), "start_end": ALONE}
+    return {**facts, **_VIEWS[view](model, asked)}
 
 
 def require(head: HeadId | str | tuple[int, int] | None, view: str, top: int) -> None:

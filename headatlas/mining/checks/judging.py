@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
 
 import numpy as np
 
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
-from headatlas.mining.checks.beside_others import Together, together
+from headatlas.mining.checks.beside_others import DRAWS, Together, together
 from headatlas.mining.checks.own_effect import effect_of
-from headatlas.mining.checks.random_heads import Controls, controls, prepare, scale_of
+from headatlas.mining.checks.random_heads import SAMPLE, Controls, controls, prepare, scale_of
 from headatlas.mining.checks.records import RANDOM, DetectorVerdict, HeadVerdict, RemovalEffect, SetVerdict, exceeds
 from headatlas.ops.types import Array
-from headatlas.progress import Progress, Silent
+from headatlas.progress import AtMost, Progress, Silent
 
 MORE, MOST = 16, 64  # examples of an effect that is close to the bar, and of one that touches few examples
 
@@ -40,11 +39,18 @@ class Bench:
         self._more = more
         self._further: dict[int, Removal | None] = {}
         self._known: dict[HeadId, RemovalEffect] = {}
+        self._controls: Controls | None = None
 
-    @cached_property
+    def compared(self, progress: Progress | None = None) -> Controls:
+        """What there is to compare with, measured once; `progress` is told of each removal."""
+        if self._controls is None:
+            self._controls = controls(self.removal, self.free, self.assigned, progress)
+        return self._controls
+
+    @property
     def controls(self) -> Controls:
-        """What there is to compare with."""
-        return controls(self.removal, self.free, self.assigned)
+        """The same."""
+        return self.compared()
 
     def alone(self, head: HeadId, smallest: float) -> RemovalEffect:
         """The effect of removing one head, on more examples where too few are touched or the bar is within reach."""
@@ -84,21 +90,20 @@ def judge(
 ) -> DetectorVerdict:
     """What the tests say of one detector's observed heads; `settling.settled` makes verdicts of it.
 
-    smallest: the least effect that counts, in units of the metric. progress: moves on by one for each head and one for the set.
+    smallest: the least effect that counts, in units of the metric. progress: moves on by `removals` in all, one for each set of
+    heads that is removed; those that turned out not to be needed come last.
     """
-    progress, steps, removal = progress or Silent(), len(observed) + 1, bench.removal
-    prepare(removal, [[head] for head in observed])
-    alone = {}
-    for head in observed:
-        alone[head] = bench.alone(head, smallest)
-        progress.advance("verdict", of=steps)
+    told, removal = AtMost(progress or Silent(), "verdict", removals(len(observed))), bench.removal
+    prepare(removal, [[head] for head in observed], told)
+    bench.compared(told)
+    alone = {head: bench.alone(head, smallest) for head in observed}
     causal = [head for head in observed if exceeds(alone[head], smallest)]
     idle = {head for head in observed if alone[head].null and _adds_nothing(removal, head, observed)}
     rest = [head for head in observed if head not in causal and head not in idle]
     whole = effect_of(removal.metric_drop(observed), scale_of(removal), None, bench.seed)
 
     def on_top_of(gone: Sequence[HeadId]) -> Together:
-        return together(removal, rest, gone, bench.controls, smallest=smallest, seed=bench.seed)
+        return together(removal, rest, gone, bench.controls, smallest=smallest, seed=bench.seed, progress=told)
 
     by_itself = on_top_of([]) if len(rest) > 1 else None
     contexts = [one for one in (by_itself, on_top_of(causal) if rest and causal else None) if one is not None]
@@ -108,7 +113,7 @@ def judge(
         # Of both contexts the one in which it matters, or matters more surely.
         best = min(found, key=lambda one: (not exceeds(one, smallest), one.p), default=None)
         heads[head] = HeadVerdict(alone[head], best)
-    progress.advance("verdict", of=steps)
+    told.ends()
     group = SetVerdict(
         whole, tuple(rest), by_itself.whole if by_itself is not None else None, by_itself.draws if by_itself else 0
     )
@@ -116,6 +121,11 @@ def judge(
     return DetectorVerdict(
         heads, group, smallest, len(have.heads), have.measured, whole.examples, metric.name, metric.unit
     )
+
+
+def removals(observed: int) -> int:
+    """How many sets of heads `judge` removes at most for so many observed ones: each alone, the controls, and both contexts."""
+    return observed + SAMPLE + 2 * (observed + 2 * DRAWS)
 
 
 def _adds_nothing(removal: Removal, head: HeadId, observed: Sequence[HeadId]) -> bool:

@@ -21,6 +21,7 @@ from headatlas.mining.checks.own_effect import effect_of
 from headatlas.mining.checks.records import RANDOM, Check, HeadVerdict, Outcome
 from headatlas.mining.checks.tail import Tail
 from headatlas.ops.types import Array
+from headatlas.progress import Progress
 
 LARGEST, OTHERS = 24, 10  # free heads that are measured: the largest by estimate, and some of all other sizes
 SAMPLE = 64  # where nothing can be estimated
@@ -50,22 +51,27 @@ class Controls:
         return tuple(head for head in self.heads if self.sizes.get(head, 0.0) <= bar)
 
 
-def controls(removal: Removal, free: Iterable[HeadId], assigned: Iterable[HeadId] = ()) -> Controls:
-    """The controls among `free` heads; those of `assigned`, in which something else was observed, only where others are few."""
+def controls(
+    removal: Removal, free: Iterable[HeadId], assigned: Iterable[HeadId] = (), progress: Progress | None = None
+) -> Controls:
+    """The controls among `free` heads; those of `assigned`, in which something else was observed, only where others are few.
+
+    progress: told of each removal, `SAMPLE` at most.
+    """
     free, avoided = sorted(free), frozenset(assigned)
     others = [head for head in free if head not in avoided]
-    found = _measured(removal, others)
-    return found if len(found.heads) >= FEWEST or len(others) == len(free) else _measured(removal, free)
+    found = _measured(removal, others, progress)
+    return found if len(found.heads) >= FEWEST or len(others) == len(free) else _measured(removal, free, progress)
 
 
-def _measured(removal: Removal, free: Sequence[HeadId]) -> Controls:
+def _measured(removal: Removal, free: Sequence[HeadId], progress: Progress | None = None) -> Controls:
     estimates = None
     if len(free) > LARGEST + OTHERS:
         estimates = _estimates(removal, free)
     if estimates is None:
         # Spread over the model, the same for every seed.
         chosen = [free[i] for i in np.random.default_rng(len(free)).permutation(len(free))[:SAMPLE]]
-        sizes = _sizes(removal, chosen)
+        sizes = _sizes(removal, chosen, progress)
         live = [head for head, size in zip(chosen, sizes, strict=True) if size > 0]
         rest = tuple(sorted({*live, *(set(free) - set(chosen))}))
         known = {head: float(size) for head, size in zip(chosen, sizes, strict=True) if size > 0}
@@ -73,10 +79,10 @@ def _measured(removal: Removal, free: Sequence[HeadId]) -> Controls:
     # A head that writes nothing has no gradient: its estimate is 0 to the last bit.
     live = [i for i in np.argsort(-np.abs(estimates), kind="stable") if estimates[i] != 0.0]
     if len(live) <= LARGEST + OTHERS:
-        return _measured(removal, [free[i] for i in sorted(live)])
+        return _measured(removal, [free[i] for i in sorted(live)], progress)
     spread = np.linspace(LARGEST, len(live) - 1, OTHERS).round().astype(int)
     places = np.array([*range(LARGEST), *dict.fromkeys(spread.tolist())])
-    sizes = _sizes(removal, [free[live[i]] for i in places])
+    sizes = _sizes(removal, [free[live[i]] for i in places], progress)
     logs = np.log(np.abs(estimates[live]))
     some = sizes > 0
     slope, intercept, off = _line(logs[places][some], np.log(sizes[some]))
@@ -97,17 +103,17 @@ def _line(x: Array, y: Array) -> tuple[float, float, float]:
     return float(slope), float(intercept), max(float(np.sqrt(np.mean(above**2))) if len(above) else 0.0, 1e-3)
 
 
-def _sizes(removal: Removal, heads: Sequence[HeadId]) -> Array:
+def _sizes(removal: Removal, heads: Sequence[HeadId], progress: Progress | None = None) -> Array:
     """[head] the size of each one's mean effect."""
-    prepare(removal, [[head] for head in heads])
+    prepare(removal, [[head] for head in heads], progress)
     scale = scale_of(removal)
     return np.array([abs(effect_of(removal.metric_drop([head]), scale, None).effect) for head in heads])
 
 
-def prepare(removal: Removal, sets: Sequence[Iterable[HeadId]]) -> None:
-    """Measure several sets side by side, where the removal can."""
+def prepare(removal: Removal, sets: Sequence[Iterable[HeadId]], progress: Progress | None = None) -> None:
+    """Measure several sets side by side, where the removal can; `progress` counts them."""
     if isinstance(removal, SetAblation):
-        removal.prepare(sets)
+        removal.prepare(sets, progress)
 
 
 def scale_of(removal: Removal) -> float:

@@ -94,6 +94,9 @@ class AttentionLayer:
     sink_factor: bool = False
     post_norm: nn.Module | None = None
 
+    def __repr__(self) -> str:
+        return f"AttentionLayer({self.stack} {self.index}: {self.n_heads} heads, {self.n_groups} KV groups)"
+
     @property
     def heads(self) -> tuple[HeadId, ...]:
         """The heads of this layer."""

@@ -50,6 +50,12 @@ class Edit(Protocol):
     def __call__(self, layer: LayerView, x: Tensor) -> Tensor: ...  # noqa: D102
 
 
+def on_heads(edit: Edit, heads: Sequence[HeadId]) -> Edit:
+    """An edit with the heads of a model in the place of its patterns; edits of one's own need not know any."""
+    found: Edit = edit.on(heads) if hasattr(edit, "on") else edit
+    return found
+
+
 class Tap:
     """An edit that changes nothing and calls show((stack, layer), x) with the residual stream at the entry of blocks."""
 

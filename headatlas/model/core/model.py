@@ -18,7 +18,7 @@ from headatlas.heads import HeadId, Heads
 from headatlas.model.core import hooks, weights_hash
 from headatlas.model.core.attention_layer import AttentionLayer, all_heads, demand_heads, layer_at, main_blocks
 from headatlas.model.core.dispatch import active, receiving
-from headatlas.model.core.forward_pass import Edit, Pass
+from headatlas.model.core.forward_pass import Edit, Pass, on_heads
 from headatlas.model.core.linear_and_norm import device_of, dtype_of
 from headatlas.model.core.model_inputs import (
     demand_positions,
@@ -159,12 +159,14 @@ class Model:
         """Raise BadInput unless every head exists."""
         demand_heads(self.name, self.layers, heads)
 
-    def require_edits(self, edits: Iterable[Edit]) -> None:
-        """Raise BadInput for an edit of a head or a layer that does not exist."""
-        for edit in edits:
+    def require_edits(self, edits: Iterable[Edit]) -> list[Edit]:
+        """The edits, with the heads that patterns name here. Raises BadInput for a head or a layer that does not exist."""
+        found = [on_heads(edit, self.heads) for edit in edits]
+        for edit in found:
             self.require(edit.heads)
             for stack, layer in edit.layers:
                 self.layer(layer, stack)
+        return found
 
     # ---- forward ------------------------------------------------------------------------------------------------
     @renamed_arguments(logits_at="logit_positions")
@@ -191,8 +193,7 @@ class Model:
         do not exist, for logits wanted where there is no token, and for padding that the model cannot take.
         """
         inputs, valid, self.read_as = model_inputs(self, batch)
-        edits = list(edits)
-        self.require_edits(edits)
+        edits = self.require_edits(edits)
         real = real_tokens(self.kind, inputs, valid)
         demand_positions(edits, real)
         if logit_positions is not None:
@@ -289,8 +290,7 @@ class Model:
         generator that yields in here leaves them in force for its caller until it goes on. Raises BadInput where the model
         was called in other threads only.
         """
-        self.require_edits(edits)
-        current = Pass(self.layers, self.pass_context(fast=False), edits=edits)
+        current = Pass(self.layers, self.pass_context(fast=False), edits=self.require_edits(edits))
         elsewhere = 0
 
         def count(*_: object) -> None:

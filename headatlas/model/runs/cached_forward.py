@@ -115,7 +115,7 @@ class PartialForward:
 
     def logits(self, model: Model, edits: Sequence[Edit]) -> Tensor:
         """Logits [copy, example, n, vocabulary or m] under edits, which see the copies one after the other as one batch."""
-        model.require_edits(edits)
+        edits = model.require_edits(edits)
         start = self._start(model)
         with few_logits(model, self.tokens):
             if self.positions is None:

@@ -41,8 +41,8 @@ def has_tokenizer(folder: Path) -> bool:
     return any(all((folder / name).is_file() for name in names) for names in _TOKENIZER_FILES)
 
 
-def check_config(folder: Path, name: str) -> None:
-    """Refuse a folder whose config.json is missing, unreadable, or needs code that comes with the model."""
+def config_of(folder: Path, name: str) -> dict[str, Any]:
+    """A folder's config.json, as far as that needs no transformers. Raises SourceError where it is missing or unreadable."""
     file = folder / "config.json"
     if not file.is_file():
         hint = "Give a folder that save_pretrained wrote: config.json, model.safetensors, tokenizer.json."
@@ -56,6 +56,13 @@ def check_config(folder: Path, name: str) -> None:
         raise SourceError(
             f"config.json of '{name}' has a model_type that is no text.", "Fetch or save the model again."
         )
+    return config
+
+
+def check_config(folder: Path, name: str) -> None:
+    """Refuse a folder whose config.json is missing, unreadable, or needs code that comes with the model."""
+    config = config_of(folder, name)
+    kind = config.get("model_type")
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     if kind in CONFIG_MAPPING_NAMES:

@@ -17,6 +17,7 @@ from headatlas.model.sources.checkpoint import (
     check_config,
     check_descriptions,
     check_sizes,
+    config_of,
     has_tokenizer,
     weight_files,
 )
@@ -73,23 +74,47 @@ def resolve(
         raise SourceError(f"'{name}' cannot be read: {error.strerror} ({error.filename}).", hint) from error
 
 
-def _resolve(name: str, revision: str | None, *, allow_pickle: bool, cache: Path, progress: Progress) -> Source:
+def look(name: str, revision: str | None = None) -> None:
+    """Raise what `resolve` would raise of a name where this needs neither network nor torch, and reads no weights."""
+    if not name.strip():
+        raise UnknownName("The name of the model is empty.", f"Give {_expected()}.")
+    kind, _, _ = _kind(name, revision)
+    path = Path(os.path.expanduser(name))
+    if kind == "folder":
+        config_of(path, name)
+        weight_files(path, name, allow_pickle=True)
+    elif kind == "gguf":
+        _demand_gguf(name, path)
+
+
+def _kind(name: str, revision: str | None) -> tuple[str, str, str | None]:
+    """builtin, folder, gguf or hub; the name without its revision, and that. Raises UnknownName, BadInput."""
     path = Path(os.path.expanduser(name))
     if name.partition("@")[0] in builtin.BUILTINS:
         base, revision = _split(name, revision)
         _no_revision(base, revision)
-        return _builtin(base, cache, progress)
-    if os.path.isdir(path):
+        return "builtin", base, None
+    if os.path.isdir(path) or os.path.isfile(path):
         _no_revision(name, revision)
-        return _local(name, "folder", path.resolve(), allow_pickle=allow_pickle, cache=cache, progress=progress)
-    if os.path.isfile(path):
-        _no_revision(name, revision)
-        return _gguf(name, path.resolve(), cache, progress)
+        return "folder" if os.path.isdir(path) else "gguf", name, None
     base, revision = _split(name, revision)
-    if _HUB_ID.fullmatch(base) and path.suffix != ".gguf":
-        return _hub(name, base, revision, allow_pickle=allow_pickle, cache=cache, progress=progress)
+    a_path = name.startswith(("/", "./", "../", "~"))
+    if _HUB_ID.fullmatch(base) and path.suffix != ".gguf" and not a_path:
+        return "hub", base, revision
     hint = did_you_mean(base, [*builtin.BUILTINS, *_nearby(path)])
     raise UnknownName(f"There is no model called '{name}'.", hint or f"Give {_expected()}.")
+
+
+def _resolve(name: str, revision: str | None, *, allow_pickle: bool, cache: Path, progress: Progress) -> Source:
+    kind, base, revision = _kind(name, revision)
+    path = Path(os.path.expanduser(name))
+    if kind == "builtin":
+        return _builtin(base, cache, progress)
+    if kind == "folder":
+        return _local(name, kind, path.resolve(), allow_pickle=allow_pickle, cache=cache, progress=progress)
+    if kind == "gguf":
+        return _gguf(name, path.resolve(), cache, progress)
+    return _hub(name, base, revision, allow_pickle=allow_pickle, cache=cache, progress=progress)
 
 
 def pull(
@@ -167,12 +192,16 @@ def _builtin(name: str, cache: Path, progress: Progress) -> Source:
     return Source(name, "builtin", folder, facts["origin"], facts["revision"], facts["sha256"], has_tokenizer(folder))
 
 
-def _gguf(name: str, file: Path, cache: Path, progress: Progress) -> Source:
+def _demand_gguf(name: str, file: Path) -> None:
     if file.suffix.lower() != ".gguf":
         hint = (
             f"Give the folder that holds it: {file.parent}" if file.suffix == ".safetensors" else f"Give {_expected()}."
         )
         raise SourceError(f"'{name}' is a file, but not a .gguf file.", hint)
+
+
+def _gguf(name: str, file: Path, cache: Path, progress: Progress) -> Source:
+    _demand_gguf(name, file)
     sha256 = digest([file], cache)
     folder, facts = fill(
         cache,

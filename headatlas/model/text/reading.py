@@ -13,6 +13,7 @@ from torch import Tensor
 from headatlas.errors import BadInput
 from headatlas.model.text.start_end import AS_GIVEN, rule_of
 from headatlas.model.text.two_stacks import completed
+from headatlas.reading.chats import demand_messages, is_chat
 from headatlas.task import Batch, Vocabulary
 
 WHAT = "Give a text, a list of texts, a chat, ids [example, pos], a Batch, or the dictionary that a tokenizer returns."
@@ -93,22 +94,12 @@ def texts_of(given: Any, tokenizer: Vocabulary) -> list[str] | None:
     return None
 
 
-def is_chat(given: Any) -> bool:
-    """Whether this is meant as a chat: a list of messages, each with a role."""
-    listed = isinstance(given, Sequence) and not isinstance(given, str) and len(given) > 0
-    return listed and all(isinstance(one, Mapping) and "role" in one for one in given)
-
-
 def chat_text(where: str, messages: Sequence[Mapping[str, Any]], tokenizer: Vocabulary) -> str:
     """A chat as the tokenizer's own template writes it, ready for the next answer. Raises BadInput naming `where` it stands."""
     write = getattr(tokenizer, "chat", None)
     if write is None:
         raise BadInput(f"{where} needs a tokenizer with a chat template, and there is none.", "Give the text itself.")
-    for number, one in enumerate(messages, 1):
-        if not isinstance(one.get("content"), str):
-            raise BadInput(
-                f"{where}: message {number} has no text as its content.", "Write {'role': 'user', 'content': '...'}."
-            )
+    demand_messages(where, messages)
     return str(write(where, messages))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from headatlas.task import Vocabulary, edges
 
 AS_GIVEN = "ids as given, no start or end token added"
+ALONE = "each token alone, no start or end token"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,10 @@ class Tokenizer:
     longest input in tokens. vocab_size: ids from here on do not exist.
     """
 
+    def __repr__(self) -> str:
+        kind = "token ids alone" if self._hf is None else type(self._hf).__name__
+        return f"Tokenizer({kind}, {self.vocab_size:,} tokens, context {self.context:,}; {self.start_end})"
+
     def __init__(
         self,
         *,
