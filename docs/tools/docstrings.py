@@ -32,9 +32,7 @@ def listed(text: str, names: list[str]) -> str:
         if not parts:
             paragraphs.append(paragraph)
             continue
-        items = [
-            f"- **{name}**: {' '.join(what.split())}" for name, what in zip(parts[::2], parts[1::2], strict=True)
-        ]
+        items = [f"- **{name}**: {' '.join(what.split())}" for name, what in zip(parts[::2], parts[1::2], strict=True)]
         last, errors, rest = items[-1].partition(" Raises ")
         paragraphs += [head.strip(), "\n".join([*items[:-1], last]), f"Raises {rest}" if errors else ""]
     return "\n\n".join(part for part in paragraphs if part)

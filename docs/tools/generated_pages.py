@@ -17,7 +17,7 @@ import headatlas
 from headatlas.overview import list_known
 
 sys.path.insert(0, str(Path(__file__).parent))
-from docstrings import plain  # noqa: E402
+from docstrings import plain
 
 ROOT = Path(__file__).parents[2]
 # Page -> (title, what it is about, modules whose public names stand on it). A name stands where its module's longest match is.
@@ -45,9 +45,7 @@ def group_of(name: str) -> str:
     place = where(name).removeprefix("headatlas.")
     parts = place.split(".")
     prefixes = [".".join(parts[:n]) for n in range(len(parts), 0, -1)] + [".".join(parts[:-1]) + ":" + parts[-1]]
-    found = {
-        prefix: page for page, (_, _, modules) in GROUPS.items() for prefix in modules if prefix in prefixes
-    }
+    found = {prefix: page for page, (_, _, modules) in GROUPS.items() for prefix in modules if prefix in prefixes}
     assert found, f"no page of the reference takes {name} ({place}); add its module to GROUPS"
     return found[max(found, key=len)]
 
@@ -94,7 +92,14 @@ def _detectors() -> str:
             "models": one.attention,
             "calibration": about["calibration"],
         }
-        lines += [f"## {one.name}", "", plain(about["doc"]), "", *(f"- *{key}*: {plain(value)}" for key, value in facts.items()), ""]
+        lines += [
+            f"## {one.name}",
+            "",
+            plain(about["doc"]),
+            "",
+            *(f"- *{key}*: {plain(value)}" for key, value in facts.items()),
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -147,7 +152,9 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     made = {f"reference/{path}": text for path, text in reference()}
-    made |= {f"notebooks/{path.stem}.md": notebook_page(path) for path in sorted((ROOT / "docs/notebooks").glob("*.ipynb"))}
+    made |= {
+        f"notebooks/{path.stem}.md": notebook_page(path) for path in sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
+    }
     for path, text in made.items():
         files.append(File.generated(config, path, content=text))
     return files
