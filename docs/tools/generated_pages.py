@@ -17,7 +17,7 @@ import headatlas
 from headatlas.overview import list_known
 
 sys.path.insert(0, str(Path(__file__).parent))
-from docstrings import plain
+from markdown_text import plain
 
 ROOT = Path(__file__).parents[2]
 # Page -> (title, what it is about, modules whose public names stand on it). A name stands where its module's longest match is.
