@@ -15,27 +15,20 @@ PYTHON = ["recipes/own-prompts.md", "recipes/from-claim-to-verdict.md", "recipes
 COMMANDS = [*PYTHON, "first-hour.md"]
 
 
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    Path("capitals.jsonl").write_text(pages.blocks("recipes/own-prompts.md", "json")[0])
-    Path("chat.json").write_text(pages.blocks("recipes/instruct-model.md", "json")[0])
-
-
 @pytest.mark.parametrize("page", PYTHON)
-def test_python_blocks_run(page, load_gives_narrow_smollm2):
+def test_python_blocks_run(page, narrow):
     pages.run_python(page)
 
 
 @pytest.mark.parametrize("page", COMMANDS)
-def test_commands_run(page, load_gives_narrow_smollm2, capsys):
+def test_commands_run(page, narrow, capsys):
     for command in pages.commands(page):
         code, out, err = pages.run(capsys, *command)
         assert code == 0, (command, err)
         assert out.strip(), command
 
 
-def test_the_detector_of_the_recipe_finds_what_was_planted_and_nothing_else():
+def test_the_detector_of_the_recipe_finds_what_was_planted_and_nothing_else(place):
     ((name, code),) = pages.files("recipes/from-idea-to-detector.md")
     Path(name).write_text(code)
     pages.run_python("recipes/from-idea-to-detector.md")  # it asserts what it found

@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def real(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
@@ -68,7 +68,7 @@ def place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("page", shown("console"))
-def test_the_terminal_prints_what_the_page_says(page: str, place: None, capsys: pytest.CaptureFixture[str]):
+def test_the_terminal_prints_what_the_page_says(page: str, real: None, capsys: pytest.CaptureFixture[str]):
     wrong = []
     for block in pages.blocks(page, "console"):
         for (program, *arguments), want in steps(block):
@@ -83,7 +83,7 @@ def test_the_terminal_prints_what_the_page_says(page: str, place: None, capsys: 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("page", shown("pycon"))
-def test_python_prints_what_the_page_says(page: str, place: None):
+def test_python_prints_what_the_page_says(page: str, real: None):
     names: dict[str, object] = {}
     wrong = []
     for block in pages.blocks(page, "pycon"):
