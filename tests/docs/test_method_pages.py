@@ -14,7 +14,13 @@ PAGES = [f"methods/{name}.md" for name in (
     "path-patching", "circuits",
 )]  # fmt: skip
 FORCED = {"ablate", "patch", "path", "attribute", "circuit find", "circuit test"}  # random weights do no task
-FEWER = {"probe": ["--n", "40", "--heads", "18.6 20.0"], "steer": ["--n", "16", "--draws", "2"]}
+# Smaller numbers than the page's: of an option that is given twice, the last counts.
+FEWER = {
+    "probe": ["--n", "40", "--heads", "18.6 20.0"],
+    "steer": ["--n", "16", "--draws", "2"],
+    "circuit find": ["--largest", "3"],
+    "circuit test": ["--n", "2", "--reference", "30"],
+}
 PRINTED = {
     "ablate": "effect", "patch": "effect", "path": "effect", "attribute": "head|part|edge", "lens": "head", "flow": "head",
     "circuit find": "recover", "circuit test": "recover|effect", "circuit compare": "Jaccard",
@@ -32,6 +38,8 @@ def more(command: list[str]) -> list[str]:
     added = ["--force"] if name in FORCED and "--force" not in command else []
     if name == "steer" and not {"--heads", "--layers"} & set(command):
         added += ["--heads", "18.6 20.0"]  # picking heads by probes is tested elsewhere
+    if "--copying" in command and "--words" not in command:  # of all heads and 140 names: tests/methods/test_weights.py
+        added += ["--words", "Mary,Paris,Anna"]
     return [*added, *FEWER.get(name, [])]
 
 
