@@ -10,8 +10,8 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/headatlas pull smollm2-135m
-	$(BIN)/ruff check headatlas tests benchmarks
-	$(BIN)/ruff format --check headatlas tests benchmarks
+	$(BIN)/ruff check headatlas tests benchmarks docs
+	$(BIN)/ruff format --check headatlas tests benchmarks docs
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest --durations=12  # the models are tiny: more threads only wait for each other
 
@@ -23,6 +23,10 @@ test-slow: $(VENV)/.installed-dev
 
 test-families: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/families -m families
+
+# The pages of docs/ as a site in build/docs/, which opens from there; links that lead nowhere end it.
+docs: $(VENV)/.installed-dev
+	$(BIN)/mkdocs build --strict --quiet
 
 # What `headatlas list` prints, after a detector, a task or an entry of the catalogue has changed.
 index: $(VENV)/.installed
@@ -40,4 +44,4 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

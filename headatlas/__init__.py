@@ -94,6 +94,7 @@ _PUBLIC = {
     "pull": "headatlas.model.sources.resolve",
     "list_known": "headatlas.overview",
     "show": "headatlas.overview",
+    "cite": "headatlas.citing",
 }
 __all__ = ["__version__", *_PUBLIC]
 
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
     from headatlas.circuits.workflow import compare_circuits as compare_circuits
     from headatlas.circuits.workflow import find_circuit as find_circuit
     from headatlas.circuits.workflow import test_circuit as test_circuit
+    from headatlas.citing import cite as cite
     from headatlas.edits import Add as Add
     from headatlas.edits import Block as Block
     from headatlas.edits import Mean as Mean

@@ -29,9 +29,17 @@ def text(page: str) -> str:
     return (ROOT / "docs" / page).read_text(encoding="utf-8")
 
 
+_FENCED = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.M | re.S)
+
+
 def blocks(page: str, language: str) -> list[str]:
-    """The fenced blocks of a page in a language; in "" where none is named."""
-    return [code for named, code in re.findall(r"^```(\w*)\n(.*?)^```$", text(page), re.M | re.S) if named == language]
+    """The fenced blocks of a page in a language (in "" where none is named), without those that say more, such as no-run."""
+    return [code for named, more, code in _FENCED.findall(text(page)) if (named, more) == (language, "")]
+
+
+def files(page: str) -> list[tuple[str, str]]:
+    """The blocks of a page that are a file, as (name, content): those with title="NAME"."""
+    return [(more.split('"')[1], code) for _, more, code in _FENCED.findall(text(page)) if "title=" in more]
 
 
 def commands(page: str, language: str = "sh") -> list[list[str]]:

@@ -111,7 +111,7 @@ class OnHeads:
         raise NotImplementedError
 
     def rows(self, index: Tensor | slice) -> OnHeads:
-        """This edit for the examples at `index` of the batch it was made for."""
+        """This edit for the examples at `index` [n], or a slice of them, of the batch it was made for."""
         if self.positions is None or len(self.positions) == 1:
             return self
         return self.with_values(positions=self.positions[index])

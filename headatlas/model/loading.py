@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ transformers.utils.logging.disable_progress_bar()  # our own progress is shown i
 
 
 def load(
-    name: str | nn.Module,
+    name: str | os.PathLike[str] | nn.Module,
     *,
     revision: str | None = None,
     dtype: str = "auto",
@@ -50,7 +51,9 @@ def load(
     began = time.perf_counter()
     if isinstance(name, nn.Module):
         return attach(name, bos=bos)
-    hf, source, complete = read_weights(name, revision=revision, dtype=dtype, device=device, allow_pickle=allow_pickle)
+    hf, source, complete = read_weights(
+        os.fspath(name), revision=revision, dtype=dtype, device=device, allow_pickle=allow_pickle
+    )
     model = attach(hf, source=source, bos=bos, anew=not complete)
     model.load_seconds = time.perf_counter() - began
     return model

@@ -139,7 +139,7 @@ class Batch:
         return self.encoder if stack == "encoder" and self.encoder is not None else self
 
     def rows(self, index: slice | Tensor | list[int]) -> Batch:
-        """The examples at `index`, with their control and counterfactual rows."""
+        """The examples at `index` [n], or a slice of them, with their control and counterfactual rows."""
 
         def take(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {name: value[index] for name, value in values.items()}

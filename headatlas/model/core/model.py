@@ -225,7 +225,7 @@ class Model:
         valid: Mapping[str, Tensor | None] | None = None,
         query_positions: Tensor | None = None,
     ) -> PassContext:
-        """The facts of a forward pass of this model, with which a `Pass` is made; see `PassContext` for the arguments."""
+        """The facts of a forward pass (`PassContext`). valid: stack -> [example, pos]; query_positions [example, query]."""
         read_out, choices = self.unembedding, self.left_choices
         return PassContext(self.path, self.block_bytes, fast, read_out, valid or {}, query_positions, choices)
 
@@ -236,7 +236,7 @@ class Model:
         start_at: tuple[int, Tensor] | None,
         logit_positions: Tensor | None,
     ) -> Tensor:
-        """One pass on the model's own inputs; `forward` for passes that were prepared elsewhere."""
+        """One pass on prepared inputs. start_at: a layer, and its [example, pos, d_model]; logit_positions [example, n]."""
         inputs = self.uncached(inputs)
         start = None if start_at is None else hooks.start(self, *start_at)
         with self.exclusive(), self._installed(current, start, logit_positions):
