@@ -259,7 +259,11 @@ class CachedRuns:
             return
         layer = self.model.layers[0]  # what it changes passes through every later block
         edit = Scale(layer.heads, 0.5, positions=start[:, None].expand(n, 1))
-        rows = slice(0, max(1, AT_ONCE // length))  # of long texts a few
+        # Examples differ in how long they are and in how much of them is late: the extremes of both stand for the others.
+        extremes = [
+            one(size) for size in (self.batch.mask.sum(1), self._last - start) for one in (torch.argmin, torch.argmax)
+        ]
+        rows = torch.stack(extremes).unique()[: max(1, AT_ONCE // length)]
         whole = self._trial(edit, rows, None, None)
         try:
             late = self._trial(edit, rows, (layer.stack, layer.index), self._to_compute([edit]))
@@ -270,7 +274,7 @@ class CachedRuns:
             self._late = False
             self._note(f"late tokens cannot be computed alone ({why}); whole sequences instead")
 
-    def _trial(self, edit: OnHeads, rows: slice, start: LayerKey | None, positions: Tensor | None) -> Array:
+    def _trial(self, edit: OnHeads, rows: Tensor, start: LayerKey | None, positions: Tensor | None) -> Array:
         """The metric of the examples in `rows` under an edit."""
         where = positions[rows].to(self.model.device) if positions is not None else None
         read = self._positions[rows].to(self.model.device)

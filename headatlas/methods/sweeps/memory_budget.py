@@ -24,6 +24,7 @@ class _Alive(TorchDispatchMode):
         super().__init__()
         self._known = {part.untyped_storage().data_ptr() for tensor in known for part in _with_storage(tensor)}
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._size = 0  # of all in `_alive`, some of which may be gone by now
         self.peak = 0
 
     def __torch_dispatch__(
@@ -33,10 +34,14 @@ class _Alive(TorchDispatchMode):
         for leaf in tree_leaves(output):
             for part in _with_storage(leaf):
                 storage = part.untyped_storage()
-                if storage.data_ptr() not in self._known:
-                    self._alive[storage.data_ptr()] = (StorageWeakRef(storage), storage.nbytes())
-        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+                key = storage.data_ptr()
+                if key not in self._known:
+                    self._size += storage.nbytes() - self._alive.get(key, (None, 0))[1]
+                    self._alive[key] = (StorageWeakRef(storage), storage.nbytes())
+        if self._size > self.peak:  # else those alive are no more than before, and need not be looked for
+            self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
+            self._size = sum(size for _, size in self._alive.values())
+            self.peak = max(self.peak, self._size)
         return output
 
 
