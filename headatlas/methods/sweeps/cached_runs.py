@@ -8,8 +8,8 @@ metric reads. The numbers are those of one whole run per change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from headatlas.errors import BadInput, HeadAtlasError
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Model
+from headatlas.model.core.forward_pass import Tap
 from headatlas.model.core.pass_context import Tokens
 from headatlas.model.runs.cached_forward import PartialForward, few_logits
 from headatlas.model.runs.cached_run import AT_ONCE, CachedRun, cache_run
@@ -67,6 +68,17 @@ def side_by_side(runs: Sequence[Sequence[Edit]]) -> list[Edit]:
     return [
         SideBySide(component, runs) for component in dict.fromkeys(edit.component for edits in runs for edit in edits)
     ]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A run under `edits` beside which others are measured; differ: for each of these, edits where it is not like that run.
+
+    Up to the first layer that these change both runs are the same one, so that the others are begun there.
+    """
+
+    edits: Sequence[Edit]
+    differ: Sequence[Sequence[Edit]]
 
 
 class CachedRuns:
@@ -122,14 +134,25 @@ class CachedRuns:
             self._cached, _ = cache_run(model, self.prompts, logit_positions=self._positions, attention=False)
 
     @property
+    def restarts(self) -> bool:
+        """Whether all changes of heads may be measured `beside` a run: those of a model of one stack whose runs start at layers."""
+        return self.model.restarts and len(self.model.stacks) == 1
+
+    @property
     def reads(self) -> tuple[Tensor | None, Batch]:
         """Ids whose logits suffice for the metric, None for all; and the batch to score those logits with."""
         return self._ids, self._reading
 
     # ---- measuring ----------------------------------------------------------------------------------------------
-    def measure(self, runs: Sequence[Sequence[Edit]], *, progress: Progress | None = None) -> Array:
-        """The metric [run, example] under each list of edits. `progress` is told of the runs after each pass."""
+    def measure(
+        self, runs: Sequence[Sequence[Edit]], *, beside: Beside | None = None, progress: Progress | None = None
+    ) -> Array:
+        """The metric [run, example] under each list of edits. `progress` is told of the runs after each pass.
+
+        beside: a run that all of these are like up to a layer, where each then starts.
+        """
         progress = progress or Silent()
+        starts = [self._start_layer(edits if beside is None else beside.differ[i]) for i, edits in enumerate(runs)]
         result = np.full((len(runs), len(self.batch)), np.nan)
         plans: dict[tuple[Any, bytes], list[int]] = {}
         computed: dict[bytes, Tensor | None] = {}
@@ -139,13 +162,14 @@ class CachedRuns:
             self._demand_within(edits, chosen)
             key = b"" if chosen is None else chosen.numpy().tobytes()
             computed[key] = chosen
-            plans.setdefault((self._start_layer(edits), key), []).append(i)
+            plans.setdefault((starts[i], key), []).append(i)
+        shared = self._cached if beside is None else self._changed(beside.edits, plans, computed)
         for start, key in sorted(plans, key=lambda plan: (self._depth(plan[0]), plan[1])):
             members = plans[start, key]
             while members:
                 size = self._copies(computed[key], start)
                 now, members = members[:size], members[size:]
-                result[now] = self._pass([runs[i] for i in now], start, computed[key])
+                result[now] = self._pass([runs[i] for i in now], start, computed[key], shared)
                 progress.advance("runs", len(now), of=len(runs))
         return result
 
@@ -154,7 +178,6 @@ class CachedRuns:
         change: Array = self.measure([edits])[0] - self.clean
         return change
 
-    # ---- what a run needs ---------------------------------------------------------------------------------------
     def _start_layer(self, edits: Sequence[Edit]) -> LayerKey | None:
         """The first (stack, layer) that changes and at which a run can start; None for the whole model."""
         touched = {key for edit in edits for key in edit.layers}
@@ -197,12 +220,41 @@ class CachedRuns:
         return torch.where(chosen <= self._last[:, None], chosen, -1)
 
     # ---- running ------------------------------------------------------------------------------------------------
-    def _pass(self, runs: Sequence[Sequence[Edit]], start: LayerKey | None, positions: Tensor | None) -> Array:
+    def _changed(
+        self,
+        edits: Sequence[Edit],
+        plans: Iterable[tuple[LayerKey | None, bytes]],
+        computed: Mapping[bytes, Tensor | None],
+    ) -> CachedRun:
+        """The cached run with the residual stream as it is under edits, for the tokens that are computed."""
+        start, positions = self._start_layer(edits), self._to_compute(edits)
+        key = b"" if positions is None else positions.numpy().tobytes()
+        if start is None or any(first is None for first, _ in plans) or set(computed) != {key}:
+            raise BadInput("These runs have no start in common.", "Measure them without `beside`.")
+        found = dict(self._cached.residuals)
+        where = None if positions is None else positions.to(self.model.device)
+
+        def keep(place: LayerKey, x: Tensor) -> None:
+            if self._depth(place) < self._depth(start):
+                return
+            if where is not None:
+                stream, index = found[place].clone(), self._cached.index_of(where)
+                example, column = (where >= 0).nonzero(as_tuple=True)
+                stream[example, index[example, column]] = x[example, column]
+                x = stream
+            found[place] = x
+
+        self._pass([[*edits, Tap(found, keep)]], start, positions, self._cached)
+        return replace(self._cached, residuals=found)
+
+    def _pass(
+        self, runs: Sequence[Sequence[Edit]], start: LayerKey | None, positions: Tensor | None, cached: CachedRun
+    ) -> Array:
         """One pass over several runs side by side: [run, example]."""
         width = self.batch.tokens.shape[1] if positions is None else positions.shape[1]
         where = positions.to(self.model.device) if positions is not None else None
         read = self._positions.to(self.model.device)
-        job = PartialForward(self._cached, len(runs), read, start, where, self._ids)
+        job = PartialForward(cached, len(runs), read, start, where, self._ids)
         kind = ("whole" if start is None else "restart" if positions is None else "late", width)
         work: Callable[[], Tensor] = lambda: job.logits(self.model, side_by_side(runs))  # noqa: E731
         if kind in self._row_bytes:
@@ -259,10 +311,9 @@ class CachedRuns:
             return
         layer = self.model.layers[0]  # what it changes passes through every later block
         edit = Scale(layer.heads, 0.5, positions=start[:, None].expand(n, 1))
-        # Examples differ in how long they are and in how much of them is late: the extremes of both stand for the others.
-        extremes = [
-            one(size) for size in (self.batch.mask.sum(1), self._last - start) for one in (torch.argmin, torch.argmax)
-        ]
+        # Examples differ in length and in how much of them is late: the extremes of both stand for the others.
+        sizes = (self.batch.mask.sum(1), self._last - start)
+        extremes = [one(size) for size in sizes for one in (torch.argmin, torch.argmax)]
         rows = torch.stack(extremes).unique()[: max(1, AT_ONCE // length)]
         whole = self._trial(edit, rows, None, None)
         try:

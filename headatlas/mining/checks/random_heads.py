@@ -104,10 +104,10 @@ def _sizes(removal: Removal, heads: Sequence[HeadId]) -> Array:
     return np.array([abs(effect_of(removal.metric_drop([head]), scale, None).effect) for head in heads])
 
 
-def prepare(removal: Removal, sets: Sequence[Iterable[HeadId]]) -> None:
-    """Measure several sets side by side, where the removal can."""
+def prepare(removal: Removal, sets: Sequence[Iterable[HeadId]], *, beside: Iterable[HeadId] = ()) -> None:
+    """Measure several sets side by side, where the removal can. beside: a set that all of these are like but for late layers."""
     if isinstance(removal, SetAblation):
-        removal.prepare(sets)
+        removal.prepare(sets, beside=beside)
 
 
 def scale_of(removal: Removal) -> float:
