@@ -7,6 +7,8 @@ answer of several tokens, which the tokens hold behind the prompt, with position
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -126,3 +128,17 @@ def demand_measurable(metric: Metric, batch: Batch) -> None:
         raise BadInput(
             f"These prompts have {what}, which the metric {name} reads.", "Choose another, such as kl or rank."
         )
+
+
+def answers_only(batch: Batch, metric: Metric) -> tuple[Tensor | None, Batch]:
+    """Ids whose logits the metric reads, and the batch with its answers renumbered accordingly; None for all logits."""
+    if metric is not logit_difference and metric is not logit_margin:
+        return None, batch
+    answers = [batch.answer, batch.wrong]
+    ids = torch.cat([value.flatten() for value in answers]).unique()
+    ids = ids[ids >= 0]
+    labels = dict(batch.labels)
+    for name in ("answer", "wrong"):
+        value = labels[name]
+        labels[name] = torch.where(value >= 0, torch.searchsorted(ids, value.clamp(min=0)), value)
+    return ids, replace(batch, labels=labels)

@@ -27,15 +27,14 @@ from headatlas.model.runs.cached_forward import PartialForward, few_logits
 from headatlas.model.runs.cached_run import AT_ONCE, CachedRun, cache_run
 from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Progress, Silent
-from headatlas.task import Batch, Metric, logit_difference, logit_margin
+from headatlas.task import Batch, Metric
+from headatlas.task.answers import answers_only
 
 if TYPE_CHECKING:
     from headatlas.model.core.forward_pass import Edit
     from headatlas.model.core.view import LayerView
 
 GB = 1 << 30
-# Metrics that read no logits but those of the batch's answer and wrong tokens.
-_READS_ANSWERS = (logit_difference, logit_margin)
 
 
 def tokens_a_pass(model: Model) -> int:
@@ -87,7 +86,7 @@ class CachedRuns:
     run_on: other prompts of the same shape that are run in place of the batch's own, which still says what is scored.
     within: [example, n] the only positions that changes will act on, -1 for none: less is kept of long texts then.
     clean: [example] the metric of the unchanged run. memory: bytes that may be used beside the weights.
-    forwards: the cost of the work so far, in forward passes of the whole model. notes: what could not be shortened, and why.
+    forwards: the cost of the work so far, in forward passes of the whole model.
     """
 
     def __init__(
@@ -103,12 +102,13 @@ class CachedRuns:
         self.model, self.batch, self.metric, self.memory = model, batch, metric, memory
         self.prompts = run_on if run_on is not None else batch
         self.forwards = 1.0
-        self.notes: list[str] = []
+        self._notes: list[str] = []
         self._positions = metric.positions(batch).expand(len(batch), -1)
         self._last = torch.where(self._positions >= 0, self._positions, -1).amax(1)
         self._first = torch.where(self._positions >= 0, self._positions, batch.tokens.shape[1]).amin(1)
-        self._ids, self._reading = _answers_only(batch, metric)
+        self._ids, self._reading = answers_only(batch, metric)
         self._late = model.kind == "decoder" and model.stacks == ("decoder",) and all(s.causal for s in model.layers)
+        self._tried = False
         self._row_bytes: dict[tuple[str, int], float] = {}
         if model.restarts:
             self._cached, logits = cache_run(
@@ -128,10 +128,16 @@ class CachedRuns:
         if self._ids is not None and not self._answers_suffice():
             self._ids, self._reading = None, batch
             self._note("all logits are computed: the model does more with them than read them one by one")
-        if self._late:
+        if within is not None:
             self._check_late()
         if not self._late and self._cached.positions is not None:  # whole runs need the whole stream
             self._cached, _ = cache_run(model, self.prompts, logit_positions=self._positions, attention=False)
+
+    @property
+    def notes(self) -> list[str]:
+        """What could not be shortened, and why."""
+        self._check_late()
+        return self._notes
 
     @property
     def restarts(self) -> bool:
@@ -194,6 +200,7 @@ class CachedRuns:
         given = [getattr(edit, "positions", None) for edit in edits]
         if not given or any(one is None for one in given):
             return None
+        self._check_late()
         return self._from(self._first, [one for one in given if one is not None])
 
     def _demand_within(self, edits: Sequence[Edit], positions: Tensor | None) -> None:
@@ -304,7 +311,13 @@ class CachedRuns:
         return bool(np.abs(first - second).max() <= limit)
 
     def _check_late(self) -> None:
-        """Late tokens computed alone must give what whole runs give, under a change that is felt; otherwise they are not."""
+        """Late tokens computed alone must give what whole runs give, under a change that is felt; otherwise they are not.
+
+        Tried once, when the first change asks for it: changes that act everywhere need all tokens anyway.
+        """
+        if self._tried or not self._late:
+            return
+        self._tried = True
         n, length = self.batch.tokens.shape
         start = self._first - 1
         if int(start.min()) < 0 or int((self._last - start).max()) + 1 > 0.75 * length:
@@ -333,18 +346,4 @@ class CachedRuns:
         return self._score(job.logits(self.model, [edit.rows(rows)])[0], self._reading.rows(rows))
 
     def _note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-def _answers_only(batch: Batch, metric: Metric) -> tuple[Tensor | None, Batch]:
-    """Ids whose logits the metric reads, and the batch with its answers renumbered accordingly; None for all logits."""
-    if not any(metric is known for known in _READS_ANSWERS):
-        return None, batch
-    answers = [batch.answer, batch.wrong]
-    ids = torch.cat([value.flatten() for value in answers]).unique()
-    ids = ids[ids >= 0]
-    labels = dict(batch.labels)
-    for name in ("answer", "wrong"):
-        value = labels[name]
-        labels[name] = torch.where(value >= 0, torch.searchsorted(ids, value.clamp(min=0)), value)
-    return ids, replace(batch, labels=labels)
+        self._notes.append(text)
