@@ -13,7 +13,7 @@ from headatlas.cli import main
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods import probing
-from headatlas.methods.classifiers import splits_of
+from headatlas.methods.classifiers import right_on_others, splits_of
 from headatlas.methods.probing import CrossValidation, Labels, labels_of, outputs, probe, tokens_read
 from headatlas.model import attach
 from headatlas.prompts_file import read_prompts
@@ -153,8 +153,8 @@ def test_a_network_reads_what_no_line_can():
     z = torch.from_numpy(rng.normal(size=(240, 2)))
     y = ((z[:, 0] > 0) ^ (z[:, 1] > 0)).long().numpy()
     splits = splits_of(y, np.arange(240), 4, 0)
-    line = probing._right("linear", z.numpy(), y, splits, 0).mean()
-    network = probing._right("mlp", z.numpy(), y, splits, 0).mean()
+    line = right_on_others("linear", z.numpy(), [y], [splits], 0)[0].mean()
+    network = right_on_others("mlp", z.numpy(), [y], [splits], 0)[0].mean()
     assert line < 0.65
     assert network > 0.9
     batch = texts(40)
