@@ -1,11 +1,11 @@
 """Where the processor time of a whole `mine` goes, with and without the checks beside verdicts, in this checkout and another.
 
-    python benchmarks/verdicts.py [--base OTHER_CHECKOUT] [--model smollm2-135m] [--tasks acronyms,facts] [--n 8] [--json]
+    python benchmarks/verdicts.py [--base OTHER_CHECKOUT] [--model smollm2-135m] [--detectors duplicate-token,subject] [--n 4] [--json]
 
 Each run is a program of its own on one thread, and the ways take turns, so that what else runs on the machine meets all of them
 alike; the least of the repeats counts. Processor seconds, without loading the model. Ratios are to the first way: the other
-checkout without checks (a checkout that has none is run as it is), or this one. `--tasks all` mines everything, which takes
-half an hour. Below the table: whether both checkouts observed the same heads, and whose verdicts are other ones.
+checkout without checks (a checkout that has none is run as it is), or this one. `--detectors all --n 32` mines everything, which
+takes half an hour. Below the table: whether both checkouts observed the same heads, and whose verdicts are other ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROGRAM = """
 import importlib, inspect, json, sys, time
 import headatlas
 from headatlas.detector import ModelDetector, detectors
-name, tasks, n, checks, folder = sys.argv[1:]
+name, tasks, chosen, n, checks, folder = sys.argv[1:]
 spent = {}
 
 def timed(phase, work):
@@ -58,7 +58,8 @@ for one in detectors().values():
 model = headatlas.load(name, device="cpu")
 more = {"checks": checks or None} if "checks" in inspect.signature(headatlas.mine).parameters else {}
 began = time.process_time()
-headatlas.mine(model, None, tasks=None if tasks == "all" else tasks.split(","), n=int(n), out=folder, **more)
+listed = lambda names: None if names == "all" else names.split(",")
+headatlas.mine(model, listed(chosen), tasks=listed(tasks), n=int(n), out=folder, **more)
 spent["all"] = time.process_time() - began
 spent["scans"] -= spent.get("detectors of the whole model", 0.0)
 print(json.dumps(spent))
@@ -68,7 +69,8 @@ print(json.dumps(spent))
 def mined(home: Path, checks: str, arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Processor seconds by phase of one program, with the headatlas of the checkout `home`; the run is left in `folder`."""
     environment = {**os.environ, "PYTHONPATH": str(home), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PROGRAM, arguments.model, arguments.tasks, str(arguments.n), checks, str(folder)]
+    what = [arguments.model, arguments.tasks, arguments.detectors, str(arguments.n), checks, str(folder)]
+    command = [sys.executable, "-c", PROGRAM, *what]
     done = subprocess.run(command, env=environment, cwd=folder.parent, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"mine of {home} failed:\n{done.stderr[-2000:]}")
@@ -136,8 +138,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--base", type=Path, help="root of another checkout of headatlas")
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--tasks", default="acronyms,facts", help="or all")
-    parser.add_argument("--n", type=int, default=8)
+    parser.add_argument("--tasks", default="all")
+    parser.add_argument("--detectors", default="duplicate-token,subject", help="or all")
+    parser.add_argument("--n", type=int, default=4)
     parser.add_argument(
         "--checks", default="default", help="sets of checks to time beside none: default, all, or both; '' for none"
     )
