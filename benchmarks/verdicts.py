@@ -1,6 +1,6 @@
 """Where the processor time of a whole `mine` goes, with and without the checks beside verdicts, in this checkout and another.
 
-    python benchmarks/verdicts.py [--base OTHER_CHECKOUT] [--model smollm2-135m] [--detectors duplicate-token,subject] [--n 4] [--json]
+    python benchmarks/verdicts.py [--base OTHER_CHECKOUT] [--model smollm2-135m] [--detectors previous-token,subword-merge] [--n 4] [--json]
 
 Each run is a program of its own on one thread, and the ways take turns, so that what else runs on the machine meets all of them
 alike; the least of the repeats counts. Processor seconds, without loading the model. Ratios are to the first way: the other
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="root of another checkout of headatlas")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--tasks", default="all")
-    parser.add_argument("--detectors", default="duplicate-token,subject", help="or all")
+    parser.add_argument("--detectors", default="previous-token,subword-merge", help="or all")
     parser.add_argument("--n", type=int, default=4)
     parser.add_argument(
         "--checks", default="default", help="sets of checks to time beside none: default, all, or both; '' for none"
