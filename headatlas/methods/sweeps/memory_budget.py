@@ -15,6 +15,7 @@ from headatlas.choices import parse_size as parse_size
 from headatlas.render.numbers import show_size as show_size
 
 T = TypeVar("T")
+STEP = 1.05  # by which tensors must have grown before those alive are looked for again
 
 
 class _Alive(TorchDispatchMode):
@@ -38,7 +39,7 @@ class _Alive(TorchDispatchMode):
                 if key not in self._known:
                     self._size += storage.nbytes() - self._alive.get(key, (None, 0))[1]
                     self._alive[key] = (StorageWeakRef(storage), storage.nbytes())
-        if self._size > self.peak:  # else those alive are no more than before, and need not be looked for
+        if self._size > STEP * self.peak:  # else those alive are hardly more than before, and need not be looked for
             self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
             self._size = sum(size for _, size in self._alive.values())
             self.peak = max(self.peak, self._size)
@@ -57,7 +58,10 @@ def _with_storage(value: Any) -> Iterator[Tensor]:
 
 
 def peak_of(work: Callable[[], T], weights: Iterable[Tensor]) -> tuple[T, int]:
-    """What `work` returns, and the largest sum of bytes of tensors alive that it made; `weights` are not counted."""
+    """What `work` returns, and the largest sum of bytes of tensors alive that it made, or up to STEP times of it.
+
+    `weights` are not counted.
+    """
     with _Alive(weights) as alive:
         result = work()
-    return result, alive.peak
+    return result, int(STEP * alive.peak)
