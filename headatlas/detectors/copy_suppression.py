@@ -51,11 +51,14 @@ def copy_suppression(model: Model, batch: Batch) -> Measured:
     values, control = (torch.full(size, torch.nan, dtype=torch.float64) for _ in range(2))
     if not len(known):
         return Measured(values, control)
-    lowered = torch.from_numpy(ov_ranks(model, known, known[:, None]).lowered[..., 0] < LOWEST)  # [word, head]
     own = token_vectors(model, known)
     columns = readout(model)[0][:, known].T
     asked = columns * (own.norm(dim=-1, keepdim=True) / columns.norm(dim=-1, keepdim=True))
-    both = [lowered & sought for sought in _sought(model, own, (asked, own))]
+    sought = _sought(model, own, (asked, own))
+    # Few pairs meet the first condition, and the second one takes a product with the whole vocabulary for each.
+    ranks = ov_ranks(model, known, known[:, None], asked=sought[0] | sought[1]).lowered[..., 0]
+    lowered = torch.from_numpy(ranks < LOWEST)  # [word, head]
+    both = [lowered & one for one in sought]
     for example, row in enumerate(words):
         if row:
             places = torch.searchsorted(known, torch.tensor(row))

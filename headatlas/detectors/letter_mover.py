@@ -8,7 +8,7 @@ from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
 from headatlas.detectors._measures.name_movers import MINIMUM_EFFECT, chance_at_least_zero, effect_unit
-from headatlas.methods.direct_logit_attribution import Toward, direct_effects
+from headatlas.methods.direct_logit_attribution import Toward, direct_effects, effects_along
 from headatlas.methods.path_patching.direct_effect import DirectPath
 from headatlas.model import Model
 from headatlas.ops.types import Array
@@ -38,11 +38,10 @@ def letter_mover(model: Model, batch: Batch) -> Measured:
     letters = torch.cat([batch.answer.reshape(len(batch), -1), batch.wrong], 1)
     asked = batch.labels["letter"].reshape(-1)
     taken, known = [], []
-    for slot in range(len(SLOTS)):
-        toward = _toward(batch, letters, _initials(model, batch, SLOTS[slot], letters))
-        found = direct_effects(model, batch, toward=toward, by_source=True)
+    towards = [_toward(batch, letters, _initials(model, batch, slot, letters)) for slot in SLOTS]
+    for slot, found in zip(SLOTS, effects_along(model, batch, towards, by_source=True), strict=True):
         assert found.by_source is not None
-        words = _columns(batch, SLOTS[slot])
+        words = _columns(batch, slot)
         taken.append(np.einsum("ehk,ek->eh", found.by_source, words.double().numpy()))
         known.append(found.total)
     rows, which = np.arange(len(batch)), asked.numpy()

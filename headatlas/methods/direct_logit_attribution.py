@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from headatlas.heads import HeadId
 from headatlas.methods.prompts import prompts_for
 from headatlas.model import Edit, LayerView, Model
 from headatlas.model.core.pass_context import Inputs
-from headatlas.model.runs.residual_stream import Writes, decompose, logit_direction
+from headatlas.model.runs.residual_stream import FinalResidual, Writes, decompose, logit_direction
 from headatlas.model.structure.blocks import Block, blocks_of
 from headatlas.model.text.reading import as_batch
 from headatlas.ops.types import Array, LayerKey
@@ -116,77 +117,123 @@ def direct_effects(
         toward = Toward.answer(read)
     else:
         read = as_batch(batch, model.tokenizer)
-    if bool((toward.positions < 0).any()):
+    return effects_along(model, read, [toward], by_source=by_source, edits=edits)[0]
+
+
+@torch.no_grad()
+def effects_along(
+    model: Model, batch: Batch, towards: Sequence[Toward], *, by_source: bool = False, edits: Sequence[Edit] = ()
+) -> list[DirectEffects]:
+    """`direct_effects` on several sums of logits, which are read at the same positions, from one run. Raises as it does."""
+    if any(not torch.equal(one.positions, towards[0].positions) for one in towards):
+        raise BadInput("Effects from one run are read at the same positions.", "Ask for them one after the other.")
+    if bool((towards[0].positions < 0).any()):
         raise BadInput("Some examples have no position at which their logits are read.")
     blocks, start, found = blocks_of(model), 0, []
-    for part in [read] if edits else pieces(read):  # an edit may speak of all examples
-        found.append(_piece(model, blocks, part, toward.rows(start, start + len(part)), by_source, edits))
-        start += len(part)
-    return _joined(found)
+    for part in [batch] if edits else pieces(batch):  # an edit may speak of all examples
+        stop = start + len(part)
+        found.append(_piece(model, blocks, part, [one.rows(start, stop) for one in towards], by_source, edits))
+        start = stop
+    return [_joined(list(one)) for one in zip(*found, strict=True)]
+
+
+class _Along:
+    """What the parts of one run add along the direction of one sum of logits, taken down block after block."""
+
+    def __init__(self, model: Model, toward: Toward) -> None:
+        self.model, self.toward = model, toward
+        self.direction = logit_direction(model, toward.ids, toward.weights)  # [example, d_model]
+        self._heads: dict[LayerKey, Tensor] = {}
+        self._sources: dict[LayerKey, Tensor] = {}
+        self._others: dict[str, Tensor] = {}
+        self._biases: Tensor | float = 0.0
+
+    def attended(self, layer: LayerView, block: Block, read: _Read) -> None:
+        """What a layer takes from each source token, before the norm behind it."""
+        pull = block.pulled(self.direction[:, None]).squeeze(1)  # [example, head, d_value]
+        found = read.rows * torch.einsum("ehkd,ehd->ehk", read.values, pull)
+        self._sources[layer.stack, layer.index] = found.masked_fill(~read.own[:, None], torch.nan)
+
+    def wrote(self, writes: Writes) -> None:
+        """What a block added."""
+        along = lambda x: torch.einsum("end,ed->e", x, self.direction)  # noqa: E731
+        if not self._others:
+            self._others["embedding"] = along(writes.entry)
+        name = "mlp" if writes.z is not None else "block"
+        self._others[f"{name} {writes.block.index}"] = along(writes.mlp)
+        self._biases = self._biases + along(writes.bias)
+        layer = writes.block.attention
+        if writes.z is not None and layer is not None:
+            place = layer.stack, layer.index
+            self._heads[place] = (writes.pull(self.direction[:, None]) * writes.z.float()).sum(-1).squeeze(1)
+            if place in self._sources:
+                self._sources[place] *= writes.scale
+
+    def effects(self, end: FinalResidual) -> DirectEffects:
+        """All of it under the final norm. Raises UnsupportedModel where the parts do not add up."""
+        model, toward, layers = self.model, self.toward, [(one.stack, one.index) for one in self.model.layers]
+        scale = end.scale[:, 0, 0] * end.factor
+        values = torch.cat([self._heads[place] for place in layers], 1) * scale[:, None]
+        rest = {name: value * scale for name, value in {**self._others, "attention biases": self._biases}.items()}
+        rest["read-out bias"] = end.constant(toward.ids, toward.weights)
+        ids, weights = toward.ids.to(end.raw.device), toward.weights.to(end.raw.device)
+        total = (end.raw[:, 0].gather(1, ids) * weights).sum(1) * end.factor
+        # Where large parts of the stream cancel, their rounding is larger than small logits.
+        size = (end.residual[:, 0].abs() * self.direction.abs()).sum(-1) * scale
+        _demand_sum(model, values, rest, total, 10 * torch.finfo(torch.float32).eps * size)
+        whole = torch.cat([self._sources[place] for place in layers], 1) if self._sources else None
+        notes = (
+            ()
+            if not end.capped
+            else ("logits before the model's cap, which bends large ones: effects add up before it",)
+        )
+        plain = lambda x: x.double().cpu().numpy()  # noqa: E731
+        return DirectEffects(
+            model.heads, plain(values), {name: plain(value) for name, value in rest.items()}, plain(total),
+            plain(whole * scale[:, None, None]) if whole is not None else None, notes,
+        )  # fmt: skip
 
 
 def _piece(
-    model: Model, blocks: tuple[Block, ...], batch: Batch, toward: Toward, by_source: bool, edits: Sequence[Edit]
-) -> DirectEffects:
-    positions = toward.positions[:, None].to(model.device)
-    direction = logit_direction(model, toward.ids, toward.weights)  # [example, d_model]
-    heads: dict[LayerKey, Tensor] = {}
-    sources: dict[LayerKey, Tensor] = {}
-    others: dict[str, Tensor] = {}
-    biases = torch.zeros(len(batch), device=model.device)
+    model: Model,
+    blocks: tuple[Block, ...],
+    batch: Batch,
+    towards: Sequence[Toward],
+    by_source: bool,
+    edits: Sequence[Edit],
+) -> list[DirectEffects]:
+    positions, each_way = towards[0].positions[:, None].to(model.device), [_Along(model, one) for one in towards]
     homes = {(one.attention.stack, one.attention.index): one for one in blocks if one.attention is not None}
 
     put = {head for edit in edits if edit.component == "z" for head in edit.heads}
 
     def watch(layer: LayerView) -> None:
         if by_source:
-            sources[layer.stack, layer.index] = _by_source(
-                layer, homes[layer.stack, layer.index], positions, direction, put
-            )
+            read = _read(layer, positions, put)
+            for one in each_way:
+                one.attended(layer, homes[layer.stack, layer.index], read)
 
     def each(writes: Writes) -> None:
-        nonlocal biases
-        along = lambda x: torch.einsum("end,ed->e", x, direction)  # noqa: E731
-        if not others:
-            others["embedding"] = along(writes.entry)
-        name = "mlp" if writes.z is not None else "block"
-        others[f"{name} {writes.block.index}"] = along(writes.mlp)
-        biases = biases + along(writes.bias)
-        layer = writes.block.attention
-        if writes.z is not None and layer is not None:
-            heads[layer.stack, layer.index] = (writes.pull(direction[:, None]) * writes.z.float()).sum(-1).squeeze(1)
-            if by_source:
-                sources[layer.stack, layer.index] *= writes.scale
+        for one in each_way:
+            one.wrote(writes)
 
     end = decompose(model, blocks, batch, positions, each, watch=watch, edits=edits)
-    scale = end.scale[:, 0, 0] * end.factor
-    others["attention biases"] = biases
-    values = torch.cat([heads[layer.stack, layer.index] for layer in model.layers], 1) * scale[:, None]
-    rest = {name: value * scale for name, value in others.items()}
-    rest["read-out bias"] = end.constant(toward.ids, toward.weights)
-    ids, weights = toward.ids.to(end.raw.device), toward.weights.to(end.raw.device)
-    total = (end.raw[:, 0].gather(1, ids) * weights).sum(1) * end.factor
-    # Where large parts of the stream cancel, their rounding is larger than small logits.
-    size = (end.residual[:, 0].abs() * direction.abs()).sum(-1) * scale
-    _demand_sum(model, values, rest, total, 10 * torch.finfo(torch.float32).eps * size)
-    whole = torch.cat([sources[layer.stack, layer.index] for layer in model.layers], 1) if by_source else None
-    notes = (
-        () if not end.capped else ("logits before the model's cap, which bends large ones: effects add up before it",)
-    )
-    plain = lambda x: x.double().cpu().numpy()  # noqa: E731
-    return DirectEffects(
-        model.heads, plain(values), {name: plain(value) for name, value in rest.items()}, plain(total),
-        plain(whole * scale[:, None, None]) if whole is not None else None, notes,
-    )  # fmt: skip
+    return [one.effects(end) for one in each_way]
 
 
-def _by_source(
-    layer: LayerView, block: Block, positions: Tensor, direction: Tensor, put: AbstractSet[HeadId]
-) -> Tensor:
-    """[example, head, key] a layer's writes at positions [example, 1] along directions [example, d_model], by source token.
+class _Read(NamedTuple):
+    """What a layer attends to at one position of each example: rows [example, head, key], values [example, head, key, d_value].
 
-    NaN for heads of `put`, whose z does not come from what they attend to.
+    own [head]: whether z comes from it.
     """
+
+    rows: Tensor
+    values: Tensor
+    own: Tensor
+
+
+def _read(layer: LayerView, positions: Tensor, put: AbstractSet[HeadId]) -> _Read:
+    """A layer's attention at positions [example, 1]; the z of heads of `put` does not come from it."""
     wanted, which = positions.flatten().unique(return_inverse=True)
     rows = layer.rows(wanted)[torch.arange(len(positions)), :, which].float()  # [example, head, key]
     values = layer.repeat(layer.v).float()
@@ -194,9 +241,7 @@ def _by_source(
     own = torch.tensor([head not in put for head in layer.attention.heads], device=z.device)
     if bool(own.any()):
         demand_plain_sum(layer, torch.einsum("ehk,ehkd->ehd", rows, values)[:, own], z[:, own])
-    pull = block.pulled(direction[:, None]).squeeze(1)  # [example, head, d_value]
-    found = rows * torch.einsum("ehkd,ehd->ehk", values, pull)
-    return found.masked_fill(~own[:, None], torch.nan)
+    return _Read(rows, values, own)
 
 
 def demand_plain_sum(layer: LayerView, summed: Tensor, z: Tensor) -> None:

@@ -6,7 +6,6 @@ small network on the mean over several tokens. A probe shows that something can 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,12 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
 from torch import Tensor
 
 from headatlas.choices import PROBE
@@ -27,6 +21,7 @@ from headatlas.edits import OnHeads
 from headatlas.edits.collect import pieces, read
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, Heads, parse_heads
+from headatlas.methods.classifiers import balance, fitted, right_on_others, splits_of
 from headatlas.methods.former import former_arguments
 from headatlas.methods.labels import LabelledPrompts, Labels, labelled
 from headatlas.methods.labels import labels_of as labels_of
@@ -39,8 +34,6 @@ from headatlas.progress import Progress, Silent
 from headatlas.renamed import old_names
 from headatlas.scores import HeadScore, HeadScores
 from headatlas.task import Batch
-
-HIDDEN = 16  # units of the small network (NL-ITI's "MLP s")
 
 
 @dataclass(frozen=True)
@@ -195,19 +188,19 @@ def probe(
     _demand(y, group, known, folds)
     rng = np.random.default_rng(seed)
     runs = [y, *(_shuffled(y, group, rng) for _ in range(shuffles))]
-    splits = [_splits(run, group, folds, seed) for run in runs]
+    splits = [splits_of(run, group, folds, seed) for run in runs]
     rows = np.unique(group, return_inverse=True)[1]
     found, tested = np.empty((2, len(rows), len(chosen))), np.full(len(chosen), np.nan)
     weight = {stack: tokens_read(read.side(stack), position, last) for stack in dict.fromkeys(h.stack for h in chosen)}
     for number, (_, z) in enumerate(outputs(model, read, chosen, weight)):
         x = z.double().numpy()
         inside = x[ranking]
-        right = [_right(kind, inside, run, split, seed) for run, split in zip(runs, splits, strict=True)]
-        weighted = [hits * _balance(run) for hits, run in zip(right, runs, strict=True)]
+        right = right_on_others(kind, inside, runs, splits, seed)
+        weighted = [hits * balance(run) for hits, run in zip(right, runs, strict=True)]
         found[:, :, number] = weighted[0], np.mean(weighted[1:], axis=0)
         if len(held):
-            guess = _fitted(kind, inside, y, seed).predict(x[held])
-            tested[number] = float(((guess == known.y[held]) * _balance(known.y[held])).mean())
+            guess = fitted(kind, inside, y, seed).predict(x[held])
+            tested[number] = float(((guess == known.y[held]) * balance(known.y[held])).mean())
         progress.advance("probe", of=len(chosen))
     groups = int(rows.max()) + 1
     # A row per group, scaled so that the mean over groups is the balanced accuracy over examples.
@@ -260,56 +253,6 @@ def _shuffled(y: NDArray[np.int64], group: NDArray[np.int64], rng: np.random.Gen
         result: NDArray[np.int64] = rng.permutation(own)[index]
         return result
     return rng.permutation(y)
-
-
-def _splits(
-    y: NDArray[np.int64], group: NDArray[np.int64], folds: int, seed: int
-) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    return list(StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(y)), y, group))
-
-
-def _balance(y: NDArray[np.int64]) -> Array:
-    """[example] weights that make every class count alike; their mean is 1."""
-    _, index, count = np.unique(y, return_inverse=True, return_counts=True)
-    found: Array = len(y) / (len(count) * count[index])
-    return found
-
-
-def _right(
-    kind: str, x: Array, y: NDArray[np.int64], splits: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]], seed: int
-) -> Array:
-    """[example] 1 where a probe trained on the other folds gives the label."""
-    right = np.zeros(len(y))
-    for train, test in splits:
-        right[test] = _fitted(kind, x[train], y[train], seed).predict(x[test]) == y[test]
-    return right
-
-
-def _fitted(kind: str, x: Array, y: NDArray[np.int64], seed: int) -> Pipeline:
-    model = (
-        LogisticRegression(max_iter=1000, class_weight="balanced")
-        if kind == "linear"
-        else MLPClassifier((HIDDEN,), solver="lbfgs", alpha=1.0, max_iter=100, random_state=seed)
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a network stopped early is a probe as well
-        found: Pipeline = make_pipeline(_Scaled(), model).fit(x, y)
-    return found
-
-
-class _Scaled(TransformerMixin, BaseEstimator):
-    """Examples [example, dimension] without their mean, in units of their root mean square over all dimensions."""
-
-    def fit(self, x: Array, y: object = None) -> _Scaled:
-        """Learn the mean [dimension] and the unit."""
-        self.mean_ = x.mean(0)
-        self.unit_ = float(np.sqrt(np.square(x - self.mean_).mean())) or 1.0
-        return self
-
-    def transform(self, x: Array) -> Array:
-        """Centre and scale."""
-        found: Array = (x - self.mean_) / self.unit_
-        return found
 
 
 def data_of(found: Probes) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -235,3 +236,17 @@ def demand_measurable(metric: Metric, batch: Batch) -> None:
         )
     if metric is next_token_loss and "predict" not in batch.positions:
         raise BadInput("These prompts name no tokens to predict (positions['predict']).", "Choose another, such as kl.")
+
+
+def answers_only(batch: Batch, metric: Metric) -> tuple[Tensor | None, Batch]:
+    """Ids whose logits the metric reads, and the batch with its answers renumbered accordingly; None for all logits."""
+    if metric is not logit_difference and metric is not logit_margin:
+        return None, batch
+    answers = [batch.answer, batch.wrong]
+    ids = torch.cat([value.flatten() for value in answers]).unique()
+    ids = ids[ids >= 0]
+    labels = dict(batch.labels)
+    for name in ("answer", "wrong"):
+        value = labels[name]
+        labels[name] = torch.where(value >= 0, torch.searchsorted(ids, value.clamp(min=0)), value)
+    return ids, replace(batch, labels=labels)

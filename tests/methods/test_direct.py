@@ -8,7 +8,7 @@ import torch
 
 import headatlas as ha
 from headatlas.errors import BadInput, UnsupportedModel
-from headatlas.methods.direct_logit_attribution import Toward, _demand_sum, direct_effects
+from headatlas.methods.direct_logit_attribution import Toward, _demand_sum, direct_effects, effects_along
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
 from headatlas.model.structure.blocks import blocks_of
@@ -224,3 +224,17 @@ def test_a_model_in_float32_is_not_told_to_load_it_in_float32(dtype: torch.dtype
     with pytest.raises(UnsupportedModel, match=r"add up to 2\.0000 logits where the model gives 9\.0000") as told:
         _demand_sum(model, parts, {"embeddings": none}, torch.tensor([9.0]), none)
     assert ("float32" in str(told.value)) == advised
+
+
+def test_several_sums_of_logits_from_one_run_are_those_of_a_run_each():
+    model, batch = opened("llama"), prompts(3)
+    end = batch.positions["end"].reshape(-1)
+    towards = [Toward.answer(batch), Toward.tokens(end, torch.tensor([7, 8, 9]))]
+    together = effects_along(model, batch, towards, by_source=True)
+    for toward, found in zip(towards, together, strict=True):
+        alone = direct_effects(model, batch, toward=toward, by_source=True)
+        np.testing.assert_allclose(found.values, alone.values, atol=1e-6)
+        np.testing.assert_allclose(found.by_source, alone.by_source, atol=1e-6)
+    assert np.abs(together[0].values - together[1].values).max() > 1e-3
+    with pytest.raises(BadInput, match="the same positions"):
+        effects_along(model, batch, [towards[0], Toward.tokens(end - 1, torch.tensor([7, 8, 9]))])

@@ -13,6 +13,7 @@ from headatlas.cli import main
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods import probing
+from headatlas.methods.classifiers import right_on_others, splits_of
 from headatlas.methods.probing import CrossValidation, Labels, labels_of, outputs, probe, tokens_read
 from headatlas.model import attach
 from headatlas.prompts_file import read_prompts
@@ -86,7 +87,7 @@ def test_accuracies_are_those_of_scikit_learn_by_hand():
     found = probe(model, batch, labels, [HeadId(1, 2)], validation=CrossValidation(folds=3, shuffles=1, test=0))
     z = dict(outputs(model, batch, [HeadId(1, 2)], tokens_read(batch)))[HeadId(1, 2)].double().numpy()
     right = np.zeros(60)
-    for train, test in probing._splits(y, labels.group, 3, 0):
+    for train, test in splits_of(y, labels.group, 3, 0):
         mean = z[train].mean(0)
         unit = (z[train] - mean).std()
         fitted = LogisticRegression(max_iter=1000, class_weight="balanced").fit((z[train] - mean) / unit, y[train])
@@ -101,7 +102,7 @@ def test_no_group_is_on_both_sides_of_a_split():
     group = np.repeat(np.arange(20), 3)
     y = np.random.default_rng(1).permutation(np.arange(60) % 2)
     labels = Labels(y, group, ("0", "1"))
-    for train, test in probing._splits(y, group, 4, 0):
+    for train, test in splits_of(y, group, 4, 0):
         assert not set(group[train]) & set(group[test])
         assert set(train) | set(test) == set(range(60))
     inside, held = probing._held_back(labels, 0.25, 4, 0)
@@ -151,9 +152,9 @@ def test_a_network_reads_what_no_line_can():
     rng = np.random.default_rng(0)
     z = torch.from_numpy(rng.normal(size=(240, 2)))
     y = ((z[:, 0] > 0) ^ (z[:, 1] > 0)).long().numpy()
-    splits = probing._splits(y, np.arange(240), 4, 0)
-    line = probing._right("linear", z.numpy(), y, splits, 0).mean()
-    network = probing._right("mlp", z.numpy(), y, splits, 0).mean()
+    splits = splits_of(y, np.arange(240), 4, 0)
+    line = right_on_others("linear", z.numpy(), [y], [splits], 0)[0].mean()
+    network = right_on_others("mlp", z.numpy(), [y], [splits], 0)[0].mean()
     assert line < 0.65
     assert network > 0.9
     batch = texts(40)

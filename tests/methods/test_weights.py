@@ -233,6 +233,16 @@ def test_ranks_among_some_tokens_are_ranks_of_their_logits():
             assert found.lowered[i, j, 0] == (logits[among] < logits[target]).sum()
 
 
+def test_pairs_that_are_asked_for_have_the_ranks_of_all_pairs():
+    model = opened("llama")
+    source, targets = torch.tensor([30, 31, 40]), torch.tensor([[31, 5], [32, 6], [40, 7]])
+    asked = torch.rand(3, len(model.heads), generator=torch.Generator().manual_seed(0)) > 0.6
+    every, some = ov_ranks(model, source, targets), ov_ranks(model, source, targets, asked=asked)
+    for whole, part in ((every.raised, some.raised), (every.lowered, some.lowered)):
+        assert np.array_equal(part[asked.numpy()], whole[asked.numpy()])
+        assert (part[~asked.numpy()] == model.vocabulary_size).all()
+
+
 def test_models_stay_as_they_were():
     model = opened("gemma3")
     before = {key: value.clone() for key, value in model.hf.state_dict().items()}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from headatlas.detectors._measures.memo import once
 from headatlas.errors import BadInput
-from headatlas.methods.direct_logit_attribution import Toward, direct_effects
+from headatlas.methods.direct_logit_attribution import DirectEffects, Toward, effects_along
 from headatlas.methods.sweeps.set_ablation import another
 from headatlas.model import Model
 from headatlas.ops.types import Array
@@ -59,20 +59,19 @@ def _recall(model: Model, batch: Batch) -> Recall:
     everything = torch.cat([right, wrong]).unique()
     unrelated = unrelated_prompt(batch)
 
-    def split(ids: Tensor) -> tuple[Array, Array, Array]:
-        baseline = everything.expand(len(batch), -1)
-        weights = torch.full(baseline.shape, -1.0 / len(everything))
-        toward = Toward(
-            batch.positions["end"].reshape(-1), torch.cat([ids[:, None], baseline], 1), torch.cat([torch.ones(len(batch), 1), weights], 1)
-        )  # fmt: skip
-        found = direct_effects(model, batch, toward=toward, by_source=True)
-        assert found.by_source is not None
-        subject, relation = (_by_way_of(found.by_source, batch.positions[source]) for source in ("subject", "relation"))
-        return subject, relation, found.total
+    baseline = everything.expand(len(batch), -1)
+    weights = torch.cat([torch.ones(len(batch), 1), torch.full(baseline.shape, -1.0 / len(everything))], 1)
+    asked = (right, wrong, torch.where(unrelated < 0, right, right[unrelated]))
+    ends = batch.positions["end"].reshape(-1)
+    towards = [Toward(ends, torch.cat([ids[:, None], baseline], 1), weights) for ids in asked]
+    own, same_relation, other = effects_along(model, batch, towards, by_source=True)
 
-    subject, relation, total = split(right)
-    other_subject = split(wrong)[0]
-    other_relation = split(torch.where(unrelated < 0, right, right[unrelated]))[1]
+    def through(found: DirectEffects, source: str) -> Array:
+        assert found.by_source is not None
+        return _by_way_of(found.by_source, batch.positions[source])
+
+    subject, relation, total = through(own, "subject"), through(own, "relation"), own.total
+    other_subject, other_relation = through(same_relation, "subject"), through(other, "relation")
     other_relation[(unrelated < 0).numpy()] = np.nan
     unit = float(np.abs(total).mean())
     return Recall(subject / unit, relation / unit, other_subject / unit, other_relation / unit)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from headatlas.detectors._measures.memo import once
-from headatlas.methods.direct_logit_attribution import Toward, direct_effects
+from headatlas.methods.direct_logit_attribution import Toward, effects_along
 from headatlas.methods.sweeps.set_ablation import another
 from headatlas.model import Model
 from headatlas.ops.types import Array
@@ -41,8 +41,8 @@ def _conflict_effects(model: Model, batch: Batch) -> ConflictEffects:
     unrelated = _unrelated_prompt(batch, pairs)
     signs = torch.tensor([1.0, -1.0]).expand(len(batch), 2)
     end = batch.positions["end"].reshape(-1)
-    own = direct_effects(model, batch, toward=Toward(end, pairs, signs))
-    other = direct_effects(model, batch, toward=Toward(end, pairs[unrelated.clamp(min=0)], signs))
+    asked = (pairs, pairs[unrelated.clamp(min=0)])
+    own, other = effects_along(model, batch, [Toward(end, ids, signs) for ids in asked])
     unit = float(np.abs(own.total).mean())
     return ConflictEffects(own.values / unit, np.where((unrelated < 0).numpy()[:, None], np.nan, other.values / unit))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from headatlas.detectors._measures.memo import once
 from headatlas.heads import HeadId
-from headatlas.methods.direct_logit_attribution import Toward, direct_effects
+from headatlas.methods.direct_logit_attribution import DirectEffects, Toward, effects_along
 from headatlas.model import Edit, Model
 from headatlas.ops import stats
 from headatlas.ops.types import Array, LayerKey
@@ -66,14 +66,15 @@ class EffectsByName:
         return self.s - self.io
 
 
-def effects_by_name(
-    model: Model, batch: Batch, *, toward: Toward | None = None, edits: Sequence[Edit] = ()
-) -> EffectsByName:
+def effects_by_name(model: Model, batch: Batch, *, edits: Sequence[Edit] = ()) -> EffectsByName:
     """Direct effects by name on a batch with positions io, s1, s2 and end.
 
-    toward: other logits than IO's minus S's. edits: interventions under which the model is run. Raises UnsupportedModel where direct effects cannot be told apart.
+    edits: interventions under which the model is run. Raises UnsupportedModel where direct effects cannot be told apart.
     """
-    found = direct_effects(model, batch, toward=toward, by_source=True, edits=edits)
+    return _by_name(batch, effects_along(model, batch, [Toward.answer(batch)], by_source=True, edits=edits)[0])
+
+
+def _by_name(batch: Batch, found: DirectEffects) -> EffectsByName:
     sources = found.by_source
     assert sources is not None
     rows = np.arange(len(batch))
@@ -83,7 +84,19 @@ def effects_by_name(
 
 def clean_effects(model: Model, batch: Batch) -> EffectsByName:
     """Direct effects by name without interventions, computed once for a batch."""
-    return once(model, batch, "direct effects by name", lambda: effects_by_name(model, batch))
+    return _own_and_others(model, batch)[0]
+
+
+def _own_and_others(model: Model, batch: Batch) -> tuple[EffectsByName, EffectsByName]:
+    """Direct effects on the own two names, and on those of the next prompt, from one run without interventions."""
+
+    def make() -> tuple[EffectsByName, EffectsByName]:
+        own = Toward.answer(batch)
+        towards = [own, Toward(own.positions, own.ids.roll(1, 0), own.weights)]
+        found = effects_along(model, batch, towards, by_source=True)
+        return _by_name(batch, found[0]), _by_name(batch, found[1])
+
+    return once(model, batch, "direct effects by name", make)
 
 
 def name_mover_scores(model: Model, batch: Batch) -> HeadScores:
@@ -108,12 +121,9 @@ def negative_name_mover_scores(model: Model, batch: Batch) -> HeadScores:
     """
 
     def make() -> HeadScores:
-        found = clean_effects(model, batch)
+        found, other = _own_and_others(model, batch)
         own = torch.stack([batch.answer.reshape(-1), batch.wrong.reshape(-1)], 1)
-        others = own.roll(1, 0)
-        signs = torch.tensor([1.0, -1.0]).expand(len(batch), 2)
-        toward = Toward(batch.positions["end"].reshape(-1), others, signs)
-        control = effects_by_name(model, batch, toward=toward).suppression
+        others, control = own.roll(1, 0), other.suppression
         control[(own[:, :, None] == others[:, None]).flatten(1).any(1).numpy()] = np.nan
         unit = effect_unit(found.total)
         return HeadScores(found.heads, found.suppression / unit, control / unit)

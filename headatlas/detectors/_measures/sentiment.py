@@ -113,7 +113,9 @@ def _measured(
     attended = torch.cat([attention[layer.stack, layer.index] for layer in model.layers], 1).mean(0)
     chosen = (attended >= MINIMUM_ATTENTION).nonzero().flatten().tolist()
     same, replay = _same_kind(batch), CachedRuns(model, batch, logit_difference)
-    whole = replay.clean - metric_of(model, batch, logit_difference, run_on=_counterfactual(batch))
+    other = _counterfactual(batch)
+    exchanged = once(model, batch, "reviews exchanged", lambda: metric_of(model, batch, logit_difference, run_on=other))
+    whole = replay.clean - exchanged
     heads = [model.heads[i] for i in chosen]
     runs = [[put(head, order)] for order in (None, same.clamp(min=0)) for head in heads]
     falls = (replay.clean - replay.measure(runs)).reshape(2, len(chosen), len(batch)) / float(np.abs(whole).mean())
@@ -135,8 +137,13 @@ def _same_kind(batch: Batch) -> Tensor:
     return another([kinds], lambda i, j: bool((kinds[i] == kinds[j]).all()))
 
 
-@torch.no_grad()
 def _activations(model: Model, batch: Batch) -> Activations:
+    """What both kinds of heads are patched with, computed once for a batch."""
+    return once(model, batch, "activations of the summary", lambda: _read_activations(model, batch))
+
+
+@torch.no_grad()
+def _read_activations(model: Model, batch: Batch) -> Activations:
     parts: list[Activations] = []
 
     def watch(part: Batch, layer: LayerView) -> None:

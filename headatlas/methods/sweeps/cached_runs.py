@@ -8,8 +8,8 @@ metric reads. The numbers are those of one whole run per change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,20 +21,20 @@ from headatlas.errors import BadInput, HeadAtlasError
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Model
+from headatlas.model.core.forward_pass import Tap
 from headatlas.model.core.pass_context import Tokens
 from headatlas.model.runs.cached_forward import PartialForward, few_logits
 from headatlas.model.runs.cached_run import AT_ONCE, CachedRun, cache_run
 from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Progress, Silent
-from headatlas.task import Batch, Metric, logit_difference, logit_margin
+from headatlas.task import Batch, Metric
+from headatlas.task.answers import answers_only
 
 if TYPE_CHECKING:
     from headatlas.model.core.forward_pass import Edit
     from headatlas.model.core.view import LayerView
 
 GB = 1 << 30
-# Metrics that read no logits but those of the batch's answer and wrong tokens.
-_READS_ANSWERS = (logit_difference, logit_margin)
 
 
 def tokens_a_pass(model: Model) -> int:
@@ -69,13 +69,24 @@ def side_by_side(runs: Sequence[Sequence[Edit]]) -> list[Edit]:
     ]
 
 
+@dataclass(frozen=True)
+class Beside:
+    """A run under `edits` beside which others are measured; differ: for each of these, edits where it is not like that run.
+
+    Up to the first layer that these change both runs are the same one, so that the others are begun there.
+    """
+
+    edits: Sequence[Edit]
+    differ: Sequence[Sequence[Edit]]
+
+
 class CachedRuns:
     """The metric of one batch under any number of changes, measured exactly.
 
     run_on: other prompts of the same shape that are run in place of the batch's own, which still says what is scored.
     within: [example, n] the only positions that changes will act on, -1 for none: less is kept of long texts then.
     clean: [example] the metric of the unchanged run. memory: bytes that may be used beside the weights.
-    forwards: the cost of the work so far, in forward passes of the whole model. notes: what could not be shortened, and why.
+    forwards: the cost of the work so far, in forward passes of the whole model.
     """
 
     def __init__(
@@ -91,12 +102,13 @@ class CachedRuns:
         self.model, self.batch, self.metric, self.memory = model, batch, metric, memory
         self.prompts = run_on if run_on is not None else batch
         self.forwards = 1.0
-        self.notes: list[str] = []
+        self._notes: list[str] = []
         self._positions = metric.positions(batch).expand(len(batch), -1)
         self._last = torch.where(self._positions >= 0, self._positions, -1).amax(1)
         self._first = torch.where(self._positions >= 0, self._positions, batch.tokens.shape[1]).amin(1)
-        self._ids, self._reading = _answers_only(batch, metric)
+        self._ids, self._reading = answers_only(batch, metric)
         self._late = model.kind == "decoder" and model.stacks == ("decoder",) and all(s.causal for s in model.layers)
+        self._tried = False
         self._row_bytes: dict[tuple[str, int], float] = {}
         if model.restarts:
             self._cached, logits = cache_run(
@@ -116,10 +128,21 @@ class CachedRuns:
         if self._ids is not None and not self._answers_suffice():
             self._ids, self._reading = None, batch
             self._note("all logits are computed: the model does more with them than read them one by one")
-        if self._late:
+        if within is not None:
             self._check_late()
         if not self._late and self._cached.positions is not None:  # whole runs need the whole stream
             self._cached, _ = cache_run(model, self.prompts, logit_positions=self._positions, attention=False)
+
+    @property
+    def notes(self) -> list[str]:
+        """What could not be shortened, and why."""
+        self._check_late()
+        return self._notes
+
+    @property
+    def restarts(self) -> bool:
+        """Whether all changes of heads may be measured `beside` a run: those of a model of one stack whose runs start at layers."""
+        return self.model.restarts and len(self.model.stacks) == 1
 
     @property
     def reads(self) -> tuple[Tensor | None, Batch]:
@@ -127,10 +150,16 @@ class CachedRuns:
         return self._ids, self._reading
 
     # ---- measuring ----------------------------------------------------------------------------------------------
-    def measure(self, runs: Sequence[Sequence[Edit]], *, progress: Progress | None = None) -> Array:
-        """The metric [run, example] under each list of edits. `progress` is told of the runs after each pass."""
+    def measure(
+        self, runs: Sequence[Sequence[Edit]], *, beside: Beside | None = None, progress: Progress | None = None
+    ) -> Array:
+        """The metric [run, example] under each list of edits. `progress` is told of the runs after each pass.
+
+        beside: a run that all of these are like up to a layer, where each then starts.
+        """
         progress = progress or Silent()
         runs = [self.model.require_edits(edits) for edits in runs]
+        starts = [self._start_layer(edits if beside is None else beside.differ[i]) for i, edits in enumerate(runs)]
         result = np.full((len(runs), len(self.batch)), np.nan)
         plans: dict[tuple[Any, bytes], list[int]] = {}
         computed: dict[bytes, Tensor | None] = {}
@@ -139,13 +168,14 @@ class CachedRuns:
             self._demand_within(edits, chosen)
             key = b"" if chosen is None else chosen.numpy().tobytes()
             computed[key] = chosen
-            plans.setdefault((self._start_layer(edits), key), []).append(i)
+            plans.setdefault((starts[i], key), []).append(i)
+        shared = self._cached if beside is None else self._changed(beside.edits, plans, computed)
         for start, key in sorted(plans, key=lambda plan: (self._depth(plan[0]), plan[1])):
             members = plans[start, key]
             while members:
                 size = self._copies(computed[key], start)
                 now, members = members[:size], members[size:]
-                result[now] = self._pass([runs[i] for i in now], start, computed[key])
+                result[now] = self._pass([runs[i] for i in now], start, computed[key], shared)
                 progress.advance("runs", len(now), of=len(runs))
         return result
 
@@ -154,7 +184,6 @@ class CachedRuns:
         change: Array = self.measure([edits])[0] - self.clean
         return change
 
-    # ---- what a run needs ---------------------------------------------------------------------------------------
     def _start_layer(self, edits: Sequence[Edit]) -> LayerKey | None:
         """The first (stack, layer) that changes and at which a run can start; None for the whole model."""
         touched = {key for edit in edits for key in edit.layers}
@@ -171,6 +200,7 @@ class CachedRuns:
         given = [getattr(edit, "positions", None) for edit in edits]
         if not given or any(one is None for one in given):
             return None
+        self._check_late()
         return self._from(self._first, [one for one in given if one is not None])
 
     def _demand_within(self, edits: Sequence[Edit], positions: Tensor | None) -> None:
@@ -197,12 +227,41 @@ class CachedRuns:
         return torch.where(chosen <= self._last[:, None], chosen, -1)
 
     # ---- running ------------------------------------------------------------------------------------------------
-    def _pass(self, runs: Sequence[Sequence[Edit]], start: LayerKey | None, positions: Tensor | None) -> Array:
+    def _changed(
+        self,
+        edits: Sequence[Edit],
+        plans: Iterable[tuple[LayerKey | None, bytes]],
+        computed: Mapping[bytes, Tensor | None],
+    ) -> CachedRun:
+        """The cached run with the residual stream as it is under edits, for the tokens that are computed."""
+        start, positions = self._start_layer(edits), self._to_compute(edits)
+        key = b"" if positions is None else positions.numpy().tobytes()
+        if start is None or any(first is None for first, _ in plans) or set(computed) != {key}:
+            raise BadInput("These runs have no start in common.", "Measure them without `beside`.")
+        found = dict(self._cached.residuals)
+        where = None if positions is None else positions.to(self.model.device)
+
+        def keep(place: LayerKey, x: Tensor) -> None:
+            if self._depth(place) < self._depth(start):
+                return
+            if where is not None:
+                stream, index = found[place].clone(), self._cached.index_of(where)
+                example, column = (where >= 0).nonzero(as_tuple=True)
+                stream[example, index[example, column]] = x[example, column]
+                x = stream
+            found[place] = x
+
+        self._pass([[*edits, Tap(found, keep)]], start, positions, self._cached)
+        return replace(self._cached, residuals=found)
+
+    def _pass(
+        self, runs: Sequence[Sequence[Edit]], start: LayerKey | None, positions: Tensor | None, cached: CachedRun
+    ) -> Array:
         """One pass over several runs side by side: [run, example]."""
         width = self.batch.tokens.shape[1] if positions is None else positions.shape[1]
         where = positions.to(self.model.device) if positions is not None else None
         read = self._positions.to(self.model.device)
-        job = PartialForward(self._cached, len(runs), read, start, where, self._ids)
+        job = PartialForward(cached, len(runs), read, start, where, self._ids)
         kind = ("whole" if start is None else "restart" if positions is None else "late", width)
         work: Callable[[], Tensor] = lambda: job.logits(self.model, side_by_side(runs))  # noqa: E731
         if kind in self._row_bytes:
@@ -252,14 +311,23 @@ class CachedRuns:
         return bool(np.abs(first - second).max() <= limit)
 
     def _check_late(self) -> None:
-        """Late tokens computed alone must give what whole runs give, under a change that is felt; otherwise they are not."""
+        """Late tokens computed alone must give what whole runs give, under a change that is felt; otherwise they are not.
+
+        Tried once, when the first change asks for it: changes that act everywhere need all tokens anyway.
+        """
+        if self._tried or not self._late:
+            return
+        self._tried = True
         n, length = self.batch.tokens.shape
         start = self._first - 1
         if int(start.min()) < 0 or int((self._last - start).max()) + 1 > 0.75 * length:
             return
         layer = self.model.layers[0]  # what it changes passes through every later block
         edit = Scale(layer.heads, 0.5, positions=start[:, None].expand(n, 1))
-        rows = slice(0, max(1, AT_ONCE // length))  # of long texts a few
+        # Examples differ in length and in how much of them is late: the extremes of both stand for the others.
+        sizes = (self.batch.mask.sum(1), self._last - start)
+        extremes = [one(size) for size in sizes for one in (torch.argmin, torch.argmax)]
+        rows = torch.stack(extremes).unique()[: max(1, AT_ONCE // length)]
         whole = self._trial(edit, rows, None, None)
         try:
             late = self._trial(edit, rows, (layer.stack, layer.index), self._to_compute([edit]))
@@ -270,7 +338,7 @@ class CachedRuns:
             self._late = False
             self._note(f"late tokens cannot be computed alone ({why}); whole sequences instead")
 
-    def _trial(self, edit: OnHeads, rows: slice, start: LayerKey | None, positions: Tensor | None) -> Array:
+    def _trial(self, edit: OnHeads, rows: Tensor, start: LayerKey | None, positions: Tensor | None) -> Array:
         """The metric of the examples in `rows` under an edit."""
         where = positions[rows].to(self.model.device) if positions is not None else None
         read = self._positions[rows].to(self.model.device)
@@ -278,18 +346,4 @@ class CachedRuns:
         return self._score(job.logits(self.model, [edit.rows(rows)])[0], self._reading.rows(rows))
 
     def _note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-def _answers_only(batch: Batch, metric: Metric) -> tuple[Tensor | None, Batch]:
-    """Ids whose logits the metric reads, and the batch with its answers renumbered accordingly; None for all logits."""
-    if not any(metric is known for known in _READS_ANSWERS):
-        return None, batch
-    answers = [batch.answer, batch.wrong]
-    ids = torch.cat([value.flatten() for value in answers]).unique()
-    ids = ids[ids >= 0]
-    labels = dict(batch.labels)
-    for name in ("answer", "wrong"):
-        value = labels[name]
-        labels[name] = torch.where(value >= 0, torch.searchsorted(ids, value.clamp(min=0)), value)
-    return ids, replace(batch, labels=labels)
+        self._notes.append(text)

@@ -15,6 +15,7 @@ from headatlas.choices import parse_size as parse_size
 from headatlas.render.numbers import show_size as show_size
 
 T = TypeVar("T")
+STEP = 1.05  # by which tensors must have grown before those alive are looked for again
 
 
 class _Alive(TorchDispatchMode):
@@ -24,6 +25,7 @@ class _Alive(TorchDispatchMode):
         super().__init__()
         self._known = {part.untyped_storage().data_ptr() for tensor in known for part in _with_storage(tensor)}
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._size = 0  # of all in `_alive`, some of which may be gone by now
         self.peak = 0
 
     def __torch_dispatch__(
@@ -33,10 +35,14 @@ class _Alive(TorchDispatchMode):
         for leaf in tree_leaves(output):
             for part in _with_storage(leaf):
                 storage = part.untyped_storage()
-                if storage.data_ptr() not in self._known:
-                    self._alive[storage.data_ptr()] = (StorageWeakRef(storage), storage.nbytes())
-        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+                key = storage.data_ptr()
+                if key not in self._known:
+                    self._size += storage.nbytes() - self._alive.get(key, (None, 0))[1]
+                    self._alive[key] = (StorageWeakRef(storage), storage.nbytes())
+        if self._size > STEP * self.peak:  # else those alive are hardly more than before, and need not be looked for
+            self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
+            self._size = sum(size for _, size in self._alive.values())
+            self.peak = max(self.peak, self._size)
         return output
 
 
@@ -52,7 +58,10 @@ def _with_storage(value: Any) -> Iterator[Tensor]:
 
 
 def peak_of(work: Callable[[], T], weights: Iterable[Tensor]) -> tuple[T, int]:
-    """What `work` returns, and the largest sum of bytes of tensors alive that it made; `weights` are not counted."""
+    """What `work` returns, and the largest sum of bytes of tensors alive that it made, or up to STEP times of it.
+
+    `weights` are not counted.
+    """
     with _Alive(weights) as alive:
         result = work()
-    return result, alive.peak
+    return result, int(STEP * alive.peak)

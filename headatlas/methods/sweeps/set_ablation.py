@@ -15,7 +15,7 @@ from headatlas.edits.collect import means
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.ablation import demand_aligned
-from headatlas.methods.sweeps.cached_runs import CachedRuns
+from headatlas.methods.sweeps.cached_runs import Beside, CachedRuns
 from headatlas.methods.sweeps.gradient_estimate import estimate
 from headatlas.methods.sweeps.plan import Make, Sweep
 from headatlas.ops.types import Array, LayerKey
@@ -68,10 +68,19 @@ class SetAblation:
         self.prepare([key])
         return self._known[key]
 
-    def prepare(self, sets: Sequence[Iterable[HeadId]], progress: Progress | None = None) -> None:
-        """Measure several sets of heads, side by side where they can be; `metric_drop` then knows them. `progress` counts sets."""
+    def prepare(
+        self, sets: Sequence[Iterable[HeadId]], progress: Progress | None = None, *, beside: Iterable[HeadId] = ()
+    ) -> None:
+        """Measure several sets of heads, side by side where they can be; `metric_drop` then knows them. `progress` counts sets.
+
+        beside: a set that all of these are like but for late layers, which then are all that is computed.
+        """
         new = list(dict.fromkeys(key for heads in sets if (key := frozenset(heads)) not in self._known))
-        found = self._replay.measure([[self.change(sorted(key))] for key in new], progress=progress)
+        like = frozenset(beside)
+        known = None
+        if like and len(new) > 1 and like not in new and self._replay.restarts:
+            known = Beside([self.change(sorted(like))], [[self.change(sorted(key ^ like))] for key in new])
+        found = self._replay.measure([[self.change(sorted(key))] for key in new], beside=known, progress=progress)
         self._known |= {key: self.metric.worse(one - self.clean) for key, one in zip(new, found, strict=True)}
 
     def knows(self, heads: Iterable[HeadId]) -> bool:

@@ -18,7 +18,6 @@ from headatlas.mining.checks.own_effect import effect_of
 from headatlas.mining.checks.random_heads import Controls, prepare, scale_of
 from headatlas.mining.checks.records import RANDOM, Check, HeadVerdict, Outcome, RemovalEffect, exceeds
 from headatlas.mining.checks.tail import Tail
-from headatlas.ops.types import Array
 from headatlas.progress import Progress
 
 DRAWS = 10  # random sets, and random heads on top of a set
@@ -58,26 +57,28 @@ def together(
     if not exceeds(whole, smallest):
         return Together(whole, {}, 0)
     draws = random_sets(heads, controls.quiet, seed)
-    whole = effect_of(drop - before, scale, _tail(removal, [base | draw for draw in draws], before, progress), seed)
+    whole = effect_of(drop - before, scale, _tail(removal, [base | draw for draw in draws], base, progress), seed)
     if whole.random_p > RANDOM:
         return Together(whole, {}, len(draws))
     if len(heads) == 1:
         return Together(whole, {heads[0]: whole}, len(draws))
-    prepare(removal, [everything - {head} for head in heads], progress)
+    prepare(removal, [everything - {head} for head in heads], progress, beside=everything)
     parts = {head: drop - removal.metric_drop(everything - {head}) for head in heads}
     members = {head: effect_of(part, scale, None, seed) for head, part in parts.items()}
     if any(exceeds(one, smallest) for one in members.values()):
         singles = [draw for _, draw in zip(range(DRAWS), _spread(controls.quiet, seed), strict=False)]
-        tail = _tail(removal, [everything | {head} for head in singles], drop, progress)
+        tail = _tail(removal, [everything | {head} for head in singles], everything, progress)
         members = {head: effect_of(part, scale, tail, seed) for head, part in parts.items()}
     return Together(whole, members, len(draws))
 
 
 def _tail(
-    removal: Removal, draws: Sequence[frozenset[HeadId]], before: Array, progress: Progress | None
+    removal: Removal, draws: Sequence[frozenset[HeadId]], gone: frozenset[HeadId], progress: Progress | None
 ) -> Tail | None:
+    """Of what the draws do where heads `gone`, which they all hold, are removed already."""
     sets = list(dict.fromkeys(draws))
-    prepare(removal, sets, progress)
+    prepare(removal, sets, progress, beside=gone)
+    before = removal.metric_drop(gone)
     return Tail.of([removal.metric_drop(one) - before for one in sets])
 
 

@@ -110,10 +110,19 @@ def _sizes(removal: Removal, heads: Sequence[HeadId], progress: Progress | None 
     return np.array([abs(effect_of(removal.metric_drop([head]), scale, None).effect) for head in heads])
 
 
-def prepare(removal: Removal, sets: Sequence[Iterable[HeadId]], progress: Progress | None = None) -> None:
-    """Measure several sets side by side, where the removal can; `progress` counts them."""
+def prepare(
+    removal: Removal,
+    sets: Sequence[Iterable[HeadId]],
+    progress: Progress | None = None,
+    *,
+    beside: Iterable[HeadId] = (),
+) -> None:
+    """Measure several sets side by side, where the removal can; `progress` counts them.
+
+    beside: a set that all of these are like but for late layers.
+    """
     if isinstance(removal, SetAblation):
-        removal.prepare(sets, progress)
+        removal.prepare(sets, progress, beside=beside)
 
 
 def scale_of(removal: Removal) -> float:

@@ -45,7 +45,7 @@ class CachedAttention:
         }
         return cls(layer.k, layer.v, layer.mask, layer.causal_flag, biases)
 
-    def rows(self, rows: slice) -> CachedAttention:
+    def rows(self, rows: slice | Tensor) -> CachedAttention:
         """Of some examples."""
         mask = self.mask if self.mask is None or len(self.mask) == 1 else self.mask[rows]
         biases = {name: bias if len(bias) == 1 else bias[rows] for name, bias in self.biases.items()}
@@ -89,7 +89,7 @@ class CachedRun:
     attention: dict[LayerKey, CachedAttention] = field(default_factory=dict)
     encoder: Tokens | None = None  # what an encoder-decoder's encoder read, where the tokens are its decoder's
 
-    def rows(self, rows: slice) -> CachedRun:
+    def rows(self, rows: slice | Tensor) -> CachedRun:
         """The run of some examples."""
         return CachedRun(
             self.tokens[rows],
