@@ -51,7 +51,9 @@ _PUBLIC = {
     # what can be measured
     "mine": "headatlas.mining.run",
     "define_head_type": "headatlas.catalogue.own",
-    "replicate": "headatlas.mining.replicate",
+    "replicate": "headatlas.mining.claims.replicate",
+    "ReplicationOptions": "headatlas.mining.claims.replicate",
+    "write_board": "headatlas.mining.claims.board",
     "PrintedProgress": "headatlas.progress",
     "RunOptions": "headatlas.methods.options",
     "ask": "headatlas.asking",
@@ -76,6 +78,7 @@ _PUBLIC = {
     "KnockoutOptions": "headatlas.circuits.workflow",
     "find_circuit": "headatlas.circuits.workflow",
     "test_circuit": "headatlas.circuits.workflow",
+    "circuit_prompts": "headatlas.circuits.workflow",
     "compare_circuits": "headatlas.circuits.workflow",
     "steer": "headatlas.apply.steering",
     "SteerOptions": "headatlas.apply.steering",
@@ -99,6 +102,7 @@ if TYPE_CHECKING:
     from headatlas.catalogue.own import define_head_type as define_head_type
     from headatlas.circuits.circuit import Circuit as Circuit
     from headatlas.circuits.workflow import KnockoutOptions as KnockoutOptions
+    from headatlas.circuits.workflow import circuit_prompts as circuit_prompts
     from headatlas.circuits.workflow import compare_circuits as compare_circuits
     from headatlas.circuits.workflow import find_circuit as find_circuit
     from headatlas.circuits.workflow import test_circuit as test_circuit
@@ -139,7 +143,9 @@ if TYPE_CHECKING:
     from headatlas.methods.texts import Texts as Texts
     from headatlas.methods.weights.copying import copy_scores as copy_scores
     from headatlas.methods.weights.views import weights as weights
-    from headatlas.mining.replicate import replicate as replicate
+    from headatlas.mining.claims.board import write_board as write_board
+    from headatlas.mining.claims.replicate import ReplicationOptions as ReplicationOptions
+    from headatlas.mining.claims.replicate import replicate as replicate
     from headatlas.mining.run import mine as mine
     from headatlas.model import Model as Model
     from headatlas.model import load as load

@@ -85,7 +85,8 @@ class Edge:
 class Circuit:
     """Heads and edges with a task.
 
-    roles: node -> class ("name-mover"); classes are removed together when completeness and minimality are measured.
+    roles: node -> class ("name-mover"), or several ("reader, direct"); classes are removed together when completeness and
+    minimality are measured.
     model: the name of the model, None where any may be tried. facts: where it comes from and how it was found.
     """
 
@@ -121,8 +122,9 @@ class Circuit:
     def classes(self) -> dict[str, tuple[Node, ...]]:
         """role -> its nodes."""
         found: dict[str, tuple[Node, ...]] = {}
-        for node, role in self.roles.items():
-            found[role] = (*found.get(role, ()), node)
+        for node, roles in self.roles.items():
+            for role in roles.split(", "):
+                found[role] = (*found.get(role, ()), node)
         return found
 
     def data(self) -> dict[str, Any]:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from headatlas.catalogue.model_names import demand_model, identity_key
 from headatlas.circuits.circuit import Circuit, Edge, parse_nodes
 from headatlas.circuits.compare import compare
 from headatlas.circuits.discover import discover
@@ -22,8 +23,10 @@ from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.ablation import reference_of
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
+from headatlas.model.recognise import recognise
 from headatlas.progress import Progress, Silent
 from headatlas.store import partial_of, write_json
+from headatlas.task import tasks
 
 
 @dataclass(frozen=True)
@@ -114,24 +117,27 @@ def find_circuit(
 def test_circuit(
     model: Model,
     circuit: Circuit | str | Path,
-    batch: Inputs | Prompts,
+    batch: Inputs | Prompts | None = None,
     *,
     criteria: str | Sequence[str] = ("completeness", "minimality"),
     draws: int = 10,
+    known_as: str | None = None,
     knockout: KnockoutOptions | None = None,
     options: RunOptions | None = None,
     progress: Progress | None = None,
 ) -> CircuitTest:
     """Measure whether a circuit is enough (faithfulness), all there is (completeness) and all needed (minimality).
 
-    circuit: one in memory, a file, heads such as "9.6@end 5.5", or an id of the catalogue. batch: other prompts than it was
-    found on, so another seed. criteria: what is measured beside faithfulness; "none" for nothing. draws: random sets of
-    heads. options: memory, and the file that the result is written to. Raises BadInput, StoreError, UnknownName.
+    circuit: one in memory, a file (ours or MIB's), heads such as "9.6@end 5.5", or an id of the catalogue. batch: other prompts
+    than it was found on, so another seed; None: `circuit_prompts` of the circuit's own task. criteria: what is measured
+    beside faithfulness; "none" for nothing. draws: random sets of heads. known_as: the model that `model` is a copy of,
+    such as gpt2, where the circuit is of that. options: memory, and the file that the result is written to. Raises BadInput,
+    StoreError, UnknownName.
     """
     options, progress = options or RunOptions(), progress or Silent()
     knockout = knockout or KnockoutOptions()
-    tested = read_circuit(circuit, model, batch)
-    given = prompts_for(model, batch, progress)
+    tested = read_circuit(circuit, model, batch, known_as)
+    given = prompts_for(model, circuit_prompts(tested) if batch is None else batch, progress)
     protocol = knockout.protocol(model, given)
     bench = Knockout(model, given.batch, given.metric, protocol, memory=options.bytes, progress=progress)
     identity = checkpoint.facts_of(model, bench.sweep, {**given.facts, "reference": knockout.reference})
@@ -147,34 +153,61 @@ def test_circuit(
 test_circuit.__test__ = False  # type: ignore[attr-defined]  # so that pytest leaves it alone where it is imported
 
 
-def compare_circuits(found: Circuit | str | Path, reference: Circuit | str | Path) -> dict[str, Any]:
+def circuit_prompts(circuit: Circuit | str | Path, *, n: int = 32, seed: int = 3, force: bool = False) -> Prompts:
+    """Prompts of the task that a circuit says it does; `find_circuit` draws with seed 0. Raises BadInput where that is no task."""
+    circuit = _stored(circuit)
+    if circuit.task not in tasks():
+        why = circuit.facts.get("untested") or f"it is said to do '{circuit.task}', which is no built-in task"
+        raise BadInput(
+            f"There are no prompts to test '{circuit.name}' on: {why}.", "Name a task with --task, or --prompts FILE."
+        )
+    return Prompts(circuit.task, n=n, seed=seed, force=force)
+
+
+def compare_circuits(
+    found: Circuit | str | Path, reference: Circuit | str | Path, *, known_as: str | None = None
+) -> dict[str, Any]:
     """How much two circuits of one model have in common: heads, heads at positions, edges (see `compare`).
 
-    Each is a circuit in memory, a file, or an id of the catalogue. Raises BadInput, StoreError, UnknownName.
+    Each is a circuit in memory, a file, or an id of the catalogue. known_as: the model that `found` is of, such as gpt2,
+    whatever the folder was called that it was found in. Raises BadInput, StoreError, UnknownName.
     """
-    return compare(_stored(found), _stored(reference))
+    one = _stored(found)
+    if known_as is not None:
+        facts = {name: value for name, value in one.facts.items() if name != "sha256"}
+        one = replace(one, model=demand_model(known_as).id, facts=facts)
+    return compare(one, _stored(reference))
 
 
-def read_circuit(circuit: Circuit | str | Path, model: Model, batch: Inputs | Prompts) -> Circuit:
+def read_circuit(
+    circuit: Circuit | str | Path, model: Model, batch: Inputs | Prompts | None = None, known_as: str | None = None
+) -> Circuit:
     """A circuit of this model: as it is, from a file, from heads as they are written, or from the catalogue.
 
-    batch: the prompts of its task. Raises BadInput for a circuit of another model, StoreError, UnknownName.
+    batch: the prompts of its task. known_as: see `test_circuit`. Raises BadInput for a circuit of another model, StoreError,
+    UnknownName.
     """
     if isinstance(circuit, Circuit):
-        return _of_this_model(circuit, circuit.name, model)
+        return _of_this_model(circuit, circuit.name, model, known_as)
     text = str(circuit)
     if _is_file(text):
-        return _of_this_model(Circuit.load(text), text, model)
+        return _of_this_model(Circuit.load(text), text, model, known_as)
     if text[:1].isdigit() or text[:1] == "L":
         task = batch.task or batch.prompts if isinstance(batch, Prompts) else None
         return Circuit(text, str(task or "prompts of one's own"), parse_nodes(text), model=model.name)
-    return published(text, model)
+    return published(text, model, known_as)
 
 
-def _of_this_model(circuit: Circuit, name: str, model: Model) -> Circuit:
-    if circuit.model not in (None, model.name):
-        raise BadInput(f"{name} is a circuit of {circuit.model}, not of {model.name}.", "Load that model.")
-    return circuit
+def _of_this_model(circuit: Circuit, name: str, model: Model, known_as: str | None) -> Circuit:
+    if circuit.model in (None, model.name):
+        return circuit
+    known = recognise(model, known_as)
+    if known is None or known.key != identity_key(str(circuit.model)):
+        raise BadInput(
+            f"{name} is a circuit of {circuit.model}, not of {model.name}.",
+            "Load that model, or say --as of which this is a copy.",
+        )
+    return replace(circuit, model=model.name)
 
 
 def _stored(circuit: Circuit | str | Path) -> Circuit:

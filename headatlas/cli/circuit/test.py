@@ -12,16 +12,22 @@ from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
 from headatlas.cli.circuit import _options as circuits
+from headatlas.errors import BadInput
 
 if TYPE_CHECKING:
     from headatlas.circuits.evaluate import CircuitTest
 
-library = "headatlas.test_circuit"
+library = ("headatlas.test_circuit", "headatlas.circuits.workflow.circuit_prompts")
 
 
-def before(task: str | None, prompts: str | None) -> None:
-    """Raise BadInput unless one source of prompts is named."""
-    check.one_source(task=task, prompts=prompts)
+def before(circuit: str, task: str | None, prompts: str | None) -> None:
+    """Raise BadInput unless one source of prompts is named, or the circuit says what it does."""
+    if task or prompts:
+        check.one_source(task=task, prompts=prompts)
+    elif any(part[:1].isdigit() for part in circuit.split()):
+        raise BadInput(
+            f"Heads alone do not say what '{circuit}' is tested on.", "Give --task NAME or --prompts FILE.jsonl."
+        )
 
 
 def test(
@@ -45,6 +51,7 @@ def test(
     mean: circuits.Mean = None,
     reference: circuits.Reference = 200,
     ratio: circuits.Ratio = "ratio-of-means",
+    known_as: option.KnownAs = None,
     n: option.N = 32,
     seed: Annotated[int, typer.Option(help="Seed of the prompts; that of `find` is 0.")] = 3,
     memory: option.Memory = "4GB",
@@ -56,17 +63,23 @@ def test(
 ) -> None:
     """Measure whether a circuit is enough (faithfulness), all there is (completeness) and all needed (minimality).
 
+    Without --task and --prompts the task is the one that the circuit itself names.
+
     Example: headatlas circuit test smollm2-135m '23.3 20.0 18.6' --task ioi --criteria minimality
     """
     import headatlas as ha
     from headatlas.cli._progress import Shown
 
-    given, options = ha.Prompts(task, prompts, n, seed, force), ha.RunOptions(memory, out)
+    own = task or prompts
+    given = (
+        ha.Prompts(task, prompts, n, seed, force) if own else ha.circuit_prompts(circuit, n=n, seed=seed, force=force)
+    )
+    options = ha.RunOptions(memory, out)
     knockout = ha.KnockoutOptions(ablation, mean, reference, ratio)
     with Shown() as shown:
         found = ha.test_circuit(
-            ha.load(model, dtype=dtype, device=device), circuit, given, criteria=criteria, draws=draws, knockout=knockout,
-            options=options, progress=shown,
+            ha.load(model, dtype=dtype, device=device), circuit, given, criteria=criteria, draws=draws, known_as=known_as,
+            knockout=knockout, options=options, progress=shown,
         )  # fmt: skip
     if as_json:
         print_json(found.data())
