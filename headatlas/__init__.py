@@ -76,9 +76,12 @@ _PUBLIC = {
     "copy_scores": "headatlas.methods.weights.copying",
     "Circuit": "headatlas.circuits.circuit",
     "KnockoutOptions": "headatlas.circuits.workflow",
-    "find_circuit": "headatlas.circuits.workflow",
+    "find_circuit": "headatlas.circuits.finding",
     "test_circuit": "headatlas.circuits.workflow",
     "circuit_prompts": "headatlas.circuits.workflow",
+    "convert_circuit": "headatlas.circuits.workflow",
+    "SearchOptions": "headatlas.circuits.finding",
+    "cpr_and_cmd": "headatlas.circuits.mib",
     "compare_circuits": "headatlas.circuits.workflow",
     "steer": "headatlas.apply.steering",
     "SteerOptions": "headatlas.apply.steering",
@@ -101,10 +104,13 @@ if TYPE_CHECKING:
     from headatlas.atlas import Atlas as Atlas
     from headatlas.catalogue.own import define_head_type as define_head_type
     from headatlas.circuits.circuit import Circuit as Circuit
+    from headatlas.circuits.finding import SearchOptions as SearchOptions
+    from headatlas.circuits.finding import find_circuit as find_circuit
+    from headatlas.circuits.mib import cpr_and_cmd as cpr_and_cmd
     from headatlas.circuits.workflow import KnockoutOptions as KnockoutOptions
     from headatlas.circuits.workflow import circuit_prompts as circuit_prompts
     from headatlas.circuits.workflow import compare_circuits as compare_circuits
-    from headatlas.circuits.workflow import find_circuit as find_circuit
+    from headatlas.circuits.workflow import convert_circuit as convert_circuit
     from headatlas.circuits.workflow import test_circuit as test_circuit
     from headatlas.edits import Add as Add
     from headatlas.edits import Block as Block

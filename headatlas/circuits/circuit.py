@@ -20,7 +20,7 @@ from headatlas.reading import Name, Number, Source, Written, checked, demand_sch
 from headatlas.store import write_json
 
 SCHEMA = "headatlas/circuit/1"
-_HELP = "See docs/methods/circuits.md for what a circuit file holds; headatlas circuit find --out writes one."
+HELP = "See docs/methods/circuits.md for what a circuit file holds; headatlas circuit find --out writes one."
 
 
 class _Node(Written):
@@ -155,7 +155,7 @@ class Circuit:
     def load(cls, path: str | Path) -> Circuit:
         """Read a file. Raises StoreError naming it and what is wrong."""
         file = Path(path)
-        source = Source(file, _HELP)
+        source = Source(file, HELP)
         data = read_json(source)
         demand_schema(data, SCHEMA, source)
         data = checked(data, _File, source)

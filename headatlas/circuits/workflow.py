@@ -1,4 +1,4 @@
-"""From a model and prompts to a circuit: find one and measure it on new prompts, test one, compare two."""
+"""Circuits that there are: test one on new prompts, compare two, read and write the files that hold them."""
 
 # ruff: noqa: PT028  (`test_circuit` is no test, though its name begins like one)
 from __future__ import annotations
@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from headatlas.catalogue.model_names import demand_model, identity_key
-from headatlas.circuits.circuit import Circuit, Edge, parse_nodes
+from headatlas.circuits.circuit import HELP, Circuit, parse_nodes
 from headatlas.circuits.compare import compare
-from headatlas.circuits.discover import discover
-from headatlas.circuits.edges import measure_edges
-from headatlas.circuits.evaluate import CircuitTest, Faithfulness, evaluate, faithfulness
+from headatlas.circuits.evaluate import CircuitTest, evaluate
 from headatlas.circuits.knockout import Knockout, Protocol
+from headatlas.circuits.mib import is_mib, mib_data, parse_shape, read_mib
 from headatlas.circuits.published import from_catalogue, published
 from headatlas.errors import BadInput
 from headatlas.methods.options import RunOptions
@@ -25,8 +24,10 @@ from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
 from headatlas.model.recognise import recognise
 from headatlas.progress import Progress, Silent
-from headatlas.store import partial_of, write_json
-from headatlas.task import tasks
+from headatlas.reading import Source, read_json
+from headatlas.renamed import old_names
+from headatlas.store import write_json
+from headatlas.task import find_task, tasks
 
 
 @dataclass(frozen=True)
@@ -50,68 +51,6 @@ class KnockoutOptions:
             other = reference_of(given.task, model.tokenizer, self.reference, given.seed)
         mean = self.mean or ("template" if "template" in given.batch.labels else "overall")
         return Protocol(self.ablation, mean, other, self.ratio)
-
-
-@dataclass(frozen=True)
-class FoundCircuit:
-    """A circuit that was searched for, and how faithful it is on new prompts of the task; None without a task to draw from."""
-
-    circuit: Circuit
-    held_out: Faithfulness | None
-
-
-def find_circuit(
-    model: Model,
-    batch: Inputs | Prompts,
-    *,
-    positions: str | Sequence[str] | None = None,
-    method: str = "attribution",
-    target: float = 0.9,
-    largest: int | None = None,
-    edges: bool = False,
-    knockout: KnockoutOptions | None = None,
-    options: RunOptions | None = None,
-    progress: Progress | None = None,
-) -> FoundCircuit:
-    """Find a small set of heads that does the task while all others are knocked out.
-
-    A search fits the prompts it was made on: a circuit of a built-in task is then measured on new ones.
-
-    positions: named positions at which heads may be part of it each on its own, such as "end s2"; default everywhere.
-    method, target, largest: see `discover`. edges: measure what passes between its heads, too. options: memory, and the
-    file that the circuit is written to. Raises BadInput, StoreError, UnknownName, UnsupportedModel.
-    """
-    options, progress = options or RunOptions(), progress or Silent()
-    knockout = knockout or KnockoutOptions()
-    given = prompts_for(model, batch, progress)
-    protocol = knockout.protocol(model, given)
-    search = Knockout(model, given.batch, given.metric, protocol, memory=options.bytes)
-    named = positions if positions is None or isinstance(positions, str) else " ".join(positions)
-    how = {"method": method, "target": target, "largest": largest, "circuit_positions": named}
-    more = {**given.facts, **how, "reference": knockout.reference, "edges": edges}
-    identity = checkpoint.facts_of(model, search.sweep, more)
-    with checkpoint.file(options.out, identity) as search.store:
-        each = tuple((named or "").replace(",", " ").split())
-        found = discover(search, positions=each, method=method, target=target, largest=largest, progress=progress)
-        links: tuple[Edge, ...] = ()
-        if edges:
-            place = partial_of(Path(options.out)) / "edges" if options.out is not None else None
-            kept = RunOptions(options.memory, place)
-            links, _ = measure_edges(model, given.batch, found.nodes, given.metric, options=kept, progress=progress)
-        facts = {**identity, "reached": found.reached, "recovered": found.recovered, "tried": len(found.steps)}
-        again = None
-        if given.task is not None:
-            seed = given.seed + 2  # the next one drew the prompts that means are taken over
-            fresh = given.task(model.tokenizer, len(given.batch), seed)
-            again = faithfulness(
-                frozenset(found.nodes), Knockout(model, fresh, given.metric, protocol, memory=options.bytes)
-            )
-            facts["held_out"] = {"seed": seed, "recovered": vars(again.recovered), "share": vars(again.share)}
-        name = f"{model.name} {given.name}"
-        circuit = Circuit(name, given.name, found.nodes, links, model=model.name, facts=facts)
-        if options.out is not None:
-            circuit.save(options.out)
-    return FoundCircuit(circuit, again)
 
 
 def test_circuit(
@@ -191,7 +130,7 @@ def read_circuit(
         return _of_this_model(circuit, circuit.name, model, known_as)
     text = str(circuit)
     if _is_file(text):
-        return _of_this_model(Circuit.load(text), text, model, known_as)
+        return _of_this_model(_read(text), text, model, known_as)
     if text[:1].isdigit() or text[:1] == "L":
         task = batch.task or batch.prompts if isinstance(batch, Prompts) else None
         return Circuit(text, str(task or "prompts of one's own"), parse_nodes(text), model=model.name)
@@ -214,8 +153,51 @@ def _stored(circuit: Circuit | str | Path) -> Circuit:
     if isinstance(circuit, Circuit):
         return circuit
     text = str(circuit)
-    return Circuit.load(text) if _is_file(text) else from_catalogue(text)
+    return _read(text) if _is_file(text) else from_catalogue(text)
 
 
 def _is_file(text: str) -> bool:
     return text.endswith(".json") or Path(text).exists()
+
+
+def _read(text: str) -> Circuit:
+    """A circuit's file, ours or one of the Mechanistic Interpretability Benchmark."""
+    return read_mib(text) if is_mib(read_json(Source(Path(text), HELP))) else Circuit.load(text)
+
+
+def convert_circuit(
+    circuit: Circuit | str | Path,
+    out: str | Path | None = None,
+    *,
+    task: str | None = None,
+    known_as: str | None = None,
+    shape: str | None = None,
+) -> dict[str, Any]:
+    """A file of the Mechanistic Interpretability Benchmark as a circuit of ours, or a circuit as such a file; the content of `out`.
+
+    circuit: a file of either kind, one in memory, or an id of the catalogue. out: where it is written; None: nowhere. task,
+    known_as: what a file of the benchmark does not say: what it does, and in which model. shape: "12x12x768", layers, query
+    heads a layer and width of the model, where a circuit of ours does not say them. Raises BadInput, StoreError, UnknownName.
+    """
+    theirs = (
+        not isinstance(circuit, Circuit) and _is_file(str(circuit)) and is_mib(read_json(Source(Path(circuit), HELP)))
+    )
+    if theirs:
+        if shape is not None:
+            raise BadInput(
+                "--shape is for circuits that become files of MIB.", "Leave it out; the file says it itself."
+            )
+        if task is not None:
+            find_task(task)
+        model = demand_model(known_as).id if known_as is not None else None
+        data = read_mib(str(circuit), task=task, model=model).data()
+    else:
+        if task is not None or known_as is not None:
+            raise BadInput("--task and --as are for files of MIB, which do not say them.", "Leave them out.")
+        data = mib_data(_stored(circuit), parse_shape(shape) if shape is not None else None)
+    if out is not None:
+        write_json(Path(out), data)
+    return data
+
+
+__getattr__ = old_names(__name__)
