@@ -57,7 +57,7 @@ class Discovery:
     recovered: Interval
     judged: Interval
     ranking: tuple[Node, ...]
-    effects: Array
+    effects: tuple[float, ...]
     curve: tuple[Step, ...]
     tried: int
 
@@ -233,7 +233,7 @@ def _said(share: Interval) -> str:
     return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
 
 
-def _ranking(knockout: Knockout, positions: Sequence[str], rows: Array) -> tuple[list[Node], Array]:
+def _ranking(knockout: Knockout, positions: Sequence[str], rows: Array) -> tuple[list[Node], tuple[float, ...]]:
     """All nodes by the size of the estimated effect of knocking each out of the whole model, largest first; the effects [node]."""
     sweep, batch = knockout.sweep, knockout.batch
     named_positions: dict[str, Tensor | None] = {name: tokens_at(batch, name) for name in positions}
@@ -247,4 +247,4 @@ def _ranking(knockout: Knockout, positions: Sequence[str], rows: Array) -> tuple
     heads: list[HeadId] = [head_set[0] for head_set in sweep.head_sets]
     nodes = [Node(head, name if positions else None) for head in heads for name in named_positions]
     order = np.argsort(-np.abs(np.nan_to_num(felt)), kind="stable")
-    return [nodes[i] for i in order], felt[order]
+    return [nodes[i] for i in order], tuple(map(float, felt[order]))

@@ -210,7 +210,7 @@ def _growth(found: Discovery) -> dict[str, Any]:
         "tried": found.tried,
         "curve": curve,
         "monotone": found.monotone,
-        "effects": {f"a{node.head.layer}.h{node.head.head}": float(effect)
+        "effects": {f"a{node.head.layer}.h{node.head.head}": effect
                     for node, effect in zip(found.ranking, found.effects, strict=True) if node.position is None},
     }  # fmt: skip
 

@@ -80,7 +80,7 @@ def test_files_that_are_not_what_they_should_be_are_refused(change, error, text,
 def test_what_a_conversion_needs_is_asked_for(tmp_path):
     with pytest.raises(BadInput, match="does not say the shape"):
         ha.convert_circuit("ioi")
-    with pytest.raises(BadInput, match="no head 9.6"):
+    with pytest.raises(BadInput, match=r"no head 0\.10"):
         ha.convert_circuit("ioi", shape="2x2x8")
     with pytest.raises(BadInput, match="is no shape"):
         ha.convert_circuit("ioi", shape="12 layers")
