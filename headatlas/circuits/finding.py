@@ -99,7 +99,7 @@ def find_circuit(
     search = _Searches(model, given, knockout, asked)
     named = positions if positions is None or isinstance(positions, str) else " ".join(positions)
     how = {"method": method, "target": target, "largest": largest, "circuit_positions": named}
-    extra = {"reference": knockout.reference, "edges": edges, "seeds": asked.seeds, "rival": asked.rival}
+    extra = {"reference": knockout.reference, "edges": edges, "seeds": asked.seeds, "compared_with": asked.rival}
     identity = checkpoint.facts_of(model, search.first.sweep, {**given.facts, **how, **extra})
     with checkpoint.file(options.out, identity) as search.first.store:
         each = tuple((named or "").replace(",", " ").split())
@@ -111,7 +111,8 @@ def find_circuit(
             kept = RunOptions(options.memory, place)
             links, _ = measure_edges(model, given.batch, found.nodes, given.metric, options=kept, progress=progress)
         facts = {**identity, **_growth(found)}
-        again, bench, rows = None, search.first, search.judging
+        again, bench = None, search.first
+        rows: Array | None = search.judging
         if given.task is not None:
             seed = given.seed + 2  # the next one drew the prompts that means are taken over
             bench, rows = search.on(given.task(model.tokenizer, len(given.batch), seed), "held out"), None

@@ -40,7 +40,7 @@ def parse_shape(text: str) -> Shape:
     match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})x([1-9]\d{0,5})", text.strip().lower())
     if match is None:
         raise BadInput(f"'{text}' is no shape of a model.", "Write layers x query heads x width, such as 12x12x768.")
-    return Shape(*map(int, match.groups()))
+    return Shape(int(match[1]), int(match[2]), int(match[3]))
 
 
 class _Config(Written):

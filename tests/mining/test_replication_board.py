@@ -136,10 +136,10 @@ def test_the_board_grows_by_claims_and_models(tmp_path):
     assert data["schema"] == "headatlas/replication/1"
     assert [(one["key"], [(row["claim"], row["result"]) for row in one["outcomes"]]) for one in data["models"]] == [
         ("catalogue:gpt-2-medium", [("mcdougall-2023-l10h7", "weakened")]),
-        ("catalogue:gpt-2-small", [(CLAIM, "replicated"), ("wang-2023-ioi-size", "weakened")]),
+        ("catalogue:gpt-2-small in mine", [(CLAIM, "replicated"), ("wang-2023-ioi-size", "weakened")]),
     ]
     text = page.read_text()
-    assert "## mine, taken to be gpt2" in text
+    assert "## mine, taken to be gpt2 on its user's word" in text
     assert "| 9.9 of 9.9 | 100% (20% to 100%) | a \\| b | `headatlas replicate mine --as gpt2` |" in text
     with pytest.raises(BadInput, match=r"ends in \.md"):
         ha.write_board([outcome()], tmp_path / "board.html")

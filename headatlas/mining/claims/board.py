@@ -49,7 +49,8 @@ def write_board(outcomes: Sequence[Outcome], board: str | Path) -> None:
     file = page.with_suffix(".json")
     known = _read(file)
     run = {"created": _now(), "versions": _versions(), **outcomes[0].run}
-    key = identity_key(run.get("known_as") or run["model"])
+    # What is a copy on its user's word alone stands beside the model itself, not in its place.
+    key = f"{identity_key(run['known_as'])} in {run['model']}" if run.get("known_as") else identity_key(run["model"])
     others = [one for one in known if one["key"] != key]
     mine = next((one for one in known if one["key"] == key), None)
     fresh = {(one.claim, one.detector) for one in outcomes}
@@ -86,7 +87,7 @@ def page_of(models: Sequence[Mapping[str, Any]]) -> str:
     ]
     for one in models:
         run = one["run"]
-        said = f", taken to be {run['known_as']}" if run.get("known_as") else ""
+        said = f", taken to be {run['known_as']} on its user's word" if run.get("known_as") else ""
         versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
         drawn = f"{run['n']} examples a task, seed {run['seed']}; " if run.get("n") is not None else ""
         counts = ", ".join(f"{sum(row['result'] == word for row in one['outcomes'])} {word}" for word in RESULTS)

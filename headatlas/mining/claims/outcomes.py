@@ -173,6 +173,8 @@ def _beside(claim: Claim, ran: Mapping[str, Any], model: Mapping[str, Any]) -> O
         reason = f"only {reason}"
     if acting or refuted:
         reason += f"; {len(acting)} of {len(acting) + len(refuted)} judged act when removed"
+    if claim.value is not None:
+        reason += f"; the claim's number ({claim.value:g} {claim.unit or ''}".rstrip() + ") is not measured"
     share = binomtest(len(both), len(claimed)).proportion_ci(method="wilson")
     return Outcome(
         claim.id, claim.head_type, claim.statement, ran["name"], result, reason,
