@@ -18,7 +18,7 @@ from headatlas.mining.claims.outcomes import Outcome, compare
 from headatlas.model.recognise import recognise
 from headatlas.tasks.ioi import ioi
 from tests import toys
-from tests.mining.ioi_at_gpt2 import CLASSES, ioi_at_gpt2
+from tests.mining.claims.ioi_at_gpt2 import CLASSES, ioi_at_gpt2
 
 CLAIM = "wang-2023-ioi-name-mover"
 
