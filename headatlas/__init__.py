@@ -51,7 +51,9 @@ _PUBLIC = {
     # what can be measured
     "mine": "headatlas.mining.run",
     "define_head_type": "headatlas.catalogue.own",
-    "replicate": "headatlas.mining.replicate",
+    "replicate": "headatlas.mining.claims.replicate",
+    "ReplicationOptions": "headatlas.mining.claims.replicate",
+    "write_board": "headatlas.mining.claims.board",
     "PrintedProgress": "headatlas.progress",
     "RunOptions": "headatlas.methods.options",
     "ask": "headatlas.asking",
@@ -80,8 +82,12 @@ _PUBLIC = {
     "copy_scores": "headatlas.methods.weights.copying",
     "Circuit": "headatlas.circuits.circuit",
     "KnockoutOptions": "headatlas.circuits.workflow",
-    "find_circuit": "headatlas.circuits.workflow",
+    "find_circuit": "headatlas.circuits.finding",
     "test_circuit": "headatlas.circuits.workflow",
+    "circuit_prompts": "headatlas.circuits.workflow",
+    "convert_circuit": "headatlas.circuits.workflow",
+    "SearchOptions": "headatlas.circuits.finding",
+    "cpr_and_cmd": "headatlas.circuits.mib",
     "compare_circuits": "headatlas.circuits.workflow",
     "steer": "headatlas.apply.steering",
     "SteerOptions": "headatlas.apply.steering",
@@ -105,9 +111,13 @@ if TYPE_CHECKING:
     from headatlas.atlas import Atlas as Atlas
     from headatlas.catalogue.own import define_head_type as define_head_type
     from headatlas.circuits.circuit import Circuit as Circuit
+    from headatlas.circuits.finding import SearchOptions as SearchOptions
+    from headatlas.circuits.finding import find_circuit as find_circuit
+    from headatlas.circuits.mib import cpr_and_cmd as cpr_and_cmd
     from headatlas.circuits.workflow import KnockoutOptions as KnockoutOptions
+    from headatlas.circuits.workflow import circuit_prompts as circuit_prompts
     from headatlas.circuits.workflow import compare_circuits as compare_circuits
-    from headatlas.circuits.workflow import find_circuit as find_circuit
+    from headatlas.circuits.workflow import convert_circuit as convert_circuit
     from headatlas.circuits.workflow import test_circuit as test_circuit
     from headatlas.citing import cite as cite
     from headatlas.edits import Add as Add
@@ -148,7 +158,9 @@ if TYPE_CHECKING:
     from headatlas.methods.texts import Texts as Texts
     from headatlas.methods.weights.copying import copy_scores as copy_scores
     from headatlas.methods.weights.views import weights as weights
-    from headatlas.mining.replicate import replicate as replicate
+    from headatlas.mining.claims.board import write_board as write_board
+    from headatlas.mining.claims.replicate import ReplicationOptions as ReplicationOptions
+    from headatlas.mining.claims.replicate import replicate as replicate
     from headatlas.mining.run import mine as mine
     from headatlas.model import Model as Model
     from headatlas.model import load as load

@@ -47,6 +47,7 @@ NUMBERED = re.compile(
 MLPS = Choice(("recomputed", "frozen"), "MLPs cannot be '{}'.")
 PROBE = Choice(("linear", "mlp"), "Unknown probe '{}'.")
 CIRCUIT_SEARCH = Choice(("attribution", "greedy"), "Unknown method '{}'.")
+CIRCUIT_RIVAL = Choice(("none", "eap-ig"), "Circuits are not compared with '{}'.")
 RATIO = Choice(("ratio-of-means", "mean-of-ratios"), "Unknown ratio '{}'.")
 ROUTE_FILE = Choice((".json", ".svg", ".html", ".graphml"), "No route is written to a file that ends in '{}'.")
 FORM = Choice(("effective", "embedding", "mlp"), "There is no form '{}' of embeddings.")

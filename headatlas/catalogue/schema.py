@@ -185,7 +185,8 @@ class CircuitNode(Entry):
     label: Name
     head_type: Slug | None = None  # None: an MLP, the input tokens, the logits
     heads: list[str] = Field(default_factory=list)  # "9.6" as published
-    positions: str | None = None  # where it acts: "END", "S2" ...
+    positions: str | None = None  # where it acts, as the paper says it: "END", "S2" ...
+    at: list[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]] = Field(default_factory=list)
 
 
 class CircuitEdge(Entry):
@@ -214,10 +215,12 @@ class PublishedCircuit(Entry):
 
 
 class ModelShape(Entry):
-    """How many layers and heads a model has, so that a claimed head can be seen not to exist."""
+    """One checkpoint: what it is called, and how many layers and heads it has, so that a claimed head can be seen not to exist."""
 
     id: Slug
     names: list[Name] = Field(min_length=1)  # as papers write them
     hub_ids: list[str] = Field(default_factory=list)
     layers: int = Field(ge=1)
     heads: int = Field(ge=1)  # query heads in a layer
+    # Of the published weight file, so that a copy of it under any name is recognised.
+    sha256: list[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]] = Field(default_factory=list)

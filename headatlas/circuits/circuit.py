@@ -20,7 +20,7 @@ from headatlas.reading import Name, Number, Source, Written, checked, demand_sch
 from headatlas.store import write_json
 
 SCHEMA = "headatlas/circuit/1"
-_HELP = "See docs/methods/circuits.md for what a circuit file holds; headatlas circuit find --out writes one."
+HELP = "See docs/methods/circuits.md for what a circuit file holds; headatlas circuit find --out writes one."
 
 
 class _Node(Written):
@@ -85,7 +85,8 @@ class Edge:
 class Circuit:
     """Heads and edges with a task.
 
-    roles: node -> class ("name-mover"); classes are removed together when completeness and minimality are measured.
+    roles: node -> class ("name-mover"), or several ("reader, direct"); classes are removed together when completeness and
+    minimality are measured.
     model: the name of the model, None where any may be tried. facts: where it comes from and how it was found.
     """
 
@@ -125,8 +126,9 @@ class Circuit:
     def classes(self) -> dict[str, tuple[Node, ...]]:
         """role -> its nodes."""
         found: dict[str, tuple[Node, ...]] = {}
-        for node, role in self.roles.items():
-            found[role] = (*found.get(role, ()), node)
+        for node, roles in self.roles.items():
+            for role in roles.split(", "):
+                found[role] = (*found.get(role, ()), node)
         return found
 
     def data(self) -> dict[str, Any]:
@@ -157,7 +159,7 @@ class Circuit:
     def load(cls, path: str | Path) -> Circuit:
         """Read a file. Raises StoreError naming it and what is wrong."""
         file = Path(path)
-        source = Source(file, _HELP)
+        source = Source(file, HELP)
         data = read_json(source)
         demand_schema(data, SCHEMA, source)
         data = checked(data, _File, source)

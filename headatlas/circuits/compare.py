@@ -6,8 +6,15 @@ from collections.abc import Collection, Hashable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from headatlas.catalogue.model_names import find_weights, identity_key
 from headatlas.circuits.circuit import Circuit
 from headatlas.errors import BadInput
+
+
+def _model(circuit: Circuit) -> str:
+    """Which model a circuit is of: by the weights that it was found in, where they are a published model's, else by the name."""
+    known = find_weights(str(circuit.facts.get("sha256")))
+    return identity_key(known.id if known is not None else str(circuit.model))
 
 
 @dataclass(frozen=True)
@@ -38,11 +45,11 @@ def compare(found: Circuit, reference: Circuit) -> dict[str, Any]:
 
     Raises BadInput for circuits of different models, where the same numbers are other heads.
     """
-    names = [{circuit.model, *circuit.facts.get("hub_ids", ())} for circuit in (found, reference) if circuit.model]
-    if len(names) == 2 and not names[0] & names[1]:
+    models = {_model(circuit) for circuit in (found, reference) if circuit.model}
+    if len(models) == 2:
         raise BadInput(
             f"'{found.name}' is of {found.model}, '{reference.name}' of {reference.model}; the same numbers are other heads there.",
-            "Compare circuits of one model.",
+            "Compare circuits of one model; of a copy of a known one, say --as.",
         )
     mine, theirs = set(found.heads), set(reference.heads)
     return {

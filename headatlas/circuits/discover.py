@@ -1,8 +1,12 @@
-"""Finding a circuit: heads are added while the measured faithfulness grows, and those that are not needed taken out again.
+"""Finding a circuit on one half of the prompts, and judging on the other how large it must be.
 
 `recovered` is (F(C) - F(none)) / (F(M) - F(none)), of means over examples: 0 with all heads knocked out, 1 for the whole
-model; more than 1 where heads that work against the answer are missing. A circuit is good enough when recovered is
-within 1 - target of 1, from either side.
+model; more than 1 where heads that work against the answer are missing. A circuit is good enough when the low end of the 95%
+interval of `recovered` reaches the target, and the mean is not above 2 - target.
+
+The half that ranks, grows and prunes never says when to stop: that half would be fitted. As heads that help and heads that
+hurt come in, `recovered` rises and falls, and a short beginning of a ranking can pass by luck; so a size counts when the next
+larger one that is tried is good enough too.
 """
 
 from __future__ import annotations
@@ -15,32 +19,53 @@ from torch import Tensor
 
 from headatlas.choices import CIRCUIT_SEARCH
 from headatlas.circuits.circuit import Node
+from headatlas.circuits.evaluate import Interval
 from headatlas.circuits.knockout import EMPTY, WHOLE, Knockout, State, tokens_at
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.methods.sweeps.gradient_estimate import estimate
+from headatlas.methods.sweeps.gradient_estimate import estimates
+from headatlas.ops import stats
+from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
 
 BETWEEN = 8  # sizes that are tried at once between a circuit that is too small and one that is large enough
 CHUNK = 8  # heads that are tried to be taken out at once
+PATIENCE = 3  # heads that a greedy search adds although none of them brings it nearer
+LEAST = 4  # examples, so that each half has an interval
 
 
 @dataclass(frozen=True)
 class Step:
-    """A circuit that was tried: its number of nodes, and what it recovers."""
+    """A circuit that was tried: its number of nodes, and what it recovers on the half that finds and the half that judges."""
 
     size: int
-    recovered: float
+    found: Interval
+    judged: Interval
 
 
 @dataclass(frozen=True)
 class Discovery:
-    """The nodes found, best first by the order they were found in; all circuits tried; whether the target was reached."""
+    """The nodes found, best first by the order they were found in, and how the search went.
+
+    reached: whether the circuit is good enough on the judging half. recovered, judged: on the finding and on the judging half.
+    ranking: all nodes by the estimated effect of knocking each out, with these effects [node]. curve: the sizes that were tried
+    while it grew; monotone: whether what is recovered rose all along. tried: circuits measured.
+    """
 
     nodes: tuple[Node, ...]
-    steps: tuple[Step, ...]
     reached: bool
-    recovered: float
+    recovered: Interval
+    judged: Interval
+    ranking: tuple[Node, ...]
+    effects: tuple[float, ...]
+    curve: tuple[Step, ...]
+    tried: int
+
+    @property
+    def monotone(self) -> bool:
+        """Whether larger circuits of the curve always recovered more, on the judging half."""
+        values = [step.judged.value for step in sorted(self.curve, key=lambda step: step.size)]
+        return values == sorted(values)
 
 
 def discover(
@@ -50,6 +75,7 @@ def discover(
     method: str = "attribution",
     target: float = 0.9,
     largest: int | None = None,
+    split: int = 0,
     progress: Progress | None = None,
 ) -> Discovery:
     """A small circuit that recovers `target` of what the whole model does on the knockout's prompts.
@@ -57,86 +83,128 @@ def discover(
     positions: named positions at which heads may be part of it each on its own; none: heads everywhere.
     method: attribution ranks nodes by the estimated effect of knocking each out (attribution patching) and measures the
     first so-many of the ranking; greedy measures every node at each step and adds the one that helps most. Both then take
-    out again what is not needed. largest: nodes at most. Raises BadInput.
+    out again what is not needed. largest: nodes at most. split: seed of the draw of the two halves. Raises BadInput.
     """
     CIRCUIT_SEARCH.demand(method)
     if not 0 < target < 1:
         raise BadInput(f"The target {target} must lie between 0 and 1.", "Write for example 0.9.")
-    search = _Search(knockout, target, progress or Silent())
-    ranking = _ranking(knockout, positions)
+    if len(knockout.batch) < LEAST:
+        raise BadInput(
+            f"A circuit is found on half of the prompts and judged on the other; {len(knockout.batch)} are too few.",
+            f"Give {LEAST} or more, better 32.",
+        )
+    search = _Search(knockout, target, split, progress or Silent())
+    ranking, effects = _ranking(knockout, positions, search.finding)
     most = len(ranking) if largest is None else min(largest, len(ranking))
     if most < 1:
         raise BadInput("A circuit needs at least one head.", "Give --largest 1 or more.")
-    grow = search.along if method == "attribution" else search.greedily
-    found = grow(ranking, most)
-    reached = search.near(found)
-    if reached:
+    found = search.along(ranking, most) if method == "attribution" else search.greedily(ranking, most)
+    curve = tuple(search.steps)
+    if search.good(search.measured(found).judged):
         found = search.pruned(found)
-    return Discovery(tuple(found), tuple(search.steps), reached, search.recovered([found])[0])
+    last = search.measured(found)
+    return Discovery(
+        tuple(found), search.good(last.judged), last.found, last.judged, tuple(ranking), effects, curve, search.tried
+    )
+
+
+def halves(n: int, split: int = 0) -> tuple[Array, Array]:
+    """The numbers of the examples that find and of those that judge; another draw for another `split`."""
+    order = np.random.default_rng(split).permutation(n)
+    return np.sort(order[::2]), np.sort(order[1::2])
+
+
+def recovered(knockout: Knockout, circuits: Sequence[Sequence[Node]], rows: Array | None = None) -> list[Interval]:
+    """What each circuit recovers, over some of the examples or all; measured side by side. Raises BadInput."""
+    values = knockout.measure([WHOLE, EMPTY, *(State(frozenset(nodes)) for nodes in circuits)])
+    values = values if rows is None else values[:, rows]
+    whole, empty, *others = values
+    return [Interval.ratio(mine - empty, whole - empty, knockout.protocol.ratio) for mine in others]
 
 
 class _Search:
-    """Circuits that were tried, and what they recover."""
+    """Circuits that were tried, and what they recover on either half."""
 
-    def __init__(self, knockout: Knockout, target: float, progress: Progress) -> None:
-        self.knockout, self.limit, self.progress = knockout, 1 - target, progress
+    def __init__(self, knockout: Knockout, target: float, split: int, progress: Progress) -> None:
+        self.knockout, self.target, self.progress = knockout, target, progress
         self.steps: list[Step] = []
-        whole, empty = knockout.measure([WHOLE, EMPTY]).mean(1)
-        self.empty, self.span = float(empty), float(whole - empty)
-        if self.span == 0:
-            raise BadInput(
-                "Knocking all heads out changes nothing, so there is nothing for a circuit to recover.",
-                "Choose another ablation or other prompts.",
-            )
+        self.tried = 0
+        self.finding, self.judging = halves(len(knockout.batch), split)
 
-    def recovered(self, circuits: Sequence[Sequence[Node]]) -> list[float]:
-        """What each circuit recovers; measured side by side."""
-        values = self.knockout.measure([State(frozenset(nodes)) for nodes in circuits]).mean(1)
-        found = [float(value) for value in (values - self.empty) / self.span]
-        self.steps += [Step(len(nodes), share) for nodes, share in zip(circuits, found, strict=True)]
-        return found
+    def all_measured(self, circuits: Sequence[Sequence[Node]]) -> list[Step]:
+        """Each circuit on both halves."""
+        halves = [recovered(self.knockout, circuits, rows) for rows in (self.finding, self.judging)]
+        self.tried += len(circuits)
+        return [Step(len(nodes), *pair) for nodes, pair in zip(circuits, zip(*halves, strict=True), strict=True)]
 
-    def near(self, nodes: Sequence[Node]) -> bool:
-        """Whether a circuit is good enough."""
-        return abs(1 - self.recovered([nodes])[0]) <= self.limit
+    def measured(self, nodes: Sequence[Node]) -> Step:
+        """One circuit on both halves."""
+        return self.all_measured([nodes])[0]
+
+    def good(self, share: Interval) -> bool:
+        """Whether a circuit is good enough on a half."""
+        return share.low >= self.target and share.value <= 2 - self.target
 
     def along(self, ranking: Sequence[Node], most: int) -> list[Node]:
-        """The shortest beginning of a ranking that is good enough, of those tried; else the best of them."""
+        """The shortest beginning of a ranking that is good enough, and whose next larger one is; else the best of them."""
         sizes = sorted({min(most, round(1.5**i)) for i in range(64)})
-        tried: dict[int, float] = {}
+        tried: dict[int, Step] = {}
         for size in sizes:
-            tried[size] = self.recovered([ranking[:size]])[0]
-            self.progress.say(f"{size} of {most} heads recover {tried[size]:.1%}")
-            if abs(1 - tried[size]) <= self.limit:
+            self._try(ranking, [size], tried)
+            self.progress.say(f"{size} of {most} heads recover {_said(tried[size].judged)}")
+            if len(tried) > 1 and all(self.good(step.judged) for step in list(tried.values())[-2:]):
                 break
-        good = [size for size, share in tried.items() if abs(1 - share) <= self.limit]
-        if good:
-            below = max((size for size in tried if size < good[0]), default=0)
-            between = sorted({round(x) for x in np.linspace(below + 1, good[0], BETWEEN + 1)} - set(tried))
-            for size, share in zip(
-                between, self.recovered([ranking[:size] for size in between]) if between else [], strict=True
-            ):
-                tried[size] = share
-            good = [size for size, share in tried.items() if abs(1 - share) <= self.limit]
-        best = min(good) if good else min(tried, key=lambda size: (abs(1 - tried[size]), size))
-        return list(ranking[:best])
+        best = self._shortest(tried, len(ranking))
+        if best is None:
+            nearest = min(tried.values(), key=lambda step: (_distance(step.judged), step.size))
+            return list(ranking[: nearest.size])
+        below = max((size for size in tried if size < best), default=0)
+        between = sorted({round(x) for x in np.linspace(below + 1, best, BETWEEN + 1)} - set(tried))
+        self._try(ranking, between, tried)
+        return list(ranking[: self._shortest(tried, len(ranking)) or best])
+
+    def _try(self, ranking: Sequence[Node], sizes: Sequence[int], tried: dict[int, Step]) -> None:
+        found = self.all_measured([ranking[:size] for size in sizes]) if sizes else []
+        self.steps += found
+        tried.update({step.size: step for step in found})
+
+    def _shortest(self, tried: dict[int, Step], every: int) -> int | None:
+        """The smallest size that is good enough, and so is the next larger one tried; that of all heads needs none."""
+        sizes = sorted(tried)
+        good = [self.good(tried[size].judged) for size in sizes]
+        for i, size in enumerate(sizes):
+            if good[i] and (size == every or (i + 1 < len(sizes) and good[i + 1])):
+                return size
+        return None
 
     def greedily(self, ranking: Sequence[Node], most: int) -> list[Node]:
-        """Node after node, each the one that brings the circuit nearest to the whole model, while it comes nearer."""
+        """Node after node, each the one that brings the circuit nearest to the whole model on the finding half.
+
+        Where none brings it nearer, the best of them joins all the same, PATIENCE times: heads may only work together.
+        """
         found: list[Node] = []
-        off = 1.0  # no heads recover 0
-        while len(found) < most and off > self.limit:
+        nearest, best, waited = 1.0, 0, 0  # no heads recover 0
+        while len(found) < most and waited < PATIENCE:
             left = [node for node in ranking if node not in found]
-            shares = self.recovered([[*found, node] for node in left])
-            best = int(np.argmin([abs(1 - share) for share in shares]))
-            if abs(1 - shares[best]) >= off:
-                break
-            off, found = abs(1 - shares[best]), [*found, left[best]]
-            self.progress.say(f"{len(found)} heads recover {shares[best]:.1%}; {left[best]} joined")
-        return found
+            steps = self.all_measured([[*found, node] for node in left])
+            chosen = int(np.argmin([abs(1 - step.found.value) for step in steps]))
+            found, step = [*found, left[chosen]], steps[chosen]
+            self.steps.append(step)
+            self.progress.say(f"{len(found)} heads recover {_said(step.judged)}; {left[chosen]} joined")
+            if self.good(step.judged):
+                return found
+            off = abs(1 - step.found.value)
+            waited = 0 if off < nearest else waited + 1
+            if off < nearest:
+                nearest, best = off, len(found)
+        return found[: max(best, 1)]
 
     def pruned(self, found: list[Node]) -> list[Node]:
-        """The circuit without the nodes that it does not need to stay good enough, the last ones tried first, several at once."""
+        """The circuit without the nodes that it does not need to stay good enough on the finding half.
+
+        The last ones are tried first, several at once. Where the judging half disagrees, what was taken out last comes back.
+        """
+        gone: list[Node] = []
         before = len(found) + 1
         while len(found) < before:  # until a whole round takes nothing out
             before = len(found)
@@ -144,26 +212,39 @@ class _Search:
             while queue:
                 chunk = queue.pop()
                 rest = [node for node in found if node not in chunk]
-                if rest and self.near(rest):
-                    found = rest
+                if rest and self.good(self.measured(rest).found):
+                    found, gone = rest, [*gone, *chunk]
                     self.progress.say(f"{len(found)} heads are left")
                 elif len(chunk) > 1:
                     half = len(chunk) // 2
                     queue += [chunk[:half], chunk[half:]]
+        while gone and not self.good(self.measured(found).judged):
+            found = [*found, gone.pop()]
         return found
 
 
-def _ranking(knockout: Knockout, positions: Sequence[str]) -> list[Node]:
-    """All nodes by the size of the estimated effect of knocking each out of the whole model, largest first."""
+def _distance(share: Interval) -> float:
+    """How far the farther end of an interval lies from 1."""
+    ends = np.nan_to_num([share.low, share.high], nan=np.inf)
+    return float(np.abs(1 - ends).max())
+
+
+def _said(share: Interval) -> str:
+    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
+
+
+def _ranking(knockout: Knockout, positions: Sequence[str], rows: Array) -> tuple[list[Node], tuple[float, ...]]:
+    """All nodes by the size of the estimated effect of knocking each out of the whole model, largest first; the effects [node]."""
     sweep, batch = knockout.sweep, knockout.batch
     named_positions: dict[str, Tensor | None] = {name: tokens_at(batch, name) for name in positions}
     named_positions = named_positions or {"all": None}
     known = knockout.store.get("ranking")
     if known is None:
         # The first-order effect of the very replacement that knocks a head out.
-        known = estimate(knockout.model, replace(sweep, positions=named_positions), knockout.memory)
+        known = estimates(knockout.model, replace(sweep, positions=named_positions), knockout.memory)
         knockout.store.put("ranking", known)
+    felt = stats.mean(known[rows]).ravel()
     heads: list[HeadId] = [head_set[0] for head_set in sweep.head_sets]
     nodes = [Node(head, name if positions else None) for head in heads for name in named_positions]
-    order = np.argsort(-np.abs(known).ravel(), kind="stable")
-    return [nodes[i] for i in order]
+    order = np.argsort(-np.abs(np.nan_to_num(felt)), kind="stable")
+    return [nodes[i] for i in order], tuple(map(float, felt[order]))

@@ -224,6 +224,13 @@ def model(name: str, revision: str | None = None) -> None:
     look(name, revision)
 
 
+def known_model(name: str) -> None:
+    """Raise UnknownName for what the catalogue knows no model by."""
+    from headatlas.catalogue.model_names import demand_model
+
+    demand_model(name)
+
+
 def folder(path: str) -> None:
     """Raise StoreError where no folder can be written."""
     place = Path(path)
@@ -238,6 +245,13 @@ def file(path: str) -> None:
     if place.is_dir():
         raise StoreError(f"{place} is a folder.", "Name a file with --out.")
     _demand_writable(place)
+
+
+def page(path: str) -> None:
+    """Raise BadInput for a page that is not Markdown, StoreError where no file can be written."""
+    if Path(path).suffix != ".md":
+        raise BadInput(f"No board is written to {path}.", "Give a name that ends in .md.")
+    file(path)
 
 
 def new_file(path: str) -> None:

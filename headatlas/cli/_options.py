@@ -17,6 +17,11 @@ Model = Annotated[
     ),
     Check(check.model),
 ]
+KnownAs = Annotated[
+    str | None,
+    typer.Option("--as", help="The model of the literature that this is a copy of, such as gpt2."),
+    Check(check.known_model),
+]
 Revision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a Hub model.")]
 Device = Annotated[
     str | None,

@@ -19,7 +19,7 @@ class Head:
     far: retrieval; the nearest distance it reaches. tokens: mover, delimiter and inhibition; the class of tokens it attends to,
     names, delimiters, ordinals or one that the vocabulary has beside them.
     finds: inhibition; the duplicated token or the most recent one.
-    reads: copier; the block of the attended token that is copied. to: copier, mover and inhibition; the block that it is
+    reads: copier; the block of the attended token that is copied. to: copier, mover, inhibition and induction; the block that it is
     copied into ("next": what is predicted, "junk": where nothing reads) instead of the kind's own.
     spread: noise; the standard deviation of its attention logits. A noise head writes half of `write`.
     """

@@ -166,6 +166,7 @@ name: Repeated tokens
 paper: roe-2024-patterns
 task: Continue a repeated sequence.
 model: GPT-2 small
+runs_on: repeated
 nodes:
   - {id: previous, label: Previous token heads, heads: ['4.11']}
   - {id: induction, label: Induction heads, head_type: induction-head, heads: ['5.5', '6.9']}

@@ -1,7 +1,6 @@
 """Circuit files, overlaps, and the circuits of the literature."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -81,9 +80,8 @@ def test_overlaps_count_heads_nodes_and_edges():
     }  # fmt: skip
 
 
-def test_the_ioi_circuit_is_the_papers(monkeypatch):
-    model = SimpleNamespace(name="openai-community/gpt2", require=lambda heads: None)
-    circuit = published("ioi", model)  # type: ignore[arg-type]
+def test_the_ioi_circuit_is_the_papers():
+    circuit = from_catalogue("ioi")
     assert len(circuit.nodes) == 26
     assert {role: len(nodes) for role, nodes in circuit.classes.items()} == {
         "previous-token": 2, "duplicate-token": 3, "induction": 4, "s-inhibition": 4, "name-mover": 3,

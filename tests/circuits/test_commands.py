@@ -13,10 +13,11 @@ def place(load_gives_narrow_smollm2, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def run(command: str, capsys) -> tuple[int, str, str]:
-    """A command, forced, since random weights do no task."""
-    arguments = shlex.split(command)[1:]
-    return pages.run(capsys, *arguments, *([] if arguments[:2] == ["circuit", "compare"] else ["--force"]))
+def run(command: str | list[str], capsys) -> tuple[int, str, str]:
+    """A command of a page, or one that is written out; forced, since random weights do no task."""
+    arguments = shlex.split(command)[1:] if isinstance(command, str) else command
+    forced = "--force" in arguments or arguments[1] in ("compare", "convert")
+    return pages.run(capsys, *arguments, *([] if forced else ["--force"]))
 
 
 def test_results_are_printed_as_json_and_written(capsys, tmp_path):
@@ -51,6 +52,13 @@ def test_results_are_printed_as_json_and_written(capsys, tmp_path):
         ("headatlas circuit test m ioi --task ioi --n 2", "found in GPT-2 small"),
         ("headatlas circuit test m '77.1' --task ioi --n 2 --ablation zero", "no attention layer 77"),
         ("headatlas circuit compare ioi ioy", "no circuit called 'ioy'"),
+        ("headatlas circuit test m '2.1'", "Heads alone do not say"),
+        ("headatlas circuit test m ioi --as gpt2 --n 2", "is not gpt2: it has 30 layers of 9 heads"),
+        ("headatlas circuit test m arithmetic --n 2", "no task of sums is built in"),
+        ("headatlas circuit find m --task ioi --n 2 --ablation zero", "2 are too few"),
+        ("headatlas circuit convert ioi", "does not say the shape"),
+        ("headatlas circuit convert ioi --shape 12", "is no shape of a model"),
+        ("headatlas circuit compare ioi ioi --as gpt-two", "no model called 'gpt-two'"),
     ],
 )
 def test_wrong_input_ends_with_1_and_says_what_is_wrong(command, text, capsys, tmp_path):

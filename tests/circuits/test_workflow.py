@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 
 import headatlas as ha
-from headatlas.circuits.circuit import Circuit, parse_nodes
+from headatlas.circuits.circuit import Circuit, Node, parse_nodes
+from headatlas.circuits.discover import halves, recovered
+from headatlas.circuits.knockout import Knockout, Protocol
 from headatlas.errors import BadInput, StoreError
 from headatlas.model import attach
 from headatlas.model.families.tiny_models import FAMILIES
+from headatlas.task import logit_difference
 from tests.methods.sweeps.test_replay import prompts
 from tests.recorder import Recorder
 
@@ -41,7 +44,10 @@ def test_a_circuit_is_found_kept_tested_and_compared(toy, batch, tmp_path):
         ha.find_circuit(toy, batch, knockout=ZERO, options=ha.RunOptions(out=out))
     tests = [ha.test_circuit(toy, which, batch, criteria="none", knockout=ZERO) for which in (out, found.circuit)]
     assert tests[0].faithfulness == tests[1].faithfulness
-    assert tests[0].faithfulness.recovered.value == pytest.approx(found.circuit.facts["recovered"])
+    facts = found.circuit.facts
+    assert facts["stability"]["drawn"] == "other halves of the prompts"
+    assert [str(head) for head in found.circuit.heads] == facts["stability"]["heads"][0]
+    assert facts["mib"]["recovered"][-1] == pytest.approx(1)  # all heads are the whole model
     overlap = ha.compare_circuits(out, replace(found.circuit, nodes=parse_nodes("0.0@end")))
     assert overlap["heads"]["second"] == 1
 
@@ -71,3 +77,22 @@ def test_circuits_of_other_models_are_refused(toy, batch):
     other = Circuit("x", "y", parse_nodes("0.1"), model="another")
     with pytest.raises(BadInput, match="a circuit of another"):
         ha.test_circuit(toy, other, batch)
+
+
+def test_a_rival_has_no_more_heads_and_is_measured_like_the_circuit(toy, batch):
+    options = ha.SearchOptions(seeds=1, rival="eap-ig")
+    found = ha.find_circuit(toy, batch, largest=4, knockout=ZERO, options=options).circuit
+    rival = found.facts["rival"]
+    assert "stability" not in found.facts
+    assert 0 < len(rival["heads"]) <= len(found.heads)
+    bench = Knockout(toy, batch, logit_difference, Protocol("resample"))
+    _, rows = halves(len(batch))
+    theirs, mine = recovered(bench, [parse_nodes(rival["heads"]), [Node(head) for head in found.heads]], rows)
+    assert rival["recovered"]["value"] == pytest.approx(theirs.value)
+    assert rival["recovered_by_the_circuit_everywhere"]["value"] == pytest.approx(mine.value)
+
+
+def test_searches_and_rivals_are_asked_for_in_words():
+    for options, text in (({"seeds": 0}, "0 searches find nothing"), ({"rival": "acdc"}, "not compared with 'acdc'")):
+        with pytest.raises(BadInput, match=text):
+            ha.SearchOptions(**options)

@@ -55,13 +55,17 @@ WRONG = {
     "--steps": ("0", "few"),
     "--verify": ("-1", "few"),
     "--verdict-n": ("2", "2"),
+    "--as": ("gpt-two", "gpt-two"),
+    "--board": ("board.html", "board.html"),
+    "--rival": ("acdc", "acdc"),
+    "--seeds": ("0", "few"),
     "--out": ("file/below", "file"),
     "--save": ("file/below", "file"),
 }
 # Options whose values are free, or whose faults show on a model or its prompts only.
 FREE = {
     "--revision", "--seed", "--force", "--json", "--help", "--positions", "--position", "--group", "--label", "--toward",
-    "--bos", "--no-verdict", "--text", "--threshold", "--target", "--largest", "--edges", "--criteria", "--layers", "--pick",
+    "--bos", "--no-verdict", "--verdict", "--text", "--threshold", "--target", "--largest", "--edges", "--criteria", "--layers", "--pick",
     "--remove", "--everywhere", "--generate", "--claim", "--allow-pickle", "--folds", "--shuffles", "--test", "--words",
     "--twin", "--counterfactual", "--shuffled", "--offset", "--copying", "--ov", "--qk", "--svd", "--compose",
 }  # fmt: skip

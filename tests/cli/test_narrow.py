@@ -4,7 +4,7 @@ import pytest
 
 import headatlas
 from headatlas import report
-from headatlas.mining.replication import Outcome
+from headatlas.mining.claims.outcomes import Outcome
 from headatlas.report.atlas_view import read, summary
 from tests.pages import run
 from tests.report import synthetic

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from headatlas.catalogue.catalogue import Catalogue, Place
-from headatlas.catalogue.names import normal
+from headatlas.catalogue.model_names import model_key, table_of
 from headatlas.catalogue.problem import Problem
 from headatlas.catalogue.schema import ModelShape, PublishedCircuit
 from headatlas.errors import BadInput
@@ -17,7 +17,7 @@ _HUB_ID = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 
 def claims(catalogue: Catalogue) -> Iterator[Problem]:
     """Faults of claims, then of circuits."""
-    shapes = {normal(name): shape for shape in catalogue.shapes.values() for name in (*shape.names, *shape.hub_ids)}
+    shapes = table_of(catalogue.shapes.values())
     lists = {place.file: place for (kind, _), place in catalogue.places.items() if kind == "claim list"}
     owners = {place.file: paper for (kind, paper), place in catalogue.places.items() if kind == "claim list"}
     for claim in catalogue.claims.values():
@@ -36,7 +36,11 @@ def claims(catalogue: Catalogue) -> Iterator[Problem]:
         if not claim.heads and claim.value is None:
             right = "Name heads, or give the count or share as value."
             yield place.problem((), "the claim names neither a head nor a value.", right)
-        shape = shapes.get(normal(claim.hub_id or "")) or shapes.get(normal(claim.model))
+        shape, named = shapes.get(model_key(claim.hub_id or "")), shapes.get(model_key(claim.model))
+        if shape is not None and named is not None and shape != named:
+            wrong = f"'{claim.hub_id}' is {shape.names[0]}, not {claim.model}."
+            yield place.problem(("hub_id",), wrong, "Give the Hub id of the model that the paper names.")
+        shape = shape or named
         yield from _real_heads(place, [(("heads", n, "head"), head.head) for n, head in enumerate(claim.heads)], shape)
     for circuit in catalogue.circuits.values():
         yield from _circuit(catalogue.places["circuit", circuit.id], circuit, shapes)
@@ -63,7 +67,10 @@ def _real_heads(
 def _circuit(place: Place, circuit: PublishedCircuit, shapes: Mapping[str, ModelShape]) -> Iterator[Problem]:
     ends = {end for edge in circuit.edges for end in (edge.source, edge.target)}
     ids = [node.id for node in circuit.nodes]
-    shape = shapes.get(normal(circuit.model or ""))
+    shape = shapes.get(model_key(circuit.model or ""))
+    if any(node.heads for node in circuit.nodes) and (circuit.runs_on is None) == (circuit.untested is None):
+        wrong = "it names heads, and neither a task to test them on nor why there is none."
+        yield place.problem((), wrong, "Give runs_on: TASK, or untested: the reason; not both.")
     for position, node in enumerate(circuit.nodes):
         if node.id in ids[:position]:
             yield place.problem(("nodes", position, "id"), f"the node '{node.id}' stands here twice.", "Keep one.")
@@ -71,6 +78,9 @@ def _circuit(place: Place, circuit: PublishedCircuit, shapes: Mapping[str, Model
             yield place.problem(
                 ("nodes", position), f"no edge touches the node '{node.id}'.", "Add an edge or drop it."
             )
+        if node.at and (not node.heads or circuit.runs_on is None):
+            wrong = f"the node '{node.id}' has positions of a task, and no heads or no task."
+            yield place.problem(("nodes", position, "at"), wrong, "Give runs_on and heads, or leave `at` out.")
         written = [(("nodes", position, "heads", n), head) for n, head in enumerate(node.heads)]
         yield from _real_heads(place, written, shape)
     seen: set[tuple[str, str, str]] = set()

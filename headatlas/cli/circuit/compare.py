@@ -15,6 +15,7 @@ library = "headatlas.compare_circuits"
 def compare(
     found: Annotated[str, typer.Argument(help="A circuit file, or an id of the catalogue.")],
     reference: Annotated[str, typer.Argument(help="What it is compared with: a file or an id.")],
+    known_as: option.KnownAs = None,
     as_json: option.Json = False,
 ) -> None:
     """Say how much two circuits of one model have in common: heads, heads at positions, edges.
@@ -26,7 +27,7 @@ def compare(
     import headatlas as ha
     from headatlas.render.console import console
 
-    data = ha.compare_circuits(found, reference)
+    data = ha.compare_circuits(found, reference, known_as=known_as)
     if as_json:
         print_json(data)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +15,7 @@ from headatlas.cli._printing import print_json, say_start_end
 from headatlas.cli.circuit import _options as circuits
 
 if TYPE_CHECKING:
-    from headatlas.circuits.workflow import FoundCircuit
+    from headatlas.circuits.finding import FoundCircuit
 
 library = "headatlas.find_circuit"
 
@@ -51,6 +52,16 @@ def find(
     target: Annotated[float, typer.Option(help="Share of what all heads do that the circuit has to recover.")] = 0.9,
     largest: Annotated[int | None, typer.Option(help="Heads at most.")] = None,
     edges: Annotated[bool, typer.Option("--edges", help="Measure what passes between its heads, too.")] = False,
+    seeds: Annotated[
+        int,
+        typer.Option(help="Searches on other prompts of the task, to say how stable the circuit is; 1 for none."),
+        check.at_least(1, "searches"),
+    ] = 2,
+    rival: Annotated[
+        str,
+        typer.Option(help="Compare with the heads of EAP-IG's edges pruned to the same size: eap-ig, or none."),
+        Check(choices.CIRCUIT_RIVAL.demand),
+    ] = "none",
     ablation: circuits.Ablation = "mean",
     mean: circuits.Mean = None,
     reference: circuits.Reference = 200,
@@ -66,7 +77,8 @@ def find(
 ) -> None:
     """Find a small set of heads that does the task while all others are knocked out.
 
-    A circuit of a built-in task is then measured on new prompts, since a search fits the prompts it was made on.
+    Half of the prompts finds, the other half judges: the interval's low end must reach the target there. A circuit of a
+    built-in task is then measured on new prompts, and that is the number to quote.
 
     Example: headatlas circuit find smollm2-135m --task ioi --target 0.9 --edges --out ioi.json
     """
@@ -74,7 +86,7 @@ def find(
     from headatlas.cli._progress import Shown
 
     given = check.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
-    options = ha.RunOptions(memory, out)
+    options = ha.SearchOptions(memory, out, seeds, rival)
     knockout = ha.KnockoutOptions(ablation, mean, reference, ratio)
     with Shown() as shown:
         found = ha.find_circuit(
@@ -96,7 +108,11 @@ def _show(found: FoundCircuit, out: str | None) -> None:
     facts = circuit.facts
     say(f"{len(circuit.nodes)} heads: {' '.join(map(str, circuit.nodes))}")
     short = "" if facts["reached"] else "; the target was not reached"
-    say(f"on the prompts it was found on they recover {facts['recovered']:.1%}{short}")
+    say(
+        f"on the half that found it they recover {facts['recovered']:.1%}, on the half that judged {_share(facts['judged'])}{short}"
+    )
+    if not facts["monotone"]:
+        say("what is recovered rises and falls as the circuit grows: heads for and against the answer come in by turns")
     if again is not None:
         say(
             f"on new prompts they recover {circuits.interval(again.recovered, percent=True)}; metric {circuits.interval(again.circuit)}, "
@@ -104,6 +120,19 @@ def _show(found: FoundCircuit, out: str | None) -> None:
         )
     else:
         say("there are no other prompts to measure it on: what it recovers elsewhere is not known")
+    if "stability" in facts:
+        stable = facts["stability"]
+        say(
+            f"stability: Jaccard {stable['jaccard']:.2f} of the heads of {stable['searches']} searches on {stable['drawn']}"
+        )
+    mib = facts["mib"]
+    say(f"ranking of all heads (MLPs in place): CPR {mib['cpr']:.3f}, CMD {mib['cmd']:.3f}")
+    if "rival" in facts:
+        other = facts["rival"]
+        say(
+            f"{len(other['heads'])} heads of {other['edges']} EAP-IG edges recover {_share(other['recovered'])}, these heads "
+            f"everywhere {_share(other['recovered_by_the_circuit_everywhere'])}; Jaccard {other['jaccard']:.2f}"
+        )
     how = " ".join(str(part) for part in (facts["ablation"], facts["mean"]) if part)
     say(f"knocked out: {how}" + (f", over {facts['mean_over']}" if facts["mean_over"] else "") + "; MLPs left in place")
     for edge in circuit.edges:
@@ -111,3 +140,7 @@ def _show(found: FoundCircuit, out: str | None) -> None:
     say_start_end(facts)
     if out is not None:
         say(f"Written to {out}")
+
+
+def _share(found: Mapping[str, float]) -> str:
+    return f"{found['value']:.1%} ({found['low']:.1%} to {found['high']:.1%})"

@@ -13,11 +13,12 @@ from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json, say_start_end
 from headatlas.cli.circuit import _options as circuits
+from headatlas.errors import BadInput
 
 if TYPE_CHECKING:
     from headatlas.circuits.evaluate import CircuitTest
 
-library = "headatlas.test_circuit"
+library = ("headatlas.test_circuit", "headatlas.circuits.workflow.circuit_prompts")
 
 
 def before(
@@ -28,10 +29,16 @@ def before(
     chat: str | None,
     counterfactual: list[str] | None,
 ) -> None:
-    """Raise BadInput unless one source of prompts is named, in which the circuit's positions stand."""
+    """Raise BadInput unless one source of prompts is named, in which the circuit's positions stand, or the circuit says what it does."""
     nodes = circuit.replace(",", " ").split()
-    positions = [] if Path(circuit).is_file() else [node.partition("@")[2] for node in nodes]
-    check.Measured(task, prompts, text, chat, counterfactual).demand(" ".join(positions))
+    heads = not Path(circuit).is_file() and any(node[:1].isdigit() for node in nodes)
+    if task or prompts or text or chat:
+        positions = [node.partition("@")[2] for node in nodes] if heads else []
+        check.Measured(task, prompts, text, chat, counterfactual).demand(" ".join(positions))
+    elif heads:
+        raise BadInput(
+            f"Heads alone do not say what '{circuit}' is tested on.", "Give --task NAME, --prompts FILE or --text."
+        )
 
 
 def test(
@@ -59,6 +66,7 @@ def test(
     mean: circuits.Mean = None,
     reference: circuits.Reference = 200,
     ratio: circuits.Ratio = "ratio-of-means",
+    known_as: option.KnownAs = None,
     n: option.N = 32,
     seed: Annotated[int, typer.Option(help="Seed of the prompts; that of `find` is 0.")] = 3,
     memory: option.Memory = "4GB",
@@ -70,18 +78,23 @@ def test(
 ) -> None:
     """Measure whether a circuit is enough (faithfulness), all there is (completeness) and all needed (minimality).
 
+    Without --task and --prompts the task is the one that the circuit itself names.
+
     Example: headatlas circuit test smollm2-135m '23.3 20.0 18.6' --task ioi --criteria minimality
     """
     import headatlas as ha
     from headatlas.cli._progress import Shown
 
-    given = check.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
+    if task or prompts or text or chat:
+        given = check.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
+    else:
+        given = ha.circuit_prompts(circuit, n=n, seed=seed, force=force)
     options = ha.RunOptions(memory, out)
     knockout = ha.KnockoutOptions(ablation, mean, reference, ratio)
     with Shown() as shown:
         found = ha.test_circuit(
-            ha.load(model, dtype=dtype, device=device), circuit, given, criteria=criteria, draws=draws, knockout=knockout,
-            options=options, progress=shown,
+            ha.load(model, dtype=dtype, device=device), circuit, given, criteria=criteria, draws=draws, known_as=known_as,
+            knockout=knockout, options=options, progress=shown,
         )  # fmt: skip
     if as_json:
         print_json(found.data())

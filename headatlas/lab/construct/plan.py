@@ -100,14 +100,18 @@ class Plan:
     def amplitude(self, block: str, head: Head, wanted: str) -> float:
         """How large the code in `block` is by the time `head` reads it. Raises BadInput where nothing writes it.
 
-        Heads of one kind add up; where several kinds write, the strongest kind counts, as they seldom agree.
+        Heads of one kind add up; where several kinds write, the strongest kind counts, as they seldom agree. Marks are numbers
+        and no codes: those of all kinds add up, and a reader asks for all of them.
         """
         by_kind: dict[str, float] = {}
         for other, recipe in self.recipes.items():
-            gain = sum(write.gain for write in recipe.writes if write.to == block)
-            if other.layer < head.layer and gain > 0:
-                planted = self.heads[other]
-                by_kind[planted.kind] = by_kind.get(planted.kind, 0.0) + gain * min(planted.strength, FULL)
+            planted = self.heads[other]
+            if other.layer >= head.layer:
+                continue
+            for write in recipe.writes:
+                if write.to == block and write.gain > 0:
+                    kind = "" if write.value in MARKS else planted.kind
+                    by_kind[kind] = by_kind.get(kind, 0.0) + write.gain * min(planted.strength, FULL)
         if not by_kind:
             raise BadInput(f"The {head} needs {wanted} in an earlier layer.", "Plant one there, or move it up.")
         return max(by_kind.values())

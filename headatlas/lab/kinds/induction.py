@@ -13,10 +13,14 @@ from headatlas.lab.head import Head
 from headatlas.lab.kind import kind
 
 
-@kind(head_type="induction-head", outcome="copies")
+@kind(head_type="induction-head", options=("to",), outcome="copies")
 def induction(head: Head, plan: Plan) -> Recipe:
-    """Matches the current token with the note of an earlier previous-token head, and copies the token found there."""
-    return Recipe(match_before(plan, head), (Write("token", "next", head.write),))
+    """Matches the current token with the note of an earlier previous-token head, and copies the token found there.
+
+    to="duplicate": it raises the flag of repeats instead, the second route to it (Wang et al. 2022).
+    """
+    value = "present" if head.to == "duplicate" else "token"
+    return Recipe(match_before(plan, head), (Write(value, head.to or "next", head.write),))
 
 
 def targets(tokens: Tensor, head: Head, words: Words) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from scipy.stats import hypergeom
+from scipy.stats import binomtest, hypergeom
 
 from headatlas import catalogue
+from headatlas.catalogue.model_names import identity_key, model_of, repository
 from headatlas.catalogue.schema import Claim
 from headatlas.detector import Detector, detectors
 from headatlas.errors import BadInput, UnknownName
@@ -16,6 +17,7 @@ from headatlas.heads import HeadId
 from headatlas.registry import did_you_mean
 
 RECALL = 0.5  # share of the claimed heads that must be observed
+RESULTS = ("replicated", "weakened", "not replicated", "not testable")
 LEVEL = 0.05  # chance of so many of them among as many heads drawn at random
 
 
@@ -23,9 +25,11 @@ LEVEL = 0.05  # chance of so many of them among as many heads drawn at random
 class Outcome:
     """One claim beside one detector of its head type.
 
-    result: "replicated", "not replicated" or "not testable"; reason says why. claimed, observed, found: heads as "9.6"
-    (found: those in both). recall, precision: their shares, None where nothing could be compared; p: of at least so many in
-    both if the observed heads were drawn at random.
+    result: one of RESULTS; reason says why. claimed, observed, found: heads as "9.6" (found: those in both); acting, refuted:
+    those found whose removal the run's verdict says does, or does not, change what the task measures (causal or group), both
+    empty where none was judged. recall, precision: shares of the claimed and of the observed, None where nothing could be
+    compared; low, high: 95% interval of the recall (Wilson); p: of at least so many in both if the observed heads were drawn
+    at random. run: model, weights, prompts and versions; command: what gives this outcome again.
     """
 
     claim: str
@@ -40,15 +44,20 @@ class Outcome:
     recall: float | None = None
     precision: float | None = None
     p: float | None = None
+    low: float | None = None
+    high: float | None = None
+    acting: tuple[str, ...] = ()
+    refuted: tuple[str, ...] = ()
+    command: str = ""
+    run: Mapping[str, Any] = field(default_factory=dict)
 
 
 def claims_on(model: str, claim: str | None = None) -> list[Claim]:
-    """The catalogue's claims on a model, named as on the Hub or as papers name it; or the one called `claim`.
+    """The catalogue's claims on a model, however it is written (`catalogue.model_names`); or the one called `claim`.
 
     Raises UnknownName for a claim that does not exist, BadInput for one on another model or where there is none.
     """
-    known = catalogue.load()
-    names = _names(model)
+    known, key = catalogue.load(), identity_key(model)
     if claim is not None:
         if claim not in known.claims:
             raise UnknownName(
@@ -56,48 +65,28 @@ def claims_on(model: str, claim: str | None = None) -> list[Claim]:
                 did_you_mean(claim, known.claims) or "See: headatlas papers list claims",
             )
         one = known.claims[claim]
-        if not _about(one, names):
+        if model_of(one) != key:
             raise BadInput(
                 f"Claim '{claim}' is on {one.model}{f' ({one.hub_id})' if one.hub_id else ''}, not on {model}; "
                 "other models have other heads.",
-                "Name that model." if one.hub_id else "Its checkpoint is not known to the catalogue.",
+                "Name that model; a copy of it in a folder is named with --as."
+                if repository(one.hub_id or one.model)
+                else "Its checkpoint is not known to the catalogue.",
             )
         return [one]
-    found = [one for one in known.claims.values() if _about(one, names)]
+    found = [one for one in known.claims.values() if model_of(one) == key]
     if not found:
         raise BadInput(
             f"The catalogue has no claim on heads of {model}.",
-            "Models with claims: " + ", ".join(sorted(_models())) + ".",
+            "A copy of one of these is named with --as: " + ", ".join(sorted(_models())) + ".",
         )
     return found
 
 
-def _names(model: str) -> set[str]:
-    """All names of a model that the catalogue knows, its own among them."""
-    plain = model.split("@")[0]
-    shapes = catalogue.load().shapes.values()
-    return {plain, *(name for shape in shapes if plain in (shape.id, *shape.names, *shape.hub_ids)
-                     for name in (*shape.names, *shape.hub_ids))}  # fmt: skip
-
-
-def same_model(first: str, second: str) -> bool:
-    """Whether two names are known to mean one model, such as gpt2 and openai-community/gpt2."""
-    return bool(_names(first) & _names(second))
-
-
-def checkpoint(model: str) -> str:
-    """What to load for a model named as papers or the catalogue do: its repository org/name where one is known."""
-    return model if "/" in model else min((name for name in _names(model) if "/" in name), default=model)
-
-
-def _about(claim: Claim, names: set[str]) -> bool:
-    return claim.model in names or claim.hub_id in names
-
-
 def _models() -> set[str]:
     """Hub names of the models whose heads some claim names."""
-    known = catalogue.load()
-    return {claim.hub_id for claim in known.claims.values() if claim.hub_id and claim.heads}
+    named = (repository(claim.hub_id or claim.model) for claim in catalogue.load().claims.values() if claim.heads)
+    return {name for name in named if name is not None}
 
 
 def detectors_for(claim: Claim) -> list[Detector]:
@@ -120,8 +109,9 @@ def compare(claims: Sequence[Claim], atlas: Mapping[str, Any] | None) -> list[Ou
     """Every claim beside every detector of its head type, in the order given.
 
     atlas: the content of atlas.json of a run on the claims' model; None where no detector had to run. Replicated: at least
-    half of the claimed heads are observed, and more of them than chance would give. Whatever cannot be compared is not
-    testable, with the reason.
+    half of the claimed heads are observed, more of them than chance would give, and where they were judged, removing at least
+    half of them does something. Weakened: more than chance would give, but fewer than half are observed, or act. Whatever
+    cannot be compared is not testable, with the reason.
     """
     return [outcome for claim in claims for outcome in _of_claim(claim, atlas)]
 
@@ -172,22 +162,35 @@ def _beside(claim: Claim, ran: Mapping[str, Any], model: Mapping[str, Any]) -> O
     both = [head for head in claimed if head in observed]
     recall = len(both) / len(claimed)
     p = float(hypergeom.sf(len(both) - 1, len(everything), len(claimed), len(observed))) if both else 1.0
-    good = recall >= RECALL and p < LEVEL
-    if good:
-        reason = f"{len(both)} of {len(claimed)} claimed heads observed"
-    elif recall >= RECALL:
-        reason = (
-            f"{len(both)} of {len(claimed)} claimed heads observed, but so are {len(observed)} of all {len(everything)}"
-        )
-    else:
-        reason = f"only {len(both)} of {len(claimed)} claimed heads observed"
+    verdicts = {HeadId(row["layer"], row["head"], row["stack"]): row.get("verdict", "untested") for row in ran["heads"]}
+    acting = [head for head in both if verdicts[head] in ("causal", "group")]
+    refuted = [head for head in both if verdicts[head] == "refuted"]
+    result = _result(recall, p, len(acting), len(refuted))
+    reason = f"{len(both)} of {len(claimed)} claimed heads observed"
+    if result == "not replicated" and recall >= RECALL:
+        reason += f", but so are {len(observed)} of all {len(everything)}"
+    elif recall < RECALL:
+        reason = f"only {reason}"
+    if acting or refuted:
+        reason += f"; {len(acting)} of {len(acting) + len(refuted)} judged act when removed"
+    if claim.value is not None:
+        reason += f"; the claim's number ({claim.value:g} {claim.unit or ''}".rstrip() + ") is not measured"
+    share = binomtest(len(both), len(claimed)).proportion_ci(method="wilson")
     return Outcome(
-        claim.id, claim.head_type, claim.statement, ran["name"], "replicated" if good else "not replicated", reason,
+        claim.id, claim.head_type, claim.statement, ran["name"], result, reason,
         tuple(map(str, claimed)), tuple(map(str, observed)), tuple(map(str, both)), recall,
-        len(both) / len(observed) if observed else None, p,
+        len(both) / len(observed) if observed else None, p, float(share.low), float(share.high),
+        tuple(map(str, acting)), tuple(map(str, refuted)),
     )  # fmt: skip
 
 
+def _result(recall: float, p: float, acting: int, refuted: int) -> str:
+    """The word for a share of claimed heads observed, its chance, and how many of them removal showed to act or not to."""
+    if p >= LEVEL:
+        return "not replicated"
+    return "replicated" if recall >= RECALL and acting >= refuted else "weakened"
+
+
 def data_of(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """The outcomes as plain values."""
-    return [asdict(outcome) for outcome in outcomes]
+    """The outcomes as plain values, without the facts of the run that they share."""
+    return [{name: value for name, value in asdict(one).items() if name != "run"} for one in outcomes]

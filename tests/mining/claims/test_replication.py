@@ -12,7 +12,7 @@ from headatlas.errors import BadInput, UnknownName
 from headatlas.lab.grid import model_of
 from headatlas.lab.planted import plant
 from headatlas.lab.spec import Head, PlantSpec
-from headatlas.mining import replication
+from headatlas.mining.claims import outcomes as replication
 
 CLAIM = next(
     one for one in catalogue.load().claims.values() if one.head_type == "induction-head" and one.hub_id == "gpt2"
