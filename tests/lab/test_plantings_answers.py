@@ -24,7 +24,15 @@ QUICK = (
     "correct-letter",
     "negative",
 )
-LONG = ("function-vector", "truthfulness")
+LONG = (
+    "function-vector",
+    "truthfulness",
+    "correct",
+    "content-gatherer",
+    "constant",
+    "single-letter",
+    "amplification",
+)
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG)])
