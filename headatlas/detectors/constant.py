@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from headatlas.detector import Measured, model_detector
+from headatlas.detectors._measures.from_end import from_end
 from headatlas.detectors._measures.multiple_choice import (
     OTHERS,
     TASK,
-    from_end,
     label_places,
     letters,
     option_tokens,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from headatlas.detector import Measured, model_detector
+from headatlas.detectors._measures.from_end import from_end
 from headatlas.detectors._measures.multiple_choice import (
     OTHERS,
     TASK,
-    from_end,
     label_places,
     option_tokens,
     over_others,

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
+from headatlas.detectors._measures.from_end import from_end
 from headatlas.detectors._measures.multiple_choice import (
     OTHERS,
     TASK,
-    from_end,
     label_places,
     letter_effects,
     letters,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headatlas.detectors._measures.memo import once
 from headatlas.methods.direct_logit_attribution import DirectEffects, Toward, direct_effects
-from headatlas.model import LayerView, Model
+from headatlas.model import Model
 from headatlas.ops.types import Array
 from headatlas.task import HELD_OUT, Batch, find_task
 from headatlas.tasks import mcqa
@@ -47,23 +47,6 @@ def letters(batch: Batch) -> Tensor:
     found[right] = batch.answer.reshape(-1)
     found[~right] = batch.wrong.flatten()  # the labels of the other options in their order
     return found
-
-
-def from_end(model: Model, batch: Batch) -> Tensor:
-    """[example, head, key] attention from the end, 0 where a window does not reach; computed once for a batch."""
-
-    def make() -> Tensor:
-        found: list[Tensor] = []
-        each = torch.arange(len(batch))
-
-        def watch(layer: LayerView) -> None:
-            wanted, which = batch.positions["end"].to(layer.q.device).unique(return_inverse=True)
-            found.append(layer.rows(wanted)[each, :, which].float().nan_to_num(0.0).cpu())
-
-        model.forward(batch, watch=watch, logit_positions=torch.zeros(1, dtype=torch.long))
-        return torch.cat(found, 1)
-
-    return once(model, batch, "attention from the end", make)
 
 
 def over_others(values: Tensor, right: Tensor) -> Tensor:
