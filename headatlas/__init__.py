@@ -72,6 +72,7 @@ _PUBLIC = {
     "CrossValidation": "headatlas.methods.probing",
     "weights": "headatlas.methods.weights.views",
     "copy_scores": "headatlas.methods.weights.copying",
+    "protected_groups": "headatlas.methods.protected_groups",
     "Circuit": "headatlas.circuits.circuit",
     "KnockoutOptions": "headatlas.circuits.workflow",
     "find_circuit": "headatlas.circuits.workflow",
@@ -133,6 +134,7 @@ if TYPE_CHECKING:
     from headatlas.methods.probing import CrossValidation as CrossValidation
     from headatlas.methods.probing import probe as probe
     from headatlas.methods.prompts import Prompts as Prompts
+    from headatlas.methods.protected_groups import protected_groups as protected_groups
     from headatlas.methods.sweeps.ablation import ablate as ablate
     from headatlas.methods.sweeps.activation_patching import patch as patch
     from headatlas.methods.sweeps.consequences import downstream as downstream
