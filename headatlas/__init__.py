@@ -73,6 +73,7 @@ _PUBLIC = {
     "weights": "headatlas.methods.weights.views",
     "copy_scores": "headatlas.methods.weights.copying",
     "protected_groups": "headatlas.methods.protected_groups",
+    "recall_by_lag": "headatlas.methods.recall_by_lag",
     "Circuit": "headatlas.circuits.circuit",
     "KnockoutOptions": "headatlas.circuits.workflow",
     "find_circuit": "headatlas.circuits.workflow",
@@ -135,6 +136,7 @@ if TYPE_CHECKING:
     from headatlas.methods.probing import probe as probe
     from headatlas.methods.prompts import Prompts as Prompts
     from headatlas.methods.protected_groups import protected_groups as protected_groups
+    from headatlas.methods.recall_by_lag import recall_by_lag as recall_by_lag
     from headatlas.methods.sweeps.ablation import ablate as ablate
     from headatlas.methods.sweeps.activation_patching import patch as patch
     from headatlas.methods.sweeps.consequences import downstream as downstream

@@ -32,6 +32,10 @@ LONG = (
     "constant",
     "single-letter",
     "amplification",
+    "mover",
+    "direct-effect",
+    "vulnerable",
+    "in-context",
 )
 
 
