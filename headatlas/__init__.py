@@ -74,6 +74,8 @@ _PUBLIC = {
     "copy_scores": "headatlas.methods.weights.copying",
     "protected_groups": "headatlas.methods.protected_groups",
     "recall_by_lag": "headatlas.methods.recall_by_lag",
+    "averaged_inputs": "headatlas.methods.induction_ablation",
+    "pattern_knockout": "headatlas.methods.induction_ablation",
     "Circuit": "headatlas.circuits.circuit",
     "KnockoutOptions": "headatlas.circuits.workflow",
     "find_circuit": "headatlas.circuits.workflow",
@@ -123,6 +125,8 @@ if TYPE_CHECKING:
     from headatlas.methods.attribution.attribute import attribute as attribute
     from headatlas.methods.attribution.edge_attribution import edge_scores as edge_scores
     from headatlas.methods.direct_logit_attribution import direct_effects as direct_effects
+    from headatlas.methods.induction_ablation import averaged_inputs as averaged_inputs
+    from headatlas.methods.induction_ablation import pattern_knockout as pattern_knockout
     from headatlas.methods.information_flow.flow import flow as flow
     from headatlas.methods.labels import LabelledPrompts as LabelledPrompts
     from headatlas.methods.labels import Labels as Labels
