@@ -91,7 +91,15 @@ def _tasks(kind: str, about: str) -> tuple[Task, Task]:
     examples), label (their labels), query (the words asked about), end. Metric: logit of the right label minus the other's.
     Counterfactual: all labels exchanged. Control: labels that follow no rule, as many of either.
     """
-    return halves(kind, made, metric=logit_difference, version=1, margin=0.3, doc=doc)
+    return halves(
+        kind,
+        made,
+        metric=logit_difference,
+        version=1,
+        margin=0.3,
+        doc=doc,
+        second="Another instruction, and arrows in place of colons.",
+    )
 
 
 TASKS = tuple(

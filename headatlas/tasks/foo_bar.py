@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, f
     return collect("foo-bar", tokenizer, n, sources, words=("query",), half=half)
 
 
-def _review(form: dict[str, str], word: str, role: str) -> list[Piece]:
+def _review(form: Mapping[str, str], word: str, role: str) -> list[Piece]:
     front, behind = form["review"].split(" {word}")
     return [Piece(front), Piece(f" {word}", role), Piece(behind)]
 
