@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+import headatlas as ha
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.induction_ablation import averaged_inputs, pattern_knockout
-from headatlas.task import Batch
+from headatlas.task import Batch, find_task, next_token_loss
 from tests import toys
 
 D_HEAD = 8
@@ -82,3 +83,21 @@ def test_averages_of_prompts_of_different_lengths_are_refused():
     tokens = torch.tensor([[5, 6, 7], [5, 6, 0]])
     with pytest.raises(BadInput, match="one length"):
         averaged_inputs(toys.model("mha"), [HeadId(0, 0)], Batch(tokens, tokens > 0))
+
+
+def test_ablate_takes_averaged_inputs_head_by_head():
+    model = toys.model("gqa")
+    batch = find_task("repeated")(model.tokenizer, 3, 0)
+    found = ha.ablate(model, batch, edit="input", metric=next_token_loss)
+    places = next_token_loss.positions(batch)
+    for head in (HeadId(0, 1), HeadId(1, 3)):
+        edits = [averaged_inputs(model, [head], batch)]
+        changed, plain = (
+            next_token_loss.score(model.forward(batch, edits=one, logit_positions=places), batch) for one in (edits, [])
+        )
+        torch.testing.assert_close(
+            torch.from_numpy(found.effects[:, found.heads.index(head), 0]).float(),
+            changed - plain,
+            atol=1e-5,
+            rtol=1e-4,
+        )
