@@ -80,6 +80,10 @@ _PUBLIC = {
     "generated_sentences": "headatlas.treebanks.grammar",
     "weights": "headatlas.methods.weights.views",
     "copy_scores": "headatlas.methods.weights.copying",
+    "protected_groups": "headatlas.methods.protected_groups",
+    "recall_by_lag": "headatlas.methods.recall_by_lag",
+    "averaged_inputs": "headatlas.methods.induction_ablation",
+    "pattern_knockout": "headatlas.methods.induction_ablation",
     "Circuit": "headatlas.circuits.circuit",
     "KnockoutOptions": "headatlas.circuits.workflow",
     "find_circuit": "headatlas.circuits.finding",
@@ -139,6 +143,8 @@ if TYPE_CHECKING:
     from headatlas.methods.attribution.attribute import attribute as attribute
     from headatlas.methods.attribution.edge_attribution import edge_scores as edge_scores
     from headatlas.methods.direct_logit_attribution import direct_effects as direct_effects
+    from headatlas.methods.induction_ablation import averaged_inputs as averaged_inputs
+    from headatlas.methods.induction_ablation import pattern_knockout as pattern_knockout
     from headatlas.methods.information_flow.flow import flow as flow
     from headatlas.methods.labels import LabelledPrompts as LabelledPrompts
     from headatlas.methods.labels import Labels as Labels
@@ -151,6 +157,8 @@ if TYPE_CHECKING:
     from headatlas.methods.probing import CrossValidation as CrossValidation
     from headatlas.methods.probing import probe as probe
     from headatlas.methods.prompts import Prompts as Prompts
+    from headatlas.methods.protected_groups import protected_groups as protected_groups
+    from headatlas.methods.recall_by_lag import recall_by_lag as recall_by_lag
     from headatlas.methods.scoring import score as score
     from headatlas.methods.sweeps.ablation import ablate as ablate
     from headatlas.methods.sweeps.activation_patching import patch as patch

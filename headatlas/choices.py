@@ -29,7 +29,7 @@ class Choice:
 
 CHECKS = ("removals", "same-answer", "transfer", "prompts", "twin", "shuffled")  # what can be asked of verdicts
 DTYPE = Choice(("auto", "float32", "float16", "bfloat16", "float64"), "'{}' is not a dtype.")
-EDIT = Choice(("mean", "zero", "resample"), "Unknown ablation '{}'.")
+EDIT = Choice(("mean", "zero", "resample", "input"), "Unknown ablation '{}'.")
 REMOVED = Choice(("mean", "zero"), "Unknown ablation '{}'.")
 MEAN = Choice(("overall", "position", "template"), "Unknown mean '{}'.")
 DIRECTION = Choice(("denoising", "noising"), "Unknown direction '{}'.")

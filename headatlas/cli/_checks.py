@@ -211,6 +211,16 @@ def at_least(least: int, what: str) -> Check:
     return Check(demand)
 
 
+def share(what: str) -> Check:
+    """A number from 0 to 1; what: of what it is a share."""
+
+    def demand(value: float) -> None:
+        if not 0 <= value <= 1:
+            raise BadInput(f"The share of {what} is {value:g}.", "Give a share from 0 to 1.")
+
+    return Check(demand)
+
+
 def device(text: str) -> None:
     """Raise BadInput for what torch would not take as a device."""
     if not re.fullmatch(r"[a-z]+(:\d+)?", text):

@@ -37,7 +37,11 @@ def ablate(
     chat: option.Chat = None,
     counterfactual: option.Counterfactual = None,
     metric: option.Metric = None,
-    edit: Annotated[str, typer.Option(help="mean, zero or resample."), Check(choices.EDIT.demand)] = "mean",
+    edit: Annotated[
+        str,
+        typer.Option(help="mean, zero, resample, or input: of what the head reads, the mean by position."),
+        Check(choices.EDIT.demand),
+    ] = "mean",
     mean: Annotated[
         str,
         typer.Option(help="Mean over all tokens (overall), per position, or per position and template."),

@@ -192,7 +192,7 @@ def questions(n: int, seed: int, options: int = 4) -> Batch:
     rng = np.random.default_rng(seed)
     right, elsewhere = torch.arange(n) % options, torch.from_numpy(rng.integers(0, options, n))
     at = {f"label{i + 1}": torch.full((n, 1), 3 + 2 * i) for i in range(options)} | {"end": torch.full((n,), 13)}
-    labels = {"right": right, "answer": torch.full((n,), 9), "wrong": torch.tensor([10, 11, 12]).expand(n, -1)}
+    labels = {"right": right, "answer": torch.full((n,), 9), "wrong": torch.arange(10, 9 + options).expand(n, -1)}
 
     def made(marked: torch.Tensor, control: Batch | None = None) -> Batch:
         tokens = torch.from_numpy(rng.integers(20, 40, (n, 14)))
@@ -219,7 +219,7 @@ def test_a_head_that_looks_at_the_right_label_and_writes_the_answer_is_found_and
 def test_the_preference_is_that_of_eager_attention_where_the_head_writes_for_the_right_label(options):
     model, batch = toys.model("gqa"), questions(6, 1, options)
     wanted, written = torch.zeros(6, 8), torch.zeros(6, 8)
-    direction = model.hf.lm_head.weight[9] - model.hf.lm_head.weight[[10, 11, 12]].mean(0)
+    direction = model.hf.lm_head.weight[9] - model.hf.lm_head.weight[10 : 9 + options].mean(0)
     norm = model.hf.model.norm
     with torch.no_grad():
         states = model.hf(batch.tokens, output_hidden_states=True).hidden_states

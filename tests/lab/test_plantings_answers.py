@@ -24,7 +24,19 @@ QUICK = (
     "correct-letter",
     "negative",
 )
-LONG = ("function-vector", "truthfulness")
+LONG = (
+    "function-vector",
+    "truthfulness",
+    "correct",
+    "content-gatherer",
+    "constant",
+    "single-letter",
+    "amplification",
+    "mover",
+    "direct-effect",
+    "vulnerable",
+    "in-context",
+)
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LONG)])

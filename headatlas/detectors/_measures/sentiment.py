@@ -112,7 +112,7 @@ def _measured(
     """put(head, None): the edit with the opposite review's values; put(head, order): with those of other examples."""
     attended = torch.cat([attention[layer.stack, layer.index] for layer in model.layers], 1).mean(0)
     chosen = (attended >= MINIMUM_ATTENTION).nonzero().flatten().tolist()
-    same, replay = _same_kind(batch), CachedRuns(model, batch, logit_difference)
+    same, replay = same_kind(batch), CachedRuns(model, batch, logit_difference)
     other = _counterfactual(batch)
     exchanged = once(model, batch, "reviews exchanged", lambda: metric_of(model, batch, logit_difference, run_on=other))
     whole = replay.clean - exchanged
@@ -131,7 +131,7 @@ def _counterfactual(batch: Batch) -> Batch:
     return batch.counterfactual
 
 
-def _same_kind(batch: Batch) -> Tensor:
+def same_kind(batch: Batch) -> Tensor:
     """[example] the next review of the same wording and sentiment; -1 where there is none."""
     kinds = torch.stack([batch.labels["template"], batch.labels["positive"], batch.mask.sum(1)], 1)
     return another([kinds], lambda i, j: bool((kinds[i] == kinds[j]).all()))

@@ -18,6 +18,7 @@ class Reviews(NamedTuple):
     summarizers: frozenset[HeadId]
     readers: frozenset[HeadId]
     look_alikes: frozenset[HeadId]
+    direct: frozenset[HeadId]  # one of the look-alikes: it brings the mood from the words themselves
 
 
 @functools.lru_cache(maxsize=1)  # both detectors ask about one model
@@ -45,9 +46,10 @@ def reviews(seed: int) -> Reviews:
         made.head(low.pop(), gather, [Put("mood", "sum", gain), Put("marked", "summed", gain)]) for gain in (0.6, 0.4)
     }
     readers = {made.head(high.pop(), take, [Put("sum", "out", gain)]) for gain in (1.0, 0.6)}
+    direct = made.head(high.pop(), [See("one", "marked", 32.0)], [Put("mood", "out", 0.3)])
     look_alikes = {
         made.head(low.pop(), gather, [made.garbage("mood")]),
         made.head(high.pop(), take, [made.garbage("sum")]),
-        made.head(high.pop(), [See("one", "marked", 32.0)], [Put("mood", "out", 0.3)]),
+        direct,
     }
-    return Reviews(made.finish(), *(frozenset(one) for one in (summarizers, readers, look_alikes)))
+    return Reviews(made.finish(), *(frozenset(one) for one in (summarizers, readers, look_alikes, {direct})))

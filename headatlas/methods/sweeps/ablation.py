@@ -13,6 +13,7 @@ from headatlas.edits import Mean, OnHeads, Resample, Zero, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, HeadSets
 from headatlas.methods.former import former_arguments
+from headatlas.methods.induction_ablation import averaged_inputs
 from headatlas.methods.options import RunOptions, SweepOptions
 from headatlas.methods.prompts import MeasuredPrompts, Prompts, measured_by, prompts_for
 from headatlas.methods.sweeps import checkpoint
@@ -49,7 +50,8 @@ def ablate(
     batch: the prompts, as `model.forward` takes them (a text, several, a chat, ids, a Batch), or `Prompts`, which names a task or
     a file. metric: kl, logit-difference, log-probability, rank ... (headatlas.task.answers), or a Metric; default the task's own, else
     the logit difference, and kl (to the clean run) for prompts without answers. heads: default every head. edit: mean (over `reference`; else the counterfactual prompts where there are some, else the batch itself), zero,
-    or resample (the same head's output on the counterfactual prompt). mean: over all tokens (those at `positions` where
+    resample (the same head's output on the counterfactual prompt), or input (what the head gives where it reads the mean input of each position,
+    over `reference` or the batch, whose prompts must have one length; `averaged_inputs`). mean: over all tokens (those at `positions` where
     named), for each position, or for each position and label "template". positions: all, each, or a named one ("end").
     With kl the result's facts["top_token"] says which token is the likeliest before, and after each change that makes it another;
     `downstream` shows where attention changes. reference: other prompts, or how many to draw of the task. options: memory, how many changes are measured, and the folder in
@@ -117,6 +119,9 @@ def replacements(
             return lambda head_set, at: [Resample(head_set, values, positions=at)]
 
         return resampled
+    if edit == "input":
+        read = averaged_inputs(model, everything, batch if reference is None else reference)
+        return lambda rows: lambda head_set, at: [Resample(head_set, read.values, positions=at)]
     whole = mean_over(model, everything, batch, mean, positions, reference)
 
     def averaged(rows: slice) -> Make:
