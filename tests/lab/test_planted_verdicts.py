@@ -18,7 +18,7 @@ from headatlas.lab.planted import PlantedModel, plant
 from headatlas.lab.spec import PlantSpec
 from headatlas.mining.checks.records import HeadVerdict
 from headatlas.mining.scan import scan_task
-from headatlas.mining.verdicts import judge_task, observed_in
+from headatlas.mining.verdicts import judge_task
 from headatlas.model import Model
 from headatlas.progress import Silent
 
@@ -48,7 +48,7 @@ def judged(model: Model, name: str = "induction", seed: int = 0) -> dict[HeadId,
     scan = scan_task(model, detector.task, [detector], detector.task(model.tokenizer, 16, seed))
     assert scan.smallest is not None, "the model does the task"
     found = judge_task(
-        model, detector.task, [detector], scan, assigned=observed_in([scan]), n=16, seed=seed, progress=Silent()
+        model, detector.task, [detector], scan, n=16, seed=seed, progress=Silent()
     )
     return dict(found.detectors[name].heads)
 
