@@ -239,6 +239,8 @@ def _nothing(view: AtlasView) -> Iterator[RenderableType]:
             known = "undefined here"
             if best:
                 known = f"best {best[0]} {number(best[1])} (chance {number(best[2])}); counts: +{least}, q < 0.01"
+            needs = (entry.get("about") or {}).get("examples")
+            known += f"; needs {needs}" if needs else ""
             # A model that cannot do a task shows nothing of what the task asks for: that, and not the heads, is the reason.
             reason = f"{entry['untested']}; " if (entry.get("baseline") or {}).get("able") is False else ""
             lines.append(Text.assemble(("none  ", "dim"), f"{entry['name']}: ", reason, (known, "dim")))

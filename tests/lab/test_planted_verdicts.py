@@ -37,12 +37,17 @@ def written(source: PlantedModel, change) -> Model:
     """The model with `change(rows)` in place of what W_O has for some heads: {head: change}."""
     source = copy.copy(source)
     object.__setattr__(source, "model", copy.deepcopy(source.model))
-    size = WIDTH // HEADS
     with torch.no_grad():
         for head, new in change.items():
-            rows = source.model.transformer.h[head.layer].attn.c_proj.weight[head.head * size : (head.head + 1) * size]
+            rows = w_o(source.model, head)
             rows.copy_(new(rows))
     return model_of(source)
+
+
+def w_o(model, head: HeadId) -> torch.Tensor:
+    """What a head of the planted GPT-2 writes, [d_head, d_model], a view of its weights."""
+    size = WIDTH // HEADS
+    return model.transformer.h[head.layer].attn.c_proj.weight[head.head * size : (head.head + 1) * size]
 
 
 def judged(model: Model, name: str = "induction", seed: int = 0) -> dict[HeadId, HeadVerdict]:
@@ -122,9 +127,7 @@ def test_a_layer_that_does_nothing_changes_no_verdict(before: int):
 
 def sizes_of(model: Model, head: HeadId) -> torch.Tensor:
     """The singular values of what a head of the planted GPT-2 writes."""
-    size = WIDTH // HEADS
-    rows = model.hf.transformer.h[head.layer].attn.c_proj.weight[head.head * size : (head.head + 1) * size]
-    return torch.linalg.svdvals(rows.detach())
+    return torch.linalg.svdvals(w_o(model.hf, head).detach())
 
 
 def test_heads_whose_output_nobody_reads_are_rarely_causal():
@@ -146,7 +149,8 @@ def test_heads_whose_output_nobody_reads_are_rarely_causal():
 
 def test_verdicts_do_not_hang_on_which_other_detectors_were_asked_for(tmp_path):
     """The previous-token heads are no controls of induction heads, whether or not anybody asked for previous-token heads."""
-    model = model_of(planted(Head(2, 0, "induction", write=1.5), Head(0, 4, "previous"), Head(3, 3, "fake-induction")))
+    previous = [Head(0, 4, "previous"), Head(0, 6, "previous"), Head(1, 2, "previous")]
+    model = model_of(planted(Head(2, 0, "induction"), *previous, Head(3, 3, "fake-induction")))
     runs = {
         name: ha.mine(model, chosen, tasks=["repeated"], n=8, checks="none", out=tmp_path / name).data["detectors"]
         for name, chosen in (("alone", ["induction"]), ("all", None))
