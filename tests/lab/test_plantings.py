@@ -26,6 +26,7 @@ VERDICTS = {
     "letter-mover": (1, 0),
     "retrieval": (1, 1),
     "duplicate-token": (1, 1),
+    "induction": (0, 1),  # and two of a group
     "name-mover": (1, 0),
     "negative-name-mover": (1, 0),
     "backup-name-mover": (1, 0),
