@@ -40,7 +40,11 @@ class Seed:
                 causal.add(pair)
             if row["marginal"]:
                 undecided[pair] = f"{row['verdict']}, marginal ({row['effect']:+.2f}, bar {row['random_effect']:.2f})"
-            elif row["verdict"] is None and row["high"] is not None and row["high"] - row["chance"] >= least[pair[0]]:
+            elif (
+                row["verdict"] is None
+                and None not in (row["high"], row["chance"])
+                and row["high"] - row["chance"] >= least[pair[0]]
+            ):
                 undecided[pair] = f"score undecided ({row['score'] - row['chance']:.2f} above chance, q {row['q']:.2g})"
         return cls(frozenset(causal), undecided)
 

@@ -124,9 +124,10 @@ def group_json(found: DetectorVerdict) -> dict[str, Any]:
 
 def _read_effect(row: Mapping[str, Any]) -> RemovalEffect:
     whole = ("examples", "few")
-    return RemovalEffect(
-        **{field: row[name] if field in whole else number(row[name]) for name, field in _EFFECT.items()}
-    )
+    values: dict[str, Any] = {
+        field: row[name] if field in whole else number(row[name]) for name, field in _EFFECT.items()
+    }
+    return RemovalEffect(**values)
 
 
 def _read_parts(check: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:

@@ -61,7 +61,7 @@ def controls(removal: Removal, free: Iterable[HeadId]) -> Controls:
         drops = _drops(removal, chosen)
         known = {head: abs(float(drop.mean())) for head, drop in zip(chosen, drops, strict=True) if drop.any()}
         rest = tuple(sorted({*known, *(set(free) - set(chosen))}))
-        return Controls(rest, known, Tail.of(drops))
+        return Controls(rest, known, Tail.of(list(drops)))
     # A head that writes nothing has no gradient: its estimate is 0 to the last bit.
     live = [i for i in np.argsort(-np.abs(estimates), kind="stable") if estimates[i] != 0.0]
     if len(live) <= LARGEST + OTHERS:
