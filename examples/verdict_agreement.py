@@ -2,33 +2,62 @@
 
     python examples/verdict_agreement.py smollm2-135m --task repeated --task ioi
 
-Prints, for each detector, the causal heads of both seeds, and the Jaccard index over all (detector, head) pairs and all heads.
+Prints, for each detector, the causal heads of both seeds and why others are causal with one only: the other seed calls the
+verdict marginal, leaves the score undecided, or contradicts. Then the Jaccard index over all (detector, head) pairs with a 95%
+interval over heads, and the same without pairs that either seed itself calls undecided.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 import headatlas as ha
-from headatlas.heads import HeadId
 
-Pairs = set[tuple[str, HeadId]]
-
-
-def causal(atlas: ha.Atlas) -> Pairs:
-    """The (detector, head) pairs with the verdict causal."""
-    return {
-        (found["name"], HeadId(row["layer"], row["head"], row["stack"]))
-        for found in atlas.data["detectors"]
-        for row in found["heads"]
-        if row["verdict"] == "causal"
-    }
+Pair = tuple[str, str]  # detector, head
+DRAWS = 2000
 
 
-def jaccard(first: set, second: set) -> float:
-    """The share of what is in either that is in both."""
-    return len(first & second) / len(first | second) if first | second else float("nan")
+@dataclass(frozen=True)
+class Seed:
+    """What one run says of (detector, head) pairs: which are causal, and which it leaves undecided, with the reason."""
+
+    causal: frozenset[Pair]
+    undecided: dict[Pair, str]
+
+    @classmethod
+    def of(cls, atlas: ha.Atlas) -> Seed:
+        """Undecided are marginal verdicts, and heads not observed whose score may yet exceed chance by the minimum effect."""
+        causal, undecided = set(), {}
+        least = {one["name"]: one["minimum_effect"] for one in atlas.data["detectors"]}
+        for row in atlas.query("SELECT * FROM scores"):
+            pair = row["detector"], f"{row['layer']}.{row['head']}"
+            if row["verdict"] == "causal":
+                causal.add(pair)
+            if row["marginal"]:
+                undecided[pair] = f"{row['verdict']}, marginal ({row['effect']:+.2f}, bar {row['random_effect']:.2f})"
+            elif (
+                row["verdict"] is None
+                and None not in (row["high"], row["chance"])
+                and row["high"] - row["chance"] >= least[pair[0]]
+            ):
+                undecided[pair] = f"score undecided ({row['score'] - row['chance']:.2f} above chance, q {row['q']:.2g})"
+        return cls(frozenset(causal), undecided)
+
+
+def jaccard(first: Iterable[Pair], second: Iterable[Pair]) -> tuple[float, float, float]:
+    """The share of what is in either that is in both, with its 95% interval over heads drawn anew."""
+    first, second = set(first), set(second)
+    heads = sorted({head for _, head in first | second})
+    both = np.array([sum(pair[1] == head for pair in first & second) for head in heads])
+    either = np.array([sum(pair[1] == head for pair in first | second) for head in heads])
+    drawn = np.random.default_rng(0).integers(len(heads), size=(DRAWS, len(heads)))
+    low, high = np.quantile(both[drawn].sum(1) / either[drawn].sum(1), [0.025, 0.975])
+    return both.sum() / either.sum(), low, high
 
 
 def main() -> None:
@@ -40,15 +69,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("agreement"))
     given = parser.parse_args()
     model = ha.load(given.model)
-    first, second = (
-        causal(ha.mine(model, tasks=given.task, seed=seed, out=given.out / str(seed))) for seed in given.seeds
+    one, two = (
+        Seed.of(ha.mine(model, tasks=given.task, seed=seed, checks="none", out=given.out / str(seed)))
+        for seed in given.seeds
     )
-    for name in sorted({name for name, _ in first | second}):
-        mine, theirs = ({head for other, head in pairs if other == name} for pairs in (first, second))
-        print(f"{name}: both {' '.join(map(str, sorted(mine & theirs))) or '-'}", end="")
-        print(f"; one {' '.join(map(str, sorted(mine ^ theirs))) or '-'}")
-    heads = ({head for _, head in pairs} for pairs in (first, second))
-    print(f"Jaccard: {jaccard(first, second):.2f} over detectors and heads, {jaccard(*heads):.2f} over heads")
+    told = {id(seed): name for seed, name in zip((one, two), given.seeds, strict=True)}
+    for name in sorted({name for name, _ in one.causal | two.causal}):
+        both = sorted(head for found, head in one.causal & two.causal if found == name)
+        print(f"{name}: both {' '.join(both) or '-'}")
+        for mine, other in ((one, two), (two, one)):
+            for pair in sorted(pair for pair in mine.causal - other.causal if pair[0] == name):
+                reason = other.undecided.get(pair) or f"contradicted; there {mine.undecided.get(pair, 'clear')}"
+                print(f"    {pair[1]} with seed {told[id(mine)]} only; seed {told[id(other)]}: {reason}")
+    print("Jaccard {:.2f} [{:.2f}, {:.2f}] over detectors and heads".format(*jaccard(one.causal, two.causal)))
+    open_ = one.undecided.keys() | two.undecided.keys()
+    clear = one.causal - open_, two.causal - open_
+    print("Jaccard {:.2f} [{:.2f}, {:.2f}] without those that a seed leaves undecided".format(*jaccard(*clear)))
 
 
 if __name__ == "__main__":

@@ -129,11 +129,16 @@ class Detector(Hooked):
 
     @property
     def about(self) -> dict[str, str]:
-        """Its description for readers, from the docstring: what it is, formula and source, range, chance level."""
+        """Its description for readers, from the docstring: what it is, formula and source, range, chance level.
+
+        Where the docstring says so, also `examples`: how many it needs, and what it misses on fewer.
+        """
         first, _, rest = self.doc.partition("\n\n")
         first, text = " ".join(first.split()), " ".join(rest.split())
         formula, _, chance = text.partition("Formula: ")[2].partition(" Chance: ")
+        chance, _, examples = chance.partition(" Examples: ")
         return {"doc": first, "formula": formula, "range": first.partition(":")[2].strip(" ."), "chance": chance,
+                **({"examples": examples} if examples else {}),
                 "calibration": "measured on planted models: headatlas calibrate" if self.calibrated else "uncalibrated: no planted model tests it"}  # fmt: skip
 
 

@@ -67,8 +67,8 @@ def without(model: Any, *heads: HeadId) -> Iterator[None]:
     handles = []
     try:
         for layer, indices in by_layer.items():
-            projection, d_head = _projection(model, layer)
-            handles.append(projection.register_forward_pre_hook(_zeroing(indices, d_head)))
+            module, d_head = projection(model, layer)
+            handles.append(module.register_forward_pre_hook(_zeroing(indices, d_head)))
         yield
     finally:
         for handle in handles:
@@ -85,7 +85,8 @@ def _zeroing(indices: list[int], d_head: int) -> Any:
     return hook
 
 
-def _projection(model: Any, layer: int) -> tuple[nn.Module, int]:
+def projection(model: Any, layer: int) -> tuple[Any, int]:
+    """The output projection of a layer of a GPT-2 or Llama, and the width of a head's part of its input. Raises BadInput."""
     config = model.config
     if config.model_type == "gpt2":
         return model.transformer.h[layer].attn.c_proj, config.hidden_size // config.num_attention_heads

@@ -19,7 +19,7 @@ from headatlas.mining.checks.fresh import fresh
 from headatlas.mining.checks.records import DetectorVerdict
 from headatlas.mining.scan import scan_task
 from headatlas.mining.task_scan import TaskScan
-from headatlas.mining.verdicts import judge_task, observed_in
+from headatlas.mining.verdicts import judge_task
 from headatlas.model import Model, attach
 from headatlas.progress import Silent
 
@@ -86,7 +86,7 @@ def measure_planting(one: Planting, seeds: Sequence[int]) -> PlantingTally:
         tally.able.append(scan.smallest is not None)
         if scan.smallest is not None and found:
             judged = judge_task(
-                made.model, detector.task, [detector], scan, assigned=observed_in([scan]), n=one.examples, seed=seed,
+                made.model, detector.task, [detector], scan, n=one.examples, seed=seed,
                 progress=Silent(),
             )  # fmt: skip
             if detector.name in judged.detectors:

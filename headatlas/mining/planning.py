@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from headatlas.detector import Detector, LayerDetector, detectors
@@ -17,11 +17,16 @@ from headatlas.task import Batch, Task, fitting
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be run on a model: detectors by task, the tasks' examples, and what is skipped and why."""
+    """What will be run on a model: detectors by task, the tasks' examples, and what is skipped and why.
+
+    labelling: by task every installed detector that can be asked on it, chosen or not: a head that one of them observes is no
+    random head to compare others with, whoever asked for what.
+    """
 
     by_task: dict[Task, list[Detector]]
     batches: dict[Task, Batch]
     skipped: list[Skipped]
+    labelling: dict[Task, list[Detector]] = field(default_factory=dict)
 
 
 def plan(
@@ -38,20 +43,13 @@ def plan(
             demand_contract(detector, model)
     if tasks:
         wanted = _asked_on(list(dict.fromkeys(chosen_tasks(tasks, model))), wanted, named=bool(names))
-    kinds = {layer.causal for layer in model.layers if layer.stack != "cross"}
     chosen: dict[Task, list[Detector]] = {}
     skipped: list[Skipped] = []
     batches: dict[Task, Batch] = {}
     unfit: dict[Task, str] = {}
     for detector in wanted:
-        reason = ""
-        if not ((detector.causal and True in kinds) or (detector.encoder and False in kinds)):
-            reason = f"made for models that read {'one way' if detector.causal else 'both ways'}"
-        elif "unembedding" in detector.needs and model.unembedding is None:
-            reason = "needs token logits, and this model has no linear unembedding"
-        elif "unembedding" in detector.needs and any(layer.indirect for layer in model.layers):
-            reason = "needs what heads write into the residual stream, and this model's writes enter it indirectly"
-        elif detector.task not in chosen and detector.task not in unfit:
+        reason = _unfit(detector, model)
+        if not reason and detector.task not in chosen and detector.task not in unfit:
             try:
                 batches[detector.task] = fitting(detector.task, model.tokenizer, n, seed)
             except UnfitTask as error:
@@ -68,7 +66,26 @@ def plan(
         raise BadInput(
             f"No detector can be asked on these prompts: {told}.", "Name spans as the detector names its positions."
         )
-    return Plan(chosen, {task: batch for task, batch in batches.items() if task in chosen}, skipped)
+    batches = {task: batch for task, batch in batches.items() if task in chosen}
+    known = [one for one in detectors().values() if not _unfit(one, model)]
+    return Plan(chosen, batches, skipped, {task: _labelling(task, batch, known) for task, batch in batches.items()})
+
+
+def _unfit(detector: Detector, model: Model) -> str:
+    """Why a detector cannot be asked of the model, whatever the task; "" where it can."""
+    kinds = {layer.causal for layer in model.layers if layer.stack != "cross"}
+    if not ((detector.causal and True in kinds) or (detector.encoder and False in kinds)):
+        return f"made for models that read {'one way' if detector.causal else 'both ways'}"
+    if "unembedding" in detector.needs and model.unembedding is None:
+        return "needs token logits, and this model has no linear unembedding"
+    if "unembedding" in detector.needs and any(layer.indirect for layer in model.layers):
+        return "needs what heads write into the residual stream, and this model's writes enter it indirectly"
+    return ""
+
+
+def _labelling(task: Task, batch: Batch, known: Sequence[Detector]) -> list[Detector]:
+    asked = [replace(one, task=task) for one in known if _fits(task, one, named=False)]
+    return [one for one in asked if not task.given or not lacking(one, batch)]
 
 
 def _fits(task: Task, detector: Detector, *, named: bool) -> bool:

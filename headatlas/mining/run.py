@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from headatlas.mining.checks.judging import MOST
 from headatlas.mining.own import OwnTasks, keep, sources_of
 from headatlas.mining.own import identity as own_identity
 from headatlas.mining.planning import Plan, plan
-from headatlas.mining.scan import scan_task, tokens_a_second
+from headatlas.mining.scan import metric_on, scan_task, tokens_a_second
 from headatlas.mining.tables import example_table, score_table
 from headatlas.mining.task_scan import TaskScan, attention_json
 from headatlas.mining.task_verdict import TaskVerdict
@@ -44,7 +44,7 @@ from headatlas.task import Batch, Task
 from headatlas.version import __version__
 
 DIGITS = 6  # of numbers in atlas.json
-VERSION = 2  # of what verdicts mean; raised when they are judged otherwise
+VERSION = 3  # of what verdicts mean; raised when they are judged otherwise
 _CLOSE = 3  # facts in which a run may differ from one that its user may have meant to go on with
 
 
@@ -80,6 +80,8 @@ def mine(
         raise BadInput(f"Verdicts cannot rest on {verdict_n} examples.", f"Use --verdict-n 4 to {MOST}.")
     progress, asked = progress or Silent(), critics.chosen(checks)
     chosen, facts = plan(model, detectors, tasks, n, seed), ModelFacts.of(model)
+    if not verdict:
+        chosen = replace(chosen, labelling={})
     settings = _settings(chosen, n=n, seed=seed, verdict=verdict, verdict_n=verdict_n, checks=asked)
     own = sources_of([d for group in chosen.by_task.values() for d in group], list(chosen.by_task))
     if own:
@@ -106,7 +108,7 @@ def mine(
         )
         kinds = [kind for kind in twins.KINDS if kind in asked]
         counts = twins.scanned(model, chosen, kinds, partial / "twins", seed, progress)
-        records = list(scans.values())
+        records = [_of(scan, chosen.by_task[task]) for task, scan in scans.items()]
         now = RunFacts.now(model, run.id, n=n, seed=seed, checks=asked, tasks=versions)
         _write(partial, atlas_json(facts, now, chosen.skipped, records, verdicts, counts), records, verdicts)
         keep(partial, own, [d.head_type for group in chosen.by_task.values() for d in group])
@@ -140,6 +142,7 @@ def _settings(
         "verdict_version": VERSION if verdict else None,
         "checks": list(checks),
         "detectors": {d.name: [d.version, d.minimum_effect] for group in chosen.by_task.values() for d in group},
+        "labelling": {d.name: [d.version, d.minimum_effect] for group in chosen.labelling.values() for d in group},
         "tasks": {task.name: task.version for task in chosen.by_task},
         "headatlas": __version__,
     }
@@ -205,11 +208,23 @@ def _scans(model: Model, chosen: Plan, folder: Path, tell: _Tell) -> dict[Task, 
             progress.advance(task.name, len(batch))
             progress.say(f"{task.name}: kept from before.")
         else:
-            found = scan_task(model, task, group, batch, progress=progress)
+            found = scan_task(model, task, _scanned(model, chosen, task), batch, progress=progress)
             found.save(folder)
-        tell.scan(found)
+        tell.scan(_of(found, group))
         scans[task] = found
     return scans
+
+
+def _of(scan: TaskScan, group: Sequence[Detector]) -> TaskScan:
+    """The scan of a task as those who asked for these detectors see it."""
+    return scan.only(one.name for one in group)
+
+
+def _scanned(model: Model, chosen: Plan, task: Task) -> list[Detector]:
+    """The chosen detectors of a task, and where there can be verdicts those that tell which heads are no random ones."""
+    group = chosen.by_task[task]
+    others = chosen.labelling.get(task, ()) if metric_on(model, task) is not None else ()
+    return [*group, *(one for one in others if one.name not in {mine.name for mine in group})]
 
 
 def _verdicts(
@@ -222,22 +237,20 @@ def _verdicts(
     checks: Sequence[str],
     progress: Progress,
 ) -> dict[str, TaskVerdict]:
-    """The verdicts of every task that can be judged, by its name: those that were kept, or new ones, which are kept.
-
-    All scans come before the first verdict: heads in which any task's detectors observed something are poor controls.
-    """
-    assigned = observed_in(scans.values())
-    able = {task: scan for task, scan in scans.items() if can_be_judged(scan)}
-    progress.plan([(step_of(task), steps(scan)) for task, scan in able.items()])
+    """The verdicts of every task that can be judged, by its name: those that were kept, or new ones, which are kept."""
+    mine = {task: _of(scan, chosen.by_task[task]) for task, scan in scans.items()}
+    able = {task: scan for task, scan in scans.items() if can_be_judged(mine[task])}
+    progress.plan([(step_of(task), steps(mine[task])) for task in able])
     verdicts = {}
     for task, scan in able.items():
         found = TaskVerdict.load(folder, task.name)
         if found is not None:
-            progress.advance(step_of(task), steps(scan))
+            progress.advance(step_of(task), steps(mine[task]))
         else:
             group, n = chosen.by_task[task], len(chosen.batches[task])
+            labelled = observed_in([_of(scan, chosen.labelling.get(task, ()))])
             found = judge_task(
-                model, task, group, scan, assigned=assigned, n=n, seed=seed, progress=progress, examples=examples,
+                model, task, group, scan, labelled=labelled, n=n, seed=seed, progress=progress, examples=examples,
                 checks=checks,
             )  # fmt: skip
             found.save(folder)

@@ -11,7 +11,17 @@ from headatlas.mining.task_verdict import TaskVerdict, head_json, verdict_on
 from headatlas.store import clean
 
 Columns = dict[str, list[Any]]
-VERDICT = ("verdict", "works", "carries", "effect", "effect_low", "effect_high", "random_effect", "effect_q")
+VERDICT = (
+    "verdict",
+    "marginal",
+    "works",
+    "carries",
+    "effect",
+    "effect_low",
+    "effect_high",
+    "random_effect",
+    "effect_q",
+)
 
 
 def score_table(

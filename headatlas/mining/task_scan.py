@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -136,6 +136,12 @@ class TaskScan:
     def observed(self) -> dict[str, tuple[HeadId, ...]]:
         """The observed heads by the name of the detector."""
         return {found.name: found.observed for found in self.detectors}
+
+    def only(self, names: Iterable[str]) -> TaskScan:
+        """The same with these detectors alone."""
+        kept = set(names)
+        found = tuple(one for one in self.detectors if one.name in kept)
+        return replace(self, detectors=found, skipped=tuple(one for one in self.skipped if one.detector in kept))
 
     @property
     def reason(self) -> str:

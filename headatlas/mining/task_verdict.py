@@ -76,10 +76,12 @@ _EFFECT = {
     "random_effect": "random_effect",
     "random_median": "random_median",
     "random_p": "random_p",
+    "random_effect_low": "random_low",
+    "random_effect_high": "random_high",
     "effect_p": "p",
     "effect_examples": "examples",
     "too_few_events": "few",
-}  # in atlas.json -> in RemovalEffect, in its order
+}  # in atlas.json -> in RemovalEffect
 
 
 def effect_json(effect: RemovalEffect | None) -> dict[str, Any]:
@@ -91,12 +93,13 @@ def head_json(head: HeadId, verdict: DetectorVerdict | None) -> dict[str, Any]:
     """The verdict on an observed head in the words of atlas.json."""
     if verdict is None:
         return {
-            "verdict": "untested", "works": "", "carries": "", **effect_json(None), "effect_q": None, "beside_others": None,
+            "verdict": "untested", "marginal": False, "works": "", "carries": "", **effect_json(None), "effect_q": None, "beside_others": None,
             "checks": [],
         }  # fmt: skip
     found = verdict.heads[head]
     return {
         "verdict": found.verdict,
+        "marginal": found.marginal,
         "works": found.works,
         "carries": found.carries,
         **effect_json(found.alone),
@@ -115,12 +118,16 @@ def group_json(found: DetectorVerdict) -> dict[str, Any]:
         "rest": effect_json(group.rest) if group.rest is not None else None,
         "draws": group.draws, "smallest": found.smallest, "free_heads": found.free, "measured_heads": found.measured,
         "examples": found.examples, "metric": found.metric, "unit": found.unit,
+        "leads": {str(head): effect for head, effect in found.leads.items()},
     }  # fmt: skip
 
 
 def _read_effect(row: Mapping[str, Any]) -> RemovalEffect:
-    effect, low, high, random, median, rare, p = (number(row[name]) for name in list(_EFFECT)[:7])
-    return RemovalEffect(effect, low, high, random, median, rare, p, row["effect_examples"], row["too_few_events"])
+    whole = ("examples", "few")
+    values: dict[str, Any] = {
+        field: row[name] if field in whole else number(row[name]) for name, field in _EFFECT.items()
+    }
+    return RemovalEffect(**values)
 
 
 def _read_parts(check: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
@@ -142,6 +149,7 @@ def _read_head(row: Mapping[str, Any]) -> HeadVerdict:
         row["works"],
         number(row["effect_q"]),
         checks,
+        row["marginal"],
     )
 
 
@@ -159,5 +167,6 @@ def _read_detectors(entries: Mapping[str, Any]) -> dict[str, DetectorVerdict]:
             )
         }  # fmt: skip
         heads = {HeadId.parse(head): _read_head(row) for head, row in entry["heads"].items()}
-        found[name] = DetectorVerdict(heads, together, **facts)
+        leads = {HeadId.parse(head): number(effect) for head, effect in group["leads"].items()}
+        found[name] = DetectorVerdict(heads, together, **facts, leads=leads)
     return found

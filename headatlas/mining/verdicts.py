@@ -31,17 +31,17 @@ def judge_task(
     detectors: Sequence[Detector],
     scan: TaskScan,
     *,
-    assigned: Iterable[HeadId],
     n: int,
     seed: int,
     progress: Progress,
+    labelled: Iterable[HeadId] | None = None,
     examples: int | None = None,
     checks: Sequence[str] = (),
 ) -> TaskVerdict:
     """A verdict for each detector that observed heads in `scan`, on examples that were not used to find them.
 
-    detectors: those that were scanned. assigned: heads in which any detector of any task observed something, see
-    `observed_in`. n: examples that the scan had. examples: how many verdicts rest on; None: see `fresh`. The verdicts are
+    detectors: those of `scan` that are asked for. labelled: heads with which no others are compared, None: those in which any
+    detector of `scan` observed something; a detector's own are never. n: examples that the scan had. examples: how many verdicts rest on; None: see `fresh`. The verdicts are
     settled over this task alone; `settle` does it over all tasks of a run. checks: further ones, of `critics.JUDGING`. Raises
     BadInput where the model does not do the task.
     """
@@ -51,10 +51,9 @@ def judge_task(
     began = time.perf_counter()
     batch = with_clean(model, metric, fresh(model, task, n, seed, examples))
     observed = scan.observed
-    taken = {head for heads in observed.values() for head in heads}
-    free = [head for head in model.heads if head not in taken]
-    step, others = step_of(task), tuple(assigned)
-    benches: dict[str, Bench] = {}
+    taken = frozenset(labelled) if labelled is not None else observed_in([scan])
+    step = step_of(task)
+    benches: dict[tuple[str, frozenset[HeadId]], Bench] = {}
     asked = [one for one in detectors if observed.get(one.name)]
     critics = Critics(model, task, metric, asked, smallest=scan.smallest, seed=seed + SEED, chosen=checks)
     found = {}
@@ -65,15 +64,12 @@ def judge_task(
         progress.say(f"{step} on {len(heads)} heads observed by {detector.name}.")
         removing = _removing(model, metric, detector, scan)
         try:
-            # Detectors that remove heads alike share what was measured.
-            key = detector.name if detector.removal is not None else f"at {detector.verdict_positions}"
+            # Detectors that remove heads alike, and compare them with the same others, share what was measured.
+            way = detector.name if detector.removal is not None else f"at {detector.verdict_positions}"
+            key, free = (way, taken.union(heads)), [head for head in model.heads if head not in taken.union(heads)]
             if key not in benches:
-
-                def more(have: int, wanted: int, removing: _Removing = removing) -> Removal | None:
-                    further = others_than(batch, fresh(model, task, wanted, seed + have, wanted), wanted - have)
-                    return removing(with_clean(model, metric, further)) if further is not None else None
-
-                benches[key] = Bench(removing(batch), free, assigned=others, more=more, seed=seed)
+                more = _further(model, task, metric, batch, seed, removing)
+                benches[key] = Bench(removing(batch), free, more=more, seed=seed)
             judged = judge(benches[key], heads, smallest=scan.smallest, progress=Part(progress, step))
             found[detector.name] = critics.ask(detector, judged, benches[key], removing)
         except UnsupportedModel as error:
@@ -90,6 +86,22 @@ def _removing(model: Model, metric: Metric, detector: Detector, scan: TaskScan) 
     if own is not None:
         return lambda batch: own(model, batch, metric)
     return lambda batch: ablated(model, batch, metric, scan.mean_z, _positions(batch, at))
+
+
+def _further(
+    model: Model, task: Task, metric: Metric, batch: Batch, seed: int, removing: _Removing
+) -> Callable[[int, int], Removal | None]:
+    """(examples so far, examples wanted) -> the removal on examples that were not used before, `batch` included."""
+    known = [batch]
+
+    def more(have: int, wanted: int) -> Removal | None:
+        further = others_than(known, fresh(model, task, wanted, seed + have, wanted), wanted - have)
+        if further is None:
+            return None
+        known.append(further)
+        return removing(with_clean(model, metric, further))
+
+    return more
 
 
 def settle(verdicts: Mapping[str, TaskVerdict]) -> dict[str, TaskVerdict]:

@@ -81,6 +81,8 @@ class Effects(Record):
     random_effect: Number = None
     random_median: Number = None
     random_p: Number = None
+    random_effect_low: Number = None
+    random_effect_high: Number = None
     effect_p: Number = None
     effect_examples: Count | None = None
     too_few_events: bool | None = None
@@ -101,6 +103,7 @@ class Group(Effects):
     examples: Count | None = None
     metric: str | None = None
     unit: str | None = None
+    leads: dict[str, Number] | None = None
 
 
 class Line(Record):
@@ -133,6 +136,7 @@ class Judged(Effects):
     """The verdict on an observed head."""
 
     verdict: Literal["causal", "group", "refuted", "untested"] = "untested"
+    marginal: bool = False
     works: str = ""
     carries: str = ""
     effect_q: Number = None

@@ -43,6 +43,7 @@ class Observation:
     shown: str  # the verdict in words, with what the head works against
     checks: str  # their outcomes in a few words
     line: str  # all of it in one line
+    marginal: bool  # whether other examples may well give another verdict
     works: str  # "for" or "against" what the task measures; "" where it does neither, or that was not asked
     numbers: Mapping[str, float | None]  # the keys of _NUMBERS, and beside_effect
 
@@ -218,7 +219,11 @@ def summary(view: AtlasView) -> str:
         return f"{shown}; whether the model depends on them was not tested."
     n_against = len({(item.stack, item.layer, item.head) for item in view.observations
                      if item.verdict == "causal" and item.works == "against"})  # fmt: skip
-    against = f" ({n_against} {'works' if n_against == 1 else 'work'} against it)" if n_against else ""
+    sure = {(item.stack, item.layer, item.head) for item in view.observations
+            if item.verdict == "causal" and not item.marginal}  # fmt: skip
+    told = [f"{n_against} {'works' if n_against == 1 else 'work'} against it"] if n_against else []
+    told += [f"{n_marginal} marginal"] if (n_marginal := len(causal - sure)) else []
+    against = f" ({', '.join(told)})" if told else ""
     return f"{shown}; for {len(causal)} of them, switching that head off alone changes the result{against}."
 
 
@@ -236,6 +241,8 @@ def _observe(names: AtlasView, entry: Mapping[str, Any], line: Mapping[str, Any]
     shown = f"{verdict}, works against" if works == "against" else verdict
     if line.get("carries"):
         shown += f", {line['carries']}"
+    if line.get("marginal"):
+        shown += ", marginal"
     if verdict == "group" and (entry.get("group") or {}).get("heads") is None:
         verdict, shown = "untested", OLD_GROUP
     beside = line.get("beside_others") or {}
@@ -251,6 +258,7 @@ def _observe(names: AtlasView, entry: Mapping[str, Any], line: Mapping[str, Any]
         shown=shown,
         checks=checks_of(line),
         line=line_of(entry, line),
+        marginal=bool(line.get("marginal")),
         works=works,
         numbers={name: finite(line.get(name)) for name in _NUMBERS} | {"beside_effect": finite(beside.get("effect"))},
     )

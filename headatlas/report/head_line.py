@@ -47,6 +47,8 @@ def line_of(detector: Mapping[str, Any], row: Mapping[str, Any]) -> str:
         verdict += ", works against"
     if row.get("carries"):
         verdict += f", {row['carries']}"
+    if row.get("marginal"):
+        verdict += ", marginal"
     if finite(row.get("effect")) is not None:
         verdict += f" {signed(row['effect'])}"
     score = f"{number(row.get('score'))} (chance {number(row.get('chance'))})"

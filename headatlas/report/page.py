@@ -19,6 +19,7 @@ from headatlas.render.style import base, joined
 from headatlas.report.atlas_view import VERDICT_WORDS, VERDICTS, AtlasView, best_of, read, summary
 from headatlas.report.figure import stylesheet, svg
 from headatlas.report.head_line import receipt_of, twins_of
+from headatlas.report.leads import leads_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -60,6 +61,7 @@ def html(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> s
             facts=_facts(view),
             details=_details(view),
             lead=summary(view),
+            leads=list(map(str, leads_of(view.detectors))),
             receipt=receipt_of(view.atlas, view.detectors),
             model_rows=list(_flat(view.model)),
             run_rows=list(_flat(view.atlas.get("run") or {})),
@@ -121,6 +123,7 @@ def payload(view: AtlasView) -> dict[str, Any]:
                 "head": s.head,
                 "verdict": s.verdict,
                 "shown": s.shown,
+                "marginal": s.marginal,
                 "checks": s.checks.replace("  ", "; "),
             }
             | {name: _short(value, 7) for name, value in s.numbers.items()}

@@ -28,6 +28,7 @@ from headatlas.report.atlas_view import (
     summary,
 )
 from headatlas.report.head_line import receipt_of, twins_of
+from headatlas.report.leads import leads_of
 from headatlas.report.terminal_map import Mark, grid
 
 _SHADES = " ░▒▓█"
@@ -96,6 +97,7 @@ class Screen:
             yield Text()
             yield _types(view, self.top, plain, checks=width >= _WIDE)
             yield _receipt(view, view.detectors)
+        yield from _leads(view)
         yield from _nothing(view)
         yield from _twins(view)
         yield from _abilities(view)
@@ -221,6 +223,13 @@ def _cells(seen: Observation, view: AtlasView) -> tuple[str | Text, ...]:
     )
 
 
+def _leads(view: AtlasView) -> Iterator[RenderableType]:
+    """What of the heads that no detector knows matters as much as causal ones do, task by task."""
+    if found := leads_of(view.detectors):
+        yield Group(Text(), *(Text.assemble(("leads  ", "dim"), str(one)) for one in found))
+        yield Text("They change the result as a causal head does, and nothing known explains them", "dim")
+
+
 def _nothing(view: AtlasView) -> Iterator[RenderableType]:
     """Detectors that observed no head, each with its best score and what would have counted."""
     lines = []
@@ -230,6 +239,8 @@ def _nothing(view: AtlasView) -> Iterator[RenderableType]:
             known = "undefined here"
             if best:
                 known = f"best {best[0]} {number(best[1])} (chance {number(best[2])}); counts: +{least}, q < 0.01"
+            needs = (entry.get("about") or {}).get("examples")
+            known += f"; needs {needs}" if needs else ""
             # A model that cannot do a task shows nothing of what the task asks for: that, and not the heads, is the reason.
             reason = f"{entry['untested']}; " if (entry.get("baseline") or {}).get("able") is False else ""
             lines.append(Text.assemble(("none  ", "dim"), f"{entry['name']}: ", reason, (known, "dim")))

@@ -10,15 +10,17 @@ import pytest
 import torch
 from torch import nn
 
+import headatlas as ha
 from headatlas.detector import find_detector
 from headatlas.heads import HeadId
 from headatlas.lab.grid import model_of
 from headatlas.lab.head import Head
 from headatlas.lab.planted import PlantedModel, plant
 from headatlas.lab.spec import PlantSpec
+from headatlas.lab.unread import silence
 from headatlas.mining.checks.records import HeadVerdict
 from headatlas.mining.scan import scan_task
-from headatlas.mining.verdicts import judge_task, observed_in
+from headatlas.mining.verdicts import judge_task
 from headatlas.model import Model
 from headatlas.progress import Silent
 
@@ -35,21 +37,24 @@ def written(source: PlantedModel, change) -> Model:
     """The model with `change(rows)` in place of what W_O has for some heads: {head: change}."""
     source = copy.copy(source)
     object.__setattr__(source, "model", copy.deepcopy(source.model))
-    size = WIDTH // HEADS
     with torch.no_grad():
         for head, new in change.items():
-            rows = source.model.transformer.h[head.layer].attn.c_proj.weight[head.head * size : (head.head + 1) * size]
+            rows = w_o(source.model, head)
             rows.copy_(new(rows))
     return model_of(source)
+
+
+def w_o(model, head: HeadId) -> torch.Tensor:
+    """What a head of the planted GPT-2 writes, [d_head, d_model], a view of its weights."""
+    size = WIDTH // HEADS
+    return model.transformer.h[head.layer].attn.c_proj.weight[head.head * size : (head.head + 1) * size]
 
 
 def judged(model: Model, name: str = "induction", seed: int = 0) -> dict[HeadId, HeadVerdict]:
     detector = find_detector(name)
     scan = scan_task(model, detector.task, [detector], detector.task(model.tokenizer, 16, seed))
     assert scan.smallest is not None, "the model does the task"
-    found = judge_task(
-        model, detector.task, [detector], scan, assigned=observed_in([scan]), n=16, seed=seed, progress=Silent()
-    )
+    found = judge_task(model, detector.task, [detector], scan, n=16, seed=seed, progress=Silent())
     return dict(found.detectors[name].heads)
 
 
@@ -120,17 +125,41 @@ def test_a_layer_that_does_nothing_changes_no_verdict(before: int):
     assert {one.verdict for one in idle} <= {"refuted"}
 
 
+def sizes_of(model: Model, head: HeadId) -> torch.Tensor:
+    """The singular values of what a head of the planted GPT-2 writes."""
+    return torch.linalg.svdvals(w_o(model.hf, head).detach())
+
+
 def test_heads_whose_output_nobody_reads_are_rarely_causal():
-    """Of nine induction heads in each of three models all but one write garbage: W_O turned at random, at a fifth of its norm."""
+    """Of nine induction heads in each of three models all but one have W_O turned to where little is read, norms kept."""
     nulls: list[str] = []
     for seed in range(3):
         heads = [Head(layer, head, "induction") for layer in (2, 3) for head in (1, 3, 5, 7)]
-        source = planted(Head(2, 0, "induction"), *heads, seed=seed)
-        generator = torch.Generator().manual_seed(seed)
-        turn, _ = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator))
-        model = written(source, {head.id: lambda rows, turn=turn: 0.2 * rows @ turn for head in heads})
+        model = written(planted(Head(2, 0, "induction"), *heads, seed=seed), {})
+        before = [sizes_of(model, head.id) for head in heads]
+        silence(model.hf, [head.id for head in heads], seed)
+        for head, sizes in zip(heads, before, strict=True):
+            torch.testing.assert_close(sizes_of(model, head.id), sizes)
         found = judged(model, seed=seed)
         assert found[HeadId(2, 0)].verdict == "causal"
         nulls += [one.verdict for head, one in found.items() if head != HeadId(2, 0)]
     assert len(nulls) >= 20
     assert np.mean([word == "causal" for word in nulls]) <= 0.03
+
+
+def test_verdicts_do_not_hang_on_which_other_detectors_were_asked_for(tmp_path):
+    """The previous-token heads are no controls of induction heads, whether or not anybody asked for previous-token heads."""
+    previous = [Head(0, 4, "previous"), Head(0, 6, "previous"), Head(1, 2, "previous")]
+    model = model_of(planted(Head(2, 0, "induction"), *previous, Head(3, 3, "fake-induction")))
+    runs = {
+        name: ha.mine(model, chosen, tasks=["repeated"], n=8, checks="none", out=tmp_path / name).data["detectors"]
+        for name, chosen in (("alone", ["induction"]), ("all", None))
+    }
+    (alone,), (beside,) = ([one for one in found if one["name"] == "induction"] for found in runs.values())
+    assert len(runs["alone"]) == 1 < len(runs["all"])
+    assert {row["verdict"] for row in alone["heads"]} == {"causal", "refuted"}
+    for row, other in zip(alone["heads"], beside["heads"], strict=True):
+        for name in ("verdict", "marginal", "effect", "random_effect", "random_p", "effect_p"):
+            assert row[name] == other[name], name
+    known = {(row["layer"], row["head"]) for one in runs["all"] for row in one["heads"]}
+    assert alone["group"]["free_heads"] == LAYERS * HEADS - len(known)

@@ -15,7 +15,7 @@ from headatlas.lab.planting import Sown, find_planting, plantings
 from headatlas.lab.planting_rates import PlantingTally, measure_planting
 from headatlas.lab.spec import PlantSpec
 from headatlas.mining.scan import scan_task
-from headatlas.mining.verdicts import judge_task, observed_in
+from headatlas.mining.verdicts import judge_task
 from headatlas.progress import Silent
 
 SEED = 0
@@ -26,6 +26,7 @@ VERDICTS = {
     "letter-mover": (1, 0),
     "retrieval": (1, 1),
     "duplicate-token": (1, 1),
+    "induction": (0, 1),  # and two of a group
     "name-mover": (1, 0),
     "negative-name-mover": (1, 0),
     "backup-name-mover": (1, 0),
@@ -52,7 +53,7 @@ def test_what_was_made_for_a_detector_is_found_and_nothing_else(name):
     if name in VERDICTS:
         assert scan.smallest is not None, scan.reason
         judged = judge_task(
-            made.model, detector.task, [detector], scan, assigned=observed_in([scan]), n=16, seed=SEED,
+            made.model, detector.task, [detector], scan, n=16, seed=SEED,
             progress=Silent(),
         )  # fmt: skip
         words = list(judged.detectors[detector.name].verdicts.values())

@@ -64,6 +64,7 @@ def test_a_run_folder_holds_what_the_contract_says(atlas: Atlas):
         "p",
         "q",
         "verdict",
+        "marginal",
         "works",
         "carries",
         "effect",

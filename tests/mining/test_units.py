@@ -16,7 +16,7 @@ from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
 from headatlas.mining.scan import scan_task
 from headatlas.mining.task_scan import TaskScan, detector_json
 from headatlas.mining.task_verdict import TaskVerdict
-from headatlas.mining.verdicts import can_be_judged, judge_task, observed_in
+from headatlas.mining.verdicts import can_be_judged, judge_task
 from headatlas.progress import Silent
 from headatlas.store import clean
 from tests.mining import echo
@@ -36,7 +36,7 @@ def scanned(model: ha.Model, task) -> TaskScan:
 
 def judged(model: ha.Model, scan: TaskScan, task) -> TaskVerdict:
     group = [one for one in echo.DETECTORS.values() if one.task is task]
-    return judge_task(model, task, group, scan, assigned=observed_in([scan]), n=N, seed=SEED, progress=Silent())
+    return judge_task(model, task, group, scan, n=N, seed=SEED, progress=Silent())
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from headatlas.heads import HeadId, parse_heads
 from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.mining.checks.beside_others import random_sets
 from headatlas.mining.checks.judging import Bench, judge
-from headatlas.mining.checks.random_heads import controls
 from headatlas.mining.checks.records import DetectorVerdict
 from headatlas.mining.checks.settling import settled
 from headatlas.mining.task_verdict import group_json, head_json
@@ -51,11 +50,11 @@ class Known:
         return total * scatter + sum((self._little(head) for head in sorted(heads)), np.zeros(self.n))
 
 
-def judged(*names: str, known: Known | None = None, assigned=OTHER_KIND, more=None, smallest=0.02) -> DetectorVerdict:
+def judged(*names: str, known: Known | None = None, labelled=OTHER_KIND, more=None, smallest=0.02) -> DetectorVerdict:
     known = known or Known(8)
     heads = parse_heads(" ".join(names))
-    free = [head for head in known.model.heads if head not in heads]
-    bench = Bench(known, free, assigned=assigned, more=more or (lambda have, wanted: None))
+    free = [head for head in known.model.heads if head not in heads and head not in labelled]
+    bench = Bench(known, free, more=more or (lambda have, wanted: None))
     return settled({0: judge(bench, heads, smallest=smallest)})[0]
 
 
@@ -112,17 +111,6 @@ def test_every_check_says_what_came_of_it():
     assert (group["metric"], group["heads"], group["draws"]) == ("next-token loss", ["2.2", "2.3", "3.4"], 10)
 
 
-def test_heads_of_other_kinds_are_no_controls_where_there_are_others():
-    assert verdicts("1.1", assigned=OTHER_KIND) == {"1.1": "causal"}
-    known = Known(8)
-    few = [head for head in known.model.heads if head in OTHER_KIND or head.layer == 4]
-    assert len(controls(known, few, OTHER_KIND).heads) == 8
-    # With hardly any but heads of other kinds these must do.
-    assert len(controls(known, few[:6], OTHER_KIND).heads) == 6
-    found = judged("1.1", assigned=[head for head in known.model.heads if head not in parse_heads("1.1 0.0 0.1")])
-    assert found.heads[HeadId(1, 1)].alone.random_effect > 1.0
-
-
 def test_a_layer_that_does_nothing_changes_no_draw_and_no_bar():
     class Deeper(Known):
         """The same model with a layer that writes nothing in front of layer 3."""
@@ -171,7 +159,7 @@ def test_few_examples_with_an_effect_ask_for_more():
     assert np.isnan(few.alone.low)
     assert few.checks[0].note == "too few events"
     many = judged("3.3", known=Rare(8), more=more).heads[HeadId(3, 3)]
-    assert asked == [(8, 16), (16, 64)]
+    assert asked == [(8, 16), (16, 32), (32, 64)]
     assert (many.alone.examples, many.alone.few) == (64, False)
     assert many.alone.low < many.alone.effect < many.alone.high
 

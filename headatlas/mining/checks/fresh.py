@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from headatlas.errors import UnfitTask
@@ -37,9 +38,9 @@ def fresh(model: Model, task: Task, n: int, seed: int, examples: int | None = No
     return thinned(fitting(other, model.tokenizer, min(n, EXAMPLES), seed))
 
 
-def others_than(known: Batch, drawn: Batch, n: int) -> Batch | None:
-    """Up to `n` examples of `drawn` that are not in `known`, and fit into memory; None without any."""
-    seen = {_tokens(known, i) for i in range(len(known))}
+def others_than(known: Sequence[Batch], drawn: Batch, n: int) -> Batch | None:
+    """Up to `n` examples of `drawn` that are in none of `known`, and fit into memory; None without any."""
+    seen = {_tokens(batch, i) for batch in known for i in range(len(batch))}
     fits = max(1, TOKENS // drawn.tokens.shape[1])
     new = {_tokens(drawn, i): i for i in reversed(range(len(drawn)))}
     rows = sorted(i for text, i in new.items() if text not in seen)[: min(n, fits)]

@@ -11,11 +11,19 @@ from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.mining.checks.beside_others import DRAWS, Together, together
 from headatlas.mining.checks.own_effect import effect_of
 from headatlas.mining.checks.random_heads import SAMPLE, Controls, controls, prepare, scale_of
-from headatlas.mining.checks.records import RANDOM, DetectorVerdict, HeadVerdict, RemovalEffect, SetVerdict, exceeds
+from headatlas.mining.checks.records import (
+    RANDOM,
+    DetectorVerdict,
+    HeadVerdict,
+    RemovalEffect,
+    SetVerdict,
+    exceeds,
+    undecided,
+)
 from headatlas.ops.types import Array
 from headatlas.progress import AtMost, Progress, Silent
 
-MORE, MOST = 16, 64  # examples of an effect that is close to the bar, and of one that touches few examples
+MORE, MOST = 32, 64  # examples of an effect that is close to the bar, and of one that touches few examples
 
 
 class Bench:
@@ -23,7 +31,7 @@ class Bench:
 
     more: (examples so far, examples wanted) -> the same removal on further examples, for heads whose effect is not clear yet;
     None where there are none.
-    free: heads in which no detector of the task observed anything. assigned: those in which one of another task did.
+    free: heads in which no detector of the task observed anything.
     """
 
     def __init__(
@@ -31,11 +39,10 @@ class Bench:
         removal: Removal,
         free: Iterable[HeadId],
         *,
-        assigned: Iterable[HeadId] = (),
         more: Callable[[int, int], Removal | None] = lambda have, wanted: None,
         seed: int = 0,
     ) -> None:
-        self.removal, self.free, self.assigned, self.seed = removal, tuple(free), tuple(assigned), seed
+        self.removal, self.free, self.seed = removal, tuple(free), seed
         self._more = more
         self._further: dict[int, Removal | None] = {}
         self._known: dict[HeadId, RemovalEffect] = {}
@@ -44,7 +51,7 @@ class Bench:
     def compared(self, progress: Progress | None = None) -> Controls:
         """What there is to compare with, measured once; `progress` is told of each removal."""
         if self._controls is None:
-            self._controls = controls(self.removal, self.free, self.assigned, progress)
+            self._controls = controls(self.removal, self.free, progress)
         return self._controls
 
     @property
@@ -55,12 +62,10 @@ class Bench:
     def alone(self, head: HeadId, smallest: float) -> RemovalEffect:
         """The effect of removing one head, on more examples where too few are touched or the bar is within reach."""
         if head not in self._known:
-            tail = self.controls.tail
-            bar = max(smallest, tail.size_at(RANDOM) if tail is not None else 0.0)
             drop = self.removal.metric_drop([head])
             effect = self._effect(drop)
-            for wanted in (MORE, MOST):
-                if not (effect.few or (wanted == MORE and _open(effect, bar))):
+            for wanted in (MORE // 2, MORE, MOST):
+                if not (effect.few or (wanted <= MORE and undecided(effect, smallest))):
                     break
                 further = self._on_further(len(drop), wanted)
                 if further is not None:
@@ -69,6 +74,16 @@ class Bench:
             self._known[head] = effect
         return self._known[head]
 
+    def leads(self, smallest: float) -> dict[HeadId, float]:
+        """The effects of controls that stand out as a causal head does, the largest first."""
+        tail, removal = self.controls.tail, self.removal
+        bar = max(smallest, tail.size_at(RANDOM) if tail is not None else smallest)
+        effects = {
+            head: self._effect(removal.metric_drop([head])) for head, size in self.controls.sizes.items() if size >= bar
+        }
+        found = {head: one.effect for head, one in effects.items() if exceeds(one, smallest)}
+        return dict(sorted(found.items(), key=lambda pair: -abs(pair[1])))
+
     def _effect(self, drop: Array) -> RemovalEffect:
         return effect_of(drop, scale_of(self.removal), self.controls.tail, self.seed)
 
@@ -76,13 +91,6 @@ class Bench:
         if wanted not in self._further:
             self._further[wanted] = self._more(have, wanted) if have < wanted else None
         return self._further[wanted]
-
-
-def _open(effect: RemovalEffect, bar: float) -> bool:
-    """Whether more examples may decide otherwise: the bar lies within the interval of the effect's size."""
-    low, high = sorted((abs(effect.low), abs(effect.high)))
-    low = low if effect.certain else 0.0
-    return low <= bar <= high
 
 
 def judge(
@@ -118,8 +126,9 @@ def judge(
         whole, tuple(rest), by_itself.whole if by_itself is not None else None, by_itself.draws if by_itself else 0
     )
     have, metric = bench.controls, removal.metric
+    leads = bench.leads(smallest)
     return DetectorVerdict(
-        heads, group, smallest, len(have.heads), have.measured, whole.examples, metric.name, metric.unit
+        heads, group, smallest, len(have.heads), have.measured, whole.examples, metric.name, metric.unit, leads
     )
 
 

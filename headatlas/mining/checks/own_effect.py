@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy import stats as scipy_stats
 
@@ -20,15 +22,20 @@ def effect_of(drop: Array, scale: float, random: Tail | None, seed: int = 0) -> 
     """
     n, size = len(drop), ROUNDING * max(scale, 1.0)
     mean = float(drop.mean())
-    known = (NAN, NAN, NAN) if random is None else (random.size_at(RANDOM), random.median, random.p(abs(mean)))
+    known, bars = (NAN, NAN, NAN), (NAN, NAN)
+    if random is not None:
+        bar = random.size_at(RANDOM)
+        known = (bar, random.median, random.p(abs(mean)))
+        reach = math.exp(1.96 * random.error)
+        bars = (bar / reach, bar * reach)
     if np.abs(drop).max() <= size:
-        return RemovalEffect(0.0, 0.0, 0.0, *known, examples=n)
+        return RemovalEffect(0.0, 0.0, 0.0, *known, NAN, n, False, *bars)
     column = drop[:, None]
     if bool(stats.too_few_events(np.where(np.abs(column) <= size, 0.0, column))[0]):
-        return RemovalEffect(mean, NAN, NAN, *known, examples=n, few=True)
+        return RemovalEffect(mean, NAN, NAN, *known, NAN, n, True, *bars)
     low, high = (float(end[0]) for end in stats.interval(column, seed=seed))
     p = float(scipy_stats.ttest_1samp(drop, 0.0).pvalue) if low < high else 0.0
-    return RemovalEffect(mean, low, high, *known, p, n)
+    return RemovalEffect(mean, low, high, *known, p, n, False, *bars)
 
 
 def check(found: HeadVerdict, smallest: float) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -37,7 +38,7 @@ class RemovalEffect:
 
     low, high: 95% interval over `examples`, NaN where too few of them are touched at all (`few`). random_effect,
     random_median: what 95% and half of random heads stay below, random_p: the chance that a random head's is as large; NaN
-    where there are none. p: of no effect; NaN where there is nothing to test, since nothing changes or too few examples do.
+    where there are none. random_low, random_high: 95% interval of random_effect over examples. p: of no effect; NaN where there is nothing to test, since nothing changes or too few examples do.
     """
 
     effect: float
@@ -49,6 +50,8 @@ class RemovalEffect:
     p: float = NAN
     examples: int = 0
     few: bool = False
+    random_low: float = NAN
+    random_high: float = NAN
 
     @property
     def null(self) -> bool:
@@ -70,7 +73,7 @@ class RemovalEffect:
 class HeadVerdict:
     """The verdict on an observed head, and all that it rests on.
 
-    verdict: causal, group, refuted or untested. works: for or against what the task measures; "" where it does neither.
+    verdict: causal, group, refuted or untested. marginal: whether other examples may well decide otherwise. works: for or against what the task measures; "" where it does neither.
     q: p of the effect that decided, adjusted over all tests of the run. alone: its effect by itself; beside: its effect once
     other observed heads are gone, None where that was not asked. checks: see `mining.checks`. carries: "trajectory" for a
     head whose output from a prompt with the same answer does what one from another answer does; else "".
@@ -82,6 +85,7 @@ class HeadVerdict:
     works: str = ""
     q: float = NAN
     checks: tuple[Check, ...] = ()
+    marginal: bool = False
 
     @property
     def carries(self) -> str:
@@ -109,7 +113,7 @@ class DetectorVerdict:
 
     smallest: the least effect that counts. free, measured: how many heads there were to compare with, and of how many the
     effect was measured. examples: how many the verdicts rest on, more for some heads (`RemovalEffect.examples`). metric,
-    unit: what effects are effects on.
+    unit: what effects are effects on. leads: the effects of those heads to compare with that stand out as a causal head does.
     """
 
     heads: Mapping[HeadId, HeadVerdict]
@@ -120,6 +124,7 @@ class DetectorVerdict:
     examples: int
     metric: str
     unit: str
+    leads: Mapping[HeadId, float] = field(default_factory=dict)
 
     @property
     def verdicts(self) -> dict[HeadId, str]:
@@ -134,3 +139,20 @@ class DetectorVerdict:
 def exceeds(effect: RemovalEffect, smallest: float) -> bool:
     """Whether an effect is certain, large enough to count, and rare among random heads where there are any."""
     return effect.certain and abs(effect.effect) >= smallest and not effect.random_p > RANDOM
+
+
+def undecided(effect: RemovalEffect, smallest: float) -> bool:
+    """Whether other examples may well put the size of an effect on the other side of what it must exceed.
+
+    That is the larger of `smallest` and what 95% of random heads stay below. Both are known from examples: the 95% interval of
+    their difference holds 0. It is made of their own intervals (MOVER; Zou & Donner 2008, https://doi.org/10.1002/sim.3095).
+    """
+    if effect.few or effect.null or math.isnan(effect.low):
+        return False
+    size, ends = abs(effect.effect), (abs(effect.low), abs(effect.high))
+    low, high = (min(ends) if effect.certain else 0.0), max(ends)
+    bars = (effect.random_low, effect.random_effect, effect.random_high)
+    bar_low, bar, bar_high = (smallest if math.isnan(one) else max(smallest, one) for one in bars)
+    if size >= bar:
+        return size - bar <= math.hypot(size - low, bar_high - bar)
+    return bar - size <= math.hypot(high - size, bar - bar_low)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from headatlas.mining.checks import beside_others, false_discoveries, own_effect, random_heads
-from headatlas.mining.checks.records import DetectorVerdict, HeadVerdict, RemovalEffect, exceeds
+from headatlas.mining.checks.records import DetectorVerdict, HeadVerdict, RemovalEffect, exceeds, undecided
 
 Key = TypeVar("Key")
 WORKS = {1: "for", -1: "against", 0: ""}
@@ -33,7 +33,7 @@ def _settle(found: HeadVerdict, alone: float, beside: float, smallest: float) ->
     elif found.alone.few:
         verdict = "untested"
     works = WORKS[decided.sign] if verdict in ("causal", "group") else ""
-    found = replace(found, verdict=verdict, works=works, q=q)
+    found = replace(found, verdict=verdict, works=works, q=q, marginal=_marginal(found, verdict, smallest))
     checks = (
         own_effect.check(found, smallest),
         random_heads.check(found),
@@ -46,3 +46,11 @@ def _settle(found: HeadVerdict, alone: float, beside: float, smallest: float) ->
 
 def _stands(effect: RemovalEffect, q: float, smallest: float) -> bool:
     return exceeds(effect, smallest) and q <= false_discoveries.LEVEL
+
+
+def _marginal(found: HeadVerdict, verdict: str, smallest: float) -> bool:
+    """Whether an effect is so close to what it must exceed that other examples may give another verdict."""
+    if verdict == "untested":
+        return False
+    beside = found.beside if verdict != "causal" else None
+    return any(undecided(one, smallest) for one in (found.alone, beside) if one is not None)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy.stats import norm, t
 
+from headatlas.mining.checks.records import RANDOM
 from headatlas.ops.types import Array
 
 FEW = 40  # sizes below which their upper half has to serve as the tail
 LEAST = 3  # sizes that make a tail
 PRIOR = 2.0  # how many heads' worth it is known how fast sizes fall off
 SPREAD = 1.5  # of log sizes, as single heads of SmolLM2 have it
+RESAMPLED = 20  # times that examples are drawn anew, to see how much a size of the tail moves with them
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,19 @@ class Tail:
 
     The largest 2 sqrt(n) sizes, or a tenth of them, are taken for a Pareto tail (Hill 1975); of fewer than FEW sizes the upper
     half for that of a lognormal distribution. What says how fast it falls is drawn to what is common by PRIOR observations, and
-    p is the predictive probability, so that few heads give no small p.
+    p is the predictive probability, so that few heads give no small p. error: how far the log of its sizes is off for want of
+    examples, as a standard deviation (`with_error`).
     """
 
     logs: Array
     spread: Array
+    error: float = 0.0
 
     @classmethod
     def of(cls, drops: Sequence[Array]) -> Tail | None:
         """Of measured effects [example] each; None where fewer than LEAST of them change something."""
-        return cls.of_sizes(np.array([abs(drop.mean()) for drop in drops]))
+        live = sorted((drop for drop in drops if drop.mean() != 0), key=lambda drop: abs(float(drop.mean())))
+        return with_error(np.array(live), cls.of_sizes) if live else None
 
     @classmethod
     def of_sizes(cls, sizes: Array) -> Tail | None:
@@ -91,3 +96,17 @@ class Tail:
     def median(self) -> float:
         """The size that half of the effects stay below."""
         return math.exp(float(np.median(self.logs)))
+
+
+def with_error(drops: Array, tail_of: Callable[[Array], Tail | None]) -> Tail | None:
+    """The tail that `tail_of` makes of the sizes of mean effects, drops [head, example], and how much it moves with the examples.
+
+    Examples are drawn anew, with the same draws for all heads, since those share them.
+    """
+    found, n = tail_of(np.abs(drops.mean(1))), drops.shape[1]
+    if found is None or n < 2:
+        return found
+    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLED) / n
+    tails = [tail_of(np.abs((drops * weight).sum(1))) for weight in weights]
+    sizes = [math.log(one.size_at(RANDOM)) for one in tails if one is not None]
+    return replace(found, error=float(np.std(sizes, ddof=1)) if len(sizes) > 1 else 0.0)

@@ -73,7 +73,8 @@ function verdictText(seen) {
     refuted: "So it looks the part, but the model does not depend on it here.",
     untested: seen.shown === "untested" ? "Not judged: too few of the examples show an effect." : "As one of a set it was not judged by today's definition: mine the model again.",
   }[seen.verdict];
-  return `${change} ${meaning}`;
+  const close = seen.marginal ? " It is marginal: so close to the bar that other examples may decide otherwise." : "";
+  return `${change} ${meaning}${close}`;
 }
 
 // What one detector measured, and what became of the task without the head.

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from headatlas.heads import HeadId
+import headatlas as ha
+from headatlas.heads import HeadId, parse_heads
 from headatlas.mining.checks.records import HeadVerdict, RemovalEffect
 from headatlas.mining.checks.same_answer import SameAnswer, compared, donors
 from headatlas.model import Model
-from headatlas.task import Batch
+from headatlas.task import Batch, find_task
 from tests.mining import echo
 from tests.mining.checks.plain import logit_difference, replaced, z_of
 
@@ -98,3 +99,13 @@ def test_the_control_is_right_about_intervals():
     outcomes = [compared(1 + rng.normal(size=24), 2 + rng.normal(size=24), 1.0).outcome for _ in range(200)]
     assert outcomes.count("passed") <= 14
     assert outcomes.count("failed") <= 14
+
+
+@pytest.mark.slow
+def test_heads_of_a_real_model_that_say_whom_not_to_name_carry_no_answer():
+    """S-inhibition heads of SmolLM2 on IOI: another prompt with the same answer has another subject to inhibit."""
+    real, task = ha.load("smollm2-135m"), find_task("ioi")
+    found = SameAnswer(real, task, task.metric, seed=1).check(parse_heads("20.0 19.2"))
+    for one in found.values():
+        assert one.outcome in ("failed", "weakened"), "which, is up to the prompts drawn"
+        assert one.value > 0.5
