@@ -13,7 +13,7 @@ from torch import Tensor
 
 from headatlas.errors import BadInput
 from headatlas.registry import Hook, Hooked, demand_parameters, discover, lookup
-from headatlas.renamed import renamed_arguments, renamed_fields
+from headatlas.renamed import current_detector, renamed_arguments, renamed_fields
 from headatlas.task import Batch, Metric, Task
 
 if TYPE_CHECKING:
@@ -307,4 +307,4 @@ def detectors() -> Mapping[str, Detector]:
 
 def find_detector(name: str) -> Detector:
     """The detector called `name`; raises UnknownName."""
-    return lookup(detectors(), name, "detector", "See: headatlas list detectors")
+    return lookup(detectors(), current_detector(name), "detector", "See: headatlas list detectors")

@@ -160,6 +160,7 @@ def _head(catalogue: Catalogue, id_: str) -> Page:
         ("Models", ", ".join(head.models)),
         ("Tested by", head.tested_by),
         ("Detectors", ", ".join(detector_names().get(id_, ()))),
+        ("No detector", head.reason or ""),
         ("Related", ", ".join(catalogue.heads[h].name for h in head.related)),
         ("Known from", ", ".join(head.evidence)),
     ]

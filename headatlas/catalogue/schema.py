@@ -100,6 +100,7 @@ class HeadType(Entry):
     models: list[Name] = Field(default_factory=list)
     papers: list[Slug] = Field(default_factory=list)
     tested_by: Text  # how one tests for it, in words
+    reason: Text | None = None  # why no detector of ours measures it
     related: list[Slug] = Field(default_factory=list)
     evidence: list[Evidence] = Field(min_length=1)
 

@@ -15,7 +15,7 @@ SHOWN = {
     "detectors": (("name", "head_type", "task"), ("what",)),
     "tasks": (("name", "metric"), ("what",)),
     "models": (("name",), ("what",)),
-    "head-types": (("name", "stage", "title"), ("detectors",)),
+    "head-types": (("name", "stage", "title"), ("detectors", "reason")),
     "methods": (("name", "category"), ("operation",)),
 }
 
@@ -35,11 +35,11 @@ def list_(
         print_json({what.replace("-", "_"): rows})
         return
     short, long = SHOWN[what]
-    told = {"detectors": "detected by "}.get(long[0], "")
+    told = {"detectors": "detected by ", "reason": "no detector: "}
     print_entries(
         [name.replace("_", " ") for name in short],
         [
-            (["" if row[name] is None else str(row[name]) for name in short], [f"{told}{row[name]}" for name in long if row[name]])
+            (["" if row[name] is None else str(row[name]) for name in short], [f"{told.get(name, '')}{row[name]}" for name in long if row[name]])
             for row in rows
         ],
     )  # fmt: skip
