@@ -130,7 +130,7 @@ class Detector(Hooked):
         first, _, rest = self.doc.partition("\n\n")
         first, text = " ".join(first.split()), " ".join(rest.split())
         formula, _, chance = text.partition("Formula: ")[2].partition(" Chance: ")
-        return {"doc": first, "formula": formula, "range": first.partition(":")[2].strip(" ."), "chance": chance,
+        return {"doc": first, "formula": formula, "range": first.partition(":")[2].strip(" ."), "chance": chance.partition(" Differs: ")[0],
                 "calibration": "measured on planted models: headatlas calibrate" if self.calibrated else "uncalibrated: no planted model tests it"}  # fmt: skip
 
 

@@ -135,6 +135,7 @@ def _paper(catalogue: Catalogue, id_: str) -> Page:
         facts += [("Result", paper.summary.result), ("Known from", ", ".join(paper.summary.evidence))]
     facts += [(link_label(link), link.url) for link in paper.links]
     facts += [("Corrected", text) for text in paper.corrections] + [("Note", text) for text in paper.notes]
+    facts += [("Does not run", paper.reason or "")]
     names = [paper.venue, str(paper.date), f"arXiv {paper.arxiv}" if paper.arxiv else None, paper.doi]
     claims = [claim for claim in catalogue.claims.values() if claim.paper == id_]
     circuits = [[c.id, c.name, c.task] for c in catalogue.circuits.values() if c.paper == id_]

@@ -18,11 +18,12 @@ FOLDER = Path(__file__).parent.parent / "detectors"
 
 
 class Declared(NamedTuple):
-    """A detector as its file declares it: head type id, name and docstring."""
+    """A detector as its file declares it: head type id, name, docstring, and of which attention it makes sense."""
 
     head_type: str
     name: str
     doc: str
+    attention: str = "causal"
 
 
 @functools.cache
@@ -46,7 +47,8 @@ def _declared(tree: ast.Module) -> Iterator[Declared]:
         if not isinstance(function, ast.FunctionDef):
             continue
         for decorator in function.decorator_list:
-            for keyword in decorator.keywords if isinstance(decorator, ast.Call) else ():
-                if keyword.arg == "head_type" and isinstance(keyword.value, ast.Constant):
-                    name = function.name.strip("_").replace("_", "-")
-                    yield Declared(str(keyword.value.value), name, ast.get_docstring(function) or "")
+            keywords = decorator.keywords if isinstance(decorator, ast.Call) else []
+            given = {one.arg: str(one.value.value) for one in keywords if isinstance(one.value, ast.Constant)}
+            if "head_type" in given:
+                name, doc = function.name.strip("_").replace("_", "-"), ast.get_docstring(function) or ""
+                yield Declared(given["head_type"], name, doc, given.get("attention", "causal"))

@@ -80,6 +80,7 @@ class Paper(Entry):
     summary: Summary | None = None
     corrections: list[Text] = Field(default_factory=list)  # upstream mistakes put right here
     notes: list[Text] = Field(default_factory=list)
+    reason: Text | None = None  # why no command of ours gives the paper's own quantity
 
 
 class HeadType(Entry):

@@ -101,7 +101,7 @@ def about_others(batch: Batch) -> Batch | None:
 
 def _tokens(batch: Batch, name: str, example: int) -> list[int]:
     where = batch.positions[name][example]
-    return batch.tokens[example, where[where >= 0]].tolist()  # type: ignore[no-any-return]
+    return [int(one) for one in batch.tokens[example, where[where >= 0]]]
 
 
 def _stranger(batch: Batch, pairs: Tensor, other: Batch) -> Tensor:

@@ -15,20 +15,16 @@ from headatlas.lab.spec import PlantSpec
 def attention_span(seed: int) -> Sown:
     """A window of 6 tokens and heads 1 and 4 back; beside them heads 32 and 40 back, and one on all punctuation so far."""
     rng = np.random.default_rng(seed)
-    places = [(layer, int(head)) for layer in range(3) for head in rng.permutation(4)]
-    order = [places[i] for i in rng.permutation(len(places))]
+    order = [divmod(int(place), 4) for place in rng.permutation(12)]  # layer and head
+    window, previous, fourth, far, further, marks = order[:6]
     near = [
-        Head(*order[0], "window", width=6),
-        Head(*order[1], "positional", offset=1),
-        Head(*order[2], "positional", offset=4),
+        Head(*window, "window", width=6),
+        Head(*previous, "positional", offset=1),
+        Head(*fourth, "positional", offset=4),
     ]
-    far = [
-        Head(*order[3], "positional", offset=32),
-        Head(*order[4], "positional", offset=40),
-        Head(*order[5], "delimiter"),
-    ]
+    others = [Head(*far, "positional", offset=32), Head(*further, "positional", offset=40), Head(*marks, "delimiter")]
     planted = plant(
-        PlantSpec((*near, *far), noise=0.02),
+        PlantSpec((*near, *others), noise=0.02),
         architecture=("gpt2", "llama")[seed % 2], n_layers=3, n_heads=4, width=256, context=160, seed=seed,
     )  # fmt: skip
-    return sown(planted, near, far, stand_ins=True)
+    return sown(planted, near, others, stand_ins=True)
