@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headatlas.catalogue.catalogue import Catalogue
+from headatlas.catalogue.citations import detectors_citing
 from headatlas.catalogue.detector_names import detector_names
 from headatlas.catalogue.names import normal
 from headatlas.catalogue.schema import Claim, Entry, Link, Paper
@@ -87,6 +88,7 @@ def record(catalogue: Catalogue, kind: str, id_: str) -> dict[str, Any]:
     data: dict[str, Any] = {"entry": kind, **entry.model_dump(mode="json")}
     if kind == "paper":
         data["stages"] = list(catalogue.stages_of(catalogue.papers[id_]))
+        data["detectors"] = list(detectors_citing(catalogue).get(id_, ()))
         data["claims"] = [c.id for c in catalogue.claims.values() if c.paper == id_]
         data["circuits"] = [c.id for c in catalogue.circuits.values() if c.paper == id_]
     elif kind == "head type":
@@ -129,6 +131,7 @@ def _paper(catalogue: Catalogue, id_: str) -> Page:
         ("Methods", ", ".join(catalogue.methods[m].name for m in paper.methods)),
         ("Models", ", ".join(paper.models)),
         ("Benchmarks", ", ".join(catalogue.benchmarks[b].name for b in paper.benchmarks)),
+        ("Detectors", ", ".join(detectors_citing(catalogue).get(id_, ()))),
     ]
     if paper.summary:
         facts += [("Innovation", paper.summary.innovation), ("Tasks", paper.summary.tasks)]

@@ -6,8 +6,10 @@ import pytest
 
 from headatlas.catalogue import load
 from headatlas.catalogue.citations import citations, cited, detectors_citing, formula
+from headatlas.catalogue.describe import page
 from headatlas.catalogue.detector_names import declared, detector_names
 from headatlas.detector import detectors
+from headatlas.overview import list_known
 
 # Works that formulas rest on and that the list does not hold.
 OUTSIDE = {("Kovaleva", "", 2019), ("Xiao", "", 2023)}
@@ -79,6 +81,18 @@ def test_names_and_years_are_read_as_papers(text: str, papers: list[str]):
 def test_attention_on_the_first_token_is_no_active_dormant_head():
     assert detector_names()["active-dormant-head"] == ("active-dormant",)
     assert detector_names()["attention-sink-head"] == ("attention-sink",)
+
+
+def test_lists_and_pages_show_detectors_by_what_they_cite_and_reasons():
+    reason = load().heads["safety-head"].reason
+    rows = {row["name"]: row for row in list_known("head-types")}
+    assert (rows["safety-head"]["detectors"], rows["safety-head"]["reason"]) == ("", reason)
+    assert (rows["memory-head"]["detectors"], rows["memory-head"]["reason"]) == ("memory", "")
+    listed = {row["name"]: row["papers"] for row in list_known("detectors")}
+    assert listed["retrieval"] == ["wu-2024-retrieval-head"]
+    assert ("No detector", reason) in page(load(), "head type", "safety-head").facts
+    assert ("Detectors", "context, memory") in page(load(), "paper", "jin-2024-knowledge-conflict-ph3").facts
+    assert ("Does not run", load().papers["gu-2016-copynet"].reason) in page(load(), "paper", "gu-2016-copynet").facts
 
 
 def test_tags_stand_as_the_list_prints_them():
