@@ -16,7 +16,7 @@ COMMANDS = pages.commands(PAGE)
 # So that a command takes seconds: fewer examples and steps, heads named instead of looked for.
 FEWER = {
     "mine": ["--n", "8", "--no-verdict", "--out", "runs"], "probe": ["--n", "40", "--heads", "18.6 20.0"],
-    "steer": ["--n", "16", "--draws", "2", "--heads", "18.6 20.0", "--force"], "attribute": ["--n", "4", "--force"],
+    "steer": ["--n", "16", "--draws", "2", "--heads", "18.6 20.0"], "attribute": ["--n", "4", "--force"],
     "path": ["--n", "4", "--force"], "circuit find": ["--n", "8", "--force"], "circuit test": ["--n", "8", "--force"],
 }  # fmt: skip
 

@@ -160,7 +160,7 @@ def _commands_citing(catalogue: Catalogue) -> dict[str, tuple[_Command, ...]]:
 
 @cache
 def _commands() -> tuple[_Command, ...]:
-    """Every command that measures something, but `mine`, whose detectors speak for themselves."""
+    """Every command that measures something; not `mine`, whose detectors speak for themselves, nor what compares results."""
     homes = _homes(_HOME / "__init__.py")
     found = []
     for path in sorted((_HOME / "cli").rglob("[!_]*.py")):
@@ -169,10 +169,14 @@ def _commands() -> tuple[_Command, ...]:
         words = " ".join(part.strip("_") for part in parts)
         module = homes.get(_library(tree) or parts[-1])
         example = re.search(r"^ *Example: (.*)$", "\n".join(_docstrings(tree)), re.M)
-        if module is not None and example is not None and words != "mine" and parts[0] != "papers":
+        if (
+            module is not None
+            and example is not None
+            and words not in ("mine", "circuit compare")
+            and parts[0] != "papers"
+        ):
             found.append(_Command(words, example[1], "\n".join(_doc_of(module))))
-    # What others read is written first.
-    return tuple(sorted(found, key=lambda command: "--out" not in command.example))
+    return tuple(found)
 
 
 def _library(tree: ast.Module) -> str | None:

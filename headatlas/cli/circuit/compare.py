@@ -19,7 +19,7 @@ def compare(
 ) -> None:
     """Say how much two circuits of one model have in common: heads, heads at positions, edges.
 
-    Example: headatlas circuit compare ioi.json ioi
+    Example: headatlas circuit compare found.json ioi
     """
     from rich.table import Table
 
