@@ -72,7 +72,9 @@ def detector(name: str) -> None:
     from importlib.metadata import entry_points
 
     from headatlas.catalogue.detector_names import detector_names
+    from headatlas.renamed import current_detector
 
+    name = current_detector(name)
     names = [one for group in detector_names().values() for one in group]
     if name not in names and entry_points(group="headatlas.detectors"):
         from headatlas.detector import detectors

@@ -16,7 +16,7 @@ from tests.pages import run
 @pytest.fixture(scope="module")
 def quick():
     return calibrate(
-        ["induction", "induction-copy", "previous-token", "positional", "duplicate-token", "delimiter"], quick=True
+        ["induction", "induction-copy", "previous-token", "positional", "duplicate-token", "punctuation"], quick=True
     )
 
 
@@ -80,7 +80,7 @@ def test_the_page_says_what_was_measured(quick):
     assert text.count("| induction |") == 3
     assert "## Plantings" in text
     assert text.count("| duplicate-token |") == 5
-    assert "delimiter" not in text.split("Uncalibrated")[1]
+    assert "punctuation" not in text.split("Uncalibrated")[1]
     drawn = re.findall(r'<g id="scores-([a-z-]+)">(.*?)\n   </g>', page.svg(quick), re.S)
     dots = {name: part.count("<use ") for name, part in drawn}
     assert dots == {found["name"]: len(found["curve"]) for found in quick["detectors"]}
