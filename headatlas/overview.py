@@ -85,7 +85,7 @@ def write_index() -> None:
 
 def _detectors() -> list[dict[str, Any]]:
     from headatlas import catalogue
-    from headatlas.catalogue.citations import cited
+    from headatlas.catalogue.files.citations import cited
     from headatlas.detector import detectors
 
     rows = []

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headatlas.catalogue.catalogue import Catalogue
-from headatlas.catalogue.citations import detectors_citing
 from headatlas.catalogue.detector_names import detector_names
+from headatlas.catalogue.files.citations import detectors_citing
 from headatlas.catalogue.files.commands import benchmark_commands, circuit_commands, method_commands
 from headatlas.catalogue.names import normal
 from headatlas.catalogue.schema import Claim, Entry, Link, Paper

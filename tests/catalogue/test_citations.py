@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from headatlas.catalogue import load
-from headatlas.catalogue.citations import citations, cited, detectors_citing, formula
 from headatlas.catalogue.describe import page
 from headatlas.catalogue.detector_names import declared, detector_names
+from headatlas.catalogue.files.citations import citations, cited, detectors_citing, formula
 from headatlas.detector import detectors
 from headatlas.overview import list_known
 

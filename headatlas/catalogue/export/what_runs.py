@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from headatlas.catalogue.catalogue import Catalogue
-from headatlas.catalogue.citations import cited, detectors_citing
 from headatlas.catalogue.detector_names import declared, detector_names
+from headatlas.catalogue.files.citations import cited, detectors_citing
 from headatlas.catalogue.files.strict_yaml import read
 from headatlas.catalogue.filters import newest_first
 from headatlas.catalogue.schema import Paper
