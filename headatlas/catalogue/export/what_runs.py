@@ -98,7 +98,7 @@ def _line(row: Row) -> str:
     cells = (
         _title(row.paper),
         "; ".join(row.runs),
-        " ".join(row.differs) or "nothing that we know of",
+        " ".join(row.differs) or "no difference is noted",
         ", ".join(row.seen),
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
