@@ -42,7 +42,7 @@ def syntax(
     top: option.Top = 5,
     device: option.Device = None,
     dtype: option.Dtype = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers of all heads as JSON.")] = False,
+    as_json: option.Json = False,
 ) -> None:
     """Which heads follow syntax? Dependencies, trees, constituents, coreference and roles, each beside its chance level.
 

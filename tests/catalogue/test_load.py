@@ -181,9 +181,9 @@ BOMB = b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
     ],
 )
 def test_hostile_and_broken_yaml_is_refused_with_its_line(data: bytes, message: str):
-    start = time.perf_counter()
+    start = time.process_time()  # which a busy machine does not stretch
     assert message in refusal(data)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @given(st.binary(max_size=300) | st.text("ab: -[]{}&*!|>'\"\n#?%@`0.\\", max_size=80).map(str.encode))

@@ -83,7 +83,7 @@ def test_ablate_and_patch_measure_a_text_as_the_library_does(form, folder, model
         ("path", "--senders", "0.*", "--positions", "end", "--counterfactual", OTHER),
         ("attribute", "--metric", "logit-difference"),
         ("attribute", "--method", "atp", "--counterfactual", OTHER),
-        ("circuit", "find", "--largest", "1"),
+        ("circuit", "find", "--largest", "1", "--text", OTHER, "--text", "The sea is " + TEXT, "--text", "A " + OTHER),
         ("circuit", "test", "0.* 1.1@end", "--criteria", "none"),
     ],
     ids=lambda words: " ".join(words[:3]),

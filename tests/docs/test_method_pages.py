@@ -11,7 +11,7 @@ from tests import pages
 
 PAGES = [f"methods/{name}.md" for name in (
     "edits", "ablation", "patching", "prompts", "attribution", "lens", "flow", "weights", "probing", "steering",
-    "path-patching", "circuits", "syntax",
+    "path-patching", "circuits", "syntax", "copies",
 )]  # fmt: skip
 FORCED = {"ablate", "patch", "path", "attribute", "circuit find", "circuit test"}  # random weights do no task
 # Smaller numbers than the page's: of an option that is given twice, the last counts.
@@ -21,6 +21,8 @@ FEWER = {
     "circuit find": ["--largest", "3"],
     "circuit test": ["--n", "2", "--reference", "30"],
     "syntax": ["--n", "20"],
+    "protect": ["--n", "2"],
+    "lags": ["--n", "2"],
 }
 PRINTED = {
     "ablate": "effect", "patch": "effect", "path": "effect", "attribute": "head|part|edge", "lens": "head", "flow": "head",

@@ -8,7 +8,7 @@ import headatlas as ha
 from headatlas.errors import BadInput
 from headatlas.methods.prompts import prompts_for
 from headatlas.model.text.start_end import AS_GIVEN
-from headatlas.task import find_task, logit_difference, next_token_loss
+from headatlas.task import find_task, logit_difference, logit_margin
 from tests import toys
 from tests.methods.sweeps.test_replay import prompts
 from tests.recorder import Recorder
@@ -25,10 +25,10 @@ def test_one_source_is_asked_for():
 def test_a_batch_is_taken_as_it_is():
     batch = prompts(2)
     plain, other = (
-        prompts_for(toys.model("gqa"), given) for given in (batch, ha.Prompts(batch=batch, metric=next_token_loss))
+        prompts_for(toys.model("gqa"), given) for given in (batch, ha.Prompts(batch=batch, metric=logit_margin))
     )
     assert plain.batch is other.batch is batch
-    assert (plain.metric, other.metric) == (logit_difference, next_token_loss)
+    assert (plain.metric, other.metric) == (logit_difference, logit_margin)
     assert (dict(plain.facts), plain.task) == ({"start_end": AS_GIVEN}, None)
 
 

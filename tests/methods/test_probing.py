@@ -224,7 +224,7 @@ def test_the_command_prints_every_head(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("headatlas.load", lambda *_, **__: small, raising=False)
     file = tmp_path / "p.jsonl"
     file.write_text("\n".join(map(json.dumps, LINES)))
-    arguments = ["probe", "any", "--prompts", str(file), "--folds", "2", "--test", "0.3", "--shuffles", "1"]
+    arguments = ["probe", "a/any", "--prompts", str(file), "--folds", "2", "--test", "0.3", "--shuffles", "1"]
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--json"])
     assert not ended.value.code
@@ -235,6 +235,6 @@ def test_the_command_prints_every_head(tmp_path, monkeypatch, capsys):
         main(arguments)
     assert "trust the last column" in capsys.readouterr().out
     with pytest.raises(SystemExit) as ended:
-        main(["probe", "any", "--task", "movie-review"])
+        main(["probe", "a/any", "--task", "movie-review"])
     assert ended.value.code == 1
     assert "needs --label" in capsys.readouterr().err

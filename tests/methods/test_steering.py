@@ -202,7 +202,7 @@ def test_the_command_measures_generates_and_saves(tmp_path, monkeypatch, capsys)
     measured.write_text(json.dumps({"clean": "Paris is a", "answer": " tree", "wrong": " city"}) + "\n" + json.dumps({"clean": "Rome is a", "answer": " tree", "wrong": " city"}))  # fmt: skip
     arguments = [
         "steer",
-        "any",
+        "a/any",
         "--prompts",
         str(found),
         "--heads",
