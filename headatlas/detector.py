@@ -13,7 +13,7 @@ from torch import Tensor
 
 from headatlas.errors import BadInput
 from headatlas.registry import Hook, Hooked, demand_parameters, discover, lookup
-from headatlas.renamed import renamed_arguments, renamed_fields
+from headatlas.renamed import current_detector, renamed_arguments, renamed_fields
 from headatlas.task import Batch, Metric, Task
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ class Detector(Hooked):
         first, text = " ".join(first.split()), " ".join(rest.split())
         formula, _, chance = text.partition("Formula: ")[2].partition(" Chance: ")
         chance, _, examples = chance.partition(" Examples: ")
-        return {"doc": first, "formula": formula, "range": first.partition(":")[2].strip(" ."), "chance": chance,
-                **({"examples": examples} if examples else {}),
+        return {"doc": first, "formula": formula, "range": first.partition(":")[2].strip(" ."), "chance": chance.partition(" Differs: ")[0],
+                **({"examples": examples.partition(" Differs: ")[0]} if examples else {}),
                 "calibration": "measured on planted models: headatlas calibrate" if self.calibrated else "uncalibrated: no planted model tests it"}  # fmt: skip
 
 
@@ -315,4 +315,4 @@ def detectors() -> Mapping[str, Detector]:
 
 def find_detector(name: str) -> Detector:
     """The detector called `name`; raises UnknownName."""
-    return lookup(detectors(), name, "detector", "See: headatlas list detectors")
+    return lookup(detectors(), current_detector(name), "detector", "See: headatlas list detectors")

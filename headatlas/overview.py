@@ -85,6 +85,7 @@ def write_index() -> None:
 
 def _detectors() -> list[dict[str, Any]]:
     from headatlas import catalogue
+    from headatlas.catalogue.files.citations import cited
     from headatlas.detector import detectors
 
     rows = []
@@ -104,7 +105,7 @@ def _detectors() -> list[dict[str, Any]]:
                 "range": words["range"],
                 "formula": words["formula"],
                 "calibrated": detector.calibrated,
-                "papers": [paper.id for paper in catalogue.papers_for(detector.head_type)],
+                "papers": list(cited(catalogue.load(), words["formula"], detector.head_type)),
             }
         )
     return rows
@@ -169,6 +170,7 @@ def _head_types() -> list[dict[str, Any]]:
             "stage": head.stage,
             "detectors": ", ".join(tested.get(head.id, [])),
             "aliases": list(head.aliases),
+            "reason": head.reason or "",
         }
         for head in catalogue.load().heads.values()
     ]

@@ -1,7 +1,7 @@
 """Names of version 0.1 that have a new one: they still work for one version, with a DeprecationWarning that says the new name.
 
 renamed.json has the modules that moved ("modules": old -> new) and what in them was renamed or went elsewhere ("names": old
-module -> name -> "module:name"); it is read when an old name is asked for. Attributes and arguments are marked where they are:
+module -> name -> "module:name"), and detectors that have another name ("detectors": old -> new); it is read when an old name is asked for. Attributes and arguments are marked where they are:
 
     class Batch:
         at = Renamed("positions")
@@ -111,6 +111,14 @@ def _find(module: str, name: str) -> Any:
         raise AttributeError(f"module '{module}' has no attribute '{name}'")
     home, _, current = now.partition(":")
     return home, current
+
+
+def current_detector(name: str) -> str:
+    """What the detector of this name is called now; with a warning where that is another name."""
+    now: str = _tables()["detectors"].get(name, name)
+    if now != name:
+        warn(f"The detector '{name}'", f"'{now}'")
+    return now
 
 
 def old_names(module: str) -> Callable[[str], Any]:

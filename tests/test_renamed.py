@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import headatlas as ha
+from headatlas.detector import find_detector
 from headatlas.edits import Zero
 from headatlas.edits.collect import collect
 from headatlas.renamed import current_arguments
@@ -138,3 +139,9 @@ def test_methods_take_their_former_arguments(tmp_path):
     torch.testing.assert_close(torch.tensor(old.values), torch.tensor(new.values))
     with pytest.warns(DeprecationWarning, match=r"'spread' of attribute is called options=AttributionOptions\(spread"):
         ha.attribute(model, batch, method="direct", spread=2)
+
+
+@pytest.mark.parametrize("old", sorted(TABLES["detectors"]))
+def test_a_detector_is_found_under_its_old_name(old: str):
+    with pytest.warns(DeprecationWarning, match=f"'{old}' is called '{TABLES['detectors'][old]}'"):
+        assert find_detector(old).name == TABLES["detectors"][old]

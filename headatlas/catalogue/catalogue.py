@@ -66,6 +66,11 @@ class Catalogue:
         own = {self.heads[head].stage for head in paper.heads}
         return tuple(stage for stage in self.stages if stage in own)
 
+    def tags_of(self, paper: Paper) -> dict[str, str]:
+        """The paper's head types by id, each under the word with which the list tags the paper, else under its name."""
+        words = {self.head_names.get(tag): tag for tag in paper.tags}
+        return {id_: words.get(id_, self.heads[id_].name) for id_ in paper.heads}
+
     def papers_with_method(self, id_: str) -> tuple[Paper, ...]:
         """The papers that use a method, oldest first: by their own lists or by its list."""
         return self._both_ways(self.methods[id_].papers, lambda paper: id_ in paper.methods)

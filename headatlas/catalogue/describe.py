@@ -8,6 +8,7 @@ from typing import Any
 
 from headatlas.catalogue.catalogue import Catalogue
 from headatlas.catalogue.detector_names import detector_names
+from headatlas.catalogue.files.citations import detectors_citing
 from headatlas.catalogue.files.commands import benchmark_commands, circuit_commands, method_commands
 from headatlas.catalogue.names import normal
 from headatlas.catalogue.schema import Claim, Entry, Link, Paper
@@ -88,6 +89,7 @@ def record(catalogue: Catalogue, kind: str, id_: str) -> dict[str, Any]:
     data: dict[str, Any] = {"entry": kind, **entry.model_dump(mode="json")}
     if kind == "paper":
         data["stages"] = list(catalogue.stages_of(catalogue.papers[id_]))
+        data["detectors"] = list(detectors_citing(catalogue).get(id_, ()))
         data["claims"] = [c.id for c in catalogue.claims.values() if c.paper == id_]
         data["circuits"] = [c.id for c in catalogue.circuits.values() if c.paper == id_]
     elif kind == "head type":
@@ -134,12 +136,14 @@ def _paper(catalogue: Catalogue, id_: str) -> Page:
         ("Methods", ", ".join(catalogue.methods[m].name for m in paper.methods)),
         ("Models", ", ".join(paper.models)),
         ("Benchmarks", ", ".join(catalogue.benchmarks[b].name for b in paper.benchmarks)),
+        ("Detectors", ", ".join(detectors_citing(catalogue).get(id_, ()))),
     ]
     if paper.summary:
         facts += [("Innovation", paper.summary.innovation), ("Tasks", paper.summary.tasks)]
         facts += [("Result", paper.summary.result), ("Known from", ", ".join(paper.summary.evidence))]
     facts += [(link_label(link), link.url) for link in paper.links]
     facts += [("Corrected", text) for text in paper.corrections] + [("Note", text) for text in paper.notes]
+    facts += [("Does not run", paper.reason or "")]
     names = [paper.venue, str(paper.date), f"arXiv {paper.arxiv}" if paper.arxiv else None, paper.doi]
     claims = [claim for claim in catalogue.claims.values() if claim.paper == id_]
     circuits = [[c.id, c.name, c.task] for c in catalogue.circuits.values() if c.paper == id_]
@@ -165,6 +169,7 @@ def _head(catalogue: Catalogue, id_: str) -> Page:
         ("Models", ", ".join(head.models)),
         ("Tested by", head.tested_by),
         ("Detectors", ", ".join(detector_names().get(id_, ()))),
+        ("No detector", head.reason or ""),
         ("Related", ", ".join(catalogue.heads[h].name for h in head.related)),
         ("Known from", ", ".join(head.evidence)),
     ]

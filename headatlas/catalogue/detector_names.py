@@ -12,25 +12,43 @@ import functools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 FOLDER = Path(__file__).parent.parent / "detectors"
 
 
+class Declared(NamedTuple):
+    """A detector as its file declares it: head type id, name, docstring, and of which attention it makes sense."""
+
+    head_type: str
+    name: str
+    doc: str
+    attention: str = "causal"
+
+
+@functools.cache
+def declared(folder: Path = FOLDER) -> tuple[Declared, ...]:
+    """Every detector that a decorator `...(head_type=...)` declares in a folder."""
+    files = sorted(folder.glob("[!_]*.py"))
+    return tuple(one for path in files for one in _declared(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 @functools.cache
 def detector_names(folder: Path = FOLDER) -> Mapping[str, tuple[str, ...]]:
-    """Head type id -> names of the detectors that a decorator `...(head_type=...)` declares for it."""
+    """Head type id -> names of the detectors that are declared for it."""
     found: defaultdict[str, list[str]] = defaultdict(list)
-    for path in sorted(folder.glob("[!_]*.py")):
-        for head_type, name in _declared(ast.parse(path.read_text(encoding="utf-8"))):
-            found[head_type].append(name)
+    for one in declared(folder):
+        found[one.head_type].append(one.name)
     return {head_type: tuple(sorted(names)) for head_type, names in found.items()}
 
 
-def _declared(tree: ast.Module) -> Iterator[tuple[str, str]]:
+def _declared(tree: ast.Module) -> Iterator[Declared]:
     for function in tree.body:
         if not isinstance(function, ast.FunctionDef):
             continue
         for decorator in function.decorator_list:
-            for keyword in decorator.keywords if isinstance(decorator, ast.Call) else ():
-                if keyword.arg == "head_type" and isinstance(keyword.value, ast.Constant):
-                    yield str(keyword.value.value), function.name.strip("_").replace("_", "-")
+            keywords = decorator.keywords if isinstance(decorator, ast.Call) else []
+            given = {one.arg: str(one.value.value) for one in keywords if isinstance(one.value, ast.Constant)}
+            if "head_type" in given:
+                name, doc = function.name.strip("_").replace("_", "-"), ast.get_docstring(function) or ""
+                yield Declared(given["head_type"], name, doc, given.get("attention", "causal"))

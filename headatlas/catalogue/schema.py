@@ -80,6 +80,7 @@ class Paper(Entry):
     summary: Summary | None = None
     corrections: list[Text] = Field(default_factory=list)  # upstream mistakes put right here
     notes: list[Text] = Field(default_factory=list)
+    reason: Text | None = None  # why no command of ours gives the paper's own quantity
 
 
 class HeadType(Entry):
@@ -100,6 +101,7 @@ class HeadType(Entry):
     models: list[Name] = Field(default_factory=list)
     papers: list[Slug] = Field(default_factory=list)
     tested_by: Text  # how one tests for it, in words
+    reason: Text | None = None  # why no detector of ours measures it
     related: list[Slug] = Field(default_factory=list)
     evidence: list[Evidence] = Field(min_length=1)
 

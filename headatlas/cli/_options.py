@@ -8,6 +8,7 @@ import typer
 
 from headatlas.choices import DTYPE, demand_metric
 from headatlas.cli import _checks as check
+from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 
 Model = Annotated[
@@ -43,22 +44,22 @@ Prompts = Annotated[
         "--prompts",
         help="File of your prompts (.jsonl, .json, .csv, .tsv, .parquet): prompt; answer, wrong, spans if wanted.",
     ),
-    Check(check.measurable),
+    Check(sources.measurable),
 ]
 PairedPrompts = Annotated[
     str | None,
     typer.Option("--prompts", help="File of your prompts: prompt, counterfactual; answer, wrong, spans if wanted."),
-    Check(check.pairs),
+    Check(sources.pairs),
 ]
 Text = Annotated[
     list[str] | None,
     typer.Option("--text", help="A text of your own, taken exactly as it is; may be given several times."),
-    Check(check.text),
+    Check(sources.text),
 ]
 Chat = Annotated[
     str | None,
     typer.Option("--chat", help="JSON file of messages with role and content, written by the model's own template."),
-    Check(check.chats),
+    Check(sources.chats),
 ]
 Counterfactual = Annotated[
     list[str] | None,
@@ -80,7 +81,7 @@ TextPrompts = Annotated[
     typer.Option(
         "--prompts", help="File of your prompts (.jsonl, .json, .csv, .tsv, .parquet): prompt; or text, label."
     ),
-    Check(check.prompts),
+    Check(sources.prompts),
 ]
 N = Annotated[int, typer.Option("--n", help="Prompts of a built-in task."), check.at_least(1, "prompts")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the prompts.")]

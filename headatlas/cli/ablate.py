@@ -9,6 +9,7 @@ import typer
 from headatlas import choices
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 
 runs = {
@@ -26,7 +27,7 @@ def before(
     positions: str | None,
 ) -> None:
     """Raise BadInput unless one source of prompts is named."""
-    check.Measured(task, prompts, text, chat, counterfactual).demand(positions)
+    sources.Measured(task, prompts, text, chat, counterfactual).demand(positions)
 
 
 def ablate(
@@ -75,7 +76,7 @@ def ablate(
     from headatlas.cli._effects import show
     from headatlas.cli._progress import Shown
 
-    given = check.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
+    given = sources.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
     options = ha.SweepOptions(memory, out, triage)
     with Shown() as shown:
         found = ha.ablate(

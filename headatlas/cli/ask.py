@@ -9,6 +9,7 @@ import typer
 from headatlas import choices
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json, say_start_end
 
@@ -20,7 +21,7 @@ SHOWN = 3  # prompts whose predictions are printed
 
 def before(text: list[str] | None, chat: str | None, prompts: str | None) -> None:
     """Raise BadInput unless one source of texts is named."""
-    check.one_source(text=text, chat=chat, prompts=prompts)
+    sources.one_source(text=text, chat=chat, prompts=prompts)
 
 
 def ask(

@@ -9,6 +9,7 @@ import typer
 from headatlas import choices
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 
 
@@ -22,7 +23,7 @@ def before(
     method: str,
 ) -> None:
     """Raise BadInput unless one source of prompts is named."""
-    check.Measured(task, prompts, text, chat, counterfactual).demand(positions, paired=method != "direct")
+    sources.Measured(task, prompts, text, chat, counterfactual).demand(positions, paired=method != "direct")
 
 
 def attribute(
@@ -74,7 +75,7 @@ def attribute(
     from headatlas.cli._attribution import show
     from headatlas.cli._progress import Shown
 
-    given = check.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
+    given = sources.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
     options = ha.AttributionOptions(steps, memory=memory, out=out)
     with Shown() as shown:
         found = ha.attribute(

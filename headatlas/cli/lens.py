@@ -8,13 +8,14 @@ import typer
 
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json, say_start_end
 
 
 def before(text: list[str] | None, chat: str | None, prompts: str | None, task: str | None) -> None:
     """Raise BadInput unless one source of texts is named."""
-    check.one_source(text=text, chat=chat, prompts=prompts, task=task)
+    sources.one_source(text=text, chat=chat, prompts=prompts, task=task)
 
 
 def lens(

@@ -16,7 +16,7 @@ SHOWN = {
     "tasks": (("name", "metric"), ("what",)),
     "benchmarks": (("name", "spec"), ("what", "files", "licence", "commands")),
     "models": (("name",), ("what",)),
-    "head-types": (("name", "stage", "title"), ("detectors",)),
+    "head-types": (("name", "stage", "title"), ("detectors", "reason")),
     "methods": (("name", "category"), ("operation", "commands")),
 }
 
@@ -36,7 +36,13 @@ def list_(
         print_json({what.replace("-", "_"): rows})
         return
     short, long = SHOWN[what]
-    told = {"detectors": "detected by ", "files": "reads ", "licence": "licence: ", "commands": "runs: "}
+    told = {
+        "detectors": "detected by ",
+        "reason": "no detector: ",
+        "files": "reads ",
+        "licence": "licence: ",
+        "commands": "runs: ",
+    }
     print_entries(
         [name.replace("_", " ") for name in short],
         [

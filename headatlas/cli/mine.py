@@ -8,6 +8,7 @@ import typer
 
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
 from headatlas.errors import BadInput
@@ -29,8 +30,8 @@ def before(
     check.model(model, revision)
     own = {"text": text, "chat": chat, "prompts": prompts}
     if task or any(own.values()):
-        check.one_source(**own, task=task)
-    check.demand_enough(text, chat, prompts)
+        sources.one_source(**own, task=task)
+    sources.demand_enough(text, chat, prompts)
     if metric is not None and not any(own.values()):
         raise BadInput("--metric is for prompts of your own; built-in tasks have theirs.", "Add --prompts FILE.")
 

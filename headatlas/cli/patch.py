@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from headatlas import choices
-from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 
 runs = {
@@ -25,7 +25,7 @@ def before(
     positions: str | None,
 ) -> None:
     """Raise BadInput unless one source of prompts is named, with a counterfactual."""
-    check.Measured(task, prompts, text, chat, counterfactual).demand(positions, paired=True)
+    sources.Measured(task, prompts, text, chat, counterfactual).demand(positions, paired=True)
 
 
 def patch(
@@ -70,7 +70,7 @@ def patch(
     from headatlas.cli._effects import show
     from headatlas.cli._progress import Shown
 
-    given = check.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
+    given = sources.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
     options = ha.SweepOptions(memory, out, triage)
     with Shown() as shown:
         found = ha.patch(

@@ -9,6 +9,7 @@ import typer
 from headatlas import choices
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 
 library = "headatlas.path_patch"
@@ -27,7 +28,7 @@ def before(
     positions: str | None,
 ) -> None:
     """Raise BadInput unless one source of prompts is named, with a counterfactual."""
-    check.Measured(task, prompts, text, chat, counterfactual).demand(positions, paired=True)
+    sources.Measured(task, prompts, text, chat, counterfactual).demand(positions, paired=True)
 
 
 def path(
@@ -86,7 +87,7 @@ def path(
     from headatlas.cli._effects import show
     from headatlas.cli._progress import Shown
 
-    given = check.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
+    given = sources.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
     options = ha.RunOptions(memory, out)
     with Shown() as shown:
         found = ha.path_patch(

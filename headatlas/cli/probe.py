@@ -9,6 +9,7 @@ import typer
 from headatlas import choices
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json, say_start_end
 from headatlas.errors import BadInput
@@ -20,7 +21,7 @@ runs = {
 
 def before(task: str | None, prompts: str | None, label: str | None) -> None:
     """Raise BadInput unless one source of labelled prompts is named."""
-    check.one_source(task=task, prompts=prompts)
+    sources.one_source(task=task, prompts=prompts)
     if task is not None and label is None:
         raise BadInput(f"Task {task} needs --label.", "Such as truth, which --task statements has.")
 
@@ -28,7 +29,7 @@ def before(task: str | None, prompts: str | None, label: str | None) -> None:
 def probe(
     model: option.Model,
     prompts: Annotated[
-        str | None, typer.Option(help="JSONL file: text, label, and group if wanted."), Check(check.labelled)
+        str | None, typer.Option(help="JSONL file: text, label, and group if wanted."), Check(sources.labelled)
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="Built-in task whose prompts have labels, such as statements."), Check(check.task)

@@ -8,13 +8,14 @@ import typer
 
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
 
 
 def before(task: str | None, prompts: str | None) -> None:
     """Raise BadInput unless one source of prompts is named."""
-    check.one_source(task=task, prompts=prompts)
+    sources.one_source(task=task, prompts=prompts)
 
 
 def score(

@@ -9,6 +9,7 @@ import typer
 from headatlas import choices
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json, say_start_end
 from headatlas.errors import BadInput
@@ -21,7 +22,7 @@ runs = {
 
 def before(task: str | None, prompts: str | None, heads: str | None, layers: str | None) -> None:
     """Raise BadInput unless one source of labelled prompts is named, and one kind of place to push."""
-    check.one_source(task=task, prompts=prompts)
+    sources.one_source(task=task, prompts=prompts)
     if heads and layers:
         raise BadInput("Both --heads and --layers are given.", "Choose one.")
 
@@ -29,7 +30,7 @@ def before(task: str | None, prompts: str | None, heads: str | None, layers: str
 def steer(
     model: option.Model,
     prompts: Annotated[
-        str | None, typer.Option(help="JSONL file to find directions on: text, label, group."), Check(check.labelled)
+        str | None, typer.Option(help="JSONL file to find directions on: text, label, group."), Check(sources.labelled)
     ] = None,
     task: Annotated[
         str | None, typer.Option(help="Built-in task with labels to find directions on."), Check(check.task)
@@ -53,7 +54,7 @@ def steer(
     ] = "5,10,15",
     remove: Annotated[bool, typer.Option("--remove", help="Take the direction away as well.")] = False,
     measure: Annotated[
-        str | None, typer.Option(help="JSONL file to measure on: clean, answer, wrong."), Check(check.answers)
+        str | None, typer.Option(help="JSONL file to measure on: clean, answer, wrong."), Check(sources.answers)
     ] = None,
     measure_task: Annotated[str | None, typer.Option(help="Built-in task to measure on."), Check(check.task)] = None,
     everywhere: Annotated[

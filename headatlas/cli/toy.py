@@ -23,7 +23,7 @@ def toy(
     Takes about a minute on two cores. The folder gets the model, curve.json and curve.svg (drawn
     by matplotlib: pip install 'headatlas[plots]').
 
-    Example: headatlas toy repeated --out toys/repeated
+    Example: headatlas toy markov --out toys/markov
     """
     import sys
     from pathlib import Path

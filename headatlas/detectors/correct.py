@@ -33,7 +33,7 @@ def correct(model: Model, batch: Batch) -> Measured:
     and tell heads that always favour one letter from those that favour the right one; here the final norm keeps the scale that it
     has in the run). Chance: the same on a question that none of the options answers. NaN where the model does not
     answer better than there. Minimum effect: 2% of what the model knows. The paper's own prompts have two options after three
-    answered questions: task mcqa-2-3-shot.
+    answered questions: task mcqa-2-3-shot. Differs: the bar for a fixed preference (half of the difference) is ours.
     """
     assert batch.control is not None
     found, control = letter_effects(model, batch), letter_effects(model, batch.control)

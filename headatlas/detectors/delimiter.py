@@ -1,72 +1,54 @@
-"""Heads that attend to punctuation."""
+"""Heads that attend to the special tokens around a text: [CLS] and [SEP]."""
 
 import torch
 from torch import Tensor
 
 from headatlas.detector import Planted, detector
 from headatlas.model.core.view import LayerView
-from headatlas.ops.patterns import aimed, mean_of
+from headatlas.ops.patterns import aimed, mean_of, where_queries
 from headatlas.task import Batch
 from headatlas.tasks.prose import prose
 
+TAU = 3.0  # how many times what uniform attention gives: the threshold by which the paper hands out its roles
 
-@detector(
-    head_type="delimiter-head",
-    task=prose,
-    version=2,
-    minimum_effect=0.1,
-    attention="both",
-    finds=("delimiter",),
-)
+
+@detector(head_type="delimiter-head", task=prose, version=1, minimum_effect=0.05, attention="bidirectional")
 def delimiter(layer: LayerView, batch: Batch) -> Tensor:
-    """Attention on punctuation marks: 0 none, 1 all.
+    """Attention on [CLS] and [SEP]: 0 none, 1 all.
 
-    Formula: mean over queries that are no punctuation themselves of the sum of A[i, j] over punctuation keys j (Clark et al.
-    2019; Kovaleva et al. 2019). Chance: the largest of the sums over the tokens just before these keys, over those just after
-    them, and over the one mark that gets most: a head that looks for a single token, as heads of random weights do, attends
-    to no class of tokens.
+    Formula: mean over all queries of the sum of A[i, j] over the special tokens j around the text (Pande et al. 2021: their sieve
+    bias score, the mean weight on a sieve over the mean weight on all tokens, is this times the number of tokens over the
+    number of special ones). Chance: three times what uniform attention puts there, the score of 3 that the paper's test
+    asks a head to exceed, or the mass on as many tokens of the text right beside them where that is more. Differs: one
+    text and its two special tokens, no pairs of sentences.
     """
-    return _mass(layer, batch, 0)
+    return _mass(layer, batch.positions["special"])
 
 
 def control(layer: LayerView, batch: Batch) -> Tensor:
-    """The largest of the masses before and after the punctuation, and on its most attended token alone: [example, head]."""
-    marks = batch.positions["delimiters"].to(layer.q.device)
-    tokens = batch.tokens.to(marks.device).gather(1, marks.clamp(min=0)).masked_fill(marks < 0, -1)
-    same = (tokens[:, :, None] == tokens[:, None, :]).float()  # [example, mark, mark]
-    alone = (_by_mark(layer, batch, 0).nan_to_num(0.0) @ same).amax(-1)
-    around = torch.maximum(_mass(layer, batch, -1), _mass(layer, batch, 1))
-    return torch.maximum(around, alone.masked_fill(around.isnan(), torch.nan))
+    """The larger of TAU times the share of uniform attention and of the mass beside the special tokens: [example, head]."""
+    special = (batch.positions["special"] >= 0).sum(1).to(layer.q.device)
+    uniform = TAU * special / layer.valid_keys.sum(1)
+    return torch.maximum(_mass(layer, batch.positions["beside"]), uniform[:, None])
 
 
-def _mass(layer: LayerView, batch: Batch, shift: int) -> Tensor:
-    found = _by_mark(layer, batch, shift)
-    return found.nansum(-1).masked_fill(found.isnan().all(-1), torch.nan)
-
-
-def _by_mark(layer: LayerView, batch: Batch, shift: int) -> Tensor:
-    """Mean attention over queries on each mark, or `shift` tokens from it: [example, head, mark], NaN where undefined."""
-    marks = batch.positions["delimiters"].to(layer.q.device)
-    keys = torch.where(marks >= 0, (marks + shift).clamp(0, layer.n_keys - 1), -1)
-    queries = layer.valid_queries & (batch.marks["delimiter"].to(layer.q.device) == 0)
-    # A mark right before or after counts for the offset, not for being punctuation: queries next to the first mark wait.
-    seen = torch.arange(layer.n_queries, device=keys.device) > marks[:, :1] + 1
-    queries = queries & seen if layer.causal else queries
-    # A mark that does not exist, or that a query cannot see, gets nothing: it counts as zero in the mean over queries.
-    weights = layer.columns(keys).nan_to_num(0.0)  # [example, head, query, mark]
-    return mean_of(weights.masked_fill(~queries[:, None, :, None], torch.nan), -2)
+def _mass(layer: LayerView, places: Tensor) -> Tensor:
+    mass = layer.columns(places.to(layer.q.device)).nan_to_num(0.0).sum(-1)  # [example, head, query]
+    known = layer.valid_queries & (places >= 0).any(1, keepdim=True).to(layer.q.device)
+    return mean_of(where_queries(mass, known))
 
 
 def planted(batch: Batch) -> Planted:
-    """Every token attends to the last punctuation mark before it."""
-    marks, (n, length) = batch.marks["delimiter"] == 1, batch.tokens.shape
-    places = torch.where(marks, torch.arange(length), -1).cummax(1).values
-    before = torch.cat([torch.full((n, 1), -1), places[:, :-1]], 1)
-    return Planted(aimed((n, length, length), torch.arange(length).expand(n, -1), before))
+    """Every token attends to the special tokens, evenly."""
+    return Planted(_all_to(batch, batch.positions["special"]))
 
 
 def look_alike(batch: Batch) -> Planted:
-    """A head that attends to the first token."""
+    """A head that attends to the first and the last token of the text itself."""
+    return Planted(_all_to(batch, batch.positions["beside"]))
+
+
+def _all_to(batch: Batch, places: Tensor) -> Tensor:
     n, length = batch.tokens.shape
-    nowhere = torch.full((n, 1), -1)
-    return Planted(aimed((n, length, length), nowhere, nowhere))
+    queries = torch.arange(length).repeat_interleave(places.shape[1]).expand(n, -1)
+    return aimed((n, length, length), queries, places.repeat(1, length))

@@ -22,6 +22,7 @@ def echo(layer: LayerView, batch: Batch) -> Tensor:
 
     Formula: mean over the second to fourth copy of sum over m = 1, 2 ... of A[i, i - m L], L the period (Tang et al. 2024,
     RazorAttention: echo heads; `headatlas.protected_groups` takes their share of heads). Chance: the same places after the later copies are shuffled.
+    Differs: sequences of 50 tokens, where the paper repeats 2,500.
     """
     return on_earlier_copies(layer, batch, "echo_key")
 

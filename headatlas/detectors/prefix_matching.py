@@ -25,6 +25,8 @@ def prefix_matching(layer: LayerView, batch: Batch) -> Tensor:
     Formula: mean over the second to fourth copy of sum over m = 1, 2 ... of A[i, i - m L + 1], L the period (Crosbie &
     Shutova 2024, prefix-matching score on four copies of 50 distinct tokens; Tang et al. 2024, RazorAttention: induction heads).
     Chance: the same places after the later copies are shuffled.
+    Differs: RazorAttention repeats 2,500 tokens; the ablations of Crosbie and Shutova are `headatlas ablate --edit input` and
+    `headatlas.pattern_knockout`.
     """
     return on_earlier_copies(layer, batch, "follow_key")
 

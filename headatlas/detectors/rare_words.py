@@ -15,8 +15,8 @@ def rare_words(layer: LayerView, batch: Batch) -> Tensor:
     """Attention on the two rarest words of the text: 0 none, 1 all.
 
     Formula: mean over the queries after both words of the sum of A[i, j] over their pieces j; rarity is the vocabulary rank
-    of the rarest piece, words have four letters or more (after Voita et al. 2019, who ask for the argmax). Chance: the same for as many pieces of two
-    ordinary words of the same text.
+    of the rarest piece, words have four letters or more (Voita et al. 2019). Chance: the same for as many pieces of two ordinary
+    words of the same text. Differs: the paper counts how often the largest weight falls on the rarest word.
     """
     return _mass(layer, batch, "rare")
 

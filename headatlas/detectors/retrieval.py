@@ -19,9 +19,9 @@ def retrieval(layer: LayerView, batch: Batch) -> Tensor:
     """Share of the needle's tokens that a head copies as they are written: 0 none, 1 all.
 
     Formula: share of the answer's tokens for which the key that the head attends to most, at the position that produces the
-    token, lies in the needle and is the same token (Wu et al. 2024). The answer is given rather than generated, so that each
-    of its tokens counts once, also where the model would write another. Chance: the same in a text whose needle says
-    something else, where only tokens that both answers share can be hit.
+    token, lies in the needle and is the same token (Wu et al. 2024). Chance: the same in a text whose needle says something else, where
+    only tokens that both answers share can be hit. Differs: the answer is given rather than generated, so that each of its
+    tokens counts once, also where the model would write another.
     """
     wanted, span = batch.positions["answer"], batch.positions["needle"]
     best = layer.rows(batch.positions["predict"].clamp(min=0)).argmax(-1)  # [example, head, token of the answer]

@@ -20,9 +20,9 @@ def successor(model: Model, batch: Batch) -> Measured:
 
     Formula: the token through the effective embedding (embedding and first MLP), the head's W_V W_O and the unembedding; 1
     where the next member stands highest among the members of the series, mean over all pairs that are single tokens
-    (Gould et al. 2023, section 3, whose rule is 0.4; they take the first MLP's output alone). Chance: for each pair the
+    (Gould et al. 2023, section 3, whose rule is 0.4). Chance: for each pair the
     share of the series' other members, the token itself left out, that stand highest in the successor's place. Weights
-    only: the prompts of the task serve the verdict.
+    only: the prompts of the task serve the verdict. Differs: the paper takes the first MLP's output alone.
     """
     source, members, goal = _pairs(model)
     targets = torch.where(members >= 0, members, source[:, None])

@@ -35,7 +35,8 @@ def vulnerable(model: Model, batch: Batch) -> Measured:
     and drawn anew (256, valid words all of them) rather than sought by gradients. 0 unless the mean of D is above 0 where the model is right and below 0
     where it is wrong: a head that always works against the answer is not vulnerable (Garcia-Carrasco et al. 2024,
     vulnerabilities: mean direct logit attribution on adversarial samples). Chance: the mean over all heads. NaN where the model gets fewer than
-    eight prompts wrong, or not half of them right.
+    eight prompts wrong, or not half of them right. Differs: the paper seeks adversarial acronyms by gradients; here valid ones
+    are drawn and parted by whether the model gets them right.
     """
     pool = fitting(acronyms, model.tokenizer, PROMPTS, seed_of(batch))
     found = direct_effects(model, pool, toward=_against_strongest(model, pool))

@@ -1,6 +1,6 @@
 """Probing: can a label be read off a head's output alone? A small classifier per head, tested on texts that it never saw.
 
-Li et al. 2023 (ITI) probe each head's output at the last token with logistic regression; Hoang et al. 2024 (NL-ITI) with a
+Li et al. 2023 (ITI) probe each head's output at the last token with logistic regression; Hoscilowicz et al. 2024 (NL-ITI) with a
 small network on the mean over several tokens. A probe shows that something can be read there, not that the model does.
 """
 

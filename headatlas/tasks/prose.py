@@ -66,13 +66,27 @@ def _shuffled(tokenizer: Vocabulary, row: list[int], rng: np.random.Generator) -
 
 
 def _described(tokenizer: Vocabulary, rows: list[list[int]], rng: np.random.Generator) -> Batch:
-    """Rows of one length as a batch, with words, punctuation, rare words and word pieces marked."""
+    """Rows of one length as a batch, with words, punctuation, rare words and word pieces marked.
+
+    special: what stands around the text ([CLS] and [SEP], or a start token); beside: as many tokens of the text next to it.
+    """
     tokens = torch.tensor(rows)
     rank = {token: i for i, token in enumerate(tokenizer.plain_ids())}
     n, length = tokens.shape
     delimiter, word = torch.zeros(n, length, dtype=torch.long), torch.full((n, length), -1)
     lists: dict[str, list[list[int]]] = {
-        name: [] for name in ("delimiters", "rare", "ordinary", "piece_query", "piece_key", "start_query", "start_key")
+        name: []
+        for name in (
+            "delimiters",
+            "special",
+            "beside",
+            "rare",
+            "ordinary",
+            "piece_query",
+            "piece_key",
+            "start_query",
+            "start_key",
+        )
     }
     for e, row in enumerate(rows):
         for name in ("piece_query", "piece_key", "start_query", "start_key"):
@@ -87,6 +101,8 @@ def _described(tokenizer: Vocabulary, rows: list[list[int]], rng: np.random.Gene
                 e, words[-1][-1]
             ] else words[-1].append(place)
             word[e, place] = len(words) - 1
+        lists["special"].append([*range(low), *range(high, len(row))])
+        lists["beside"].append([*range(low, 2 * low), *range(2 * high - len(row), high)])
         lists["delimiters"].append([i for i in range(low, high) if delimiter[e, i]])
         plain = [places for places in words if not delimiter[e, places[0]]]
         letters = [places for places in plain if _is_word(tokenizer.decode([row[i] for i in places]).strip())]

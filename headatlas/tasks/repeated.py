@@ -15,12 +15,12 @@ COPIES = 4  # of the task with several (Crosbie & Shutova 2024, Tang et al. 2024
 
 def _second(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     """Common words in place of any tokens, and fewer of them."""
-    ids = tokenizer.plain_ids()[:COMMON]
-    starts = [one for one, begins in zip(ids, tokenizer.word_starts(ids), strict=True) if begins]
-    # A vocabulary with hardly any words has no other tokens to offer than the task has itself.
-    return _built(
-        tokenizer, n, rng, np.array(starts) if len(starts) >= 4 * SHORTER else _usable_ids(tokenizer), SHORTER
-    )
+    return _built(tokenizer, n, rng, _common(tokenizer), SHORTER)
+
+
+def _second_of_four(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
+    """Common words in place of any tokens, and fewer of them, four times."""
+    return _built(tokenizer, n, rng, _common(tokenizer), SHORTER, COPIES)
 
 
 @task(metric=next_token_loss, version=1, margin=0.5, second=_second)
@@ -33,7 +33,7 @@ def repeated(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     return _built(tokenizer, n, rng, _usable_ids(tokenizer), LONGEST)
 
 
-@task(metric=next_token_loss, version=1, margin=0.5)
+@task(metric=next_token_loss, version=1, margin=0.5, second=_second_of_four)
 def repeated_four(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     """[bos] S S S S with S of up to 50 distinct random tokens; loss is counted on the second to fourth copy.
 
@@ -98,6 +98,13 @@ def _usable_ids(tokenizer: Vocabulary) -> np.ndarray:
     if len(ids) < 1000:
         return ids
     return ids[len(ids) // 50 : min(len(ids) * 3 // 4, 40_000)]
+
+
+def _common(tokenizer: Vocabulary) -> np.ndarray:
+    """Ids of common words; of a vocabulary with hardly any words those that the task itself has."""
+    ids = tokenizer.plain_ids()[:COMMON]
+    starts = [one for one, begins in zip(ids, tokenizer.word_starts(ids), strict=True) if begins]
+    return np.array(starts) if len(starts) >= 4 * SHORTER else _usable_ids(tokenizer)
 
 
 def _scrambled(length: int, rng: np.random.Generator) -> np.ndarray:

@@ -58,6 +58,11 @@ WRONG = {
     "--as": ("gpt-two", "gpt-two"),
     "--board": ("board.html", "board.html"),
     "--rival": ("acdc", "acdc"),
+    "--treebank": ("nowhere.conllu", "nowhere.conllu"),
+    "--rows": ("first", "mean"),
+    "--distance": ("cosine", "hellinger"),
+    "--echo": ("2", "echo groups"),
+    "--induction": ("2", "induction groups"),
     "--seeds": ("0", "few"),
     "--out": ("file/below", "file"),
     "--save": ("file/below", "file"),
@@ -67,7 +72,7 @@ FREE = {
     "--revision", "--seed", "--force", "--json", "--help", "--positions", "--position", "--group", "--label", "--toward",
     "--bos", "--no-verdict", "--verdict", "--text", "--threshold", "--target", "--largest", "--edges", "--criteria", "--layers", "--pick",
     "--remove", "--everywhere", "--generate", "--claim", "--allow-pickle", "--folds", "--shuffles", "--test", "--words",
-    "--twin", "--counterfactual", "--shuffled", "--offset", "--copying", "--ov", "--qk", "--svd", "--compose",
+    "--twin", "--bias", "--special", "--punctuation", "--counterfactual", "--shuffled", "--offset", "--copying", "--ov", "--qk", "--svd", "--compose",
 }  # fmt: skip
 
 

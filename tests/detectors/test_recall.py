@@ -1,13 +1,17 @@
 """Subject, relation, mixed, memory and context heads: against plain sums, on made-up numbers, and where nothing is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from headatlas.detector import find_detector
 from headatlas.detectors._measures.fact_recall import Recall, among_relations, recall, unrelated_prompt
-from headatlas.detectors._measures.knowledge_conflict import conflict_effects
+from headatlas.detectors._measures.knowledge_conflict import about_others, conflict_effects
 from headatlas.lab.controls import untrained, weight_shuffled
+from headatlas.methods.path_patching.sweep import path_patch
 from headatlas.mining.scan import scan
 from headatlas.model import attach
 from headatlas.task import find_task, logit_difference
@@ -80,14 +84,80 @@ def test_recall_is_the_sum_over_source_tokens_of_plain_attention(hf, model):
     assert recall(model, batch) is found, "computed once for all three detectors"
 
 
-def test_sides_of_a_conflict_are_direct_effects_of_plain_attention(hf, model):
-    batch = batch_of("knowledge-conflict")
-    ids = torch.stack([batch.answer, batch.wrong], 1)
-    parts, total = literal(hf, batch, ids, torch.tensor([1.0, -1.0]))
+def paths_to_the_logits(hf, batch, other):
+    """[example, head] logit(answer) - logit(wrong) where a head gives at the end what it gives on `other`, all others what they gave."""
+    d, n_heads = hf.config.head_dim, hf.config.num_attention_heads
+    blocks = [layer.self_attn.o_proj for layer in hf.model.layers]
+    each, end = torch.arange(len(batch)), batch.positions["end"]
+
+    def run(tokens, change=None):
+        seen = []
+
+        def hook(_, args):
+            seen.append(args[0])
+            return None if change is None else (change(len(seen) - 1),)
+
+        handles = [block.register_forward_pre_hook(hook) for block in blocks]
+        with torch.no_grad():
+            logits = hf(tokens, attention_mask=batch.mask.long()).logits[each, end]
+        for handle in handles:
+            handle.remove()
+        return seen, logits[each, batch.answer] - logits[each, batch.wrong]
+
+    clean, base = run(batch.tokens)
+    corrupted, _ = run(other.tokens)
+    found = []
+    for layer in range(len(blocks)):
+        for head in range(n_heads):
+
+            def change(i, layer=layer, head=head):
+                z = clean[i].clone()
+                if i == layer:
+                    columns = slice(head * d, (head + 1) * d)
+                    z[each, end, columns] = corrupted[i][each, end, columns]
+                return z
+
+            found.append(run(batch.tokens, change)[1])
+    return torch.stack(found, 1).numpy(), base.numpy()
+
+
+def test_sides_of_a_conflict_are_path_patching_to_the_logits(hf, model):
+    batch = batch_of("knowledge-conflict", 12)
+    other = about_others(batch)
+    patched, base = paths_to_the_logits(hf, batch, other)
     found = conflict_effects(model, batch)
-    np.testing.assert_allclose(found.claimed, parts.sum(-1) / np.abs(total).mean(), rtol=1e-3, atol=1e-4)
+    changed = (other.tokens != batch.tokens).any(1).numpy()
+    assert changed.sum() >= 6
+    expected = (base[:, None] - patched)[changed] / np.abs(base[changed]).mean()
+    np.testing.assert_allclose(found.claimed[changed], expected, rtol=1e-3, atol=1e-4)
+    assert np.isnan(found.claimed[~changed]).all()
     scores = scan(model, [find_detector("memory"), find_detector("context")], batch).scores
     np.testing.assert_allclose(scores["memory"].values, -scores["context"].values)
+
+
+def test_our_own_path_patching_orders_heads_alike(model):
+    batch = batch_of("knowledge-conflict", 16)
+    other = about_others(batch)
+    changed = (other.tokens != batch.tokens).any(1).nonzero().flatten()
+    prompts = replace(batch.rows(changed), counterfactual=other.rows(changed), control=None)
+    own = path_patch(model, prompts, None, "logits", positions="end")
+    agreed = spearmanr(
+        (own.base[:, None] - own.values[..., 0]).mean(0), np.nanmean(conflict_effects(model, batch).claimed, 0)
+    )
+    assert agreed.statistic > 0.999
+
+
+def test_a_conflict_about_others_differs_in_country_and_claim_alone():
+    batch = batch_of("knowledge-conflict", 16)
+    other = about_others(batch)
+    places = torch.zeros_like(batch.mask)
+    for name in ("country", "country_2", "country_3", "claim", "claim_2"):
+        for e, where in enumerate(batch.positions[name]):
+            places[e, where[where >= 0]] = True
+    assert bool((places | (other.tokens == batch.tokens)).all())
+    changed = (other.tokens != batch.tokens).any(1)
+    for one in (other.answer, other.wrong):
+        assert bool(((one != batch.answer) & (one != batch.wrong))[changed].all())
 
 
 def test_a_side_is_ten_times_the_other():

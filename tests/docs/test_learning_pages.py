@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import headatlas as ha
-from headatlas.overview import list_known
 from tests import pages
 
 PYTHON = ["recipes/own-prompts.md", "recipes/from-claim-to-verdict.md", "recipes/instruct-model.md", "citing.md"]
@@ -78,7 +77,3 @@ def test_the_readme_counts_the_catalogue_right():
     text = prose(pages.ROOT / "README.md")
     for what, count in COUNTED.items():
         assert f"{count()} {what}" in text
-    detectors = list_known("detectors")
-    sequences = [one for one in detectors if one["task"] in ("repeated", "prose", "registers")]
-    words = {12: "twelve", 13: "thirteen", 14: "fourteen"}
-    assert f"the {words[len(sequences)]} detectors of the tasks `repeated`, `prose` and" in pages.text("benchmarks.md")

@@ -14,7 +14,7 @@ from headatlas.lab.calibrate import calibrate
 from headatlas.lab.spec import kinds
 from tests.pages import run
 
-NAMES = ["induction", "induction-copy", "previous-token", "positional", "duplicate-token", "delimiter"]
+NAMES = ["induction", "induction-copy", "previous-token", "positional", "duplicate-token", "punctuation"]
 
 
 def few_cells(patch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_the_page_says_what_was_measured(quick):
     assert text.count("| induction |") == 5  # with those of plantings
     assert "## Plantings" in text
     assert text.count("| duplicate-token |") == 5
-    assert "delimiter" not in text.split("Uncalibrated")[1]
+    assert "punctuation" not in text.split("Uncalibrated")[1]
     drawn = re.findall(r'<g id="scores-([a-z-]+)">(.*?)\n   </g>', page.svg(quick), re.S)
     dots = {name: part.count("<use ") for name, part in drawn}
     assert dots == {found["name"]: len(found["curve"]) for found in quick["detectors"]}

@@ -17,7 +17,7 @@ def test_a_vocabulary_too_small_skips_the_detector_with_the_reason(tmp_path: Pat
     atlas = ha.mine(model, n=4, out=tmp_path / "run")
     reasons = {row["detector"]: row["reason"] for row in atlas.data["skipped"]}
     assert "ordinary tokens" in reasons["induction"]
-    assert "no tokenizer" in reasons["delimiter"]
+    assert "no tokenizer" in reasons["punctuation"]
 
 
 def test_encoders_get_the_detectors_that_make_sense(tmp_path: Path):
@@ -25,7 +25,7 @@ def test_encoders_get_the_detectors_that_make_sense(tmp_path: Path):
     toys.with_tokenizer(toys.bert(vocab_size=400), place, encoder=True)
     atlas = ha.mine(ha.load(str(place)), n=4, out=tmp_path / "run")
     names = {found["name"] for found in atlas.data["detectors"]}
-    assert {"previous-token", "positional", "delimiter", "subword-merge"} <= names
+    assert {"previous-token", "positional", "punctuation", "subword-merge"} <= names
     assert "induction" not in names
     skipped = {row["detector"] for row in atlas.data["skipped"]}
     assert {"induction", "induction-copy"} <= skipped

@@ -84,9 +84,9 @@ def test_an_untrained_model_has_no_heads_to_show(atlas: Atlas):
 
 def test_same_seed_same_numbers_other_seed_other_numbers(folder, atlas, tmp_path: Path):
     model = ha.load(str(folder))
-    again = ha.mine(model, ["induction", "delimiter"], n=6, out=tmp_path / "again")
-    other = ha.mine(model, ["induction", "delimiter"], n=6, seed=1, out=tmp_path / "other")
-    for name in ("induction", "delimiter"):
+    again = ha.mine(model, ["induction", "punctuation"], n=6, out=tmp_path / "again")
+    other = ha.mine(model, ["induction", "punctuation"], n=6, seed=1, out=tmp_path / "other")
+    for name in ("induction", "punctuation"):
         first, second, third = (run.detectors(name)[0]["scores"] for run in (atlas, again, other))
         assert first == second
         assert first != third

@@ -90,8 +90,8 @@ def _row(catalogue: Catalogue, paper: Paper) -> list[str]:
         for name in ("innovation", "tasks", "result"):
             parts.append(f"• <b>{name.capitalize()}:</b> {_text(getattr(paper.summary, name))}")
     tags = (
-        f'<a href="#head-{head.id}">{_badge(head.name, None, _COLOURS[head.stage])}</a>'
-        for head in (catalogue.heads[id_] for id_ in paper.heads)
+        f'<a href="#head-{id_}">{_badge(tag, None, _COLOURS[catalogue.heads[id_].stage])}</a>'
+        for id_, tag in catalogue.tags_of(paper).items()
     )
     return [
         f'<td><a id="paper-{paper.id}"></a>{paper.date}</td>',

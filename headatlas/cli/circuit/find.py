@@ -10,6 +10,7 @@ import typer
 from headatlas import choices
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json, say_start_end
 from headatlas.cli.circuit import _options as circuits
@@ -29,7 +30,7 @@ def before(
     positions: str | None,
 ) -> None:
     """Raise BadInput unless one source of prompts is named."""
-    check.Measured(task, prompts, text, chat, counterfactual).demand(positions)
+    sources.Measured(task, prompts, text, chat, counterfactual).demand(positions)
 
 
 def find(
@@ -85,7 +86,7 @@ def find(
     import headatlas as ha
     from headatlas.cli._progress import Shown
 
-    given = check.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
+    given = sources.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
     options = ha.SearchOptions(memory, out, seeds, rival)
     knockout = ha.KnockoutOptions(ablation, mean, reference, ratio)
     with Shown() as shown:

@@ -10,6 +10,7 @@ import typer
 
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
+from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json, say_start_end
 from headatlas.cli.circuit import _options as circuits
@@ -34,7 +35,7 @@ def before(
     heads = not Path(circuit).is_file() and any(node[:1].isdigit() for node in nodes)
     if task or prompts or text or chat:
         positions = [node.partition("@")[2] for node in nodes] if heads else []
-        check.Measured(task, prompts, text, chat, counterfactual).demand(" ".join(positions))
+        sources.Measured(task, prompts, text, chat, counterfactual).demand(" ".join(positions))
     elif heads:
         raise BadInput(
             f"Heads alone do not say what '{circuit}' is tested on.", "Give --task NAME, --prompts FILE or --text."
@@ -86,7 +87,7 @@ def test(
     from headatlas.cli._progress import Shown
 
     if task or prompts or text or chat:
-        given = check.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
+        given = sources.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
     else:
         given = ha.circuit_prompts(circuit, n=n, seed=seed, force=force)
     options = ha.RunOptions(memory, out)

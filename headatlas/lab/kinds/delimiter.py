@@ -13,7 +13,7 @@ from headatlas.lab.head import Head
 from headatlas.lab.kind import kind
 
 
-@kind(head_type="delimiter-head", options=("tokens",), probe="delimited")
+@kind(head_type="punctuation-head", options=("tokens",), probe="delimited")
 def delimiter(head: Head, plan: Plan) -> Recipe:
     """Attends evenly to all earlier delimiters and writes where nothing reads."""
     terms = (Flag(head.tokens or "delimiters", MARGIN), rest_one(MARGIN, head.strength))

@@ -21,7 +21,10 @@ def repeated_tokens(n: int, length: int, vocab: int, generator: torch.Generator)
 
 
 def markov_chains(n: int, length: int, vocab: int, generator: torch.Generator) -> Tensor:
-    """[n, length] chains, each with its own transition matrix (rows even over all distributions), started at rest."""
+    """[n, length] chains, each with its own transition matrix (rows even over all distributions), started at rest.
+
+    In-context learning of Markov chains, Edelman et al. 2024.
+    """
     rows = -torch.rand(n, vocab, vocab, generator=generator).log()
     rows = rows / rows.sum(-1, keepdim=True)
     resting = torch.matrix_power(rows, 64)[:, 0]

@@ -6,7 +6,7 @@ order. Two runs and one backward pass for all heads and positions. It only ranks
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from headatlas.ops.types import Array, LayerKey
 if TYPE_CHECKING:
     from headatlas.methods.sweeps.plan import Sweep
     from headatlas.model.core.view import LayerView
-    from headatlas.task import Batch
+    from headatlas.task import Batch, Metric
 
 
 class _Leaf:
@@ -92,17 +92,9 @@ def _piece(model: Model, sweep: Sweep, rows: slice, exact_softmax: bool) -> Arra
     batch = sweep.batch.rows(rows)
     prompts = sweep.run_on.rows(rows) if sweep.run_on is not None else batch
     what = "z" if exact_softmax and sweep.component in ("q", "k") else sweep.component
-    views, values = _watched(model, sweep, prompts, sweep.metric.positions(batch), what)
-    score = sweep.metric.score(values.pop("logits").cpu(), batch).sum()
-    if not score.requires_grad:
-        raise no_gradient(model)
-    tensors = [values[_name(key)] for key in views]
-    gradients = torch.autograd.grad(score, tensors, allow_unused=True)
-    # Where nothing after a layer reads it, there is no gradient.
-    slopes = {
-        key: torch.zeros_like(x) if slope is None else slope
-        for key, x, slope in zip(views, tensors, gradients, strict=True)
-    }
+    wanted = {(head.stack, head.layer) for head_set in sweep.head_sets for head in head_set}
+    views, values = _watched(model, wanted, prompts, sweep.metric.positions(batch), what)
+    slopes = _slopes(model, batch, sweep.metric, views, values)
     if exact_softmax and sweep.component in ("q", "k"):
         felt = [_felt_behind(model, sweep, views, slopes, rows, positions) for positions in _positions(sweep, rows)]
     else:
@@ -111,6 +103,36 @@ def _piece(model: Model, sweep: Sweep, rows: slice, exact_softmax: bool) -> Arra
     views.clear()
     values.clear()
     return _gathered(sweep, felt, rows, everywhere=exact_softmax and sweep.component == "k")
+
+
+def slopes_in_z(model: Model, batch: Batch, metric: Metric) -> dict[LayerKey, Tensor]:
+    """(stack, layer) -> [example, position, head, d_value]: by how much the metric rises with z, to first order.
+
+    Raises UnsupportedModel where no gradient can be taken.
+    """
+    demand_gradients(model)
+    wanted = {(layer.stack, layer.index) for layer in model.layers}
+    views, values = _watched(model, wanted, batch, metric.positions(batch), "z")
+    found = _slopes(model, batch, metric, views, values)
+    views.clear()
+    values.clear()
+    return found
+
+
+def _slopes(
+    model: Model, batch: Batch, metric: Metric, views: Mapping[LayerKey, LayerView], values: dict[str, Tensor]
+) -> dict[LayerKey, Tensor]:
+    """The slope of the metric in the watched tensor of each layer; takes the logits out of `values`."""
+    score = metric.score(values.pop("logits").cpu(), batch).sum()
+    if not score.requires_grad:
+        raise no_gradient(model)
+    tensors = [values[_name(key)] for key in views]
+    gradients = torch.autograd.grad(score, tensors, allow_unused=True)
+    # Where nothing after a layer reads it, there is no gradient.
+    return {
+        key: torch.zeros_like(x) if slope is None else slope
+        for key, x, slope in zip(views, tensors, gradients, strict=True)
+    }
 
 
 def _felt(
@@ -176,10 +198,9 @@ def _name(key: LayerKey) -> str:
 
 
 def _watched(
-    model: Model, sweep: Sweep, prompts: Batch, positions: Tensor, what: str
+    model: Model, wanted: Collection[LayerKey], prompts: Batch, positions: Tensor, what: str
 ) -> tuple[dict[LayerKey, LayerView], dict[str, Tensor]]:
     """Views and tensors of the component by layer, and the logits, all with gradients."""
-    wanted = {(head.stack, head.layer) for head_set in sweep.head_sets for head in head_set}
     views: dict[LayerKey, LayerView] = {}
     values: dict[str, Tensor] = {}
 

@@ -21,6 +21,7 @@ def _pages(context: SiteContext) -> Iterator[Page]:
         shows = {
             "paper": paper,
             "heads": [context.catalogue.heads[id_] for id_ in own["head"]],
+            "tags": context.catalogue.tags_of(paper),
             "methods": [context.catalogue.methods[id_] for id_ in own["method"]],
             "benchmarks": [context.catalogue.benchmarks[id_] for id_ in context.benchmarks_of.get(paper.id, [])],
             "claims": context.claims_in.get(paper.id, []),

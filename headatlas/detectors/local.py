@@ -13,7 +13,7 @@ WINDOW = 8
 
 
 @detector(
-    head_type="local-context-head",
+    head_type="local-head",
     task=prose,
     version=2,
     minimum_effect=0.5,
@@ -22,7 +22,7 @@ WINDOW = 8
     # In prose most words are unknown to a planted vocabulary, so heads that match contents find matches next door.
     undecided=(*MATCHERS, "delimiter"),
 )
-def local_context(layer: LayerView, batch: Batch) -> Tensor:
+def local(layer: LayerView, batch: Batch) -> Tensor:
     """Share of attention within the last 8 tokens, the current one included: 0 all elsewhere, 1 all within.
 
     Formula: mean over queries i >= 16 of sum over k < 8 of A[i, i - k] (encoders: |k| < 8). Chance: the larger of the share of

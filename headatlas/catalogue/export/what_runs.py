@@ -1,0 +1,221 @@
+"""Which papers of the first list run: what of ours gives a paper's own quantity, by which command, and what differs.
+
+Nothing is listed by hand: a detector measures what its formula cites, a command what the files of its library function
+cite, and published circuits name their paper. They are read from their files, as everything of the catalogue.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from headatlas.catalogue.catalogue import Catalogue
+from headatlas.catalogue.detector_names import declared, detector_names
+from headatlas.catalogue.files.citations import cited, detectors_citing
+from headatlas.catalogue.files.strict_yaml import read
+from headatlas.catalogue.filters import newest_first
+from headatlas.catalogue.schema import Paper
+
+_HOME = Path(__file__).parents[2]
+_DECODER, _ENCODER = "smollm2-135m", "minilm-l6"  # built-in models on which commands are shown
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one paper. runs: what gives its quantity; commands: lines to type; differs: how ours departs from it.
+
+    reasons: why nothing runs, where nothing does. seen: the models of which the paper or its claims speak.
+    """
+
+    paper: Paper
+    runs: tuple[str, ...]
+    commands: tuple[str, ...]
+    differs: tuple[str, ...]
+    reasons: tuple[str, ...]
+    seen: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Command:
+    words: str
+    example: str
+    doc: str  # all docstrings of the files that do its work
+
+
+def what_runs(catalogue: Catalogue) -> list[Row]:
+    """A row for each paper of the first list, newest first."""
+    detectors, commands = detectors_citing(catalogue), _commands_citing(catalogue)
+    listed = newest_first(catalogue.papers[id_] for id_ in first_list() if id_ in catalogue.papers)
+    return [_row(catalogue, paper, detectors.get(paper.id, ()), commands.get(paper.id, ())) for paper in listed]
+
+
+@cache
+def first_list() -> tuple[str, ...]:
+    """The ids of the papers that the list held when this program set out."""
+    source = files("headatlas.catalogue").joinpath("data/aids/first_list.yaml").read_bytes()
+    listed: Any = read(source, "first_list.yaml").value
+    return tuple(listed["papers"])
+
+
+def markdown(catalogue: Catalogue) -> str:
+    """docs/papers.md; the same catalogue and files always give the same text."""
+    rows = what_runs(catalogue)
+    running = [row for row in rows if row.commands]
+    lines = [
+        "# The papers of the list: what runs",
+        "",
+        "This page is made by `headatlas papers runs docs/papers.md`. Runs means that a paper's own quantity comes out of a command:",
+        "a detector whose formula cites it, or a command whose method does. Circuits are those that it publishes.",
+        "",
+        f"{len(running)} of {len(rows)} papers of the list of 19 September 2024 run.",
+        "",
+        "| paper | what runs | what differs | seen by the paper in |",
+        "|---|---|---|---|",
+        *(_line(row) for row in running),
+        "",
+        "## The commands",
+        "",
+        "```sh",
+        *dict.fromkeys(command for row in running for command in row.commands),
+        "```",
+        "",
+        "## What does not run, and why",
+        "",
+        "| paper | reason |",
+        "|---|---|",
+        *(f"| {_title(row.paper)} | {' '.join(row.reasons)} |" for row in rows if not row.commands),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: Row) -> str:
+    cells = (
+        _title(row.paper),
+        "; ".join(row.runs),
+        " ".join(row.differs) or "no difference is noted",
+        ", ".join(row.seen),
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _title(paper: Paper) -> str:
+    return f"[{paper.title}]({paper.links[0].url}) ({paper.date.year})"
+
+
+def _row(catalogue: Catalogue, paper: Paper, detectors: tuple[str, ...], commands: tuple[_Command, ...]) -> Row:
+    ours = {one.name: one for one in declared()}
+    groups = {model: [name for name in detectors if (ours[name].attention == "bidirectional") == (model == _ENCODER)]
+              for model in (_DECODER, _ENCODER)}  # fmt: skip
+    mines = tuple(
+        f"headatlas mine {model} {' '.join(f'--detector {name}' for name in names)}"
+        for model, names in groups.items()
+        if names
+    )
+    circuits = [circuit for circuit in catalogue.circuits.values() if circuit.paper == paper.id]
+    runs = (
+        *(f"detector `{name}`" for name in detectors),
+        *(f"`headatlas {command.words}`" for command in commands),
+        *(f"circuit `{circuit.id}`" + (f" of {circuit.model}" if circuit.model else "") for circuit in circuits),
+    )
+    differs = tuple(f"`{name}`: {found}" for name in detectors if (found := _differs(ours[name].doc)))
+    claimed = (claim.model for claim in catalogue.claims.values() if claim.paper == paper.id)
+    seen = tuple(dict.fromkeys((*paper.models, *claimed)))
+    lines = (*mines, *(command.example for command in commands))
+    return Row(paper, runs, lines, differs, () if lines else _reasons(catalogue, paper), seen)
+
+
+def _reasons(catalogue: Catalogue, paper: Paper) -> tuple[str, ...]:
+    """The paper's own reason; else those of its head types; else that what there is measures something else."""
+    if paper.reason:
+        return (paper.reason,)
+    heads = [catalogue.heads[id_] for id_ in paper.heads]
+    found = tuple(dict.fromkeys(head.reason for head in heads if head.reason))
+    others = [name for head in heads for name in detector_names().get(head.id, ())]
+    if not others:
+        return found or ("Not built.",)
+    told = f"Not built. What there is for its head types ({', '.join(others)}) measures what other papers define."
+    return found or (told,)
+
+
+def _differs(doc: str) -> str:
+    """What a detector's docstring says behind "Differs:"."""
+    found = re.search(r" Differs: (.*?)(?= (?:Minimum effect|Verdict): |$)", " ".join(doc.split()))
+    return found[1][0].upper() + found[1][1:] if found else ""
+
+
+def _commands_citing(catalogue: Catalogue) -> dict[str, tuple[_Command, ...]]:
+    """Paper id -> commands whose library function's files cite it."""
+    found: dict[str, list[_Command]] = {}
+    for command in _commands():
+        for paper in cited(catalogue, command.doc):
+            found.setdefault(paper, []).append(command)
+    return {paper: tuple(commands) for paper, commands in found.items()}
+
+
+@cache
+def _commands() -> tuple[_Command, ...]:
+    """Every command that measures something; not `mine`, whose detectors speak for themselves, nor what compares results."""
+    homes = _homes(_HOME / "__init__.py")
+    found = []
+    for path in sorted((_HOME / "cli").rglob("[!_]*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        parts = path.relative_to(_HOME / "cli").with_suffix("").parts
+        words = " ".join(part.strip("_") for part in parts)
+        module = homes.get(_library(tree) or parts[-1])
+        example = re.search(r"^ *Example: (.*)$", "\n".join(_docstrings(tree)), re.M)
+        if (
+            module is not None
+            and example is not None
+            and words not in ("mine", "circuit compare")
+            and parts[0] != "papers"
+        ):
+            found.append(_Command(words, example[1], "\n".join(_doc_of(module))))
+    return tuple(found)
+
+
+def _library(tree: ast.Module) -> str | None:
+    """The function that a command's file names as its own: `library = "headatlas.name"`."""
+    for line in tree.body:
+        if isinstance(line, ast.Assign) and getattr(line.targets[0], "id", "") == "library":
+            value = ast.literal_eval(line.value)
+            return str(value if isinstance(value, str) else value[0]).removeprefix("headatlas.")
+    return None
+
+
+def _homes(path: Path) -> Mapping[str, str]:
+    """Public name -> the module that it comes from, as the package's table of names says."""
+    tables = [line.value for line in ast.parse(path.read_text(encoding="utf-8")).body
+              if isinstance(line, (ast.Assign, ast.AnnAssign)) and isinstance(line.value, ast.Dict)]  # fmt: skip
+    pairs = [pair for table in tables for pair in zip(table.keys, table.values, strict=True)]
+    return {
+        str(key.value): str(value.value).partition(":")[0]
+        for key, value in pairs
+        if isinstance(key, ast.Constant) and isinstance(value, ast.Constant)
+    }
+
+
+def _doc_of(module: str) -> Iterator[str]:
+    """The docstrings of a module's file; of all files of its folder where the folder is the method's own."""
+    path = _HOME.joinpath(*module.split(".")[1:])
+    folder = path if path.is_dir() else path.parent
+    own = folder.parent.name in ("methods", "apply") and folder.name != "sweeps"
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    sources = sorted(folder.rglob("*.py")) if own else [file]
+    if module == "headatlas.lab.toys":
+        sources += sorted((folder / "toy").glob("*.py"))
+    if folder.name == "circuits":
+        sources += [folder / "evaluate.py"]
+    for source in sources:
+        yield from _docstrings(ast.parse(source.read_text(encoding="utf-8")))
+
+
+def _docstrings(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)):
+            yield ast.get_docstring(node) or ""

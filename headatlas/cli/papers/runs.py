@@ -1,0 +1,31 @@
+"""`headatlas papers runs`: which papers of the list can be run here, and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headatlas.cli.papers._options import Data, print_text
+from headatlas.render.escape import say
+
+
+def runs(
+    out: Annotated[Path | None, typer.Argument(help="File to write; printed where none is given.")] = None,
+    data: Data = None,
+) -> None:
+    """Write for each paper of the list what runs, by which command and what differs, or why it does not run.
+
+    Example: headatlas papers runs papers.md
+    """
+    from headatlas.catalogue import load
+    from headatlas.catalogue.export.what_runs import markdown
+    from headatlas.catalogue.files.output import write_text
+
+    text = markdown(load(data))
+    if out is None:
+        print_text(text)
+    else:
+        write_text(out, text)
+        say(f"Written: {out}")

@@ -1,0 +1,86 @@
+"""Heads whose attention can be cut to a short span without the loss noticing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from headatlas.detector import Measured, model_detector
+from headatlas.edits.collect import pieces
+from headatlas.methods.sweeps.gradient_estimate import slopes_in_z
+from headatlas.model import LayerView, Model
+from headatlas.task import Batch, next_token_loss
+from headatlas.tasks.prose import prose
+
+TOLERANCE = 0.05  # of a head's whole influence on the loss that may lie beyond its span
+
+
+@model_detector(head_type="local-context-head", task=prose, version=1, minimum_effect=0.5)
+def attention_span(model: Model, batch: Batch) -> Measured:
+    """How short the span is to which a head's attention can be cut: 0 the whole text, 1 the current token alone.
+
+    Formula: 1 - (s - 1) / (T - 1), where T is the length of the text and s the least number of last tokens, the current one
+    included, beyond which at most 5% of the influence on the loss lies. The influence of a key is what masking it and giving the rest of the row the whole weight changes, to
+    first order: |A[i, j] (G[i, j] - sum over n of A[i, n] G[i, n]) / (1 - A[i, j])| with G the slope of the loss in A, summed
+    over queries by distance (Fu et al. 2024). The first token stays visible and does not count. Chance: the same
+    where each query's influence is spread evenly over the keys that it sees. Differs: the paper chooses spans for all heads
+    together, in blocks of 64 tokens of texts of thousands and under a budget of memory, on answers that the model wrote.
+    """
+    found = [_spans(model, part) for part in pieces(batch)]
+    return Measured(*(torch.cat([one[i] for one in found]) for i in range(2)))
+
+
+def _spans(model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(score, chance) [example, head] of some examples."""
+    slopes, found = slopes_in_z(model, batch, next_token_loss), []
+
+    def watch(layer: LayerView) -> None:
+        effect = _masking_effects(layer, slopes[layer.stack, layer.index]).abs()
+        found.append([_shortness(profile, batch).cpu() for profile in _profiles(effect, batch)])
+
+    model.forward(batch, watch=watch, logit_positions=torch.zeros(1, dtype=torch.long))
+    values, control = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
+    return values, control
+
+
+def _profiles(effect: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Sums of effects [example, head, query, key] by distance [example, head, distance]: as they are, and spread evenly.
+
+    Spread evenly: each query's whole effect over the keys that it sees. The first token of the text is left out.
+    """
+    mask = batch.mask.to(effect.device)
+    place = torch.arange(effect.shape[-1], device=effect.device)
+    distance = place[:, None] - place
+    seen = (mask & (place > mask.float().argmax(1)[:, None]))[:, None, :] & (distance >= 0) & mask[:, :, None]
+    effect = effect.masked_fill(~seen[:, None], 0.0)
+    even = effect.sum(-1, keepdim=True) * (seen / seen.sum(-1, keepdim=True).clamp(min=1))[:, None]
+    return _by_distance(effect, distance), _by_distance(even, distance)
+
+
+def _masking_effects(layer: LayerView, slope: Tensor) -> Tensor:
+    """[example, head, query, key] first-order change of the loss where a key is masked and its row is normed again.
+
+    slope: [example, position, head, d_value] of the loss in z. A key lends A[i, j] v_j to z_i, so that the slope in A[i, j] is
+    the product of v_j with that in z_i.
+    """
+    weights = layer.pattern.float()
+    rise = torch.einsum("eqhd,ehkd->ehqk", slope.float(), layer.repeat(layer.v).float())
+    mean = (weights * rise).sum(-1, keepdim=True)
+    return -weights * (rise - mean) / (1 - weights).clamp(min=1e-6)
+
+
+def _by_distance(effect: Tensor, distance: Tensor) -> Tensor:
+    length = effect.shape[-1]
+    found = torch.zeros(*effect.shape[:2], length, device=effect.device)
+    flat = distance.clamp(min=0).flatten().expand(*effect.shape[:2], -1)
+    return found.scatter_add(-1, flat, effect.flatten(2))
+
+
+def _shortness(profile: Tensor, batch: Batch) -> Tensor:
+    """1 - (span - 1) / (length - 1) of profiles [example, head, distance]; NaN where a head has no influence."""
+    whole = profile.sum(-1, keepdim=True)
+    beyond = whole - profile.cumsum(-1)  # what lies more than d tokens back
+    span = (beyond > TOLERANCE * whole).sum(-1) + 1
+    length = batch.mask.sum(1).to(span.device)[:, None]
+    shortness = 1 - (span - 1) / (length - 1).clamp(min=1)
+    return shortness.masked_fill(whole[..., 0] <= 0, torch.nan)
