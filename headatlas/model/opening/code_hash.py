@@ -101,7 +101,7 @@ class CodeHash:
         return True
 
 
-@functools.lru_cache(maxsize=None)  # code never changes, and most of a key is code that the last key had too
+@functools.cache  # code never changes, and most of a key is code that the last key had too
 def _code(code: types.CodeType) -> bytes:
     """The sha256 of bytecode, names and constants, which are simple or code themselves."""
     found = CodeHash()
