@@ -13,7 +13,8 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check headatlas tests benchmarks docs
 	$(BIN)/ruff format --check headatlas tests benchmarks docs
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest --durations=12  # the models are tiny: more threads only wait for each other
+	# Two processes, one thread each: the models are tiny, and more threads only wait for each other.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=12
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/headatlas pull smollm2-135m

@@ -9,7 +9,7 @@ from pathlib import Path
 import headatlas
 
 HOUSE = Path(headatlas.__file__).parent
-INSTALLED_AS = {"yaml": "pyyaml", "sklearn": "scikit_learn"}
+INSTALLED_AS = {"yaml": "pyyaml", "sklearn": "scikit_learn", "ufal": "ufal.chu_liu_edmonds"}
 BROUGHT_BY = {"markupsafe": "jinja2", "tokenizers": "transformers"}
 # Named with the way to install it where it is missing.
 OPTIONAL = {"arxiv", "matplotlib", "datasets", "PIL"}

@@ -228,7 +228,7 @@ def test_commands_refuse_a_bad_benchmark_before_a_model_is_loaded(tmp_path, caps
         ("mmul=x.csv", "Did you mean 'mmlu'?"),
         ("mmlu", "--task mmlu=PATH, or mmlu=cais/mmlu:all:test from the Hub"),
     ):
-        code, _, err = run(capsys, "ablate", "a-model", "--task", given)
+        code, _, err = run(capsys, "ablate", "smollm2-135m", "--task", given)
         assert code == 1
         assert said in " ".join(err.split())
 

@@ -193,13 +193,24 @@ def test_the_command_prints_scores_and_what_heads_change(
 ):
     monkeypatch.setattr(ha, "load", lambda *_, **__: model, raising=False)
     code, out, _ = run(
-        capsys, "score", "toy", "--task", questions, "--n", "4", "--metric", "mc2", "--without", "0.1", "--json"
+        capsys,
+        "score",
+        "smollm2-135m",
+        "--task",
+        questions,
+        "--n",
+        "4",
+        "--metric",
+        "mc2",
+        "--without",
+        "0.1",
+        "--json",
     )
     assert code == 0
     (one,) = json.loads(out)["scores"]
     batch = ha.find_task(questions)(WORDS, 4)
     assert one["value"] == pytest.approx(np.mean(by_hand(model, batch)[1]), abs=1e-5)
     assert one["change"] != 0
-    code, out, _ = run(capsys, "score", "toy", "--task", questions, "--n", "4")
+    code, out, _ = run(capsys, "score", "smollm2-135m", "--task", questions, "--n", "4")
     assert out.splitlines()[0].startswith("MC1: ")
-    assert run(capsys, "score", "toy", "--task", "ioi", "--metric", "mc3")[0] == 1
+    assert run(capsys, "score", "smollm2-135m", "--task", "ioi", "--metric", "mc3")[0] == 1

@@ -21,9 +21,7 @@ def run(command: str | list[str], capsys) -> tuple[int, str, str]:
 
 
 def test_results_are_printed_as_json_and_written(capsys, tmp_path):
-    path = (
-        "headatlas path a/m --task ioi --n 4 --positions end --senders '0.1 2.3' --receivers logits --receivers q:2.4"
-    )
+    path = "headatlas path smollm2-135m --task ioi --n 4 --positions end --senders '0.1 2.3' --receivers logits --receivers q:2.4"
     code, out, _ = run(f"{path} --json --out kept", capsys)
     data = json.loads(out)
     assert (code, data["schema"], data["positions"]) == (0, "headatlas/effects/1", ["logits", "q:2.4"])
@@ -33,7 +31,7 @@ def test_results_are_printed_as_json_and_written(capsys, tmp_path):
     assert "receiver" in table
     assert "1 senders do not come before their receiver" in table
     code, out, _ = run(
-        "headatlas circuit test a/m '2.1@end' --task ioi --n 4 --ablation resample --criteria none --json --out t.json",
+        "headatlas circuit test smollm2-135m '2.1@end' --task ioi --n 4 --ablation resample --criteria none --json --out t.json",
         capsys,
     )
     data = json.loads(out)
@@ -46,18 +44,18 @@ def test_results_are_printed_as_json_and_written(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("command", "text"),
     [
-        ("headatlas path a/m --task ioi --n 2 --receivers v:2.1", "shared with 2.0, 2.2"),
-        ("headatlas path a/m --task ioi --n 2 --receivers w:2.1", "'w:2.1' is not a receiver"),
-        ("headatlas path a/m", "Say what is read"),
-        ("headatlas circuit find a/m --task ioi --n 2 --target 2 --ablation zero", "must lie between 0 and 1"),
-        ("headatlas circuit test a/m nothing.json --task ioi --n 2", "There is no file nothing.json"),
-        ("headatlas circuit test a/m ioi --task ioi --n 2", "found in GPT-2 small"),
-        ("headatlas circuit test a/m '77.1' --task ioi --n 2 --ablation zero", "no attention layer 77"),
+        ("headatlas path smollm2-135m --task ioi --n 2 --receivers v:2.1", "shared with 2.0, 2.2"),
+        ("headatlas path smollm2-135m --task ioi --n 2 --receivers w:2.1", "'w:2.1' is not a receiver"),
+        ("headatlas path smollm2-135m", "Say what is read"),
+        ("headatlas circuit find smollm2-135m --task ioi --n 2 --target 2 --ablation zero", "must lie between 0 and 1"),
+        ("headatlas circuit test smollm2-135m nothing.json --task ioi --n 2", "There is no file nothing.json"),
+        ("headatlas circuit test smollm2-135m ioi --task ioi --n 2", "found in GPT-2 small"),
+        ("headatlas circuit test smollm2-135m '77.1' --task ioi --n 2 --ablation zero", "no attention layer 77"),
         ("headatlas circuit compare ioi ioy", "no circuit called 'ioy'"),
-        ("headatlas circuit test a/m '2.1'", "Heads alone do not say"),
-        ("headatlas circuit test a/m ioi --as gpt2 --n 2", "is not gpt2: it has 30 layers of 9 heads"),
-        ("headatlas circuit test a/m arithmetic --n 2", "no task of sums is built in"),
-        ("headatlas circuit find a/m --task ioi --n 2 --ablation zero", "2 are too few"),
+        ("headatlas circuit test smollm2-135m '2.1'", "Heads alone do not say"),
+        ("headatlas circuit test smollm2-135m ioi --as gpt2 --n 2", "is not gpt2: it has 30 layers of 9 heads"),
+        ("headatlas circuit test smollm2-135m arithmetic --n 2", "no task of sums is built in"),
+        ("headatlas circuit find smollm2-135m --task ioi --n 2 --ablation zero", "2 are too few"),
         ("headatlas circuit convert ioi", "does not say the shape"),
         ("headatlas circuit convert ioi --shape 12", "is no shape of a model"),
         ("headatlas circuit compare ioi ioi --as gpt-two", "no model called 'gpt-two'"),

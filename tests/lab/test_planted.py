@@ -195,7 +195,8 @@ def test_saved_folder_is_an_ordinary_model(tmp_path, architecture):
     assert torch.allclose(logits, logits_of(planted.model, tokens), atol=1e-4)
     assert tokenizer.decode(logits[0, -1].argmax()) == "ring"
     facts = json.loads((folder / "truth.json").read_text())
-    assert {"layer": 1, "head": 0, "kind": "induction", "strength": 1.0, "write": 1.0} in facts["heads"]
+    (head,) = (head for head in facts["heads"] if head["kind"] == "induction")
+    assert {"layer": 1, "head": 0, "strength": 1.0, "write": 1.0}.items() <= head.items()
     assert len(facts["heads"]) == 8
     with pytest.raises(StoreError, match="exists already"):
         planted.save(folder)

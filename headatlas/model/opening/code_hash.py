@@ -82,7 +82,7 @@ class CodeHash:
         self.note("function", function.__module__, function.__qualname__)
         if not self._new(function):
             return
-        self._code(function.__code__)
+        self._digest.update(_code(function.__code__))
         for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
             self.add(value)
         for cell in function.__closure__ or ():
@@ -90,15 +90,6 @@ class CodeHash:
                 self.add(cell.cell_contents)
             except ValueError:  # not filled yet
                 self.note("empty")
-
-    def _code(self, code: types.CodeType) -> None:
-        self._digest.update(code.co_code)
-        self.note(*code.co_names, *code.co_freevars)
-        for constant in code.co_consts:
-            if isinstance(constant, types.CodeType):
-                self._code(constant)
-            elif not (isinstance(constant, str) and constant is code.co_consts[0]):  # the docstring
-                self.add(constant)
 
     def _new(self, value: Any) -> bool:
         """Whether this is the first time; what came before is noted by its number."""
@@ -108,6 +99,20 @@ class CodeHash:
         self._known[id(value)] = len(self._known)
         self._held.append(value)
         return True
+
+
+@functools.cache  # code never changes, and most of a key is code that the last key had too
+def _code(code: types.CodeType) -> bytes:
+    """The sha256 of bytecode, names and constants, which are simple or code themselves."""
+    found = CodeHash()
+    found._digest.update(code.co_code)
+    found.note(*code.co_names, *code.co_freevars)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found._digest.update(_code(constant))
+        elif not (isinstance(constant, str) and constant is code.co_consts[0]):  # the docstring
+            found.add(constant)
+    return found._digest.digest()
 
 
 def defining_modules(names: Iterable[str], package: str, *, far: bool = False) -> set[str]:

@@ -39,7 +39,7 @@ def test_the_figure_dims_what_is_not_asked_for(visit: Visit):
     for kind in ("detector", "models"):
         page.click(f"button[data-show={kind}]")
         assert page.get_attribute(f"button[data-show={kind}]", "aria-pressed") == "true"
-        page.wait_for_timeout(250)
+        page.evaluate("Promise.all(document.getAnimations().map((one) => one.finished))")  # it fades
         assert (seen.evaluate(opacity), float(other.evaluate(opacity)) < 0.5) == ("1", True)
     seen.click()
     assert page.url.endswith("/heads/induction-head.html")
