@@ -22,7 +22,7 @@ from headatlas.store import write_json, write_text
 if TYPE_CHECKING:
     from jinja2 import Template
 
-COLUMNS = ("head", "detector", "what became of it", "score", "change above chance (95%)", "q", "verdict")
+COLUMNS = ("head", "detector", "outcome", "score", "change (95%)", "q", "verdict")
 _STYLE = """
 main { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h2 { margin: 1.6rem 0 0.6rem; }
@@ -62,8 +62,8 @@ def headline(found: Comparison) -> list[str]:
 
 
 def row_of(row: Change) -> list[str]:
-    """A change in the cells of COLUMNS."""
-    verdicts = " → ".join(verdict or "not observed" for verdict in (row.verdict_a, row.verdict_b))
+    """A change in the cells of COLUMNS; scores and verdicts of A → B, – where a head is not observed."""
+    verdicts = " → ".join(verdict or "–" for verdict in (row.verdict_a, row.verdict_b))
     return [
         str(row.head),
         row.detector,

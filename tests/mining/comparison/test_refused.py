@@ -13,7 +13,9 @@ import pytest
 
 import headatlas as ha
 from headatlas.errors import BadInput, HeadAtlasError, StoreError, UnknownName
-from tests import toys
+from headatlas.lab.grid import model_of
+from headatlas.lab.planted import plant
+from headatlas.lab.spec import PlantSpec
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_models_of_other_shapes_are_refused(atlas, other, tmp_path):
     change(other, "atlas.json", model={**data["model"], "n_kv_heads": 1})
     with pytest.raises(BadInput, match="n_kv_heads"):
         ha.compare(atlas.run, other)
-    one, two = (ha.load(toys.llama(num_hidden_layers=n), tokenizer=toys.vocabulary()) for n in (1, 2))
+    one, two = (model_of(plant(PlantSpec(), n_layers=n)) for n in (1, 2))
     with pytest.raises(BadInput, match="n_layers 1 and 2"):  # before anything is mined
         ha.compare(one, two)
 
