@@ -160,13 +160,17 @@ def changed_p(a: Measurement, b: Measurement) -> Array:
 def _rows(a: Measurement, b: Measurement, p: Array, q: Array) -> list[Change]:
     excess = (b.values - b.control) - (a.values - a.control)  # [example, head]
     low, high = stats.interval(excess)
-    means = [stats.mean(part) for part in (a.values, b.values, a.control, b.control, excess)]
+    means = (stats.mean(part) for part in (a.values, b.values, a.control, b.control, excess))
+    columns = dict(zip(("score_a", "score_b", "chance_a", "chance_b", "change"), means, strict=True))
+    columns |= {"low": low, "high": high, "p": p, "q": q}
     found = []
-    for head, *numbers in zip(a.heads, *means, low, high, p, q, strict=True):
-        plain = [float(number) for number in numbers]
-        verdicts = [one.observed[head].get("verdict") if head in one.observed else None for one in (a, b)]
-        outcome = _outcome(plain[4], plain[-1], in_a=head in a.observed, in_b=head in b.observed)
-        found.append(Change(a.name, a.head_type, head, *plain, outcome, *verdicts))
+    for i, head in enumerate(a.heads):
+        numbers = {name: float(column[i]) for name, column in columns.items()}
+        verdict_a, verdict_b = (one.observed[head]["verdict"] if head in one.observed else None for one in (a, b))
+        outcome = _outcome(numbers["change"], numbers["q"], in_a=head in a.observed, in_b=head in b.observed)
+        found.append(
+            Change(a.name, a.head_type, head, **numbers, outcome=outcome, verdict_a=verdict_a, verdict_b=verdict_b)
+        )
     return found
 
 

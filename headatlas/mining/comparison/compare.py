@@ -46,7 +46,7 @@ def compare(
         given = [name for name, value in asked.items() if value is not None]
         if given:
             raise BadInput(f"Finished runs have their {given[0]} already.", "Leave it out, or give two models to mine.")
-        return compare_runs(*(FinishedRun.of(_atlas(one)) for one in (a, b)), detectors)  # type: ignore[arg-type]
+        return compare_runs(_finished(a), _finished(b), detectors)
     if any(runs):
         run, other = (a, b) if runs[0] else (b, a)
         raise BadInput(
@@ -55,7 +55,7 @@ def compare(
     progress = progress or Silent()
     pair = [_opened(one, device, dtype, progress) for one in (a, b)]
     demand_same_shape(*(vars(ModelFacts.of(one)) for one in pair))  # before hours of work
-    atlases = [
+    first, second = (
         mine(
             one,
             detectors,
@@ -66,8 +66,8 @@ def compare(
             progress=progress,
         )
         for one in pair
-    ]
-    return compare_runs(*(FinishedRun.of(one) for one in atlases))
+    )
+    return compare_runs(FinishedRun.of(first), FinishedRun.of(second))
 
 
 def _is_run(one: Compared) -> bool:
@@ -80,8 +80,8 @@ def _is_run(one: Compared) -> bool:
     return place.is_dir() and not (place / "config.json").exists()
 
 
-def _atlas(one: Atlas | str | Path) -> Atlas:
-    return one if isinstance(one, Atlas) else Atlas(Path(one).expanduser())
+def _finished(one: Compared) -> FinishedRun:
+    return FinishedRun.of(one if isinstance(one, Atlas) else Atlas(Path(str(one)).expanduser()))
 
 
 def _named(one: Compared) -> str:

@@ -95,7 +95,7 @@ def demand_comparable(
         raise BadInput(f"The runs cannot be compared: they differ in {told}.", "Mine both models alike.")
     both = [name for name in a.measured if name in b.measured]
     for name in detectors or ():
-        lookup(dict.fromkeys(both), name, "detector in both runs", f"Both have: {_listed(both)}.")
+        lookup({one: a.measured[one] for one in both}, name, "detector in both runs", f"Both have: {_listed(both)}.")
     asked = [name for name in both if not detectors or name in detectors]
     left = {
         name: f"only in {run.folder}"
