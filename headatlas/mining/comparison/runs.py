@@ -8,22 +8,35 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from headatlas.atlas import Atlas
 from headatlas.detector import ModelDetector
 from headatlas.detector import detectors as installed
-from headatlas.errors import BadInput, StoreError
+from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.ops.types import Array
+from headatlas.reading import Open, checked, read_json
 from headatlas.reading.tables import read_table
 from headatlas.registry import lookup
-from headatlas.store import of_run, read_json
+from headatlas.store import of_run
 
 _COLUMNS = {
     "detector": "text", "example": "integer", "stack": "text", "layer": "integer", "head": "integer",
     "score": "number", "control": "number",
 }  # fmt: skip
 _SHAPE = ("n_layers", "n_heads", "n_kv_heads", "d_model", "d_head", "stacks")
+
+
+class _Facts(Open):
+    """What a comparison asks of run.json; None or empty where a run of before does not say it."""
+
+    headatlas: str | None = None
+    n: int | None = None
+    seed: int | None = None
+    detectors: dict[str, Any] = Field(default_factory=dict)
+    tasks: dict[str, Any] = Field(default_factory=dict)
+    texts: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,8 @@ class FinishedRun:
         """The newest run of an atlas. Raises StoreError where a file is damaged."""
         folder, data = atlas.run, atlas.data
         entries = {entry["name"]: entry for entry in data["detectors"]}
-        facts = read_json(folder / "run.json")
+        source = of_run(folder / "run.json", "mine")
+        facts = checked(read_json(source), _Facts, source)
         return cls(folder, facts, data["model"], _measured(folder / "examples.parquet", entries))
 
     def known(self, detector: str, *, by_texts: bool) -> dict[str, Any]:
@@ -73,8 +87,8 @@ class FinishedRun:
         )
         return {
             "task": task,
-            "version": dict(self.facts.get("detectors") or {}).get(detector),
-            "version of its task": dict(self.facts.get("tasks") or {}).get(task),
+            "version": self.facts["detectors"].get(detector),
+            "version of its task": self.facts["tasks"].get(task),
             "own source": self.facts.get("own"),
             "number of examples": len(self.measured[detector].values),
             **named,
@@ -111,7 +125,7 @@ def demand_comparable(
             f"The runs have no detector in common whose examples can be paired: {told}.",
             "Mine both models for the same detectors.",
         )
-    by_texts = all(isinstance(run.facts.get("texts"), Mapping) for run in (a, b))  # runs of before do not say
+    by_texts = all(run.facts["texts"] is not None for run in (a, b))  # runs of before do not say
     for name in chosen:
         first, second = (run.known(name, by_texts=by_texts) for run in (a, b))
         other = [key for key in first if first[key] != second[key]]
@@ -153,29 +167,32 @@ def _listed(names: Collection[str]) -> str:
 
 def _measured(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Measurement]:
     """The detectors of examples.parquet, whose rows stand by detector, then example, then head."""
-    table = read_table(of_run(path, "mine"), _COLUMNS)
-    names = np.array(table["detector"], dtype=object)
-    place = np.array([table[name] for name in ("layer", "head")])
-    example, stack = np.array(table["example"]), np.array(table["stack"], dtype=object)
+    source = of_run(path, "mine")
+    table = read_table(source, _COLUMNS)
+    if any(value is None for name in list(_COLUMNS)[:5] for value in table[name]):
+        raise source.bad("does not say of which detector, example and head each row is")
+    names, stack = (np.array(table[name], dtype=object) for name in ("detector", "stack"))
+    example, layer, place = (np.array(table[name]) for name in ("example", "layer", "head"))
     score, control = (np.array(table[name], dtype=np.float64) for name in ("score", "control"))  # null becomes NaN
     found = {}
     for name, entry in entries.items():
         rows = np.flatnonzero(names == name)
         n_heads = int((example[rows] == 0).sum())
         n, left = divmod(len(rows), max(n_heads, 1))
-        heads = tuple(HeadId(int(place[0, i]), int(place[1, i]), str(stack[i])) for i in rows[:n_heads])
+        first = rows[:n_heads]
+        heads = tuple(HeadId(int(layer[i]), int(place[i]), str(stack[i])) for i in first)
+        expected = (
+            (example, np.arange(n)[:, None]),
+            (stack, stack[first]),
+            (layer, layer[first]),
+            (place, place[first]),
+        )
         whole = n_heads > 0 and not left and len(set(heads)) == n_heads
-        ordered = whole and all(
-            np.array_equal(column[rows].reshape(n, n_heads), np.broadcast_to(expected, (n, n_heads)))
-            for column, expected in (
-                (example, np.arange(n)[:, None]), (stack, stack[rows[:n_heads]]),
-                (place[0], place[0][rows[:n_heads]]), (place[1], place[1][rows[:n_heads]]),
-            )
-        )  # fmt: skip
-        if not ordered:
-            raise StoreError(
-                f"{path} does not hold every head of {name} on every example.", f"Remove {path.parent} and mine again."
-            )
+        if not whole or not all(
+            np.array_equal(column[rows].reshape(n, n_heads), np.broadcast_to(ordered, (n, n_heads)))
+            for column, ordered in expected
+        ):
+            raise source.bad(f"does not hold every head of {name} on every example, in their order")
         found[name] = Measurement(
             name=name,
             head_type=entry["head_type"],
