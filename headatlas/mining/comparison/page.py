@@ -27,6 +27,7 @@ _STYLE = """
 main { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h2 { margin: 1.6rem 0 0.6rem; }
 :is(th, td) { padding: 0.25rem 0.7rem; }
+.map table { width: auto !important; }
 .map td { padding: 0; width: 1.1rem; min-width: 1.1rem; height: 1.1rem; border: 1px solid var(--paper); background: var(--cell); }
 .lost { background: #b3362b !important; } .weakened { background: #e59b94 !important; }
 .gained { background: #1f5fb4 !important; } .strengthened { background: #8ab8f5 !important; }

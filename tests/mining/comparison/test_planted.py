@@ -121,6 +121,10 @@ def test_examples_are_paired(mined):
                 )
             )
         expected.append(min(1.0, 2 * min(sides)))
+    moved = (two.values - two.control) - (one.values - one.control)
+    ends = stats.ttest_1samp(moved, 0, nan_policy="omit").confidence_interval(0.95)
+    for told, end in zip(([row.low for row in found.rows], [row.high for row in found.rows]), ends, strict=True):
+        assert told == pytest.approx(list(np.ma.getdata(end)), abs=1e-9, nan_ok=True)
     assert [row.p for row in found.rows] == pytest.approx(expected, rel=1e-6)
     assert [row.q for row in found.rows] == pytest.approx(stats.false_discovery_control(expected), rel=1e-6)
 
