@@ -50,6 +50,8 @@ _PUBLIC = {
     "load_edits": "headatlas.edits",
     # what can be measured
     "mine": "headatlas.mining.run",
+    "compare": "headatlas.mining.comparison.compare",
+    "Comparison": "headatlas.mining.comparison.changes",
     "define_head_type": "headatlas.catalogue.own",
     "replicate": "headatlas.mining.claims.replicate",
     "ReplicationOptions": "headatlas.mining.claims.replicate",
@@ -169,6 +171,8 @@ if TYPE_CHECKING:
     from headatlas.mining.claims.board import write_board as write_board
     from headatlas.mining.claims.replicate import ReplicationOptions as ReplicationOptions
     from headatlas.mining.claims.replicate import replicate as replicate
+    from headatlas.mining.comparison.changes import Comparison as Comparison
+    from headatlas.mining.comparison.compare import compare as compare
     from headatlas.mining.run import mine as mine
     from headatlas.model import Model as Model
     from headatlas.model import load as load

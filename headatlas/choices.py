@@ -50,6 +50,7 @@ CIRCUIT_SEARCH = Choice(("attribution", "greedy"), "Unknown method '{}'.")
 CIRCUIT_RIVAL = Choice(("none", "eap-ig"), "Circuits are not compared with '{}'.")
 RATIO = Choice(("ratio-of-means", "mean-of-ratios"), "Unknown ratio '{}'.")
 ROUTE_FILE = Choice((".json", ".svg", ".html", ".graphml"), "No route is written to a file that ends in '{}'.")
+COMPARISON_FILE = Choice((".html", ".md", ".json"), "No comparison is written to a file that ends in '{}'.")
 FORM = Choice(("effective", "embedding", "mlp"), "There is no form '{}' of embeddings.")
 VIEW = Choice(("copying", "ov", "qk", "svd", "compose"), "Unknown view '{}'.")
 SYNTAX = Choice(

@@ -211,10 +211,12 @@ class Measured(NamedTuple):
 class ModelDetector(Detector):
     """A detector that needs the whole model: causal scores, weights, probes.
 
-    measure(model, batch) -> Measured; higher means more of the head type. Hook: `removal`.
+    measure(model, batch) -> Measured; higher means more of the head type. Hook: `removal`. paired: whether a row is the same
+    example for every model; False where what the model can do decides which examples are drawn.
     """
 
     measure: Measure
+    paired: bool = True
 
 
 P = ParamSpec("P")
@@ -284,18 +286,19 @@ def model_detector(
     verdict_positions: str | None = None,
     finds: tuple[str, ...] = (),
     undecided: tuple[str, ...] = (),
+    paired: bool = True,
 ) -> Callable[[Measure], ModelDetector]:
     """Make a ModelDetector of a function `(model, batch) -> Measured`, for models with causal attention.
 
-    Its name is the function's with dashes, the arguments are the fields of Detector. Raises HeadAtlasError for a function
-    that takes something else.
+    Its name is the function's with dashes, the arguments are the fields of ModelDetector. Raises HeadAtlasError for a
+    function that takes something else.
     """
 
     def wrap(measure: Measure) -> ModelDetector:
         name, doc, module = _described(measure, "model, batch")
         return ModelDetector(
             name, head_type, task, also, version, minimum_effect, "causal", needs, verdict_positions, finds, undecided, doc,
-            module, measure,
+            module, measure, paired,
         )  # fmt: skip
 
     return wrap

@@ -234,7 +234,7 @@ def finished(final: Path, identity: Mapping[str, Any], file: str) -> bool:
 
 def differing(known: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
     """In which facts two pieces of work differ, in words: "seed (0, now 1)"; hashes and lists by name alone."""
-    names = [name for name in {**known, **identity} if name not in ("id", "created")]
+    names = [name for name in {**known, **identity} if name not in ("id", "created", "texts")]
     names = [name for name in names if known.get(name) != identity.get(name)]
     return [_difference(name, known.get(name), identity.get(name)) for name in names] or ["id"]
 

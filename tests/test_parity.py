@@ -28,6 +28,7 @@ from headatlas.model import Model
 SCREEN = {"json", "top", "help"}
 SCREEN_OF = {
     "plant": {"out"},  # PlantedModel.save
+    "compare": {"fail_over"},  # the exit code; len(Comparison.heads)
     "toy": {"out"},  # Toy.save
     "calibrate": {"out"},  # lab.calibration_page
     "papers add": {"edit"},

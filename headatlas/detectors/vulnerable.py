@@ -25,6 +25,7 @@ ABLE = 0.5  # share of prompts that the model must get right
     task=acronyms,
     version=1,
     minimum_effect=0.1,
+    paired=False,
     needs=("unembedding",),
 )
 def vulnerable(model: Model, batch: Batch) -> Measured:

@@ -13,6 +13,7 @@ from headatlas.atlas import Atlas, Run, extras, publish, tidy
 from headatlas.detector import Detector, ModelDetector
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.methods.sweeps.checkpoint import digest
 from headatlas.mining import twins
 from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
 from headatlas.mining.checks import critics
@@ -112,7 +113,8 @@ def mine(
         now = RunFacts.now(model, run.id, n=n, seed=seed, checks=asked, tasks=versions)
         _write(partial, atlas_json(facts, now, chosen.skipped, records, verdicts, counts), records, verdicts)
         keep(partial, own, [d.head_type for group in chosen.by_task.values() for d in group])
-        write_json(partial / "run.json", {**identity, "created": now.created})
+        texts = {task.name: _texts(batch) for task, batch in chosen.batches.items()}
+        write_json(partial / "run.json", {**identity, "texts": texts, "created": now.created})
         publish(partial, final)
     return Atlas(final)
 
@@ -146,6 +148,11 @@ def _settings(
         "tasks": {task.name: task.version for task in chosen.by_task},
         "headatlas": __version__,
     }
+
+
+def _texts(batch: Batch) -> str:
+    """A hash of the texts of a task and its control: runs in which it is the same read the same, whatever their tokenizers."""
+    return " ".join(filter(None, map(digest, (batch, batch.control))))
 
 
 def _tell_of_others(final: Path, identity: Mapping[str, Any], progress: Progress) -> None:

@@ -29,6 +29,11 @@ def shown_json(text: str) -> str:
     return _ACTING.sub(_json_written, text)
 
 
+def cell(text: str) -> str:
+    """Text that does not end a cell of a Markdown table."""
+    return " ".join(text.replace("|", "\\|").split())
+
+
 def say(*parts: object, file: TextIO | None = None) -> None:
     """Print, with what acts or hides written out."""
     print(*(shown(part) for part in parts), file=file or sys.stdout, flush=file is not None)

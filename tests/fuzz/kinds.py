@@ -74,6 +74,12 @@ def _query(folder: Path) -> None:
     ha.Atlas(folder / "finished").query("SELECT count(*), avg(score) FROM examples")
 
 
+def _compared(folder: Path) -> None:
+    import headatlas as ha
+
+    assert ha.compare(folder / "finished", folder / "finished").changes == ()
+
+
 def _scan(folder: Path) -> None:
     from headatlas.mining.task_scan import TaskScan, attention_json, detector_json
 
@@ -317,6 +323,8 @@ KINDS: dict[str, Kind] = {
     "run": Kind(_run, "finished/run.json", _identity, _TEXT),
     "sightings": Kind(_run, "finished/atlas.json", _sightings, _TEXT),
     "scores": Kind(_run, "finished/scores.parquet", _query, m.ANY),
+    "examples": Kind(_run, "finished/examples.parquet", _compared, m.ANY),
+    "compared-run": Kind(_run, "finished/run.json", _compared, _TEXT),
     "scan": Kind(_run, "all-scans.partial/scans/echo.json", _scan, _TEXT),
     "scan-arrays": Kind(_run, "all-scans.partial/scans/echo.npz", _scan, (*m.ANY, *(m.lying_archive,) * 8)),
     "verdict": Kind(_run, "one-verdict.partial/verdicts/echo.json", _verdict, _TEXT),

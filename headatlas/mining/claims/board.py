@@ -16,6 +16,7 @@ from headatlas.catalogue.model_names import identity_key
 from headatlas.errors import BadInput
 from headatlas.mining.claims.outcomes import RESULTS, Outcome, data_of
 from headatlas.reading import Name, Open, Source, Written, checked, demand_schema, read_json
+from headatlas.render.escape import cell
 from headatlas.store import write_json, write_text
 from headatlas.version import __version__
 
@@ -93,7 +94,7 @@ def page_of(models: Sequence[Mapping[str, Any]]) -> str:
         counts = ", ".join(f"{sum(row['result'] == word for row in one['outcomes'])} {word}" for word in RESULTS)
         lines += [
             "",
-            f"## {_cell(one['model'])}{_cell(said)}",
+            f"## {cell(one['model'])}{cell(said)}",
             "",
             f"{counts}. {drawn}{versions}; {str(run['created'])[:10]}"
             + (f"; weights sha256 `{str(run['sha256'])[:12]}`" if run.get("sha256") else "")
@@ -111,12 +112,7 @@ def _row(row: Mapping[str, Any]) -> str:
     heads = f"{' '.join(row['found']) or 'none'} of {' '.join(row['claimed'])}" if row["recall"] is not None else ""
     cells = [row["claim"], row["detector"] or "", row["result"], heads, share, row["reason"]]
     command = f"`{row['command']}`" if row["command"] else ""
-    return "| " + " | ".join([*map(_cell, cells), _cell(command)]) + " |"
-
-
-def _cell(text: str) -> str:
-    """Text that does not end a cell of a table."""
-    return " ".join(text.replace("|", "\\|").split())
+    return "| " + " | ".join([*map(cell, cells), cell(command)]) + " |"
 
 
 def _now() -> str:
