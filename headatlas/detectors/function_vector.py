@@ -19,7 +19,9 @@ FEWEST = 3  # tasks that the model must do: what raises one task's answers may j
 AVERAGED = 16  # prompts an average is taken over, fewer where answers would give themselves away
 
 
-@model_detector(head_type="function-vector", task=find_task(f"icl-{MAPPINGS[0]}"), version=1, minimum_effect=0.01, paired=False)
+@model_detector(
+    head_type="function-vector", task=find_task(f"icl-{MAPPINGS[0]}"), version=1, minimum_effect=0.01, paired=False
+)
 def function_vector(model: Model, batch: Batch) -> Measured:
     """Rise of the answer's probability when the head's average output of a task is put in at the end: 0 none, 1 from 0 to certainty.
 
