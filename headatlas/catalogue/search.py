@@ -60,6 +60,11 @@ class _Document:
     fields: Mapping[str, list[str]]
     words: dict[str, Counter[str]] = field(default_factory=dict)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the entry is called: its title and aliases."""
+        return (self.title, *self.fields.get("aliases", ()))
+
 
 def words(text: str) -> list[str]:
     """The text's words for comparison: no case, no accents, no plural s, letters apart from digits.
@@ -93,14 +98,17 @@ def search(catalogue: Catalogue, query: str, *, limit: int = 20) -> Result:
     means = {name: max(1.0, sum(found) / max(1, len(found))) for name, found in lengths.items()}
     known = {word for near in meanings.values() for word in near}
     best = {max(near, key=lambda word: near[word]) for near in meanings.values() if near}
+    asked = _without_head(query)
+    if not any(asked == _without_head(name) for document in documents for name in document.names):
+        # No name is the query to the letter: "what is the induction head" asks for what "induction head" does.
+        asked = [word for word in wanted if word != "head"]
     hits = []
     for document in documents:
         score = _score(document, meanings, holders, len(documents), means) * _KINDS.get(document.kind, 1.0)
         if score > 0:
-            names = (document.title, *document.fields.get("aliases", ()))
-            if any(_without_head(query) == _without_head(name) for name in names):
+            if any(asked == _without_head(name) for name in document.names):
                 score *= _SAME_NAME
-            elif any(_same_words(best, words(name)) for name in names):
+            elif any(_same_words(best, words(name)) for name in document.names):
                 score *= _SAME_WORDS
             hits.append(Hit(document.kind, document.id, document.title, round(score, 3), _snippet(document, known)))
     hits.sort(key=lambda hit: (-hit.score, hit.kind, hit.id))

@@ -68,7 +68,7 @@ def cite(*what: str | Path, out: str | Path | None = None) -> str:
     papers = {paper.id: paper for one in what for paper in _behind(one)}
     papers.pop(SURVEY, None)
     ordered = sorted(papers.values(), key=lambda paper: (paper.date, paper.id))
-    text = f"{SOFTWARE}\n{bibtex([_known().works[SURVEY], *ordered])}"
+    text = f"{SOFTWARE}\n{bibtex([load().papers[SURVEY], *ordered])}"
     if out is not None:
         write_text(Path(out), text)
     return text
@@ -151,4 +151,4 @@ def _of_entry(name: str, others: Iterable[str]) -> Iterator[Paper]:
         entry = catalogue.circuits[id_] if kind == "circuit" else catalogue.claims[id_]
         yield catalogue.papers[entry.paper]
     else:  # a stage is the survey's
-        yield _known().works[SURVEY]
+        yield load().papers[SURVEY]

@@ -59,7 +59,7 @@ FAULTS = {
     "DOI only in the link": Fault(DOE, "doi: 10.1000/words\n", "", "doi.org", "Add doi: '10.1000/words'"),
     "no link to the paper": Fault(POE, "kind: paper", "kind: blog", "links", "no link leads to the paper itself"),
     "same link twice": Fault(ROE, "https://github.com/example/patterns", "https://arxiv.org/abs/2403.01234", "code", "twice"),
-    "no head type": Fault(POE, "heads: [mover-head]", "heads: []", "heads", "names no head type"),
+    "no head type": Fault(DOE, "heads: [memory-head]", "heads: []", "heads", "names neither a head type nor a method"),
     "head type twice": Fault(POE, "[mover-head]", "[mover-head, mover-head]", "heads", "stands twice in heads"),
     "no summary": Fault(DOE, DOE, "", "id", "the summary is missing"),
     "empty part of a summary": Fault(POE, "tasks: Stories.", "tasks: ''", "tasks", "at least 1 character"),

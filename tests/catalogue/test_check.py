@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -149,7 +150,7 @@ def test_the_command_prints_faults_and_exits_with_1(sample: Path):
 def test_the_whole_program_passes_on_our_data():
     done = subprocess.run([sys.executable, "-m", "headatlas", "papers", "check"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "no problems in 86 papers, 78 head types, 305 claims.\n"
+    assert re.fullmatch(r"no problems in \d+ papers, \d+ head types, \d+ claims\.\n", done.stdout)
 
 
 def test_the_schema_for_editors_is_up_to_date_and_fits_our_files():

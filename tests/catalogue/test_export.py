@@ -47,12 +47,12 @@ def test_json_holds_every_entry_and_reads_back_to_the_same():
 def test_csv_has_a_row_a_paper():
     catalogue = load()
     table = rows(as_csv(catalogue))
-    assert len(table) == 86
+    assert sorted(row["id"] for row in table) == sorted(catalogue.papers)
     for row in table:
         paper = catalogue.papers[row["id"]]
         assert row["title"] == paper.title
         assert row["date"] == str(paper.date)
-        assert row["heads"].split("; ") == paper.heads
+        assert row["heads"] == "; ".join(paper.heads)
         assert paper.summary
         assert row["result"] == paper.summary.result
 
@@ -74,9 +74,9 @@ def test_the_feed_is_a_valid_atom_feed_of_all_papers():
     assert feed.find(f"{ATOM}author/{ATOM}name") is not None
     assert [link.get("href") for link in feed.findall(f"{ATOM}link")] == ["https://example.org/feed.atom"]
     entries = feed.findall(f"{ATOM}entry")
-    assert len(entries) == 86
+    assert len(entries) == len(catalogue.papers)
     ids = [entry.findtext(f"{ATOM}id") for entry in entries]
-    assert len(set(ids)) == 86
+    assert len(set(ids)) == len(catalogue.papers)
     dates = []
     for entry in entries:
         for name in ("title", "id", "updated", "published", "summary"):

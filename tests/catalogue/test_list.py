@@ -188,18 +188,18 @@ def test_square_brackets_in_texts_are_not_taken_for_markup(sample: Path):
 def test_counts_add_up():
     catalogue, counted = load(), stats(load())
     papers = counted["papers"]
-    assert papers["section"] == {"2024": 55, "2025": 12, "before-2023": 10, "2023": 9}
-    assert sum(papers["year"].values()) == 86
+    assert sum(papers["section"].values()) == sum(papers["year"].values()) == len(catalogue.papers)
     assert list(papers["year"]) == sorted(papers["year"], reverse=True)
-    assert sum(counted["head_types"]["stage"].values()) == sum(counted["head_types"]["dimension"].values()) == 78
-    assert counted["head_types"]["placed_by"] == {"survey": 41, "ours": 37}
+    assert sum(counted["head_types"]["stage"].values()) == sum(counted["head_types"]["dimension"].values())
+    placed_by = counted["head_types"]["placed_by"]
+    assert placed_by == {"survey": 41, "ours": len(catalogue.heads) - 41}
     assert papers["head_type"]["induction-head"] == len(catalogue.papers_for("induction-head"))
     assert list(papers["stage"]) == ["kr", "ici", "lr", "ep"]
     evidence = counted["evidence"]
     best = {what: sum(kind["best"] for kind in kinds.values()) for what, kinds in evidence.items()}
-    assert best["summaries"] == counted["totals"]["papers_with_summary"] == 86
+    assert best["summaries"] == counted["totals"]["papers_with_summary"] == len(catalogue.papers)
     assert best["claims"] == counted["totals"]["claims"] == len(catalogue.claims)
-    assert best["head_types"] == 78
+    assert best["head_types"] == len(catalogue.heads)
     assert list(evidence["claims"]) == list(STRENGTH)
 
 
@@ -227,7 +227,9 @@ def test_every_command_has_help_with_an_example(command: str):
 
 def test_the_example_of_the_issue_finds_papers():
     text = run("list", "--stage", "lr", "--head", "induction-head", "--year", "2024")
-    assert "13 of 86 papers." in text
+    wanted = [paper for paper in load().papers_for("induction-head") if paper.date.year == 2024]
+    assert len(wanted) >= 13
+    assert f"{len(wanted)} of {len(load().papers)} papers." in text
 
 
 def test_a_terminal_without_unicode_still_gets_the_list(sample: Path):

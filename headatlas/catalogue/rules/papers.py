@@ -118,9 +118,9 @@ def _lists(place: Place, paper: Paper) -> Iterator[Problem]:
         for position, value in enumerate(values):
             if value in values[:position]:
                 yield place.problem((key, position), f"'{value}' stands twice in {key}.", "Keep one.")
-    if not paper.heads:
-        right = "Name at least one head type, or leave the paper out: the list is about attention heads."
-        yield place.problem(("heads",), "the paper names no head type.", right)
+    if not paper.heads and not paper.methods:
+        right = "Name what heads it is about, or by what method it finds or tests heads; else leave the paper out."
+        yield place.problem(("heads",), "the paper names neither a head type nor a method.", right)
 
 
 def _twins(catalogue: Catalogue) -> Iterator[Problem]:
