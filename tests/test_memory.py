@@ -46,7 +46,8 @@ def long_batch(length: int, top: int) -> Batch:
         "delimiters": few, "rare": few[:, :3], "ordinary": few[:, 3:6], "middle": torch.tensor([length // 2]),
         "piece_query": few + 1, "piece_key": few, "start_query": few + 2, "start_key": few + 1,
     }  # fmt: skip
-    return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), at, {"delimiter": torch.zeros_like(tokens)})
+    return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), at, {"delimiter": torch.zeros_like(tokens)},
+                 facts={"period": period})  # fmt: skip
 
 
 def watched_largest(model: ha.Model, batch: Batch, watch=None) -> Largest:

@@ -17,14 +17,19 @@ EASY = {
     "attribute": {},
     "direct_effects": {},
     "downstream": {"heads": "0.1"},
-    "find_circuit": {"largest": 2},
     "flow": {},
     "head_lens": {"heads": "1.*"},
     "lens": {},
     "score": {"metrics": ["rank"]},
 }
 PAIRED = {"edge_scores": {}, "patch": {}, "path_patch": {"senders": "0.*"}}
-ELSEWHERE = {"test_circuit": {"circuit"}, "probe": {"labels"}, "steer": {"labels"}, "labels_of": set()}
+ELSEWHERE = {
+    "find_circuit": {"largest"},
+    "test_circuit": {"circuit"},
+    "probe": {"labels"},
+    "steer": {"labels"},
+    "labels_of": set(),
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +54,10 @@ def readers() -> dict[str, object]:
     found = {}
     for name in ha.__all__:
         thing = getattr(ha, name)
-        if inspect.isfunction(thing) and {"batch", "prompt"} & inspect.signature(thing).parameters.keys():
-            found[name] = thing
+        if inspect.isfunction(thing):
+            names = inspect.signature(thing).parameters.keys()
+            if "model" in names and {"batch", "prompt"} & names:
+                found[name] = thing
     return {name: thing for name, thing in found.items() if name != "prompts"}
 
 
@@ -129,5 +136,13 @@ def test_patterns_name_layers_columns_and_sets(model):
     for wrong in ("7.*", "x.*", "1.*.2"):
         with pytest.raises(ha.HeadAtlasError, match="head"):
             ha.ablate(model, TEXT, wrong)
-    with pytest.raises(ha.HeadAtlasError, match="several heads"):
-        ha.Zero("1.*")
+    silenced = model.forward(TEXT, edits=[ha.Zero("1.*")])
+    assert torch.equal(silenced, model.forward(TEXT, edits=[ha.Zero(head) for head in layer]))
+
+
+def test_a_circuit_is_searched_for_in_four_texts_or_more(model):
+    texts = [f"The capital of {land} is" for land in ("France", "Japan", "Italy", "Spain")]
+    found = ha.find_circuit(model, texts, largest=2, knockout=ha.KnockoutOptions("zero"))
+    assert len(found.circuit.nodes) <= 2
+    with pytest.raises(ha.HeadAtlasError, match="1 are too few"):
+        ha.find_circuit(model, TEXT, largest=2)
