@@ -204,6 +204,8 @@ def test_no_source_and_two_sources_are_told_before_a_model_is_loaded(words, load
         ("ablate . --task ioi", "no config.json"),
         ("ablate own.jsonl --task ioi", "not a .gguf file"),
         ("ablate ./nowhere --task ioi", "no model called './nowhere'"),
+        ("ablate gpt2 --task ioi", "openai-community/gpt2"),
+        ("ablate pythia-160m --task ioi", "EleutherAI/pythia-160m"),
     ],
 )
 def test_what_hangs_on_several_options_or_on_the_model_s_name_is_told_before_a_load(

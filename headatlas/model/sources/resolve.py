@@ -101,7 +101,10 @@ def _kind(name: str, revision: str | None) -> tuple[str, str, str | None]:
     a_path = name.startswith(("/", "./", "../", "~"))
     if _HUB_ID.fullmatch(base) and path.suffix != ".gguf" and not a_path:
         return "hub", base, revision
-    hint = did_you_mean(base, [*builtin.BUILTINS, *_nearby(path)])
+    from headatlas.catalogue.model_names import repository  # reads the catalogue, which takes a third of a second
+
+    known = repository(base)
+    hint = f"Write its Hub id: {known}." if known else did_you_mean(base, [*builtin.BUILTINS, *_nearby(path)])
     raise UnknownName(f"There is no model called '{name}'.", hint or f"Give {_expected()}.")
 
 
