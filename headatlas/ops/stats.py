@@ -12,6 +12,7 @@ from scipy import stats as scipy_stats
 Array = NDArray[np.float64]
 
 STUDENTISED = 8  # examples from which the studentised bootstrap is taken rather than Student's t
+FARTHEST = 4.0  # times Student's reach that an end of an interval may lie from the mean
 EVENTS = 5  # examples that must differ from the rest, where the rest are all the same
 _COLUMNS = 2000  # means resampled at once
 
@@ -28,7 +29,8 @@ def interval(values: Array, *, seed: int = 0, draws: int = 1000, level: float = 
     """Interval of the mean over examples of [example, ...]: (low, high). NaN examples are left out.
 
     Studentised bootstrap, which follows skewed values (Efron & Tibshirani 1993, section 12.5); Student's t for fewer than
-    STUDENTISED examples, and where so few differ from the rest that resampling says nothing. One number for all examples is
+    STUDENTISED examples, and where so few differ from the rest that resampling says nothing. An end lies at most FARTHEST times
+    Student's reach away. One number for all examples is
     its own interval; NaN with fewer than two examples. How often it covers the truth: docs/calibration.md.
     """
     n = len(values)
@@ -58,7 +60,10 @@ def _interval(x: Array, weights: Array, upper: float) -> Array:
             shift = weights @ off / size  # of a draw's mean from the mean of all
             wide = np.sqrt(np.maximum(weights @ off**2 / size - shift**2, 0.0) / (size - 1))
             t = np.quantile(shift / wide, [upper, 1 - upper], axis=0, method="nearest")  # infinite for one value
-            ends[:, resampled] = centre[resampled] - t * error[resampled]
+            # A draw without the one example that stands apart has next to no spread, and its t no bound: what lies
+            # farther off than FARTHEST times Student's reach says nothing about the mean.
+            within = FARTHEST * reach[resampled]
+            ends[:, resampled] = centre[resampled] + np.clip(-t * error[resampled], -within, within)
     same = (spread <= 1e-12 * np.maximum(1.0, np.abs(centre))) & (count > 1)
     found: Array = np.where(same, centre, ends)
     return found

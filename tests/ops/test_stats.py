@@ -18,6 +18,14 @@ def test_the_interval_of_many_examples_is_that_of_the_mean():
     np.testing.assert_allclose(high, values.mean(0) + 1.96 * error, atol=0.04)
 
 
+def test_one_example_that_stands_apart_gives_no_boundless_interval():
+    for n in (8, 16, 32):
+        values = -0.94 + 0.002 * np.random.default_rng(n).normal(size=(n, 1))
+        values[0] = -0.5
+        low, high = stats.interval(values)
+        assert -1.2 < low[0] < values.mean() < high[0] < 0
+
+
 def test_intervals_cover_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(1)
     low, high = stats.interval(rng.exponential(1.0, (40, 500)))
