@@ -32,7 +32,7 @@ def test_search_finds_by_author_head_alias_word_and_typo(visit: Visit):
         page.fill("#q", query)
         found = shown(page)
         assert wanted in found, query
-        assert len(found) < 30, query
+        assert len(found) < len(load().papers) / 4, query
         assert page.inner_text("#count") == f"{len(found)} of {len(load().papers)} papers"
 
 
@@ -141,7 +141,7 @@ def test_a_value_of_a_long_facet_is_found_by_name(visit: Visit):
     assert not value.is_visible()
     facet.locator("input.narrow").fill("succ")
     value.check()
-    assert shown(page) == ["gould-2024-successor-heads"]
+    assert sorted(shown(page)) == sorted(paper.id for paper in load().papers_for("successor-head"))
 
 
 def test_links_of_entries_into_the_list_choose_something(visit: Visit):
