@@ -24,6 +24,7 @@ from headatlas.tasks.prose import prose
 
 PLACES = 6  # of each text at which predictions are compared
 LEADING = 0.05  # of the tokens so far, those most predicted, are what the head may still suppress
+ASKED = 48  # of the texts' tokens, spread over their ids: each takes a product of every head with the whole vocabulary
 LOWEST, SUPPRESSING = 10, 0.1  # a head that lowers a tenth of the words among its 10 lowest is asked; others score 0
 
 
@@ -34,8 +35,8 @@ def cspa(model: Model, batch: Batch) -> Measured:
     Formula: 1 - D(preserving) / D(mean), of means over 6 places a text: D is the divergence KL(clean || ablated) of the prediction when
     the head's direct write is its mean over the texts, and when of what it reads at each token s only this is kept beside the
     mean: for the 5% of the tokens so far that are most predicted where the head reads (logit lens), the part along the unembedding of s, if
-    it lowers s (copy suppression-preserving ablation, McDougall et al. 2023). Heads that lower fewer than a tenth of the
-    texts' tokens among their 10 lowest, by their weights, score 0. Chance: the same with the unembeddings of the tokens
+    it lowers s (copy suppression-preserving ablation, McDougall et al. 2023). Heads that lower fewer than a tenth of 48
+    of the texts' tokens among their 10 lowest, by their weights, score 0. Chance: the same with the unembeddings of the tokens
     exchanged within the text. Differs: later layers keep what they had, as in the paper; 192 places in place of a corpus.
     """
     asked = _suppressing(model, batch)
@@ -53,6 +54,7 @@ def cspa(model: Model, batch: Batch) -> Measured:
 
 def _suppressing(model: Model, batch: Batch) -> list[HeadId]:
     tokens = batch.tokens[batch.mask].unique()
+    tokens = tokens[torch.linspace(0, len(tokens) - 1, min(ASKED, len(tokens))).round().long()]
     lowered = ov_ranks(model, tokens, tokens[:, None]).lowered[..., 0] < LOWEST  # [token, head]
     return [head for head, share in zip(model.heads, lowered.mean(0), strict=True) if share >= SUPPRESSING]
 
