@@ -103,7 +103,7 @@ def _kind(name: str, revision: str | None) -> tuple[str, str, str | None]:
         return "hub", base, revision
     from headatlas.catalogue.model_names import repository  # reads the catalogue, which takes a third of a second
 
-    known = repository(base)
+    known = repository(base) if "/" not in base else None
     hint = f"Write its Hub id: {known}." if known else did_you_mean(base, [*builtin.BUILTINS, *_nearby(path)])
     raise UnknownName(f"There is no model called '{name}'.", hint or f"Give {_expected()}.")
 
