@@ -143,3 +143,28 @@ class Measured:
             hint = f"Choose one of {', '.join(known)}."
             spans = ' Named words come from the column "spans" of --prompts FILE.'
             raise BadInput(f"These prompts have no position '{name}'.", hint + ("" if self.prompts else spans))
+
+
+# What commands that measure on prompts ask before they run, by the names of their options.
+def before_measuring(
+    task: str | None,
+    prompts: str | None,
+    text: list[str] | None,
+    chat: str | None,
+    counterfactual: list[str] | None,
+    positions: str | None,
+) -> None:
+    """Raise BadInput unless one source of prompts is named, in which the positions stand."""
+    Measured(task, prompts, text, chat, counterfactual).demand(positions)
+
+
+def before_pairs(
+    task: str | None,
+    prompts: str | None,
+    text: list[str] | None,
+    chat: str | None,
+    counterfactual: list[str] | None,
+    positions: str | None,
+) -> None:
+    """The same, with a counterfactual."""
+    Measured(task, prompts, text, chat, counterfactual).demand(positions, paired=True)

@@ -17,17 +17,7 @@ runs = {
     "mean-ablation": "MODEL --task ioi --edit mean",
 }  # methods of the catalogue that this carries out
 
-
-def before(
-    task: str | None,
-    prompts: str | None,
-    text: list[str] | None,
-    chat: str | None,
-    counterfactual: list[str] | None,
-    positions: str | None,
-) -> None:
-    """Raise BadInput unless one source of prompts is named."""
-    sources.Measured(task, prompts, text, chat, counterfactual).demand(positions)
+before = sources.before_measuring
 
 
 def ablate(

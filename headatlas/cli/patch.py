@@ -15,17 +15,7 @@ runs = {
     "naive-activation-patching": "MODEL --task ioi --positions end"
 }  # methods of the catalogue that this carries out
 
-
-def before(
-    task: str | None,
-    prompts: str | None,
-    text: list[str] | None,
-    chat: str | None,
-    counterfactual: list[str] | None,
-    positions: str | None,
-) -> None:
-    """Raise BadInput unless one source of prompts is named, with a counterfactual."""
-    sources.Measured(task, prompts, text, chat, counterfactual).demand(positions, paired=True)
+before = sources.before_pairs
 
 
 def patch(

@@ -20,17 +20,7 @@ if TYPE_CHECKING:
 
 library = "headatlas.find_circuit"
 
-
-def before(
-    task: str | None,
-    prompts: str | None,
-    text: list[str] | None,
-    chat: str | None,
-    counterfactual: list[str] | None,
-    positions: str | None,
-) -> None:
-    """Raise BadInput unless one source of prompts is named."""
-    sources.Measured(task, prompts, text, chat, counterfactual).demand(positions)
+before = sources.before_measuring
 
 
 def find(
