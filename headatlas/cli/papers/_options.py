@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from headatlas.cli._options import Json as Json
-from headatlas.render.escape import shown, shown_json
+from headatlas.render.escape import say, shown, shown_json
 
 Data = Annotated[
     Path | None,
@@ -22,6 +22,17 @@ Out = Annotated[Path | None, typer.Option("--out", help="Write to this file inst
 def print_json(value: Any) -> None:
     """Print a value as indented JSON, in UTF-8 whatever the terminal's encoding."""
     print_text(shown_json(json.dumps(value, ensure_ascii=False, indent=2)) + "\n")
+
+
+def write_or_print(text: str, out: Path | None) -> None:
+    """Write a text to a file and say so, or print it where none is named."""
+    from headatlas.catalogue.files.output import write_text
+
+    if out is None:
+        print_text(text)
+    else:
+        write_text(out, text)
+        say(f"Written: {out}")
 
 
 def print_text(text: str) -> None:

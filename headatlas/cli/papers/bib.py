@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headatlas.cli.papers._options import Data, Out, print_text
-from headatlas.render.escape import say
+from headatlas.cli.papers._options import Data, Out, write_or_print
 
 
 def bib(
@@ -21,11 +20,5 @@ def bib(
     """
     from headatlas.catalogue import load
     from headatlas.catalogue.export.bibtex import bibtex, chosen
-    from headatlas.catalogue.files.output import write_text
 
-    text = bibtex(chosen(load(data), papers or ()))
-    if out is None:
-        print_text(text)
-    else:
-        write_text(out, text)
-        say(f"Written: {out}")
+    write_or_print(bibtex(chosen(load(data), papers or ())), out)

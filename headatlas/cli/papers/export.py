@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headatlas.cli.papers._options import Data, Out, print_text
+from headatlas.cli.papers._options import Data, Out, write_or_print
 from headatlas.render.escape import say
 
 
@@ -39,7 +39,6 @@ def export(
     from headatlas.catalogue.export.atom_feed import as_atom
     from headatlas.catalogue.export.records import as_csv, as_json
     from headatlas.catalogue.export.tables import write_tables
-    from headatlas.catalogue.files.output import write_text
     from headatlas.errors import BadInput
 
     if address is not None and format is not Format.atom:
@@ -52,9 +51,4 @@ def export(
         say(f"Written: {out}")
         return
     writers = {Format.csv: as_csv, Format.json: as_json, Format.atom: lambda c: as_atom(c, address=address)}
-    text = writers[format](catalogue)
-    if out is None:
-        print_text(text)
-    else:
-        write_text(out, text)
-        say(f"Written: {out}")
+    write_or_print(writers[format](catalogue), out)

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headatlas.cli.papers._options import Data, print_text
-from headatlas.render.escape import say
+from headatlas.cli.papers._options import Data, write_or_print
 
 
 def runs(
@@ -21,11 +20,5 @@ def runs(
     """
     from headatlas.catalogue import load
     from headatlas.catalogue.export.what_runs import markdown
-    from headatlas.catalogue.files.output import write_text
 
-    text = markdown(load(data))
-    if out is None:
-        print_text(text)
-    else:
-        write_text(out, text)
-        say(f"Written: {out}")
+    write_or_print(markdown(load(data)), out)
