@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats as scipy_stats
+from scipy.stats import binomtest
 from torch import Tensor
 
 from headatlas.heads import HeadId
@@ -68,7 +68,6 @@ class CoreferenceCounts:
     def result(self) -> Coreference:
         """Shares with Wilson's interval."""
         n = max(self.n, 1)
-        share, z = self.right / n, float(scipy_stats.norm.ppf(0.975))
-        middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-        reach = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-        return Coreference(self.heads, share, middle - reach, middle + reach, self.nearest, self.n)
+        ends = [binomtest(int(right), n).proportion_ci(method="wilson") for right in self.right]
+        low, high = np.array([(one.low, one.high) for one in ends]).T
+        return Coreference(self.heads, self.right / n, low, high, self.nearest, self.n)

@@ -10,7 +10,7 @@ or to the right alone where causal attention can look no other way.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,21 +44,24 @@ def relation_names(sentences: Sequence[Sentence]) -> tuple[str, ...]:
     return (ALL, *ordered)
 
 
+def edges(sentence: Sentence, number: Mapping[str, int]) -> Iterator[tuple[int, int, list[int]]]:
+    """(dependent, head, columns of the relations that the edge is of) of each edge; number: relation -> column."""
+    for i, (label, head) in enumerate(zip(sentence.relations, sentence.heads, strict=True)):
+        if head != ROOT:
+            base = label.split(":")[0]
+            columns = [number.get(label, number.get(base, -1)), -1 if base in LEFT_OUT else number[ALL]]
+            yield i, head, [column for column in columns if column >= 0]
+
+
 def gold(part: WordBatch, names: Sequence[str]) -> tuple[Tensor, Tensor]:
     """heads [sentence, word], ROOT where a word has none or lies past the end; which relations an edge is of, [sentence, word, relation]."""
     number = {name: i for i, name in enumerate(names)}
     heads = torch.full(part.valid.shape, ROOT)
     member = torch.zeros(*part.valid.shape, len(names))
     for row, one in enumerate(part.sentences):
-        heads[row, : len(one.heads)] = torch.tensor(one.heads)
-        for i, (label, head) in enumerate(zip(one.relations, one.heads, strict=True)):
-            if head == ROOT:
-                continue
-            column = number.get(label, number.get(label.split(":")[0]))
-            if column is not None:
-                member[row, i, column] = 1
-            if label.split(":")[0] not in LEFT_OUT:
-                member[row, i, number[ALL]] = 1
+        for i, head, columns in edges(one, number):
+            heads[row, i] = head
+            member[row, i, columns] = 1
     return heads, member
 
 
@@ -188,18 +191,13 @@ def _offsets(sentences: Sequence[Sentence], names: Sequence[str], *, causal: boo
     """(offset, its rate) [relation, direction] of the best fixed offset, and the edges [relation]."""
     number = {name: i for i, name in enumerate(names)}
     shifts = np.array([k for k in range(-REACH, REACH + 1) if k])
-    counts, edges = np.zeros((len(names), len(shifts))), np.zeros(len(names))
+    counts, total = np.zeros((len(names), len(shifts))), np.zeros(len(names))
     for one in sentences:
-        for i, (label, head) in enumerate(zip(one.relations, one.heads, strict=True)):
-            if head == ROOT:
-                continue
-            base = label.split(":")[0]
-            columns = [number.get(label, number.get(base, -1)), -1 if base in LEFT_OUT else number[ALL]]
-            for column in (c for c in columns if c >= 0):
-                edges[column] += 1
-                counts[column] += shifts == head - i
+        for i, head, columns in edges(one, number):
+            total[columns] += 1
+            counts[columns] += shifts == head - i
     # With causal attention the head lies to the left of a word that points to it, and to the right of one it points to.
     ways = [shifts < 0, shifts > 0, shifts != 0] if causal else [shifts != 0] * 3
     best = np.stack([np.where(way, counts, -1).argmax(1) for way in ways], 1)
-    rate = np.take_along_axis(counts, best, 1) / np.maximum(edges, 1)[:, None]
-    return shifts[best], rate, edges
+    rate = np.take_along_axis(counts, best, 1) / np.maximum(total, 1)[:, None]
+    return shifts[best], rate, total

@@ -19,7 +19,7 @@ from headatlas.heads import HeadId
 from headatlas.model.core.view import LayerView
 from headatlas.ops.types import Array
 from headatlas.treebanks.sentences import ROOT, Sentence
-from headatlas.treebanks.words import WordBatch
+from headatlas.treebanks.words import WordBatch, seen_keys
 
 ROLES = ("local", "delimiter", "nsubj", "obj", "amod", "advmod", "syntactic")
 SYNTACTIC = ROLES[2:6]
@@ -81,7 +81,7 @@ class SieveCounts:
 
     def _of_words(self, maps: Tensor, layer: LayerView) -> Tensor:
         """[sentence, head, role]: the mean over target and source pieces of A at a relation's ends, times the visible keys."""
-        visible = visible_keys(layer)  # [sentence, query]
+        visible = seen_keys(layer).sum(-1)  # [sentence, query]
         word = self.part.word.to(maps.device)
         n = maps.shape[-1]
         pieces = (word[:, None, :] == torch.arange(n, device=maps.device)[:, None]).float()
@@ -101,21 +101,13 @@ class SieveCounts:
         return Sieve(self.heads, ROLES, mean, np.sqrt(np.maximum(self.squares / n - mean**2, 0)), self.n)
 
 
-def visible_keys(layer: LayerView) -> Tensor:
-    """[example, query] how many keys each query can see."""
-    valid = layer.valid_keys
-    if not layer.causal:
-        return valid.sum(1, keepdim=True).expand(-1, layer.n_queries)
-    return valid.long().cumsum(1)
-
-
 def _of_tokens(layer: LayerView, sink: Tensor) -> Tensor:
     """[example, head, role] of the roles local and delimiter, mean over queries."""
-    queries, visible = layer.valid_queries, visible_keys(layer).float()
+    queries, seen = layer.valid_queries, seen_keys(layer)
+    visible = seen.sum(-1).float()
     pattern = layer.pattern.float()
     places = torch.arange(layer.n_queries, device=pattern.device)
     near = (places[:, None] - places).abs() <= BAND
-    seen = layer.valid_keys[:, None] & ((places[:, None] >= places) if layer.causal else torch.ones_like(near))
     masses = []
     for keys in (near & seen, sink.to(pattern.device)[:, None] & seen):
         size = keys.sum(-1).float()  # [example, query]

@@ -18,7 +18,7 @@ from headatlas.model.core.view import LayerView
 from headatlas.ops.types import Array
 from headatlas.treebanks.constituents import jensen_shannon
 from headatlas.treebanks.sentences import Sentence
-from headatlas.treebanks.words import WordBatch
+from headatlas.treebanks.words import WordBatch, seen_keys
 
 OFFSETS = tuple(range(-8, 9))
 SMOOTHING = 1e-4  # Clark's for entropies: A -> (1 - s) A + s / keys, before logarithms are taken
@@ -77,7 +77,7 @@ class SurfaceCounts:
         """A layer's sums."""
         pattern = layer.pattern.float()
         queries = self.inside.to(pattern.device)
-        seen = layer.valid_keys[:, None] & _visible(layer)
+        seen = seen_keys(layer)
         size = seen.sum(-1).float()  # [example, query]
         smooth = ((1 - SMOOTHING) * pattern + SMOOTHING / size[:, None, :, None]) * seen[:, None]
         entropy = -(smooth * smooth.clamp(min=1e-30).log()).sum(-1)
@@ -104,15 +104,6 @@ class SurfaceCounts:
         pieces = self.sums[:, 3] / self.split if self.split else np.full(len(self.heads), np.nan)
         entropy, start, end = (self.sums[:, :3] / n).T
         return Surface(self.heads, entropy, self.uniform / n, self.at / n, start, end, pieces)
-
-
-def _visible(layer: LayerView) -> Tensor:
-    places = torch.arange(layer.n_queries, device=layer.q.device)
-    return (
-        (places[:, None] >= places)[None]
-        if layer.causal
-        else torch.ones(1, 1, 1, dtype=torch.bool, device=places.device)
-    )
 
 
 @dataclass(frozen=True)
@@ -145,7 +136,7 @@ class LikenessSums:
 
     def add(self, place: slice, layer: LayerView) -> None:
         """Keep a layer's rows, smoothed over the keys that a query can see."""
-        seen = layer.valid_keys[:, None] & _visible(layer)
+        seen = seen_keys(layer)
         size = seen.sum(-1, keepdim=True).clamp(min=1).float()
         smooth = ((1 - SMOOTHING_APART) * layer.pattern.float() + SMOOTHING_APART / size[:, None]) * seen[:, None]
         self.rows.append(smooth.cpu())

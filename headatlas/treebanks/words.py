@@ -55,6 +55,13 @@ class WordEncoder:
         return joined[n:] if joined[:n] == self._letter and len(joined) > n else encode(word)
 
 
+def seen_keys(layer: LayerView) -> Tensor:
+    """[example, query, key] bool: which keys each query can attend to."""
+    places = torch.arange(layer.n_queries, device=layer.q.device)
+    order = places[:, None] >= places if layer.causal else torch.ones_like(places[:, None] >= places)
+    return layer.valid_keys[:, None] & order
+
+
 @dataclass(frozen=True)
 class WordBatch:
     """Sentences of a batch with the places of their words.
