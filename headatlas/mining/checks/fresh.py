@@ -11,6 +11,7 @@ from headatlas.task import Batch, Task, fitting, held_out
 
 EXAMPLES = 8  # held-out examples on which heads are ablated, more where they are shorter than
 CONTEXT = 48  # tokens, their longest length where the task allows it: a verdict costs hundreds of runs
+LONGER = 72  # where it does not allow that
 LOSSES = 16  # positions per example at which a loss is read
 TOKENS = 32_768  # of all examples together, at least four: their keys and values are kept in memory
 SEED = 1_000_003
@@ -23,7 +24,7 @@ def fresh(model: Model, task: Task, n: int, seed: int, examples: int | None = No
     a loss, which detectors need.
     """
     other, seed = held_out(task) or task, seed + SEED
-    for words in (model.tokenizer.within(CONTEXT), model.tokenizer):
+    for words in (model.tokenizer.within(CONTEXT), model.tokenizer.within(LONGER), model.tokenizer):
         try:
             if examples is not None:
                 found = fitting(other, words, examples, seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -43,34 +44,34 @@ class Bench:
         seed: int = 0,
     ) -> None:
         self.removal, self.free, self.seed = removal, tuple(free), seed
+        self.progress: Progress = Silent()
         self._more = more
         self._further: dict[int, Removal | None] = {}
         self._known: dict[HeadId, RemovalEffect] = {}
-        self._controls: Controls | None = None
+        self._against: dict[int, Controls] = {}
 
-    def compared(self, progress: Progress | None = None) -> Controls:
-        """What there is to compare with, measured once; `progress` is told of each removal."""
-        if self._controls is None:
-            self._controls = controls(self.removal, self.free, progress)
-        return self._controls
-
-    @property
+    @cached_property
     def controls(self) -> Controls:
-        """The same."""
-        return self.compared()
+        """What there is to compare with, measured once."""
+        return controls(self.removal, self.free, self.progress)
 
     def alone(self, head: HeadId, smallest: float) -> RemovalEffect:
-        """The effect of removing one head, on more examples where too few are touched or the bar is within reach."""
+        """The effect of removing one head, on more examples where too few are touched or the bar is within reach.
+
+        Then the bar is taken on as many examples, so that it hangs on the draw no more than the effect does.
+        """
         if head not in self._known:
-            drop = self.removal.metric_drop([head])
-            effect = self._effect(drop)
+            drop, against = self.removal.metric_drop([head]), self.controls
+            effect = self._effect(drop, against)
             for wanted in (MORE // 2, MORE, MOST):
-                if not (effect.few or (wanted <= MORE and undecided(effect, smallest))):
+                close = undecided(effect, smallest)
+                if not (effect.few or close):
                     break
                 further = self._on_further(len(drop), wanted)
                 if further is not None:
                     drop = np.concatenate([drop, further.metric_drop([head])])
-                    effect = self._effect(drop)
+                    against = self._on_as_many(wanted) if close else against
+                    effect = self._effect(drop, against)
             self._known[head] = effect
         return self._known[head]
 
@@ -79,13 +80,24 @@ class Bench:
         tail, removal = self.controls.tail, self.removal
         bar = max(smallest, tail.size_at(RANDOM) if tail is not None else smallest)
         effects = {
-            head: self._effect(removal.metric_drop([head])) for head, size in self.controls.sizes.items() if size >= bar
+            head: self._effect(removal.metric_drop([head]), self.controls)
+            for head, size in self.controls.sizes.items()
+            if size >= bar
         }
         found = {head: one.effect for head, one in effects.items() if exceeds(one, smallest)}
         return dict(sorted(found.items(), key=lambda pair: -abs(pair[1])))
 
-    def _effect(self, drop: Array) -> RemovalEffect:
-        return effect_of(drop, scale_of(self.removal), self.controls.tail, self.seed)
+    def _effect(self, drop: Array, against: Controls) -> RemovalEffect:
+        return effect_of(drop, scale_of(self.removal), against.tail, self.seed)
+
+    def _on_as_many(self, wanted: int) -> Controls:
+        """The controls with the loudest measured on all further examples up to so many in all."""
+        if wanted not in self._against:
+            found = self.controls
+            for further in (self._further[step] for step in sorted(self._further) if step <= wanted):
+                found = found if further is None else found.on_further(further)
+            self._against[wanted] = found
+        return self._against[wanted]
 
     def _on_further(self, have: int, wanted: int) -> Removal | None:
         if wanted not in self._further:
@@ -103,7 +115,7 @@ def judge(
     """
     told, removal = AtMost(progress or Silent(), "verdict", removals(len(observed))), bench.removal
     prepare(removal, [[head] for head in observed], told)
-    bench.compared(told)
+    bench.progress = told
     alone = {head: bench.alone(head, smallest) for head in observed}
     causal = [head for head in observed if exceeds(alone[head], smallest)]
     idle = {head for head in observed if alone[head].null and _adds_nothing(removal, head, observed)}

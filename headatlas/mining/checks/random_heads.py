@@ -8,8 +8,9 @@ of the others are as large as any size. A head that writes nothing is no control
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.stats import norm, theilslopes
@@ -26,23 +27,44 @@ from headatlas.progress import Progress
 
 LARGEST, OTHERS = 32, 8  # free heads that are measured: the largest by estimate, and some of all other sizes
 SAMPLE = 64  # where nothing can be estimated
+LOUDEST = 16  # measured ones whose effects are taken on further examples too: what 95% stay below is among them
 
 
 @dataclass(frozen=True)
 class Controls:
     """Free heads that write something, layer by layer, and how large the effects of single ones are.
 
-    sizes: the mean effects that were measured, without sign. tail: None where there are too few.
+    drops: [example] of each head that was measured, more for those that were measured on further examples. tail_of: [head]
+    sizes of these effects -> the tail of all heads' sizes, None where there are too few.
     """
 
     heads: tuple[HeadId, ...]
-    sizes: Mapping[HeadId, float]
-    tail: Tail | None
+    drops: Mapping[HeadId, Array]
+    tail_of: Callable[[Array], Tail | None]
+
+    @cached_property
+    def sizes(self) -> dict[HeadId, float]:
+        """The mean effects that were measured, without sign."""
+        return {head: abs(float(drop.mean())) for head, drop in self.drops.items()}
+
+    @cached_property
+    def tail(self) -> Tail | None:
+        """How rare sizes are among all heads; None where there are too few."""
+        longest = max((len(drop) for drop in self.drops.values()), default=0)
+        padded = [np.pad(drop, (0, longest - len(drop)), constant_values=np.nan) for drop in self.drops.values()]
+        return with_error(np.array(padded), self.tail_of) if padded else None
+
+    def on_further(self, further: Removal) -> Controls:
+        """The same with the loudest of the measured heads taken on the examples of `further` too."""
+        loudest = sorted(self.drops, key=lambda head: -self.sizes[head])[:LOUDEST]
+        more = dict(zip(loudest, _drops(further, loudest), strict=True))
+        joined = {head: np.concatenate([drop, more.get(head, drop[:0])]) for head, drop in self.drops.items()}
+        return replace(self, drops=joined)
 
     @property
     def measured(self) -> int:
         """Of how many heads the effect was measured."""
-        return len(self.sizes)
+        return len(self.drops)
 
     @property
     def quiet(self) -> tuple[HeadId, ...]:
@@ -60,9 +82,9 @@ def controls(removal: Removal, free: Iterable[HeadId], progress: Progress | None
         # Spread over the model, the same for every seed.
         chosen = [free[i] for i in np.random.default_rng(len(free)).permutation(len(free))[:SAMPLE]]
         drops = _drops(removal, chosen, progress)
-        known = {head: abs(float(drop.mean())) for head, drop in zip(chosen, drops, strict=True) if drop.any()}
+        known = {head: drop for head, drop in zip(chosen, drops, strict=True) if drop.any()}
         rest = tuple(sorted({*known, *(set(free) - set(chosen))}))
-        return Controls(rest, known, Tail.of(list(drops)))
+        return Controls(rest, known, Tail.of_sizes)
     # A head that writes nothing has no gradient: its estimate is 0 to the last bit.
     live = [i for i in np.argsort(-np.abs(estimates), kind="stable") if estimates[i] != 0.0]
     if len(live) <= LARGEST + OTHERS:
@@ -78,8 +100,8 @@ def controls(removal: Removal, free: Iterable[HeadId], progress: Progress | None
         predicted[places], spreads[places] = np.log(np.maximum(sizes, 1e-30)), 0.0
         return Tail(predicted, spreads)
 
-    measured = {free[live[i]]: abs(float(drop.mean())) for i, drop in zip(places, drops, strict=True)}
-    return Controls(tuple(sorted(free[i] for i in live)), measured, with_error(drops, tail_of))
+    measured = {free[live[i]]: drop for i, drop in zip(places, drops, strict=True)}
+    return Controls(tuple(sorted(free[i] for i in live)), measured, tail_of)
 
 
 def _line(x: Array, y: Array) -> tuple[float, float, float]:

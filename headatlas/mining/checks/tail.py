@@ -99,14 +99,20 @@ class Tail:
 
 
 def with_error(drops: Array, tail_of: Callable[[Array], Tail | None]) -> Tail | None:
-    """The tail that `tail_of` makes of the sizes of mean effects, drops [head, example], and how much it moves with the examples.
+    """The tail that `tail_of` makes of the sizes of mean effects, and how much it moves with the examples.
 
-    Examples are drawn anew, with the same draws for all heads, since those share them.
+    drops: [head, example], NaN where a head was not measured on an example. Examples are drawn anew, with the same draws for
+    all heads, since those share them.
     """
-    found, n = tail_of(np.abs(drops.mean(1))), drops.shape[1]
+    known, n = ~np.isnan(drops), drops.shape[1]
+    values = np.where(known, drops, 0.0)
+
+    def on(weight: Array) -> Tail | None:
+        return tail_of(np.abs((values * weight).sum(1)) / np.maximum((known * weight).sum(1), 1e-9))
+
+    found = on(np.ones(n))
     if found is None or n < 2:
         return found
-    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLED) / n
-    tails = [tail_of(np.abs((drops * weight).sum(1))) for weight in weights]
+    tails = [on(weight) for weight in np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLED)]
     sizes = [math.log(one.size_at(RANDOM)) for one in tails if one is not None]
     return replace(found, error=float(np.std(sizes, ddof=1)) if len(sizes) > 1 else 0.0)

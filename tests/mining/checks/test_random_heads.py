@@ -8,7 +8,8 @@ import pytest
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.mining.checks import random_heads
-from headatlas.mining.checks.random_heads import LARGEST, OTHERS, SAMPLE, controls
+from headatlas.mining.checks.judging import Bench
+from headatlas.mining.checks.random_heads import LARGEST, LOUDEST, OTHERS, SAMPLE, controls
 from headatlas.mining.checks.tail import Tail
 from headatlas.mining.scan import scan_task
 from tests.mining import echo
@@ -75,6 +76,52 @@ def test_without_estimates_heads_are_drawn_alike_for_every_seed_and_dead_ones_le
     assert len(removal.asked) == SAMPLE
     assert found.measured == sum(removal.sizes[head] > 0 for head in removal.asked)
     assert len(found.tail.logs) == found.measured
+
+
+class Scattered(Lognormal):
+    """The same, scattered over examples as much as effects are large."""
+
+    def __init__(self, seed: int, first: int, n: int) -> None:
+        super().__init__(seed)
+        self.first, self.n = first, n
+
+    def metric_drop(self, heads) -> np.ndarray:
+        self.asked |= set(heads)
+        rows = [np.random.default_rng([7, *self.at(head)]).normal(1.0, 1.0, 64) * self.sizes[head] for head in heads]
+        return np.sum(rows, 0)[self.first : self.first + self.n]
+
+    @staticmethod
+    def at(head: HeadId) -> tuple[int, int]:
+        return head.layer, head.head
+
+
+def test_the_loudest_are_taken_on_further_examples_and_the_bar_moves_less():
+    first, further = Scattered(0, 0, 8), Scattered(0, 8, 24)
+    before = controls(first, first.heads)
+    found = before.on_further(further)
+    loudest = sorted(before.sizes, key=before.sizes.get)[-LOUDEST:]
+    assert further.asked == set(loudest)
+    assert {head for head, drop in found.drops.items() if len(drop) == 32} == set(loudest)
+    whole = Scattered(0, 0, 32)
+    for head in loudest:
+        assert found.sizes[head] == pytest.approx(abs(whole.metric_drop([head]).mean()), rel=1e-12)
+    assert 0 < found.tail.error < before.tail.error
+    assert before.tail.error == controls(first, first.heads).tail.error, "what was measured before stays as it was"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_a_head_is_compared_with_does_not_hang_on_the_heads_asked_before_it(order: int):
+    def more(have: int, wanted: int) -> Scattered:
+        return Scattered(0, have, wanted - have)
+
+    near = sorted(Scattered(0, 0, 8).heads, key=lambda head: Scattered(0, 0, 64).sizes[head])[-60:]
+    alone = {
+        head: Bench(Scattered(0, 0, 8), set(Lognormal(0).heads) - set(near), more=more).alone(head, 0.0)
+        for head in near
+    }
+    shared = Bench(Scattered(0, 0, 8), set(Lognormal(0).heads) - set(near), more=more)
+    assert {head: shared.alone(head, 0.0) for head in near[::order]} == alone
+    assert len({one.examples for one in alone.values()}) > 2, "some are clear at once, some are not"
 
 
 def test_estimates_are_of_the_removal_that_is_measured():
