@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -107,6 +107,13 @@ class Replication:
     model: str
     run: Mapping[str, Any]
     row: Mapping[str, Any]
+
+    @property
+    def shown(self) -> str:
+        """The model for readers: of a folder only its own name, as where it lies is nobody's business."""
+        return str(
+            self.run.get("recognised_as") or PureWindowsPath(self.model).name if _is_place(self.model) else self.model
+        )
 
 
 def read_board(source: Source) -> list[dict[str, Any]]:
@@ -209,6 +216,10 @@ def _meant(run: Mapping[str, Any]) -> str:
 def _bare(heads: Iterable[str]) -> set[str]:
     """Heads without their stack, which papers on encoders do not name."""
     return {head.rpartition(":")[2] for head in heads}
+
+
+def _is_place(model: str) -> bool:
+    return model.startswith((".", "~")) or PurePosixPath(model).is_absolute() or "\\" in model
 
 
 def _files(folder: Path | None) -> list[Path]:

@@ -59,7 +59,7 @@ def render(context: SiteContext) -> dict[str, str]:
         "feed.xml": as_atom(catalogue, address=f"{start}feed.xml" if start else None),
         "papers.bib": bibtex(context.newest),
         "papers.csv": as_csv(catalogue),
-        "catalogue.json": as_json(catalogue),
+        "catalogue.json": as_json(catalogue, context.replications),
         "static/site.css": f"{base()}{joined(__package__, '.css')}",
         **{f"static/{name}": text for name, text in _scripts().items()},
         "static/favicon.svg": _favicon(),
