@@ -55,6 +55,8 @@ _PUBLIC = {
     "define_head_type": "headatlas.catalogue.own",
     "replicate": "headatlas.mining.claims.replicate",
     "ReplicationOptions": "headatlas.mining.claims.replicate",
+    "verify": "headatlas.mining.claims.verify",
+    "Verification": "headatlas.mining.claims.verify",
     "write_board": "headatlas.mining.claims.board",
     "PrintedProgress": "headatlas.progress",
     "RunOptions": "headatlas.methods.options",
@@ -171,6 +173,8 @@ if TYPE_CHECKING:
     from headatlas.mining.claims.board import write_board as write_board
     from headatlas.mining.claims.replicate import ReplicationOptions as ReplicationOptions
     from headatlas.mining.claims.replicate import replicate as replicate
+    from headatlas.mining.claims.verify import Verification as Verification
+    from headatlas.mining.claims.verify import verify as verify
     from headatlas.mining.comparison.changes import Comparison as Comparison
     from headatlas.mining.comparison.compare import compare as compare
     from headatlas.mining.run import mine as mine

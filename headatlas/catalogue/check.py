@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from headatlas.catalogue.catalogue import Catalogue
+from headatlas.catalogue.files.boards import problems as replicated
 from headatlas.catalogue.gather import FOLDERS, LISTS, gather
 from headatlas.catalogue.problem import Problem
 from headatlas.catalogue.rules.claims import claims
@@ -28,6 +29,8 @@ def check(folder: Path | None = None) -> tuple[Catalogue, list[Problem]]:
     gathered = gather(folder)
     catalogue = gathered.catalogue()
     problems = {*gathered.problems, *integrity(gathered, catalogue)}
+    if not problems:  # rows are held to the claims of a catalogue that is in order
+        problems.update(replicated(catalogue, folder))
     for rule in (papers, heads, claims, texts) if gathered.problems else (papers, heads, claims, texts, orphans):
         problems.update(rule(catalogue))
     return catalogue, sorted(problems)

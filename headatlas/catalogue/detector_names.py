@@ -15,15 +15,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path(__file__).parent.parent / "detectors"
+_PLANTINGS = Path(__file__).parent.parent / "lab" / "plantings"
 
 
 class Declared(NamedTuple):
-    """A detector as its file declares it: head type id, name, docstring, and of which attention it makes sense."""
+    """A detector as its file declares it: head type id, name, docstring, and of which attention it makes sense.
+
+    calibrated: whether planted models say how often it is right, as `Detector.calibrated`.
+    """
 
     head_type: str
     name: str
     doc: str
     attention: str = "causal"
+    calibrated: bool = False
 
 
 @functools.cache
@@ -42,6 +47,12 @@ def detector_names(folder: Path = FOLDER) -> Mapping[str, tuple[str, ...]]:
     return {head_type: tuple(sorted(names)) for head_type, names in found.items()}
 
 
+@functools.cache
+def calibrated_detectors(folder: Path = FOLDER) -> frozenset[str]:
+    """Names of the detectors that planted models test."""
+    return frozenset(one.name for one in declared(folder) if one.calibrated)
+
+
 def _declared(tree: ast.Module) -> Iterator[Declared]:
     for function in tree.body:
         if not isinstance(function, ast.FunctionDef):
@@ -51,4 +62,6 @@ def _declared(tree: ast.Module) -> Iterator[Declared]:
             given = {one.arg: str(one.value.value) for one in keywords if isinstance(one.value, ast.Constant)}
             if "head_type" in given:
                 name, doc = function.name.strip("_").replace("_", "-"), ast.get_docstring(function) or ""
-                yield Declared(given["head_type"], name, doc, given.get("attention", "causal"))
+                finds = any(one.arg == "finds" and getattr(one.value, "elts", None) for one in keywords)
+                calibrated = finds or (_PLANTINGS / f"{name.replace('-', '_')}.py").is_file()
+                yield Declared(given["head_type"], name, doc, given.get("attention", "causal"), calibrated)

@@ -8,6 +8,8 @@ from headatlas.catalogue.load import load
 from headatlas.catalogue.own import OwnHeadType, own_head_type
 from headatlas.catalogue.schema import HeadType, Paper, Stage
 
+SURVEY = "zheng-2024-survey"  # the paper that stages and methods follow
+
 
 def head_type(id_or_alias: str) -> HeadType | OwnHeadType:
     """The head type with this id, name or alias, or of a user's own; raises UnknownName with the nearest name."""

@@ -63,7 +63,7 @@ class Paper(Entry):
     id: Slug
     title: Annotated[str, StringConstraints(strip_whitespace=True, min_length=3, max_length=300)]
     authors: list[Name] = Field(default_factory=list)  # "Given Family"; empty where not known
-    date: Day  # first public version, or that of the venue where the list goes by it
+    date: Day  # on which it was first public, wherever that was
     venue: Name | None = None  # arXiv, NeurIPS 2023, ...
     section: str  # heading of the awesome list: "2025", "2024", "2023", "before-2023"
     arxiv: Annotated[str, StringConstraints(pattern=r"^\d{4}\.\d{4,5}$")] | None = None

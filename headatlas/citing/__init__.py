@@ -14,6 +14,7 @@ from headatlas.atlas import Atlas
 from headatlas.catalogue import load
 from headatlas.catalogue.describe import find
 from headatlas.catalogue.export.bibtex import bibtex
+from headatlas.catalogue.extras import SURVEY
 from headatlas.catalogue.own import own_head_type
 from headatlas.catalogue.schema import Paper
 from headatlas.errors import StoreError, UnknownName
@@ -24,7 +25,6 @@ from headatlas.store import of_run, read_json, write_text
 from headatlas.tasks._names import task_names
 from headatlas.version import __version__
 
-SURVEY = "zheng-2024-survey"
 SOFTWARE = f"""@software{{headatlas,
   title = {{headatlas: what the attention heads of a transformer do}},
   author = {{{{The headatlas maintainers}}}},

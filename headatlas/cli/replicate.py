@@ -41,6 +41,7 @@ def replicate(
         typer.Option(help="Put the outcomes on this board: a page FILE.md, with FILE.json beside it."),
         Check(check.page),
     ] = None,
+    by: Annotated[str | None, typer.Option(help="With --board: who made it, for a board that is handed in.")] = None,
     out: Annotated[
         str | None,
         typer.Option(help="Run folder of what is mined; default atlas/<model>/<run-id>/."),
@@ -68,7 +69,7 @@ def replicate(
     with Shown() as shown:
         outcomes = ha.replicate(model, claim=claim, atlas=atlas, known_as=known_as, options=options, progress=shown)
     if board is not None:
-        write_board(outcomes, board)
+        write_board(outcomes, board, by=by)
     if as_json:
         print_json({"model": model, "run": dict(outcomes[0].run), "outcomes": data_of(outcomes)})
         return

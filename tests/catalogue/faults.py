@@ -52,6 +52,7 @@ FAULTS = {
     "unknown section": Fault(POE, "section: '2025'", "section: latest", "latest", "there is no section 'latest'"),
     "date in the future": Fault(POE, "2025-01-07", str(TOMORROW), "date", "is in the future"),
     "date after arXiv": Fault(ROE, "2024-03-05", "2025-03-05", "date", "months after arXiv 2403.01234 came in"),
+    "date of the venue": Fault(ROE, "2024-03-05", "2024-12-10", "date", "first public, not that of the venue"),
     "date long before arXiv": Fault(ROE, "2024-03-05", "2021-03-05", "date", "years before arXiv 2403.01234"),
     "arXiv month 13": Fault(ROE, "'2403.01234'\nlinks", "'2413.01234'\nlinks", "2413", "has no month"),
     "arXiv id too short": Fault(ROE, "'2403.01234'\nlinks", "'2403.0123'\nlinks", "2403.0123'", "has 4 digits"),

@@ -35,7 +35,7 @@ def test_our_catalogue_has_what_the_raw_list_has():
     listed = [paper for paper in catalogue.papers.values() if paper.tags]  # as the list badges them
     sections = [paper.section for paper in listed]
     counts = {section: sections.count(section) for section in ("2025", "2024", "2023", "before-2023")}
-    assert counts == {"2025": 12, "2024": 55, "2023": 9, "before-2023": 10}
+    assert counts == {"2025": 12, "2024": 50, "2023": 13, "before-2023": 11}  # six of them by the day on arXiv
     assert len(listed) == 86
     for kind, entries in (("papers", catalogue.papers), ("heads", catalogue.heads)):
         assert len(entries) == len(list((FOLDER / kind).glob("*.yaml"))), kind

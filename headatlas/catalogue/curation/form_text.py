@@ -1,4 +1,4 @@
-"""Reads the Markdown that GitHub makes of a filled-in contribution form: headings of ours, text of a stranger's."""
+"""Reads the Markdown that GitHub makes of a filled-in contribution form: headings of ours or of the list's, text of a stranger's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from headatlas.catalogue.curation import list_form
 from headatlas.errors import BadInput, HeadAtlasError
 
 LARGEST = 280_000  # bytes; GitHub's own limit for an issue is 65,536 characters, of up to four bytes each
@@ -13,7 +14,7 @@ LARGEST = 280_000  # bytes; GitHub's own limit for an issue is 65,536 characters
 REQUIRED: Mapping[str, str] = {
     "Title": "the paper's title",
     "Date": "the day of the first public version, as 2024-09-16",
-    "Link": "a web address of the paper, best its arXiv page",
+    "Link": "a web address of the paper, best its arXiv page (in the list's own form: under Source)",
     "Head types": "the kinds of heads, one a line",
     "Innovation": "what is new, in your own words",
     "Tasks": "what was tried, on which models and data",
@@ -56,12 +57,15 @@ def read_form(path: Path) -> dict[str, str]:
 
 
 def answers(text: str) -> dict[str, str]:
-    """The text under each known heading; FormError where headings are unknown, repeated or absent altogether."""
+    """The text under each heading of our form; FormError where headings are unknown, repeated or absent altogether.
+
+    The form of the list that the catalogue sprang from is taken too, and told in our headings.
+    """
     parts = _HEADING.split(text)[1:]
     found: dict[str, str] = {}
     problems = []
     for heading, answer in zip(map(str.strip, parts[::2]), parts[1::2], strict=True):
-        if heading not in REQUIRED and heading not in OPTIONAL:
+        if heading not in REQUIRED and heading not in OPTIONAL and heading not in list_form.OWN:
             problems.append(f"'{quoted(heading)}' is not a heading of the form; leave the headings as they are.")
         elif heading in found:
             problems.append(f"'{heading}' stands there twice; start no line of an answer with '###'.")
@@ -71,7 +75,7 @@ def answers(text: str) -> dict[str, str]:
         problems = ["none of the form's headings is there (### Title, ### Date ...); use the form 'Add a paper'."]
     if problems:
         raise FormError(problems)
-    return found
+    return list_form.ours(found) if any(heading in found for heading in list_form.OWN) else found
 
 
 def quoted(text: str) -> str:

@@ -27,7 +27,7 @@ _ACCENTS = {
     "\u0306": "u", "\u030c": "v", "\u030b": "H", "\u0327": "c", "\u0328": "k", "\u030a": "r", "\u0323": "d",
 }  # fmt: skip
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-_JOURNAL = re.compile(r"\b(?:TMLR|TACL|JMLR|Nature|Transactions|Journal|Distill|Computational Linguistics)\b")
+_JOURNAL = re.compile(r"\b(?:TMLR|TACL|JMLR|Nature|Patterns|Transactions|Journal|Distill|Computational Linguistics)\b")
 _PREPRINT = re.compile(
     r"arxiv|preprint|blog|openreview$|anthropic|lesswrong|alignment forum|transformer circuits", re.I
 )
@@ -85,7 +85,8 @@ def entry(paper: Paper) -> str:
     where = next((venue for venue in venues(paper) if not _PREPRINT.search(venue)), None)
     journal = where is not None and _JOURNAL.search(where) is not None
     if where:
-        fields["journal" if journal else "booktitle"] = latex(where)
+        # A volume's year stands in `year`; proceedings keep theirs, which is part of their name.
+        fields["journal" if journal else "booktitle"] = latex(re.sub(r"\s+\d{4}$", "", where) if journal else where)
     elif paper.arxiv is None and paper.venue:
         fields["howpublished"] = latex(paper.venue)
     edition = re.search(r"\b(?:19|20)\d\d\b", where or "")

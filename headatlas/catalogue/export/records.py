@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from headatlas.catalogue.catalogue import Catalogue
 from headatlas.catalogue.extras import paper_url
+from headatlas.catalogue.files.boards import Replication
 from headatlas.catalogue.filters import newest_first
 from headatlas.catalogue.schema import Paper
 
@@ -25,8 +26,13 @@ def paper_record(catalogue: Catalogue, paper: Paper) -> dict[str, Any]:
     return {**paper.model_dump(mode="json"), "stages": list(catalogue.stages_of(paper))}
 
 
-def as_json(catalogue: Catalogue) -> str:
-    """Every entry of every kind."""
+def replication_record(one: Replication) -> dict[str, Any]:
+    """A row that somebody handed in as plain data, with who made it and the facts of its run."""
+    return {"by": one.by, "model": one.shown, **one.row, "run": dict(one.run)}
+
+
+def as_json(catalogue: Catalogue, replications: Sequence[Replication] = ()) -> str:
+    """Every entry of every kind, and the rows of boards that others handed in."""
 
     def dump(entries: Iterable[Any]) -> list[Any]:
         return [entry.model_dump(mode="json") for entry in entries]
@@ -40,6 +46,7 @@ def as_json(catalogue: Catalogue) -> str:
         "benchmarks": dump(catalogue.benchmarks.values()),
         "circuits": dump(catalogue.circuits.values()),
         "claims": dump(catalogue.claims.values()),
+        "replications": [replication_record(one) for one in replications],
     }
     return json.dumps(whole, ensure_ascii=False, indent=1) + "\n"
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from headatlas.catalogue.catalogue import Catalogue
-from headatlas.catalogue.export.records import paper_record
+from headatlas.catalogue.export.records import paper_record, replication_record
 from headatlas.catalogue.extras import paper_url
+from headatlas.catalogue.files.boards import Replication
 from headatlas.catalogue.filters import newest_first
 from headatlas.store import new_folder, write_text
 from headatlas.version import __version__
@@ -22,10 +23,11 @@ _ABOUT = {  # kind -> what a row is
     "circuits": "how heads work together in one paper's account of one task",
     "methods": "a way in which papers find or test heads",
     "benchmarks": "a data set that papers measure on",
+    "replications": "a claim that somebody ran again on its model, with what came out and the run's hashes and versions",
 }
 
 
-def tables(catalogue: Catalogue) -> dict[str, list[dict[str, Any]]]:
+def tables(catalogue: Catalogue, replications: Sequence[Replication] = ()) -> dict[str, list[dict[str, Any]]]:
     """The rows of each kind, every row with every column of its kind; what has parts of its own (links, nodes) is JSON text."""
 
     def rows(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -41,6 +43,8 @@ def tables(catalogue: Catalogue) -> dict[str, list[dict[str, Any]]]:
         ("benchmarks", catalogue.benchmarks),
     ):
         found[kind] = rows(one.model_dump(mode="json") for one in entries.values())
+    if replications:
+        found["replications"] = rows(replication_record(one) for one in replications)
     return found
 
 
@@ -50,12 +54,12 @@ def _flat(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if nested else value
 
 
-def write_tables(catalogue: Catalogue, folder: str | Path) -> None:
+def write_tables(catalogue: Catalogue, folder: str | Path, replications: Sequence[Replication] = ()) -> None:
     """Write a new folder with KIND.parquet for each kind and README.md, whole or not at all. Raises StoreError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found = tables(catalogue)
+    found = tables(catalogue, replications)
     with new_folder(Path(folder)) as partial:
         for kind, rows in found.items():
             pq.write_table(pa.table(_columns(rows)), partial / f"{kind}.parquet")

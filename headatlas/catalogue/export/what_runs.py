@@ -55,6 +55,14 @@ def what_runs(catalogue: Catalogue) -> list[Row]:
     return [_row(catalogue, paper, detectors.get(paper.id, ()), commands.get(paper.id, ())) for paper in listed]
 
 
+def runs_here(catalogue: Catalogue) -> dict[str, tuple[str, ...]]:
+    """Paper id -> the commands that give its own quantity, for all papers of which something runs."""
+    detectors, commands = detectors_citing(catalogue), _commands_citing(catalogue)
+    ids = (id_ for id_ in catalogue.papers if id_ in detectors or id_ in commands)
+    rows = (_row(catalogue, catalogue.papers[id_], detectors.get(id_, ()), commands.get(id_, ())) for id_ in ids)
+    return {row.paper.id: row.commands for row in rows}
+
+
 @cache
 def first_list() -> tuple[str, ...]:
     """The ids of the papers that the list held when this program set out."""

@@ -1,4 +1,8 @@
-"""Papers: listed once, dated when they came out, in the right section, with identifiers that fit their links."""
+"""Papers: listed once, dated by the day they were first public, in the right section, with identifiers that fit their links.
+
+The one rule for dates: the day on which a paper could first be read, wherever that was: arXiv's first version, or a blog or
+proceedings that came before it. A later venue changes `venue`, never `date` or `section`.
+"""
 
 from __future__ import annotations
 
@@ -74,17 +78,12 @@ def _arxiv(place: Place, paper: Paper) -> Iterator[Problem]:
         yield place.problem(("arxiv",), wrong, "arXiv ids have 4 until 2014 and 5 since 2015.")
     later = (paper.date.year - year) * 12 + paper.date.month - month
     # Entered in the last days of a month, numbered in that month, announced in the next.
-    if later > 1 and not _dated_by_venue(paper):
+    if later > 1:
         wrong = f"the date {paper.date} is months after arXiv {paper.arxiv} came in."
-        yield place.problem(("date",), wrong, "Give the day of the first version.")
+        yield place.problem(("date",), wrong, "Give the day on which it was first public, not that of the venue.")
     elif later < -_MONTHS_EARLIER:
         wrong = f"the date {paper.date} is years before arXiv {paper.arxiv} came in."
         yield place.problem(("date",), wrong, "Check the date and the arXiv id.")
-
-
-def _dated_by_venue(paper: Paper) -> bool:
-    """Whether the date is that of the venue's version: the list goes by it for papers that came out earlier on arXiv."""
-    return bool(paper.venue) and str(paper.date.year) in str(paper.venue)
 
 
 def _links(place: Place, paper: Paper) -> Iterator[Problem]:

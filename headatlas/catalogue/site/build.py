@@ -45,19 +45,21 @@ def render(context: SiteContext) -> dict[str, str]:
     sections = sorted(
         discover("headatlas.catalogue.site.sections", Section).values(), key=lambda part: (part.order, part.name)
     )
+    pages = {section: list(section.pages(context)) for section in sections}
+    shown = [section for section in sections if section.title and pages[section]]
     made: dict[str, str] = {}
-    for section in sections:
-        for page in section.pages(context):
+    for section, own in pages.items():
+        for page in own:
             if page.path in made:
                 raise BadInput(f"Two pages want the address '{page.path}'.", "Give one of the entries another id.")
-            made[page.path] = _text(context, page, section, sections)
+            made[page.path] = _text(context, page, section, shown)
     catalogue = context.catalogue
     start = f"{context.address.rstrip('/')}/" if context.address else None
     return made | {
         "feed.xml": as_atom(catalogue, address=f"{start}feed.xml" if start else None),
         "papers.bib": bibtex(context.newest),
         "papers.csv": as_csv(catalogue),
-        "catalogue.json": as_json(catalogue),
+        "catalogue.json": as_json(catalogue, context.replications),
         "static/site.css": f"{base()}{joined(__package__, '.css')}",
         **{f"static/{name}": text for name, text in _scripts().items()},
         "static/favicon.svg": _favicon(),
@@ -73,7 +75,7 @@ def _text(context: SiteContext, page: Page, section: Section, sections: list[Sec
         "page": page,
         "root": page.root,
         "section": section,
-        "sections": [part for part in sections if part.title],
+        "sections": sections,
     }
     return _environment().get_template(page.template).render(shown | dict(page.shows)).rstrip() + "\n"
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from headatlas.catalogue.catalogue import Catalogue
+from headatlas.catalogue.files.boards import Replication
 from headatlas.catalogue.filters import newest_first
 from headatlas.catalogue.schema import Claim, Paper, PublishedCircuit
 from headatlas.catalogue.site.atlases import Sighting
@@ -17,7 +18,9 @@ from headatlas.catalogue.site.atlases import Sighting
 class SiteContext:
     """Everything a page may show.
 
-    detectors: head type id -> names of detectors. sightings: head type id -> what runs saw of it, a line a model.
+    detectors: head type id -> names of detectors. calibrated: names of those that planted models test. sightings: head type
+    id -> what runs saw of it, a line a model. commands: paper id -> commands that give its quantity. replications: rows of
+    boards that others handed in.
     address: where the site will stand on the web; repository: where its sources stand. Both only where known.
     """
 
@@ -26,6 +29,21 @@ class SiteContext:
     sightings: Mapping[str, Sequence[Sighting]] = field(default_factory=dict)
     address: str | None = None
     repository: str | None = None
+    calibrated: frozenset[str] = frozenset()
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    replications: Sequence[Replication] = ()
+
+    def badges(self, head: str) -> list[str]:
+        """What of ours speaks for a head type: a detector, one that planted models test, a claim that was replicated."""
+        detectors = self.detectors.get(head, ())
+        replicated = any(one.row["result"] == "replicated" for one in self.replications_of.get(head, ()))
+        found = {"detector": detectors, "calibrated": self.calibrated & {*detectors}, "replicated": replicated}
+        return [name for name, given in found.items() if given]
+
+    @cached_property
+    def replications_of(self) -> Mapping[str, list[Replication]]:
+        """Head type id -> the rows on its claims."""
+        return _grouped(self.replications, lambda one: [one.row["head_type"]])
 
     @cached_property
     def newest(self) -> tuple[Paper, ...]:

@@ -13,6 +13,7 @@ from headatlas.catalogue.filters import has_code, venues
 from headatlas.catalogue.names import normal
 from headatlas.catalogue.schema import Paper
 from headatlas.catalogue.site.context import SiteContext
+from headatlas.catalogue.site.models import model_pages
 from headatlas.catalogue.site.words import family, series, slug
 
 INDEX = "static/index-data.js"
@@ -46,7 +47,7 @@ class Facets:
 
 
 def facets(context: SiteContext) -> Facets:
-    """Year, stage, head type, method, model family, venue and code, each with the values that occur."""
+    """Year, stage, head type, method, model family, venue, code, and whether it runs here, each with the values that occur."""
     catalogue = context.catalogue
     spelt = _families(context)
     models = {model: slug(spelt[normal(family(model))]) for paper in context.newest for model in paper.models}
@@ -61,6 +62,7 @@ def facets(context: SiteContext) -> Facets:
             "model": _unique(models[model] for model in paper.models),
             "venue": _unique(slug(series(venue)) for venue in venues(paper)[:1]),
             "code": ["yes"] if has_code(paper) else [],
+            "runs": ["yes"] if context.commands.get(paper.id) else [],
         }
     names: dict[str, Callable[[str], str]] = {
         "year": str,
@@ -70,8 +72,9 @@ def facets(context: SiteContext) -> Facets:
         "model": {slug(name): name for name in spelt.values()}.__getitem__,
         "venue": {slug(series(v)): series(v) for paper in context.newest for v in venues(paper)[:1]}.__getitem__,
         "code": lambda _: "Has code",
+        "runs": lambda _: "Runs here",
     }
-    titles = {"year": "Year", "stage": "Stage", "head": "Head type", "method": "Method", "model": "Model", "venue": "Venue", "code": "Code"}  # fmt: skip
+    titles = {"year": "Year", "stage": "Stage", "head": "Head type", "method": "Method", "model": "Model", "venue": "Venue", "code": "Code", "runs": "With headatlas"}  # fmt: skip
     made = []
     for key, title in titles.items():
         counts = Counter(value for own in found.values() for value in own[key])
@@ -106,6 +109,8 @@ def index(context: SiteContext, chosen: Facets) -> str:
     pages: list[dict[str, Any]] = []
     for head in catalogue.heads.values():
         pages.append({"kind": "head type", "url": f"heads/{head.id}.html", "names": [head.name, *head.aliases]})
+    for page in model_pages(context):
+        pages.append({"kind": "model", "url": page.path, "names": [page.name, *page.others]})
     for kind, entries in (("circuit", catalogue.circuits), ("method", catalogue.methods), ("benchmark", catalogue.benchmarks)):  # fmt: skip
         for id_, entry in entries.items():
             pages.append({"kind": kind, "url": f"{kind}s/{id_}.html", "names": [entry.name]})

@@ -39,6 +39,7 @@ def export(
     from headatlas.catalogue.export.atom_feed import as_atom
     from headatlas.catalogue.export.records import as_csv, as_json
     from headatlas.catalogue.export.tables import write_tables
+    from headatlas.catalogue.files.boards import replications
     from headatlas.errors import BadInput
 
     if address is not None and format is not Format.atom:
@@ -47,8 +48,12 @@ def export(
     if format is Format.parquet:
         if out is None:
             raise BadInput("Parquet tables are written into a folder.", "Add --out FOLDER.")
-        write_tables(catalogue, out)
+        write_tables(catalogue, out, replications(catalogue, data))
         say(f"Written: {out}")
         return
-    writers = {Format.csv: as_csv, Format.json: as_json, Format.atom: lambda c: as_atom(c, address=address)}
+    writers = {
+        Format.csv: as_csv,
+        Format.json: lambda c: as_json(c, replications(c, data)),
+        Format.atom: lambda c: as_atom(c, address=address),
+    }
     write_or_print(writers[format](catalogue), out)

@@ -28,7 +28,9 @@ def site(
     from importlib.metadata import entry_points
 
     from headatlas.catalogue import load
-    from headatlas.catalogue.detector_names import detector_names
+    from headatlas.catalogue.detector_names import calibrated_detectors, detector_names
+    from headatlas.catalogue.export.what_runs import runs_here
+    from headatlas.catalogue.files.boards import replications
     from headatlas.catalogue.site.atlases import sightings
     from headatlas.catalogue.site.build import build
     from headatlas.catalogue.site.context import SiteContext
@@ -47,6 +49,10 @@ def site(
         from headatlas.store import read_json
 
         seen += [(str(run / "atlas.json"), read_json(run / "atlas.json")) for run in Atlas(folder).runs]
-    context = SiteContext(load(data), found, sightings(seen), address, repository)
+    catalogue = load(data)
+    context = SiteContext(
+        catalogue, found, sightings(seen), address, repository, calibrated_detectors(), runs_here(catalogue),
+        replications(catalogue, data),
+    )  # fmt: skip
     n_pages = build(context, out)
     say(f"Written: {out} ({n_pages} pages). Open {out / 'index.html'}")

@@ -9,6 +9,7 @@ from typing import Any
 from scipy.stats import binomtest, hypergeom
 
 from headatlas import catalogue
+from headatlas.catalogue.files.boards import RESULTS as RESULTS
 from headatlas.catalogue.model_names import identity_key, model_of, repository
 from headatlas.catalogue.schema import Claim
 from headatlas.detector import Detector, detectors
@@ -17,7 +18,6 @@ from headatlas.heads import HeadId
 from headatlas.registry import did_you_mean
 
 RECALL = 0.5  # share of the claimed heads that must be observed
-RESULTS = ("replicated", "weakened", "not replicated", "not testable")
 LEVEL = 0.05  # chance of so many of them among as many heads drawn at random
 
 

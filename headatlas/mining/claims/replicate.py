@@ -19,6 +19,7 @@ from headatlas.model import Model
 from headatlas.model.recognise import recognise
 from headatlas.progress import Progress, Silent
 from headatlas.renamed import warn
+from headatlas.store import read_json
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ def replicate(
     name = model if isinstance(model, str) else model.name
     told = {"model": name, "known_as": known_as, "n": options.n, "seed": options.seed}
     if atlas is not None:
-        run = Atlas(atlas).data
+        run = Atlas(atlas)
         claims = claims_on(known_as or name, claim)
-        _demand_run_on(run, atlas, name, known_as)
-        return _told(compare(claims, run), {**told, **_facts(run)}, f"--atlas {shlex.quote(str(atlas))}")
+        _demand_run_on(run.data, atlas, name, known_as)
+        return _told(compare(claims, run.data), {**told, **facts_of(run)}, f"--atlas {shlex.quote(str(atlas))}")
     if isinstance(model, str):
         if known_as is not None or not _is_place(model):
             claims = claims_on(known_as or model, claim)  # refused before anything is loaded
@@ -88,8 +89,9 @@ def replicate(
         return _told(compare(claims, None), told)
     mined = mine(
         model, wanted, n=options.n, seed=options.seed, verdict=options.verdict, out=options.out, progress=progress
-    ).data
-    return _told(compare(claims, mined), {**told, **_facts(mined), "recognised_by": found.how})
+    )
+    known = {"recognised_by": found.how, "recognised_as": found.name}
+    return _told(compare(claims, mined.data), {**told, **facts_of(mined), **known})
 
 
 def _with_former(options: ReplicationOptions, former: Mapping[str, Any]) -> ReplicationOptions:
@@ -131,15 +133,19 @@ def _demand_run_on(run: Mapping[str, Any], folder: str | Path, name: str, known_
         )
 
 
-def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run a reader needs to make it again."""
+def facts_of(found: Atlas) -> dict[str, Any]:
+    """What of a run is needed to make it again: hashes of weights and texts, examples, detectors with their versions."""
+    run, decided = found.data, read_json(found.run / "run.json")
     return {
+        "id": run["run"]["id"],
         "sha256": run["model"].get("sha256"),
         "revision": run["model"].get("revision"),
+        "dtype": run["model"].get("dtype"),
         "n": run["run"]["n"],
         "seed": run["run"]["seed"],
         "created": run["run"]["created"],
         "versions": dict(run["run"]["versions"]),
+        **{name: decided[name] for name in ("verdict", "detectors", "texts") if name in decided},
     }
 
 

@@ -12,4 +12,4 @@ def _pages(context: SiteContext) -> Iterator[Page]:
     yield Page("about/index.html", "about.html.j2", {"stats": stats(context.catalogue)})
 
 
-ABOUT = Section("about", _pages, "About", 7)
+ABOUT = Section("about", _pages, "About", 8)

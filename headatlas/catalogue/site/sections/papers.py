@@ -8,12 +8,14 @@ from headatlas.catalogue.export import bibtex
 from headatlas.catalogue.schema import Paper
 from headatlas.catalogue.site.context import Page, Section, SiteContext
 from headatlas.catalogue.site.facets import INDEX, facets, index
+from headatlas.catalogue.site.models import model_pages
 
 _RELATED = 5
 
 
 def _pages(context: SiteContext) -> Iterator[Page]:
     chosen = facets(context)
+    models = {name: page.path for page in model_pages(context) for name in page.names}
     yield Page(INDEX, text=index(context, chosen))
     yield Page("papers/index.html", "papers.html.j2", {"papers": context.newest, "facets": chosen})
     for position, paper in enumerate(context.newest):
@@ -26,7 +28,8 @@ def _pages(context: SiteContext) -> Iterator[Page]:
             "benchmarks": [context.catalogue.benchmarks[id_] for id_ in context.benchmarks_of.get(paper.id, [])],
             "claims": context.claims_in.get(paper.id, []),
             "circuits": context.circuits_in.get(paper.id, []),
-            "model_values": chosen.model_values,
+            "model_paths": models,
+            "commands": context.commands.get(paper.id, ()),
             "bibtex": bibtex.entry(paper),
             "related": _related(context, paper),
             "newer": context.newest[position - 1] if position else None,

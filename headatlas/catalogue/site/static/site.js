@@ -75,11 +75,12 @@
   if (narrow) {
     const plain = (text) => text.normalize("NFKD").toLowerCase().replace(/[^\p{L}\p{N}]/gu, "");
     const items = [...document.querySelectorAll("li[data-words]")].map((item) => [item, plain(item.dataset.words)]);
-    narrow.addEventListener("input", () => {
+    const runs = document.getElementById("narrow-runs");
+    const change = () => {
       const words = narrow.value.split(/\s+/).map(plain).filter(Boolean);
       let shown = 0;
       for (const [item, text] of items) {
-        item.hidden = !words.every((word) => text.includes(word));
+        item.hidden = !words.every((word) => text.includes(word)) || (runs.checked && !("runs" in item.dataset));
         shown += item.hidden ? 0 : 1;
       }
       for (const list of document.querySelectorAll(".head-list")) {
@@ -87,8 +88,10 @@
         list.previousElementSibling.hidden = list.hidden;
       }
       for (const part of document.querySelectorAll(".stage-part")) part.hidden = !part.querySelector("li:not([hidden])");
-      document.getElementById("narrow-count").textContent = words.length ? `${shown} of ${items.length}` : "";
-    });
+      document.getElementById("narrow-count").textContent = words.length || runs.checked ? `${shown} of ${items.length}` : "";
+    };
+    narrow.addEventListener("input", change);
+    runs.addEventListener("change", change);
   }
 
   addEventListener("keydown", (event) => {
