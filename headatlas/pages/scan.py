@@ -3,6 +3,10 @@
 Of each stretch of `every` positions one, drawn by chance, is a sampled query: its rows of attention are formed by the model's own
 code, and all that is kept of them are sums, the strongest events, and a random sample of events that is the same for all
 heads. None of it grows with the corpus. An *event* is one head at one sampled query.
+
+A head that has nothing to do attends to a key whose value writes next to nothing (attention sinks). Resting places are
+start and end tokens, the first position of a window, and for each head the keys whose value would write (|v W_O|) less
+than RESTS of the median over the window's tokens: in many models the sinks of some layers are certain words of the text.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ SAMPLE = 1024  # random events that are kept of each head
 _POOL = 128 << 20  # bytes that the random events of all heads may take; of large models fewer are kept
 _KEPT = (columns()["partition"], columns()["pairs"])  # groups of columns that are kept of single events
 WIDTH = len(PARTITION) + len(PAIRS)
+RESTS = 0.25  # of the length that a head's values usually write: a key that would write less is a place to rest on
 HALF = 0.5  # of an event's attention: from there on it counts as being of a kind, or as resting
 STEP = "read"
 
@@ -50,8 +55,9 @@ class Counts:
     """What a scan has counted over `batches` batches; all of the state that an interrupted scan goes on from.
 
     n: events of each head. mass [head, column]: sums of attention over events, columns as in `kinds.columns`. chance: the
-    same if each event's attention beside resting places were spread evenly over the keys that it can see. rest, entropy (nats),
-    uniform (entropy of an even row), write (length of what the head writes) [head]: sums. met [head, kind, 4]: events that
+    same if each event's attention beside resting places were spread evenly over the other keys that it can see. rest (start:
+    the part of it on start and end tokens and first positions), entropy (nats), uniform (entropy of an even row), write (length
+    of what the head writes) [head]: sums. met [head, kind, 4]: events that
     could be of a kind (a key of it can be seen), of these those that are by half or more, those that rest by half or more, and
     their attention to it. z: sums of z, a row of `width` numbers a head. top, top_event [head, k], [head, k, 2]: strongest
     events, (window, position). pool [head, event, column], pool_rest, pool_entropy, pool_write [head, event]: the random events
@@ -68,7 +74,7 @@ class Counts:
         size = max(64, min(settings.sample, _POOL // (heads * WIDTH * 2)))
         d = max(layer.output_weight().shape[1] for layer in model.layers)
         double = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in {
-            "n": (1,), "mass": (heads, width), "chance": (heads, width), "rest": (heads,), "entropy": (heads,), "uniform": (heads,),
+            "n": (1,), "mass": (heads, width), "chance": (heads, width), "rest": (heads,), "start": (heads,), "entropy": (heads,), "uniform": (heads,),
             "write": (heads,), "met": (heads, len(PAIRS), 4), "z": (heads, d),
         }.items()}  # fmt: skip
         kept = {
@@ -182,7 +188,8 @@ class _Part:
     ) -> None:
         self.a, self.places, self.grams = counts.arrays, places, grams
         self.what: Relations = relations_of(corpus, windows, batch.tokens, queries)
-        self.seen: dict[int, tuple[Tensor | None, Tensor, Tensor]] = {}
+        self.seen: dict[int, tuple[Tensor | None, Tensor]] = {}
+        self.text = (corpus.column(windows, "kind", batch.tokens.shape[1]) >= 0)[:, None]  # [window, 1, key]
         kept = self.what.kept.flatten()
         self.kept = kept.nonzero()[:, 0]
         self.event = torch.stack(
@@ -203,71 +210,68 @@ class _Part:
         self.a["pool_draw"][self.slots] = fresh[self.entering]
         self.a["pool_event"][self.slots] = self.event[self.entering]
 
-    def visible(self, layer: LayerView) -> tuple[Tensor, Tensor]:
-        """(share of each column among the keys [event, column] that can be seen and are no resting places, entropy of an even row [event]).
-
-        Layers with the same mask share it: the mask is held, so that its id stays its own.
-        """
+    def visible(self, layer: LayerView) -> Tensor:
+        """[window x query, key] 1 for keys that can be seen. Layers with the same mask share it: the mask is held, so that its id stays its own."""
         name = id(layer.mask)
         if name not in self.seen:
-            self.seen[name] = (layer.mask, *self._visible(layer))
-        return self.seen[name][1:]
+            queries, keys = self.what.queries.to(layer.q.device), torch.arange(layer.n_keys, device=layer.q.device)
+            shape = len(queries), layer.n_keys
+            allowed = layer.allowed(queries[None, :, None].expand(1, *shape), keys[None, None].expand(1, *shape))[:, 0]
+            if layer.causal:
+                allowed = allowed & (keys <= queries[:, None])
+            self.seen[name] = layer.mask, (allowed & layer.valid_keys[:, None]).flatten(0, 1).float()
+        return self.seen[name][1]
 
-    def _visible(self, layer: LayerView) -> tuple[Tensor, Tensor]:
-        device = layer.q.device
-        queries, keys = self.what.queries.to(device), torch.arange(layer.n_keys, device=device)
-        shape = len(queries), layer.n_keys
-        allowed = layer.allowed(queries[None, :, None].expand(1, *shape), keys[None, None].expand(1, *shape))[:, 0]
-        if layer.causal:
-            allowed = allowed & (keys <= queries[:, None])
-        seen = (allowed & layer.valid_keys[:, None]).flatten(0, 1)[self.kept.to(device)].float()  # [event, key]
-        active = seen * (~self.what.resting).repeat_interleave(len(queries), 0)[self.kept].to(device)
-        count = active.sum(-1, keepdim=True).clamp(min=1)
-        columns_ = self.what.columns[self.kept].to(device)
-        return ((active[:, None] @ columns_)[:, 0] / count).cpu(), seen.sum(-1).clamp(min=1).log().cpu()
+    def resting(self, layer: LayerView, gram: Tensor) -> Tensor:
+        """[window, head, key] which keys each head rests on."""
+        v = layer.repeat(layer.v).float()
+        length = torch.einsum("ehkc,hcd,ehkd->ehk", v, gram, v).clamp(min=0).sqrt()
+        usual = length.masked_fill(~self.text.to(v.device), torch.nan).nanmedian(-1, keepdim=True).values
+        return self.what.resting[:, None].to(v.device) | (length < RESTS * usual)
 
     def watch(self, layer: LayerView) -> None:
         """Count a layer's events."""
         here, device = self.places[layer.stack, layer.index], layer.q.device
-        rows = (
-            layer.rows(self.what.queries.to(device)).float().transpose(1, 2).flatten(0, 1)
-        )  # [window x query, head, key]
-        masses = rows @ self.what.columns.to(device)
-        entropy = torch.special.entr(rows).sum(-1)
-        left = 1 - rows.sum(-1)  # a learned sink's part of the row: it rests too
-        z = layer.z[:, self.what.queries.to(device)].flatten(0, 1).float()  # [window x query, head, d_value]
-        write = (
-            torch.einsum("nhd,hde,nhe->nh", z, self.grams[layer.stack, layer.index].to(device), z).clamp(min=0).sqrt()
+        queries, gram = self.what.queries.to(device), self.grams[layer.stack, layer.index].to(device)
+        rows = layer.rows(queries).float().transpose(1, 2)  # [window, query, head, key]
+        free = (~self.resting(layer, gram)).float()[:, None]
+        seen = self.visible(layer).unflatten(0, rows.shape[:2])[:, :, None] * free
+        # One product for both: where attention falls, and where it would fall if the keys that can be seen were alike.
+        both = torch.cat([rows * free, seen], 2).flatten(0, 1) @ self.what.columns.to(device)
+        masses, chance = both.split(layer.n_heads, 1)  # [window x query, head, column]
+        chance = chance / seen.flatten(0, 1).sum(-1, keepdim=True).clamp(min=1)
+        entropy = torch.special.entr(rows).sum(-1).flatten(0, 1)
+        start = (rows * self.what.resting[:, None, None].to(device)).sum(-1).flatten(0, 1)
+        even = self.visible(layer).sum(-1).clamp(min=1).log()
+        z = layer.z[:, queries].flatten(0, 1).float()  # [window x query, head, d_value]
+        write = torch.einsum("nhd,hde,nhe->nh", z, gram, z).clamp(min=0).sqrt()
+        masses, chance, entropy, start, even, z, write = (
+            x.cpu()[self.kept] for x in (masses, chance, entropy, start, even, z, write)
         )
-        masses, entropy, left, z, write = (x.cpu()[self.kept] for x in (masses, entropy, left, z, write))
-        if layer.has_sink:
-            masses[..., 0] += left
-        chance, even = self.visible(layer)
+        masses[..., 0] = 1 - masses[..., 1 : len(PARTITION)].sum(
+            -1
+        )  # resting places, and a learned sink's part of the row
         rest = masses[..., 0]
-        strength = (1 - rest).clamp(min=0) * write
-        self._add(here, masses, chance, entropy, even, write, z)
-        self._strongest(here, strength)
+        self._add(
+            here, masses, chance, {"entropy": entropy, "start": start, "write": write, "uniform": even[:, None]}, z
+        )
+        self._strongest(here, (1 - rest).clamp(min=0) * write)
         enter, slots = self.entering, self.slots
         kept = torch.cat([masses[enter][..., group] for group in _KEPT], -1).transpose(0, 1)
         self.a["pool"][here, slots] = kept.half()
         for name, values in (("pool_rest", rest), ("pool_entropy", entropy), ("pool_write", write)):
             self.a[name][here, slots] = values[enter].T
 
-    def _add(
-        self, here: slice, masses: Tensor, chance: Tensor, entropy: Tensor, even: Tensor, write: Tensor, z: Tensor
-    ) -> None:
-        """The sums over events: masses [event, head, column], chance [event, column], entropy, write [event, head], even [event]."""
+    def _add(self, here: slice, masses: Tensor, chance: Tensor, sums: Mapping[str, Tensor], z: Tensor) -> None:
+        """The sums over events: masses, chance [event, head, column], others [event, head] by name, z [event, head, d_value]."""
         rest = masses[..., 0]
         self.a["mass"][here] += masses.double().sum(0)
-        self.a["chance"][here] += (1 - rest).double().T @ chance.double()
-        self.a["rest"][here] += rest.double().sum(0)
-        self.a["entropy"][here] += entropy.double().sum(0)
-        self.a["uniform"][here] += even.double().sum()
-        self.a["write"][here] += write.double().sum(0)
+        self.a["chance"][here] += ((1 - rest)[..., None] * chance).double().sum(0)
+        for name, values in {"rest": rest, **sums}.items():
+            self.a[name][here] += values.double().sum(0)
         self.a["z"][here, : z.shape[-1]] += z.double().sum(0)
         pairs = columns()["pairs"]
-        able = (chance[:, None, pairs] > 0).expand(-1, rest.shape[1], -1)
-        mass = masses[..., pairs]
+        able, mass = chance[..., pairs] > 0, masses[..., pairs]
         met = torch.stack([able, able & (mass >= HALF), able & (rest >= HALF)[..., None]], -1)
         self.a["met"][here, :, :3] += met.double().sum(0)
         self.a["met"][here, :, 3] += mass.double().sum(0)

@@ -42,7 +42,7 @@ def test_counts_equal_those_of_loops_over_the_model_s_own_attentions(kind, opene
     def same(values, name):
         np.testing.assert_allclose(values, twin.as_array(total, name, heads), atol=2e-4, err_msg=name)
 
-    for name in ("rest", "entropy", "uniform"):
+    for name in ("rest", "start", "entropy", "uniform"):
         same(getattr(found, name), name)
     for i, name in enumerate((*PAIRS, *ELSEWHERE)):
         same(found.mass[:, at["partition"]][:, 1 + i], f"partition {name}")
@@ -77,10 +77,14 @@ def test_strongest_and_random_events_are_those_of_the_whole_corpus(kind, opened,
         seen = []
 
         kind_of = corpus.column(numbers, "kind", batch.tokens.shape[1])
-        free = (kind_of >= 0) & (torch.arange(kind_of.shape[1]) != 0)
+        of_text = kind_of >= 0
+        free = of_text & (torch.arange(kind_of.shape[1]) != 0)
 
-        def watch(layer, seen=seen, free=free):
-            rest = (layer.pattern * (~free)[:, None, None]).sum(-1)
+        def watch(layer, seen=seen, free=free, of_text=of_text):
+            lengths = (layer.repeat(layer.v) @ layer.W_O).norm(dim=-1)  # [window, head, key]
+            usual = lengths.masked_fill(~of_text[:, None], torch.nan).nanmedian(-1, keepdim=True).values
+            resting = ~free[:, None] | (lengths < 0.25 * usual)
+            rest = (layer.pattern * resting[:, :, None]).sum(-1)
             seen.append(((1 - rest).clamp(min=0) * layer.writes().norm(dim=-1).transpose(1, 2)).numpy())
 
         model.forward(batch, watch=watch)

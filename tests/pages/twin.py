@@ -53,10 +53,32 @@ def pairs_of(text, ids, i, j):
 
 
 def attentions(hf, ids):
-    """[layer, head, query, key] of one text, by the model's own eager code."""
+    """([layer, head, query, key] of one text, by the model's own eager code; [layer, head, key] the length of what each value would write)."""
+    values, outs, handles = [], [], []
+    for name, module in hf.named_modules():
+        if name.endswith((".v_proj", ".self.value")):
+            handles.append(module.register_forward_hook(lambda _, __, output: values.append(output[0].double())))
+        elif name.endswith((".o_proj", "attention.output.dense")):
+            outs.append(module.weight.double())
     with torch.no_grad():
         out = hf(input_ids=torch.tensor([ids]), output_attentions=True)
-    return torch.stack([layer[0] for layer in out.attentions]).double().numpy()
+    for handle in handles:
+        handle.remove()
+    rows = torch.stack([layer[0] for layer in out.attentions]).double()
+    heads = rows.shape[1]
+    lengths = []
+    for v, weight in zip(values, outs, strict=True):
+        d = weight.shape[1] // heads
+        groups = v.shape[1] // d
+        lengths.append(
+            [
+                (
+                    v[:, d * (h * groups // heads) : d * (h * groups // heads + 1)] @ weight[:, d * h : d * (h + 1)].T
+                ).norm(dim=-1)
+                for h in range(heads)
+            ]
+        )
+    return rows.numpy(), np.array([[one.detach().numpy() for one in layer] for layer in lengths])
 
 
 def counted(hf, corpus, settings, causal, window=None):
@@ -74,7 +96,7 @@ def counted(hf, corpus, settings, causal, window=None):
             c = {name: column[start:stop].copy() for name, column in text.structure.columns.items()}
             for name in ("bracket", "quote", "first"):
                 c[name] = np.where(c[name] >= start, c[name] - start, -1)
-            rows = attentions(hf, [*corpus.front, *ids, *corpus.back])
+            rows, lengths = attentions(hf, [*corpus.front, *ids, *corpus.back])
             size = rows.shape[-1]
             for q in queries:
                 i = q - front
@@ -84,11 +106,17 @@ def counted(hf, corpus, settings, causal, window=None):
                 for layer in range(len(rows)):
                     reach = (window or {}).get(layer)
                     keys = [k for k in range(size) if (not causal or k <= q) and (reach is None or abs(q - k) < reach)]
-                    free = [k for k in keys if 0 <= k - front < len(ids) and k != 0]
-                    what = {k: pairs_of(c, ids, i, k - front) for k in free}
+                    plain = [k for k in keys if 0 <= k - front < len(ids) and k != 0]
+                    what = {k: pairs_of(c, ids, i, k - front) for k in plain}
                     for head in range(rows.shape[1]):
+                        least = 0.25 * lower_median(lengths[layer, head][front : front + len(ids)])
+                        free = [k for k in plain if lengths[layer, head][k] >= least]
                         add(total, layer * rows.shape[1] + head, rows[layer, head, q], keys, free, what, c, q, front)
     return n, total
+
+
+def lower_median(values):
+    return sorted(values)[(len(values) - 1) // 2]
 
 
 def add(total, head, row, keys, free, what, c, q, front):
@@ -100,6 +128,7 @@ def add(total, head, row, keys, free, what, c, q, front):
 
     rest = 1 - sum(row[k] for k in free)
     plus("rest", rest)
+    plus("start", sum(row[k] for k in range(len(row)) if not 0 <= k - front < len(c["kind"]) or k == 0))
     plus("entropy", -sum(row[k] * math.log(row[k]) for k in range(len(row)) if row[k] > 0))
     plus("uniform", math.log(len(keys)))
     names = {
