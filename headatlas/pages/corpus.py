@@ -7,9 +7,8 @@ kept its characters, its ids and its structure, some fifty bytes a token: what a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,75 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headatlas.benchmarks._rows import Layout, is_hub_id, rows_of_source
 from headatlas.errors import BadInput
 from headatlas.model.text.tokenizer import Tokenizer
+from headatlas.pages.sources import HINT, Given, documents
 from headatlas.pages.structure import Structure, structure_of
-from headatlas.reading import Source, read_text
 from headatlas.task import Batch
-from headatlas.tasks._passages import passages
 
 LENGTH = 512  # tokens of a window, start and end tokens included, where the model reads as many
 TOKENS = 16_384  # of a corpus that are read unless more are asked for
 SHORTEST = 16  # tokens of a text below which it is left out
-TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-_LARGEST = 1 << 30
-_HINT = "Give a text file, a table with a column 'text' (.jsonl, .csv, .parquet), a folder of such files, or a Hub data set."
-
-Given = str | Path | Sequence[str] | None
-
-
-class Document(NamedTuple):
-    """A text and what errors and pages call it."""
-
-    name: str
-    text: str
-
-
-def documents(corpus: Given = None) -> Iterator[Document]:
-    """The texts of a corpus in a fixed order: of a file, a folder (by name), a Hub data set, a list; None: the bundled prose.
-
-    A file that is no table is one text; of tables the column "text" is read. Raises BadInput.
-    """
-    if corpus is None:
-        named = [[Document(name, text) for text in texts] for name, texts in passages().items()]
-        yield from (one for row in zip_longest(*named) for one in row if one is not None)  # registers in turn
-        return
-    if not isinstance(corpus, str | Path):
-        yield from (Document(f"text {number}", text) for number, text in enumerate(corpus, 1))
-        return
-    place = Path(corpus).expanduser()
-    if place.is_dir():
-        files = [file for file in sorted(place.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-        if not files:
-            raise BadInput(f"{place} holds no files.", _HINT)
-        for file in files:
-            yield from _of_file(file, str(file.relative_to(place)))
-    elif place.exists():
-        yield from _of_file(place, place.name)
-    else:
-        demand_corpus(str(corpus))
-        yield from _of_table(str(corpus), str(corpus))
-
-
-def demand_corpus(corpus: str) -> None:
-    """Raise BadInput where a name leads to no corpus, as far as no network is asked."""
-    place = Path(corpus).expanduser()
-    meant = corpus.startswith((".", "/", "~")) or place.suffix.lower() in (*TABLES, ".txt", ".md")
-    if not place.exists() and (meant or not is_hub_id(corpus)):
-        raise BadInput(f"There is no file or folder {place}.", _HINT)
-
-
-def _of_file(file: Path, name: str) -> Iterator[Document]:
-    if file.suffix.lower() in TABLES:
-        yield from _of_table(str(file), name)
-    else:
-        yield Document(name, read_text(Source(file, _HINT, BadInput, largest=_LARGEST, pipe=True)))
-
-
-def _of_table(source: str, name: str) -> Iterator[Document]:
-    for number, row in enumerate(rows_of_source(source, Layout(("text",)), "", "a column 'text'"), 1):
-        yield Document(f"{name}, row {number}", row.text("text"))
 
 
 @dataclass(frozen=True)
@@ -110,7 +49,10 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is read, in windows. name: of the corpus. front, back: start and end tokens around each window. length: tokens of a whole window."""
+    """What is read, in windows. name: of the corpus. front, back: start and end tokens around each window. length: tokens of a whole window.
+
+    left_out: texts that were too short. prompt: tokens at the beginning of each window whose queries are not looked at, but for the last.
+    """
 
     name: str
     texts: tuple[Read, ...]
@@ -119,6 +61,7 @@ class Corpus:
     back: tuple[int, ...]
     length: int
     left_out: int = 0
+    prompt: int = 0
 
     @property
     def n_tokens(self) -> int:
@@ -197,6 +140,6 @@ def read_corpus(
         windows += [Window(len(texts) - 1, *cut) for cut in cuts if cut[1] - cut[0] >= SHORTEST]
         left -= len(ids)
     if not windows:
-        raise BadInput(f"The corpus has no text of {SHORTEST} tokens or more.", _HINT)
+        raise BadInput(f"The corpus has no text of {SHORTEST} tokens or more.", HINT)
     default = "bundled prose" if corpus is None else str(corpus) if isinstance(corpus, str | Path) else "texts"
     return Corpus(name or default, tuple(texts), tuple(windows), front, back, size, left_out)

@@ -114,8 +114,9 @@ def relations_of(corpus: Corpus, numbers: Sequence[int], tokens: Tensor, queries
             -1, len(queries), -1, -1
         ),
     ]
-    kept = query["kind"][..., 0] >= 0
-    return Relations(queries, kept & ~resting[:, queries], resting, torch.cat(parts, -1).float().flatten(0, 1))
+    asked = queries >= len(corpus.front) + corpus.prompt - 1
+    kept = (query["kind"][..., 0] >= 0) & ~resting[:, queries] & asked
+    return Relations(queries, kept, resting, torch.cat(parts, -1).float().flatten(0, 1))
 
 
 def _partition(pairs: Tensor, kind: Tensor, resting: Tensor) -> Tensor:

@@ -154,6 +154,7 @@ def scan(
     todo = list(batches(corpus))
     for number, windows in enumerate(todo):
         if number < found.batches:
+            progress.advance(STEP, len(windows), len(corpus.windows))
             continue
         batch = corpus.batch(windows)
         queries = sampled(batch.tokens.shape[1], number, settings)
