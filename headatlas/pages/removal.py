@@ -1,14 +1,16 @@
 """What removing a head at chosen events alone changes: the loss there, and on the tokens behind.
 
 Removed means that the head's output at the event's position, and nowhere else, is its mean over the sampled events (mean
-ablation). Each event is a run of its own, from the head's layer on; what the layers before compute is the same with and
-without. Tokens before the event cannot change in a causal model, and those far behind are left out.
+ablation). Each event is a run of its own. Tokens before the event cannot change in a causal model, nor can layers before the
+head's: a window is read once for all of its events, and a run then computes the event's token and those behind it, from the
+head's layer on (`headatlas.model.runs.cached_forward` says why that is exact). The first run of a model is compared with
+a whole one; where they differ, or runs cannot start at a layer, all runs are whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,15 +18,17 @@ import torch
 from torch import Tensor
 
 from headatlas.edits import Mean
-from headatlas.errors import UnsupportedModel
+from headatlas.errors import HeadAtlasError, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model import Model
-from headatlas.model.core.forward_pass import Tap
+from headatlas.model.runs.cached_forward import PartialForward
+from headatlas.model.runs.cached_run import CachedRun, cache_run
 from headatlas.ops import stats
 from headatlas.ops.types import Array, LayerKey
 from headatlas.pages.corpus import Corpus
 from headatlas.pages.events import Place
 from headatlas.progress import Progress, Silent
+from headatlas.task import Batch
 
 EVENTS = 32  # of a group, at most
 AFTER = 32  # tokens behind an event on which the loss is taken too
@@ -62,11 +66,19 @@ def demand_loss(model: Model) -> None:
         )
 
 
-def price(model: Model, head: HeadId, corpus: Corpus, places: Sequence[Place]) -> float:
-    """How many tokens go through the whole model to remove a head at these events: each once clean, once from its layer on."""
-    depth = model.n_layers
-    share = 1 + (depth - head.layer) / depth if model.restarts else 2.0
-    return share * sum(_length(corpus, *place) for place in places)
+Jobs = Mapping[Hashable, tuple[HeadId, Sequence[Place]]]
+
+
+def price(model: Model, corpus: Corpus, jobs: Jobs) -> float:
+    """About how many tokens go through the whole model to remove heads at these events."""
+    windows: dict[int, int] = {}
+    late = 0.0
+    for head, places in jobs.values():
+        for window, position in places:
+            length = _length(corpus, window, position)
+            windows[window] = max(windows.get(window, 0), length)
+            late += (length - position) * (model.n_layers - head.layer) / model.n_layers if model.restarts else length
+    return sum(windows.values()) + late
 
 
 def usable(corpus: Corpus, places: Sequence[Place]) -> list[Place]:
@@ -83,57 +95,91 @@ def _length(corpus: Corpus, window: int, position: int) -> int:
 
 @torch.no_grad()
 def remove_at(
-    model: Model,
-    corpus: Corpus,
-    head: HeadId,
-    places: Sequence[Place],
-    means: Mapping[LayerKey, Tensor],
-    *,
-    progress: Progress | None = None,
-) -> Removal:
-    """Remove a head at each of the events (window, position) alone. means: (stack, layer) -> [head, d_value]. Raises UnsupportedModel."""
+    model: Model, corpus: Corpus, jobs: Jobs, means: Mapping[LayerKey, Tensor], *, progress: Progress | None = None
+) -> dict[Hashable, Removal]:
+    """Remove heads at events: by name a head with the (window, position) at each of which alone it is removed.
+
+    means: (stack, layer) -> [head, d_value]. Raises UnsupportedModel for a model without a next-token loss.
+    """
     demand_loss(model)
     progress = progress or Silent()
-    order = sorted(range(len(places)), key=lambda i: _length(corpus, *places[i]))  # like lengths beside each other
-    there, after = np.full(len(places), np.nan), np.full(len(places), np.nan)
-    start = 0
-    while start < len(order):
-        longest, stop = 0, start
-        while stop < len(order) and max(longest, _length(corpus, *places[order[stop]])) * (stop + 1 - start) <= AT_ONCE:
-            longest, stop = max(longest, _length(corpus, *places[order[stop]])), stop + 1
-        chosen = order[start : max(stop, start + 1)]
-        at, behind = _removed(model, corpus, head, [places[i] for i in chosen], means)
-        there[chosen], after[chosen] = at, behind
-        start += len(chosen)
-        progress.advance(STEP, len(chosen))
-    return Removal(there, after)
+    total = sum(len(places) for _, places in jobs.values())
+    result = {name: Removal(*(np.full(len(places), np.nan) for _ in range(2))) for name, (_, places) in jobs.items()}
+    by_window: dict[int, dict[HeadId, list[tuple[Hashable, int, int]]]] = {}
+    for name, (head, places) in jobs.items():
+        for number, (window, position) in enumerate(places):
+            by_window.setdefault(window, {}).setdefault(head, []).append((name, number, position))
+    trust: bool | None = None if model.restarts and model.stacks == ("decoder",) else False
+    for window in sorted(by_window):
+        asked = by_window[window]
+        last = max(_length(corpus, window, position) for events in asked.values() for _, _, position in events)
+        part = _Window(model, corpus, window, last, means)
+        for head, events in asked.items():
+            positions = torch.tensor([position for _, _, position in events])
+            for some in torch.arange(len(events)).split(max(1, AT_ONCE // (AFTER + 1 if trust else last))):
+                if trust is None:
+                    trust = part.agrees(head, positions[some][:1])
+                change = part.changed(head, positions[some], late=trust)
+                for i, row in zip(some.tolist(), change, strict=True):
+                    name, number, _ = events[i]
+                    result[name].there[number] = row[0]
+                    result[name].after[number] = np.nanmean(row[1:]) if not np.isnan(row[1:]).all() else np.nan
+                progress.advance(STEP, len(some), total)
+    return result
 
 
-def _removed(
-    model: Model, corpus: Corpus, head: HeadId, places: Sequence[Place], means: Mapping[LayerKey, Tensor]
-) -> tuple[Array, Array]:
-    """(change at the event, mean change behind it) of each of a few events, run side by side."""
-    windows = [window for window, _ in places]
-    lengths = torch.tensor([_length(corpus, *place) for place in places])
-    batch = corpus.batch(windows)
-    longest = int(lengths.max())
-    tokens = batch.tokens[:, :longest]
-    mask = torch.arange(longest) < lengths[:, None]
-    cut = type(batch)(tokens.where(mask, torch.zeros_like(tokens)), mask)
-    position = torch.tensor([place[1] for place in places])
-    read = position[:, None] + torch.arange(AFTER + 1)  # positions whose next token is scored
-    read = torch.where(read < lengths[:, None] - 1, read, -1)
-    read = read[:, : int((read >= 0).sum(1).max())]
-    key = (head.stack, head.layer)
-    entry: dict[LayerKey, Tensor] = {}
-    tap = Tap([key], lambda where, x: entry.update({where: x}))
-    clean = _losses(model.forward(cut, edits=[tap], logit_positions=read), cut.tokens, read)
-    removed = Mean([head], {key: means[key].to(model.device)}, positions=position[:, None])
-    begin = (model.block_index(*key), entry[key]) if model.restarts else None
-    changed = _losses(model.forward(cut, edits=[removed], start_at=begin, logit_positions=read), cut.tokens, read)
-    change = (changed - clean).double().numpy()
-    behind = stats.mean(change[:, 1:].T) if change.shape[1] > 1 else np.full(len(places), np.nan)
-    return change[:, 0], behind
+class _Window:
+    """The events of one window, whose clean run is kept."""
+
+    def __init__(
+        self, model: Model, corpus: Corpus, window: int, length: int, means: Mapping[LayerKey, Tensor]
+    ) -> None:
+        self.model, self.means, self.length = model, means, length
+        whole = corpus.batch([window])
+        self.batch = Batch(whole.tokens[:, :length], whole.mask[:, :length])
+        everywhere = torch.arange(length - 1)[None]
+        if model.restarts:
+            self.run, logits = cache_run(model, self.batch, logit_positions=everywhere)
+        else:
+            logits = model.forward(self.batch, logit_positions=everywhere)
+        self.clean = _losses(logits, self.batch.tokens, everywhere)[0]
+
+    def changed(self, head: HeadId, positions: Tensor, *, late: bool) -> Array:
+        """[event, 1 + AFTER] change of the loss at each event and behind it, NaN past the window's end; positions [event]."""
+        n, key = len(positions), (head.stack, head.layer)
+        read = positions[:, None] + torch.arange(AFTER + 1)
+        read = torch.where(read < self.length - 1, read, -1)
+        removed = Mean([head], {key: self.means[key].to(self.model.device)}, positions=positions[:, None])
+        if late:
+            computed = PartialForward(_repeated(self.run, n), 1, read, key, read).logits(self.model, [removed])[0]
+        else:
+            batch = Batch(self.batch.tokens.expand(n, -1), self.batch.mask.expand(n, -1))
+            computed = self.model.forward(batch, edits=[removed], logit_positions=read)
+        losses = _losses(computed, self.batch.tokens.expand(n, -1), read)
+        change: Array = (losses - self.clean[read.clamp(min=0)]).double().numpy()
+        return change
+
+    def agrees(self, head: HeadId, positions: Tensor) -> bool:
+        """Whether late tokens computed alone give what a whole run gives."""
+        try:
+            late = self.changed(head, positions, late=True)
+        except (HeadAtlasError, ValueError, TypeError, RuntimeError, AttributeError, LookupError):
+            return False  # the model's own code stumbled over a sequence without its beginning
+        whole = self.changed(head, positions, late=False)
+        half = self.model.dtype not in (torch.float32, torch.float64)
+        return bool(np.nanmax(np.abs(late - whole)) <= (5e-2 if half else 1e-4))
+
+
+def _repeated(run: CachedRun, n: int) -> CachedRun:
+    """A run of one example as one of `n` like it; nothing is copied."""
+    attention = {
+        key: replace(one, k=one.k.expand(n, -1, -1, -1), v=one.v.expand(n, -1, -1, -1))
+        for key, one in run.attention.items()
+    }
+    residuals = {key: x.expand(n, -1, -1) for key, x in run.residuals.items()}
+    return replace(
+        run, tokens=run.tokens.expand(n, -1), mask=run.mask.expand(n, -1), residuals=residuals, attention=attention
+    )
 
 
 def _losses(logits: Tensor, tokens: Tensor, read: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from headatlas.pages.corpus import TOKENS, Corpus, read_corpus
 from headatlas.pages.events import Event, Place, look_at
 from headatlas.pages.generated import Generated, generated_corpus, measure_generated
 from headatlas.pages.kinds import PAIRS
-from headatlas.pages.removal import Removal, demand_loss, price, remove_at, usable
+from headatlas.pages.removal import demand_loss, price, remove_at, usable
 from headatlas.pages.result import HeadPage, HeadPages, Removed, Role, places
 from headatlas.pages.scan import EVERY, SAMPLE, Counts, Settings, mean_z, scan
 from headatlas.pages.sources import Given
@@ -275,23 +275,20 @@ def _removed(
             others = usable(corpus, [place for j, place in enumerate(drawn) if j not in mine])[: len(own)]
             if own:
                 plan[head, k] = own, others
-    tokens = sum(price(model, head, corpus, [*own, *others]) for (head, _), (own, others) in plan.items())
-    total = sum(len(own) + len(others) for own, others in plan.values())
+    jobs: dict[Hashable, tuple[HeadId, list[Place]]] = {
+        (head, k, which): (head, events[which]) for (head, k), events in plan.items() for which in (0, 1)
+    }
+    total = sum(len(events) for _, events in jobs.values())
+    times = price(model, corpus, jobs) / max(found.facts["tokens"], 1)
     progress.say(
-        f"removals: {count(len(plan), 'behaviour')} of {count(len({head for head, _ in plan}), 'head')}, {total} events, about "
-        f"{tokens / max(found.facts['tokens'], 1):.1f} times the corpus' own forward passes"
+        f"removals: {count(len(plan), 'behaviour')} of {count(len(groups), 'head')} at {count(total, 'event')}, for about the price of reading "
+        f"the corpus {times:.1f} times"
     )
-    means = mean_z(model, found.counts)
-    result: dict[HeadId, dict[int, Removed]] = {}
     progress.plan([(removal.STEP, total)])
-    for (head, k), (own, others) in plan.items():
-        there = remove_at(model, corpus, head, own, means, progress=progress)
-        random = (
-            remove_at(model, corpus, head, others, means, progress=progress)
-            if others
-            else Removal(np.zeros(0), np.zeros(0))
-        )
-        result.setdefault(head, {})[k] = Removed(there, random)
+    done = remove_at(model, corpus, jobs, mean_z(model, found.counts), progress=progress)
+    result: dict[HeadId, dict[int, Removed]] = {}
+    for head, k in plan:
+        result.setdefault(head, {})[k] = Removed(done[head, k, 0], done[head, k, 1])
     return result
 
 
