@@ -99,6 +99,10 @@ _PUBLIC = {
     "compare_circuits": "headatlas.circuits.workflow",
     "steer": "headatlas.apply.steering",
     "SteerOptions": "headatlas.apply.steering",
+    "head_pages": "headatlas.pages.run",
+    "PageOptions": "headatlas.pages.run",
+    "HeadPages": "headatlas.pages.result",
+    "unknown_heads": "headatlas.pages.unknown",
     # models of one's own, and what there is
     "plant": "headatlas.lab.planted",
     "toy": "headatlas.lab.toys:train_toy",
@@ -186,6 +190,10 @@ if TYPE_CHECKING:
     from headatlas.overview import list_known as list_known
     from headatlas.overview import show as show
     from headatlas.own_prompts.make import prompts as prompts
+    from headatlas.pages.result import HeadPages as HeadPages
+    from headatlas.pages.run import PageOptions as PageOptions
+    from headatlas.pages.run import head_pages as head_pages
+    from headatlas.pages.unknown import unknown_heads as unknown_heads
     from headatlas.progress import PrintedProgress as PrintedProgress
     from headatlas.scores import HeadScores as HeadScores
     from headatlas.task import Batch as Batch

@@ -120,3 +120,26 @@ EffectsJson = Annotated[bool, typer.Option("--json", help="Print effects.json in
 NEW_FOLDER = typer.Option("--out", help="Folder to write; must not exist.")  # asked for by some, required by others
 Top = Annotated[int, typer.Option("--top", help="Rows of the table."), check.at_least(1, "rows")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+# Of what a model reads at length.
+Corpus = Annotated[
+    str | None,
+    typer.Option(
+        "--corpus", help="Text file, table with a column 'text', folder, or Hub data set; default: bundled prose."
+    ),
+    Check(sources.corpus),
+]
+CorpusTokens = Annotated[
+    int, typer.Option("--tokens", help="Tokens of it that are read."), check.at_least(16, "tokens")
+]
+WindowLength = Annotated[
+    int | None,
+    typer.Option("--length", help="Tokens of a window; default 512, at most what the model reads."),
+    check.at_least(20, "tokens"),
+]
+Every = Annotated[
+    int, typer.Option("--every", help="One in so many positions is a sampled query."), check.at_least(1, "positions")
+]
+EventSample = Annotated[
+    int, typer.Option("--sample", help="Random events kept of each head."), check.at_least(64, "events")
+]

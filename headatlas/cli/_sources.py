@@ -36,6 +36,13 @@ def pairs(path: str) -> None:
         )
 
 
+def corpus(name: str) -> None:
+    """Raise BadInput where a name leads to no corpus, as far as no network is asked."""
+    from headatlas.pages.sources import demand_corpus
+
+    demand_corpus(name)
+
+
 def labelled(path: str) -> None:
     """Raise BadInput where a file holds no labelled texts."""
     if "label" not in _rows(path)[0]:

@@ -1,0 +1,190 @@
+"""Heads while the model writes: traces of its own text, receiver heads over sentences, retrieval heads step by step.
+
+A trace is the beginning of a text and what the model writes after it, greedily; it is read as any window is, but events are
+those of the written tokens. Receiver heads attend to few earlier sentences: the kurtosis, over sentences, of the attention
+that each gets from sentences APART or more behind it (Bogdan et al. 2025, arXiv 2506.19143). Retrieval heads: at each step those
+whose most attended key is the very token that is written next, outside their resting places (Wu et al. 2024), and how much that
+set changes from step to step (arXiv 2602.11162).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import kurtosis
+from torch import Tensor
+
+from headatlas.errors import BadInput, UnsupportedModel
+from headatlas.heads import HeadId
+from headatlas.model import LayerView, Model
+from headatlas.model.core.forward_pass import Edit
+from headatlas.ops.stats import mean
+from headatlas.ops.types import Array
+from headatlas.pages.corpus import LENGTH, Corpus, Read, Window
+from headatlas.pages.sources import Given, documents
+from headatlas.pages.structure import structure_of
+
+PROMPT = 48  # tokens of each text that the model is given
+APART = 4  # sentences between a sentence and those whose attention to it counts
+SENTENCES = 8  # with such attention that a trace needs, to tell how unevenly it falls
+COPIES = 0.1  # of the steps: from there on a head is one of the set that does not change
+_END = re.compile(r"[.!?]|\n")
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What heads did while the model wrote.
+
+    receiver [head]: kurtosis (Fisher's) over sentences, mean over traces; NaN where no trace has enough sentences. copies
+    [head]: share of steps in which it retrieves the token that is written. steps: how many. size: heads that retrieve in a step, on
+    average. jaccard: overlap of the sets of neighbouring steps; shuffled: of random pairs of steps; fixed: of a step's
+    set with that of all heads that retrieve in COPIES of the steps or more. Steps at which nobody retrieves are left out of the three.
+    """
+
+    receiver: Array
+    copies: Array
+    steps: int
+    size: float
+    jaccard: float
+    shuffled: float
+    fixed: float
+
+    def data(self, heads: Sequence[HeadId]) -> dict[str, Any]:
+        """As plain data."""
+        rows = [
+            {"head": str(head), "receiver": float(self.receiver[i]), "copies": float(self.copies[i])}
+            for i, head in enumerate(heads)
+        ]
+        plain = {name: getattr(self, name) for name in ("steps", "size", "jaccard", "shuffled", "fixed")}
+        return {**plain, "heads": rows}
+
+
+@torch.no_grad()
+def generated_corpus(model: Model, corpus: Given, tokens: int, length: int | None, new: int) -> Corpus:
+    """Traces in which the model goes on from the first PROMPT tokens of each text, by `new` tokens, until `tokens` are written.
+
+    Raises BadInput where a trace does not fit into a window, UnsupportedModel for a model that writes nothing.
+    """
+    if not model.has_logits or len(model.stacks) > 1 or not all(layer.causal for layer in model.layers):
+        raise UnsupportedModel(f"{model.name} writes no text.", "Ask for a decoder with a language-model head.")
+    tokenizer = model.tokenizer
+    size = min(LENGTH, tokenizer.context) if length is None else length
+    if len(tokenizer.front) + PROMPT + new > min(size, tokenizer.context):
+        raise BadInput(
+            f"{new} tokens behind a prompt of {PROMPT} do not fit into a window of {size}.",
+            f"Generate {max(size - PROMPT - len(tokenizer.front), 0)} or fewer, or give longer windows (--length).",
+        )
+    texts: list[Read] = []
+    for one in documents(corpus):
+        ids = tokenizer.encode(one.text)[:PROMPT]
+        if len(ids) < PROMPT:
+            continue
+        given = torch.tensor([[*tokenizer.front, *ids]], device=model.device)
+        written = model.hf.generate(  # type: ignore[operator]
+            input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=new, do_sample=False, num_beams=1,
+        )[0, given.shape[1] :].tolist()  # fmt: skip
+        texts.append(_read(f"{one.name}, gone on with", model, [*ids, *written]))
+        if sum(len(text.ids) - PROMPT for text in texts) >= tokens:
+            break
+    windows = tuple(Window(number, 0, len(text.ids)) for number, text in enumerate(texts) if len(text.ids) > PROMPT)
+    if not windows:
+        raise BadInput(f"The corpus has no text of {PROMPT} tokens, after which the model writes anything.")
+    longest = max(window.stop for window in windows) + len(tokenizer.front)
+    return Corpus("text that the model wrote", tuple(texts), windows, tokenizer.front, (), longest, prompt=PROMPT)
+
+
+def _read(name: str, model: Model, ids: list[int]) -> Read:
+    """A trace as a text; its characters are those of its tokens, one after the other."""
+    visible = {"⏎": "\n", "⇥": "\t", "␍": "\r"}
+    pieces = ["".join(visible.get(letter, letter) for letter in piece) for piece in model.tokenizer.pieces(ids)]
+    ends = np.cumsum([len(piece) for piece in pieces])
+    spans = np.stack([ends - [len(piece) for piece in pieces], ends], 1).astype(np.int64)
+    text = "".join(pieces)
+    return Read(
+        name, text, np.array(ids, dtype=np.int64), spans, structure_of(text, spans, model.tokenizer.word_starts(ids))
+    )
+
+
+@torch.no_grad()
+def measure_generated(model: Model, corpus: Corpus, *, edits: Sequence[Edit] = ()) -> Generated:
+    """Receivers and retrieval over traces that `generated_corpus` made."""
+    hits: list[Tensor] = []
+    uneven: list[Array] = []
+    for number, window in enumerate(corpus.windows):
+        text, front = corpus.texts[window.document], len(corpus.front)
+        batch = corpus.batch([number])
+        first = front + corpus.prompt - 1
+        queries = torch.arange(first, batch.tokens.shape[1] - 1)
+        sentence = torch.cat([torch.full((front,), -1), torch.from_numpy(sentences(text))])
+        found: list[Tensor] = []
+        vertical: list[Array] = []
+
+        def watch(
+            layer: LayerView, tokens: Tensor = batch.tokens, queries: Tensor = queries, sentence: Tensor = sentence,
+            found: list[Tensor] = found, vertical: list[Array] = vertical,
+        ) -> None:  # fmt: skip
+            rows = layer.rows(torch.arange(layer.n_queries, device=layer.q.device))[0].float().cpu()
+            best = rows[:, queries].argmax(-1)
+            found.append((tokens[0, best] == tokens[0, queries + 1]) & (best > 0))
+            vertical.append(vertical_scores(rows.numpy(), sentence.numpy()))
+
+        model.forward(batch, watch=watch, edits=edits, logit_positions=torch.zeros(1, dtype=torch.long))
+        hits.append(torch.cat(found))
+        scores = np.concatenate(vertical)
+        if scores.shape[1] >= SENTENCES:
+            uneven.append(kurtosis(scores, axis=1))
+    every = torch.cat(hits, 1).numpy()
+    receiver = mean(np.stack(uneven)) if uneven else np.full(len(model.heads), np.nan)
+    return replace(stability([one.numpy() for one in hits]), receiver=receiver, copies=every.mean(1))
+
+
+def sentences(text: Read) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """[token] number of the sentence that each token of a text belongs to; a mark that ends one belongs to it."""
+    ends = np.array([found.end() for found in _END.finditer(text.text)], dtype=np.int64)
+    number = np.searchsorted(ends, text.spans[:, 1] - 1, side="right")
+    _, found = np.unique(number, return_inverse=True)
+    return found.astype(np.int64)
+
+
+def vertical_scores(rows: Array, sentence: np.ndarray[Any, np.dtype[np.int64]]) -> Array:
+    """[head, sentence] the mean attention weight to a sentence's tokens from those of sentences APART or more behind it.
+
+    rows [head, query, key]; sentence [token], -1 outside. Sentences with no such other are left out.
+    """
+    last = int(sentence.max())
+    scores = []
+    for one in range(last - APART + 1):
+        queries, keys = sentence >= one + APART, sentence == one
+        scores.append(rows[:, queries][:, :, keys].mean((1, 2)))
+    return np.stack(scores, 1) if scores else np.zeros((len(rows), 0))
+
+
+def stability(hits: Sequence[np.ndarray[Any, np.dtype[np.bool_]]]) -> Generated:
+    """How the set of retrieving heads changes; hits: for each trace [head, step]."""
+    every = np.concatenate(hits, 1)
+    used = [trace[:, trace.any(0)] for trace in hits]
+    steps = np.concatenate(used, 1)
+    near = [_jaccard(trace[:, :-1], trace[:, 1:]) for trace in used if trace.shape[1] > 1]
+    order = np.random.default_rng(0).permutation(steps.shape[1])
+    always = (every.mean(1) >= COPIES)[:, None]
+    return Generated(
+        np.full(len(every), np.nan), every.mean(1), every.shape[1], float(every.sum(0).mean()),
+        _average(near), _average([_jaccard(steps, steps[:, order])]), _average([_jaccard(steps, np.broadcast_to(always, steps.shape))]),
+    )  # fmt: skip
+
+
+def _jaccard(a: np.ndarray[Any, np.dtype[np.bool_]], b: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
+    """[step] how much of two sets of heads [head, step] they share."""
+    both, either = (a & b).sum(0), (a | b).sum(0)
+    found: Array = both / np.maximum(either, 1)
+    return found
+
+
+def _average(parts: Sequence[Array]) -> float:
+    values = np.concatenate(parts) if parts else np.zeros(0)
+    return float(values.mean()) if len(values) else float("nan")
