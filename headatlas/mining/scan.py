@@ -45,6 +45,7 @@ class Scan:
     mean_z: dict[LayerKey, Tensor]  # [head, d_value]
     seconds: dict[str, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)  # detectors that this model cannot be asked, and why
+    told: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what some detectors say of each head in words
 
 
 def suits(detector: Detector, layer: LayerView) -> bool:
@@ -142,9 +143,13 @@ def scan(
         if needs_control and part.control is not None:
             run(part.control, rows, main=False)
         progress.advance(step, rows.stop - rows.start, of=n)
+    told: dict[str, tuple[str, ...]] = {}
     for one in layered:
         if one.settle is not None and values[one.name].ndim == 3:
-            settled = one.settle(torch.from_numpy(values[one.name]))
+            every = torch.from_numpy(values[one.name])
+            if one.told is not None:
+                told[one.name] = tuple(one.told(every))
+            settled = one.settle(every)
             values[one.name], control[one.name] = settled.values.numpy(), settled.control.numpy()
     joined = {name: np.concatenate(parts) if parts else None for name, parts in metrics.items()}
     scores = {d.name: HeadScores(heads, values[d.name], control[d.name], d.minimum_effect) for d in layered}
@@ -164,7 +169,7 @@ def scan(
             scores[detector.name] = HeadScores(heads, scored, chance, detector.minimum_effect)
             clock["detect"] += time.perf_counter() - began
     means = {key: (total / max(tokens, 1)).float() for key, total in sums.items()}
-    return Scan(scores, joined["task"], joined["control"], means, clock, refused)
+    return Scan(scores, joined["task"], joined["control"], means, clock, refused, told)
 
 
 def metric_on(model: Model, task: Task) -> Metric | None:
@@ -244,7 +249,10 @@ def scan_task(
     return TaskScan(
         task=task.name,
         detectors=tuple(
-            _detector_scan(one, found.scores[one.name], observed[one.name], examples.get(one.name)) for one in asked
+            _detector_scan(
+                one, found.scores[one.name], observed[one.name], examples.get(one.name), found.told.get(one.name, ())
+            )
+            for one in asked
         ),
         baseline=Baseline(**gate.baseline) if gate is not None else None,
         smallest=gate.smallest if gate is not None and gate.able else None,
@@ -256,7 +264,11 @@ def scan_task(
 
 
 def _detector_scan(
-    detector: Detector, scores: HeadScores, observed: tuple[HeadId, ...], attention: AttentionExample | None
+    detector: Detector,
+    scores: HeadScores,
+    observed: tuple[HeadId, ...],
+    attention: AttentionExample | None,
+    told: tuple[str, ...],
 ) -> DetectorScan:
     return DetectorScan(
         name=detector.name,
@@ -270,4 +282,5 @@ def _detector_scan(
         control=scores.control,
         attention=attention,
         about=detector.about,
+        told={line.head: words for line, words in zip(scores.summary(), told, strict=True) if words} if told else {},
     )
