@@ -5,13 +5,12 @@ from torch import Tensor
 
 from headatlas.detector import Measured, Planted, detector
 from headatlas.detectors._measures.gold_syntax import best_elsewhere, maps_of, passing, to_words
-from headatlas.detectors.delimiter import TAU
 from headatlas.model.core.view import LayerView
 from headatlas.ops.patterns import at_offset
 from headatlas.task import Batch
 from headatlas.tasks._sentences import RELATIONS
 from headatlas.tasks.syntax import syntax
-from headatlas.treebanks.sieve import SYNTACTIC
+from headatlas.treebanks.sieve import SYNTACTIC, THRESHOLD
 from headatlas.treebanks.words import seen_keys
 
 
@@ -42,7 +41,7 @@ def syntactic_sieve(layer: LayerView, batch: Batch) -> Tensor:
         count = usable.sum(1)[:, None]
         at = (query * n + key)[:, None].expand(-1, maps.shape[1], -1)
         mass = (maps.flatten(2).gather(2, at) * usable[:, None]).sum(-1) / count
-        uniform = TAU * size.gather(1, key) / seen.gather(1, query).clamp(min=1) * usable
+        uniform = THRESHOLD * size.gather(1, key) / seen.gather(1, query).clamp(min=1) * usable
         found.append((mass, (uniform.sum(1)[:, None] / count).clamp(max=1.0).expand_as(mass)))
     return torch.stack([found[0][0], found[1][0], found[0][1], found[1][1]], -1)
 

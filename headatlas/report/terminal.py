@@ -227,10 +227,9 @@ def _cells(seen: Observation, view: AtlasView) -> tuple[str | Text, ...]:
 def _told(view: AtlasView) -> Iterator[RenderableType]:
     """What detectors say of heads in words, such as which relations of syntax each follows, head by head."""
     for entry in view.detectors:
-        rows = [row for row in entry["heads"] if row.get("told")]
-        if rows:
+        if rows := [row for row in entry["heads"] if row.get("told")]:
             table = _table("head", "verdict", entry["name"])
-            for row in sorted(rows, key=lambda row: (row["layer"], row["head"])):
+            for row in sorted(rows, key=lambda one: (one["layer"], one["head"])):
                 stack = f"{row['stack']}:" if len(view.stacks) > 1 else ""
                 table.add_row(f"{stack}{row['layer']}.{row['head']}", row["verdict"], row["told"])
             yield Group(Text("\nShare found, beside it in brackets the level of chance", style="dim"), table)
