@@ -10,7 +10,8 @@ from headatlas.task import Batch
 from headatlas.tasks.syntax import syntax
 
 
-@detector(head_type="coreference-head", task=syntax, version=1, minimum_effect=0.1, attention="both")
+# The grammar has eight names of each sex: a head that prefers names at random is right on 0.5 +- 0.1 of the pairs for good.
+@detector(head_type="coreference-head", task=syntax, version=1, minimum_effect=0.3, attention="both")
 def coreference(layer: LayerView, batch: Batch) -> Tensor:
     """Share of pronouns that attend more to the name they stand for than to the other one: 0 none, 1 all.
 
