@@ -147,13 +147,14 @@ class LayerDetector(Detector):
     """A detector that scores one attention layer at a time; a single pass feeds all of one task.
 
     score(layer, batch) -> [example, head]; higher means more of the head type; NaN where undefined for an example.
-    Hooks beside `removal`: `control`, `settle`, `planted`, `look_alike`.
+    Hooks beside `removal`: `control`, `settle`, `told`, `planted`, `look_alike`.
     """
 
     HOOKS: ClassVar[tuple[Hook, ...]] = (
         *Detector.HOOKS,
         Hook("control", "layer, batch"),
         Hook("settle", "found"),
+        Hook("told", "found"),
         Hook("planted", "batch", required=True),
         Hook("look_alike", "batch", required=True),
     )
@@ -177,6 +178,15 @@ class LayerDetector(Detector):
         in: the choice is made on other examples than are scored, or the largest of many numbers would beat any chance.
         """
         found: Callable[[Tensor], Measured] | None = self.hook("settle")
+        return found
+
+    @property
+    def told(self) -> Callable[[Tensor], list[str]] | None:
+        """The hook `told(found)`: in words what each head does in which of the choices that `settle` chooses from, "" for nothing.
+
+        found: [example, head, choice] as `settle` gets it. The words stand in the head's line.
+        """
+        found: Callable[[Tensor], list[str]] | None = self.hook("told")
         return found
 
     @property

@@ -8,8 +8,7 @@ from headatlas.model.core.view import LayerView
 from headatlas.ops.patterns import aimed, mean_of, where_queries
 from headatlas.task import Batch
 from headatlas.tasks.prose import prose
-
-TAU = 3.0  # how many times what uniform attention gives: the threshold by which the paper hands out its roles
+from headatlas.treebanks.sieve import THRESHOLD
 
 
 @detector(head_type="delimiter-head", task=prose, version=1, minimum_effect=0.05, attention="bidirectional")
@@ -26,9 +25,9 @@ def delimiter(layer: LayerView, batch: Batch) -> Tensor:
 
 
 def control(layer: LayerView, batch: Batch) -> Tensor:
-    """The larger of TAU times the share of uniform attention and of the mass beside the special tokens: [example, head]."""
+    """The larger of THRESHOLD times the share of uniform attention and of the mass beside the special tokens: [example, head]."""
     special = (batch.positions["special"] >= 0).sum(1).to(layer.q.device)
-    uniform = TAU * special / layer.valid_keys.sum(1)
+    uniform = THRESHOLD * special / layer.valid_keys.sum(1)
     return torch.maximum(_mass(layer, batch.positions["beside"]), uniform[:, None])
 
 

@@ -26,6 +26,7 @@ from headatlas.reading.chats import read_chats
 from headatlas.renamed import old_names
 from headatlas.task import Batch, Metric, Task, find_task, logit_difference
 from headatlas.task.answers import demand_measurable, find_metric, kl, log_probability
+from headatlas.task.encoders import pooled
 
 OWN_CHOICE = "none given: the model's own first choice, and its second as the wrong one"
 
@@ -183,6 +184,14 @@ def with_clean_run(model: Model, batch: Batch) -> Batch:
     if "clean" in batch.labels:
         return batch
     return replace(batch, labels={**batch.labels, "clean": end_logits(model, batch).double().log_softmax(-1)})
+
+
+def with_clean_vector(model: Model, batch: Batch) -> Batch:
+    """The batch with labels["vector"]: the pooled vector of its run without changes, for `pooled_change`."""
+    if "vector" in batch.labels:
+        return batch
+    found = [pooled(model.forward(part), part).cpu() for part in pieces(batch)]
+    return replace(batch, labels={**batch.labels, "vector": torch.cat(found)})
 
 
 def with_own_choice(model: Model, batch: Batch) -> Batch:

@@ -18,7 +18,8 @@ from headatlas import catalogue
 from headatlas.detector import Detector, LayerDetector, ModelDetector
 from headatlas.errors import UnfitTask, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.methods.prompts import with_clean_run
+from headatlas.methods.prompts import with_clean_run, with_clean_vector
+from headatlas.methods.sweeps.plan import metric_of
 from headatlas.methods.sweeps.task_gate import gate_of_values
 from headatlas.mining.attention_example import attention_examples
 from headatlas.mining.task_scan import AttentionExample, Baseline, DetectorScan, Skipped, TaskScan
@@ -28,8 +29,10 @@ from headatlas.progress import Progress, Silent
 from headatlas.scores import HeadScores
 from headatlas.task import Batch, Metric, Task
 from headatlas.task.answers import kl
+from headatlas.task.encoders import masked, masked_token_loss, pooled_change
 
 TOKENS_AT_ONCE = 2048
+MARGINS = {masked_token_loss.name: 0.1, pooled_change.name: 0.01}  # how much worse the control must be
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Scan:
     mean_z: dict[LayerKey, Tensor]  # [head, d_value]
     seconds: dict[str, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)  # detectors that this model cannot be asked, and why
+    told: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what some detectors say of each head in words
 
 
 def suits(detector: Detector, layer: LayerView) -> bool:
@@ -63,8 +67,17 @@ def scan(
 
     Those that look at layers share one pass; those that need the whole model follow, one by one, on the whole batch.
     Batch size and padding do not change the result (to float tolerance). `step` of `progress` moves on by the examples of each piece.
+    Detectors read texts as they are: where the metric wants tokens masked, these are read in a pass of their own.
     """
     progress = progress or Silent()
+    apart, metrics = metric is masked_token_loss, dict[str, list[Array]](task=[], control=[])
+    if apart:
+        assert metric is not None
+        texts, metric = prepared(model, metric, batch), None
+        metrics["task"] = [metric_of(model, texts, masked_token_loss)]
+        metrics["control"] = [metric_of(model, texts.control, masked_token_loss)] if texts.control is not None else []
+    else:
+        batch = prepared(model, metric, batch)
     n, heads = len(batch), model.heads
     layered = [d for d in detectors if isinstance(d, LayerDetector)]
     start_of: dict[LayerKey, int] = {}
@@ -72,7 +85,6 @@ def scan(
         start_of.setdefault((head.stack, head.layer), i)
     values = {d.name: np.full((n, len(heads)), np.nan) for d in layered}
     control = {d.name: np.full((n, len(heads)), np.nan) for d in layered}
-    metrics: dict[str, list[Array]] = {"task": [], "control": []}
     sums: dict[LayerKey, Tensor] = {}
     tokens = 0
     clock = {"forward": 0.0, "detect": 0.0}
@@ -131,9 +143,13 @@ def scan(
         if needs_control and part.control is not None:
             run(part.control, rows, main=False)
         progress.advance(step, rows.stop - rows.start, of=n)
+    told: dict[str, tuple[str, ...]] = {}
     for one in layered:
         if one.settle is not None and values[one.name].ndim == 3:
-            settled = one.settle(torch.from_numpy(values[one.name]))
+            every = torch.from_numpy(values[one.name])
+            if one.told is not None:
+                told[one.name] = tuple(one.told(every))
+            settled = one.settle(every)
             values[one.name], control[one.name] = settled.values.numpy(), settled.control.numpy()
     joined = {name: np.concatenate(parts) if parts else None for name, parts in metrics.items()}
     scores = {d.name: HeadScores(heads, values[d.name], control[d.name], d.minimum_effect) for d in layered}
@@ -153,22 +169,47 @@ def scan(
             scores[detector.name] = HeadScores(heads, scored, chance, detector.minimum_effect)
             clock["detect"] += time.perf_counter() - began
     means = {key: (total / max(tokens, 1)).float() for key, total in sums.items()}
-    return Scan(scores, joined["task"], joined["control"], means, clock, refused)
+    return Scan(scores, joined["task"], joined["control"], means, clock, refused, told)
 
 
 def metric_on(model: Model, task: Task) -> Metric | None:
-    """What measures how well the model does the task; None for encoders, and where either gives nothing to measure."""
-    return task.metric if model.kind == "decoder" and model.has_logits else None
+    """What measures how well the model does the task; None where either gives nothing to measure.
+
+    Models that read both ways do not predict a next token, whatever the task asks: there it is the loss of masked tokens, or,
+    of a model without a language-model head, how far its pooled vector moves.
+    """
+    if model.kind == "decoder":
+        return task.metric if model.has_logits else None
+    if model.kind != "encoder" or task.metric is None:
+        return None
+    if model.has_logits:
+        return masked_token_loss if model.tokenizer.mask is not None else None
+    return pooled_change
 
 
-def with_clean(model: Model, metric: Metric | None, batch: Batch) -> Batch:
-    """The batch with what the metric reads of the run without changes, if it does; its control is held against the same run."""
-    if metric is not kl:
+def measured_on(model: Model, task: Task) -> Task:
+    """The task with the metric that the model is measured by, and with the least margin that its unit allows."""
+    metric = metric_on(model, task)
+    if metric is None or metric is task.metric:
+        return task
+    return replace(task, metric=metric, floor="control", margin=MARGINS[metric.name])
+
+
+def prepared(model: Model, metric: Metric | None, batch: Batch) -> Batch:
+    """The batch as the metric reads it: with its tokens masked, or with what it reads of the run without changes.
+
+    Its control is held against the same run, and masked as well.
+    """
+    if metric is masked_token_loss:
+        assert model.tokenizer.mask is not None
+        return masked(batch, model.tokenizer, model.tokenizer.mask)
+    label = {"kl": "clean", pooled_change.name: "vector"}.get(metric.name) if metric is not None else None
+    if label is None:
         return batch
-    found = with_clean_run(model, batch)
+    found = with_clean_run(model, batch) if metric is kl else with_clean_vector(model, batch)
     if found.control is None:
         return found
-    labels = {**found.control.labels, "clean": found.labels["clean"]}
+    labels = {**found.control.labels, label: found.labels[label]}
     return replace(found, control=replace(found.control, labels=labels))
 
 
@@ -193,10 +234,13 @@ def scan_task(
     The step of `progress` that bears the task's name moves on by the examples of each piece of the batch.
     """
     size, metric = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1]), metric_on(model, task)
-    batch = with_clean(model, metric, batch)
+    task, own = measured_on(model, task), task.metric
     found = scan(model, detectors, batch, metric=metric, size=size, progress=progress, step=task.name)
     asked = [detector for detector in detectors if detector.name not in found.refused]
-    gate = None if found.metric is None else gate_of_values(task, found.metric, found.floor, model.vocabulary_size)
+    gate = None
+    # A task may take its floor from something that only its own metric has; an encoder's needs the control batch.
+    if found.metric is not None and (metric is own or found.floor is not None):
+        gate = gate_of_values(task, found.metric, found.floor, model.vocabulary_size)
     observed = {
         detector.name: tuple(line.head for line in found.scores[detector.name].observed(detector.minimum_effect))
         for detector in asked
@@ -205,7 +249,10 @@ def scan_task(
     return TaskScan(
         task=task.name,
         detectors=tuple(
-            _detector_scan(one, found.scores[one.name], observed[one.name], examples.get(one.name)) for one in asked
+            _detector_scan(
+                one, found.scores[one.name], observed[one.name], examples.get(one.name), found.told.get(one.name, ())
+            )
+            for one in asked
         ),
         baseline=Baseline(**gate.baseline) if gate is not None else None,
         smallest=gate.smallest if gate is not None and gate.able else None,
@@ -217,7 +264,11 @@ def scan_task(
 
 
 def _detector_scan(
-    detector: Detector, scores: HeadScores, observed: tuple[HeadId, ...], attention: AttentionExample | None
+    detector: Detector,
+    scores: HeadScores,
+    observed: tuple[HeadId, ...],
+    attention: AttentionExample | None,
+    told: tuple[str, ...],
 ) -> DetectorScan:
     return DetectorScan(
         name=detector.name,
@@ -231,4 +282,5 @@ def _detector_scan(
         control=scores.control,
         attention=attention,
         about=detector.about,
+        told={line.head: words for line, words in zip(scores.summary(), told, strict=True) if words} if told else {},
     )

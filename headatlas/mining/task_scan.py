@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,7 +98,8 @@ class DetectorScan:
     """What one detector measured: a line per head, in the order of the model's heads.
 
     observed: the heads that show what the detector looks for, best first. values, control: [example, head], NaN where undefined.
-    attention: None where nothing was observed. about: the detector described for readers.
+    attention: None where nothing was observed. about: the detector described for readers. told: what it says of heads in words,
+    such as which relations they follow.
     """
 
     name: str
@@ -112,6 +113,7 @@ class DetectorScan:
     control: Array
     attention: AttentionExample | None
     about: Mapping[str, str]
+    told: Mapping[HeadId, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,6 +224,8 @@ def observed_json(found: DetectorScan, verdict: DetectorVerdict | None, *, promp
     rows = []
     for head in found.observed:
         row = {**line_json(found.lines[places[head]]), **head_json(head, verdict)}
+        if head in found.told:
+            row["told"] = found.told[head]
         if prompts:
             row["checks"].append(asdict(over_prompts.check(found.values, places[head])))
         rows.append(row)
@@ -278,6 +282,7 @@ def _read_detector(entry: Mapping[str, Any], examples: Mapping[str, Any], attent
         control=control,
         attention=_read_attention(attention[name]) if name in attention else None,
         about=entry["about"],
+        told={_read_head(row): row["told"] for row in entry["heads"] if row.get("told")},
     )
 
 

@@ -17,7 +17,7 @@ from headatlas.mining.checks.critics import Critics
 from headatlas.mining.checks.fresh import SEED, fresh, others_than
 from headatlas.mining.checks.judging import Bench, judge, removals
 from headatlas.mining.checks.settling import settled
-from headatlas.mining.scan import metric_on, with_clean
+from headatlas.mining.scan import metric_on, prepared
 from headatlas.mining.task_scan import TaskScan
 from headatlas.mining.task_verdict import TaskVerdict
 from headatlas.model import Model
@@ -49,7 +49,7 @@ def judge_task(
     if metric is None or scan.smallest is None:
         raise BadInput(f"{model.name} gets no verdicts on {task.name}: {scan.reason or 'it has no metric there'}.")
     began = time.perf_counter()
-    batch = with_clean(model, metric, fresh(model, task, n, seed, examples))
+    batch = fresh(model, task, n, seed, examples)
     observed = scan.observed
     taken = frozenset(labelled) if labelled is not None else observed_in([scan])
     step = step_of(task)
@@ -84,8 +84,8 @@ def _removing(model: Model, metric: Metric, detector: Detector, scan: TaskScan) 
     """How a detector's heads are removed on a batch."""
     own, at = detector.removal, detector.verdict_positions
     if own is not None:
-        return lambda batch: own(model, batch, metric)
-    return lambda batch: ablated(model, batch, metric, scan.mean_z, _positions(batch, at))
+        return lambda batch: own(model, prepared(model, metric, batch), metric)
+    return lambda batch: ablated(model, prepared(model, metric, batch), metric, scan.mean_z, _positions(batch, at))
 
 
 def _further(
@@ -99,7 +99,7 @@ def _further(
         if further is None:
             return None
         known.append(further)
-        return removing(with_clean(model, metric, further))
+        return removing(further)
 
     return more
 

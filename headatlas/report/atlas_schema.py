@@ -145,9 +145,10 @@ class Judged(Effects):
 
 
 class Observed(Line, Judged):
-    """An observed head with its verdict, and all of it in one line."""
+    """An observed head with its verdict, and all of it in one line; told: what its detector says of it in words."""
 
     line: str = ""
+    told: Annotated[str, Field(max_length=10_000)] = ""
 
 
 class Twin(Record):

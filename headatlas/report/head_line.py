@@ -52,7 +52,8 @@ def line_of(detector: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     if finite(row.get("effect")) is not None:
         verdict += f" {signed(row['effect'])}"
     score = f"{number(row.get('score'))} (chance {number(row.get('chance'))})"
-    return "  ".join(part for part in (f"{detector['name']} {head}", score, verdict, checks_of(row)) if part)
+    parts = (f"{detector['name']} {head}", score, str(row.get("told") or ""), verdict, checks_of(row))
+    return "  ".join(part for part in parts if part)
 
 
 def twins_of(detector: Mapping[str, Any]) -> str:

@@ -97,6 +97,7 @@ class Screen:
             yield Text()
             yield _types(view, self.top, plain, checks=width >= _WIDE)
             yield _receipt(view, view.detectors)
+        yield from _told(view)
         yield from _leads(view)
         yield from _nothing(view)
         yield from _twins(view)
@@ -205,7 +206,7 @@ def _table(*names: str) -> Table:
     for name in names:
         right = name in ("score", "chance", "effect", "value", "floor", "right", "by chance")
         # Words are what a narrow screen may fold; numbers and addresses stay whole.
-        whole = name not in ("head type", "task", "metric", "checks")
+        whole = name in ("head", "score", "chance", "effect", "verdict", "done", "value", "floor", "right", "by chance")
         table.add_column(name, justify="right" if right else "left", no_wrap=whole, overflow="fold")
     return table
 
@@ -221,6 +222,17 @@ def _cells(seen: Observation, view: AtlasView) -> tuple[str | Text, ...]:
         signed(numbers["effect"]),
         Text(seen.shown, style=style),
     )
+
+
+def _told(view: AtlasView) -> Iterator[RenderableType]:
+    """What detectors say of heads in words, such as which relations of syntax each follows, head by head."""
+    for entry in view.detectors:
+        if rows := [row for row in entry["heads"] if row.get("told")]:
+            table = _table("head", "verdict", entry["name"])
+            for row in sorted(rows, key=lambda one: (one["layer"], one["head"])):
+                stack = f"{row['stack']}:" if len(view.stacks) > 1 else ""
+                table.add_row(f"{stack}{row['layer']}.{row['head']}", row["verdict"], row["told"])
+            yield Group(Text("\nShare found, beside it in brackets the level of chance", style="dim"), table)
 
 
 def _leads(view: AtlasView) -> Iterator[RenderableType]:

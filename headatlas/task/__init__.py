@@ -29,6 +29,7 @@ class Metric:
     then the model's accuracy between the two.
     settle(scores [prompt, ...], batch) -> [question, ...]: of metrics of questions whose answers are prompts of their own,
     what the scores of a question's prompts come to; None where each prompt stands for itself.
+    level: whether it is at its best in the run without changes, so that its slope there is 0 and no gradient ranks heads.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Metric:
     unit: str
     compares: bool = False
     settle: Callable[[Any, Batch], Any] | None = None
+    level: bool = False
 
     def __repr__(self) -> str:
         better = "higher" if self.higher_is_better else "lower"

@@ -168,7 +168,7 @@ answer_probability = Metric("probability of the answer", _read, _probability, Tr
 # 1 + how many tokens have a higher logit than the best right answer (its first token) at the end of the prompt.
 rank = Metric("rank", _end, _rank, False, "")
 # KL(clean run || changed run) of the next token at the end of the prompt; 0 where a change does nothing.
-kl = Metric("kl", _end, _kl, False, "nats")
+kl = Metric("kl", _end, _kl, False, "nats", level=True)
 # Mean log-probability of an answer's tokens, with its sign turned for false answers: higher where truth is preferred.
 truth_margin = Metric("truth margin", _read, _truth_margin, True, "nats")
 # Per question, 1 where the best answer has a higher probability than every false one. Lin et al. 2022.

@@ -10,7 +10,7 @@ or to the right alone where causal attention can look no other way.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -190,12 +190,20 @@ def predictions(maps: Tensor, heads: Tensor) -> Tensor:
 def _offsets(sentences: Sequence[Sentence], names: Sequence[str], *, causal: bool) -> tuple[Array, Array, Array]:
     """(offset, its rate) [relation, direction] of the best fixed offset, and the edges [relation]."""
     number = {name: i for i, name in enumerate(names)}
+    found = ((head - i, columns) for one in sentences for i, head, columns in edges(one, number))
+    return best_offsets(found, len(names), causal=causal)
+
+
+def best_offsets(edges: Iterable[tuple[int, list[int]]], relations: int, *, causal: bool) -> tuple[Array, Array, Array]:
+    """(offset, its rate) [relation, direction] of the best fixed offset, and how many edges [relation].
+
+    edges: (places from the dependent to its head, columns of the relations that it is of) of each.
+    """
     shifts = np.array([k for k in range(-REACH, REACH + 1) if k])
-    counts, total = np.zeros((len(names), len(shifts))), np.zeros(len(names))
-    for one in sentences:
-        for i, head, columns in edges(one, number):
-            total[columns] += 1
-            counts[columns] += shifts == head - i
+    counts, total = np.zeros((relations, len(shifts))), np.zeros(relations)
+    for shift, columns in edges:
+        total[columns] += 1
+        counts[columns] += shifts == shift
     # With causal attention the head lies to the left of a word that points to it, and to the right of one it points to.
     ways = [shifts < 0, shifts > 0, shifts != 0] if causal else [shifts != 0] * 3
     best = np.stack([np.where(way, counts, -1).argmax(1) for way in ways], 1)

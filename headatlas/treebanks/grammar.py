@@ -18,7 +18,7 @@ from headatlas.treebanks import _lexicon as words
 from headatlas.treebanks.sentences import ROOT, Sentence
 
 HEAD = "head"
-SOLID = ("'s", ",", ".", "?")  # written without a space before
+SOLID = ("'s", ",", ".", "?", ";")  # written without a space before
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,12 @@ class Grammar:
             body = _p("S", ("advcl", first), ("punct", ","), *self.clause(1).parts)
         else:
             body = self.clause()
-        return _p("S", *body.parts, ("punct", "."))
+        return with_stop(body)
+
+
+def with_stop(clause: Phrase) -> Phrase:
+    """A clause as a sentence."""
+    return _p("S", *clause.parts, ("punct", "."))
 
 
 def _clause(subject: Phrase, predicate: Phrase) -> Phrase:

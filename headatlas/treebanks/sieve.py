@@ -24,6 +24,7 @@ from headatlas.treebanks.words import WordBatch, seen_keys
 ROLES = ("local", "delimiter", "nsubj", "obj", "amod", "advmod", "syntactic")
 SYNTACTIC = ROLES[2:6]
 BAND = 2  # tokens to either side
+THRESHOLD = 3.0  # times what uniform attention gives: that by which the paper hands out its roles
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Sieve:
     sd: Array
     n: Array
 
-    def p(self, threshold: float = 3.0) -> Array:
+    def p(self, threshold: float = THRESHOLD) -> Array:
         """[head, role] of the mean score being at most `threshold`; equal scores give 0 or 1."""
         return p_above(self.mean, self.sd, self.n, threshold)
 

@@ -43,6 +43,12 @@ def arborescence(weights: Array, root: int) -> Array:
     return found
 
 
+def tree_edges(weights: Array, root: int) -> set[tuple[int, int]]:
+    """The edges of that tree without direction, the smaller node first."""
+    parents = arborescence(weights, root).tolist()
+    return {(min(i, p), max(i, p)) for i, p in enumerate(parents) if p != ROOT}
+
+
 @dataclass(frozen=True)
 class Trees:
     """uuas [head, orientation]; chain: that of neighbours; n: gold edges."""
@@ -80,9 +86,7 @@ class TreeCounts:
             for head, map_ in enumerate(maps[row, :, :n, :n].double().cpu().numpy(), place.start):
                 weights = map_ + map_.T if self.causal else map_
                 for way, directed in enumerate((weights, weights.T)):
-                    parents = arborescence(directed, one.root)
-                    tree = {(min(i, p), max(i, p)) for i, p in enumerate(parents.tolist()) if p != ROOT}
-                    self.found[head, way] += len(tree & pairs)
+                    self.found[head, way] += len(tree_edges(directed, one.root) & pairs)
 
     def result(self) -> Trees:
         """The share of gold edges in each head's trees."""

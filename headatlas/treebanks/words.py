@@ -62,6 +62,21 @@ def seen_keys(layer: LayerView) -> Tensor:
     return layer.valid_keys[:, None] & order
 
 
+def word_maps(pattern: Tensor, word: Tensor, n: int, rows: str = "mean") -> Tensor:
+    """Attention between tokens, [example, head, query, key], as attention between `n` words, [example, head, word, word].
+
+    word [example, pos]: which word a token belongs to, -1 for none. rows: see `WordBatch.maps`.
+    """
+    places = torch.arange(n, device=pattern.device)
+    pieces = (word.to(pattern.device)[:, None, :] == places[:, None]).float()  # [example, word, pos]
+    queries = pieces / pieces.sum(-1, keepdim=True).clamp(min=1)
+    if rows == "last":
+        order = torch.arange(pieces.shape[-1], device=pieces.device)
+        last = torch.where(pieces > 0, order, -1).amax(-1, keepdim=True)
+        queries = ((order == last) & (pieces > 0)).float()
+    return queries[:, None] @ pattern @ pieces[:, None].transpose(-1, -2)
+
+
 @dataclass(frozen=True)
 class WordBatch:
     """Sentences of a batch with the places of their words.
@@ -87,18 +102,7 @@ class WordBatch:
             first = int(self._first)
             found = pattern[:, :, first : first + n, first : first + n]
             return found * (self.valid[:, None, :, None] & self.valid[:, None, None, :])
-        pieces = self._pieces.to(pattern.device)
-        queries = pieces / pieces.sum(-1, keepdim=True).clamp(min=1)
-        if rows == "last":
-            places = torch.arange(pieces.shape[-1], device=pieces.device)
-            last = torch.where(pieces > 0, places, -1).amax(-1, keepdim=True)
-            queries = ((places == last) & (pieces > 0)).float()
-        return queries[:, None] @ pattern @ pieces[:, None].transpose(-1, -2)
-
-    @property
-    def _pieces(self) -> Tensor:
-        """[example, word, pos] 1 where a token is a piece of a word."""
-        return (self.word[:, None, :] == torch.arange(self.valid.shape[1])[:, None]).float()
+        return word_maps(pattern, self.word, self.valid.shape[1], rows)
 
     @property
     def _first(self) -> Tensor:

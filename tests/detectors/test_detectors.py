@@ -14,6 +14,10 @@ from tests import toys
 ALL = [found for found in detectors().values() if isinstance(found, LayerDetector)]
 
 
+# Their chance is a rule that knows no attention, or several times what even attention gives: that may well lie below.
+RULED = ("coreference", "spanning-tree", "syntactic-sieve")
+
+
 @pytest.fixture(params=ALL, ids=lambda d: d.name)
 def detector(request) -> Detector:
     return request.param
@@ -60,7 +64,8 @@ def test_planted_head_scores_near_one_and_is_observed(detector: Detector):
 def test_uniform_attention_scores_near_chance(detector: Detector):
     batch = batch_for(detector)
     score, chance = measure(detector, batch, uniform(batch))
-    assert abs(score.item() - chance.item()) < detector.minimum_effect / 2
+    excess = score.item() - chance.item()
+    assert (excess if detector.name in RULED else abs(excess)) < detector.minimum_effect / 2
 
 
 def test_look_alike_stays_below_the_minimum_effect(detector: Detector):

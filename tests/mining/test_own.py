@@ -17,7 +17,7 @@ from headatlas.errors import BadInput, HeadAtlasError
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.mining.own import task_of
-from headatlas.mining.scan import with_clean
+from headatlas.mining.scan import prepared
 from headatlas.model import attach
 from headatlas.task import find_task, held_out
 from tests import toys
@@ -226,7 +226,7 @@ def test_prompts_without_answers_are_judged_by_kl_to_the_clean_run(model, tmp_pa
 
 def test_removals_on_prompts_without_answers_are_measured_to_the_run_of_the_same_prompts(model):
     task = task_of(ha.prompts(WORDS, [f"Number {i}: the capital of France is" for i in range(24)]))
-    batch = with_clean(model, task.metric, task(WORDS, 6))
+    batch = prepared(model, task.metric, task(WORDS, 6))
     head = HeadId(1, 0)
     found = ablated(model, batch, task.metric, {(k.stack, k.layer): torch.zeros(4, 8) for k in model.heads})
     clean = model.forward(batch)[torch.arange(6), batch.positions["end"]].double().log_softmax(-1)

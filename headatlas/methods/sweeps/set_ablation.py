@@ -90,8 +90,10 @@ class SetAblation:
     def estimates(self, heads: Sequence[HeadId]) -> Array:
         """[head] what `metric_drop` gives for each of these heads, mean over examples, to first order (attribution patching).
 
-        It only ranks heads. Raises BadInput, UnsupportedModel where no gradient can be taken.
+        It only ranks heads. Raises BadInput, UnsupportedModel where no gradient can be taken, or it would be 0 for all heads.
         """
+        if self.metric.level:
+            raise BadInput(f"The {self.metric.name} has no slope in the run without changes.", "Measure each head.")
 
         def prepared(rows: slice) -> Make:
             return lambda head_set, at: [self.change(head_set).rows(rows)]

@@ -21,7 +21,7 @@ from headatlas.mining.checks.fresh import fresh, thinned
 from headatlas.mining.checks.own_effect import effect_of
 from headatlas.mining.checks.random_heads import prepare, scale_of
 from headatlas.mining.checks.records import Check, DetectorVerdict, Outcome, exceeds
-from headatlas.mining.scan import Scan, scan
+from headatlas.mining.scan import Scan, measured_on, scan
 from headatlas.model import Model
 from headatlas.ops import stats
 from headatlas.ops.types import Array
@@ -52,7 +52,9 @@ class Transfer:
         except UnfitTask as error:
             return str(error)
         assert found.metric is not None
-        gate = gate_of_values(self.task.second, found.metric, found.floor, self.model.vocabulary_size)
+        gate = gate_of_values(
+            measured_on(self.model, self.task.second), found.metric, found.floor, self.model.vocabulary_size
+        )
         return "" if gate.low > 0 else "the model does not do the task in its second family of prompts"
 
     @cached_property

@@ -84,6 +84,11 @@ class Tokenizer:
         return self.back[0] if self.back else None
 
     @property
+    def mask(self) -> int | None:
+        """The token that stands for one to be guessed, None for no such token."""
+        return None if self._hf is None else self._hf.mask_token_id
+
+    @property
     def bos_policy(self) -> str:
         """Which tokens stand around each text, and why; part of every result."""
         return str(self.start_end)

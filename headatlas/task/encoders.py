@@ -1,0 +1,79 @@
+"""Metrics of models that read both ways: the loss of masked tokens where there is a head for it, else the pooled vector.
+
+Labels that they read: `masked` [example, n] the ids that stood at positions["masked"] before the mask token did; `vector`
+[example, d_model] the pooled vector of the run without changes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from headatlas.errors import UnfitTask
+from headatlas.task import Batch, Metric, Vocabulary, edges
+
+SHARE = 0.15  # of a text's tokens that are masked at once (Devlin et al. 2019)
+ROUNDING = 1e-11  # of the change of a vector, which is a square: what batches of another size leave in float32
+
+
+def masked(batch: Batch, tokenizer: Vocabulary, mask: int) -> Batch:
+    """The batch with a share of each text's tokens, start and end left out, replaced by the mask token.
+
+    Which ones depends on the text alone, so that neither the other examples nor their order matter. Its control is masked as
+    well. Raises UnfitTask for a text without a token.
+    """
+    if "masked" in batch.labels:
+        return batch
+    front, back = map(len, edges(tokenizer))
+    chosen = []
+    for row, real in zip(batch.tokens, batch.mask, strict=True):
+        places = real.nonzero().flatten()[front:]
+        places = places[: len(places) - back]
+        if not len(places):
+            raise UnfitTask("A text has no token that could be masked.")
+        seed = zlib.crc32(row[real].numpy().tobytes())
+        order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
+        chosen.append(places[order[: max(1, round(SHARE * len(places)))]].sort().values)
+    at = torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True, padding_value=-1)
+    ids = batch.tokens.gather(1, at.clamp(min=0)).masked_fill(at < 0, -1)
+    hit = torch.zeros_like(batch.mask).scatter(1, at.clamp(min=0), True)  # a filler names place 0,
+    hit[:, 0] = (at == 0).any(1)  # which counts where it was chosen
+    return replace(
+        batch,
+        tokens=batch.tokens.masked_fill(hit, mask),
+        positions={**batch.positions, "masked": at},
+        labels={**batch.labels, "masked": ids},
+        control=masked(batch.control, tokenizer, mask) if batch.control is not None else None,
+    )
+
+
+def _masked_loss(logits: Tensor, batch: Batch) -> Tensor:
+    ids = batch.labels["masked"].to(logits.device)
+    loss = -logits.float().log_softmax(-1).gather(-1, ids.clamp(min=0)[..., None])[..., 0]
+    present = ids >= 0
+    return loss.masked_fill(~present, 0.0).sum(1) / present.sum(1)
+
+
+def pooled(states: Tensor, batch: Batch) -> Tensor:
+    """[example, d_model] mean of last hidden states [example, pos, d_model] over all tokens of a text, of length 1."""
+    real = batch.mask.to(states.device)[..., None]
+    return torch.nn.functional.normalize((states.double() * real).sum(1), dim=-1)
+
+
+def _moved(states: Tensor, batch: Batch) -> Tensor:
+    clean = batch.labels["vector"].to(states.device)
+    change = ((pooled(states, batch) - clean) ** 2).sum(-1) / 2  # 1 - cosine of two vectors of length 1
+    return change.masked_fill(change < ROUNDING, 0.0)
+
+
+def _first(batch: Batch) -> Tensor:
+    return torch.zeros(len(batch), 1, dtype=torch.long)
+
+
+# Mean cross-entropy of the masked tokens.
+masked_token_loss = Metric("masked-token loss", lambda batch: batch.positions["masked"], _masked_loss, False, "nats")
+# 1 - cosine between the pooled vector and that of the clean run: 0 where a change does nothing, 1 for unrelated vectors.
+pooled_change = Metric("pooled-vector change", _first, _moved, False, "", level=True)
