@@ -61,6 +61,7 @@ def apply(
         Check(choices.STEERING.demand),
     ] = None,
     label: Annotated[str | None, typer.Option(help="Which label of the prompts tells two classes.")] = None,
+    toward: Annotated[str | None, typer.Option(help="To which side, such as memory or context.")] = None,
     steps: Annotated[
         int | None, typer.Option(help="Steps of learning, where there is any."), check.at_least(1, "steps")
     ] = None,
@@ -90,7 +91,7 @@ def apply(
 
     given = None if task is None and prompts is None else ha.Prompts(task, prompts, n=n, seed=seed)
     options = ha.RecipeOptions(
-        heads=heads or None, pick=pick, alpha=alpha, direction=direction, label=label, steps=steps, rate=rate,
+        heads=heads or None, pick=pick, alpha=alpha, direction=direction, label=label, toward=toward, steps=steps, rate=rate,
         draws=draws, seed=seed,
     )  # fmt: skip
     _demand_used(name, action, options, given)
@@ -177,9 +178,12 @@ def show_outcome(data: dict[str, Any]) -> None:
             f"{row['low']:+.3f} to {row['high']:+.3f}", f"{max(row['random']):+.3f}",
             f"{row['over']:+.3f} ({row['over_low']:+.3f} to {row['over_high']:+.3f})", row["verdict"],
         )  # fmt: skip
+    rivals = {
+        "directions": "random directions of the same lengths", "heads": "draws of as many random heads",
+        "fitted": "draws of as many random heads, fitted alike", "shuffled": "orders of the same numbers",
+    }[data["rivals"]]  # fmt: skip
     _say(
-        f"{data['intervention']} on {data['gains'][0]['n']} held-out examples ({data['prompts']}), beside {data['n_rivals']} random "
-        f"{'heads that were fitted alike' if data['rivals'] == 'fitted' else data['rivals']} of the same size"
+        f"{data['intervention']} on {data['gains'][0]['n']} held-out examples ({data['prompts']}), beside {data['n_rivals']} {rivals}"
     )
     console().print(table)
     for row in data["damage"]:

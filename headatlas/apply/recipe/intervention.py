@@ -25,7 +25,7 @@ class RecipeOptions:
     """What of an intervention may be chosen; what it does not know is refused. None: its own choice.
 
     heads: which heads. pick: how many heads it chooses. alpha: strengths to try ("2,5,10"), of which the one that does best on a
-    part of the prompts that is held back is kept. direction: how directions are found. label: which label of the prompts. steps, rate: of what is
+    part of the prompts that is held back is kept. direction: how directions are found. label: which label of the prompts. toward: to which side. steps, rate: of what is
     learned. draws: rivals that are fitted or drawn beside it. seed: of splits, draws and learning.
     """
 
@@ -34,6 +34,7 @@ class RecipeOptions:
     alpha: str | float | Sequence[float] | None = None
     direction: str | None = None
     label: str | None = None
+    toward: str | None = None
     steps: int | None = None
     rate: float | None = None
     draws: int = DRAWS
@@ -77,10 +78,10 @@ class Intervention(Hooked):
 
     tasks: names of the prompts that it is fitted and measured on unless told, "" where its file makes its own (hook
     `prompts`). metrics: names of what is measured; the first is what it is for. takes: options that it knows. control: what
-    its rivals are, "directions", "heads" or "fitted" (those that the fit left in the recipe). papers: ids of the catalogue.
+    its rivals are, "directions", "heads", or those that the fit left in the recipe: "fitted" on random heads, or the same numbers "shuffled" among heads. papers: ids of the catalogue.
     """
 
-    HOOKS: ClassVar[tuple[Hook, ...]] = (Hook("prompts", "tokenizer, n, rng, half"), Hook("measures", "batch"))
+    HOOKS: ClassVar[tuple[Hook, ...]] = (Hook("prompts", "tokenizer, n, rng, half"), Hook("measures", "recipe"))
 
     name: str
     run: Fit
@@ -135,14 +136,14 @@ class Intervention(Hooked):
         """
         rivals = recipe.rivals or tuple(recipe.random(model, seed + 1 + draw, self.control) for draw in range(draws))
         return outcome_of(
-            model, recipe, batch, self.metrics_of(batch), rivals=rivals, elsewhere=elsewhere, seed=seed,
+            model, recipe, batch, self.metrics_of(recipe), rivals=rivals, elsewhere=elsewhere, seed=seed,
             progress=progress,
         )  # fmt: skip
 
-    def metrics_of(self, batch: Batch) -> list[Metric]:
-        """What it is measured by on these prompts."""
+    def metrics_of(self, recipe: Recipe) -> list[Metric]:
+        """What a recipe of it is measured by, what it is for first."""
         own = self.hook("measures")
-        found: list[Metric] = [find_metric(name) for name in self.metrics] if own is None else list(own(batch))
+        found: list[Metric] = [find_metric(name) for name in self.metrics] if own is None else list(own(recipe))
         return found
 
 

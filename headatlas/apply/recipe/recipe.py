@@ -54,8 +54,14 @@ class Recipe:
         """The heads that it changes, in order."""
         return tuple(sorted({*self.scale, *self.shift}, key=lambda head: (head.stack, head.layer, head.head)))
 
+    @property
+    def changes(self) -> list[str]:
+        """The heads, and the layers at whose entry something is added, as text."""
+        layers = [f"layer {at}" if stack == "decoder" else f"{stack} layer {at}" for stack, at in sorted(self.stream)]
+        return [*map(str, self.heads), *layers]
+
     def __repr__(self) -> str:
-        names = [*map(str, self.heads), *(f"layer {layer}" for _, layer in sorted(self.stream))]
+        names = self.changes
         shown = " ".join(names[:8]) + (" ..." if len(names) > 8 else "")
         return f"Recipe({self.intervention} of {self.facts.get('model', 'a model')}: {shown}; {self.when})"
 
@@ -63,11 +69,12 @@ class Recipe:
         """Its edits: at positions of a batch, at the newest token of each pass, or everywhere."""
         found: list[OnHeads] = []
         if self.heads:
-            scale, shift = dict[Key, Tensor](self.scale), dict[Key, Tensor](self.shift)
+            scale: dict[Key, Tensor] = {**self.scale}
+            shift: dict[Key, Tensor] = {**self.shift}
             found.append(Affine(self.heads, scale, shift, newest, positions=positions))
         if self.stream:
             places = sorted(self.stream)
-            vectors = dict[Key, Tensor](self.stream)
+            vectors: dict[Key, Tensor] = {**self.stream}
             found.append(Affine(places, None, vectors, newest, component="residual", positions=positions))
         return found
 

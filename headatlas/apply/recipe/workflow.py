@@ -37,9 +37,8 @@ class Fitted:
     def data(self) -> dict[str, Any]:
         """What was found, as plain data."""
         recipe = self.recipe
-        layers = [f"{stack}:{layer}" for stack, layer in sorted(recipe.stream)]
         return {
-            "intervention": recipe.intervention, "when": recipe.when, "changes": [*map(str, recipe.heads), *layers],
+            "intervention": recipe.intervention, "when": recipe.when, "changes": recipe.changes,
             "rivals": len(recipe.rivals), **recipe.facts, "saved": self.saved or None,
         }  # fmt: skip
 
@@ -98,7 +97,7 @@ def measure_recipe(
     found = chosen.measure(model, recipe, read, draws=draws, elsewhere=elsewhere, seed=seed, progress=progress)
     facts = {
         "intervention": recipe.intervention, "model": model.name, "fitted_on": recipe.facts.get("prompts"),
-        "prompts": source, "changes": [*map(str, recipe.heads), *(f"layer {at}" for _, at in sorted(recipe.stream))],
+        "prompts": source, "changes": recipe.changes,
         "rivals": chosen.control,
     }  # fmt: skip
     return replace(found, facts={**facts, **found.facts})
