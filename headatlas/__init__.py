@@ -103,6 +103,15 @@ _PUBLIC = {
     "PageOptions": "headatlas.pages.run",
     "HeadPages": "headatlas.pages.result",
     "unknown_heads": "headatlas.pages.unknown",
+    "fit_recipe": "headatlas.apply.recipe.workflow",
+    "measure_recipe": "headatlas.apply.recipe.workflow",
+    "chat": "headatlas.apply.recipe.workflow",
+    "export_recipe": "headatlas.apply.recipe.export",
+    "load_recipe": "headatlas.apply.recipe.store",
+    "save_recipe": "headatlas.apply.recipe.store",
+    "Recipe": "headatlas.apply.recipe.recipe",
+    "RecipeOptions": "headatlas.apply.recipe.intervention",
+    "find_intervention": "headatlas.apply.recipe.intervention",
     # models of one's own, and what there is
     "plant": "headatlas.lab.planted",
     "toy": "headatlas.lab.toys:train_toy",
@@ -117,6 +126,15 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
+    from headatlas.apply.recipe.export import export_recipe as export_recipe
+    from headatlas.apply.recipe.intervention import RecipeOptions as RecipeOptions
+    from headatlas.apply.recipe.intervention import find_intervention as find_intervention
+    from headatlas.apply.recipe.recipe import Recipe as Recipe
+    from headatlas.apply.recipe.store import load_recipe as load_recipe
+    from headatlas.apply.recipe.store import save_recipe as save_recipe
+    from headatlas.apply.recipe.workflow import chat as chat
+    from headatlas.apply.recipe.workflow import fit_recipe as fit_recipe
+    from headatlas.apply.recipe.workflow import measure_recipe as measure_recipe
     from headatlas.apply.steering import SteerOptions as SteerOptions
     from headatlas.apply.steering import steer as steer
     from headatlas.asking import ask as ask

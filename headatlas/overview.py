@@ -36,7 +36,7 @@ def show(run: str | Path = "atlas", *, detector: str | None = None, top: int = 5
 
 
 def list_known(what: str) -> list[dict[str, Any]]:
-    """What headatlas knows of a kind: "detectors", "tasks", "benchmarks", "models", "head-types" or "methods", a row each with its name.
+    """What headatlas knows of a kind: "detectors", "tasks", "benchmarks", "models", "head-types", "methods" or "interventions", a row each with its name.
 
     From an index where it is current, which loads neither torch nor transformers. Raises UnknownName.
     """
@@ -51,7 +51,7 @@ def list_known(what: str) -> list[dict[str, Any]]:
 def _sources() -> list[Path]:
     """The files that decide what is listed."""
     home = Path(__file__).parent
-    folders = [home / name for name in ("detectors", "tasks", "benchmarks", "catalogue", "task")]
+    folders = [home / name for name in ("detectors", "tasks", "benchmarks", "catalogue", "task", "apply/interventions")]
     found = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".yaml")]
     single = [home / "task.py", home / "detector.py", home / "overview.py", home / "model/sources/builtin.py"]
     return sorted(path for path in (*found, *single) if path.is_file())
@@ -68,7 +68,10 @@ def _state() -> str:
 
 def _index() -> dict[str, list[dict[str, Any]]] | None:
     """The rows of every kind as they were listed last; None where a file has changed since or another package adds some."""
-    if any(entry_points(group=group) for group in ("headatlas.detectors", "headatlas.tasks")):
+    if any(
+        entry_points(group=group)
+        for group in ("headatlas.detectors", "headatlas.tasks", "headatlas.apply.interventions")
+    ):
         return None
     try:
         found = json.loads(_INDEX.read_text(encoding="utf-8"))
@@ -192,6 +195,22 @@ def _methods() -> list[dict[str, Any]]:
     ]
 
 
+def _interventions() -> list[dict[str, Any]]:
+    from headatlas.apply.recipe.intervention import interventions
+
+    return [
+        {
+            "name": one.name,
+            "metric": one.metrics[0],
+            "what": one.about,
+            "options": list(one.takes),
+            "control": one.control,
+            "papers": list(one.papers),
+        }
+        for one in interventions().values()
+    ]
+
+
 _MAKERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
     "detectors": _detectors,
     "tasks": _tasks,
@@ -199,4 +218,5 @@ _MAKERS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
     "models": _models,
     "head-types": _head_types,
     "methods": _methods,
+    "interventions": _interventions,
 }

@@ -14,7 +14,7 @@ HOUSE = Path(headatlas.__file__).parent
 # Top to bottom; a plugin folder stands right below its contract and its files never import each other sideways.
 ORDER = [
     "errors", "heads", "choices", "version", "renamed", "render", "progress", "reading", "store", "registry", "ops", "catalogue", "task", "model", "edits",
-    "prompts_file", "own_prompts", "treebanks", "tasks", "benchmarks", "detector", "scores", "methods", "detectors", "circuits", "report", "atlas", "asking", "overview", "citing", "mining", "lab", "pages", "apply",
+    "prompts_file", "own_prompts", "treebanks", "tasks", "benchmarks", "detector", "scores", "methods", "detectors", "circuits", "apply", "report", "atlas", "asking", "overview", "citing", "mining", "lab", "pages",
     "engines", "cli", "web",
 ]  # fmt: skip
 PLUGINS = {"detectors"}
@@ -24,7 +24,7 @@ LINES = 350
 FILES = 15
 PARAMETERS = 10
 # Folders in which every file is one plug-in, or one command; all files alike.
-MANY = {"detectors", "tasks", "benchmarks", "lab/kinds", "lab/plantings", "cli", "cli/papers", "model/layouts", "apply"}
+MANY = {"detectors", "tasks", "benchmarks", "lab/kinds", "lab/plantings", "cli", "cli/papers", "model/layouts", "apply", "apply/interventions"}
 
 
 def named(node: ast.AST) -> Iterator[tuple[str, str | None]]:

@@ -67,6 +67,28 @@ def task(name: str) -> None:
     _known(name, names, "task", "See: headatlas list tasks")
 
 
+def intervention(name: str) -> None:
+    """Raise UnknownName where no intervention has this name."""
+    from importlib.metadata import entry_points
+    from pkgutil import iter_modules
+
+    from headatlas.apply import interventions
+
+    names = [info.name.replace("_", "-") for info in iter_modules(interventions.__path__) if info.name[0] != "_"]
+    if name not in names and entry_points(group=interventions.__name__):
+        from headatlas.apply.recipe import intervention as known
+
+        names = list(known.interventions())
+    _known(name, names, "intervention", "See: headatlas list interventions")
+
+
+def recipe(path: str) -> None:
+    """Raise StoreError where no recipe lies."""
+    for name in ("recipe.json", "recipe.safetensors"):
+        if not (Path(path) / name).is_file():
+            raise StoreError(f"{path} holds no recipe: it has no {name}.", "Give a folder that `apply NAME fit` made.")
+
+
 def detector(name: str) -> None:
     """Raise UnknownName where no detector has this name."""
     from importlib.metadata import entry_points

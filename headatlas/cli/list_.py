@@ -18,14 +18,17 @@ SHOWN = {
     "models": (("name",), ("what",)),
     "head-types": (("name", "stage", "title"), ("detectors", "reason")),
     "methods": (("name", "category"), ("operation", "commands")),
+    "interventions": (("name", "metric"), ("what", "papers")),
 }
 
 
 def list_(
-    what: Annotated[str, typer.Argument(help="detectors, tasks, benchmarks, models, head-types or methods.")],
+    what: Annotated[
+        str, typer.Argument(help="detectors, tasks, benchmarks, models, head-types, methods or interventions.")
+    ],
     as_json: option.Json = False,
 ) -> None:
-    """List what headatlas knows: detectors, tasks, benchmarks, models, head types, methods.
+    """List what headatlas knows: detectors, tasks, benchmarks, models, head types, methods, interventions.
 
     Example: headatlas list detectors
     """
@@ -42,6 +45,7 @@ def list_(
         "files": "reads ",
         "licence": "licence: ",
         "commands": "runs: ",
+        "papers": "after ",
     }
     print_entries(
         [name.replace("_", " ") for name in short],

@@ -11,6 +11,7 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
 
+from headatlas.edits.affine import Affine
 from headatlas.edits.attention import Block, Temper
 from headatlas.edits.base import OnHeads
 from headatlas.edits.mean import Mean
@@ -41,7 +42,7 @@ class _File(Written):
 
 
 KINDS: dict[str, type[OnHeads]] = {
-    kind.__name__: kind for kind in (Zero, Mean, Resample, Swap, Add, Project, Scale, Block, Temper)
+    kind.__name__: kind for kind in (Zero, Mean, Resample, Swap, Add, Project, Scale, Block, Temper, Affine)
 }
 
 

@@ -66,13 +66,15 @@ WRONG = {
     "--seeds": ("0", "few"),
     "--out": ("file/below", "file"),
     "--save": ("file/below", "file"),
+    "--recipe": ("nowhere", "nowhere"),
+    "--with": ("nowhere", "nowhere"),
 }
 # Options whose values are free, or whose faults show on a model or its prompts only.
 FREE = {
     "--revision", "--seed", "--force", "--json", "--help", "--positions", "--position", "--group", "--label", "--toward",
     "--bos", "--by", "--no-verdict", "--verdict", "--text", "--threshold", "--target", "--largest", "--edges", "--criteria", "--layers", "--pick",
     "--remove", "--everywhere", "--generate", "--claim", "--allow-pickle", "--folds", "--shuffles", "--test", "--words",
-    "--twin", "--bias", "--special", "--punctuation", "--counterfactual", "--shuffled", "--offset", "--copying", "--ov", "--qk", "--svd", "--compose",
+    "--twin", "--bias", "--special", "--punctuation", "--counterfactual", "--shuffled", "--offset", "--rate", "--elsewhere", "--copying", "--ov", "--qk", "--svd", "--compose",
 }  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def test_every_command_stands_in_the_documentation():
     assert missing == []
 
 
-@pytest.mark.parametrize("what", ["detectors", "tasks", "models", "head-types", "methods"])
+@pytest.mark.parametrize("what", ["detectors", "tasks", "models", "head-types", "methods", "interventions"])
 def test_lists_are_json_with_names(what, capsys):
     code, out, _ = run(capsys, "list", what, "--json")
     rows = json.loads(out)[what.replace("-", "_")]

@@ -10,7 +10,7 @@ from tests.pages import run
 from tests.report import synthetic
 
 
-@pytest.mark.parametrize("what", ["detectors", "tasks", "models", "head-types", "methods"])
+@pytest.mark.parametrize("what", ["detectors", "tasks", "models", "head-types", "methods", "interventions"])
 def test_lists_fit_80_columns_and_break_no_word(what, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = run(capsys, "list", what)

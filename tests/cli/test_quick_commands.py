@@ -39,7 +39,7 @@ def run_folder(tmp_path_factory) -> Path:
     return place / "finished"
 
 
-COMMANDS = ["cite induction ioi path", "list detectors", "list tasks", "list models", "list head-types", "list methods", "papers stats",
+COMMANDS = ["cite induction ioi path", "list detectors", "list tasks", "list models", "list head-types", "list methods", "list interventions", "papers stats",
             "papers search induction", "papers list", "papers show olsson-2022-induction-heads"]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from tests import pages
 PAGES = [f"methods/{name}.md" for name in (
     "edits", "ablation", "patching", "prompts", "attribution", "lens", "flow", "weights", "probing", "steering",
     "path-patching", "circuits", "syntax", "copies",
-)]  # fmt: skip
+)] + ["apply/index.md"]  # fmt: skip
 FORCED = {"ablate", "patch", "path", "attribute", "circuit find", "circuit test"}  # random weights do no task
 # Smaller numbers than the page's: of an option that is given twice, the last counts.
 FEWER = {
@@ -22,6 +22,8 @@ FEWER = {
     "circuit test": ["--n", "2", "--reference", "30"],
     "syntax": ["--n", "20"],
     "protect": ["--n", "2"],
+    "apply": ["--n", "8"],
+    "chat": ["--tokens", "3"],
     "lags": ["--n", "2"],
 }
 PRINTED = {
@@ -41,6 +43,8 @@ def more(command: list[str]) -> list[str]:
     added = ["--force"] if name in FORCED and "--force" not in command else []
     if name == "steer" and not {"--heads", "--layers"} & set(command):
         added += ["--heads", "18.6 20.0"]  # picking heads by probes is tested elsewhere
+    if command[:3] == ["apply", "seal", "fit"]:
+        added += ["--steps", "2", "--draws", "2"]
     if "--copying" in command and "--words" not in command:  # of all heads and 140 names: tests/methods/test_weights.py
         added += ["--words", "Mary,Paris,Anna"]
     return [*added, *FEWER.get(name, [])]

@@ -109,10 +109,10 @@ def find(
             f"The two classes do not differ at {', '.join(flat)}.", "Leave these out, or give other prompts."
         )
     unit = {key: value / value.norm() for key, value in found.items()}
-    return Steering(unit, _spread(model, where, batch, unit, component, at), component, kind)
+    return Steering(unit, spread_along(model, where, batch, unit, component, at), component, kind)
 
 
-def _spread(
+def spread_along(
     model: Model, where: Heads | Layers, batch: Batch, unit: Mapping[Key, Tensor], component: str, positions: Tensor
 ) -> dict[Key, float]:
     """Standard deviation over all chosen tokens of all examples of the outputs along each direction."""

@@ -116,17 +116,32 @@ def metric_of(
     model: Model, batch: Batch, metric: Metric, *, run_on: Batch | None = None, edits: Sequence[OnHeads] = ()
 ) -> Array:
     """[example] the metric on a batch; run_on: other prompts of the same shape, run in its place; edits: in force meanwhile."""
+    return metrics_of(model, batch, [metric], run_on=run_on, edits=edits)[0]
+
+
+def metrics_of(
+    model: Model,
+    batch: Batch,
+    metrics: Sequence[Metric],
+    *,
+    run_on: Batch | None = None,
+    edits: Sequence[OnHeads] = (),
+) -> list[Array]:
+    """[example] of each metric, as `metric_of` has it, from one run: they must read logits at the same positions. Raises BadInput."""
     prompts = run_on if run_on is not None else batch
-    asked = metric.positions(batch).shape[1]  # logits of the whole vocabulary there, a quarter of a gigabyte at once
+    places = metrics[0].positions(batch)
+    if any(not torch.equal(one.positions(batch), places) for one in metrics[1:]):
+        raise BadInput("Metrics that read logits at different positions cannot share a run.", "Ask for each alone.")
+    asked = places.shape[1]  # logits of the whole vocabulary there, a quarter of a gigabyte at once
     size = max(1, min(4096 // batch.tokens.shape[1], (1 << 26) // (asked * max(model.vocabulary_size, 1))))
-    scores = []
+    scores: list[list[Array]] = [[] for _ in metrics]
     for start in range(0, len(batch), size):
         rows = slice(start, start + size)
         part, mine = batch.rows(rows), [edit.rows(rows) for edit in edits]
-        logits = model.forward(prompts.rows(rows), edits=mine, logit_positions=metric.positions(part))
-        scores.append(metric.score(logits.cpu(), part).double().numpy())
-    found: Array = metric.settled(np.concatenate(scores), batch)
-    return found
+        logits = model.forward(prompts.rows(rows), edits=mine, logit_positions=metrics[0].positions(part)).cpu()
+        for metric, found in zip(metrics, scores, strict=True):
+            found.append(metric.score(logits, part).double().numpy())
+    return [metric.settled(np.concatenate(found), batch) for metric, found in zip(metrics, scores, strict=True)]
 
 
 def examples_at_once(model: Model, sweep: Sweep, memory: int) -> int:
