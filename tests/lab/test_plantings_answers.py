@@ -33,6 +33,8 @@ LONG = (
     "direct-effect",
     "vulnerable",
     "in-context",
+    "accuracy",
+    "coherence",
 )
 
 
