@@ -6,22 +6,22 @@ import numpy as np
 import torch
 
 from headatlas.detectors._measures.own_answers import chosen, probed
-from headatlas.lab.plantings._readers import readers
 from headatlas.methods import probing
 from headatlas.methods.labels import Labels
 from headatlas.methods.probing import CrossValidation, probe
+from headatlas.model import attach
 from headatlas.task import Batch, find_task
 from tests import toys
 
 
 def test_the_chosen_answer_is_that_of_the_highest_logit_in_a_plain_run():
-    made = readers(0)
-    batch = find_task("cross-lingual")(made.model.tokenizer, 6, 0)
-    found = chosen(made.model, batch)
+    hf = toys.llama(vocab_size=49152)
+    batch = find_task("cross-lingual")(toys.smollm2_vocabulary().within(128), 6, 0)
+    found = chosen(attach(hf), batch)
     for row in range(len(batch)):
         length = int(batch.mask[row].sum())
         with torch.no_grad():
-            logits = made.model.hf(batch.tokens[row : row + 1, :length]).logits[0, -1]
+            logits = hf(batch.tokens[row : row + 1, :length]).logits[0, -1]
         options = torch.cat([batch.answer[row].reshape(-1), batch.wrong[row].reshape(-1)])
         assert int(found[row]) == int(logits[options].argmax())
 

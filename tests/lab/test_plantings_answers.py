@@ -35,6 +35,7 @@ LONG = (
     "in-context",
     "accuracy",
     "coherence",
+    "semantic-induction",
 )
 
 
