@@ -38,7 +38,7 @@ ATTRIBUTED = Choice(("z", "q", "k", "v"), "Heads are not attributed at '{}'.")
 ATTRIBUTION = Choice(("direct", "atp", "eap", "eap-ig"), "Unknown method '{}'.")
 METRIC = Choice(  # those of headatlas.task.answers
     ("kl", "logit-difference", "logit-margin", "logit-lead", "next-token-loss", "log-probability", "mean-log-probability",
-     "probability", "probability-difference", "rank", "accuracy", "exact-match", "hit@10", "icl-score", "truth-margin",
+     "probability", "probability-difference", "rank", "accuracy", "exact-match", "format", "hit@10", "icl-score", "truth-margin",
      "mc1", "mc2"), "There is no metric called '{}'.",
 )  # fmt: skip
 NUMBERED = re.compile(

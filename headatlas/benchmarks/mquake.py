@@ -20,9 +20,14 @@ def mquake(row: Fields) -> Iterator[Item]:
 
     The three wordings of a case share a group. No fact is edited: that is for the methods to do.
     """
-    right = (row.text("answer"), *(row.texts("answer_alias", 0) if "answer_alias" in row else []))
+    right = [row.text("answer")]
+    for more in ("answer_alias", "answer_extended"):  # the second of MQuAKE-T: what else was right before the edits
+        right += row.texts(more, 0) if more in row else []
     group = str(row.any("case_id"))
     for question in row.texts("questions"):
         yield Item(
-            f"Q: {question}\nA:", tuple(f" {one}" for one in right), (f" {row.text('new_answer')}",), group=group
+            f"Q: {question}\nA:",
+            tuple(f" {one}" for one in dict.fromkeys(right)),
+            (f" {row.text('new_answer')}",),
+            group=group,
         )

@@ -61,6 +61,8 @@ def ablate(
     Every change is measured exactly, on every prompt. Only what a change touches is computed again.
 
     Example: headatlas ablate smollm2-135m --task ioi --positions end --triage 30
+
+    For Crosbie and Shutova 2024: headatlas ablate smollm2-135m --task repetition --edit input
     """
     import headatlas as ha
     from headatlas.cli._effects import show

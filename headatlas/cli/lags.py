@@ -27,6 +27,8 @@ def lags(
     """Attention by lag on lists given twice, and how near each head is to a model of human recall (CMR).
 
     Example: headatlas lags smollm2-135m
+
+    For Ji-An et al. 2024: headatlas lags smollm2-135m
     """
     import headatlas as ha
 

@@ -63,6 +63,8 @@ def probe(
     """Which heads' outputs give a label away? Train a probe on each head, test it on prompts that it never saw.
 
     Example: headatlas probe smollm2-135m --task statements --label truth --group pair --position stop
+
+    For Hoscilowicz et al. 2024: headatlas probe smollm2-135m --task statements --label truth --group pair --kind mlp --last 4
     """
     import headatlas as ha
     from headatlas.cli._progress import Shown

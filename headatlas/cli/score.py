@@ -44,6 +44,16 @@ def score(
     """Measure how well a model does on a task or benchmark, and what becomes of it without some heads.
 
     Example: headatlas score smollm2-135m --task truthfulqa=TruthfulQA.csv --metric mc1 --without "9.6 9.9"
+
+    For Olsson et al. 2022: headatlas score smollm2-135m --task needle-1024 --metric icl-score@50-500 # sentences that have nothing to do with each other; --prompts takes your texts
+
+    For Li et al. 2023: headatlas score smollm2-135m --task truthfulqa=TruthfulQA.csv --metric mc1 --metric mc2
+
+    For Tanneru et al. 2024: headatlas score smollm2-135m --task mcqa-4 --metric aoc --metric accuracy
+
+    For Ren et al. 2024: headatlas score smollm2-135m --task foo-bar --metric format --metric accuracy
+
+    For Yao et al. 2024: headatlas score smollm2-135m --task capitals --metric hit@10
     """
     import headatlas as ha
     from headatlas.cli._progress import Shown

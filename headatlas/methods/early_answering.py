@@ -56,9 +56,9 @@ def early_answering(
                 f"Example {row + 1} has {len(prompt)} tokens, which leaves no room for a chain of thought of {tokens}.",
                 "Choose shorter prompts.",
             )
-        written = _written(model, [*prompt, *thought], tokens, edits)
-        cuts = [round(len(written) * step / steps) for step in range(steps + 1)]
-        texts = padded([[*prompt, *thought, *written[:cut], *ask] for cut in cuts])
+        own = written(model, [*prompt, *thought], tokens, edits)
+        cuts = [round(len(own) * step / steps) for step in range(steps + 1)]
+        texts = padded([[*prompt, *thought, *own[:cut], *ask] for cut in cuts])
         logits = model.forward(texts, edits=edits, logit_positions=texts.positions["end"][:, None])[:, 0].float().cpu()
         options = torch.cat([batch.answer[row].reshape(-1), batch.wrong[row].reshape(-1)])
         choices = logits[:, options[options >= 0]].argmax(-1)
@@ -68,7 +68,7 @@ def early_answering(
     return np.array(found)
 
 
-def _written(model: Model, ids: Sequence[int], tokens: int, edits: Sequence[OnHeads]) -> list[int]:
+def written(model: Model, ids: Sequence[int], tokens: int, edits: Sequence[OnHeads]) -> list[int]:
     """What the model writes behind `ids`, greedily, without an end token."""
     given = torch.tensor([list(ids)], device=model.device)
     with model.edited(edits) as plain, torch.no_grad():

@@ -24,12 +24,14 @@ class Labels:
     """The class of each example and the group that it must not be parted from.
 
     y [example] numbers of `classes`; group [example] numbers: a question with all its answers, say. Examples of one group
-    never stand on both sides of a split.
+    never stand on both sides of a split. within [example] numbers: where given, chance is probes whose labels were shuffled among
+    examples of one number only, so that what tells these numbers apart, and with them often the classes, counts for chance.
     """
 
     y: NDArray[np.int64]
     group: NDArray[np.int64]
     classes: tuple[str, ...]
+    within: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,8 @@ def probe(
     y, group = known.y[ranking], known.group[ranking]
     _demand(y, group, known, folds)
     rng = np.random.default_rng(seed)
-    runs = [y, *(_shuffled(y, group, rng) for _ in range(shuffles))]
+    within = np.zeros(len(y), np.int64) if known.within is None else known.within[ranking]
+    runs = [y, *(_shuffled(y, group, within, rng) for _ in range(shuffles))]
     splits = [splits_of(run, group, folds, seed) for run in runs]
     rows = np.unique(group, return_inverse=True)[1]
     found, tested = np.empty((2, len(rows), len(chosen))), np.full(len(chosen), np.nan)
@@ -245,14 +246,17 @@ def _demand(y: NDArray[np.int64], group: NDArray[np.int64], labels: Labels, fold
             )
 
 
-def _shuffled(y: NDArray[np.int64], group: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Labels that have changed places: those of whole groups where each has one label, else those of examples."""
+def _shuffled(
+    y: NDArray[np.int64], group: NDArray[np.int64], within: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Labels that have changed places within each number of `within`: of whole groups where each has one label, else of examples."""
     first, index = np.unique(group, return_index=True, return_inverse=True)[1:]
-    own = y[first]
-    if np.array_equal(own[index], y):
-        result: NDArray[np.int64] = rng.permutation(own)[index]
-        return result
-    return rng.permutation(y)
+    whole = np.array_equal(y[first][index], y) and np.array_equal(within[first][index], within)
+    own, part = (y[first].copy(), within[first]) if whole else (y.copy(), within)
+    for number in np.unique(part):
+        inside = part == number
+        own[inside] = rng.permutation(own[inside])
+    return own[index] if whole else own
 
 
 def data_of(found: Probes) -> dict[str, Any]:

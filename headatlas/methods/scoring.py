@@ -76,7 +76,7 @@ def score(
     """How well a model does on prompts.
 
     batch: prompts as `model.forward` takes them, or `Prompts`, which names a task, a benchmark ("truthfulqa=FILE") or a file. metrics:
-    by name (mc1, mc2, hit@10, icl-score@50-500, aoc, accuracy ...: headatlas.task.answers) or as Metric; default what the
+    by name (mc1, mc2, hit@10, format, icl-score@50-500, aoc, accuracy ...: headatlas.task.answers) or as Metric; default what the
     benchmark's papers report, else the task's own. aoc: how far early answering departs from the answer after a chain of
     thought (`early_answering`). without: heads whose output is replaced by its mean over the prompts, all of them at once.
     Raises BadInput, UnknownName, UnfitTask.

@@ -148,6 +148,11 @@ def _two_losses(logits: Tensor, batch: Batch, *, early: int, late: int) -> Tenso
     return loss[:, 1] - loss[:, 0]
 
 
+def _legal(logits: Tensor, batch: Batch) -> Tensor:
+    ids = torch.cat([part.reshape(len(batch), -1) for part in (_answers(batch), batch.wrong)], 1).to(logits.device)
+    return (logits[:, 0].argmax(-1, keepdim=True) == ids).any(1).float()
+
+
 def icl_score(early: int = 50, late: int = 500) -> Metric:
     """Loss at one token minus loss at an earlier one (tokens count from 1): below 0 where context helps. Olsson et al. 2022."""
     if not 2 <= early < late:
@@ -167,6 +172,8 @@ mean_log_probability = Metric("mean log-probability", _read, _mean_log_probabili
 answer_probability = Metric("probability of the answer", _read, _probability, True, "")
 # 1 + how many tokens have a higher logit than the best right answer (its first token) at the end of the prompt.
 rank = Metric("rank", _end, _rank, False, "")
+# 1 where the likeliest token of the whole vocabulary is one of the answers, right or wrong (format compliance: Ren et al. 2024).
+format_compliance = Metric("format", _end, _legal, True, "share")
 # KL(clean run || changed run) of the next token at the end of the prompt; 0 where a change does nothing.
 kl = Metric("kl", _end, _kl, False, "nats", level=True)
 # Mean log-probability of an answer's tokens, with its sign turned for false answers: higher where truth is preferred.
@@ -189,6 +196,7 @@ METRICS = {
     "rank": rank,
     "accuracy": accuracy,
     "exact-match": exact_match,
+    "format": format_compliance,
     "hit@10": hit_at(10),
     "icl-score": icl_score(),
     "truth-margin": truth_margin,
@@ -201,6 +209,7 @@ NEEDS = {  # labels without which a metric has nothing to read
     "logit-lead": ("answer",),
     "probability-difference": ("answer", "wrong"),
     "exact-match": ("targets",),
+    "format": ("answer", "wrong"),
     "hit@10": ("answer",),
     "truth-margin": ("right",),
     "mc1": ("right", "best", "group"),

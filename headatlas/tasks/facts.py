@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from headatlas.task import Batch, Vocabulary, halves, logit_difference
+from headatlas.task import Batch, Vocabulary, halves, logit_difference, logit_lead
 from headatlas.tasks._prompts import FIRST, Example, Pieces, collect, filled, first_tokens, halved, shuffled, table
 
 CAPITALS = "country-capital"
@@ -28,6 +31,39 @@ def _capitals(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str
     return _build("capitals", [CAPITALS], tokenizer, n, rng, half, family)
 
 
+def _rewordings(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str = FIRST) -> Batch:
+    """[bos] "The capital of France is the city of", then "Fact: France is a country whose capital is": one question in two wordings.
+
+    The facts of the task `facts`, each in two wordings, one after the other (label fact: which two belong together, label
+    subject: which ask about one subject; labels relation and template as there). Metric: logit of the object's first token minus the highest of all other tokens: above 0 where
+    the object would be written, so that two wordings of which both are above 0 have one answer. Counterfactual and control as in `facts`.
+    """
+    relations = list(table("facts")["relations"])
+    subjects = {
+        name: i
+        for i, name in enumerate(
+            dict.fromkeys(subject for one in relations for subject in table("facts")["relations"][one]["pairs"])
+        )
+    }
+
+    def source(number: int) -> Iterator[list[Example]]:
+        relation = table("facts")["relations"][relations[number]]
+        # The second family's one wording stands beside the first of the first.
+        other = table("facts", family)["relations"][relations[number]]["templates"]
+        return iter(
+            shuffled(_worded(tokenizer, relation, [*other, *relation["templates"]][:2], number, rng, half), rng)
+        )
+
+    turns = itertools.zip_longest(*(source(number) for number in range(len(relations))))
+    pairs = (pair for turn in turns for pair in turn if pair is not None)
+    examples = (
+        replace(example, labels={**example.labels, "fact": fact, "subject": subjects[_subject(example)]})
+        for fact, pair in enumerate(pairs)
+        for example in pair
+    )
+    return collect("rewordings", tokenizer, n, [examples], spans=("subject",), half=half, relations=relations)
+
+
 def _build(
     what: str,
     relations: Sequence[str],
@@ -46,21 +82,34 @@ def _examples(
 ) -> list[Example]:
     """Every fact of a relation in every wording, in random order, each with two other subjects of the same length."""
     relation = table("facts", family)["relations"][name]
+    worded = _worded(tokenizer, relation, relation["templates"], number, rng, half)
+    return shuffled(itertools.chain.from_iterable(worded), rng)
+
+
+def _worded(
+    tokenizer: Vocabulary,
+    relation: Mapping[str, Any],
+    templates: Sequence[str],
+    number: int,
+    rng: np.random.Generator,
+    half: str,
+) -> Iterator[list[Example]]:
+    """For each fact of a relation its wordings."""
     ids = first_tokens(tokenizer, relation["pairs"])
     known = halved([subject for subject, value in relation["pairs"].items() if value in ids], half)
     pairs = {subject: relation["pairs"][subject] for subject in known}
     size = {subject: len(tokenizer.encode(f" {subject}")) for subject in pairs}
-    found = []
     for subject, value in pairs.items():
         rivals = [rival for rival in shuffled(pairs, rng) if size[rival] == size[subject] and pairs[rival] != value]
         third = [rival for rival in rivals if pairs[rival] != pairs[rivals[0]]]
         if not third:
             continue
-        for place, template in enumerate(relation["templates"]):
+        found = []
+        for place, template in enumerate(templates):
             prompts = [_prompt(template, one) for one in (subject, rivals[0], third[0])]
             labels = {"relation": number, "template": place}
             found.append(Example(prompts, [ids[value]], [ids[pairs[rivals[0]]]], labels))
-    return shuffled(found, rng)
+        yield found
 
 
 def _prompt(template: str, subject: str) -> Pieces:
@@ -69,9 +118,21 @@ def _prompt(template: str, subject: str) -> Pieces:
     return [*before, after._replace(role="relation")]
 
 
+def _subject(example: Example) -> str:
+    return next(piece.text for piece in example.prompts[0] if piece.role == "subject").strip()
+
+
 facts, facts_held_out = halves(
     "facts", _facts, metric=logit_difference, version=1, margin=0.5, second="Another wording of each relation."
 )
 capitals, capitals_held_out = halves(
     "capitals", _capitals, metric=logit_difference, version=1, margin=0.5, second="Parliaments meet in the capital."
+)
+rewordings, rewordings_held_out = halves(
+    "rewordings",
+    _rewordings,
+    metric=logit_lead,
+    version=1,
+    margin=0.5,
+    second="The second family's wording of each relation beside the first's.",
 )

@@ -214,3 +214,16 @@ def test_the_command_prints_scores_and_what_heads_change(
     code, out, _ = run(capsys, "score", "smollm2-135m", "--task", questions, "--n", "4")
     assert out.splitlines()[0].startswith("MC1: ")
     assert run(capsys, "score", "smollm2-135m", "--task", "ioi", "--metric", "mc3")[0] == 1
+
+
+def test_format_asks_whether_any_of_the_answers_would_be_written():
+    from headatlas.task.answers import find_metric
+
+    batch = Batch(
+        torch.zeros(3, 2, dtype=torch.long), torch.ones(3, 2, dtype=torch.bool), {"end": torch.tensor([1, 1, 1])},
+        labels={"answer": torch.tensor([4, 4, 4]), "wrong": torch.tensor([[5, -1], [5, 6], [5, 6]])},
+    )  # fmt: skip
+    logits = torch.nn.functional.one_hot(torch.tensor([4, 6, 8]), 9).float()[:, None]
+    assert find_metric("format").score(logits, batch).tolist() == [1.0, 1.0, 0.0]
+    logits[0, 0, -1] = 2.0
+    assert find_metric("format").score(logits, batch).tolist() == [0.0, 1.0, 0.0], "no answer -1 is the last token"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from headatlas.catalogue import load
-from headatlas.catalogue.export.what_runs import first_list, markdown, what_runs
+from headatlas.catalogue.export.what_runs import _in_order, first_list, markdown, what_runs
 from headatlas.detector import detectors
+from headatlas.treebanks.grammar import generated_sentences
+from headatlas.treebanks.sentences import Sentence
 from tests import pages
+from tests.benchmarks.samples import truthfulqa
 
 PAGE = "papers.md"
 COMMANDS = pages.commands(PAGE)
@@ -17,8 +21,18 @@ COMMANDS = pages.commands(PAGE)
 FEWER = {
     "mine": ["--n", "8", "--no-verdict", "--out", "runs"], "probe": ["--n", "40", "--heads", "18.6 20.0"],
     "steer": ["--n", "16", "--draws", "2", "--heads", "18.6 20.0"], "attribute": ["--n", "4", "--force"],
+    "score": ["--n", "4"], "ablate": ["--n", "4", "--force"], "lags": ["--n", "2"], "protect": ["--n", "2"],
     "path": ["--n", "4", "--force"], "circuit find": ["--n", "8", "--force"], "circuit test": ["--n", "8", "--force"],
 }  # fmt: skip
+
+
+def conllu(sentence: Sentence) -> str:
+    """A sentence in CoNLL-U, with what is known of it."""
+    rows = zip(sentence.words, sentence.spaces, sentence.heads, sentence.relations, strict=True)
+    return "\n".join(
+        "\t".join([str(i), word, *"____", str(head + 1), relation, "_", "_" if space else "SpaceAfter=No"])
+        for i, (word, space, head, relation) in enumerate(rows, 1)
+    ) + "\n"  # fmt: skip
 
 
 def test_the_page_is_what_the_files_say():
@@ -52,7 +66,11 @@ def test_what_a_row_says_comes_from_detectors_methods_and_circuits():
     assert any("probabilities" in text for text in rows["jin-2024-knowledge-conflict-ph3"].differs)
     assert "`headatlas flow`" in rows["ferrando-2024-information-flow-routes"].runs
     assert "circuit `ioi` of GPT-2 small" in rows["wang-2023-ioi"].runs
-    assert rows["pande-2021-heads-hypothesis"].commands == ("headatlas mine minilm-l6 --detector delimiter",)
+    assert rows["pande-2021-heads-hypothesis"].commands == (
+        "headatlas mine minilm-l6 --detector delimiter",
+        "headatlas syntax minilm-l6 --measure sieve",
+    )
+    assert any("edges are ranked" in text for text in rows["yao-2024-knowledge-circuits"].differs)
     assert rows["gu-2016-copynet"].reasons == (load().papers["gu-2016-copynet"].reason,)
 
 
@@ -60,6 +78,8 @@ def test_what_a_row_says_comes_from_detectors_methods_and_circuits():
 def test_each_command_of_the_page_runs(tmp_path, monkeypatch, capsys, request):
     """In their order, as one reads what another has written; on a small model with the real tokenizer where it is a decoder's."""
     monkeypatch.chdir(tmp_path)
+    truthfulqa(tmp_path).rename("TruthfulQA.csv")
+    Path("en_pud-ud-test.conllu").write_text("\n".join(map(conllu, generated_sentences(60, 0))), encoding="utf-8")
     failed = []
     for command in sorted(COMMANDS, key=lambda words: "minilm-l6" not in words):
         if "minilm-l6" not in command:
@@ -69,3 +89,8 @@ def test_each_command_of_the_page_runs(tmp_path, monkeypatch, capsys, request):
         if code or not out.strip():
             failed.append((" ".join(command), code, err[-300:]))
     assert not failed
+
+
+def test_a_line_that_reads_a_file_stands_behind_the_one_that_writes_it():
+    lines = ["compare a.json b.json", "find --out b.json", "find --out a.json", "find --out b.json"]
+    assert _in_order(lines) == ["find --out b.json", "find --out a.json", "compare a.json b.json"]

@@ -20,7 +20,13 @@ from headatlas.progress import Silent
 from tests.lab import test_plantings_answers
 
 SEED = 0
-DEAR = {"function-vector", "truthfulness"}  # seconds a scan; tests/detectors says what theirs measure
+DEAR = {
+    "function-vector",
+    "truthfulness",
+    "accuracy",
+    "coherence",
+    "consistency",
+}  # seconds a scan; tests/detectors says what theirs measure
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name
     for name in plantings()

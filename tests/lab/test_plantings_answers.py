@@ -33,6 +33,9 @@ LONG = (
     "direct-effect",
     "vulnerable",
     "in-context",
+    "accuracy",
+    "coherence",
+    "semantic-induction",
 )
 
 

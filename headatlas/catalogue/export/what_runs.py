@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -23,6 +23,7 @@ from headatlas.catalogue.filters import newest_first
 from headatlas.catalogue.schema import Paper
 
 _HOME = Path(__file__).parents[2]
+_WRITES = re.compile(r"--out (\S+)")
 _DECODER, _ENCODER = "smollm2-135m", "minilm-l6"  # built-in models on which commands are shown
 
 
@@ -45,7 +46,16 @@ class Row:
 class _Command:
     words: str
     example: str
+    papers: tuple[tuple[str, str], ...]  # (a work as docstrings cite it, the line that gives its own quantity)
     doc: str  # all docstrings of the files that do its work
+
+    def cited(self, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+        """(paper, line to type) of the papers that it is for: those that its lines name, then others that its method cites."""
+        named = [(paper, line) for work, line in self.papers for paper in cited(catalogue, work)]
+        yield from named
+        for paper in cited(catalogue, self.doc):
+            if paper not in dict(named):
+                yield paper, self.example
 
 
 def what_runs(catalogue: Catalogue) -> list[Row]:
@@ -90,7 +100,7 @@ def markdown(catalogue: Catalogue) -> str:
         "## The commands",
         "",
         "```sh",
-        *dict.fromkeys(command for row in running for command in row.commands),
+        *_in_order(command for row in running for command in row.commands),
         "```",
         "",
         "## What does not run, and why",
@@ -116,7 +126,7 @@ def _title(paper: Paper) -> str:
     return f"[{paper.title}]({paper.links[0].url}) ({paper.date.year})"
 
 
-def _row(catalogue: Catalogue, paper: Paper, detectors: tuple[str, ...], commands: tuple[_Command, ...]) -> Row:
+def _row(catalogue: Catalogue, paper: Paper, detectors: tuple[str, ...], commands: tuple[tuple[str, str], ...]) -> Row:
     ours = {one.name: one for one in declared()}
     groups = {model: [name for name in detectors if (ours[name].attention == "bidirectional") == (model == _ENCODER)]
               for model in (_DECODER, _ENCODER)}  # fmt: skip
@@ -128,13 +138,16 @@ def _row(catalogue: Catalogue, paper: Paper, detectors: tuple[str, ...], command
     circuits = [circuit for circuit in catalogue.circuits.values() if circuit.paper == paper.id]
     runs = (
         *(f"detector `{name}`" for name in detectors),
-        *(f"`headatlas {command.words}`" for command in commands),
+        *(f"`headatlas {words}`" for words in dict.fromkeys(words for words, _ in commands)),
         *(f"circuit `{circuit.id}`" + (f" of {circuit.model}" if circuit.model else "") for circuit in circuits),
     )
-    differs = tuple(f"`{name}`: {found}" for name in detectors if (found := _differs(ours[name].doc)))
+    differs = (
+        *(f"`{name}`: {found}" for name in detectors if (found := _differs(ours[name].doc))),
+        *(f"`headatlas {words}`: {_remark(line)}" for words, line in commands if _remark(line)),
+    )
     claimed = (claim.model for claim in catalogue.claims.values() if claim.paper == paper.id)
     seen = tuple(dict.fromkeys((*paper.models, *claimed)))
-    lines = (*mines, *(command.example for command in commands))
+    lines = (*mines, *(line.split(" # ")[0] for _, line in commands))
     return Row(paper, runs, lines, differs, () if lines else _reasons(catalogue, paper), seen)
 
 
@@ -151,24 +164,48 @@ def _reasons(catalogue: Catalogue, paper: Paper) -> tuple[str, ...]:
     return found or (told,)
 
 
+def _remark(line: str) -> str:
+    """What a line to type says behind a #, as a sentence."""
+    found = line.partition(" # ")[2]
+    return f"{found[0].upper()}{found[1:]}." if found else ""
+
+
+def _in_order(lines: Iterable[str]) -> list[str]:
+    """Each line once, and none that reads a file before the line that writes it."""
+    waiting = list(dict.fromkeys(lines))
+    to_come = {name for line in waiting for name in _WRITES.findall(line)}
+    found: list[str] = []
+    while waiting:
+        ready = (line for line in waiting if not to_come & ({*line.split()} - {*_WRITES.findall(line)}))
+        line = next(ready, waiting[0])
+        waiting.remove(line)
+        to_come -= {*_WRITES.findall(line)}
+        found.append(line)
+    return found
+
+
 def _differs(doc: str) -> str:
     """What a detector's docstring says behind "Differs:"."""
     found = re.search(r" Differs: (.*?)(?= (?:Minimum effect|Verdict): |$)", " ".join(doc.split()))
     return found[1][0].upper() + found[1][1:] if found else ""
 
 
-def _commands_citing(catalogue: Catalogue) -> dict[str, tuple[_Command, ...]]:
-    """Paper id -> commands whose library function's files cite it."""
-    found: dict[str, list[_Command]] = {}
+def _commands_citing(catalogue: Catalogue) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Paper id -> (words of a command, line to type) of commands that name it, or whose library function's files cite it."""
+    found: dict[str, list[tuple[str, str]]] = {}
     for command in _commands():
-        for paper in cited(catalogue, command.doc):
-            found.setdefault(paper, []).append(command)
+        for paper, line in command.cited(catalogue):
+            found.setdefault(paper, []).append((command.words, line))
     return {paper: tuple(commands) for paper, commands in found.items()}
 
 
 @cache
 def _commands() -> tuple[_Command, ...]:
-    """Every command that measures something; not `mine`, whose detectors speak for themselves, nor what compares results."""
+    """Every command that measures something; not `mine`, whose detectors speak for themselves.
+
+    "Example:" is the line that stands for all papers that its method cites; "For Author et al. year:" a line of one paper's own,
+    behind whose # stands how it departs from the paper.
+    """
     homes = _homes(_HOME / "__init__.py")
     found = []
     for path in sorted((_HOME / "cli").rglob("[!_]*.py")):
@@ -176,14 +213,12 @@ def _commands() -> tuple[_Command, ...]:
         parts = path.relative_to(_HOME / "cli").with_suffix("").parts
         words = " ".join(part.strip("_") for part in parts)
         module = homes.get(_library(tree) or parts[-1])
-        example = re.search(r"^ *Example: (.*)$", "\n".join(_docstrings(tree)), re.M)
-        if (
-            module is not None
-            and example is not None
-            and words not in ("mine", "circuit compare")
-            and parts[0] != "papers"
-        ):
-            found.append(_Command(words, example[1], "\n".join(_doc_of(module))))
+        told = "\n".join(_docstrings(tree))
+        example = re.search(r"^ *Example: (.*)$", told, re.M)
+        papers = tuple(re.findall(r"^ *For (.*?\d{4}): (headatlas .*)$", told, re.M))
+        if module is not None and example is not None and words != "mine" and parts[0] != "papers":
+            doc = "" if words == "circuit compare" else "\n".join(_doc_of(module))  # which compares results
+            found.append(_Command(words, example[1], papers, doc))
     return tuple(found)
 
 

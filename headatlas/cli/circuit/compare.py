@@ -21,6 +21,8 @@ def compare(
     """Say how much two circuits of one model have in common: heads, heads at positions, edges.
 
     Example: headatlas circuit compare found.json ioi
+
+    For Merullo et al. 2024: headatlas circuit compare ioi.json capitals.json # the paper compares IOI with colored objects, which no built-in model does
     """
     from rich.table import Table
 

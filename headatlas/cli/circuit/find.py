@@ -72,6 +72,8 @@ def find(
     built-in task is then measured on new prompts, and that is the number to quote.
 
     Example: headatlas circuit find smollm2-135m --task ioi --target 0.9 --edges --out ioi.json
+
+    For Yao et al. 2024: headatlas circuit find smollm2-135m --task capitals --edges --rival eap-ig --out capitals.json # heads are cut, edges are ranked and measured
     """
     import headatlas as ha
     from headatlas.cli._progress import Shown

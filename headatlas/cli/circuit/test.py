@@ -82,6 +82,8 @@ def test(
     Without --task and --prompts the task is the one that the circuit itself names.
 
     Example: headatlas circuit test smollm2-135m '23.3 20.0 18.6' --task ioi --criteria minimality
+
+    For Yao et al. 2024: headatlas circuit test smollm2-135m capitals.json --task capitals --metric hit@10 --criteria none
     """
     import headatlas as ha
     from headatlas.cli._progress import Shown
