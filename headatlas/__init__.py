@@ -100,6 +100,8 @@ _PUBLIC = {
     # models of one's own, and what there is
     "plant": "headatlas.lab.planted",
     "toy": "headatlas.lab.toys:train_toy",
+    "clamp": "headatlas.lab.training.clamp",
+    "Intervention": "headatlas.lab.training.interventions",
     "calibrate": "headatlas.lab.calibrate",
     "check": "headatlas.model:table_of",
     "families": "headatlas.model.families.trial",
@@ -141,6 +143,8 @@ if TYPE_CHECKING:
     from headatlas.lab.calibrate import calibrate as calibrate
     from headatlas.lab.planted import plant as plant
     from headatlas.lab.toys import train_toy as _train_toy
+    from headatlas.lab.training.clamp import clamp as clamp
+    from headatlas.lab.training.interventions import Intervention as Intervention
     from headatlas.methods.attribution.attribute import AttributionOptions as AttributionOptions
     from headatlas.methods.attribution.attribute import attribute as attribute
     from headatlas.methods.attribution.edge_attribution import edge_scores as edge_scores

@@ -92,6 +92,15 @@ def _known(name: str, names: Sequence[str], what: str, see: str) -> None:
         )
 
 
+def toy(name: str) -> None:
+    """Raise UnknownName where no toy has this name; each is a file of its own that bears it."""
+    import pkgutil
+
+    folder = Path(__file__).parents[1] / "lab" / "toy" / "studies"
+    names = [info.name.replace("_", "-") for info in pkgutil.iter_modules([str(folder)])]
+    _known(name, names, "toy", f"Known: {', '.join(names)}.")
+
+
 def score(name: str) -> None:
     """Raise BadInput where nothing that `headatlas score` measures has this name."""
     from headatlas.choices import demand_metric
