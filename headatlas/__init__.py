@@ -52,6 +52,8 @@ _PUBLIC = {
     "mine": "headatlas.mining.run",
     "compare": "headatlas.mining.comparison.compare",
     "Comparison": "headatlas.mining.comparison.changes",
+    "timeline": "headatlas.mining.timeline.timeline",
+    "Timeline": "headatlas.mining.timeline.result",
     "define_head_type": "headatlas.catalogue.own",
     "replicate": "headatlas.mining.claims.replicate",
     "ReplicationOptions": "headatlas.mining.claims.replicate",
@@ -178,6 +180,8 @@ if TYPE_CHECKING:
     from headatlas.mining.comparison.changes import Comparison as Comparison
     from headatlas.mining.comparison.compare import compare as compare
     from headatlas.mining.run import mine as mine
+    from headatlas.mining.timeline.result import Timeline as Timeline
+    from headatlas.mining.timeline.timeline import timeline as timeline
     from headatlas.model import Model as Model
     from headatlas.model import load as load
     from headatlas.model import table_of as _table_of

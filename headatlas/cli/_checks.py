@@ -185,6 +185,13 @@ def model(name: str, revision: str | None = None) -> None:
     look(name, revision)
 
 
+def checkpoints(name: str) -> None:
+    """Raise what `model` raises for a name that leads to no folder and to no model, with or without revisions."""
+    base, _, revisions = name.partition("@")
+    if not Path(name).expanduser().is_dir() and not (revisions and Path(base).expanduser().is_dir()):
+        model(f"{base}@{revisions.partition(',')[0]}" if revisions else name)
+
+
 def known_model(name: str) -> None:
     """Raise UnknownName for what the catalogue knows no model by."""
     from headatlas.catalogue.model_names import demand_model
