@@ -25,8 +25,9 @@ def draw(found: Timeline) -> str:
     """The timeline as one SVG, steps on a log scale. Raises HeadAtlasError where matplotlib is missing."""
     passing = {life.detector for life in found.lives}
     shown = [one for one in found.series if one.detector in passing]
-    rows = found.lives[:_MOST]
-    heights = [_TALL] * (len(found.metrics) + len(shown)) + ([_EDGE + _ROW * len(rows)] if rows else [])
+    rows, tasks = found.lives[:_MOST], {one.task for one in shown}
+    metrics = {task: one for task, one in found.metrics.items() if task in tasks or not shown}
+    heights = [_TALL] * (len(metrics) + len(shown)) + ([_EDGE + _ROW * len(rows)] if rows else [])
     tall = sum(heights) + _EDGE
 
     def paint(figure: Figure) -> None:
@@ -37,12 +38,12 @@ def draw(found: Timeline) -> str:
             one.set_xscale("symlog", linthresh=max(1, next((step for step in found.steps if step > 0), 1)))
             one.set_xlim(found.steps[0], found.steps[-1])
         axes[-1].set(xlabel="training step")
-        for one, (task, metric) in zip(axes, found.metrics.items(), strict=False):
+        for one, (task, metric) in zip(axes, metrics.items(), strict=False):
             unit = f" ({metric.unit})" if metric.unit else ""
             one.set(title=f"{task}: {metric.name}{unit}")
             one.plot(found.steps, metric.means, color=_QUIET, gid=f"metric-{task}")
             _band(one, found, task)
-        for one, series in zip(axes[len(found.metrics) :], shown, strict=False):
+        for one, series in zip(axes[len(metrics) :], shown, strict=False):
             _heads(one, found, series)
         if rows:
             _lives(axes[-1], found)

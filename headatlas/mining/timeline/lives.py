@@ -100,6 +100,12 @@ def false_discovery(series: Sequence[Series]) -> list[Array]:
     ]
 
 
+def bar_of(q: Sequence[Array]) -> float:
+    """The p below which a single test counts, when `false_discovery` gave these q: LEVEL times the share of tests that pass."""
+    every = np.concatenate([part.ravel() for part in q])
+    return float(LEVEL * (every < LEVEL).sum() / max(np.isfinite(every).sum(), 1))
+
+
 def alive(q: Array, excess: Array, minimum_effect: float) -> Array:
     """[checkpoint, head] whether a head passes: from q < LEVEL on until its mean is no longer above the minimum effect.
 
@@ -114,11 +120,10 @@ def alive(q: Array, excess: Array, minimum_effect: float) -> Array:
 
 
 def lives(
-    one: Series, q: Array, heads: Sequence[HeadId], steps: Sequence[int], drops: Mapping[str, Drop]
+    one: Series, q: Array, bar: float, heads: Sequence[HeadId], steps: Sequence[int], drops: Mapping[str, Drop]
 ) -> list[Life]:
-    """Every life of every head under one detector, in the order of births."""
+    """Every life of every head under one detector, in the order of births. bar: see `bar_of`."""
     state = alive(q, one.excess, one.minimum_effect)
-    bar = float(one.p[q < LEVEL].max()) if bool((q < LEVEL).any()) else 0.0  # what counting over all tests asks of one
     found = []
     for column, head in enumerate(heads):
         for number, (born, died) in enumerate(_stretches(state[:, column])):

@@ -16,6 +16,7 @@ from headatlas.mining.timeline.lives import (
     RoleChange,
     Series,
     alive,
+    bar_of,
     drop_of,
     false_discovery,
     lives,
@@ -77,10 +78,11 @@ class Timeline:
     @cached_property
     def lives(self) -> tuple[Life, ...]:
         """When each head passes each detector, in the order of births."""
+        bar = bar_of(self.q)
         found = [
             life
             for one, q in zip(self.series, self.q, strict=True)
-            for life in lives(one, q, self.heads, self.steps, self.drops)
+            for life in lives(one, q, bar, self.heads, self.steps, self.drops)
         ]
         return tuple(sorted(found, key=lambda life: (life.born, life.head, life.detector)))
 
