@@ -88,7 +88,7 @@ def _measure(task: str) -> Any:
         keys = torch.arange(_MOST) + 1
 
         def measured(model: Any) -> dict[str, float]:
-            patterns, logits = attend(model, texts)
+            _, logits = attend(model, texts)
             asked, right = _asked(sizes), logits[:, :-1].argmax(-1) == texts[:, 1:]
             long = attend(model, longest)[0]
             return {
