@@ -52,6 +52,8 @@ _PUBLIC = {
     "mine": "headatlas.mining.run",
     "compare": "headatlas.mining.comparison.compare",
     "Comparison": "headatlas.mining.comparison.changes",
+    "timeline": "headatlas.mining.timeline.timeline",
+    "Timeline": "headatlas.mining.timeline.result",
     "define_head_type": "headatlas.catalogue.own",
     "replicate": "headatlas.mining.claims.replicate",
     "ReplicationOptions": "headatlas.mining.claims.replicate",
@@ -115,6 +117,8 @@ _PUBLIC = {
     # models of one's own, and what there is
     "plant": "headatlas.lab.planted",
     "toy": "headatlas.lab.toys:train_toy",
+    "clamp": "headatlas.lab.training.clamp",
+    "Intervention": "headatlas.lab.training.interventions",
     "calibrate": "headatlas.lab.calibrate",
     "check": "headatlas.model:table_of",
     "families": "headatlas.model.families.trial",
@@ -165,6 +169,8 @@ if TYPE_CHECKING:
     from headatlas.lab.calibrate import calibrate as calibrate
     from headatlas.lab.planted import plant as plant
     from headatlas.lab.toys import train_toy as _train_toy
+    from headatlas.lab.training.clamp import clamp as clamp
+    from headatlas.lab.training.interventions import Intervention as Intervention
     from headatlas.methods.attribution.attribute import AttributionOptions as AttributionOptions
     from headatlas.methods.attribution.attribute import attribute as attribute
     from headatlas.methods.attribution.edge_attribution import edge_scores as edge_scores
@@ -200,6 +206,8 @@ if TYPE_CHECKING:
     from headatlas.mining.comparison.changes import Comparison as Comparison
     from headatlas.mining.comparison.compare import compare as compare
     from headatlas.mining.run import mine as mine
+    from headatlas.mining.timeline.result import Timeline as Timeline
+    from headatlas.mining.timeline.timeline import timeline as timeline
     from headatlas.model import Model as Model
     from headatlas.model import load as load
     from headatlas.model import table_of as _table_of

@@ -114,6 +114,15 @@ def _known(name: str, names: Sequence[str], what: str, see: str) -> None:
         )
 
 
+def toy(name: str) -> None:
+    """Raise UnknownName where no toy has this name; each is a file of its own that bears it."""
+    import pkgutil
+
+    folder = Path(__file__).parents[1] / "lab" / "toy" / "studies"
+    names = [info.name.replace("_", "-") for info in pkgutil.iter_modules([str(folder)])]
+    _known(name, names, "toy", f"Known: {', '.join(names)}.")
+
+
 def score(name: str) -> None:
     """Raise BadInput where nothing that `headatlas score` measures has this name."""
     from headatlas.choices import demand_metric
@@ -196,6 +205,13 @@ def model(name: str, revision: str | None = None) -> None:
     from headatlas.model.sources.resolve import look
 
     look(name, revision)
+
+
+def checkpoints(name: str) -> None:
+    """Raise what `model` raises for a name that leads to no folder and to no model, with or without revisions."""
+    base, _, revisions = name.partition("@")
+    if not Path(name).expanduser().is_dir() and not (revisions and Path(base).expanduser().is_dir()):
+        model(f"{base}@{revisions.partition(',')[0]}" if revisions else name)
 
 
 def known_model(name: str) -> None:

@@ -1,207 +1,154 @@
-"""Small attention-only transformers trained here until an induction head forms: truth by training, not by construction."""
+"""Small transformers trained here while their heads are watched: truth by training, not by construction."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from headatlas.errors import BadInput
+from headatlas.errors import StoreError
 from headatlas.heads import HeadId
-from headatlas.lab.construct import targets
-from headatlas.lab.construct.transformer import save
-from headatlas.lab.construct.words import tokenizer, words
-from headatlas.lab.measure import attend, logits_of, without
-from headatlas.lab.toy.curve import Curve, Point, draw
-from headatlas.lab.toy.data import counting_losses, markov_chains, repeated_tokens
-from headatlas.registry import lookup
-from headatlas.store import new_folder
+from headatlas.lab.measure import without
+from headatlas.lab.toy.figure import draw
+from headatlas.lab.toy.study import Outcome, Study, Variant
+from headatlas.lab.training.loop import STATE, Training
+from headatlas.progress import Progress
+from headatlas.registry import discover, lookup
+from headatlas.store import claimed, finished, give_name, new_folder, partial_of, write_json, write_text
+from headatlas.version import __version__
 
-_SCHEMA = "headatlas/toy/1"
-_HELD_OUT, _EXAMPLES = 777, 64
-
-
-@dataclass(frozen=True)
-class ToyRecipe:
-    """How a toy is trained. data(n, length, vocab, generator) -> tokens; worded: tokens are words of the lab's list."""
-
-    name: str
-    data: Callable[[int, int, int, torch.Generator], Tensor]
-    vocab: int
-    length: int
-    width: int
-    n_heads: int
-    learning_rate: float
-    batch: int
-    steps: int
-    every: int
-    worded: bool
-    early: slice
-    late: slice
+_SCHEMA = "headatlas/toy/2"
+_CURVE = "curve.json"
 
 
-_RECIPES = {
-    recipe.name: recipe
-    for recipe in (
-        ToyRecipe(
-            "repeated", repeated_tokens, 128, 96, 128, 2, 1e-3, 32, 1200, 20, True, slice(1, 8), slice(-32, None)
-        ),
-        ToyRecipe("markov", markov_chains, 3, 101, 32, 2, 3e-3, 32, 1500, 20, False, slice(1, 9), slice(-20, None)),
-    )
-}
+def studies() -> Mapping[str, Study]:
+    """Every toy, by name."""
+    return discover("headatlas.lab.toy.studies", Study)
+
+
+def find_study(name: str) -> Study:
+    """The toy called `name`. Raises UnknownName."""
+    found = studies()
+    return lookup(found, name, "toy", f"Known: {', '.join(found)}.")
 
 
 @dataclass(frozen=True)
 class Toy:
-    """A trained toy. model: an ordinary GPT2LMHeadModel with two layers and MLPs at zero.
+    """A trained toy. runs: the trainings of its study by name; outcomes: what became of the paper's claims.
 
-    effects: what switching a head off adds to the loss of late tokens, for each head and for all of a layer together.
+    effects: what switching a head off adds to the study's own number (`Study.ablated`), for each head and for all of a
+    layer together.
     """
 
-    recipe: ToyRecipe
+    study: Study
     seed: int
-    model: Any
-    curve: Curve
+    runs: Mapping[str, Training]
+    outcomes: tuple[Outcome, ...]
     effects: Mapping[str, float]
+
+    @property
+    def model(self) -> Any:
+        """The trained model: an ordinary transformers model, where the paper's is one."""
+        return self.runs[self.study.variants[0].name].model
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The numbers as plain data."""
+        points = {name: [asdict(point) for point in run.points] for name, run in self.runs.items()}
+        return {
+            "schema": _SCHEMA,
+            "kind": self.study.name,
+            "paper": self.study.paper,
+            "seed": self.seed,
+            "effects": dict(self.effects),
+            "claims": [asdict(outcome) for outcome in self.outcomes],
+            "trainings": points,
+        }
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the model, its tokenizer where it has words, curve.json and curve.svg, whole or not at all."""
         target = Path(folder)
         with new_folder(target) as partial:
-            save(self.model, partial)
-            if self.recipe.worded:
-                tokenizer(words(self.recipe.vocab), self.recipe.length).save_pretrained(partial)
-            facts = {"schema": _SCHEMA, "kind": self.recipe.name, "seed": self.seed, "effects": dict(self.effects)}
-            text = json.dumps(
-                facts | asdict(self.curve) | {"phase": self.curve.phase, "fall": self.curve.fall}, indent=1
-            )
-            (partial / "curve.json").write_text(text + "\n", encoding="utf-8")
-            (partial / "curve.svg").write_text(draw(self.curve), encoding="utf-8")
+            _write(self, partial)
         return target
 
 
-def train_toy(kind: str, *, seed: int = 0, steps: int | None = None, say: Callable[[Point], None] | None = None) -> Toy:
-    """Train the toy called `kind` (repeated or markov) from `seed`; about a minute on two cores.
+def train_toy(
+    kind: str,
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Toy:
+    """Train the toy called `kind` from `seed`, with all variants that its paper compares; minutes on two cores.
 
-    say: told each measured point of the curve. Trained on one thread, which is as fast for so small a model and makes
-    the same toy of the same seed whatever else the machine is set to.
+    steps: of each training, in place of the recipe's own; claims are then judged on less than they are made for. out: a
+    folder that gets the model, its checkpoints, the other variants and the numbers; a training that was interrupted, by
+    whatever, goes on from there and ends in the same bits. Raises UnknownName, BadInput, StoreError.
     """
-    recipe = lookup(_RECIPES, kind, "toy", f"Known: {', '.join(_RECIPES)}.")
-    if steps is not None and steps < 1:
-        raise BadInput(f"A toy needs at least 1 step, got {steps}.")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _trained(recipe, seed, steps or recipe.steps, say)
-    finally:
-        torch.set_num_threads(threads)
+    study = find_study(kind)
+    if out is None:
+        runs = {one.name: one.train(seed, steps=steps, progress=progress) for one in study.variants}
+        return _toy(study, seed, runs)
+    final = Path(out)
+    facts = {"toy": study.name, "version": study.version, "seed": seed, "steps": steps, "headatlas": __version__,
+             "torch": torch.__version__}  # fmt: skip
+    identity = {"id": hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12], **facts}
+    if finished(final, identity, _CURVE):
+        raise StoreError(f"{final} exists already.", "Name a folder that does not exist yet.")
+    with claimed(final, identity) as dropped:
+        partial = partial_of(final)
+        if dropped and progress is not None:
+            progress.say(f"An unfinished training in {partial} was dropped; it differs in {'; '.join(dropped)}.")
+        folders = {one.name: partial / "variants" / one.name for one in study.variants[1:]}
+        folders[study.variants[0].name] = partial
+        runs = {
+            one.name: one.train(seed, steps=steps, folder=folders[one.name], progress=progress)
+            for one in study.variants
+        }
+        toy = _toy(study, seed, runs)
+        _write(toy, partial)
+        for folder in folders.values():  # what stays is for use; moments of the optimiser are not
+            (folder / STATE).unlink(missing_ok=True)
+        give_name(partial, final)
+    return toy
 
 
-def _trained(recipe: ToyRecipe, seed: int, steps: int, say: Callable[[Point], None] | None) -> Toy:
-    model = _model(recipe, seed)
-    generator = torch.Generator().manual_seed(seed)
-    held_out = recipe.data(_EXAMPLES, recipe.length, recipe.vocab, torch.Generator().manual_seed(_HELD_OUT + seed))
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    points = []
-    for step in range(steps + 1):
-        if step % recipe.every == 0 or step == steps:
-            points.append(_measured(model, recipe, held_out, step))
-            if say is not None:
-                say(points[-1])
-        if step < steps:
-            tokens = recipe.data(recipe.batch, recipe.length, recipe.vocab, generator)
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * min(1.0, (step + 1) / 50)
-            logits = model(tokens).logits
-            loss = cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-    levels = (
-        counting_losses(held_out, recipe.vocab) if recipe.name == "markov" else {"uniform": math.log(recipe.vocab - 1)}
-    )
-    matching = _matching(held_out)
-    chance = float((matching / targets.causal(held_out).sum(-1, keepdim=True)).sum(-1)[matching.any(-1)].mean())
-    curve = Curve(f"{recipe.name}, seed {seed}", tuple(points), levels, chance)
-    return Toy(recipe, seed, model.eval(), curve, _effects(model, recipe, held_out))
+def _toy(study: Study, seed: int, runs: Mapping[str, Training]) -> Toy:
+    outcomes = tuple(claim.judged(runs) for claim in study.claims)
+    main = study.variants[0]
+    effects = ablations(runs[main.name].model, main, study.ablated, seed) if study.ablated else {}
+    return Toy(study, seed, runs, outcomes, effects)
 
 
-def _model(recipe: ToyRecipe, seed: int) -> Any:
-    """Two layers of attention and nothing else: the MLPs have one unit, stay at zero and are not trained."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    config = GPT2Config(
-        vocab_size=recipe.vocab,
-        n_positions=recipe.length,
-        n_embd=recipe.width,
-        n_layer=2,
-        n_head=recipe.n_heads,
-        n_inner=1,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        tie_word_embeddings=False,
-        bos_token_id=0 if recipe.worded else None,
-        eos_token_id=0 if recipe.worded else None,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = GPT2LMHeadModel(config)
-    for name, parameter in model.named_parameters():
-        if ".mlp." in name:
-            parameter.data.zero_()
-            parameter.requires_grad_(False)
-    return model
-
-
-def _matching(tokens: Tensor) -> Tensor:
-    """[example, query, key] the keys an induction head attends to: those whose predecessor equals the current token."""
-    return targets.same(tokens, targets.before(tokens)) & (targets.distance(tokens) > 0)
-
-
-def _measured(model: Any, recipe: ToyRecipe, tokens: Tensor, step: int) -> Point:
-    patterns, logits = attend(model, tokens)
-    losses = _losses(logits, tokens)
-    matching, back = _matching(tokens), targets.back(tokens, 1)
-    early, late = losses[:, recipe.early].mean(), losses[:, recipe.late].mean()
-    return Point(
-        step=step,
-        loss=float(losses.mean()),
-        early=float(early),
-        late=float(late),
-        prefix_matching=tuple(_shares(pattern, matching) for pattern in patterns),
-        previous_token=tuple(_shares(pattern, back) for pattern in patterns),
-    )
-
-
-def _shares(pattern: Tensor, wanted: Tensor) -> tuple[float, ...]:
-    """Each head's mean share of attention on the wanted keys, over queries that have one."""
-    shares = (pattern * wanted[:, None]).sum(-1).transpose(0, 1)[:, wanted.any(-1)]
-    return tuple(float(share) for share in shares.mean(1))
-
-
-def _losses(logits: Tensor, tokens: Tensor) -> Tensor:
-    """[example, pos] loss of each next token."""
-    return -logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
-
-
-def _effects(model: Any, recipe: ToyRecipe, tokens: Tensor) -> dict[str, float]:
-    heads = [[HeadId(layer, head) for head in range(recipe.n_heads)] for layer in range(2)]
+def ablations(model: Any, variant: Variant, number: str, seed: int) -> dict[str, float]:
+    """What switching a head off adds to a measured number, for each head of a model and for all of a layer together."""
+    config = model.config
+    heads = [[HeadId(layer, head) for head in range(config.num_attention_heads)]
+             for layer in range(config.num_hidden_layers)]  # fmt: skip
     sets: dict[str, tuple[HeadId, ...]] = {str(head): (head,) for layer in heads for head in layer}
     sets |= {f"layer {layer}": tuple(members) for layer, members in enumerate(heads)}
-    whole = _losses(logits_of(model, tokens), tokens)[:, recipe.late].mean()
-    effects = {}
-    for name, members in sets.items():
-        with without(model, *members):
-            effects[name] = float(_losses(logits_of(model, tokens), tokens)[:, recipe.late].mean() - whole)
+    measure, effects = variant.measure(seed), {}
+    with torch.no_grad():
+        whole = measure(model)[number]
+        for name, members in sets.items():
+            with without(model, *members):
+                effects[name] = measure(model)[number] - whole
     return effects
+
+
+def _write(toy: Toy, folder: Path) -> None:
+    main, *others = toy.study.variants
+    main.save(toy.model, folder)
+    for one in others:
+        (folder / "variants" / one.name).mkdir(parents=True, exist_ok=True)
+        one.save(toy.runs[one.name].model, folder / "variants" / one.name)
+    write_json(folder / _CURVE, toy.data)
+    write_text(folder / "curve.svg", draw(f"{toy.study.name}, seed {toy.seed}", toy.study.panels, toy.runs))

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import headatlas
 from headatlas.cli import main
 from headatlas.errors import BadInput, StoreError, UnknownName
-from headatlas.lab.toy.curve import Curve, Point, draw
-from headatlas.lab.toy.data import counting_losses, markov_chains, repeated_tokens
-from headatlas.lab.toys import train_toy
+from headatlas.lab.toy.data import counting, counting_losses, markov_chains, repeated_tokens, transitions
+from headatlas.lab.toy.figure import draw
+from headatlas.lab.toy.study import Claim, Panel, order
+from headatlas.lab.toys import studies, train_toy
+from headatlas.lab.training.loop import Point, Training
+
+PAPERS = Path(headatlas.__file__).parent / "catalogue" / "data" / "papers"
 
 
 def generator(seed=0):
@@ -40,38 +47,76 @@ def test_chains_follow_their_matrix_and_counting_approaches_it():
     assert levels["bigram"] == pytest.approx(0.887, abs=0.015)
 
 
-@pytest.mark.parametrize("kind", ["repeated", "markov"])
-def test_the_same_seed_trains_the_same_toy(kind):
-    one, same, other = (train_toy(kind, seed=seed, steps=3) for seed in (1, 1, 2))
-    assert one.curve == same.curve
-    assert one.curve.points[-1].loss != other.curve.points[-1].loss
+def test_counting_is_what_a_loop_over_places_counts():
+    chains = markov_chains(3, 30, 3, generator(4))
+    found = counting(chains, 3)
+    for row, place in ((0, 0), (1, 7), (2, 28)):
+        chain, here = chains[row].tolist(), int(chains[row, place])
+        states = [1 + sum(one == state for one in chain[: place + 1]) for state in range(3)]
+        pairs = list(itertools.pairwise(chain[: place + 1]))
+        nexts = [1 + sum(pair == (here, state) for pair in pairs) for state in range(3)]
+        assert found["unigram"][row, place].tolist() == pytest.approx([one / sum(states) for one in states])
+        assert found["bigram"][row, place].tolist() == pytest.approx([one / sum(nexts) for one in nexts])
+
+
+def test_doubly_stochastic_chains_rest_evenly():
+    rows = transitions(50, 3, generator(), doubly=True)
+    torch.testing.assert_close(rows.sum(-1), torch.ones(50, 3))
+    torch.testing.assert_close(rows.sum(-2), torch.ones(50, 3), atol=1e-3, rtol=0)
+    assert float(rows.std()) > 0.1
+
+
+def test_every_toy_trains_measures_draws_and_repeats_itself():
+    for name, study in studies().items():
+        assert name == study.name
+        assert (PAPERS / f"{study.paper}.yaml").is_file()
+        for variant in study.variants[:1]:
+            measured = variant.measure(0)(variant.make(0).eval())
+            shown = {number for panel in study.panels for one, number in panel.lines.values() if one == variant.name}
+            assert shown <= measured.keys() | {"loss"}
+            assert not study.ablated or study.ablated in measured
+
+
+def test_the_same_seed_trains_the_same_toy():
+    one, same, other = (train_toy("repeated", seed=seed, steps=2) for seed in (1, 1, 2))
+    assert json.dumps(one.data) == json.dumps(same.data)
+    assert one.runs["plain"].last("late") != other.runs["plain"].last("late")
     for name, weight in one.model.state_dict().items():
         assert torch.equal(weight, same.model.state_dict()[name])
         if ".mlp." in name:
             assert not weight.any()
 
 
-def test_an_untrained_toy_has_no_phase_change():
+def test_an_untrained_toy_keeps_no_claim():
     toy = train_toy("repeated", steps=1)
-    assert toy.curve.phase is None
-    assert toy.curve.fall is None
+    assert not any(outcome.passed for outcome in toy.outcomes)
     assert max(map(abs, toy.effects.values())) < 0.05
-    assert toy.curve.points[0].best("prefix_matching") == pytest.approx(toy.curve.chance, abs=0.02)
 
 
-def made_up(icl, matching):
+def made_up(**numbers):
     points = [
-        Point(10 * i, 4.0, 4.0, 4.0 + fall, ((0.0, share),), ((share, 0.0),))
-        for i, (fall, share) in enumerate(zip(icl, matching, strict=True))
+        Point(step, 0.0, dict(zip(numbers, values, strict=True)))
+        for step, values in zip((0, 1, 10, 100, 1000), zip(*numbers.values(), strict=True), strict=True)
     ]
-    return Curve("a < b", tuple(points), {"uniform": 4.1}, 0.1)
+    return {"plain": Training(None, tuple(points))}
 
 
-def test_the_phase_change_is_the_middle_of_the_rise():
-    curve = made_up((0.0, -0.3, -0.3, -0.9, -1.0), (0.1, 0.1, 0.3, 0.8, 0.9))
-    assert curve.phase == (20, 30)
-    assert curve.fall == (10, 30)
-    assert curve.points[3].icl == pytest.approx(-0.9)
+def test_a_training_tells_when_a_number_gets_somewhere():
+    run = made_up(a=(0.0, 0.1, 0.3, 0.8, 0.9), b=(4.0, 3.0, 2.5, 1.0, 1.0))["plain"]
+    assert run.reaches("a", 0.3) == 10
+    assert run.reaches("a", 0.95) == math.inf
+    assert (run.halfway("a"), run.halfway("b")) == (100, 10)
+    assert order(1, 2, 2) == 1
+    assert order(3, 2, 1) == 0
+    assert order(1, 2, math.inf) == 0.5
+
+
+def test_a_claim_is_kept_within_its_bounds_alone():
+    claim = Claim("share", lambda runs: runs["plain"].last("a"), least=0.2, most=0.8)
+    told = {value: claim.judged(made_up(a=(0.0,) * 4 + (value,))) for value in (0.1, 0.5, 0.9, math.nan, math.inf)}
+    assert [outcome.passed for outcome in told.values()] == [False, True, False, False, False]
+    assert str(told[0.5]) == "passed  share: 0.5 (at least 0.2, at most 0.8)"
+    assert str(told[0.1]).startswith("FAILED  share: 0.1")
 
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -85,30 +130,26 @@ def parts_of(root, start):
 
 
 def test_the_drawing_is_whole_and_says_what_it_shows():
-    text = draw(made_up((0.0, -0.1, -0.3, -0.9, -1.0), (0.1, 0.1, 0.3, 0.8, 0.9)))
+    runs = made_up(a=(0.0, 0.1, 0.3, 0.8, 0.9), b=(4.0, 3.0, 2.5, 1.0, 1.0))
+    panels = [Panel("losses", {"b < c": ("plain", "b")}, {"uniform": 4.1}), Panel("heads", {"a": ("plain", "a")})]
+    text = draw("a toy", panels, runs)
+    assert text == draw("a toy", panels, runs)
     root = ElementTree.fromstring(text)
     spoken = " ".join("".join(node.itertext()) for node in root.iter(f"{SVG}text"))
-    assert "induction head forms: steps 20 to 30" in spoken
-    for name in ("early tokens", "late tokens", "uniform", "prefix matching", "previous token", "training step"):
+    for name in ("a toy", "losses", "heads", "b < c", "uniform", "training step"):
         assert name in spoken
-    bands, lines = parts_of(root, "phase"), parts_of(root, "line-")
-    assert len(bands) == 2
-    assert len(lines) == 5
-    places = [x for x, _ in lines["line-early-tokens"]]
-    for band in bands.values():
-        assert min(x for x, _ in band) == pytest.approx(places[2], abs=0.2)
-        assert max(x for x, _ in band) == pytest.approx(places[3], abs=0.2)
-
-
-def test_the_same_curve_is_drawn_the_same():
-    assert draw(made_up((0.0, 0.0), (0.1, 0.1))) == draw(made_up((0.0, 0.0), (0.1, 0.1)))
+    (line,) = parts_of(root, "line-a").values()
+    assert len(line) == 5
+    across = [x for x, _ in line]
+    assert across[3] - across[2] == pytest.approx(across[4] - across[3], abs=0.2)  # tens of steps are equally far
 
 
 def test_labels_do_not_lie_on_each_other():
-    text = draw(made_up((0.0, 0.0), (0.1, 0.1)))
+    runs = made_up(**{name: (0.0, 0.0, 0.0, 0.0, 0.1) for name in "abcd"})
+    text = draw("a toy", [Panel("all", {f"{name} here": ("plain", name) for name in "abcd"})], runs)
     nodes = list(ElementTree.fromstring(text).iter(f"{SVG}text"))
-    ends = sorted(float(node.get("y")) for node in nodes if float(node.get("x")) > 560 and node.text[0].isalpha())
-    assert len(ends) == 7
+    ends = sorted(float(node.get("y")) for node in nodes if node.text.endswith(" here"))
+    assert len(ends) == 4
     assert min(b - a for a, b in itertools.pairwise(ends)) >= 13.9
 
 
@@ -135,13 +176,16 @@ def test_the_command_writes_an_ordinary_model_folder(tmp_path, capsys):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert model.config.vocab_size == len(tokenizer)
     facts = json.loads((folder / "curve.json").read_text())
-    assert [point["step"] for point in facts["points"]] == [0, 2]
+    assert [point["step"] for point in facts["trainings"]["plain"]] == [0, 1, 2]
     assert facts["seed"] == 3
+    early = AutoModelForCausalLM.from_pretrained(folder / "checkpoints" / "step-0000001")
+    assert not torch.equal(early.lm_head.weight, model.lm_head.weight)
+    assert not list(folder.rglob("state.safetensors"))
     ElementTree.fromstring((folder / "curve.svg").read_text())
     with pytest.raises(SystemExit) as ended:
         main(["toy", "repeated", "--out", str(folder), "--steps", "2"])
     assert ended.value.code == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "differs in seed (3, now 0)" in capsys.readouterr().err
 
 
 def test_wrong_requests_are_refused(tmp_path):
@@ -156,34 +200,8 @@ def test_wrong_requests_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # a minute or two on an idle machine
-@pytest.mark.parametrize("seed", [0, 1])
-def test_an_induction_head_forms_on_repeated_words(seed):
-    toy = train_toy("repeated", seed=seed)
-    (start, end), (falls, fallen) = toy.curve.phase, toy.curve.fall
-    last = toy.curve.points[-1]
-    assert end - start <= 300
-    assert start <= fallen  # the head forms where the in-context learning score falls
-    assert falls <= end
-    assert last.late < 0.1
-    assert max(last.prefix_matching[1]) > 0.85
-    assert max(last.prefix_matching[0]) < 0.3
-    assert max(last.previous_token[0]) > 0.8
-    assert toy.effects["layer 1"] > 3.0  # ablation decides: without them repeats cannot be told
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)  # a minute or two on an idle machine
-def test_an_induction_head_forms_on_markov_chains():
-    toy = train_toy("markov")
-    assert toy.curve.phase[0] > toy.curve.points[1].step
-    last = toy.curve.points[-1]
-    losses = [point.loss for point in toy.curve.points]
-    levels = toy.curve.levels
-    assert levels["bigram"] - 0.01 < last.loss < levels["bigram"] + 0.02
-    # The level of counting states is reached well before that of counting transitions.
-    passed = [next(i for i, loss in enumerate(losses) if loss < levels[name] + 0.02) for name in ("unigram", "bigram")]
-    assert passed[0] < passed[1]
-    assert max(last.prefix_matching[1]) > 0.75 > 0.5 > toy.curve.chance
-    assert max(last.previous_token[0]) > 0.4
-    assert toy.effects["layer 1"] > 0.1
+@pytest.mark.timeout(1800)  # some minutes on an idle machine
+@pytest.mark.parametrize("name", studies())
+def test_what_papers_say_holds_of_our_toys(name):
+    toy = train_toy(name)
+    assert [str(outcome) for outcome in toy.outcomes if not outcome.passed] == []

@@ -251,7 +251,7 @@ def _doc_of(module: str) -> Iterator[str]:
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     sources = sorted(folder.rglob("*.py")) if own else [file]
     if module == "headatlas.lab.toys":
-        sources += sorted((folder / "toy").glob("*.py"))
+        sources += sorted((folder / "toy").rglob("*.py"))
     if folder.name == "circuits":
         sources += [folder / "evaluate.py"]
     for source in sources:

@@ -1,1 +1,1 @@
-"""What the toys are trained on, and the curves of their training."""
+"""Toys: what they are trained on, what is watched while they train, and papers' claims about them with their bounds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 _SHORTEST = 8
 
@@ -20,13 +21,29 @@ def repeated_tokens(n: int, length: int, vocab: int, generator: torch.Generator)
     return torch.cat([torch.zeros(n, 1, dtype=torch.long), text], dim=1)
 
 
+def transitions(n: int, vocab: int, generator: torch.Generator, *, doubly: bool = False) -> Tensor:
+    """[n, state, next state] matrices with rows even over all distributions; doubly: columns sum to 1 too.
+
+    Doubly stochastic ones have the even distribution as their resting one, so that counting states tells nothing.
+    """
+    found = -torch.rand(n, vocab, vocab, generator=generator).log()
+    for _ in range(50 if doubly else 0):  # Sinkhorn's iteration
+        found = found / found.sum(-2, keepdim=True)
+        found = found / found.sum(-1, keepdim=True)
+    return found / found.sum(-1, keepdim=True)
+
+
 def markov_chains(n: int, length: int, vocab: int, generator: torch.Generator) -> Tensor:
-    """[n, length] chains, each with its own transition matrix (rows even over all distributions), started at rest.
+    """[n, length] chains, each with its own `transitions`, started at rest.
 
     In-context learning of Markov chains, Edelman et al. 2024.
     """
-    rows = -torch.rand(n, vocab, vocab, generator=generator).log()
-    rows = rows / rows.sum(-1, keepdim=True)
+    return chains_of(transitions(n, vocab, generator), length, generator)
+
+
+def chains_of(rows: Tensor, length: int, generator: torch.Generator) -> Tensor:
+    """[n, length] a chain for each matrix [n, state, next state], started at rest."""
+    n = len(rows)
     resting = torch.matrix_power(rows, 64)[:, 0]
     chains = torch.zeros(n, length, dtype=torch.long)
     chance = torch.rand(n, length, generator=generator)
@@ -42,25 +59,26 @@ def _drawn(weights: Tensor, chance: Tensor) -> Tensor:
     return (weights.cumsum(-1) < chance[:, None]).sum(-1).clamp(max=weights.shape[1] - 1)
 
 
-def counting_losses(chains: Tensor, vocab: int) -> dict[str, float]:
-    """Mean loss of three ways to predict a chain: evenly, by how often each state came, by what followed this state.
+def counting(chains: Tensor, vocab: int) -> dict[str, Tensor]:
+    """[n, length - 1, state] what three ways of counting predict at each place: evenly, by states, by what followed this state.
 
     Counts start at one, which is the best guess for chains whose rows are even over all distributions (the second
     only where rows were all alike).
     """
-    n, length = chains.shape
-    each = torch.arange(n)
-    seen, followed = torch.ones(n, vocab), torch.ones(n, vocab, vocab)
-    unigram, bigram = torch.zeros(n, length - 1), torch.zeros(n, length - 1)
-    for step in range(length - 1):
-        here, following = chains[:, step], chains[:, step + 1]
-        seen[each, here] += 1
-        unigram[:, step] = -(seen[each, following] / seen.sum(-1)).log()
-        row = followed[each, here]
-        bigram[:, step] = -(row[each, following] / row.sum(-1)).log()
-        followed[each, here, following] += 1
+    seen = one_hot(chains, vocab).float()
+    unigram = 1 + seen.cumsum(1)[:, :-1]
+    pairs = seen[:, :-1, :, None] * seen[:, 1:, None, :]  # [n, place, state, next state] the step from this place
+    before = torch.cat(
+        [torch.zeros_like(pairs[:, :1]), pairs.cumsum(1)[:, :-1]], dim=1
+    )  # steps that end here or earlier
+    bigram = 1 + (before * seen[:, :-1, :, None]).sum(2)
+    found = {"uniform": torch.ones_like(unigram), "unigram": unigram, "bigram": bigram}
+    return {name: counts / counts.sum(-1, keepdim=True) for name, counts in found.items()}
+
+
+def counting_losses(chains: Tensor, vocab: int) -> dict[str, float]:
+    """Mean loss (nats) of the ways of `counting`."""
     return {
-        "uniform": float(torch.tensor(float(vocab)).log()),
-        "unigram": float(unigram.mean()),
-        "bigram": float(bigram.mean()),
+        name: float(-guess.gather(-1, chains[:, 1:, None]).log().mean())
+        for name, guess in counting(chains, vocab).items()
     }

@@ -1,0 +1,1 @@
+"""Toys of papers, one a file: a Study is found by being here."""

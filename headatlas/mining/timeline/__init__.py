@@ -1,0 +1,1 @@
+"""Timelines: when did each head come to be what it is, over the checkpoints of a training."""
