@@ -11,7 +11,7 @@ from headatlas.detector import Measured, model_detector
 from headatlas.edits import OnHeads
 from headatlas.edits.collect import means
 from headatlas.methods.sweeps.set_ablation import SetAblation, ablated
-from headatlas.methods.weights.copying import ov_ranks
+from headatlas.methods.weights.copying import lowered
 from headatlas.methods.weights.qk_ov import readout, token_vectors
 from headatlas.model import Model
 from headatlas.model.runs.token_embedding import queries_and_keys
@@ -58,10 +58,9 @@ def copy_suppression(model: Model, batch: Batch) -> Measured:
     columns = readout(model)[0][:, known].T
     asked = columns * (own.norm(dim=-1, keepdim=True) / columns.norm(dim=-1, keepdim=True))
     sought = _sought(model, known, own, (asked, own))
-    # Few pairs meet the first condition, and the second one takes a product with the whole vocabulary for each.
-    ranks = ov_ranks(model, known, known[:, None], asked=sought[0] | sought[1]).lowered[..., 0]
-    lowered = torch.from_numpy(ranks < LOWEST)  # [word, head]
-    both = [lowered & one for one in sought]
+    # Few pairs meet the first condition, and the second one takes a product with much of the vocabulary for each.
+    suppressed = lowered(model, known, LOWEST, asked=sought[0] | sought[1])
+    both = [suppressed & one for one in sought]
     for example, row in enumerate(words):
         if row:
             places = torch.searchsorted(known, torch.tensor(row))

@@ -13,11 +13,12 @@ from headatlas.detector import Measured, model_detector
 from headatlas.edits import OnHeads
 from headatlas.edits.collect import means, pieces
 from headatlas.heads import HeadId
-from headatlas.methods.weights.copying import ov_ranks
+from headatlas.methods.weights.copying import lowered
 from headatlas.methods.weights.qk_ov import readout, to_logits
 from headatlas.model import LayerView, Model
 from headatlas.model.runs.residual_stream import Writes, decompose, logit_direction
 from headatlas.model.structure.blocks import blocks_of
+from headatlas.ops import weights
 from headatlas.ops.types import LayerKey
 from headatlas.task import Batch
 from headatlas.tasks.prose import prose
@@ -25,6 +26,7 @@ from headatlas.tasks.prose import prose
 PLACES = 6  # of each text at which predictions are compared
 LEADING = 0.05  # of the tokens so far, those most predicted, are what the head may still suppress
 ASKED = 48  # of the texts' tokens, spread over their ids: each takes a product of every head with the whole vocabulary
+COLUMNS = 1024  # of the vocabulary whose logits exist at once
 LOWEST, SUPPRESSING = 10, 0.1  # a head that lowers a tenth of the words among its 10 lowest is asked; others score 0
 
 
@@ -55,8 +57,8 @@ def cspa(model: Model, batch: Batch) -> Measured:
 def _suppressing(model: Model, batch: Batch) -> list[HeadId]:
     tokens = batch.tokens[batch.mask].unique()
     tokens = tokens[torch.linspace(0, len(tokens) - 1, min(ASKED, len(tokens))).round().long()]
-    lowered = ov_ranks(model, tokens, tokens[:, None]).lowered[..., 0] < LOWEST  # [token, head]
-    return [head for head, share in zip(model.heads, lowered.mean(0), strict=True) if share >= SUPPRESSING]
+    shares = lowered(model, tokens, LOWEST).double().mean(0)
+    return [head for head, share in zip(model.heads, shares.tolist(), strict=True) if share >= SUPPRESSING]
 
 
 class _Read(NamedTuple):
@@ -103,17 +105,27 @@ def _divergences(model: Model, batch: Batch, heads: list[HeadId], mean_z: dict[L
 
     end = decompose(model, blocks, batch, places, each, watch=watch)
 
-    def predicted(residual: Tensor) -> Tensor:
-        logits = to_logits(model, residual) @ matrix
-        return ((logits if bias is None else logits + bias) * end.factor).log_softmax(-1)
-
-    clean = predicted(end.residual)
+    clean = to_logits(model, end.residual)
+    chances = ((clean @ matrix if bias is None else clean @ matrix + bias) * end.factor).softmax(-1)
+    expected = chances @ matrix.T  # [example, n, d_model] the unembedding of what is predicted
     found = torch.zeros(len(batch), len(heads), 3, dtype=torch.float64)
     for i, head in enumerate(heads):
-        for j, change in enumerate(changes[head.stack, head.layer]):
-            ablated = predicted(end.residual + change[:, :, head.head])
-            found[:, i, j] = (clean.exp() * (clean - ablated)).sum(-1).mean(1).double().cpu()
+        change = torch.stack([one[:, :, head.head] for one in changes[head.stack, head.layer]])
+        moved = (to_logits(model, end.residual + change) - clean) * end.factor  # bias left out: logits move linearly
+        found[:, i] = _divergence(chances, matrix, moved, (moved * expected).sum(-1)).mean(-1).T.double().cpu()
     return found
+
+
+def _divergence(chances: Tensor, matrix: Tensor, moved: Tensor, mean: Tensor) -> Tensor:
+    """[..., n] KL of chances [n, token] from those when what is read from `matrix` moved by [..., n, d_model].
+
+    With d the change of the logits and m = E[d] under chances it is log E[exp(d)] - m = log(1 + E[exp(d - m) - 1]), where nothing
+    cancels that is much larger than what is left. A part of the vocabulary at a time stays in the processor's cache.
+    """
+    excess = torch.zeros_like(mean)
+    for part in weights.pieces(matrix.shape[1], COLUMNS):
+        excess += (chances[..., part] * torch.expm1(moved @ matrix[:, part] - mean[..., None])).sum(-1)
+    return excess.log1p()
 
 
 def _leading(stream: Tensor, columns: Tensor, mask: Tensor, places: Tensor) -> Tensor:

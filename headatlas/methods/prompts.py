@@ -25,7 +25,14 @@ from headatlas.progress import Progress, Silent
 from headatlas.reading.chats import read_chats
 from headatlas.renamed import old_names
 from headatlas.task import Batch, Metric, Task, find_task, logit_difference
-from headatlas.task.answers import demand_measurable, find_metric, kl, log_probability
+from headatlas.task.answers import (
+    demand_measurable,
+    find_metric,
+    first_alternatives,
+    kl,
+    log_probability,
+    over_alternatives,
+)
 from headatlas.task.encoders import pooled
 
 OWN_CHOICE = "none given: the model's own first choice, and its second as the wrong one"
@@ -118,13 +125,16 @@ def prompts_for(
     demand: bool = True,
     unanswered: Metric = logit_difference,
     settles: bool = False,
+    chosen: bool = True,
 ) -> MeasuredPrompts:
     """The prompts that a model is measured on, after a look at whether it can do them.
 
     A batch is taken as it is, and so is all else that `model.forward` takes. Of a task or a file, the model's metric is told
     to `progress`, and a model that cannot do it is refused unless forced. demand=False: no such look. Where prompts have no
     answer, the model's own first choice stands for it and its second for the wrong one, and `unanswered` is the metric.
-    settles: whether the method can measure what is settled from several prompts of a question (MC1, MC2).
+    settles: whether the method can measure what is settled from several prompts of a question (MC1, MC2), or from several right
+    answers of a prompt (`over_alternatives`). chosen: whether the metric is this one, or the caller takes others, for which
+    prompts with several answers then stay as they are.
     Raises BadInput, UnknownName, UnfitTask.
     """
     given = given if isinstance(given, Prompts) else Prompts(batch=given)
@@ -135,10 +145,13 @@ def prompts_for(
     if found.metric is kl:
         found = replace(found, batch=with_clean_run(model, found.batch), facts={**found.facts, "metric": kl.name})
     demand_measurable(found.metric, found.batch)
+    if chosen:
+        metric, read = over_alternatives(found.metric, found.batch)
+        found = replace(found, metric=metric, batch=read)
     if found.metric.settle is not None and not settles:
         raise BadInput(
             f"{found.metric.name} is settled from all answers of a question; this method measures prompts one by one.",
-            "Ablate heads with it, or choose another metric, such as truth-margin.",
+            "Ablate or patch heads with it, or choose another metric, such as kl, or truth-margin of questions.",
         )
     # Of prompts of one's own only a comparison of answers has a floor, which is 0.
     comparable = found.task is not None or (given.prompts is not None and found.metric.compares)
@@ -153,7 +166,10 @@ def _of_own(model: Model, given: Prompts, unanswered: Metric) -> MeasuredPrompts
     name, facts = "prompts of one's own", {}
     batch: Batch = as_batch(given.batch, model.tokenizer) if found is None else found
     if given.prompts is not None:
-        name, facts = str(given.prompts), {"prompts_file": Path(given.prompts).name, "n": len(batch)}
+        name, facts = (
+            str(given.prompts),
+            {"prompts_file": Path(given.prompts).name, "n": len(first_alternatives(batch))},
+        )
         if "label" in batch.labels and "answer" not in batch.labels:
             raise BadInput(
                 f"{name} has labelled texts, and no answers to measure.", 'Lines need "prompt", and "answer" if wanted.'

@@ -21,7 +21,7 @@ from headatlas.ops import stats
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
 from headatlas.task import Metric
-from headatlas.task.answers import demand_measurable, find_metric, kl
+from headatlas.task.answers import demand_measurable, find_metric, first_alternatives, kl, over_alternatives
 from headatlas.task.benchmark import benchmarks
 
 
@@ -82,7 +82,7 @@ def score(
     Raises BadInput, UnknownName, UnfitTask.
     """
     progress = progress or Silent()
-    given = prompts_for(model, batch, progress, demand=False, settles=True)
+    given = prompts_for(model, batch, progress, demand=False, settles=True, chosen=False)
     chosen = list(metrics) if metrics else _reported(batch, given)
     measures = [AOC if str(one).lower() == AOC else find_metric(one) for one in chosen]
     heads = () if without is None else tuple(h for group in parse_head_sets(without, model.heads) for h in group)
@@ -103,14 +103,18 @@ def _score(
 ) -> Score:
     if not isinstance(metric, Metric):
         runs = {AOC: [], **({f"{AOC} without the heads": edits} if edits else {})}
-        values = [early_answering(model, given.batch, one, name=name, progress=progress) for name, one in runs.items()]
+        values = [
+            early_answering(model, first_alternatives(given.batch), one, name=name, progress=progress)
+            for name, one in runs.items()
+        ]
         return Score("AOC", "share", values[0], *values[1:])
     if metric is kl and not edits:
         raise BadInput(
             "kl compares two runs, and only one is asked for.", "Name heads to remove, or choose another metric."
         )
-    batch = with_clean_run(model, given.batch) if metric is kl else given.batch
-    demand_measurable(metric, batch)
+    demand_measurable(metric, given.batch)
+    metric, batch = over_alternatives(metric, given.batch)
+    batch = with_clean_run(model, batch) if metric is kl else batch
     clean = metric_of(model, batch, metric)
     changed = metric_of(model, batch, metric, edits=edits) if edits else None
     progress.advance(metric.name, of=1)

@@ -13,6 +13,7 @@ from headatlas.model.text.reading import as_batch
 from headatlas.own_prompts.make import prompts_of_file
 from headatlas.reading.chats import read_chats
 from headatlas.task import Batch, find_task
+from headatlas.task.answers import first_alternatives
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Texts:
         if self.task:
             return find_task(self.task)(model.tokenizer, self.n, self.seed)
         if self.prompts:
-            return prompts_of_file(model, self.prompts)
+            return first_alternatives(prompts_of_file(model, self.prompts))
         texts = [self.text] if isinstance(self.text, str) and self.text else list(self.text)
         return texts_as_batch(model, texts or read_chats(str(self.chat)))
 
@@ -54,4 +55,4 @@ def texts_as_batch(model: Model, given: Any) -> Batch:
     found = as_batch(given, model.tokenizer)
     if not isinstance(found, Batch):
         raise BadInput(f"{type(given).__name__} cannot be read as texts.", "Give a text, a list of texts, or a Batch.")
-    return found
+    return first_alternatives(found)

@@ -26,7 +26,14 @@ from headatlas.own_prompts.sources import OWN, demand_enough
 from headatlas.registry import demand_hooks, plugins_of_file
 from headatlas.store import write_text, writing
 from headatlas.task import Batch, Metric, Task, Vocabulary, find_task, fitting, logit_difference, next_token_loss
-from headatlas.task.answers import demand_measurable, find_metric, kl, log_probability
+from headatlas.task.answers import (
+    demand_measurable,
+    find_metric,
+    first_alternatives,
+    kl,
+    log_probability,
+    over_alternatives,
+)
 
 T = TypeVar("T", Detector, Task)
 OwnTasks = Sequence[str | Path | Task | Batch | Prompts] | Task | Batch | Prompts
@@ -91,9 +98,15 @@ def task_of(batch: Batch, name: str = OWN, metric: Metric | str | None = None) -
     alone, and without answers the KL divergence from the clean run, whose floor is that of the prompt in another order.
     Raises BadInput for fewer than 8 prompts, and for a metric that they have nothing for.
     """
-    demand_enough(len(batch))
+    demand_enough(len(first_alternatives(batch)))
     metric = _metric(batch) if metric is None else find_metric(metric)
     demand_measurable(metric, batch)
+    metric, batch = over_alternatives(metric, batch)
+    if metric.settle is not None:
+        raise BadInput(
+            f"{metric.name} is settled from several answers, and mining measures prompts one by one.",
+            "Give answers of one token each, or one answer to a prompt, or measure kl.",
+        )
     order = np.random.default_rng(0).permutation(len(batch))
 
     def of(half: int) -> Callable[[Vocabulary, int, np.random.Generator], Batch]:

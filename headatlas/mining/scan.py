@@ -170,8 +170,8 @@ def scan(
             scored, chance = (part.double().cpu().numpy() for part in measured)
             scores[detector.name] = HeadScores(heads, scored, chance, detector.minimum_effect)
             clock["detect"] += time.perf_counter() - began
-    means = {key: (total / max(tokens, 1)).float() for key, total in sums.items()}
-    return Scan(scores, joined["task"], joined["control"], means, clock, refused, told)
+    mean_z = {key: (total / max(tokens, 1)).float() for key, total in sums.items()}
+    return Scan(scores, joined["task"], joined["control"], mean_z, clock, refused, told)
 
 
 def metric_on(model: Model, task: Task) -> Metric | None:

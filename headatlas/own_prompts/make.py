@@ -47,16 +47,18 @@ def prompts(
 
     source: a list of dictionaries (or of texts, or of chats), a file (.csv, .tsv, .json, .jsonl, .parquet), a pandas or Arrow
     table, a data set of `datasets`. The other arguments are names of columns. prompt: a text, read exactly as given, or a chat
-    (a list of role and content), written by the tokenizer's own template. answer: one text, of as many tokens as it has, or a
-    list of right answers of one token each; left out in all rows: effects are then measured against the clean run. wrong: the
-    same for wrong answers. counterfactual: the prompt with the deciding words changed. spans: name -> the words in the prompt,
+    (a list of role and content), written by the tokenizer's own template. answer: a text, or a list of right answers, of as
+    many tokens as they have; left out in all rows: effects are then measured against the clean run. wrong: the same for wrong
+    answers. counterfactual: the prompt with the deciding words changed. spans: name -> the words in the prompt,
     or [from, to] in characters, or a list of these; each becomes positions of that name.
     template: "When {subject} and {other} ...": prompts are made of it, the fields are columns, and spans of their names;
     `counterfactual` may then be a dictionary of the fields that change.
 
     The Batch has positions["end"], labels["answer"] and ["wrong"] [example, k] (the first token of each, -1 for none),
     labels["row"], and for answers of several tokens labels["targets"] [example, n] with positions["predict"]: these are read
-    behind the prompt. Raises BadInput naming the row and the column.
+    behind the prompt. Where some row has several right answers and one takes several tokens, each row is an example for each of its
+    answers, labels["alternative"] their number from 0: metrics count them together (`headatlas.task.answers.over_alternatives`).
+    Raises BadInput naming the row and the column.
     """
     tokenizer = model.tokenizer if isinstance(model, Model) else model
     columns = Columns(prompt, answer, wrong, counterfactual, spans)
@@ -80,6 +82,7 @@ def _read(written: Written, columns: Columns, tokenizer: Tokenizer) -> _Prompt:
         _answers(row, name, words, written.text, tokenizer)
         for name, words in ((columns.answer, written.answers), (columns.wrong, written.wrongs))
     )
+    _demand_apart(row, columns.answer, answers, tokenizer)
     first = {one[0] for one in answers}
     shared = next((one for one in wrongs if one[0] in first), None)
     if shared is not None:
@@ -94,19 +97,33 @@ def _read(written: Written, columns: Columns, tokenizer: Tokenizer) -> _Prompt:
 
 
 def _answers(row: Row, column: str, words: Sequence[str], prompt: str, tokenizer: Tokenizer) -> list[list[int]]:
-    """The ids of each answer of a row; several of them have one token each."""
+    """The ids of each answer of a row."""
     _boundaries(row, column, words, prompt, tokenizer)
-    if len(words) != 1:
-        return [[one_token(f"{row.where}, column '{column}'", word, "answer", tokenizer)] for word in words]
-    ids = tokenizer.encode(words[0])
-    one = tokenizer.single(words[0])
+    return [_ids(f"{row.where}, column '{column}'", word, tokenizer) for word in words]
+
+
+def _ids(where: str, word: str, tokenizer: Tokenizer) -> list[int]:
+    one = tokenizer.single(word)
     if one is not None:
-        return [[one]]
+        return [one]
+    ids = tokenizer.encode(word)
     if not ids:
-        raise BadInput(f"{row.where}, column '{column}': '{words[0]}' has no tokens.", "Write at least one word.")
+        raise BadInput(f"{where}: '{word}' has no tokens.", "Write at least one word.")
     if not tokenizer.causal or rule_of(tokenizer).two_stacks:
-        one_token(f"{row.where}, column '{column}'", words[0], "answer", tokenizer)  # which refuses it with its pieces
-    return [ids]
+        one_token(where, word, "answer", tokenizer)  # which refuses it with its pieces
+    return ids
+
+
+def _demand_apart(row: Row, column: str, answers: Sequence[list[int]], tokenizer: Tokenizer) -> None:
+    """Raise BadInput where one right answer begins another: whoever writes the longer one has written both."""
+    for i, short in enumerate(answers):
+        for j, long in enumerate(answers):
+            if i != j and long[: len(short)] == short:
+                raise BadInput(
+                    f"{row.where}, column '{column}': '{tokenizer.decode(long)}' begins with the right answer "
+                    f"'{tokenizer.decode(short)}', so that its probability would count twice.",
+                    "Leave one of them out.",
+                )
 
 
 def _boundaries(row: Row, column: str, words: Sequence[str], prompt: str, tokenizer: Tokenizer) -> None:
@@ -116,15 +133,18 @@ def _boundaries(row: Row, column: str, words: Sequence[str], prompt: str, tokeni
 
 
 def _batch(read: Sequence[_Prompt], columns: Columns, tokenizer: Tokenizer) -> Batch:
-    """The rows as tensors."""
+    """The rows as tensors, one for each right answer that is read behind its prompt."""
     written = any(len(one) > 1 for item in read for one in item.answer_ids)
+    each = [(item, number) for item in read for number in range(len(item.answer_ids) if written else 1)]
+    sets = len(each) > len(read)
+    read, numbers = [item for item, _ in each], [number for _, number in each]
+    behind = [item.answer_ids[number] if written else [] for item, number in each]
     texts = [fitted(f"{one.row.where}, column '{columns.prompt}'", one.text, tokenizer) for one in read]
     others = [
         fitted(f"{one.row.where}, column '{columns.counterfactual}'", one.other, tokenizer)
         for one in read
         if one.other is not None
     ]
-    behind = [one.answer_ids[0] if written else [] for one in read]
     for item, ids, more in zip(read, texts, behind, strict=True):
         if len(ids) + len(more) > tokenizer.context:
             raise BadInput(
@@ -134,9 +154,11 @@ def _batch(read: Sequence[_Prompt], columns: Columns, tokenizer: Tokenizer) -> B
     labels = {"row": torch.tensor([one.row.number for one in read])}
     for name, found in (("answer", [one.answer_ids for one in read]), ("wrong", [one.wrong_ids for one in read])):
         if found[0]:
-            labels[name] = _rectangle([[ids[0] for ids in one] for one in found])
+            labels[name] = _rectangle([list(dict.fromkeys(ids[0] for ids in one)) for one in found])
     if written:
         labels["targets"] = _rectangle(behind)
+    if sets:
+        labels["alternative"] = torch.tensor(numbers)
 
     def side(rows: list[list[int]], mine: Sequence[tuple[str, str, Mapping[str, list[Span]]]]) -> Batch:
         ends = _ends(rows, tokenizer)
@@ -158,7 +180,7 @@ def _batch(read: Sequence[_Prompt], columns: Columns, tokenizer: Tokenizer) -> B
         }
         batch = replace(batch, counterfactual=replace(other, positions={**shared, **other.positions}))
     whole = [text for one in read for text in (one.text, one.other) if text is not None]
-    facts = {"prompts": "one's own", "answers": _said(read, written)}
+    facts = {"prompts": "one's own", "answers": _said(read, written, sets)}
     return text_facts(replace(batch, facts=facts), whole, tokenizer)
 
 
@@ -175,9 +197,13 @@ def _rectangle(rows: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows])
 
 
-def _said(read: Sequence[_Prompt], written: bool) -> str:
+def _said(read: Sequence[_Prompt], written: bool, sets: bool) -> str:
     if not read[0].answers:
         return "none: effects are measured against the clean run"
+    if sets:
+        return (
+            "sets of several tokens, read behind the prompt and counted together; compared with wrong ones by the first"
+        )
     if written:
         return "of several tokens, read behind the prompt; compared with wrong ones by the first"
     return "of one token" if max(len(one.answer_ids) for one in read) == 1 else "sets of one token each"

@@ -1,8 +1,9 @@
 """Metrics for prompts of one's own: answers of several tokens, sets of right answers, and the clean run where there is none.
 
 Labels that they read beside `answer` (ids of the first token of each right answer): `targets` [example, n] the ids of an
-answer of several tokens, which the tokens hold behind the prompt, with positions["predict"] before each of them; `clean`
-[example, vocab] the log-probabilities of the run without changes, at the end of the prompt. Of questions whose answers are
+answer of several tokens, which the tokens hold behind the prompt, with positions["predict"] before each of them; `alternative`
+[example] of prompts with several such answers, which stand once for each of them, one after the other: the number of the answer,
+0 for a prompt's first (`over_alternatives`); `clean` [example, vocab] the log-probabilities of the run without changes, at the end of the prompt. Of questions whose answers are
 prompts of their own: `group` [example] the question, `right` whether this answer is true, `best` whether it is the best.
 """
 
@@ -221,6 +222,59 @@ _LACKING = {
     "targets": "no answer that is written out",
     "right": "no answers marked as right or wrong",
 }
+
+
+# Of metrics that read an answer to its end: what their scores [answer, ...] of a prompt's right answers come to together.
+_TOGETHER: tuple[tuple[Metric, Callable[..., Any]], ...] = (
+    (log_probability, np.logaddexp.reduce),
+    (mean_log_probability, np.logaddexp.reduce),
+    (answer_probability, np.add.reduce),
+    (exact_match, np.maximum.reduce),
+)
+
+
+def _of_each(of: Callable[..., Any], scores: Any, batch: Batch) -> Any:
+    """What `of` makes of each prompt's scores [answer, ...], in order."""
+    starts = np.flatnonzero(batch.labels["alternative"].cpu().numpy() == 0)
+    return np.stack([of(part, axis=0) for part in np.split(scores, starts[1:])])
+
+
+def over_alternatives(metric: Metric, batch: Batch) -> tuple[Metric, Batch]:
+    """How a metric is taken on prompts with sets of right answers of several tokens, each of which is read behind its prompt.
+
+    Those that read answers to their end are settled: the probabilities of a prompt's answers are added (and their logarithm taken),
+    mean log-probabilities likewise, and a match with any counts. All others read a prompt once (`first_alternatives`). Other
+    prompts stay as they are. Raises BadInput for the loss, which is that of one text.
+    """
+    if "alternative" not in batch.labels:
+        return metric, batch
+    of = next((found for known, found in _TOGETHER if known is metric), None)
+    if of is not None:
+        return replace(metric, settle=functools.partial(_of_each, of)), batch
+    if metric is next_token_loss:
+        raise BadInput(
+            "The next-token loss is that of one continuation, and these prompts have sets of answers.",
+            "Measure log-probability, or give one answer each.",
+        )
+    return metric, first_alternatives(batch)
+
+
+def first_alternatives(batch: Batch) -> Batch:
+    """Each prompt once, read as behind its first answer, and without what reads that answer's later tokens."""
+    if "alternative" not in batch.labels:
+        return batch
+
+    def plain(one: Batch | None) -> Batch | None:
+        if one is None:
+            return None
+        labels = {name: value for name, value in one.labels.items() if name not in ("alternative", "targets")}
+        positions = {name: value for name, value in one.positions.items() if name != "predict"}
+        others = {"control": plain(one.control), "counterfactual": plain(one.counterfactual)}
+        return replace(one, labels=labels, positions=positions, **others)
+
+    found = plain(batch.rows(batch.labels["alternative"] == 0))
+    assert found is not None
+    return found
 
 
 def find_metric(metric: str | Metric) -> Metric:

@@ -10,7 +10,7 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.weights import qk_ov
 from headatlas.methods.weights.composition import compose
-from headatlas.methods.weights.copying import copy_scores, eigenvalue_scores, ov_ranks
+from headatlas.methods.weights.copying import copy_scores, eigenvalue_scores, lowered, ov_ranks
 from headatlas.methods.weights.qk_ov import attends_to, circuits_of, singular, token_vectors, writes_of
 from headatlas.model import Model, attach
 from headatlas.model.families import tiny_models
@@ -233,14 +233,13 @@ def test_ranks_among_some_tokens_are_ranks_of_their_logits():
             assert found.lowered[i, j, 0] == (logits[among] < logits[target]).sum()
 
 
-def test_pairs_that_are_asked_for_have_the_ranks_of_all_pairs():
-    model = opened("llama")
-    source, targets = torch.tensor([30, 31, 40]), torch.tensor([[31, 5], [32, 6], [40, 7]])
-    asked = torch.rand(3, len(model.heads), generator=torch.Generator().manual_seed(0)) > 0.6
-    every, some = ov_ranks(model, source, targets), ov_ranks(model, source, targets, asked=asked)
-    for whole, part in ((every.raised, some.raised), (every.lowered, some.lowered)):
-        assert np.array_equal(part[asked.numpy()], whole[asked.numpy()])
-        assert (part[~asked.numpy()] == model.vocabulary_size).all()
+def test_tokens_that_a_head_lowers_most_are_those_with_low_ranks():
+    model, tokens = opened("llama"), torch.tensor([30, 31, 40, 7, 9, 12])
+    asked = torch.rand(6, len(model.heads), generator=torch.Generator().manual_seed(0)) > 0.4
+    expected = torch.from_numpy(ov_ranks(model, tokens, tokens[:, None]).lowered[..., 0] < 20)
+    assert expected.any()
+    assert torch.equal(lowered(model, tokens, 20), expected)
+    assert torch.equal(lowered(model, tokens, 20, asked=asked), expected & asked)
 
 
 def test_models_stay_as_they_were():

@@ -103,6 +103,18 @@ def test_ranks_are_places_in_the_sorted_logits(bias, size):
                     assert order[i, j].tolist().index(int(targets[i, j, t])) == found[i, j, t]
 
 
+@pytest.mark.parametrize("bias", [None, drawn(50, seed=4)])
+@pytest.mark.parametrize("size", [7, 50, 1000])
+def test_the_highest_are_those_with_a_low_rank(bias, size):
+    vectors, matrix = drawn(40, 16), drawn(16, 50, seed=1)
+    targets = torch.randint(0, 50, (40,), generator=torch.Generator().manual_seed(2))
+    raised, _ = weights.ranks(vectors, matrix, bias, targets[:, None])
+    for k in (1, 10, 50):
+        found = weights.highest(vectors, matrix, bias, targets, k, size)
+        assert torch.equal(found, raised[:, 0] < k)
+        assert found.any()
+
+
 def test_a_vector_of_zeros_puts_every_token_last():
     raised, lowered = weights.ranks(torch.zeros(1, 4), drawn(4, 30), None, torch.tensor([[7]]), 8)
     assert raised.item() == lowered.item() == 29

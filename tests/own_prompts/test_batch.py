@@ -137,7 +137,7 @@ def test_chats_are_written_by_the_tokenizers_template():
         ([{"prompt": "a b", "spans": {"s": "c"}}], "span 's': 'c' does not stand in the prompt"),
         ([{"prompt": "a b", "spans": {"s": [0, 9]}}], "lies outside the prompt"),
         ([{"prompt": "a b", "spans": {"end": "a"}}], "'end' is a position that all prompts have"),
-        ([{"prompt": "It is", "answer": [" Rome", " Ouagadougou"]}], "Row 1, column 'answer': answer ' Ouagadougou' is 6"),
+        ([{"prompt": "It is", "answer": [" Rome", " Rome, Italy"]}], "Row 1, column 'answer': ' Rome, Italy' begins with the right answer"),
         ([{"prompt": "It is", "answer": " New York", "wrong": " New Delhi"}], "begin with the same token ' New'"),
         ([{"prompt": "It is ", "answer": " Rome"}], "column 'answer': .* put two blanks together"),
         ([7], "Row 1 is int, not a dictionary"),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from headatlas.detectors._measures.memo import once
-from headatlas.methods.direct_logit_attribution import DirectEffects, Toward, direct_effects
+from headatlas.methods.direct_logit_attribution import DirectEffects, Toward, effects_along
 from headatlas.model import Model
 from headatlas.ops.types import Array
 from headatlas.task import HELD_OUT, Batch, find_task
@@ -85,13 +85,12 @@ def letter_effects(model: Model, batch: Batch) -> LetterEffects:
 def _letter_effects(model: Model, batch: Batch) -> LetterEffects:
     ids, places = letters(batch), label_places(batch)[0]
     options = ids.shape[1]
+    keys = places[:, None].expand(-1, len(model.heads), -1).numpy()
     heads, by_label, before, total = [], [], [], []
-    for letter in range(options):
-        weights = (torch.arange(options) == letter).float() - 1 / options
-        toward = Toward(batch.positions["end"].reshape(-1), ids, weights.expand(len(batch), -1))
-        found = direct_effects(model, batch, toward=toward, by_source=True)
+    weights = torch.eye(options) - 1 / options
+    towards = [Toward(batch.positions["end"].reshape(-1), ids, one.expand(len(batch), -1)) for one in weights]
+    for found in effects_along(model, batch, towards, by_source=True):
         assert found.by_source is not None
-        keys = places[:, None].expand(-1, len(model.heads), -1).numpy()
         heads.append(found.values)
         by_label.append(np.take_along_axis(found.by_source, keys, -1))
         before.append(_below(found))

@@ -76,7 +76,7 @@ def path_patch(
     MLPS.demand(mlps)
     if positions == "each":
         raise BadInput("Paths are not followed for each position at once.", "Choose all, or a named position.")
-    given = prompts_for(model, batch, progress, unanswered=kl)
+    given = prompts_for(model, batch, progress, unanswered=kl, settles=True)
     prompts, metric, other = given.batch, given.metric, given.batch.counterfactual
     if other is None:
         raise BadInput("Path patching needs counterfactual prompts.", "Choose a task or prompts that have them.")
@@ -156,6 +156,7 @@ def _measured(paths: Paths, store: ChunkStore, progress: Progress) -> HeadEffect
         "seconds": round(time.perf_counter() - began, 2),
         "notes": notes,
     }
+    values, base = (sweep.metric.settled(one, sweep.batch) for one in (values, base))
     return HeadEffects(
         sweep.kind, sweep.head_sets, tuple(one.name for one in receivers), values, base, None, None, facts
     )

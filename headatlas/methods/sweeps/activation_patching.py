@@ -46,7 +46,7 @@ def patch(
     """
     options = options or RunOptions()
     triage = options.triage if isinstance(options, SweepOptions) else None
-    given = prompts_for(model, measured_by(batch, metric), progress, unanswered=kl)
+    given = prompts_for(model, measured_by(batch, metric), progress, unanswered=kl, settles=True)
     sweep = plan(model, given, heads, direction, component, positions)
     with checkpoint.folder(options.out, model, sweep, {"triage": triage}) as kept:
         if kept.result is not None:

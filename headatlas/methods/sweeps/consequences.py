@@ -20,6 +20,7 @@ from headatlas.model.core.pass_context import Inputs
 from headatlas.ops.types import Array, LayerKey
 from headatlas.render.escape import shown
 from headatlas.task import Batch
+from headatlas.task.answers import first_alternatives
 
 Rows = dict[LayerKey, Tensor]  # (stack, layer) -> [example, head, key], the pattern's rows at the end of each prompt
 
@@ -87,7 +88,8 @@ def downstream(
     """
     removed = tuple(dict.fromkeys(head for one in parse_head_sets(heads, model.heads) for head in one))
     model.require(removed)
-    read = with_clean_run(model, prompts_for(model, batch, demand=False).batch)
+    given = prompts_for(model, batch, demand=False, settles=True, chosen=False)
+    read = with_clean_run(model, first_alternatives(given.batch))
     if edit not in ("mean", "zero", "resample"):
         raise BadInput(f"Unknown ablation '{edit}'.", "Choose one of mean, zero, resample.")
     at = positions_of(side_of(read, [removed], "z", positions), positions)

@@ -64,13 +64,12 @@ def ov_ranks(
     form: str = "effective",
     among: Tensor | None = None,
     heads: Heads | None = None,
-    asked: Tensor | None = None,
 ) -> OVRanks:
     """Where the targets rank among all tokens in what each head writes when it attends to a source token.
 
     source [example], targets [example, target] ids. among [m]: ranks within these ids only, which must hold the targets;
-    left out: the whole vocabulary. form: see `headatlas.model.runs.token_embedding.embedded`. heads: default model.heads. asked
-    [example, head]: which pairs to rank; the ranks of others say that all tokens stand above. "Lowered" turns the write round before the final norm. Raises BadInput, UnsupportedModel.
+    left out: the whole vocabulary. form: see `headatlas.model.runs.token_embedding.embedded`. heads: default model.heads.
+    "Lowered" turns the write round before the final norm. Raises BadInput, UnsupportedModel.
     """
     chosen = model.heads if heads is None else parse_heads(heads, model.heads)
     model.require(chosen)
@@ -89,21 +88,36 @@ def ov_ranks(
         matrix, bias = matrix[:, among], None if bias is None else bias[among]
     vectors = token_vectors(model, source, form)
     shape = len(source), len(chosen), targets.shape[1]
-    raised, lowered = (np.full(shape, matrix.shape[1], dtype=np.int64) for _ in range(2))
+    raised, under = (np.empty(shape, dtype=np.int64) for _ in range(2))
     for columns, circuits in _layers(model, chosen):
         index = torch.tensor([chosen[i].head for i in columns])
         for rows in weights.pieces(len(source), _TOKENS):
             read = to_logits(model, circuits.written(vectors[rows])[index])
             wanted = ranked[rows].expand(len(columns), -1, -1)
-            if asked is None:
-                for found, counted in zip((raised, lowered), weights.ranks(read, matrix, bias, wanted), strict=True):
-                    found[rows, columns] = counted.transpose(0, 1).numpy()
-                continue
-            head, token = asked[rows][:, columns].T.nonzero(as_tuple=True)
-            counts = weights.ranks(read[head, token], matrix, bias, wanted[head, token])
-            for found, counted in zip((raised, lowered), counts, strict=True):
-                found[rows.start + token.numpy(), np.array(columns)[head.numpy()]] = counted.numpy()
-    return OVRanks(chosen, raised, lowered)
+            for found, counted in zip((raised, under), weights.ranks(read, matrix, bias, wanted), strict=True):
+                found[rows, columns] = counted.transpose(0, 1).numpy()
+    return OVRanks(chosen, raised, under)
+
+
+def lowered(model: Model, tokens: Tensor, k: int, *, asked: Tensor | None = None) -> Tensor:
+    """[token, head] whether a token [token] is among the k that a head lowers most when it attends to it.
+
+    asked [token, head]: which pairs are looked at, the others are False; None: all. `ov_ranks(...).lowered < k` at less cost: no
+    rank is counted out. Raises UnsupportedModel.
+    """
+    matrix, bias = readout(model)
+    vectors = token_vectors(model, tokens)
+    found = torch.zeros(len(tokens), len(model.heads), dtype=torch.bool)
+    for columns, circuits in _layers(model, model.heads):
+        index = torch.tensor([model.heads[i].head for i in columns])
+        for rows in weights.pieces(len(tokens), _TOKENS):
+            write = to_logits(model, circuits.written(vectors[rows])[index])
+            size = rows.stop - rows.start, len(columns)
+            pairs = torch.ones(size, dtype=torch.bool) if asked is None else asked[rows][:, columns]
+            head, token = pairs.T.nonzero(as_tuple=True)
+            hits = weights.highest(-write[head, token], matrix, bias, tokens[rows][token].to(write.device), k)
+            found[rows.start + token, torch.tensor(columns)[head]] = hits.cpu()
+    return found
 
 
 def copy_scores(
