@@ -12,7 +12,7 @@ from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_entries, print_json
 from headatlas.errors import BadInput
 
-DIFFERS = 3  # exit code where a row came out otherwise
+DIFFERS, NOTHING = 3, 4  # exit codes where a row came out otherwise, and where no row could be verified
 
 
 def _board(file: str) -> None:
@@ -42,7 +42,7 @@ def verify(
     """Run the rows of a board of replications again: reproduced, differs, or not verifiable and why.
 
     Weights, texts and detectors have to be those that the row names. Scores may be off by a tolerance that is measured here, with
-    another number of threads. Exit code 3 where a row differs.
+    another number of threads. Exit code 3 where a row differs, 4 where none could be verified.
 
     Example: headatlas verify docs/replication.json --claim wang-2023-ioi-name-mover
     """
@@ -51,6 +51,7 @@ def verify(
     from headatlas.mining.claims.outcomes import data_of
     from headatlas.mining.claims.verify import RESULTS
     from headatlas.render.console import console
+    from headatlas.render.numbers import count
 
     with Shown() as shown:
         found = ha.verify(file, claim=claim, model=model, device=device, dtype=dtype, progress=shown)
@@ -68,6 +69,8 @@ def verify(
         counts = ", ".join(f"{words.count(word)} {word}" for word in RESULTS if word in words)
         tolerances = [one.tolerance for one in found if one.tolerance is not None]
         measured = f" Scores may differ by {max(tolerances):.1g} here." if tolerances else ""
-        console().print(f"{len(found)} rows: {counts}.{measured}", highlight=False, soft_wrap=True)
+        console().print(f"{count(len(found), 'row')}: {counts}.{measured}", highlight=False, soft_wrap=True)
     if any(one.result == "differs" for one in found):
         raise typer.Exit(DIFFERS)
+    if all(one.result == "not verifiable" for one in found):
+        raise typer.Exit(NOTHING)

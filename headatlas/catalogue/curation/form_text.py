@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from headatlas.catalogue.curation import list_form
 from headatlas.errors import BadInput, HeadAtlasError
 
 LARGEST = 280_000  # bytes; GitHub's own limit for an issue is 65,536 characters, of up to four bytes each
@@ -22,6 +21,14 @@ REQUIRED: Mapping[str, str] = {
     "What did you read?": "the abstract, the paper, the authors' code or somebody else's account",
 }
 OPTIONAL = ("Authors", "Venue", "More links", "Models")
+# The list that the catalogue sprang from has a plain form of its own, told here in the headings of ours. It has no place for a
+# link, nor for what was read.
+OF_THE_LIST = ("Published_Date", "Source", "Head_Name", "Summary")  # its headings that our form does not have
+_SAME = {"Published_Date": "Date", "Head_Name": "Head types"}
+_PART = re.compile(r"^\s*(?:[-*•]\s*)?(?:\*\*)?(innovation|tasks?|(?:significant )?results?)\s*:(?:\*\*)?", re.I | re.M)
+_PARTS = {"innovation": "Innovation", "task": "Tasks", "result": "Result"}
+_ADDRESS = re.compile(r"https?://[^\s<>\"'`\\()\[\]]+|\barxiv:\s*\d{4}\.\d{4,5}(?:v\d+)?", re.I)
+_READ = "somebody else's account"  # of us: the form does not ask what its author read
 _EMPTY = ("_No response_", "None", "")
 _HEADING = re.compile(r"^### +(.*)$", re.M)
 _SHOWN = 30  # problems named one by one
@@ -65,7 +72,7 @@ def answers(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     problems = []
     for heading, answer in zip(map(str.strip, parts[::2]), parts[1::2], strict=True):
-        if heading not in REQUIRED and heading not in OPTIONAL and heading not in list_form.OWN:
+        if heading not in REQUIRED and heading not in OPTIONAL and heading not in OF_THE_LIST:
             problems.append(f"'{quoted(heading)}' is not a heading of the form; leave the headings as they are.")
         elif heading in found:
             problems.append(f"'{heading}' stands there twice; start no line of an answer with '###'.")
@@ -75,7 +82,34 @@ def answers(text: str) -> dict[str, str]:
         problems = ["none of the form's headings is there (### Title, ### Date ...); use the form 'Add a paper'."]
     if problems:
         raise FormError(problems)
-    return list_form.ours(found) if any(heading in found for heading in list_form.OWN) else found
+    return _told_in_ours(found) if any(heading in found for heading in OF_THE_LIST) else found
+
+
+def _told_in_ours(form: Mapping[str, str]) -> dict[str, str]:
+    """The answers under our headings; a part that was left out is missing there too.
+
+    Addresses within Source are the paper's links, the rest of it is the venue.
+    """
+    told = {heading: answer for heading, answer in form.items() if heading not in OF_THE_LIST}
+    told |= {new: form[old] for old, new in _SAME.items() if old in form}
+    told |= _summary(form.get("Summary", "")) | {"What did you read?": _READ}
+    source = form.get("Source", "")
+    found = [re.sub(r"(?i)^arxiv:\s*", "https://arxiv.org/abs/", one.rstrip(".,;")) for one in _ADDRESS.findall(source)]
+    given = told.get("Link", "")
+    told["Link"], *more = [*([given] if given else []), *found] or [""]
+    told["More links"] = "\n".join(more)
+    told["Venue"] = re.sub(r"\(\s*\)|\[\s*\]", "", _ADDRESS.sub("", source)).strip(" \n\t,;:-")
+    return told
+
+
+def _summary(text: str) -> dict[str, str]:
+    """The three parts of a summary that is written "- Innovation: ... - Tasks: ... - Significant Result: ..."."""
+    _, *pieces = _PART.split(text)
+    told: dict[str, str] = {}
+    for name, words in zip(pieces[::2], pieces[1::2], strict=True):
+        part = _PARTS[name.lower().removeprefix("significant ").removesuffix("s")]
+        told[part] = f"{told.get(part, '')} {words}".strip()
+    return told
 
 
 def quoted(text: str) -> str:

@@ -77,7 +77,8 @@ def model_pages(context: SiteContext) -> list[ModelPage]:
 def _names(context: SiteContext) -> Iterator[str]:
     for paper in context.newest:
         yield from paper.models
-    entries = (*context.catalogue.claims.values(), *context.catalogue.circuits.values())
-    yield from (entry.model for entry in entries if entry.model and find_model(entry.model) is not None)
+    claimed = (claim.model for claim in context.catalogue.claims.values())
+    drawn = (circuit.model for circuit in context.catalogue.circuits.values() if circuit.model)
+    yield from (name for name in (*claimed, *drawn) if find_model(name) is not None)
     yield from (seen.shown for found in context.sightings.values() for seen in found)
     yield from (one.shown for one in context.replications)

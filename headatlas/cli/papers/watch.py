@@ -23,7 +23,9 @@ def watch(
     query: Annotated[str | None, typer.Option(help="arXiv query instead of ours (see docs)")] = None,
     data: Annotated[Path | None, typer.Option(help="Catalogue folder to compare with; ours by default")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for arXiv")] = 20.0,
-    evaluate: Annotated[bool, typer.Option("--evaluate", help="Measure the ranking instead; asks nobody")] = False,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Measure ranking and proposals instead; asks nobody")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Ask arXiv for new papers and rank them by likeness to the catalogue, each row with its reasons.
@@ -41,14 +43,15 @@ def watch(
 
     known = open_target(data)
     if evaluate:
-        from headatlas.catalogue.curation import evaluate_watch
+        from headatlas.catalogue.curation import evaluate_proposals, evaluate_watch
 
         qualities = evaluate_watch.evaluate(list(known.names.papers.values()), list(known.names.heads.values()))
-        rows = {"rows": [asdict(quality) for quality in qualities]}
+        proposed = evaluate_proposals.evaluate_proposals(known.names)
+        rows = {"rows": [asdict(quality) for quality in qualities], "proposals": [asdict(one) for one in proposed]}
         if json:
             print_json(rows)
         else:
-            say(evaluate_watch.as_table(qualities))
+            say(f"{evaluate_watch.as_table(qualities)}\n\n{evaluate_proposals.as_table(proposed)}")
         return
 
     from headatlas.catalogue.curation.arxiv_client import Arxiv

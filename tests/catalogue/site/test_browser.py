@@ -28,6 +28,8 @@ KINDS = (
     ),
     *("heads/index.html", "heads/induction-head.html", "circuits/index.html", "circuits/ioi.html"),
     *("methods/index.html", "methods/mean-ablation.html", "benchmarks/index.html", "benchmarks/ioi.html"),
+    *("models/index.html", "models/gpt-2-small.html", "survey/index.html", "survey/limitations.html"),
+    "replications/index.html",
 )
 
 

@@ -147,6 +147,8 @@ def test_a_value_of_a_long_facet_is_found_by_name(visit: Visit):
 def test_links_of_entries_into_the_list_choose_something(visit: Visit):
     page = visit("papers/garcia-carrasco-2024-acronyms.html")
     page.click("aside a >> text=GPT-2 small")
+    page.wait_for_url("**/models/gpt-2-small.html")
+    page.click("text=Its family in the list")
     page.wait_for_url("**/papers/index.html?*")
     assert "garcia-carrasco-2024-acronyms" in shown(page)
     assert len(shown(page)) < 40

@@ -133,6 +133,12 @@ def test_the_command_prints_answers_and_exits_with_3_where_one_differs(board, an
     told = capsys.readouterr().out
     assert ended.value.code == 3
     assert "9 rows: 4 reproduced, 1 differs, 4 not verifiable. Scores may differ by 0.0001 here." in told
+    monkeypatch.setattr(ha, "verify", lambda *_, **__: [one for one in answers if one.result == "not verifiable"])
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", str(board)])
+    assert ended.value.code == 4
+    assert capsys.readouterr().out.endswith("4 rows: 4 not verifiable.\n")
+    monkeypatch.setattr(ha, "verify", lambda *_, **__: answers)
     with pytest.raises(SystemExit):
         main(["verify", str(board), "--json"])
     assert [one["result"] for one in json.loads(capsys.readouterr().out)] == [one.result for one in answers]
