@@ -100,6 +100,7 @@ _PUBLIC = {
     # models of one's own, and what there is
     "plant": "headatlas.lab.planted",
     "toy": "headatlas.lab.toys:train_toy",
+    "translation_toy": "headatlas.lab.translation.toy:train_translation",
     "calibrate": "headatlas.lab.calibrate",
     "check": "headatlas.model:table_of",
     "families": "headatlas.model.families.trial",
@@ -141,6 +142,7 @@ if TYPE_CHECKING:
     from headatlas.lab.calibrate import calibrate as calibrate
     from headatlas.lab.planted import plant as plant
     from headatlas.lab.toys import train_toy as _train_toy
+    from headatlas.lab.translation.toy import train_translation as _train_translation
     from headatlas.methods.attribution.attribute import AttributionOptions as AttributionOptions
     from headatlas.methods.attribution.attribute import attribute as attribute
     from headatlas.methods.attribution.edge_attribution import edge_scores as edge_scores
@@ -194,6 +196,7 @@ if TYPE_CHECKING:
 
     check = _table_of
     toy = _train_toy
+    translation_toy = _train_translation
 
 
 def __getattr__(name: str) -> Any:

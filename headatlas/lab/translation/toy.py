@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from headatlas.errors import BadInput
+from headatlas.lab.construct.transformer import save
 from headatlas.lab.translation import checks as measured
 from headatlas.lab.translation.checks import Check, PrunedPoint, Rates, Role
 from headatlas.lab.translation.language import Language, Sentences
@@ -57,7 +58,7 @@ class TranslationToy:
 
         target = Path(folder)
         with new_folder(target) as partial:
-            self.model.marian.save_pretrained(partial)
+            save(self.model.marian, partial)
             save_file({"copying.weight": self.model.copying.weight.detach().contiguous()}, partial / "copy.safetensors")
             facts = {
                 "schema": _SCHEMA,
