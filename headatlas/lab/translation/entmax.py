@@ -50,5 +50,5 @@ def entmax(z: Tensor, alpha: Tensor) -> Tensor:
 
     Scores of keys that are masked must lie far below the others. alpha is kept NEAREST from 1, where nothing is defined.
     """
-    found: Tensor = _Entmax.apply(z, alpha.clamp(min=1 + NEAREST))  # type: ignore[no-untyped-call]
+    found: Tensor = _Entmax.apply(z, alpha.clamp(min=1 + NEAREST))
     return found

@@ -43,6 +43,8 @@ def alpha_of(raw: Tensor) -> Tensor:
 class Translator(nn.Module):
     """Encoder of two layers of four heads, decoder of one layer of one head; every word of both languages has one id."""
 
+    generated: Tensor  # [TARGET] which words can be written without copying
+
     def __init__(self) -> None:
         super().__init__()
         import transformers
