@@ -68,6 +68,7 @@ _PUBLIC = {
     "attribute": "headatlas.methods.attribution.attribute",
     "AttributionOptions": "headatlas.methods.attribution.attribute",
     "edge_scores": "headatlas.methods.attribution.edge_attribution",
+    "head_importance": "headatlas.methods.attribution.importance",
     "score": "headatlas.methods.scoring",
     "direct_effects": "headatlas.methods.direct_logit_attribution",
     "lens": "headatlas.methods.logit_lens",
@@ -146,6 +147,7 @@ if TYPE_CHECKING:
     from headatlas.methods.attribution.attribute import AttributionOptions as AttributionOptions
     from headatlas.methods.attribution.attribute import attribute as attribute
     from headatlas.methods.attribution.edge_attribution import edge_scores as edge_scores
+    from headatlas.methods.attribution.importance import head_importance as head_importance
     from headatlas.methods.direct_logit_attribution import direct_effects as direct_effects
     from headatlas.methods.induction_ablation import averaged_inputs as averaged_inputs
     from headatlas.methods.induction_ablation import pattern_knockout as pattern_knockout
