@@ -99,11 +99,11 @@ def _held_out(features: Sequence[Tensor], gold: Sequence[Sequence[int]]) -> tupl
         optimizer.zero_grad()
         scores = (x @ weights).masked_fill(blocked, -torch.inf)
         loss = torch.nn.functional.cross_entropy(scores, y) + DECAY * (weights**2).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     with torch.inference_mode(False), torch.enable_grad():
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        optimizer.step(closure)
     x, y, blocked = _rows(features[1::2], gold[1::2])
     with torch.no_grad():
         right = (x @ weights).masked_fill(blocked, -torch.inf).argmax(-1) == y
