@@ -72,6 +72,7 @@ _PUBLIC = {
     "attribute": "headatlas.methods.attribution.attribute",
     "AttributionOptions": "headatlas.methods.attribution.attribute",
     "edge_scores": "headatlas.methods.attribution.edge_attribution",
+    "head_importance": "headatlas.methods.attribution.importance",
     "score": "headatlas.methods.scoring",
     "direct_effects": "headatlas.methods.direct_logit_attribution",
     "lens": "headatlas.methods.logit_lens",
@@ -119,6 +120,7 @@ _PUBLIC = {
     "toy": "headatlas.lab.toys:train_toy",
     "clamp": "headatlas.lab.training.clamp",
     "Intervention": "headatlas.lab.training.interventions",
+    "translation_toy": "headatlas.lab.translation.toy:train_translation",
     "calibrate": "headatlas.lab.calibrate",
     "check": "headatlas.model:table_of",
     "families": "headatlas.model.families.trial",
@@ -171,9 +173,11 @@ if TYPE_CHECKING:
     from headatlas.lab.toys import train_toy as _train_toy
     from headatlas.lab.training.clamp import clamp as clamp
     from headatlas.lab.training.interventions import Intervention as Intervention
+    from headatlas.lab.translation.toy import train_translation as _train_translation
     from headatlas.methods.attribution.attribute import AttributionOptions as AttributionOptions
     from headatlas.methods.attribution.attribute import attribute as attribute
     from headatlas.methods.attribution.edge_attribution import edge_scores as edge_scores
+    from headatlas.methods.attribution.importance import head_importance as head_importance
     from headatlas.methods.direct_logit_attribution import direct_effects as direct_effects
     from headatlas.methods.induction_ablation import averaged_inputs as averaged_inputs
     from headatlas.methods.induction_ablation import pattern_knockout as pattern_knockout
@@ -232,6 +236,7 @@ if TYPE_CHECKING:
 
     check = _table_of
     toy = _train_toy
+    translation_toy = _train_translation
 
 
 def __getattr__(name: str) -> Any:

@@ -56,7 +56,7 @@ PATTERN = Choice(("previous-token", "induction", "current", "first"), "Attention
 FORM = Choice(("effective", "embedding", "mlp"), "There is no form '{}' of embeddings.")
 VIEW = Choice(("copying", "ov", "qk", "svd", "compose"), "Unknown view '{}'.")
 SYNTAX = Choice(
-    ("dependencies", "trees", "constituents", "coreference", "sieve", "surface", "likeness"),
+    ("dependencies", "trees", "constituents", "coreference", "sieve", "probe", "surface", "likeness"),
     "There is no measure '{}'.",
 )
 WORD_ROWS = Choice(("mean", "last"), "The rows of a split word cannot be its '{}'.")

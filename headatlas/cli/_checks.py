@@ -119,7 +119,7 @@ def toy(name: str) -> None:
     import pkgutil
 
     folder = Path(__file__).parents[1] / "lab" / "toy" / "studies"
-    names = [info.name.replace("_", "-") for info in pkgutil.iter_modules([str(folder)])]
+    names = [*(info.name.replace("_", "-") for info in pkgutil.iter_modules([str(folder)])), "translation"]
     _known(name, names, "toy", f"Known: {', '.join(names)}.")
 
 

@@ -23,7 +23,7 @@ def print_syntax(data: Data, treebank: str | None, top: int) -> None:
         )
     tables: dict[str, Callable[[Data, int], None]] = {
         "dependencies": _dependencies, "trees": _trees, "constituents": _constituents, "coreference": _coreference,
-        "sieve": _sieve, "surface": _surface, "likeness": _likeness,
+        "sieve": _sieve, "probe": _probe, "surface": _surface, "likeness": _likeness,
     }  # fmt: skip
     for name, show in tables.items():
         if name in data:
@@ -132,6 +132,18 @@ def _sieve(data: Data, top: int) -> None:
         named = ", ".join(f"{_short(head)} {row[role]['mean']:.1f}" for head, row in best)
         rows.append([role, f"{len(passed)} of {len(heads)}", named])
     _table(["role", "heads", "highest scores"], rows)
+
+
+def _probe(data: Data, top: int) -> None:
+    _say(
+        f"Probe: a classifier on the attention of all heads finds the head of {_percent(data['uas'])}% of {data['words']} words in "
+        f"{data['sentences']} held-out sentences; on distances alone {_percent(data['chance'])}%"
+    )
+    best = _best(data["weights"], lambda row: max(abs(row["to"]), abs(row["from"])), top)
+    _table(
+        ["head", "weight to", "weight from"],
+        [[_short(head), f"{row['to']:.2f}", f"{row['from']:.2f}"] for head, row in best],
+    )
 
 
 def _surface(data: Data, top: int) -> None:

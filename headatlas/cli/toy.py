@@ -17,7 +17,7 @@ runs = {"simplified-model-training": "repeated --out toys/repeated"}  # methods 
 def toy(
     kind: Annotated[
         str,
-        typer.Argument(help="Which toy: repeated, markov ... (docs/toys.md).", show_default=False),
+        typer.Argument(help="Which toy: repeated, markov, translation ... (docs/toys.md).", show_default=False),
         Check(check.toy),
     ],
     out: Annotated[str, option.NEW_FOLDER],
@@ -33,6 +33,9 @@ def toy(
     Takes one to five minutes on two cores; an interrupted training goes on from where it was. The folder gets the model,
     its checkpoints, curve.json and curve.svg (drawn by matplotlib: pip install 'headatlas[plots]').
 
+    translation: an encoder-decoder that copies names, agrees and reorders, then pruned and made sparse; what must come out is
+    printed as passed or failed, and any failure exits with 1.
+
     Example: headatlas toy markov --out toys/markov
     """
     from pathlib import Path
@@ -42,6 +45,9 @@ def toy(
     from headatlas.render import plots
 
     plots.require()
+    if kind == "translation":
+        _translation(out, seed, steps)
+        return
     with Shown() as shown:
         trained = ha.toy(kind, seed=seed, steps=steps, out=out, progress=shown)
     for outcome in trained.outcomes:
@@ -49,3 +55,22 @@ def toy(
     for name, effect in trained.effects.items():
         say(f"without {name}: {trained.study.ablated} {effect:+.3f}")
     say(f"Written: {Path(out).resolve()}")
+
+
+def _translation(out: str, seed: int, steps: int | None) -> None:
+    import sys
+
+    import headatlas as ha
+
+    made = ha.translation_toy(seed=seed, steps=steps, say=lambda text: say(text, file=sys.stderr))
+    folder = made.save(out)
+    for point in made.curve:
+        say(
+            f"penalty {point.penalty}: {point.open} of 8 encoder heads open, {point.rates.verbs:.3f} of verbs and "
+            f"{point.rates.others:.3f} of other words right"
+        )
+    for check in made.checks:
+        say(str(check))
+    say(f"Written: {folder.resolve()}")
+    if not made.passed:
+        raise typer.Exit(1)

@@ -57,6 +57,12 @@ def data_of(found: Syntax) -> dict[str, Any]:
             for head, *row in zip(sieve.heads, sieve.mean.tolist(), sieve.sd.tolist(), p, strict=True)
         }
         data["sieve"] = {"texts": dict(zip(sieve.roles, sieve.n.tolist(), strict=True)), "chance": 1.0, "heads": rows}
+    if (probe := found.probe) is not None:
+        data["probe"] = {
+            "uas": probe.uas, "chance": probe.by_distance, "chance_is": "the same classifier on distances", "words": probe.words,
+            "sentences": probe.sentences,
+            "weights": {str(head): {"to": to, "from": back} for head, (to, back) in zip(probe.heads, probe.weights.tolist(), strict=True)},
+        }  # fmt: skip
     if found.surface is not None:
         data["surface"] = _surface(found.surface)
     if found.likeness is not None:

@@ -18,6 +18,7 @@ from headatlas.treebanks.constituents import ConstituentCounts, Constituents
 from headatlas.treebanks.coreference import Coreference, CoreferenceCounts
 from headatlas.treebanks.dependencies import Dependencies, DependencyCounts
 from headatlas.treebanks.grammar import generated_sentences
+from headatlas.treebanks.probe import Probe, ProbeCounts
 from headatlas.treebanks.sentences import Sentence, known, read_treebank
 from headatlas.treebanks.sieve import Sieve, SieveCounts
 from headatlas.treebanks.surface import Likeness, LikenessSums, Surface, SurfaceCounts
@@ -69,6 +70,7 @@ class Syntax:
     constituents: Constituents | None = None
     coreference: Coreference | None = None
     sieve: Sieve | None = None
+    probe: Probe | None = None
     surface: Surface | None = None
     likeness: Likeness | None = None
 
@@ -110,6 +112,7 @@ def syntax(
         ("trees", "heads"),
         ("constituents", "spans"),
         ("coreference", "mentions"),
+        ("probe", "heads"),
     ):
         if measure in chosen:
             known(given, what)
@@ -149,6 +152,7 @@ def _measured(
         ),
         "coreference": lambda: CoreferenceCounts(heads, read, causal=causal),
         "sieve": lambda: SieveCounts(heads, read, causal=causal),
+        "probe": lambda: ProbeCounts(heads, read, causal=causal),
         "surface": lambda: SurfaceCounts(heads, read, causal=causal),
         "likeness": lambda: LikenessSums(heads, read, causal=causal),
     }

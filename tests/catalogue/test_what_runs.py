@@ -67,6 +67,7 @@ def test_what_a_row_says_comes_from_detectors_methods_and_circuits():
     assert "`headatlas flow`" in rows["ferrando-2024-information-flow-routes"].runs
     assert "circuit `ioi` of GPT-2 small" in rows["wang-2023-ioi"].runs
     assert rows["pande-2021-heads-hypothesis"].commands == (
+        "headatlas mine smollm2-135m --detector block --detector syntactic-sieve",
         "headatlas mine minilm-l6 --detector delimiter",
         "headatlas syntax minilm-l6 --measure sieve",
     )

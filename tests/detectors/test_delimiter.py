@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from headatlas.detector import find_detector
-from headatlas.detectors.delimiter import TAU, delimiter
+from headatlas.detectors.delimiter import THRESHOLD, delimiter
 from headatlas.detectors.punctuation import punctuation
 from headatlas.lab.construct.words import tokenizer, words
 from headatlas.lab.grid import Reader
@@ -81,5 +81,5 @@ def test_scores_are_sieve_bias_scores_of_plain_sums():
             rows = pattern[e, head].numpy()
             sieve = np.mean([row[special].mean() / row.mean() for row in rows])
             assert values[e, head].item() == pytest.approx(sieve * len(special) / length, rel=1e-4)
-            expected = max(TAU * len(special) / length, np.mean([row[beside].sum() for row in rows]))
+            expected = max(THRESHOLD * len(special) / length, np.mean([row[beside].sum() for row in rows]))
             assert control[e, head].item() == pytest.approx(expected, rel=1e-4)

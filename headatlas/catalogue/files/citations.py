@@ -1,4 +1,4 @@
-"""Which papers of the list a text cites, as docstrings do: "Wang et al. 2022", "Elhage et al. 2021".
+"""Which papers of the list a text cites, as docstrings do: "Wang et al. 2022", "Luo 2021".
 
 What cites a paper where it states its formula, measures what the paper measures; so a detector's papers are those that its
 formula names, not all that know its head type.
@@ -16,22 +16,26 @@ from headatlas.catalogue.detector_names import FOLDER, declared
 from headatlas.catalogue.schema import Paper
 
 _CITATION = re.compile(
-    r"(?P<family>[A-ZÀ-Ý][\w’'-]+)(?: et al\.| (?:and|&) (?P<second>[A-ZÀ-Ý][\w’'-]+)),? \(?(?P<year>\d{4})"
+    r"(?P<family>[A-ZÀ-Ý][\w’'-]+)(?P<more> et al\.| (?:and|&) (?P<second>[A-ZÀ-Ý][\w’'-]+))?,? \(?(?P<year>\d{4})\b"
 )
 
 
 class Citation(NamedTuple):
-    """A work as a text names it: family name of the first author, of the second ("" where others are named together), year."""
+    """A work as a text names it: family name of the first author, of the second ("" where others are named together), year.
+
+    alone: whether nobody else is named, so that only a work of one author is meant.
+    """
 
     first: str
     second: str
     year: int
+    alone: bool = False
 
 
 def citations(text: str) -> list[Citation]:
     """Every work that a text names, in its order."""
     found = (
-        Citation(match["family"], match["second"] or "", int(match["year"]))
+        Citation(match["family"], match["second"] or "", int(match["year"]), match["more"] is None)
         for match in _CITATION.finditer(" ".join(text.split()))
     )
     return list(dict.fromkeys(found))
@@ -73,7 +77,7 @@ def _is(paper: Paper, work: Citation) -> bool:
     if paper.arxiv:
         years.add(2000 + int(paper.arxiv[:2]))
     named = zip((work.first, work.second) if work.second else (work.first,), paper.authors, strict=False)
-    known = len(paper.authors) >= (2 if work.second else 1)
+    known = len(paper.authors) == 1 if work.alone else len(paper.authors) >= (2 if work.second else 1)
     return work.year in years and known and all(_plain(author).endswith(_plain(family)) for family, author in named)
 
 

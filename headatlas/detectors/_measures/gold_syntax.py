@@ -13,7 +13,6 @@ from headatlas.detector import Measured, Planted
 from headatlas.model.core.view import LayerView
 from headatlas.ops import stats
 from headatlas.ops.patterns import aimed
-from headatlas.ops.types import Array
 from headatlas.task import Batch
 from headatlas.treebanks.words import word_maps
 
@@ -79,11 +78,11 @@ def passing(found: Tensor, names: Sequence[str]) -> list[str]:
     scores, chance = (part.flatten(1).numpy() for part in found.chunk(2, -1))
     q = stats.false_discovery(stats.paired_p(scores, chance)).reshape(found.shape[1], -1)
     means, levels = (stats.mean(part).reshape(found.shape[1], -1) for part in (scores, chance))
-    above: Array = (means - levels >= MARGIN) & (q < LEVEL)
+    above = (means - levels >= MARGIN) & (q < LEVEL)
     told = []
-    for head, row in enumerate(above):
-        order = sorted(np.flatnonzero(row), key=lambda one, head=head: levels[head, one] - means[head, one])
-        told.append(", ".join(f"{names[i]} {means[head, i]:.0%} ({levels[head, i]:.0%})" for i in order))
+    for chosen, mean, level in zip(above, means, levels, strict=True):
+        order = [int(i) for i in np.argsort(level - mean, kind="stable") if chosen[i]]
+        told.append(", ".join(f"{names[i]} {mean[i]:.0%} ({level[i]:.0%})" for i in order))
     return told
 
 
