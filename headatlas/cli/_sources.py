@@ -131,9 +131,10 @@ class Measured:
             )
         if self.task is None:
             for name in (positions or "").replace(",", " ").split():
-                self._demand_position(name)
+                self.demand_position(name)
 
-    def _demand_position(self, name: str) -> None:
+    def demand_position(self, name: str) -> None:
+        """Raise BadInput where prompts of one's own have no position of this name."""
         known = ["all", "each", "end"]
         if self.prompts is not None:
             rows = _rows(self.prompts)
@@ -143,6 +144,20 @@ class Measured:
             hint = f"Choose one of {', '.join(known)}."
             spans = ' Named words come from the column "spans" of --prompts FILE.'
             raise BadInput(f"These prompts have no position '{name}'.", hint + ("" if self.prompts else spans))
+
+
+def demand_token(position: str | None, task: str | None, prompts: str | None) -> None:
+    """Raise BadInput where a position is neither a token's number nor a name that prompts which need no model have."""
+    if position is None or number_of(position) is not None or task is not None:
+        return
+    if position in ("all", "each"):
+        raise BadInput(f"One token is looked at, not '{position}'.", "Give a number, or a named position.")
+    Measured(None, prompts, None, None).demand_position(position)
+
+
+def number_of(position: str) -> int | None:
+    """The whole number that a position is, None for a name."""
+    return int(position) if position.removeprefix("-").isdecimal() else None
 
 
 # What commands that measure on prompts ask before they run, by the names of their options.
