@@ -136,7 +136,7 @@ def ask(
     measured = _measured(model, prompts, metric, everything, edit, progress)
     effects = None if measured is None else measured.effects[:, :, 0].mean(0)
     divergence = _without(model, asked, everything, _DIVERGENCE, edit, progress) if effects is None else None
-    sizes = divergence.mean(0) if divergence is not None else np.abs(effects)
+    sizes: Array = np.abs(effects) if effects is not None else np.mean(divergence, 0)
     order = (-sizes).argsort(kind="stable")[:top]
     first = tuple(everything[i] for i in order)
     kls = divergence[:, order] if divergence is not None else _without(model, asked, first, _DIVERGENCE, edit, None)
