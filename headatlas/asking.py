@@ -134,12 +134,17 @@ def ask(
     asked = replace(batch, labels={**batch.labels, "answer": answer, _CLEAN: clean})
     everything = head_sets_for(model, None, "z")
     measured = _measured(model, prompts, metric, everything, edit, progress)
-    effects = None if measured is None else measured.effects[:, :, 0].mean(0)
-    divergence = _without(model, asked, everything, _DIVERGENCE, edit, progress) if effects is None else None
-    sizes: Array = np.abs(effects) if effects is not None else np.mean(divergence, 0)
-    order = (-sizes).argsort(kind="stable")[:top]
-    first = tuple(everything[i] for i in order)
-    kls = divergence[:, order] if divergence is not None else _without(model, asked, first, _DIVERGENCE, edit, None)
+    if measured is None:
+        effects, divergence = None, _without(model, asked, everything, _DIVERGENCE, edit, progress)
+        sizes = divergence.mean(0)
+        order = (-sizes).argsort(kind="stable")[:top]
+        kls, first = divergence[:, order], tuple(everything[i] for i in order)
+    else:
+        effects = measured.effects[:, :, 0].mean(0)
+        sizes = np.abs(effects)
+        order = (-sizes).argsort(kind="stable")[:top]
+        first = tuple(everything[i] for i in order)
+        kls = _without(model, asked, first, _DIVERGENCE, edit, None)
     after = _without(model, asked, first, _PROBABILITY, edit, None).mean(0)
     becomes = _without(model, asked, first, _MOST_LIKELY, edit, None)
     before = float(clean.exp().gather(1, answer[:, None]).mean())

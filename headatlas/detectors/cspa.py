@@ -46,7 +46,7 @@ def cspa(model: Model, batch: Batch) -> Measured:
         return Measured(values, control)
     seen = [_seen(model, part, asked) for part in pieces(batch)]
     tokens = int(batch.mask.sum())
-    mean_z = {place: (sum(one.sums[place] for one in seen) / tokens).float() for place in seen[0].sums}
+    mean_z = {place: (torch.stack([one.sums[place] for one in seen]).sum(0) / tokens).float() for place in seen[0].sums}
     found = torch.cat([_divergences(model, one, asked, mean_z) for one in seen])  # [example, head, 3]
     whole = found[..., 0].mean(0).clamp(min=1e-12)
     columns = [model.heads.index(head) for head in asked]
