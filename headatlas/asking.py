@@ -11,13 +11,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from headatlas.atlas import Atlas
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.methods.sweeps.ablation import replacements
+from headatlas.methods.sweeps.ablation import ablate, replacements
+from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.methods.sweeps.plan import Sweep, head_sets_for
 from headatlas.methods.sweeps.run import run
 from headatlas.methods.texts import Texts, texts_as_batch
@@ -28,6 +30,7 @@ from headatlas.progress import Progress, Silent
 from headatlas.report.atlas_schema import read_atlas
 from headatlas.store import of_run
 from headatlas.task import Batch, Metric
+from headatlas.task.answers import find_metric, kl
 
 PREDICTED = 5  # next tokens that are told
 MOST = 64  # prompts at once: the distribution of each is kept
@@ -52,7 +55,7 @@ class AskedHead:
     """What becomes of the prediction without a head; means over the prompts where there are several.
 
     kl: from the clean run, nats. before, after: probability of the answer with and without the head. becomes: the most
-    likely next token of each prompt without it.
+    likely next token of each prompt without it. effect: on the metric, where another than the KL divergence was asked for.
     """
 
     head: HeadId
@@ -61,6 +64,7 @@ class AskedHead:
     after: float
     becomes: tuple[str, ...]
     kinds: tuple[Kind, ...] = ()
+    effect: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ class Asked:
     """The answer to `ask`: what the model predicts, and the heads whose removal changes that most, first the greatest.
 
     texts: the prompts. predicted: of each, the next tokens with their probabilities. answers: the tokens whose probability
-    `heads` tell of: those given, else the model's own first. n_heads: how many were removed in turn. total: the sum of all
-    their divergences. atlas: the folder that kinds are from, None without one of this model. start_end: how the
+    `heads` tell of: those given, else the model's own first. n_heads: how many were removed in turn. metric, unit: what heads
+    are ordered by. total: the sum of all their divergences, or of the sizes of their effects on another metric. atlas: the folder that kinds are from, None without one of this model. start_end: how the
     texts' tokens were made.
     """
 
@@ -83,10 +87,13 @@ class Asked:
     edit: str
     atlas: str | None
     start_end: str = ""
+    metric: str = "kl"
+    unit: str = "nats"
 
     def __repr__(self) -> str:
-        first = " ".join(f"{row.head} {row.kl:.3g}" for row in self.heads[:3])
-        return f"Asked({len(self.texts)} prompts of {self.model}: {self.n_heads} heads removed in turn; largest KL {first})"
+        first = " ".join(f"{row.head} {row.kl if row.effect is None else row.effect:.3g}" for row in self.heads[:3])
+        what = "KL" if self.metric == "kl" else f"effects on {self.metric}"
+        return f"Asked({len(self.texts)} prompts of {self.model}: {self.n_heads} heads removed in turn; largest {what} {first})"
 
     def data(self) -> dict[str, Any]:
         """As plain data; heads as text."""
@@ -105,14 +112,16 @@ def ask(
     top: int = 10,
     edit: str = "mean",
     atlas: str | Path | None = None,
+    metric: Metric | str = kl,
     progress: Progress | None = None,
 ) -> Asked:
     """Which heads matter for what this model predicts after a prompt; each head is removed exactly, none is estimated.
 
     prompts: a text, several, a chat, a Batch or `Texts`. edit: mean (the head's mean output over the prompts' tokens) or
-    zero. atlas: a folder of runs to look the heads up in; default ./atlas where it is there. Raises BadInput,
-    UnsupportedModel, StoreError.
+    zero. atlas: a folder of runs to look the heads up in; default ./atlas where it is there. metric: what heads are ordered by,
+    as in `ablate`; KL is told beside it. Raises BadInput, UnknownName, UnsupportedModel, StoreError.
     """
+    metric = find_metric(metric)
     if model.unembedding is None or model.kind == "encoder":
         raise UnsupportedModel(f"{model.name} predicts no next token.", "Ask a decoder.")
     batch = texts_as_batch(model, prompts)
@@ -124,9 +133,18 @@ def ask(
     answer = clean.argmax(-1) if answer is None else answer.reshape(len(batch), -1)[:, 0]
     asked = replace(batch, labels={**batch.labels, "answer": answer, _CLEAN: clean})
     everything = head_sets_for(model, None, "z")
-    kl = _without(model, asked, everything, _DIVERGENCE, edit, progress)
-    order = (-kl.mean(0)).argsort(kind="stable")[:top]
-    first = tuple(everything[i] for i in order)
+    measured = _measured(model, prompts, metric, everything, edit, progress)
+    if measured is None:
+        effects, divergence = None, _without(model, asked, everything, _DIVERGENCE, edit, progress)
+        sizes = divergence.mean(0)
+        order = (-sizes).argsort(kind="stable")[:top]
+        kls, first = divergence[:, order], tuple(everything[i] for i in order)
+    else:
+        effects = measured.effects[:, :, 0].mean(0)
+        sizes = np.abs(effects)
+        order = (-sizes).argsort(kind="stable")[:top]
+        first = tuple(everything[i] for i in order)
+        kls = _without(model, asked, first, _DIVERGENCE, edit, None)
     after = _without(model, asked, first, _PROBABILITY, edit, None).mean(0)
     becomes = _without(model, asked, first, _MOST_LIKELY, edit, None)
     before = float(clean.exp().gather(1, answer[:, None]).mean())
@@ -134,8 +152,8 @@ def ask(
     text = model.tokenizer.decode
     heads = tuple(
         AskedHead(
-            head, float(kl[:, i].mean()), before, float(after[j]), tuple(text(int(one)) for one in becomes[:, j]),
-            told.get(str(head), ()),
+            head, float(kls[:, j].mean()), before, float(after[j]), tuple(text(int(one)) for one in becomes[:, j]),
+            told.get(str(head), ()), None if effects is None else float(effects[i]),
         )
         for j, (i, (head,)) in enumerate(zip(order, first, strict=True))
     )  # fmt: skip
@@ -155,11 +173,28 @@ def ask(
         answers,
         heads,
         len(everything),
-        float(kl.mean(0).sum()),
+        float(sizes.sum()),
         edit,
         folder,
         said_of(batch.facts),
+        metric.name,
+        metric.unit,
     )
+
+
+def _measured(
+    model: Model,
+    prompts: str | Sequence[str] | Batch | Texts,
+    metric: Metric,
+    head_sets: Sequence[tuple[HeadId, ...]],
+    edit: str,
+    progress: Progress | None,
+) -> HeadEffects | None:
+    """The metric without each head; None for the KL divergence, which `ask` takes of every prompt."""
+    if metric is kl:
+        return None
+    whole = prompts.with_answers(model) if isinstance(prompts, Texts) else prompts
+    return ablate(model, whole, [list(one) for one in head_sets], edit=edit, metric=metric, progress=progress)
 
 
 def _without(

@@ -138,18 +138,31 @@ class Measured:
             )
         if self.task is None:
             for name in (positions or "").replace(",", " ").split():
-                self._demand_position(name)
+                self.demand_position(name)
 
-    def _demand_position(self, name: str) -> None:
-        known = ["all", "each", "end"]
+    def demand_position(self, name: str, *, one: bool = False) -> None:
+        """Raise BadInput where prompts of one's own have no position of this name. one: a place of its own, not all or each."""
+        known = ["end"] if one else ["all", "each", "end"]
         if self.prompts is not None:
             rows = _rows(self.prompts)
             known += [*dict.fromkeys(span for row in rows for span in row.get("spans", ()))]
             known += ["predict"] if any("answer" in row for row in rows) else []
         if name not in known:
-            hint = f"Choose one of {', '.join(known)}."
+            hint = f"Choose one of {', '.join(known)}{', or a number' if one else ''}."
             spans = ' Named words come from the column "spans" of --prompts FILE.'
             raise BadInput(f"These prompts have no position '{name}'.", hint + ("" if self.prompts else spans))
+
+
+def demand_token(position: str | None, task: str | None, prompts: str | None) -> None:
+    """Raise BadInput where a position is neither a token's number nor a name that prompts which need no model have."""
+    if position is None or number_of(position) is not None or task is not None:
+        return
+    Measured(None, prompts, None, None).demand_position(position, one=True)
+
+
+def number_of(position: str) -> int | None:
+    """The whole number that a position is, None for a name."""
+    return int(position) if position.removeprefix("-").isdecimal() else None
 
 
 # What commands that measure on prompts ask before they run, by the names of their options.

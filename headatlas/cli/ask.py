@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headatlas import choices
+from headatlas.choices import REMOVED, demand_metric
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli import _sources as sources
@@ -32,13 +32,18 @@ def ask(
     edit: Annotated[
         str,
         typer.Option(help="mean (over the tokens of these prompts) or zero: what stands for a removed head's output."),
-        Check(choices.REMOVED.demand),
+        Check(REMOVED.demand),
     ] = "mean",
     atlas: Annotated[
         str | None,
         typer.Option(help="Folder of runs of `headatlas mine` to look heads up in; default ./atlas."),
         Check(check.run),
     ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(help="What heads are ordered by: kl, logit-difference, log-probability, rank ..."),
+        Check(demand_metric),
+    ] = "kl",
     top: option.Top = 10,
     device: option.Device = None,
     dtype: option.Dtype = "auto",
@@ -46,7 +51,7 @@ def ask(
 ) -> None:
     """Which heads matter for your prompt? Remove every head in turn and see what the model says then.
 
-    KL is how far the next token's distribution moves from that of the whole model. What is known of the heads comes from an
+    KL is how far the next token's distribution moves from that of the whole model; --metric orders heads by another. What is known of the heads comes from an
     atlas of this model where there is one.
 
     Example: headatlas ask smollm2-135m --text "The capital of France is"
@@ -57,8 +62,9 @@ def ask(
     given = ha.Texts(text or (), chat, prompts)
     with Shown() as shown:
         found = ha.ask(
-            ha.load(model, dtype=dtype, device=device), given, top=top, edit=edit, atlas=atlas, progress=shown
-        )
+            ha.load(model, dtype=dtype, device=device), given, top=top, edit=edit, atlas=atlas, metric=metric,
+            progress=shown,
+        )  # fmt: skip
     if as_json:
         print_json(found.data())
     else:
@@ -80,17 +86,24 @@ def _show(found: Asked) -> None:
         say(f"and {len(found.texts) - SHOWN} more prompts; below are means over all of them")
     several, known = len(found.texts) > 1, found.atlas is not None
     answer = "the answer" if several else repr(found.answers[0])
-    say(f"Each of {found.n_heads} heads removed in turn ({found.edit} ablation); KL in nats, p of {answer}:")
-    table = Table("head", "KL", "p before", "p after", box=None, pad_edge=False)
+    change = "" if found.metric == "kl" else f"change of {found.metric}{f' in {found.unit}' if found.unit else ''}, "
+    say(f"Each of {found.n_heads} heads removed in turn ({found.edit} ablation); {change}KL in nats, p of {answer}:")
+    other = found.metric != "kl"
+    table = Table("head", *([found.metric] if other else []), "KL", "p before", "p after", box=None, pad_edge=False)
     if not several:
         table.add_column("then says", no_wrap=True, overflow="ellipsis")
     if known:
         table.add_column("known as: score (chance)", no_wrap=True, overflow="ellipsis")
     for row in found.heads:
-        cells = [str(row.head), f"{row.kl:.4f}", f"{row.before:.3f}", f"{row.after:.3f}"]
+        own = [f"{row.effect:+.4f}"] if row.effect is not None else []
+        cells = [str(row.head), *own, f"{row.kl:.4f}", f"{row.before:.3f}", f"{row.after:.3f}"]
         table.add_row(*cells, *([] if several else [repr(row.becomes[0])]), *([_known(row)] if known else []))
     screen.print(table)
-    share = sum(row.kl for row in found.heads) / found.total if found.total else 0.0
+    share = (
+        sum(row.kl if row.effect is None else abs(row.effect) for row in found.heads) / found.total
+        if found.total
+        else 0.0
+    )
     say(f"They have {share:.0%} of the sum over all heads; effects of single heads need not add up.")
     say_start_end({"start_end": found.start_end})
     if not known:

@@ -19,9 +19,12 @@ runs = {
 }  # methods of the catalogue that this carries out
 
 
-def before(text: list[str] | None, chat: str | None, prompts: str | None, task: str | None) -> None:
-    """Raise BadInput unless one source of texts is named."""
+def before(
+    text: list[str] | None, chat: str | None, prompts: str | None, task: str | None, position: str | None
+) -> None:
+    """Raise BadInput unless one source of texts is named, in which the position stands."""
     sources.one_source(text=text, chat=chat, prompts=prompts, task=task)
+    sources.demand_token(position, task, prompts)
 
 
 def flow(
@@ -34,7 +37,12 @@ def flow(
         typer.Option(help="Built-in task; the share of each head over its prompts is shown."),
         Check(check.task),
     ] = None,
-    position: Annotated[int, typer.Option(help="Token whose prediction is followed back; -1 is the last.")] = -1,
+    position: Annotated[
+        str,
+        typer.Option(
+            help="Token whose prediction is followed back, from 0, or a named position or span; -1 is the last."
+        ),
+    ] = "-1",
     threshold: Annotated[float, typer.Option(help="Importance above which an edge is followed.")] = 0.04,
     out: Annotated[
         str | None, typer.Option(help="File for the route: .svg, .html, .graphml or .json."), Check(check.route_file)
@@ -57,9 +65,11 @@ def flow(
 
     loaded = ha.load(model, dtype=dtype, device=device)
     given = ha.Texts(text or (), chat, prompts) if task is None else None
+    number = sources.number_of(position)
+    place = position if number is None else number
     with Shown() as shown:
         found = ha.flow(
-            loaded, given, task=task, position=position, threshold=threshold, out=out, n=n, seed=seed, progress=shown
+            loaded, given, task=task, position=place, threshold=threshold, out=out, n=n, seed=seed, progress=shown
         )
     if isinstance(found, Shares):
         _show_shares(shares_data(found, top), as_json)

@@ -13,9 +13,12 @@ from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json, say_start_end
 
 
-def before(text: list[str] | None, chat: str | None, prompts: str | None, task: str | None) -> None:
-    """Raise BadInput unless one source of texts is named."""
+def before(
+    text: list[str] | None, chat: str | None, prompts: str | None, task: str | None, position: str | None
+) -> None:
+    """Raise BadInput unless one source of texts is named, in which the position stands."""
     sources.one_source(text=text, chat=chat, prompts=prompts, task=task)
+    sources.demand_token(position, task, prompts)
 
 
 def lens(
@@ -49,7 +52,8 @@ def lens(
 
     loaded = ha.load(model, dtype=dtype, device=device)
     batch = ha.Texts(text or (), chat, prompts, task, n=1, seed=seed).read(loaded)
-    place = int(position) if position is not None and position.lstrip("-").isdigit() else position
+    number = None if position is None else sources.number_of(position)
+    place = position if number is None else number
     found = [
         ha.lens(loaded, batch.rows([i]), heads=heads or None, position=place, tokens=tokens, top=top)
         for i in range(len(batch))

@@ -57,6 +57,7 @@ def steer(
         str | None, typer.Option(help="JSONL file to measure on: clean, answer, wrong."), Check(sources.answers)
     ] = None,
     measure_task: Annotated[str | None, typer.Option(help="Built-in task to measure on."), Check(check.task)] = None,
+    metric: option.Metric = None,
     everywhere: Annotated[
         bool, typer.Option("--everywhere", help="Push at every token, not only where the answer is given.")
     ] = False,
@@ -88,7 +89,7 @@ def steer(
 
     options = ha.SteerOptions(
         toward=toward, position=position, heads=heads or None, layers=layers or None, pick=pick, direction=direction,
-        alpha=alpha, remove=remove, measure=measure, measure_task=measure_task, everywhere=everywhere, draws=draws,
+        alpha=alpha, remove=remove, measure=measure, measure_task=measure_task, metric=metric, everywhere=everywhere, draws=draws,
         generate=generate, tokens=tokens, save=save, n=n, seed=seed,
     )  # fmt: skip
     given = ha.LabelledPrompts(task, prompts, label, group, n, seed)

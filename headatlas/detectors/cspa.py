@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
-from headatlas.edits import OnHeads
-from headatlas.edits.collect import means, pieces
+from headatlas.edits.collect import pieces
 from headatlas.heads import HeadId
 from headatlas.methods.weights.copying import lowered
 from headatlas.methods.weights.qk_ov import readout, to_logits
 from headatlas.model import LayerView, Model
 from headatlas.model.runs.residual_stream import Writes, decompose, logit_direction
-from headatlas.model.structure.blocks import blocks_of
+from headatlas.model.structure.blocks import Block, blocks_of
 from headatlas.ops import weights
 from headatlas.ops.types import LayerKey
 from headatlas.task import Batch
@@ -45,8 +44,10 @@ def cspa(model: Model, batch: Batch) -> Measured:
     values, control = (torch.zeros(len(batch), len(model.heads), dtype=torch.float64) for _ in range(2))
     if not asked:
         return Measured(values, control)
-    mean_z = {place: found[0] for place, found in means(model, batch, OnHeads(model.heads))[1].items()}
-    found = torch.cat([_divergences(model, part, asked, mean_z) for part in pieces(batch)])  # [example, head, 3]
+    seen = [_seen(model, part, asked) for part in pieces(batch)]
+    tokens = int(batch.mask.sum())
+    mean_z = {place: (torch.stack([one.sums[place] for one in seen]).sum(0) / tokens).float() for place in seen[0].sums}
+    found = torch.cat([_divergences(model, one, asked, mean_z) for one in seen])  # [example, head, 3]
     whole = found[..., 0].mean(0).clamp(min=1e-12)
     columns = [model.heads.index(head) for head in asked]
     values[:, columns] = (found[..., 0] - found[..., 1]) / whole
@@ -61,57 +62,99 @@ def _suppressing(model: Model, batch: Batch) -> list[HeadId]:
     return [head for head, share in zip(model.heads, shares.tolist(), strict=True) if share >= SUPPRESSING]
 
 
-class _Read(NamedTuple):
-    """What a layer's heads read: rows [example, head, n, key], lowering [2, example, head, key] along tokens' own and others' unembeddings."""
+class _Layer(NamedTuple):
+    """What a layer's heads read and wrote at n places of each example.
 
+    rows: [example, head, n, key] attention. along: [2, example, head, key] each key's value along its token's unembedding, and
+    along that of the token it is exchanged with. z: [example, n, head, d_value]. scale: [example, n, 1] of the norm behind the
+    attention. leading: [2, example, n, key] 1 for tokens that lead where the layer reads.
+    """
+
+    block: Block
     rows: Tensor
-    lowering: Tensor
+    along: Tensor
+    z: Tensor
+    scale: Tensor
+    leading: Tensor
 
 
-def _divergences(model: Model, batch: Batch, heads: list[HeadId], mean_z: dict[LayerKey, Tensor]) -> Tensor:
-    """[example, head, 3] KL(clean || ablated) by the mean, preserving suppression, and preserving it of exchanged tokens."""
+class _Seen(NamedTuple):
+    """One run: directions [2, example, key, d_model] of length 1, the end of the stream [example, n, d_model], the logits' factor.
+
+    sums: (stack, layer) -> [head, d_value] of z over all tokens, in double precision.
+    """
+
+    unit: Tensor
+    end: Tensor
+    factor: float
+    sums: dict[LayerKey, Tensor]
+    layers: dict[LayerKey, _Layer]
+
+
+@torch.no_grad()
+def _seen(model: Model, batch: Batch, heads: list[HeadId]) -> _Seen:
+    """What heads and their layers read and wrote on some examples, from one run."""
     predict = batch.positions["predict"]
     places = predict[:, np.linspace(0, predict.shape[1] - 1, PLACES).astype(int)].to(model.device)
     tokens = torch.stack([batch.tokens, batch.tokens.roll(batch.tokens.shape[1] // 2, 1)]).to(model.device)
-    along = logit_direction(model, tokens.reshape(-1, 1), torch.ones(tokens.numel(), 1))
-    unit = torch.nn.functional.normalize(along, dim=-1).unflatten(0, tokens.shape)  # [2, example, key, d_model]
-    matrix, bias = readout(model)
+    toward = logit_direction(model, tokens.reshape(-1, 1), torch.ones(tokens.numel(), 1))
+    unit = torch.nn.functional.normalize(toward, dim=-1).unflatten(0, tokens.shape)
+    matrix, _ = readout(model)
+    mask = batch.mask.to(model.device)
     blocks = blocks_of(model)
     homes = {(one.attention.stack, one.attention.index): one for one in blocks if one.attention is not None}
     wanted = {(head.stack, head.layer) for head in heads}
-    reads: dict[LayerKey, _Read] = {}
-    changes: dict[LayerKey, tuple[Tensor, Tensor, Tensor]] = {}
+    sums: dict[LayerKey, Tensor] = {}
+    read: dict[LayerKey, tuple[Tensor, Tensor]] = {}
+    layers: dict[LayerKey, _Layer] = {}
 
     def watch(layer: LayerView) -> None:
         place = (layer.stack, layer.index)
         if place in wanted:
-            beyond = layer.repeat(layer.v).float() - mean_z[place][None, :, None]
-            lowering = [torch.einsum("ehkd,ekhd->ehk", beyond, homes[place].pulled(one)).clamp(max=0.0) for one in unit]
-            reads[place] = _Read(layer.rows(places).float(), torch.stack(lowering))
+            values = layer.repeat(layer.v).float()
+            along = [torch.einsum("ehkd,ekhd->ehk", values, homes[place].pulled(one)) for one in unit]
+            sums[place] = torch.einsum("et,ethd->hd", mask.double(), layer.z.double())
+            read[place] = layer.rows(places).float(), torch.stack(along)
 
     def each(writes: Writes) -> None:
         layer = writes.block.attention
         if layer is None or writes.z is None or (layer.stack, layer.index) not in wanted:
             return
-        place = (layer.stack, layer.index)
-        moved = torch.einsum("enhv,hvm->enhm", mean_z[place] - writes.z.float(), writes.block.weight.float())
-        gone = writes.block.carried(moved) * writes.scale[:, :, None]
-        kept = []
-        for said, one, lowering in zip(tokens, unit, reads[place].lowering, strict=True):
-            leading = _leading(to_logits(model, writes.entry), matrix[:, said], batch.mask.to(places.device), places)
-            share = reads[place].rows * leading[:, None] * lowering[:, :, None] * writes.scale[:, None]
-            kept.append(torch.einsum("ehnk,ekm->enhm", share, one))
-        changes[place] = (gone, gone + kept[0], gone + kept[1])
+        place, entry = (layer.stack, layer.index), to_logits(model, writes.entry)
+        leading = torch.stack([_leading(entry, matrix[:, said], mask, places) for said in tokens])
+        layers[place] = _Layer(writes.block, *read[place], writes.z.float(), writes.scale, leading)
 
     end = decompose(model, blocks, batch, places, each, watch=watch)
+    return _Seen(unit, end.residual, end.factor, sums, layers)
 
-    clean = to_logits(model, end.residual)
-    chances = ((clean @ matrix if bias is None else clean @ matrix + bias) * end.factor).softmax(-1)
+
+def _changes(seen: _Seen, layer: _Layer, mean: Tensor) -> Tensor:
+    """[3, example, n, head, d_model] what the mean z, [head, d_value], puts in place of a write: alone, and with suppression kept."""
+    weight = layer.block.weight.float()
+    gone = layer.block.carried(torch.einsum("enhv,hvm->enhm", mean - layer.z, weight)) * layer.scale[:, :, None]
+    constant = layer.block.carried(
+        torch.einsum("hv,hvm->hm", mean, weight)
+    )  # what the mean writes, which counts as nothing read
+    found = [gone]
+    for one, along, leading in zip(seen.unit, layer.along, layer.leading, strict=True):
+        lowering = (along - torch.einsum("ekm,hm->ehk", one, constant)).clamp(max=0.0)
+        share = layer.rows * leading[:, None] * lowering[:, :, None] * layer.scale[:, None]
+        found.append(gone + torch.einsum("ehnk,ekm->enhm", share, one))
+    return torch.stack(found)
+
+
+@torch.no_grad()
+def _divergences(model: Model, seen: _Seen, heads: list[HeadId], mean_z: dict[LayerKey, Tensor]) -> Tensor:
+    """[example, head, 3] KL(clean || ablated) by the mean, preserving suppression, and preserving it of exchanged tokens."""
+    matrix, bias = readout(model)
+    changes = {place: _changes(seen, layer, mean_z[place]) for place, layer in seen.layers.items()}
+    clean = to_logits(model, seen.end)
+    chances = ((clean @ matrix if bias is None else clean @ matrix + bias) * seen.factor).softmax(-1)
     expected = chances @ matrix.T  # [example, n, d_model] the unembedding of what is predicted
-    found = torch.zeros(len(batch), len(heads), 3, dtype=torch.float64)
+    found = torch.zeros(len(seen.end), len(heads), 3, dtype=torch.float64)
     for i, head in enumerate(heads):
-        change = torch.stack([one[:, :, head.head] for one in changes[head.stack, head.layer]])
-        moved = (to_logits(model, end.residual + change) - clean) * end.factor  # bias left out: logits move linearly
+        change = changes[head.stack, head.layer][:, :, :, head.head]
+        moved = (to_logits(model, seen.end + change) - clean) * seen.factor  # bias left out: logits move linearly
         found[:, i] = _divergence(chances, matrix, moved, (moved * expected).sum(-1)).mean(-1).T.double().cpu()
     return found
 

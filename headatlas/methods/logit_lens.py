@@ -17,8 +17,7 @@ from torch import Tensor
 
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, Heads, parse_heads
-from headatlas.methods.sweeps.plan import positions_of
-from headatlas.methods.texts import Texts, texts_as_batch
+from headatlas.methods.texts import Texts, texts_as_batch, token_at
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
 from headatlas.model.runs.residual_stream import FinalResidual, Writes, decompose
@@ -120,21 +119,10 @@ def lens(
         batch = texts_as_batch(model, prompt).rows([0])
     else:
         batch = as_batch(find_task(str(task))(model.tokenizer, 1, seed), model.tokenizer)
-    where = torch.tensor([_place(batch, position)])
+    place = int(batch.mask[0].nonzero().max()) if position is None else token_at(batch, position)
+    where = torch.tensor([place])
     found = head_lens(model, batch, where, heads, k=tokens)
     return lens_data(model, batch, where, found, top if heads is None else len(found.heads))
-
-
-def _place(batch: Batch, position: int | str | None) -> int:
-    """The position of the first example that is meant. Raises BadInput for a name that it has not."""
-    if position is None:
-        return int(batch.mask[0].nonzero().max())
-    if isinstance(position, int):
-        return position
-    named = positions_of(batch.rows([0]), position).get(position) if position not in ("all", "each") else None
-    if named is None or int(named.max()) < 0:
-        raise BadInput(f"A lens looks at one position, not at '{position}'.", "Give a number, or a named position.")
-    return int(named[named >= 0].max())
 
 
 def lens_data(model: Model, batch: Batch, positions: Tensor, found: HeadLens, top: int) -> dict[str, Any]:

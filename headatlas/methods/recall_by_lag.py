@@ -117,9 +117,12 @@ def distances(curves: Array) -> Array:
     own = curves - curves.min(-1, keepdims=True)
     cmr = cmr_curves() - cmr_curves().min(-1, keepdims=True)
     cmr = cmr / cmr.max(-1, keepdims=True)
-    scaled = own.max(-1)[..., None, None] * cmr
+    height = own.max(-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: Array = np.square(scaled - own[..., None, :]).mean(-1) / own.var(-1)[..., None]
+        # Both to height 1, multiplied out: of many heads and curves a product of matrices, not all their differences.
+        shape = own / height
+        squares = np.square(shape).mean(-1, keepdims=True) - 2 * shape @ cmr.T / len(LAGS) + np.square(cmr).mean(-1)
+        found: Array = np.maximum(squares, 0.0) / shape.var(-1, keepdims=True)
     return found
 
 

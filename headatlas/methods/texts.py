@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headatlas.errors import BadInput
+from headatlas.methods.sweeps.plan import positions_of
 from headatlas.model import Model
 from headatlas.model.text.reading import as_batch
 from headatlas.own_prompts.make import prompts_of_file
@@ -40,10 +41,14 @@ class Texts:
 
     def read(self, model: Model) -> Batch:
         """The texts as a model reads them, with the position of each text's end. Raises BadInput, UnknownName, UnfitTask."""
+        return first_alternatives(self.with_answers(model))
+
+    def with_answers(self, model: Model) -> Batch:
+        """The same with each right answer of several tokens behind its prompt, where a file has sets of them."""
         if self.task:
             return find_task(self.task)(model.tokenizer, self.n, self.seed)
         if self.prompts:
-            return first_alternatives(prompts_of_file(model, self.prompts))
+            return prompts_of_file(model, self.prompts)
         texts = [self.text] if isinstance(self.text, str) and self.text else list(self.text)
         return texts_as_batch(model, texts or read_chats(str(self.chat)))
 
@@ -56,3 +61,17 @@ def texts_as_batch(model: Model, given: Any) -> Batch:
     if not isinstance(found, Batch):
         raise BadInput(f"{type(given).__name__} cannot be read as texts.", "Give a text, a list of texts, or a Batch.")
     return first_alternatives(found)
+
+
+def token_at(batch: Batch, position: int | str) -> int:
+    """Where the token of the first text is that a position names: a number as it is, of a named one its last token.
+
+    Raises BadInput for a name that the text has not, and for all or each, which name no one token.
+    """
+    if isinstance(position, int):
+        return position
+    if position in ("all", "each"):
+        raise BadInput(f"One token is looked at, not '{position}'.", "Give a number, or a named position.")
+    named = positions_of(batch.rows([0]), position)[position]
+    assert named is not None
+    return int(named.max())

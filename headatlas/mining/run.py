@@ -247,12 +247,12 @@ def _verdicts(
     """The verdicts of every task that can be judged, by its name: those that were kept, or new ones, which are kept."""
     mine = {task: _of(scan, chosen.by_task[task]) for task, scan in scans.items()}
     able = {task: scan for task, scan in scans.items() if can_be_judged(mine[task])}
-    progress.plan([(step_of(task), steps(mine[task])) for task in able])
+    progress.plan([(step_of(task), steps(mine[task], checks)) for task in able])
     verdicts = {}
     for task, scan in able.items():
         found = TaskVerdict.load(folder, task.name)
         if found is not None:
-            progress.advance(step_of(task), steps(mine[task]))
+            progress.advance(step_of(task), steps(mine[task], checks))
         else:
             group, n = chosen.by_task[task], len(chosen.batches[task])
             labelled = observed_in([_of(scan, chosen.labelling.get(task, ()))])

@@ -13,6 +13,7 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.methods.sweeps.set_ablation import ablated
+from headatlas.mining.checks import critics
 from headatlas.mining.checks.critics import Critics
 from headatlas.mining.checks.fresh import SEED, fresh, others_than
 from headatlas.mining.checks.judging import Bench, judge, removals
@@ -55,7 +56,7 @@ def judge_task(
     step = step_of(task)
     benches: dict[tuple[str, frozenset[HeadId]], Bench] = {}
     asked = [one for one in detectors if observed.get(one.name)]
-    critics = Critics(model, task, metric, asked, smallest=scan.smallest, seed=seed + SEED, chosen=checks)
+    beside = Critics(model, task, metric, asked, smallest=scan.smallest, seed=seed + SEED, chosen=checks)
     found = {}
     for detector in detectors:
         heads = observed.get(detector.name, ())
@@ -71,10 +72,10 @@ def judge_task(
                 more = _further(model, task, metric, batch, seed, removing)
                 benches[key] = Bench(removing(batch), free, more=more, seed=seed)
             judged = judge(benches[key], heads, smallest=scan.smallest, progress=Part(progress, step))
-            found[detector.name] = critics.ask(detector, judged, benches[key], removing)
+            found[detector.name] = beside.ask(detector, judged, benches[key], removing, Part(progress, step))
         except UnsupportedModel as error:
             progress.say(f"{task.name}: no verdict on {detector.name}: {error}")
-    return TaskVerdict(task.name, settled(found), time.perf_counter() - began, critics.seconds)
+    return TaskVerdict(task.name, settled(found), time.perf_counter() - began, beside.seconds)
 
 
 _Removing = Callable[[Batch], Removal]
@@ -129,9 +130,10 @@ def step_of(task: Task) -> str:
     return f"{task.name}: verdict"
 
 
-def steps(scan: TaskScan) -> int:
-    """How many steps `judge_task` will report."""
-    return sum(removals(len(heads)) for heads in scan.observed.values() if heads)
+def steps(scan: TaskScan, checks: Sequence[str] = ()) -> int:
+    """How many steps `judge_task` will report, with the checks that are asked."""
+    counts = [len(heads) for heads in scan.observed.values() if heads]
+    return sum(removals(n) + critics.steps(n, checks) for n in counts)
 
 
 def _positions(batch: Batch, verdict_positions: str | None) -> Tensor | None:

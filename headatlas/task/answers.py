@@ -269,8 +269,8 @@ def first_alternatives(batch: Batch) -> Batch:
             return None
         labels = {name: value for name, value in one.labels.items() if name not in ("alternative", "targets")}
         positions = {name: value for name, value in one.positions.items() if name != "predict"}
-        others = {"control": plain(one.control), "counterfactual": plain(one.counterfactual)}
-        return replace(one, labels=labels, positions=positions, **others)
+        control, counterfactual = plain(one.control), plain(one.counterfactual)
+        return replace(one, labels=labels, positions=positions, control=control, counterfactual=counterfactual)
 
     found = plain(batch.rows(batch.labels["alternative"] == 0))
     assert found is not None

@@ -54,6 +54,18 @@ def test_numbers_are_those_of_one_whole_run_per_head(model, edit):
     assert found.total == pytest.approx(sum(kl for kl, _, _ in expected.values()), abs=1e-4)
 
 
+def test_heads_are_ordered_by_another_metric_where_one_is_asked_for(model, folder, capsys):
+    found = ask(model, TEXTS, top=3, edit="zero", metric="logit-difference")
+    by = ha.ablate(model, TEXTS, edit="zero", metric="logit-difference")
+    assert [row.head for row in found.heads] == [line.head for line in by.top(3)]
+    assert [row.effect for row in found.heads] == pytest.approx([line.effect for line in by.top(3)], abs=1e-6)
+    plain = {row.head: row.kl for row in ask(model, TEXTS, top=99, edit="zero").heads}
+    assert [row.kl for row in found.heads] == pytest.approx([plain[row.head] for row in found.heads], abs=1e-6)
+    code, out, _ = run(capsys, "ask", str(folder), "--text", TEXTS[0], "--metric", "logit-difference", "--top", "2")
+    assert code == 0
+    assert "change of logit difference in logits, KL in nats" in " ".join(out.split())
+
+
 def test_several_prompts_give_means_over_them(model):
     both = ask(model, TEXTS, top=len(model.heads), edit="zero")
     each = [{row.head: row.kl for row in ask(model, text, top=99, edit="zero").heads} for text in TEXTS]

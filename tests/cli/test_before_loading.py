@@ -183,6 +183,10 @@ def test_no_source_and_two_sources_are_told_before_a_model_is_loaded(words, load
     [
         ("ablate M --text a --positions subject", "no position 'subject'"),
         ("ablate M --prompts own.jsonl --positions subjct", "Choose one of all, each, end, subject"),
+        ("flow M --prompts own.jsonl --position subjct", "Choose one of end, subject"),
+        ("lens M --text a --position all", "no position 'all'"),
+        ("ask M --text a --metric logits", "no metric called 'logits'"),
+        ("steer M --task movie-review --generate a --metric kl", "--metric says what is measured"),
         ("ablate M --prompts answers.json", "Row 2 of answers.json"),
         ("ablate M --prompts spans.jsonl", "'Rome' does not stand in the prompt"),
         ("ablate M --text a --chat chat.json", "Both --text and --chat"),

@@ -67,7 +67,7 @@ def test_divergences_are_those_of_plain_weights(monkeypatch):
                                 write = write + float(patterns[head.layer][e, head.head, at, s]) * lowered * unit
                         changed = hf.lm_head(hf.model.norm(end + write)).log_softmax(-1)
                         expected[e, n, kind] += float((clean.exp() * (clean - changed)).sum()) / len(places)
-    found = module._divergences(model, batch, asked, mean_z)
+    found = module._divergences(model, module._seen(model, batch, asked), asked, mean_z)
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-7)
     monkeypatch.setattr(module, "_suppressing", lambda *_: asked)
     scored = cspa.measure(model, batch)

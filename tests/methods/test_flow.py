@@ -188,6 +188,15 @@ def test_the_command(load_gives_narrow_smollm2, tmp_path, capsys):
     assert printed["start_end"] == json.loads(run("--task", "ioi", "--n", "2", "--json")[1])["start_end"]
     assert "<|im_start|> (id 1)" in printed["start_end"]
     assert len(json.loads(run("--task", "ioi", "--n", "2", "--top", "3", "--json")[1])["heads"]) == 3
-    wrongs = (["--prompt", "Hi there", "--position", "9"], [], ["--task", "ioi", "--out", "x.svg"])
+    (tmp_path / "own.jsonl").write_text(
+        json.dumps({"prompt": "The capital of France is", "spans": {"what": "The capital"}})
+    )
+    own = ("--prompts", str(tmp_path / "own.jsonl"), "--json")
+    named, numbered = (json.loads(run(*own, "--position", one)[1]) for one in ("what", "2"))
+    assert named == numbered
+    assert named["edges"] != json.loads(run(*own)[1])["edges"]
+    several = ["--text", "a", "--text", "b", "--position", "1"]
+    unnamed = [*own, "--position", "who"]
+    wrongs = (["--prompt", "Hi there", "--position", "9"], [], ["--task", "ioi", "--out", "x.svg"], several, unnamed)
     for wrong in wrongs:
         assert run(*wrong)[0] == 1

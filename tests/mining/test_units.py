@@ -16,7 +16,7 @@ from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
 from headatlas.mining.scan import scan_task
 from headatlas.mining.task_scan import TaskScan, detector_json
 from headatlas.mining.task_verdict import TaskVerdict
-from headatlas.mining.verdicts import can_be_judged, judge_task
+from headatlas.mining.verdicts import can_be_judged, judge_task, step_of, steps
 from headatlas.progress import Silent
 from headatlas.store import clean
 from tests.mining import echo
@@ -62,6 +62,29 @@ def assert_equal(first: TaskScan, second: TaskScan) -> None:
     rest = ("task", "baseline", "smallest", "skipped", "observed", "forward_seconds", "detect_seconds")
     for name in rest:
         assert getattr(first, name) == getattr(second, name), name
+
+
+class Counted(Silent):
+    """Counts what it is told of each step, and the most steps that were said at once."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, list[int]] = {}
+
+    def advance(self, step: str, amount: int = 1, of: int | None = None) -> None:
+        self.parts.setdefault(step, []).append(amount)
+
+
+def test_progress_of_verdicts_adds_up_and_moves_during_checks(model, scan):
+    group = [one for one in echo.DETECTORS.values() if one.task is echo.echo]
+    told, checks = Counted(), ("removals", "same-answer", "transfer")
+    judge_task(model, echo.echo, group, scan, n=N, seed=SEED, progress=told, checks=checks)
+    assert list(told.parts) == [step_of(echo.echo)]
+    assert sum(told.parts[step_of(echo.echo)]) == steps(scan, checks)
+    assert steps(scan, ("removals",)) > steps(scan)
+    alone = Counted()
+    judge_task(model, echo.echo, group, scan, n=N, seed=SEED, progress=alone)
+    assert sum(alone.parts[step_of(echo.echo)]) == steps(scan)
+    assert len(told.parts[step_of(echo.echo)]) > len(alone.parts[step_of(echo.echo)])
 
 
 def test_a_scan_says_what_was_found(scan: TaskScan):

@@ -15,12 +15,13 @@ from headatlas.edits.base import Heads, Layers
 from headatlas.errors import BadInput
 from headatlas.heads import parse_heads
 from headatlas.methods.labels import LabelledPrompts, Labels, labelled
-from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
+from headatlas.methods.prompts import MeasuredPrompts, Prompts, measured_by, prompts_for
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
 from headatlas.model.text.start_end import said_of
 from headatlas.progress import Progress, Silent
-from headatlas.task import Batch, Task, find_task
+from headatlas.task import Batch, Metric, Task, find_task
+from headatlas.task.answers import find_metric
 
 NEUTRAL = 16  # prompts of prose on which the cost elsewhere is measured
 
@@ -33,7 +34,8 @@ class SteerOptions:
     heads: which to push; default those with the best probes, `pick` of them (1 in 20). layers: push the residual stream of
     these instead. direction: mean (difference of means), probe, pca or random. alpha: how far, in standard deviations;
     several to compare. remove: take the direction away as well. measure, measure_task: a JSONL file with clean, answer,
-    wrong, or a batch; or a built-in task, to measure on. everywhere: push at every token, not only where the answer is
+    wrong, or a batch; or a built-in task, to measure on. metric: what of them is measured, as in `ablate`; default the task's
+    own, else by the answers there are. everywhere: push at every token, not only where the answer is
     given. draws: random directions to compare with. generate: a prompt to continue by `tokens` with and without the largest
     push. save: folder to keep the edit of the largest push in. n, seed: prompts of `measure_task`, and the seed of
     splits and random directions. Raises BadInput where nothing is asked for, or heads and layers are both given.
@@ -49,6 +51,7 @@ class SteerOptions:
     remove: bool = False
     measure: str | Path | Batch | None = None
     measure_task: str | None = None
+    metric: Metric | str | None = None
     everywhere: bool = False
     draws: int = 5
     generate: str | None = None
@@ -65,6 +68,12 @@ class SteerOptions:
             )
         if self.heads is not None and self.layers is not None:
             raise BadInput("Both --heads and --layers are given.", "Choose one.")
+        if self.metric is not None and self.measure is None and self.measure_task is None:
+            raise BadInput(
+                "--metric says what is measured, and nothing is.", "Add --measure FILE or --measure-task NAME."
+            )
+        if isinstance(self.metric, str):  # a name that there is not is told at once
+            find_metric(self.metric)
         _ = self.alphas
 
     @property
@@ -164,8 +173,8 @@ def _directions(model: Model, batch: Batch, labels: Labels, options: SteerOption
 def _measured_on(model: Model, options: SteerOptions) -> MeasuredPrompts:
     """The prompts that doses are measured on, drawn with another seed than those of the directions."""
     if isinstance(options.measure, Batch):
-        return prompts_for(model, options.measure)
-    given = Prompts(options.measure_task, options.measure, options.n, options.seed + 1)
+        return prompts_for(model, measured_by(options.measure, options.metric))
+    given = Prompts(options.measure_task, options.measure, options.n, options.seed + 1, metric=options.metric)
     return prompts_for(model, given, demand=False)
 
 

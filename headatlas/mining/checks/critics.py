@@ -14,12 +14,14 @@ from headatlas.detector import Detector
 from headatlas.errors import BadInput, UnfitTask, UnknownName, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
+from headatlas.mining.checks import removals
 from headatlas.mining.checks.judging import Bench
 from headatlas.mining.checks.records import Check, DetectorVerdict
 from headatlas.mining.checks.removals import Removals
 from headatlas.mining.checks.same_answer import SameAnswer
-from headatlas.mining.checks.transfer import Transfer
+from headatlas.mining.checks.transfer import EXAMPLES, Transfer
 from headatlas.model import Model
+from headatlas.progress import AtMost, Progress, Silent
 from headatlas.registry import did_you_mean
 from headatlas.task import Batch, Metric, Task
 
@@ -48,6 +50,12 @@ def chosen(names: str | Sequence[str] | None) -> tuple[str, ...]:
     return () if parts == ["none"] else ALL if parts[0] == "all" else tuple(name for name in ALL if name in parts)
 
 
+def steps(observed: int, chosen: Sequence[str]) -> int:
+    """How many steps `Critics.ask` reports for so many observed heads: removed heads, swaps, and examples of the other family."""
+    each = {"removals": removals.steps(observed), "same-answer": 2 * observed, "transfer": EXAMPLES + observed}
+    return sum(each[name] for name in JUDGING if name in chosen)
+
+
 class Critics:
     """The chosen checks on one task; what several detectors need is measured once."""
 
@@ -70,14 +78,20 @@ class Critics:
         self._transfer = Transfer(model, task, metric, detectors, smallest=smallest, seed=seed)
 
     def ask(
-        self, detector: Detector, judged: DetectorVerdict, bench: Bench, removing: Callable[[Batch], Removal]
+        self,
+        detector: Detector,
+        judged: DetectorVerdict,
+        bench: Bench,
+        removing: Callable[[Batch], Removal],
+        progress: Progress | None = None,
     ) -> DetectorVerdict:
-        """The verdict on a detector with the chosen checks of each of its observed heads."""
+        """The verdict on a detector with the chosen checks of each of its observed heads. `progress` moves on by `steps` in all."""
         heads = list(judged.heads)
+        told = AtMost(progress or Silent(), "verdict", steps(len(heads), self.chosen))
         asked: dict[str, Callable[[], Mapping[HeadId, Check]]] = {
-            "removals": lambda: self._removals(bench).check(heads, self._smallest),
-            "same-answer": lambda: self._same_answer.check(heads),
-            "transfer": lambda: self._transfer.check(detector, judged, removing),
+            "removals": lambda: self._removals(bench).check(heads, self._smallest, told),
+            "same-answer": lambda: self._same_answer.check(heads, told),
+            "transfer": lambda: self._transfer.check(detector, judged, removing, told),
         }
         found: dict[HeadId, list[Check]] = {head: [] for head in heads}
         for name in self.chosen:
@@ -89,6 +103,7 @@ class Critics:
             for head, check in checks.items():
                 found[head].append(check)
             self.seconds[name] += time.perf_counter() - began
+        told.ends()
         return judged.with_heads(
             {head: replace(one, checks=(*one.checks, *found[head])) for head, one in judged.heads.items()}
         )

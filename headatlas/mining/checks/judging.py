@@ -110,13 +110,16 @@ def judge(
 ) -> DetectorVerdict:
     """What the tests say of one detector's observed heads; `settling.settled` makes verdicts of it.
 
-    smallest: the least effect that counts, in units of the metric. progress: moves on by `removals` in all, one for each set of
-    heads that is removed; those that turned out not to be needed come last.
+    smallest: the least effect that counts, in units of the metric. progress: moves on by `removals` in all; steps that turned out
+    not to be needed come last.
     """
     told, removal = AtMost(progress or Silent(), "verdict", removals(len(observed))), bench.removal
     prepare(removal, [[head] for head in observed], told)
     bench.progress = told
-    alone = {head: bench.alone(head, smallest) for head in observed}
+    alone = {}
+    for head in observed:
+        alone[head] = bench.alone(head, smallest)
+        told.advance("verdict")
     causal = [head for head in observed if exceeds(alone[head], smallest)]
     idle = {head for head in observed if alone[head].null and _adds_nothing(removal, head, observed)}
     rest = [head for head in observed if head not in causal and head not in idle]
@@ -145,8 +148,10 @@ def judge(
 
 
 def removals(observed: int) -> int:
-    """How many sets of heads `judge` removes at most for so many observed ones: each alone, the controls, and both contexts."""
-    return observed + SAMPLE + 2 * (observed + 2 * DRAWS)
+    """How many steps `judge` reports at most for so many observed heads: sets that are removed (each alone, the controls, both
+    contexts), and each head's own effect once it is known, on however many examples.
+    """
+    return 2 * observed + SAMPLE + 2 * (observed + 2 * DRAWS)
 
 
 def _adds_nothing(removal: Removal, head: HeadId, observed: Sequence[HeadId]) -> bool:

@@ -26,12 +26,18 @@ from headatlas.mining.checks.own_effect import effect_of
 from headatlas.mining.checks.random_heads import scale_of
 from headatlas.mining.checks.records import NAN, Check, RemovalEffect
 from headatlas.ops.types import Array
+from headatlas.progress import Progress
 
 NAME = "removals"
 KINDS = ("zero", "mean", "resample")
 FREE = 8  # free heads that are ranked beside the observed ones, and say how much larger all effects of a removal are
 FEWEST = 5  # heads whose order says something
 DRAWS = 200  # of examples, for the interval of the rank agreement
+
+
+def steps(observed: int) -> int:
+    """How many heads are removed at most for so many observed ones, by every removal."""
+    return len(KINDS) * (observed + FREE)
 
 
 class Removals:
@@ -48,7 +54,7 @@ class Removals:
         assert isinstance(own, SetAblation)
         return sorted(order, key=lambda head: not own.knows([head]))[:FREE]
 
-    def check(self, heads: Sequence[HeadId], smallest: float) -> dict[HeadId, Check]:
+    def check(self, heads: Sequence[HeadId], smallest: float, progress: Progress | None = None) -> dict[HeadId, Check]:
         """By observed head: whether the three removals decide alike, with the worst rank agreement of two of them.
 
         Ranks are those of the observed heads and of some free ones; the number is Spearman's.
@@ -59,7 +65,7 @@ class Removals:
             return dict.fromkeys(heads, none)
         everything = [*dict.fromkeys([*heads, *self._free])]
         for way in self.ways.values():
-            way.prepare([[head] for head in everything])
+            way.prepare([[head] for head in everything], progress)
         drops = {kind: np.stack([way.metric_drop([head]) for head in everything]) for kind, way in self.ways.items()}
         agreement = _agreement(drops, bench.seed)
         scale, bars = scale_of(own), _bars(drops, len(heads), own.kind, bench, smallest)

@@ -23,6 +23,7 @@ from headatlas.mining.checks.random_heads import scale_of
 from headatlas.mining.checks.records import SAME_ANSWER, Check, RemovalEffect
 from headatlas.model import Model
 from headatlas.ops.types import Array
+from headatlas.progress import Progress
 from headatlas.task import Batch, Metric, Task, fitting, held_out
 
 POOL, POOL_TOKENS = 256, 262_144  # prompts, and tokens of all, among which some with the same answer are looked for
@@ -85,13 +86,13 @@ class SameAnswer:
         )
         return first, first.instead(lambda heads: Swap(heads, from_other, positions=at[rows]))
 
-    def check(self, heads: Sequence[HeadId]) -> dict[HeadId, Check]:
+    def check(self, heads: Sequence[HeadId], progress: Progress | None = None) -> dict[HeadId, Check]:
         """By head: the share of what another answer changes that the same answer changes, and whether it is small."""
         if self.reason:
             return dict.fromkeys(heads, Check(SAME_ANSWER, "does not apply", note=self.reason))
         same, other = self._swaps
         for way in (same, other):
-            way.prepare([[head] for head in heads])
+            way.prepare([[head] for head in heads], progress)
         scale = scale_of(same)
         return {head: compared(same.metric_drop([head]), other.metric_drop([head]), scale, self.seed) for head in heads}
 

@@ -25,6 +25,7 @@ from headatlas.mining.scan import Scan, measured_on, scan
 from headatlas.model import Model
 from headatlas.ops import stats
 from headatlas.ops.types import Array
+from headatlas.progress import Progress
 from headatlas.task import Batch, Metric, Task
 
 NAME = "transfer"
@@ -40,6 +41,7 @@ class Transfer:
         self, model: Model, task: Task, metric: Metric, detectors: Sequence[Detector], *, smallest: float, seed: int
     ) -> None:
         self.model, self.task, self.metric, self.smallest, self.seed = model, task, metric, smallest, seed
+        self._progress: Progress | None = None
         self._detectors = [one for one in detectors if isinstance(one, LayerDetector)]
 
     @cached_property
@@ -64,12 +66,17 @@ class Transfer:
 
     @cached_property
     def _scan(self) -> Scan:
-        return scan(self.model, self._detectors, self._batch, metric=self.metric)
+        return scan(self.model, self._detectors, self._batch, metric=self.metric, progress=self._progress)
 
     def check(
-        self, detector: Detector, judged: DetectorVerdict, removing: Callable[[Batch], Removal]
+        self,
+        detector: Detector,
+        judged: DetectorVerdict,
+        removing: Callable[[Batch], Removal],
+        progress: Progress | None = None,
     ) -> dict[HeadId, Check]:
         """By head whether score and effect hold on the other family: both, one, or neither for certain."""
+        self._progress = progress
         heads = list(judged.heads)
         if self.reason:
             return dict.fromkeys(heads, Check(NAME, "does not apply", note=self.reason))
@@ -84,7 +91,7 @@ class Transfer:
         except (UnsupportedModel, UnfitTask) as error:
             return dict.fromkeys(heads, Check(NAME, "does not apply", note=str(error)))
         if removal is not None:
-            prepare(removal, [[head] for head in causal])
+            prepare(removal, [[head] for head in causal], progress)
         found: dict[HeadId, Check] = {}
         for head in heads:
             parts: dict[str, Found] = {}

@@ -58,7 +58,7 @@ class Written:
     def __init__(self, kind: int) -> None:
         self.kind = kind
 
-    def prepare(self, sets) -> None:
+    def prepare(self, sets, progress=None) -> None:
         pass
 
     def metric_drop(self, heads) -> np.ndarray:
