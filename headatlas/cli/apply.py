@@ -71,7 +71,9 @@ def apply(
     ] = 5,
     elsewhere: Annotated[str, typer.Option(help="Tasks on which damage is looked for.")] = "ioi,facts-held-out",
     out: Annotated[
-        str | None, typer.Option("--out", help="New folder for the recipe, or for what is exported.")
+        str | None,
+        typer.Option("--out", help="New folder for the recipe, or for what is exported."),
+        Check(check.folder),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Take a recipe of other weights of the same shape.")] = False,
     seed: option.Seed = 0,
