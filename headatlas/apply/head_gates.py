@@ -141,7 +141,8 @@ def head_gates(
     for number, row in enumerate(closed):
         kept = [head for head, gate in zip(model.heads, row, strict=True) if gate > OPEN]
         rng = np.random.default_rng(seed + number)
-        others = [sorted(matched(kept, model.heads, rng)) for _ in range(options.draws)]
+        free = sorted(set(model.heads) - set(kept))
+        others = [sorted(matched(kept, free, rng)) for _ in range(options.draws)]
         alone.append(_only(model, kept, test.batch, test.metric))
         random.append([_only(model, one, test.batch, test.metric).mean() for one in others])
     facts = {
