@@ -115,6 +115,8 @@ _PUBLIC = {
     "Recipe": "headatlas.apply.recipe.recipe",
     "RecipeOptions": "headatlas.apply.recipe.intervention",
     "find_intervention": "headatlas.apply.recipe.intervention",
+    "head_gates": "headatlas.apply.head_gates",
+    "GateOptions": "headatlas.apply.head_gates",
     # models of one's own, and what there is
     "plant": "headatlas.lab.planted",
     "toy": "headatlas.lab.toys:train_toy",
@@ -132,6 +134,8 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
+    from headatlas.apply.head_gates import GateOptions as GateOptions
+    from headatlas.apply.head_gates import head_gates as head_gates
     from headatlas.apply.recipe.export import export_recipe as export_recipe
     from headatlas.apply.recipe.intervention import RecipeOptions as RecipeOptions
     from headatlas.apply.recipe.intervention import find_intervention as find_intervention

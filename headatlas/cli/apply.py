@@ -71,7 +71,9 @@ def apply(
     ] = 5,
     elsewhere: Annotated[str, typer.Option(help="Tasks on which damage is looked for.")] = "ioi,facts-held-out",
     out: Annotated[
-        str | None, typer.Option("--out", help="New folder for the recipe, or for what is exported.")
+        str | None,
+        typer.Option("--out", help="New folder for the recipe, or for what is exported."),
+        Check(check.folder),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Take a recipe of other weights of the same shape.")] = False,
     seed: option.Seed = 0,
@@ -155,29 +157,7 @@ def _show_fit(data: dict[str, Any]) -> None:
 
 
 def show_outcome(data: dict[str, Any]) -> None:
-    """Print gains and damage."""
-    from rich.table import Table
-
-    from headatlas.render.console import console
-
-    table = Table(
-        "metric",
-        "without",
-        "with",
-        "gain",
-        "95% interval",
-        "largest random",
-        "over random",
-        "",
-        box=None,
-        pad_edge=False,
-    )
-    for row in data["gains"]:
-        table.add_row(
-            row["metric"], f"{row['base']:.3f}", f"{row['value']:.3f}", f"{row['change']:+.3f}",
-            f"{row['low']:+.3f} to {row['high']:+.3f}", f"{max(row['random']):+.3f}",
-            f"{row['over']:+.3f} ({row['over_low']:+.3f} to {row['over_high']:+.3f})", row["verdict"],
-        )  # fmt: skip
+    """Print gains and damage, a line each: a table of as many numbers breaks on narrow terminals."""
     rivals = {
         "directions": "random directions of the same lengths", "heads": "draws of as many random heads",
         "fitted": "draws of as many random heads, fitted alike", "shuffled": "orders of the same numbers",
@@ -185,9 +165,15 @@ def show_outcome(data: dict[str, Any]) -> None:
     _say(
         f"{data['intervention']} on {data['gains'][0]['n']} held-out examples ({data['prompts']}), beside {data['n_rivals']} {rivals}"
     )
-    console().print(table)
+    for row in data["gains"]:
+        _say(f"{row['metric']}: {row['base']:.3f} without, {row['value']:.3f} with ({row['verdict']})")
+        _say(
+            f"  gain {row['change']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}), largest random {max(row['random']):+.3f}"
+        )
+        _say(f"  over the mean of random {row['over']:+.3f} ({row['over_low']:+.3f} to {row['over_high']:+.3f})")
+    _say("elsewhere:" if data["damage"] else "nothing was measured elsewhere")
     for row in data["damage"]:
-        _say(f"{row['name']}: {row['change']:+.3f} {row['unit']} ({row['low']:+.3f} to {row['high']:+.3f})")
+        _say(f"  {row['name']}: {row['change']:+.3f} {row['unit']} ({row['low']:+.3f} to {row['high']:+.3f})")
     for name, why in data["skipped"].items():
         _say(f"note: {name} was skipped: {why}")
     _say(f"{data['intervention']}: {data['verdict']}")

@@ -34,8 +34,8 @@ class Affine(OnHeads):
     def __init__(
         self,
         heads: Heads | Layers,
-        scale: Mapping[Key, Tensor] | None = None,
-        shift: Mapping[Key, Tensor] | None = None,
+        scale: Mapping[Any, Tensor] | None = None,  # of heads or of layers: keys of a Mapping are invariant to checkers
+        shift: Mapping[Any, Tensor] | None = None,
         newest: bool = False,
         **where: Unpack[Where],
     ) -> None:

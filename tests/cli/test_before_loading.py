@@ -119,7 +119,8 @@ def loaded(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("words", "option", "arguments"), CASES, ids=lambda value: str(value))
 def test_a_wrong_option_is_told_before_a_model_is_loaded(words, option, arguments, loaded, capsys):
     value, said = WRONG[option]
-    code, _, err = run(capsys, *words, "a/model", *(["9.6"] * (len(arguments) - 1)), option, value)
+    given = ["a/model" if one == "model" else "9.6" for one in arguments]
+    code, _, err = run(capsys, *words, *given, option, value)
     assert code == 1, err
     assert said in err
     assert err.startswith("headatlas: ")
@@ -200,6 +201,14 @@ def test_no_source_and_two_sources_are_told_before_a_model_is_loaded(words, load
         ("circuit test M 9.6@s2 --text a", "no position 's2'"),
         ("circuit test M 9.x* --text a", "'9.x*' is not a head"),
         ("mine M --text a", "1 prompt is too few"),
+        ("apply itti fit M", "Did you mean 'iti'?"),
+        ("apply iti tune M", "'tune' is nothing to do"),
+        ("apply iti test M", "no recipe to test"),
+        ("apply iti export M --recipe kept", "--out"),
+        ("apply iti fit M --label truth", "iti knows no label"),
+        ("apply iti test M --recipe kept --steps 3", "--steps says how a recipe is fitted"),
+        ("chat M --text a", "no recipe"),
+        ("chat M --with kept", "--text TEXT"),
         ("mine M --prompts own.jsonl", "1 prompt is too few"),
         ("mine M --metric kl", "--metric is for prompts of your own"),
         ("mine M --prompts own.jsonl --task ioi", "Both --prompts and --task"),
@@ -221,6 +230,9 @@ def test_what_hangs_on_several_options_or_on_the_model_s_name_is_told_before_a_l
     (tmp_path / "own.jsonl").write_text(json.dumps(one))
     (tmp_path / "answers.json").write_text(json.dumps([one, {"prompt": "Rome is in"}]))
     (tmp_path / "spans.jsonl").write_text(json.dumps({**one, "spans": {"subject": "Rome"}}))
+    (tmp_path / "kept").mkdir()
+    for name in ("recipe.json", "recipe.safetensors"):
+        (tmp_path / "kept" / name).touch()
     (tmp_path / "chat.json").write_text(json.dumps([{"role": "user", "content": "hello"}]))
     words = shlex.split(command)
     code, _, err = run(capsys, *("a/model" if word == "M" else word for word in words))

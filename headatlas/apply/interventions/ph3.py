@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from torch import Tensor
 
@@ -44,7 +42,7 @@ def ph3(model: Model, batch: Batch, options: RecipeOptions, progress: Progress) 
     learn, choose = held_back(batch, options.seed)
     heads, score = options.heads_of(model), None
     if heads is not None:
-        sets: list[Sequence[int]] = [[model.heads.index(head) for head in heads]]
+        sets = [list(heads)]
     else:
         effects = np.nanmean(conflict_effects(model, learn).claimed, axis=0)
         speaking = effects if toward == "memory" else -effects
@@ -52,21 +50,22 @@ def ph3(model: Model, batch: Batch, options: RecipeOptions, progress: Progress) 
             raise BadInput("In these prompts country and claim cannot be replaced by those of others.", "Give more.")
         order = np.argsort(-speaking, kind="stable")
         counts = [k for k in COUNTS if k <= (options.pick or COUNTS[-1])]
-        sets, score = [order[:k] for k in counts], [round(float(speaking[i]), 4) for i in order[: counts[-1]]]
-    tried = [Recipe("ph3", scaled(model, {model.heads[int(i)]: 0.0 for i in one}), when=ALWAYS) for one in sets]
+        sets = [[model.heads[int(i)] for i in order[:k]] for k in counts]
+        score = [round(float(speaking[i]), 4) for i in order[: counts[-1]]]
+    tried = [Recipe("ph3", scaled(model, dict.fromkeys(one, 0.0)), when=ALWAYS) for one in sets]
     metric = _margin(toward)
     number, reached = best_of(model, tried, choose, metric, progress)
     facts = {
-        "heads": names([model.heads[int(i)] for i in sets[number]]), "score": score, "toward": toward,
+        "heads": names(sets[number]), "score": score, "toward": toward,
         "chosen_by": metric.name, "tried": [[len(one), round(v, 4)] for one, v in zip(sets, reached, strict=True)],
     }  # fmt: skip
     return Recipe("ph3", tried[number].scale, when=ALWAYS, facts=facts)
 
 
 def measures(recipe: Recipe) -> list[Metric]:
-    """The share of answers of the side that it is for, of the other, and the margin between both."""
+    """The share of answers of the side that it is for, that of the other (lower is better), and the margin between both."""
     toward = str(recipe.facts.get("toward", "memory"))
-    shares = [_share("RM", "wrong"), _share("RC", "answer")]
+    shares = [_share("RM", "wrong", toward == "memory"), _share("RC", "answer", toward == "context")]
     return [*(shares if toward == "memory" else shares[::-1]), _margin(toward)]
 
 
@@ -74,14 +73,14 @@ def _end(batch: Batch) -> Tensor:
     return batch.positions["end"].reshape(-1, 1)
 
 
-def _share(name: str, label: str) -> Metric:
-    """Whether the most likely next token is the answer of one side."""
+def _share(name: str, label: str, wanted: bool) -> Metric:
+    """Whether the most likely next token is the answer of one side, which is the wanted one or not."""
 
     def score(logits: Tensor, batch: Batch) -> Tensor:
         answers = batch.labels[label].reshape(len(batch), -1)
         return (logits[:, 0].argmax(-1, keepdim=True) == answers).any(1).float()
 
-    return Metric(name, _end, score, True, "share")
+    return Metric(name, _end, score, wanted, "share")
 
 
 def _margin(toward: str) -> Metric:

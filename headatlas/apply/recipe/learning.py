@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from headatlas.edits.affine import Affine
-from headatlas.edits.move import Key
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.gradient_estimate import demand_gradients
 from headatlas.model import Model
@@ -49,10 +48,8 @@ def learn(
         part = batch.rows(rows)
         scale, shift = make()
         heads = [*dict.fromkeys((*scale, *shift))]
-        factors: dict[Key, Tensor] = {**scale}
-        shifts: dict[Key, Tensor] = {**shift}
         logits = model.forward(
-            part, edits=[Affine(heads, factors, shifts)], logit_positions=metric.positions(part), grad=True
+            part, edits=[Affine(heads, scale, shift)], logit_positions=metric.positions(part), grad=True
         )
         score = metric.score(logits.cpu(), part).mean()
         loss = metric.worse(score)

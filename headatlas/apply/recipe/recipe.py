@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from headatlas.edits import OnHeads, directions
 from headatlas.edits.affine import Affine
 from headatlas.edits.base import Positions
-from headatlas.edits.move import Key
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import matched
@@ -69,13 +68,10 @@ class Recipe:
         """Its edits: at positions of a batch, at the newest token of each pass, or everywhere."""
         found: list[OnHeads] = []
         if self.heads:
-            scale: dict[Key, Tensor] = {**self.scale}
-            shift: dict[Key, Tensor] = {**self.shift}
-            found.append(Affine(self.heads, scale, shift, newest, positions=positions))
+            found.append(Affine(self.heads, self.scale, self.shift, newest, positions=positions))
         if self.stream:
             places = sorted(self.stream)
-            vectors: dict[Key, Tensor] = {**self.stream}
-            found.append(Affine(places, None, vectors, newest, component="residual", positions=positions))
+            found.append(Affine(places, None, self.stream, newest, component="residual", positions=positions))
         return found
 
     def edits_for(self, positions: Tensor) -> list[OnHeads]:
