@@ -11,7 +11,7 @@ from tests import pages
 
 PAGES = [f"methods/{name}.md" for name in (
     "edits", "ablation", "patching", "prompts", "attribution", "lens", "flow", "weights", "probing", "steering",
-    "path-patching", "circuits", "syntax", "copies",
+    "path-patching", "circuits", "syntax", "copies", "pages",
 )]  # fmt: skip
 FORCED = {"ablate", "patch", "path", "attribute", "circuit find", "circuit test"}  # random weights do no task
 # Smaller numbers than the page's: of an option that is given twice, the last counts.
@@ -23,6 +23,8 @@ FEWER = {
     "syntax": ["--n", "20"],
     "protect": ["--n", "2"],
     "lags": ["--n", "2"],
+    "page": ["--tokens", "600", "--length", "100"],
+    "unknown": ["--tokens", "600", "--length", "100"],
 }
 PRINTED = {
     "ablate": "effect", "patch": "effect", "path": "effect", "attribute": "head|part|edge", "lens": "head", "flow": "head",

@@ -16,7 +16,7 @@ from headatlas.pages.generated import (
     vertical_scores,
 )
 from headatlas.pages.run import PageOptions, head_pages
-from tests.pages.conftest import OTHER, TEXT
+from tests.head_pages.conftest import OTHER, TEXT
 
 NEW = 40
 
