@@ -205,7 +205,9 @@ def _scanned(
         arrays = {name: torch.from_numpy(values) for name, values in read_arrays(file).items()}
         wanted = Counts.empty(model, settings).arrays
         batches = arrays.pop("batches", None)
-        if batches is None or {name: x.shape for name, x in arrays.items()} != {name: x.shape for name, x in wanted.items()}:
+        if batches is None or {name: x.shape for name, x in arrays.items()} != {
+            name: x.shape for name, x in wanted.items()
+        }:
             raise StoreError(f"{file} does not hold the counts of this model.", f"Remove {place} and run again.")
         counts = Counts(int(batches), arrays)
     noted = time.monotonic()
