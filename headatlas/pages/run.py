@@ -323,7 +323,8 @@ def _weights(model: Model, strongest: Iterable[Event], head: HeadId) -> dict[str
     sources, queries = [], []
     for event in strongest:
         best = int(np.argmax(event.weights))
-        sources.append(event.tokens[best])
+        near = (event.weights[best], event.tokens[best])
+        sources.append(max([near, *((weight, token) for _, token, weight in event.far)])[1])
         queries.append(event.tokens[event.query])
     single = model.tokenizer.single if model.tokenizer.has_text else lambda _: None
     frequent = torch.tensor(model.tokenizer.plain_ids()[:FREQUENT])
