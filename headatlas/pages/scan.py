@@ -244,7 +244,7 @@ class _Part:
         seen = seen.flatten(0, 1)
         chance = seen @ what[..., :_BY_CHANCE] / seen.sum(-1, keepdim=True).clamp(min=1)
         entropy = torch.special.entr(rows).sum(-1).flatten(0, 1)
-        start = (rows * self.what.resting[:, None, None].to(device)).sum(-1).flatten(0, 1)
+        start = torch.einsum("eqhk,ek->eqh", rows, self.what.resting.to(device).float()).flatten(0, 1)
         even = self.visible(layer).sum(-1).clamp(min=1).log()
         z = layer.z[:, queries].flatten(0, 1).float()  # [window x query, head, d_value]
         write = torch.einsum("nhd,hde,nhe->nh", z, gram, z).clamp(min=0).sqrt()

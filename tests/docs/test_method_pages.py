@@ -23,8 +23,7 @@ FEWER = {
     "syntax": ["--n", "20"],
     "protect": ["--n", "2"],
     "lags": ["--n", "2"],
-    "page": ["--tokens", "600", "--length", "100"],
-    "unknown": ["--tokens", "600", "--length", "100"],
+    "page": ["--tokens", "600", "--length", "100", "--no-causal"],
 }
 PRINTED = {
     "ablate": "effect", "patch": "effect", "path": "effect", "attribute": "head|part|edge", "lens": "head", "flow": "head",
