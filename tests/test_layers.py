@@ -24,7 +24,18 @@ LINES = 350
 FILES = 15
 PARAMETERS = 10
 # Folders in which every file is one plug-in, or one command; all files alike.
-MANY = {"detectors", "tasks", "benchmarks", "lab/kinds", "lab/plantings", "cli", "cli/papers", "model/layouts", "apply", "apply/interventions"}
+MANY = {
+    "detectors",
+    "tasks",
+    "benchmarks",
+    "lab/kinds",
+    "lab/plantings",
+    "cli",
+    "cli/papers",
+    "model/layouts",
+    "apply",
+    "apply/interventions",
+}
 
 
 def named(node: ast.AST) -> Iterator[tuple[str, str | None]]:

@@ -47,6 +47,7 @@ FUNCTIONS = {
 # Parameters that the library calls by another name; `--data` of the catalogue is always the `folder` that it lies in.
 NAMES = {
     ("calibrate", "detector"): "names",
+    ("page", "every_head"): "heads",  # None: all of them
     ("syntax", "treebank"): "sentences",
     ("papers site", "atlas"): "atlases",
     ("papers watch", "max"): "limit",

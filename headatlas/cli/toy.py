@@ -69,8 +69,8 @@ def _translation(out: str, seed: int, steps: int | None) -> None:
             f"penalty {point.penalty}: {point.open} of 8 encoder heads open, {point.rates.verbs:.3f} of verbs and "
             f"{point.rates.others:.3f} of other words right"
         )
-    for check in made.checks:
-        say(str(check))
+    for outcome in made.checks:
+        say(str(outcome))
     say(f"Written: {folder.resolve()}")
     if not made.passed:
         raise typer.Exit(1)

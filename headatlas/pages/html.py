@@ -18,7 +18,7 @@ from headatlas.pages.result import HeadPages, page_data, removed_line
 from headatlas.render.escape import shown
 from headatlas.render.numbers import number, percent, signed
 from headatlas.render.style import base
-from headatlas.store import new_folder, write_json, write_table, write_text, writing
+from headatlas.store import write_json, write_table, write_text, writing
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -38,13 +38,6 @@ h2 { margin: 2rem 0 0.6rem; } h3 { margin: 1.2rem 0 0.3rem; }
     f".w{shade} {{ background: color-mix(in srgb, var(--accent) {round(70 * shade / SHADES)}%, transparent); }}"
     for shade in range(1, SHADES + 1)
 )
-
-
-def write_folder(found: HeadPages, folder: Path) -> Path:
-    """All files into a new folder. Raises StoreError."""
-    with new_folder(folder) as place:
-        write_files(found, place)
-    return folder
 
 
 def write_files(found: HeadPages, place: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -206,12 +205,6 @@ class HeadPages:
         names = ("head", "behaviour", "name", "share", "reads", "spread", "loss_change", "loss_change_low", "loss_change_high",
                  "loss_change_random")  # fmt: skip
         return {"heads": heads, "behaviours": {name: [row[name] for row in groups] for name in names}}
-
-    def save(self, folder: str | Path) -> Path:
-        """Write pages.json, heads.parquet, behaviours.parquet, index.html and a page a head into a new folder. Raises StoreError."""
-        from headatlas.pages.html import write_folder  # which needs templates that printing does not
-
-        return write_folder(self, Path(folder))
 
     def __repr__(self) -> str:
         explained, chance = self.overall

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from headatlas.atlas import Atlas
-from headatlas.errors import BadInput, UnsupportedModel
+from headatlas.errors import BadInput, StoreError, UnsupportedModel
 from headatlas.heads import HeadId, Heads, parse_heads
 from headatlas.methods.weights.qk_ov import TopTokens, attends_to, writes_of
 from headatlas.model import Model
@@ -203,7 +203,13 @@ def _scanned(
     counts = None
     if file is not None and file.exists():
         arrays = {name: torch.from_numpy(values) for name, values in read_arrays(file).items()}
-        counts = Counts(int(arrays.pop("batches")), arrays)
+        wanted = Counts.empty(model, settings).arrays
+        batches = arrays.pop("batches", None)
+        if batches is None or {name: x.shape for name, x in arrays.items()} != {
+            name: x.shape for name, x in wanted.items()
+        }:
+            raise StoreError(f"{file} does not hold the counts of this model.", f"Remove {place} and run again.")
+        counts = Counts(int(batches), arrays)
     noted = time.monotonic()
     found = counts
     for found in scan(model, corpus, settings, counts, edits=edits, progress=progress):
@@ -317,7 +323,8 @@ def _weights(model: Model, strongest: Iterable[Event], head: HeadId) -> dict[str
     sources, queries = [], []
     for event in strongest:
         best = int(np.argmax(event.weights))
-        sources.append(event.tokens[best])
+        near = (event.weights[best], event.tokens[best])
+        sources.append(max([near, *((weight, token) for _, token, weight in event.far)])[1])
         queries.append(event.tokens[event.query])
     single = model.tokenizer.single if model.tokenizer.has_text else lambda _: None
     frequent = torch.tensor(model.tokenizer.plain_ids()[:FREQUENT])

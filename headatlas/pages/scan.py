@@ -35,6 +35,7 @@ STRONGEST = 12  # events that are kept for their strength, of each head
 SAMPLE = 1024  # random events that are kept of each head
 _POOL = 128 << 20  # bytes that the random events of all heads may take; of large models fewer are kept
 _KEPT = (columns()["partition"], columns()["pairs"])  # groups of columns that are kept of single events
+_BY_CHANCE = columns()["known"].stop  # columns whose chance level is taken: partition, kinds, any kind
 WIDTH = len(PARTITION) + len(PAIRS)
 RESTS = 0.25  # of the length that a head's values usually write: a key that would write less is a place to rest on
 HALF = 0.5  # of an event's attention: from there on it counts as being of a kind, or as resting
@@ -55,7 +56,7 @@ class Counts:
     """What a scan has counted over `batches` batches; all of the state that an interrupted scan goes on from.
 
     n: events of each head. mass [head, column]: sums of attention over events, columns as in `kinds.columns`. chance: the
-    same if each event's attention beside resting places were spread evenly over the other keys that it can see. rest (start:
+    same (of partition and kinds) if each event's attention beside resting places were spread evenly over the other keys that it can see. rest (start:
     the part of it on start and end tokens and first positions), entropy (nats), uniform (entropy of an even row), write (length
     of what the head writes) [head]: sums. met [head, kind, 4]: events that
     could be of a kind (a key of it can be seen), of these those that are by half or more, those that rest by half or more, and
@@ -237,12 +238,13 @@ class _Part:
         rows = layer.rows(queries).float().transpose(1, 2)  # [window, query, head, key]
         free = (~self.resting(layer, gram)).float()[:, None]
         seen = self.visible(layer).unflatten(0, rows.shape[:2])[:, :, None] * free
-        # One product for both: where attention falls, and where it would fall if the keys that can be seen were alike.
-        both = torch.cat([rows * free, seen], 2).flatten(0, 1) @ self.what.columns.to(device)
-        masses, chance = both.split(layer.n_heads, 1)  # [window x query, head, column]
-        chance = chance / seen.flatten(0, 1).sum(-1, keepdim=True).clamp(min=1)
+        what = self.what.columns.to(device)
+        masses = (rows * free).flatten(0, 1) @ what  # [window x query, head, column]
+        # The same product for keys that can be seen: where attention would fall if they were alike.
+        seen = seen.flatten(0, 1)
+        chance = seen @ what[..., :_BY_CHANCE] / seen.sum(-1, keepdim=True).clamp(min=1)
         entropy = torch.special.entr(rows).sum(-1).flatten(0, 1)
-        start = (rows * self.what.resting[:, None, None].to(device)).sum(-1).flatten(0, 1)
+        start = torch.einsum("eqhk,ek->eqh", rows, self.what.resting.to(device).float()).flatten(0, 1)
         even = self.visible(layer).sum(-1).clamp(min=1).log()
         z = layer.z[:, queries].flatten(0, 1).float()  # [window x query, head, d_value]
         write = torch.einsum("nhd,hde,nhe->nh", z, gram, z).clamp(min=0).sqrt()
@@ -267,7 +269,7 @@ class _Part:
         """The sums over events: masses, chance [event, head, column], others [event, head] by name, z [event, head, d_value]."""
         rest = masses[..., 0]
         self.a["mass"][here] += masses.double().sum(0)
-        self.a["chance"][here] += ((1 - rest)[..., None] * chance).double().sum(0)
+        self.a["chance"][here, :_BY_CHANCE] += ((1 - rest)[..., None] * chance).double().sum(0)
         for name, values in {"rest": rest, **sums}.items():
             self.a[name][here] += values.double().sum(0)
         self.a["z"][here, : z.shape[-1]] += z.double().sum(0)

@@ -120,11 +120,13 @@ def unknown_heads(
     if options.generate:
         raise BadInput("Heads of no known kind are looked for on a corpus.", "Leave generate out.")
     read = corpus_for(model, corpus, options)
+    short = read_corpus(model.tokenizer, corpus, tokens=options.tokens, length=min(SPAN, model.tokenizer.context))
+    batch = _scored(short, options.seed)
     found = scanned(model, read, facts_of(model, read, options, ()), options, progress=progress)
     weak, resting = beyond_chance(found), found.counts.rest / found.counts.n
     order = [i for i in np.argsort(weak, kind="stable") if weak[i] < LEAST and 1 - resting[i] >= ACTIVE]
     tried = tuple(found.heads[i] for i in order[:MOST])
-    effects = _effects(model, corpus, tried, options, progress)
+    effects = _effects(model, batch, tried, progress)
     groups = _alike(found, [head for head in tried if effects[head][0] >= MATTERS and effects[head][1] > 0], effects)
     heads = [head for group in groups for head in group]
     pages = make_pages(model, read, found, heads, removed=heads if causal else (), progress=progress) if heads else {}
@@ -152,14 +154,11 @@ def profiles(found: HeadPages, heads: Sequence[HeadId]) -> Array:
 
 
 def _effects(
-    model: Model, corpus: Given, heads: Sequence[HeadId], options: PageOptions, progress: Progress
+    model: Model, batch: Batch, heads: Sequence[HeadId], progress: Progress
 ) -> dict[HeadId, tuple[float, float, float]]:
-    """(rise of the loss, low, high) without each head, on short windows from all over what is read."""
+    """(rise of the loss, low, high) without each head, on windows from all over what is read."""
     if not heads:
         return {}
-    length = min(SPAN, model.tokenizer.context)
-    read = read_corpus(model.tokenizer, corpus, tokens=options.tokens, length=length)
-    batch = _scored(read, options.seed)
     found = ablate(model, batch, list(heads), metric=next_token_loss, options=RunOptions(), progress=progress)
     return {one.head: (one.effect, one.low, one.high) for one in found.summary()}
 

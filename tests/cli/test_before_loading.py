@@ -64,6 +64,10 @@ WRONG = {
     "--echo": ("2", "echo groups"),
     "--induction": ("2", "induction groups"),
     "--seeds": ("0", "few"),
+    "--corpus": ("./nowhere.txt", "nowhere.txt"),
+    "--length": ("3", "few"),
+    "--every": ("0", "few"),
+    "--sample": ("3", "few"),
     "--out": ("file/below", "file"),
     "--save": ("file/below", "file"),
     "--recipe": ("nowhere", "nowhere"),
@@ -74,7 +78,7 @@ FREE = {
     "--revision", "--seed", "--force", "--json", "--help", "--positions", "--position", "--group", "--label", "--toward",
     "--bos", "--by", "--no-verdict", "--verdict", "--text", "--threshold", "--target", "--largest", "--edges", "--criteria", "--layers", "--pick",
     "--remove", "--everywhere", "--generate", "--claim", "--allow-pickle", "--folds", "--shuffles", "--test", "--words",
-    "--twin", "--bias", "--special", "--punctuation", "--counterfactual", "--shuffled", "--offset", "--rate", "--elsewhere", "--copying", "--ov", "--qk", "--svd", "--compose",
+    "--all", "--no-causal", "--causal", "--twin", "--bias", "--special", "--punctuation", "--counterfactual", "--shuffled", "--offset", "--rate", "--elsewhere", "--copying", "--ov", "--qk", "--svd", "--compose",
 }  # fmt: skip
 
 

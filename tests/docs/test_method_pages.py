@@ -11,7 +11,7 @@ from tests import pages
 
 PAGES = [f"methods/{name}.md" for name in (
     "edits", "ablation", "patching", "prompts", "attribution", "lens", "flow", "weights", "probing", "steering",
-    "path-patching", "circuits", "syntax", "copies",
+    "path-patching", "circuits", "syntax", "copies", "pages",
 )] + ["apply/index.md"]  # fmt: skip
 FORCED = {"ablate", "patch", "path", "attribute", "circuit find", "circuit test"}  # random weights do no task
 # Smaller numbers than the page's: of an option that is given twice, the last counts.
@@ -25,6 +25,7 @@ FEWER = {
     "apply": ["--n", "8"],
     "chat": ["--tokens", "3"],
     "lags": ["--n", "2"],
+    "page": ["--tokens", "600", "--length", "100", "--no-causal"],
 }
 PRINTED = {
     "ablate": "effect", "patch": "effect", "path": "effect", "attribute": "head|part|edge", "lens": "head", "flow": "head",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headatlas.pages.structure import CLASSES, structure_of
-from tests.pages.conftest import TEXT
+from tests.head_pages.conftest import TEXT
 
 SPLIT = re.compile(r"[A-Za-z]+|\d+|\n|[^\w\s]")
 

@@ -17,7 +17,7 @@ from headatlas.pages.events import look_at
 from headatlas.pages.removal import AFTER, remove_at
 from headatlas.pages.run import PageOptions, head_pages
 from headatlas.pages.scan import Settings, mean_z, scan
-from tests.pages.conftest import KINDS, OTHER, TEXT
+from tests.head_pages.conftest import KINDS, OTHER, TEXT
 
 real = removal._Window.agrees
 OPTIONS = PageOptions(length=64, every=3, sample=64)

@@ -14,8 +14,8 @@ from headatlas.pages.corpus import Corpus, read_corpus
 from headatlas.pages.kinds import ELSEWHERE, OFFSETS, PAIRS, columns
 from headatlas.pages.scan import Settings, batches, mean_z, sampled, scan
 from headatlas.pages.structure import CLASSES
-from tests.pages import twin
-from tests.pages.conftest import KINDS, OTHER, TEXT
+from tests.head_pages import twin
+from tests.head_pages.conftest import KINDS, OTHER, TEXT
 
 SETTINGS = Settings(every=5, seed=3, sample=64)
 

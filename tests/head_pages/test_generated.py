@@ -1,0 +1,118 @@
+"""Traces that the model writes: which events count, receivers by kurtosis, retrieval by step; against plain loops and made-up cases."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kurtosis
+
+from headatlas.errors import BadInput, UnsupportedModel
+from headatlas.pages.generated import (
+    APART,
+    PROMPT,
+    generated_corpus,
+    measure_generated,
+    sentences,
+    stability,
+    vertical_scores,
+)
+from headatlas.pages.run import PageOptions, head_pages
+from tests.head_pages.conftest import OTHER, TEXT
+
+NEW = 40
+
+
+@pytest.fixture(scope="module")
+def traces(opened):
+    return generated_corpus(opened["gqa"], [TEXT, OTHER], 80, 128, NEW)
+
+
+def test_traces_are_what_the_model_writes_by_itself(opened, eager, traces):
+    model = opened["gqa"]
+    for text, source in zip(traces.texts, (TEXT, OTHER), strict=True):
+        ids = [*traces.front, *model.tokenizer.encode(source)[:PROMPT]]
+        with torch.no_grad():
+            for _ in range(len(text.ids) - PROMPT):
+                ids.append(int(eager["gqa"](input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        assert text.ids.tolist() == ids[len(traces.front) :]
+        assert "".join(text.text[a:b] for a, b in text.spans) == text.text
+
+
+def test_events_are_those_of_written_tokens_alone(opened):
+    options = PageOptions(tokens=80, length=128, every=1, generate=NEW)
+    found = head_pages(opened["gqa"], [TEXT, OTHER], "1.1", causal=False, options=options)
+    assert found.counts.n[0] == found.facts["windows"] * (
+        NEW + 1
+    )  # and of the last token of the prompt, which is asked for the first
+    assert found.generated is not None
+    assert found.data["generated"]["steps"] == found.facts["windows"] * NEW
+
+
+def test_retrieval_and_receivers_are_those_of_loops_over_the_model_s_own_attention(opened, eager, traces):
+    found = measure_generated(opened["gqa"], traces)
+    hits, uneven = [], []
+    for number, text in enumerate(traces.texts):
+        ids = traces.batch([number]).tokens[0].tolist()
+        with torch.no_grad():
+            rows = torch.cat(eager["gqa"](input_ids=torch.tensor([ids]), output_attentions=True).attentions, 1)[
+                0
+            ].numpy()
+        for q in range(len(traces.front) + PROMPT - 1, len(ids) - 1):
+            best = rows[:, q].argmax(-1)
+            hits.append([k > 0 and ids[k] == ids[q + 1] for k in best])
+        number_of = [-1] * len(traces.front) + sentences(text).tolist()
+        scores = []
+        for one in range(max(number_of) - APART + 1):
+            values = [
+                rows[:, q, k]
+                for q in range(len(ids))
+                for k in range(len(ids))
+                if number_of[k] == one and number_of[q] >= one + APART
+            ]
+            scores.append(np.mean(values, 0))
+        if len(scores) >= 8:
+            uneven.append(kurtosis(np.array(scores), axis=0))
+    np.testing.assert_allclose(found.copies, np.mean(hits, 0))
+    assert found.steps == len(hits)
+    if uneven:
+        np.testing.assert_allclose(found.receiver, np.mean(uneven, 0), rtol=1e-3)
+    else:
+        assert np.isnan(found.receiver).all()
+
+
+def test_a_head_that_reads_one_sentence_is_more_uneven_than_one_that_reads_all():
+    sentence = np.repeat(np.arange(14), 3)
+    even = np.tril(np.ones((42, 42)))
+    one = np.zeros((42, 42))
+    one[:, 6] = 1
+    rows = np.stack([np.tril(even), np.tril(one) + 1e-9])
+    rows /= rows.sum(-1, keepdims=True).clip(min=1e-12)
+    scores = vertical_scores(rows, sentence)
+    assert scores.shape == (2, 14 - APART)
+    assert scores[1].argmax() == 2
+    plain, receiver = kurtosis(scores, axis=1)
+    assert receiver > plain + 3
+
+
+def test_sets_that_stay_are_told_from_sets_that_change():
+    always = np.zeros((6, 50), dtype=bool)
+    always[:3] = True
+    found = stability([always])
+    assert (found.jaccard, found.shuffled, found.fixed, found.size) == (1, 1, 1, 3)
+    turning = np.zeros((6, 60), dtype=bool)
+    turning[np.arange(60) // 10, np.arange(60)] = True  # one head after the other, ten steps each
+    found = stability([turning])
+    assert found.jaccard == pytest.approx(54 / 59)
+    assert found.shuffled < 0.4
+    assert found.fixed == pytest.approx(1 / 6)
+    none = stability([np.zeros((4, 10), dtype=bool)])
+    assert none.size == 0
+    assert np.isnan([none.jaccard, none.shuffled, none.fixed]).all()
+
+
+def test_what_cannot_be_written_is_refused(opened):
+    with pytest.raises(UnsupportedModel, match="writes no text"):
+        generated_corpus(opened["encoder"], [TEXT], 80, 128, 10)
+    with pytest.raises(BadInput, match="do not fit"):
+        generated_corpus(opened["gqa"], [TEXT], 80, 64, 40)
+    with pytest.raises(BadInput, match=f"no text of {PROMPT} tokens"):
+        generated_corpus(opened["gqa"], ["short"], 80, 128, 10)
