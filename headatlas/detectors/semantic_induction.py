@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
-from headatlas.methods.relation_index import attended, shares
+from headatlas.detectors._measures.relation_index import attended, shares
 from headatlas.model import LayerView, Model
 from headatlas.task import Batch
 from headatlas.tasks.semantic_relations import semantic_relations
