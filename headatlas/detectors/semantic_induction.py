@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
-from headatlas.methods.relation_index import attended, shares
+from headatlas.detectors._measures.relation_index import attended, shares
 from headatlas.model import LayerView, Model
 from headatlas.task import Batch
+from headatlas.tasks.semantic_dependencies import semantic_dependencies
 from headatlas.tasks.semantic_relations import semantic_relations
 
 
@@ -16,6 +17,7 @@ from headatlas.tasks.semantic_relations import semantic_relations
 @model_detector(
     head_type="semantic-induction-head",
     task=semantic_relations,
+    also=(semantic_dependencies,),
     version=1,
     minimum_effect=0.05,
     needs=("unembedding",),
@@ -27,8 +29,8 @@ def semantic_induction(model: Model, batch: Batch) -> Measured:
     Formula: max(0, v_o - m) / sum over the different tokens t of the text of max(0, v_t - m), v the logits that the OV circuit writes at the
     relation's first word s, m their mean over these tokens, o the second word; 0 unless a later token gives s a tenth of its
     attention (Ren et al. 2024). Chance: the same for the three words of the list that belong to
-    other words in the same relation. Differs: the paper's exact normalisation was not at hand; triples are of a list of words and a word, in three
-    relations, where the paper takes AGENDA's abstracts and the dependencies of sentences.
+    other words in the same relation; on `semantic-dependencies` for three other words of the sentence. Differs: the paper's exact normalisation was not at hand; triples are of a list of words and a word, in three
+    relations, where the paper takes AGENDA's abstracts; dependencies are those of made sentences.
     """
     own: list[Tensor] = []
     others: list[Tensor] = []
@@ -38,7 +40,7 @@ def semantic_induction(model: Model, batch: Batch) -> Measured:
         key = batch.positions["head_last"]
         found = shares(layer, batch, key, places) * attended(layer, key)[..., None]
         own.append(found[..., 0].cpu())
-        others.append(found[..., 1:].mean(-1).cpu())
+        others.append(found[..., 1:].nanmean(-1).cpu())
 
     with torch.no_grad():
         model.forward(batch, watch=watch, logit_positions=torch.zeros(1, dtype=torch.long))

@@ -19,7 +19,7 @@ PAGE = "papers.md"
 COMMANDS = pages.commands(PAGE)
 # So that a command takes seconds: fewer examples and steps, heads named instead of looked for.
 FEWER = {
-    "mine": ["--n", "8", "--no-verdict", "--out", "runs"], "probe": ["--n", "40", "--heads", "18.6 20.0"],
+    "mine": ["--n", "8", "--no-verdict"], "probe": ["--n", "40", "--heads", "18.6 20.0"],
     "steer": ["--n", "16", "--draws", "2", "--heads", "18.6 20.0"], "attribute": ["--n", "4", "--force"],
     "score": ["--n", "4"], "ablate": ["--n", "4", "--force"], "lags": ["--n", "2"], "protect": ["--n", "2"],
     "path": ["--n", "4", "--force"], "circuit find": ["--n", "8", "--force"], "circuit test": ["--n", "8", "--force"],
@@ -79,6 +79,7 @@ def test_what_a_row_says_comes_from_detectors_methods_and_circuits():
 def test_each_command_of_the_page_runs(tmp_path, monkeypatch, capsys, request):
     """In their order, as one reads what another has written; on a small model with the real tokenizer where it is a decoder's."""
     monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
     truthfulqa(tmp_path).rename("TruthfulQA.csv")
     Path("en_pud-ud-test.conllu").write_text("\n".join(map(conllu, generated_sentences(60, 0))), encoding="utf-8")
     failed = []
@@ -86,7 +87,8 @@ def test_each_command_of_the_page_runs(tmp_path, monkeypatch, capsys, request):
         if "minilm-l6" not in command:
             request.getfixturevalue("load_gives_narrow_smollm2")
         words = " ".join(command[:2]) if command[0] == "circuit" else command[0]
-        code, out, err = pages.run(capsys, *command, *FEWER.get(words, []))
+        place = ["--out", f"runs/{len(list(Path('runs').glob('*')))}"] if words == "mine" else []
+        code, out, err = pages.run(capsys, *command, *FEWER.get(words, []), *place)
         if code or not out.strip():
             failed.append((" ".join(command), code, err[-300:]))
     assert not failed

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from headatlas.detector import find_detector
+from headatlas.detectors.retrieval_generated import _copied, _recall
 from headatlas.heads import HeadId
 from headatlas.lab.planted import plant
 from headatlas.lab.spec import Head, PlantSpec
@@ -104,3 +105,29 @@ def test_retrieval_in_a_trained_model():
     found = scan(trained, BOTH, find_task("needle")(trained.tokenizer, 32, 0), size=4).scores
     heads = {str(line.head) for line in found["retrieval"].observed(BOTH[0].minimum_effect)}
     assert {"18.6", "23.2"} <= heads
+
+
+def test_tokens_copied_while_writing_are_counted_by_plain_loops(model):
+    batch = batch_of(4)
+    hf = toys.llama(vocab_size=49152)  # the same weights
+    hf.set_attn_implementation("eager")
+    for row in range(4):
+        needle = [p for p in batch.positions["needle"][row].tolist() if p >= 0]
+        start = int(batch.positions["predict"][row, 0]) + 1
+        text, own = batch.tokens[row, :start].tolist(), batch.tokens[row, needle].tolist() * 2
+        with torch.no_grad():
+            maps = hf(torch.tensor([[*text, *own]]), output_attentions=True).attentions
+        found = _copied(model, text, own, list(range(start)), len(set(own)))
+        for i, head in enumerate(model.heads):
+            copied = set()
+            for step, token in enumerate(own):
+                key = int(maps[head.layer][0, head.head, start + step - 1].argmax())
+                if key < start and text[key] == token:
+                    copied.add(token)
+            assert float(found[i]) == pytest.approx(len(copied) / len(set(own)))
+
+
+def test_the_recall_of_words_counts_each_as_often_as_it_stands_there():
+    reader = attach(toys.llama(vocab_size=49152), tokenizer=toys.smollm2_vocabulary())
+    own, wanted = (reader.tokenizer.encode(text) for text in (" a red red house.", " red house by the red sea"))
+    assert _recall(reader, own, wanted) == pytest.approx(3 / 6)

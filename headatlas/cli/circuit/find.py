@@ -73,7 +73,7 @@ def find(
 
     Example: headatlas circuit find smollm2-135m --task ioi --target 0.9 --edges --out ioi.json
 
-    For Yao et al. 2024: headatlas circuit find smollm2-135m --task capitals --edges --rival eap-ig --out capitals.json # heads are cut, edges are ranked and measured
+    For Yao et al. 2024: headatlas circuit find smollm2-135m --task capitals --reference 100 --edges --rival eap-ig --out capitals.json # heads are cut, edges are ranked and measured
     """
     import headatlas as ha
     from headatlas.cli._progress import Shown

@@ -83,7 +83,7 @@ def test(
 
     Example: headatlas circuit test smollm2-135m '23.3 20.0 18.6' --task ioi --criteria minimality
 
-    For Yao et al. 2024: headatlas circuit test smollm2-135m capitals.json --task capitals --metric hit@10 --criteria none
+    For Yao et al. 2024: headatlas circuit test smollm2-135m capitals.json --task capitals --reference 100 --metric hit@10 --criteria none
     """
     import headatlas as ha
     from headatlas.cli._progress import Shown
