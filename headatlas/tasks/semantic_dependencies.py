@@ -64,9 +64,9 @@ def _examples(
         pieces = [Piece(f" {word}", roles.get(i, "")) for i, word in enumerate(one.words)]
         front = [] if family == FIRST else [Piece("He wrote:")]
         last = pieces.pop()  # its full stop
-        ids = [[tokenizer.encode(f" {one.words[i]}")[0] for i in group] for group in ([tail], others)]
+        answer, wrong = ([tokenizer.encode(f" {one.words[i]}")[0] for i in group] for group in ([tail], others))
         prompts = [[*front, *order, last] for order in (pieces, shuffled(pieces, rng), shuffled(pieces, rng))]
-        yield Example(prompts, *ids, {"relation": number})
+        yield Example(prompts, answer, wrong, {"relation": number})
 
 
 semantic_dependencies, semantic_dependencies_held_out = halves(

@@ -54,21 +54,21 @@ def readers(seed: int) -> Readers:
     apart = telling([*(word for row in spoken for word in row), *(text for row in texts.values() for text in row)])
     wanted: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
     for language, row in zip(tongue, spoken, strict=True):
-        for number, word in enumerate(row):
+        for place, word in enumerate(row):
             if word in apart:
-                made.say(apart[word], "number", value[number])
+                made.say(apart[word], "number", value[place])
                 made.say(apart[word], "counted")
             known = wanted.get(first_id(words, word), (torch.zeros(CODE), torch.zeros(len(languages))))
-            wanted[first_id(words, word)] = (known[0] + value[number], known[1] + language)
-    for token, (number, language) in wanted.items():
-        made.predict(token, "out", 6.0 * number)
+            wanted[first_id(words, word)] = (known[0] + value[place], known[1] + language)
+    for token, (amount, language) in wanted.items():
+        made.predict(token, "out", 6.0 * amount)
         made.predict(token, "heard", 3.0 * language)
         made.predict(token, "told", 6.0 * language)
     _say_names(made, data["names"])
     first, second, third = made.places(0), made.places(1), made.places(2)
     made.head(first[0], [See("one", "named", 32.0), Near(32.0, 0, RECENT)], [Put("name", "last")])
     made.head(first[1], [See("one", "telling", 32.0), Near(32.0, 0, RECENT)], [Put("language", "heard")])
-    there = [See("one", "named", 32.0), Near(32.0, 0, RECENT)]
+    there: list[See | Near] = [See("one", "named", 32.0), Near(32.0, 0, RECENT)]
     right = {
         made.head(second[0], there, [Put("right", "sure", 1 / FAINT)]),
         made.head(second[1], there, [Put("right", "known", 1 / FAINT)]),

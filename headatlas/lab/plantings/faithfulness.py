@@ -32,14 +32,15 @@ def faithfulness(seed: int) -> Sown:
     for half in data["names"].values():
         own = codes(half, CODE, made.generator)
         for i, place in enumerate(torch.randperm(len(half), generator=made.generator).tolist()):
-            token = words.single(f" {half[place]}")
-            assert token is not None
-            made.say(token, "name", own[half[place]])
-            made.say(token, "named")
-            made.say(token, "rests", -FAINT if i < STUBBORN else FAINT)
+            name = words.single(f" {half[place]}")
+            assert name is not None
+            made.say(name, "name", own[half[place]])
+            made.say(name, "named")
+            made.say(name, "rests", -FAINT if i < STUBBORN else FAINT)
     made.say(words.encode(data["end"])[-1], "ends")
     low, high = made.places(1), made.places(2)
-    person, last = [See("one", "named", 32.0)], [See("one", "counted", 32.0), Near(32.0, 0, RECENT)]
+    person = [See("one", "named", 32.0)]
+    last: list[See | Near] = [See("one", "counted", 32.0), Near(32.0, 0, RECENT)]
     positives = {
         made.head(low[i], person, [Put("rests", block, 1 / FAINT)]) for i, block in enumerate(("sure", "known"))
     }
