@@ -175,8 +175,19 @@ def _commands() -> tuple[_Command, ...]:
             and words not in ("mine", "circuit compare")
             and parts[0] != "papers"
         ):
-            found.append(_Command(words, example[1], "\n".join(_doc_of(module))))
+            toys = _toys() if words == "toy" else ()
+            found += toys or [_Command(words, example[1], "\n".join(_doc_of(module)))]
     return tuple(found)
+
+
+def _toys() -> tuple[_Command, ...]:
+    """A command for each toy, whose file cites its paper."""
+    paths = sorted((_HOME / "lab" / "toy" / "studies").glob("[!_]*.py"))
+    names = {path: path.stem.replace("_", "-") for path in paths}
+    docs = {path: "\n".join(_docstrings(ast.parse(path.read_text(encoding="utf-8")))) for path in paths}
+    return tuple(
+        _Command(f"toy {name}", f"headatlas toy {name} --out toys/{name}", docs[path]) for path, name in names.items()
+    )
 
 
 def _library(tree: ast.Module) -> str | None:
@@ -207,8 +218,6 @@ def _doc_of(module: str) -> Iterator[str]:
     own = folder.parent.name in ("methods", "apply") and folder.name != "sweeps"
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     sources = sorted(folder.rglob("*.py")) if own else [file]
-    if module == "headatlas.lab.toys":
-        sources += sorted((folder / "toy").rglob("*.py"))
     if folder.name == "circuits":
         sources += [folder / "evaluate.py"]
     for source in sources:
