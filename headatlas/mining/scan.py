@@ -58,13 +58,13 @@ def scan(
     size: int = 8,
     progress: Progress | None = None,
     step: str = "scan",
-    means: bool = True,
+    mean_z: bool = True,
 ) -> Scan:
     """Score every head with every detector of one task on `batch`, `size` examples at a time.
 
     Those that look at layers share one pass; those that need the whole model follow, one by one, on the whole batch.
     Batch size and padding do not change the result (to float tolerance). `step` of `progress` moves on by the examples of each piece.
-    means: whether the mean z of each head is wanted.
+    mean_z: whether the mean z of each head is wanted.
     """
     progress = progress or Silent()
     n, heads = len(batch), model.heads
@@ -110,7 +110,7 @@ def scan(
                         fill(control, rows, layer, detector, read, detector.control)
                 elif detector.needs_control_batch:
                     fill(control, rows, layer, detector, read, detector.score)
-            if main and means:
+            if main and mean_z:
                 real = layer.valid_queries[:, :, None, None]
                 total = (layer.z.float() * real).sum((0, 1))
                 sums[layer.stack, layer.index] = sums.get((layer.stack, layer.index), 0.0) + total.double()

@@ -162,7 +162,7 @@ def _commands_citing(catalogue: Catalogue) -> dict[str, tuple[_Command, ...]]:
 def _commands() -> tuple[_Command, ...]:
     """Every command that measures something; not `mine`, whose detectors speak for themselves, nor what compares results."""
     homes = _homes(_HOME / "__init__.py")
-    found = []
+    found: list[_Command] = []
     for path in sorted((_HOME / "cli").rglob("[!_]*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         parts = path.relative_to(_HOME / "cli").with_suffix("").parts
