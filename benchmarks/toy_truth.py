@@ -1,8 +1,8 @@
 """Over seeds of one toy: do detectors name the heads that do their layer's work, and do these form while the loss falls?
 
-    OMP_NUM_THREADS=1 python benchmarks/toy_truth.py [--toy small-repeated] [--seeds 10] [--steps N]
+    OMP_NUM_THREADS=1 python benchmarks/toy_truth.py [--toy episodic] [--seeds 10] [--steps N]
 
-A row for each head, and the sums. Twenty seconds of one core for each seed.
+A row for each head, and the sums. Half a minute of one core for each seed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from headatlas.progress import PrintedProgress
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--toy", default="small-repeated")
+    parser.add_argument("--toy", default="episodic")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--steps", type=int)
     given = parser.parse_args()
