@@ -97,14 +97,17 @@ def recall_by_lag(model: Model, *, n: int = 8, seed: int = 0) -> RecallByLag:
 
 def lag_curves(layer: LayerView, batch: Batch) -> Tensor:
     """[example, head, lag] mean attention from items of the second copy to those of the first at each of LAGS; NaN where none is seen."""
-    queries, same = batch.positions["second"], batch.positions["duplicate_key"]
+    device = layer.q.device
+    queries, same = (batch.positions[name].to(device) for name in ("second", "duplicate_key"))
     start, period = int(same.min()), batch.facts["period"]
-    curves = []
-    for lag in LAGS:
-        keys = same + lag
-        inside = (keys >= start) & (keys < start + period)
-        curves.append(layer.entries(queries, keys.masked_fill(~inside, -1)).float().nanmean(-1))
-    return torch.stack(curves, -1)
+    items = torch.arange(start, start + period, device=device).expand(len(queries), -1)
+    # All pairs of two copies at once: picking the queries and keys of each lag costs far more than these products do.
+    rows = layer.columns(items).float()  # [example, head, query, item of the first copy]
+    rows = rows.gather(2, queries.clamp(min=0)[:, None, :, None].expand(-1, layer.n_heads, -1, period))
+    places = (same - start)[..., None] + torch.tensor(LAGS, device=device)  # [example, item of the second copy, lag]
+    inside = (places >= 0) & (places < period) & (queries >= 0)[..., None]
+    found = rows.gather(3, places.clamp(0, period - 1)[:, None].expand(-1, layer.n_heads, -1, -1))
+    return found.masked_fill(~inside[:, None], torch.nan).nanmean(2)
 
 
 def floor(batch: Batch) -> float:

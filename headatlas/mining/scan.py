@@ -63,14 +63,14 @@ def scan(
     size: int = 8,
     progress: Progress | None = None,
     step: str = "scan",
-    means: bool = True,
+    mean_z: bool = True,
 ) -> Scan:
     """Score every head with every detector of one task on `batch`, `size` examples at a time.
 
     Those that look at layers share one pass; those that need the whole model follow, one by one, on the whole batch.
     Batch size and padding do not change the result (to float tolerance). `step` of `progress` moves on by the examples of each piece.
     Detectors read texts as they are: where the metric wants tokens masked, these are read in a pass of their own.
-    means: whether the mean z of each head is wanted.
+    mean_z: whether the mean z of each head is wanted.
     """
     progress = progress or Silent()
     apart, metrics = metric is masked_token_loss, dict[str, list[Array]](task=[], control=[])
@@ -123,7 +123,7 @@ def scan(
                         fill(control, rows, layer, detector, read, detector.control)
                 elif detector.needs_control_batch:
                     fill(control, rows, layer, detector, read, detector.score)
-            if main and means:
+            if main and mean_z:
                 real = layer.valid_queries[:, :, None, None]
                 total = (layer.z.float() * real).sum((0, 1))
                 sums[layer.stack, layer.index] = sums.get((layer.stack, layer.index), 0.0) + total.double()
@@ -171,8 +171,8 @@ def scan(
             scored, chance = (part.double().cpu().numpy() for part in measured)
             scores[detector.name] = HeadScores(heads, scored, chance, detector.minimum_effect)
             clock["detect"] += time.perf_counter() - began
-    mean_z = {key: (total / max(tokens, 1)).float() for key, total in sums.items()}
-    return Scan(scores, joined["task"], joined["control"], mean_z, clock, refused, told)
+    averages = {key: (total / max(tokens, 1)).float() for key, total in sums.items()}
+    return Scan(scores, joined["task"], joined["control"], averages, clock, refused, told)
 
 
 def metric_on(model: Model, task: Task) -> Metric | None:

@@ -19,6 +19,7 @@ from headatlas.lab.training.interventions import Intervention, in_force, wanted_
 from headatlas.lab.training.loop import train
 from headatlas.lab.training.models import small_gpt2, small_llama
 from headatlas.lab.training.options import TrainOptions
+from tests import pages
 
 VOCAB, LENGTH = 12, 10
 OPTIONS = TrainOptions(12, learning_rate=1e-2, warmup=4, per_decade=2, keep_every=5)
@@ -216,3 +217,12 @@ def test_a_toy_is_trained_with_its_control_beside_it(tmp_path):
         ha.clamp("markov", ha.Intervention(FIRST, "ablate", start=9), steps=4)
     with pytest.raises(StoreError, match="exists already"):
         ha.clamp("markov", ha.Intervention((HeadId(0, 0),), "clamp", start=2, stop=3), steps=4, out=tmp_path / "out")
+
+
+def test_the_page_trains_a_model_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    block = pages.text("toys.md").split("```python\n")[-1].split("```")[0]
+    names = {}
+    exec(block, names)
+    assert len(names["run"].series("loss")) == len(names["run"].points) > 5
+    assert (tmp_path / "training" / "checkpoints" / "step-0000020" / "config.json").is_file()

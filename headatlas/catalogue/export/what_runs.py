@@ -207,7 +207,7 @@ def _commands() -> tuple[_Command, ...]:
     behind whose # stands how it departs from the paper.
     """
     homes = _homes(_HOME / "__init__.py")
-    found = []
+    found: list[_Command] = []
     for path in sorted((_HOME / "cli").rglob("[!_]*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         parts = path.relative_to(_HOME / "cli").with_suffix("").parts
@@ -218,8 +218,19 @@ def _commands() -> tuple[_Command, ...]:
         papers = tuple(re.findall(r"^ *For (.*?\d{4}): (headatlas .*)$", told, re.M))
         if module is not None and example is not None and words != "mine" and parts[0] != "papers":
             doc = "" if words == "circuit compare" else "\n".join(_doc_of(module))  # which compares results
-            found.append(_Command(words, example[1], papers, doc))
+            toys = _toys() if words == "toy" else ()
+            found += toys or [_Command(words, example[1], papers, doc)]
     return tuple(found)
+
+
+def _toys() -> tuple[_Command, ...]:
+    """A command for each toy, whose file cites its paper."""
+    paths = sorted((_HOME / "lab" / "toy" / "studies").glob("[!_]*.py"))
+    names = {path: path.stem.replace("_", "-") for path in paths}
+    docs = {path: "\n".join(_docstrings(ast.parse(path.read_text(encoding="utf-8")))) for path in paths}
+    return tuple(
+        _Command(f"toy {name}", f"headatlas toy {name} --out toys/{name}", (), docs[path]) for path, name in names.items()
+    )
 
 
 def _library(tree: ast.Module) -> str | None:
@@ -250,8 +261,6 @@ def _doc_of(module: str) -> Iterator[str]:
     own = folder.parent.name in ("methods", "apply") and folder.name != "sweeps"
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     sources = sorted(folder.rglob("*.py")) if own else [file]
-    if module == "headatlas.lab.toys":
-        sources += sorted((folder / "toy").rglob("*.py"))
     if folder.name == "circuits":
         sources += [folder / "evaluate.py"]
     for source in sources:

@@ -80,7 +80,7 @@ def measured(model: Model, chosen: Plan, found: Measured, folder: Path | None, s
     for task, group in missing(found, chosen).items():
         batch = chosen.batches[task]
         size = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1])
-        new = scan(model, group, batch, metric=metric_on(model, task), size=size, means=False)
+        new = scan(model, group, batch, metric=metric_on(model, task), size=size, mean_z=False)
         for detector in group:
             if detector.name in new.scores:
                 one = new.scores[detector.name]

@@ -75,7 +75,7 @@ def _measure(said: Said) -> Callable[[int], Measure]:
 
 
 def _variant(
-    name: str, heads: int, interventions: tuple[Intervention, ...] = (), said: Said = _label_logits, steps: int = 2500
+    name: str, heads: int, interventions: tuple[Intervention, ...] = (), said: Said = _label_logits, steps: int = 800
 ) -> Variant:
     def make(seed: int) -> Any:
         model = small_llama(_CLASSES + _LABELS, 5, _WIDTH, heads, seed=seed)

@@ -86,7 +86,7 @@ episodic = Study(
             "plain",
             lambda seed: small_gpt2(_VOCAB, _LENGTH, _WIDTH, _HEADS, seed=seed, bos=0),
             lambda model, chance: next_token_loss(model, repeated_tokens(_BATCH, _LENGTH, _VOCAB, chance)),
-            TrainOptions(2000, learning_rate=2e-3),
+            TrainOptions(1000, learning_rate=2e-3),
             _measure,
         ),
     ),

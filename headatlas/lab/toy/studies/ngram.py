@@ -1,4 +1,4 @@
-"""Chains in which a token hangs on the two before it: a generalised induction head picks its features. Chen et al. 2024.
+"""Chains in which a token hangs on the two before it: a generalised induction head picks its features. Chen & Sheen 2024.
 
 The model is the paper's own, in plain torch, since no architecture of transformers has its parts: heads that see relative
 positions alone, products of what heads copy as features, and one softmax over the past that compares features.

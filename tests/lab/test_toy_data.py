@@ -1,0 +1,145 @@
+"""What the toys of papers are made of is what their pages say: texts, data with known answers, and models with frozen parts."""
+
+from __future__ import annotations
+
+import torch
+
+from headatlas.heads import HeadId
+from headatlas.lab.toy.studies import birth, clamping, episodic, iteration, ngram
+from headatlas.lab.toy.truth import HeadTruth, SeedTruth, alone
+from headatlas.lab.toys import find_study
+from headatlas.mining.timeline.lives import Drop
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_running_sums_are_written_behind_the_inputs():
+    texts, sizes = iteration._texts(50, generator(), task="parity")
+    assert set(sizes.tolist()) == set(range(1, 7))
+    for text, size in zip(texts.tolist(), sizes.tolist(), strict=True):
+        inputs, states = text[1 : 1 + size], text[2 + size : 2 + 2 * size]
+        assert (text[0], text[1 + size]) == (2, 3)
+        assert states == [sum(inputs[: i + 1]) % 2 for i in range(size)]
+        assert set(text[2 + 2 * size :]) == {4}
+    copied, sizes = iteration._texts(20, generator(), task="copy", size=4)
+    assert torch.equal(copied[:, 1:5], copied[:, 6:10])
+    asked = iteration._asked(sizes)[0]
+    assert asked.nonzero()[:, 0].tolist() == [5, 6, 7, 8, 9]  # from the end of inputs to the last state
+
+
+def test_the_label_of_the_query_is_that_of_its_exemplar():
+    texts, right = clamping._texts(200, generator())
+    first = texts[:, 0] == texts[:, 4]
+    assert 60 < int(first.sum()) < 140
+    assert torch.equal(torch.where(first, texts[:, 1], texts[:, 3]) - 50, right)
+    assert bool((texts[:, 0] != texts[:, 2]).all())
+    assert bool((texts[:, 1] != texts[:, 3]).all())
+
+
+def test_triggers_have_one_successor_in_a_text_and_it_is_told_from_the_second_time_on():
+    texts, told = birth._texts(30, generator())
+    for text, known in zip(texts.tolist(), told.tolist(), strict=True):
+        successor = {}
+        for place in range(1, len(text)):
+            before = text[place - 1]
+            if before < 5:
+                assert text[place] == successor.setdefault(before, text[place]) >= 5
+                assert known[place] == (before in text[: place - 1])
+            else:
+                assert not known[place]
+
+
+def test_only_keys_the_last_output_and_its_mlp_are_trained():
+    model = birth._make(0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    from dataclasses import replace
+
+    variant = find_study("birth").variants[0]
+    run = replace(variant, measure=lambda seed: lambda model: {}).train(0, steps=3)
+    changed = {name for name, value in run.model.state_dict().items() if not torch.equal(value, before[name])}
+    keys = {f"transformer.h.{layer}.attn.c_attn.weight" for layer in (0, 1)}
+    assert keys | {"transformer.h.1.attn.c_proj.weight"} <= changed
+    assert all(name in keys or ".h.1.attn.c_proj.weight" in name or ".h.1.mlp." in name for name in changed)
+    for name in keys:
+        moved = (run.model.state_dict()[name] != before[name]).any(0)
+        assert moved[64:128].any()
+        assert not moved[:64].any()
+        assert not moved[128:].any()
+
+
+def test_a_token_hangs_on_the_two_before_it():
+    tokens, wanted = ngram._chains(1, generator(3))
+    assert tokens.shape == (1, 80)
+    assert float(wanted.sum()) == 1
+    chain = tokens[0].tolist()
+    seen = [chain[i] for i in range(2, 80) if chain[i - 2 : i] == chain[-2:]]
+    if seen:  # rows are peaked, so that what followed this pair is what the row says
+        assert float(wanted[0, max(set(seen), key=seen.count)]) > 0.2
+
+
+def test_the_generalised_induction_head_finds_what_followed_the_same_pair():
+    model = ngram._GeneralisedInduction(0, normed=True)
+    with torch.no_grad():
+        model.offsets.copy_(40 * torch.eye(3))  # head h copies the token h + 1 back
+        model.c.zero_()
+        model.c[ngram._TRUE] = 1.0
+        model.a.fill_(60.0)
+        tokens, _ = ngram._chains(20, generator(1))
+        said = model(tokens)
+    for row, text in enumerate(tokens.tolist()):
+        follows = [text[i] for i in range(3, 80) if text[i - 2 : i] == text[-2:]]
+        if follows:
+            shares = [follows.count(state) / len(follows) for state in range(3)]
+            torch.testing.assert_close(said[row], torch.tensor(shares), atol=1e-4, rtol=0)
+
+
+def test_lists_come_twice_and_lags_are_counted_from_the_same_item():
+    lists = episodic._lists(5, generator())
+    assert torch.equal(lists[:, 1:25], lists[:, 25:])
+    pattern = torch.zeros(5, 1, 49, 49)
+    for item in range(24):
+        pattern[:, 0, 25 + item, 1 + item + 1] = 1.0  # an induction head: the item behind the same one
+    curve = episodic._by_lag(pattern)[0].tolist()
+    assert curve[6] == 1.0
+    assert sum(curve) == 1.0
+
+
+def test_a_head_alone_does_its_share_of_its_layers_work():
+    variant = find_study("small-repeated").variants[0]
+    model = variant.make(0).eval()
+
+    def measure(seed):
+        """A loss that is 1 without head 1.1, 0.25 more without head 1.0, and 0 else."""
+
+        def loss(model):
+            found = []
+            hook = model.transformer.h[1].attn.c_proj.register_forward_pre_hook(
+                lambda _, inputs: found.append(inputs[0])
+            )
+            model(torch.zeros(1, 4, dtype=torch.long))
+            hook.remove()
+            off = [not bool(found[0][..., part].any()) for part in (slice(0, 24), slice(24, 48))]
+            return {"late": 1.0 * off[1] + 0.25 * off[0]}
+
+        return loss
+
+    from dataclasses import replace
+
+    found = alone(model, replace(variant, measure=measure), "late", 0)
+    assert found[HeadId(1, 1)] == 1 - 0.25 / 1.25
+    assert found[HeadId(1, 0)] == 1 - 1.0 / 1.25
+    assert found[HeadId(0, 0)] != found[HeadId(0, 0)]  # the layer costs nothing: no share of it
+
+
+def test_a_birth_is_within_the_drop_or_not():
+    def seed(low, high):
+        head = HeadTruth(0, HeadId(1, 0), "induction", 0.9, True, low, high or low, low, high)
+        return SeedTruth(0, (head,), Drop("repeated", "loss", 100, 300))
+
+    assert seed(80, 120).born_in_drop
+    assert seed(150, None).born_in_drop
+    assert not seed(10, 50).born_in_drop
+    assert not seed(400, 500).born_in_drop
+    assert SeedTruth(0, (), None).born_in_drop is None
