@@ -229,7 +229,8 @@ def _toys() -> tuple[_Command, ...]:
     names = {path: path.stem.replace("_", "-") for path in paths}
     docs = {path: "\n".join(_docstrings(ast.parse(path.read_text(encoding="utf-8")))) for path in paths}
     return tuple(
-        _Command(f"toy {name}", f"headatlas toy {name} --out toys/{name}", (), docs[path]) for path, name in names.items()
+        _Command(f"toy {name}", f"headatlas toy {name} --out toys/{name}", (), docs[path])
+        for path, name in names.items()
     )
 
 
