@@ -22,7 +22,7 @@ FEWER = {
     "mine": ["--n", "8", "--no-verdict"], "probe": ["--n", "40", "--heads", "18.6 20.0"],
     "steer": ["--n", "16", "--draws", "2", "--heads", "18.6 20.0"], "attribute": ["--n", "4", "--force"],
     "score": ["--n", "4"], "ablate": ["--n", "4", "--force"], "lags": ["--n", "2"], "protect": ["--n", "2"],
-    "path": ["--n", "4", "--force"], "circuit find": ["--n", "8", "--force"], "circuit test": ["--n", "8", "--force"],
+    "path": ["--n", "4", "--force"], "circuit find": ["--n", "8", "--force", "--largest", "8", "--seeds", "1"], "circuit test": ["--n", "8", "--force"],
 }  # fmt: skip
 
 
