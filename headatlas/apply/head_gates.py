@@ -1,7 +1,8 @@
 """Causal head gating: which heads a task needs, which stand in its way, and which do neither, by learned gates. Nam et al. 2025.
 
 Every head's output is multiplied by a gate between 0 and 1, and all gates are learned together, so that a head's role is one
-among the others, where ablation asks for each head alone. Once the gates are pressed open, once closed: what stays closed
+among the others, where ablation asks for each head alone. The paper was known from its abstract; that the pressure is a term
+proportional to the mean gate is our reading of it. Once the gates are pressed open, once closed: what stays closed
 under the first pressure interferes, what stays open under the second facilitates, and what goes with either is irrelevant.
 """
 

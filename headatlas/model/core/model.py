@@ -29,7 +29,7 @@ from headatlas.model.core.model_inputs import (
     without_absent,
 )
 from headatlas.model.core.pass_context import Inputs, PassContext
-from headatlas.model.core.refusals import key_choices, refuse_overflow
+from headatlas.model.core.refusals import key_choices, read_output, refuse_overflow
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.core.view import LayerView
 from headatlas.model.looking.attention_map import AttentionMap, attention_map
@@ -314,9 +314,8 @@ class Model:
 
     @staticmethod
     def read(output: Any) -> Tensor:
-        """The logits of a transformers output, or its last hidden states."""
-        found: Tensor = output.logits if getattr(output, "logits", None) is not None else output.last_hidden_state
-        return found
+        """The logits of a transformers output, or its last hidden states. Raises UnsupportedModel where it has neither."""
+        return read_output(output)
 
     @contextlib.contextmanager
     def _installed(self, current: Pass, start: hooks.Start | None, logit_positions: Tensor | None) -> Iterator[None]:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from headatlas.errors import BadInput
+from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer, blocks_by_path
 from headatlas.model.core.dispatch import active
 from headatlas.model.core.forward_pass import Pass
@@ -164,3 +164,12 @@ def key_choices(
         precision=torch.finfo(next(hf.parameters()).dtype).eps,
     )
     return choice.watching({layer.module for layer in layers})
+
+
+def read_output(output: Any) -> Tensor:
+    """The logits of a transformers output, or its last hidden states. Raises UnsupportedModel where it has neither."""
+    for name in ("logits", "prediction_logits", "last_hidden_state"):
+        found = getattr(output, name, None)
+        if isinstance(found, Tensor):
+            return found
+    raise UnsupportedModel(f"{type(output).__name__} has neither logits nor hidden states.", "Open the base model.")

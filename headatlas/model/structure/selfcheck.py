@@ -236,7 +236,7 @@ def _padding(model: Model, tokens: Tensor, reference: Tensor) -> list[Check]:
     mask = torch.ones_like(tokens, dtype=torch.bool)
     mask[0, length - pads :] = False
     model.right_padding = True
-    right = model.forward(Tokens(tokens, mask))[:1, : length - pads]
+    right = _tokens_of(model.forward(Tokens(tokens, mask)), slice(length - pads))
     alone = model.forward(short)
     right_far = float((right - alone).float().abs().max())
     model.right_padding = right_far <= limit
@@ -250,7 +250,7 @@ def _padding(model: Model, tokens: Tensor, reference: Tensor) -> list[Check]:
         if way is None:
             continue
         try:
-            far = float((model.forward(both)[:1, pads:] - alone).float().abs().max())
+            far = float((_tokens_of(model.forward(both), slice(pads, None)) - alone).float().abs().max())
         except ChosenKeys:
             raise
         except (TypeError, ValueError, BadInput):
@@ -258,6 +258,11 @@ def _padding(model: Model, tokens: Tensor, reference: Tensor) -> list[Check]:
         if far <= limit:
             break
     return padding_lines(right_far, far if model.left_padding else None, limit, model.left_padding)
+
+
+def _tokens_of(outputs: Tensor, places: slice) -> Tensor:
+    """The first example's outputs at these tokens; all of them where a text has one output (classifiers), not one a token."""
+    return outputs[:1, places] if outputs.ndim > 2 else outputs[:1]
 
 
 def padding_lines(right: float, left: float | None, limit: float, way: str | None) -> list[Check]:
