@@ -58,7 +58,12 @@ def _masked_loss(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def pooled(states: Tensor, batch: Batch) -> Tensor:
-    """[example, d_model] mean of last hidden states [example, pos, d_model] over all tokens of a text, of length 1."""
+    """[example, d_model] mean of last hidden states [example, pos, d_model] over all tokens of a text, of length 1.
+
+    Of classifiers, whose outputs [example, label] are one a text, these.
+    """
+    if states.ndim == 2:
+        return torch.nn.functional.normalize(states.double(), dim=-1)
     real = batch.mask.to(states.device)[..., None]
     return torch.nn.functional.normalize((states.double() * real).sum(1), dim=-1)
 
