@@ -86,6 +86,10 @@ TextPrompts = Annotated[
 N = Annotated[int, typer.Option("--n", help="Prompts of a built-in task."), check.at_least(1, "prompts")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the prompts.")]
 Force = Annotated[bool, typer.Option("--force", help="Go on although the model cannot do the task.")]
+PerTask = Annotated[int, typer.Option("--n", help="Examples per task."), check.at_least(4, "examples")]
+SeedOfExamples = Annotated[int, typer.Option("--seed", help="Seed of the examples.")]
+SeedOfTraining = Annotated[int, typer.Option("--seed", help="Seed of weights and data.")]
+OtherWeights = Annotated[bool, typer.Option("--force", help="Take a recipe of other weights of the same shape.")]
 
 # What is looked at.
 Detectors = Annotated[

@@ -75,7 +75,7 @@ def apply(
         typer.Option("--out", help="New folder for the recipe, or for what is exported."),
         Check(check.folder),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Take a recipe of other weights of the same shape.")] = False,
+    force: option.OtherWeights = False,
     seed: option.Seed = 0,
     device: option.Device = None,
     dtype: option.Dtype = "auto",

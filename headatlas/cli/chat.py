@@ -29,7 +29,7 @@ def chat(
     text: option.Text = None,
     chat: option.Chat = None,
     tokens: Annotated[int, typer.Option(help="Tokens to write."), check.at_least(1, "tokens")] = 40,
-    force: Annotated[bool, typer.Option("--force", help="Take a recipe of other weights of the same shape.")] = False,
+    force: option.OtherWeights = False,
     device: option.Device = None,
     dtype: option.Dtype = "auto",
     as_json: option.Json = False,

@@ -29,7 +29,7 @@ def clamp(
     stop: Annotated[
         int | None, typer.Option(help="The step before which it ends; default: never."), check.at_least(1, "steps")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,
+    seed: option.SeedOfTraining = 0,
     steps: Annotated[
         int | None, typer.Option(help="Training steps; default: the toy's own."), check.at_least(1, "steps")
     ] = None,

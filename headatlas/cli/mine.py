@@ -50,7 +50,7 @@ def mine(
     chat: option.Chat = None,
     prompts: option.Prompts = None,
     metric: option.Metric = None,
-    n: Annotated[int, typer.Option("--n", help="Examples per task."), check.at_least(4, "examples")] = 32,
+    n: option.PerTask = 32,
     seed: Annotated[int, typer.Option(help="Seed of examples and random controls.")] = 0,
     no_verdict: Annotated[bool, typer.Option("--no-verdict", help="Leave the causal tests out.")] = False,
     verdict_n: Annotated[

@@ -31,7 +31,7 @@ def replicate(
     n: Annotated[
         int, typer.Option("--n", help="Examples per task, where detectors are mined."), check.at_least(4, "examples")
     ] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
+    seed: option.SeedOfExamples = 0,
     verdict: Annotated[
         bool,
         typer.Option("--verdict/--no-verdict", help="Remove the heads that are observed, to see whether they act."),

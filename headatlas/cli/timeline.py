@@ -24,8 +24,8 @@ def timeline(
         typer.Option(help="Only the detectors of this task; may be given several times."),
         Check(check.task),
     ] = None,
-    n: Annotated[int, typer.Option("--n", help="Examples per task."), check.at_least(4, "examples")] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
+    n: option.PerTask = 32,
+    seed: option.SeedOfExamples = 0,
     out: Annotated[
         str | None,
         typer.Option(help="Folder to keep the numbers, a page and a picture in; the same command goes on from there."),

@@ -21,7 +21,7 @@ def toy(
         Check(check.toy),
     ],
     out: Annotated[str, option.NEW_FOLDER],
-    seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 0,
+    seed: option.SeedOfTraining = 0,
     steps: Annotated[
         int | None,
         typer.Option(help="Steps of each training; default: the recipe's own, which its claims are made for."),

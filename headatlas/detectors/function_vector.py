@@ -20,7 +20,7 @@ AVERAGED = 16  # prompts an average is taken over, fewer where answers would giv
 
 
 @model_detector(
-    head_type="function-vector", task=find_task(f"icl-{MAPPINGS[0]}"), version=1, minimum_effect=0.01, paired=False
+    head_type="function-vector", task=find_task(f"icl-{MAPPINGS[0]}"), version=2, minimum_effect=0.01, paired=False
 )
 def function_vector(model: Model, batch: Batch) -> Measured:
     """Rise of the answer's probability when the head's average output of a task is put in at the end: 0 none, 1 from 0 to certainty.

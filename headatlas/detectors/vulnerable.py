@@ -23,7 +23,7 @@ ABLE = 0.5  # share of prompts that the model must get right
 @model_detector(
     head_type="vulnerable-head",
     task=acronyms,
-    version=1,
+    version=2,
     minimum_effect=0.1,
     paired=False,
     needs=("unembedding",),

@@ -33,6 +33,7 @@ from headatlas.tasks.repeated import repeated
 
 REACH = 5  # lags compared, to either side
 LAGS = tuple(range(-REACH, REACH + 1))
+SHORT = 256  # items of a list whose pairs are formed all at once
 ITEMS = 100  # on the list that CMR recalls, and the most that it recalls
 STARTS, RUNS = 20, 10  # starting items of simulated recalls, evenly spaced, and recalls from each
 ENCODING = tuple(round(0.1 * i, 1) for i in range(1, 11))
@@ -100,8 +101,13 @@ def lag_curves(layer: LayerView, batch: Batch) -> Tensor:
     device = layer.q.device
     queries, same = (batch.positions[name].to(device) for name in ("second", "duplicate_key"))
     start, period = int(same.min()), batch.facts["period"]
+    if period > SHORT:
+        keys = [same + lag for lag in LAGS]
+        inside = [(key >= start) & (key < start + period) for key in keys]
+        curves = [layer.entries(queries, k.masked_fill(~i, -1)) for k, i in zip(keys, inside, strict=True)]
+        return torch.stack([curve.float().nanmean(-1) for curve in curves], -1)
     items = torch.arange(start, start + period, device=device).expand(len(queries), -1)
-    # All pairs of two copies at once: picking the queries and keys of each lag costs far more than these products do.
+    # All pairs of two short copies at once: picking the queries and keys of each lag costs far more than these products do.
     rows = layer.columns(items).float()  # [example, head, query, item of the first copy]
     rows = rows.gather(2, queries.clamp(min=0)[:, None, :, None].expand(-1, layer.n_heads, -1, period))
     places = (same - start)[..., None] + torch.tensor(LAGS, device=device)  # [example, item of the second copy, lag]

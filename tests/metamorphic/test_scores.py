@@ -66,10 +66,11 @@ def test_scores_stay(detector: str, kind: str, what: str) -> None:
 def test_most_scores_are_defined_and_differ_between_heads(kind: str) -> None:
     """Else the comparison above says nothing."""
     _, (before, planned) = original(kind)
-    assert {one.detector for one in planned.skipped} == {"delimiter"}  # special tokens of encoders
+    assert {one.detector for one in planned.skipped} == {"delimiter", "interrogation"}  # made for encoders
     undefined = {name for name, found in before.items() if np.isnan(found.values).all()}
     # Their values need prompts that the model answers right; of the first, chance does not.
-    assert undefined <= {"function-vector", "correct", "vulnerable"}
+    answering = {"consistency", "faithfulness", "retrieval-generated"}
+    assert undefined <= {"function-vector", "correct", "vulnerable", *answering}
     flat = {
         name
         for name, found in before.items()

@@ -100,7 +100,7 @@ def test_a_complete_run_is_returned_at_once(folder, atlas):
 
 def test_sql_over_runs(atlas: Atlas):
     rows = atlas.query("SELECT detector, count(*) AS heads FROM scores GROUP BY 1 ORDER BY 1")
-    assert rows[0] == {"detector": "active-dormant", "heads": 8}
+    assert rows[0] == {"detector": "accuracy", "heads": 8}
     mean = atlas.query(
         "SELECT avg(score) AS m FROM examples WHERE detector = ? AND layer = 1 AND head = 2", "induction"
     )[0]["m"]

@@ -18,6 +18,7 @@ EASY = {
     "direct_effects": {},
     "downstream": {"heads": "0.1"},
     "flow": {},
+    "head_importance": {},
     "head_lens": {"heads": "1.*"},
     "lens": {},
     "score": {"metrics": ["rank"]},
@@ -28,6 +29,9 @@ ELSEWHERE = {
     "test_circuit": {"circuit"},
     "probe": {"labels"},
     "steer": {"labels"},
+    "head_gates": {"held_out"},
+    "fit_recipe": {"name"},
+    "measure_recipe": {"recipe"},
     "labels_of": set(),
 }
 
@@ -75,7 +79,7 @@ def values(found: object) -> torch.Tensor:
         return torch.tensor([head["size"] for head in found["heads"]])
     if hasattr(found, "scores"):
         found = found.scores[0]
-    for name in ("values", "size", "kl"):
+    for name in ("values", "size", "kl", "raw"):
         if hasattr(found, name):
             return torch.as_tensor(getattr(found, name)).flatten()
     if hasattr(found, "edges"):

@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 if TYPE_CHECKING:
     from headatlas.model import Model
     from headatlas.task import Batch
@@ -31,5 +33,12 @@ def once(model: Model, batch: Batch | None, name: str, make: Callable[[], T]) ->
 
 
 def seed_of(batch: Batch) -> int:
-    """A seed computed from the first prompt of a batch, for detectors that draw more prompts: other batch, other draws."""
-    return zlib.crc32(batch.tokens[0][batch.mask[0]].cpu().numpy().tobytes())
+    """A seed computed from the words of a batch, for detectors that draw more prompts: other batch, other draws.
+
+    From which of them are the same word, not from their ids: a model whose ids are numbered otherwise gets the same prompts.
+    """
+    ids = batch.tokens[batch.mask].cpu().numpy()
+    _, first, which = np.unique(ids, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int32)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return zlib.crc32(rank[which].tobytes())

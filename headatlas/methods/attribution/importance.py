@@ -10,11 +10,14 @@ from headatlas.edits import OnHeads, collect
 from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.methods.prompts import Prompts, prompts_for
 from headatlas.methods.sweeps.gradient_estimate import slopes_in_z
 from headatlas.model import Model
+from headatlas.model.core.pass_context import Inputs
 from headatlas.ops.types import Array
 from headatlas.scores import grid
 from headatlas.task import Batch, Metric
+from headatlas.task.answers import log_probability
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,17 @@ class HeadImportance:
         return grid(self.heads, self.normed, stack)
 
 
-def head_importance(model: Model, batch: Batch, metric: Metric) -> HeadImportance:
+def head_importance(model: Model, batch: Inputs | Prompts, metric: Metric | None = None) -> HeadImportance:
     """How much the metric would change, to first order, if a head's output were scaled at single tokens.
 
     |dL/dm| of a mask m on the head's output z is |z . dL/dz|, taken at each token and averaged over the tokens of all texts, as
     the authors' code has it (where the absolute value is taken of the sum over tokens instead, effects of two tokens cancel).
-    metric: such as next_token_loss; an encoder's texts are masked first (`headatlas.task.encoders.masked`). Raises BadInput for a
+    metric: such as next_token_loss; None: that of the prompts. An encoder's texts are masked first (`headatlas.task.encoders.masked`). Raises BadInput for a
     metric without a slope in the run without changes, UnsupportedModel where no gradient can be taken.
     """
+    if metric is None or not isinstance(batch, Batch):
+        read = prompts_for(model, batch, demand=False, unanswered=log_probability)
+        batch, metric = read.batch, metric or read.metric
     if metric.level:
         raise BadInput(f"The {metric.name} has no slope in the run without changes.", "Choose a loss.")
     place = {head: i for i, head in enumerate(model.heads)}

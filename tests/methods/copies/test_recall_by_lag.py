@@ -8,6 +8,7 @@ import torch
 
 import headatlas as ha
 from headatlas.lab.measure import attend
+from headatlas.methods import recall_by_lag
 from headatlas.methods.recall_by_lag import LAGS, PARAMETERS, cmr_curves, distances, fit, simulated
 from headatlas.tasks.repeated import repeated
 from tests import toys
@@ -15,7 +16,9 @@ from tests import toys
 ZERO = LAGS.index(0)
 
 
-def test_curves_are_those_of_eager_attention():
+@pytest.mark.parametrize("short", [recall_by_lag.SHORT, 4], ids=["at once", "lag by lag"])
+def test_curves_are_those_of_eager_attention(short: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recall_by_lag, "SHORT", short)
     model = toys.model("gqa")
     batch = repeated(model.tokenizer, 2, 3)
     patterns = torch.cat(attend(model.hf, batch.tokens)[0], 1)

@@ -58,7 +58,7 @@ def test_a_claim_that_names_other_heads_is_not_replicated(run):
     ("heads", "head_type", "word"),
     [
         ([], "induction-head", "names no heads"),
-        (["1.1"], "faithfulness-head", "no detector of faithfulness-head"),
+        (["1.1"], "gender-head", "no detector of gender-head"),
         (["30.1"], "induction-head", "no head 30.1"),
         (["1.1"], "duplicate-head", "mine it with --detector duplicate-token"),
     ],
