@@ -1,6 +1,7 @@
 """A run folder of toys: what is in it, equal settings give equal numbers, mistakes are named."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -8,6 +9,7 @@ import pytest
 
 import headatlas as ha
 from headatlas.atlas import Atlas
+from headatlas.detector import detectors
 from headatlas.errors import BadInput, StoreError, UnknownName
 from tests import toys
 
@@ -75,7 +77,11 @@ def test_a_run_folder_holds_what_the_contract_says(atlas: Atlas):
         "line",
     ]
     examples = pq.read_table(atlas.run / "examples.parquet")
-    assert examples.num_rows == 8 * 6 * len(data["detectors"])
+    rows = Counter(examples["detector"].to_pylist())
+    assert rows.keys() == {one["name"] for one in data["detectors"]}
+    # Six examples of eight heads; a row for each group of prompts where a detector probes prompts of its own.
+    probing = {one.name for one in detectors().values() if not getattr(one, "paired", True)}
+    assert {name for name, n in rows.items() if n != 8 * 6} <= probing
 
 
 def test_an_untrained_model_has_no_heads_to_show(atlas: Atlas):
