@@ -81,6 +81,7 @@ def test_most_scores_are_defined_and_differ_between_heads(kind: str) -> None:
         "cmr-like",
         "copy-suppression",
         "cspa",
+        "dependency",
         "retrieval",
         "sentiment-summarizer",
         "subject",
