@@ -4,7 +4,8 @@
 
 Prints, for each detector, the causal heads of both seeds and why others are causal with one only: the other seed calls the
 verdict marginal, leaves the score undecided, or contradicts. Then the Jaccard index over all (detector, head) pairs with a 95%
-interval over heads, and the same without pairs that either seed itself calls undecided.
+interval over heads; the same of those that are causal and not marginal, each by its own seed; and without pairs that either
+seed calls undecided.
 """
 
 from __future__ import annotations
@@ -82,6 +83,8 @@ def main() -> None:
                 reason = other.undecided.get(pair) or f"contradicted; there {mine.undecided.get(pair, 'clear')}"
                 print(f"    {pair[1]} with seed {told[id(mine)]} only; seed {told[id(other)]}: {reason}")
     print("Jaccard {:.2f} [{:.2f}, {:.2f}] over detectors and heads".format(*jaccard(one.causal, two.causal)))
+    sure = one.causal - one.undecided.keys(), two.causal - two.undecided.keys()
+    print("Jaccard {:.2f} [{:.2f}, {:.2f}] of those that are not marginal".format(*jaccard(*sure)))
     open_ = one.undecided.keys() | two.undecided.keys()
     clear = one.causal - open_, two.causal - open_
     print("Jaccard {:.2f} [{:.2f}, {:.2f}] without those that a seed leaves undecided".format(*jaccard(*clear)))
