@@ -34,6 +34,17 @@ def balance(y: NDArray[np.int64]) -> Array:
     return found
 
 
+def balanced(hits: Array, y: NDArray[np.int64]) -> tuple[float, Array]:
+    """Balanced accuracy of hits [example], and [example] how far each moves it: their mean is 0.
+
+    What an example adds beside its class's own accuracy. Of hits times weights the rarer class's would be far above 1 and the
+    other's below, so that they would scatter although all are right.
+    """
+    _, index, count = np.unique(y, return_inverse=True, return_counts=True)
+    accuracy = np.bincount(index, hits) / count
+    return float(accuracy.mean()), balance(y) * (hits - accuracy[index])
+
+
 def right_on_others(
     kind: str, x: Array, runs: Sequence[NDArray[np.int64]], splits: Sequence[Splits], seed: int
 ) -> list[Array]:

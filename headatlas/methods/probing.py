@@ -21,7 +21,7 @@ from headatlas.edits import OnHeads
 from headatlas.edits.collect import pieces, read
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, Heads, parse_heads
-from headatlas.methods.classifiers import balance, fitted, right_on_others, splits_of
+from headatlas.methods.classifiers import balance, balanced, fitted, right_on_others, splits_of
 from headatlas.methods.former import former_arguments
 from headatlas.methods.labels import LabelledPrompts, Labels, labelled
 from headatlas.methods.labels import labels_of as labels_of
@@ -191,21 +191,23 @@ def probe(
     runs = [y, *(_shuffled(y, group, within, rng) for _ in range(shuffles))]
     splits = [splits_of(run, group, folds, seed) for run in runs]
     rows = np.unique(group, return_inverse=True)[1]
-    found, tested = np.empty((2, len(rows), len(chosen))), np.full(len(chosen), np.nan)
+    level, found = np.empty((2, len(chosen))), np.empty((2, len(rows), len(chosen)))
+    tested = np.full(len(chosen), np.nan)
     weight = {stack: tokens_read(read.side(stack), position, last) for stack in dict.fromkeys(h.stack for h in chosen)}
     for number, (_, z) in enumerate(outputs(model, read, chosen, weight)):
         x = z.double().numpy()
         inside = x[ranking]
         right = right_on_others(kind, inside, runs, splits, seed)
-        weighted = [hits * balance(run) for hits, run in zip(right, runs, strict=True)]
-        found[:, :, number] = weighted[0], np.mean(weighted[1:], axis=0)
+        means, moved = zip(*(balanced(hits, run) for hits, run in zip(right, runs, strict=True)), strict=True)
+        level[:, number] = means[0], np.mean(means[1:])
+        found[:, :, number] = moved[0], np.mean(moved[1:], axis=0)
         if len(held):
             guess = fitted(kind, inside, y, seed).predict(x[held])
             tested[number] = float(((guess == known.y[held]) * balance(known.y[held])).mean())
         progress.advance("probe", of=len(chosen))
     groups = int(rows.max()) + 1
-    # A row per group, scaled so that the mean over groups is the balanced accuracy over examples.
-    summed = np.zeros((2, groups, len(chosen)))
+    # A row per group, such that the mean over groups is the balanced accuracy over examples.
+    summed = np.repeat(level[:, None], groups, axis=1)
     for which in range(2):
         np.add.at(summed[which], rows, found[which] * groups / len(y))
     scores = HeadScores(chosen, summed[0], summed[1])
