@@ -18,7 +18,7 @@ from headatlas.pages.kinds import OFFSETS, PAIRS, columns
 from headatlas.pages.removal import Removal
 from headatlas.pages.scan import Counts
 from headatlas.pages.structure import CLASSES
-from headatlas.render.numbers import number, percent, signed
+from headatlas.render.numbers import count, number, percent, signed
 from headatlas.store import clean
 
 SCHEMA = "headatlas/pages/1"
@@ -211,7 +211,7 @@ class HeadPages:
         return (
             f"HeadPages({self.model} on {self.facts['corpus']}, {self.facts['tokens']:,} tokens, {int(self.counts.n[0]):,} events a head: "
             f"known kinds explain {percent(explained)} of the attention beside resting places (chance {percent(chance)}); "
-            f"{len(self.pages)} pages)"
+            f"{count(len(self.pages), 'page')})"
         )
 
 
