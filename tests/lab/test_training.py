@@ -226,3 +226,9 @@ def test_the_page_trains_a_model_of_ones_own(tmp_path, monkeypatch):
     exec(block, names)
     assert len(names["run"].series("loss")) == len(names["run"].points) > 5
     assert (tmp_path / "training" / "checkpoints" / "step-0000020" / "config.json").is_file()
+
+
+def test_a_head_that_a_toy_lacks_is_named_before_its_control_is_trained(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("headatlas.lab.toy.study.Variant.train", lambda *rest, **named: pytest.fail("trained"))
+    with pytest.raises(BadInput, match=r"no head 9\.9"):
+        ha.clamp("repeated", ha.Intervention((ha.HeadId(9, 9),), "ablate"))

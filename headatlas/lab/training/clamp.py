@@ -17,7 +17,7 @@ from headatlas.errors import BadInput, StoreError
 from headatlas.lab.toy.figure import draw
 from headatlas.lab.toy.study import Panel, Study
 from headatlas.lab.toys import find_study
-from headatlas.lab.training.interventions import Intervention
+from headatlas.lab.training.interventions import Intervention, demand_heads
 from headatlas.lab.training.loop import STATE, Training
 from headatlas.progress import Progress
 from headatlas.store import claimed, finished, give_name, partial_of, write_json, write_text
@@ -90,8 +90,10 @@ def clamp(
     study = find_study(kind)
     asked = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
     plain = study.variants[0]
-    if not hasattr(plain.make(seed), "config"):
+    model = plain.make(seed)
+    if not hasattr(model, "config"):
         raise BadInput(f"The toy {kind} has no attention heads that could be changed.", "Choose another toy.")
+    demand_heads(model, asked)  # before the control is trained
     length = plain.options.steps if steps is None else steps
     for one in asked:
         if one.start >= length:
