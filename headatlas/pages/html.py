@@ -18,6 +18,7 @@ from headatlas.pages.result import HeadPages, page_data, removed_line
 from headatlas.render.escape import shown
 from headatlas.render.numbers import number, percent, signed
 from headatlas.render.style import base
+from headatlas.render.templates import environment
 from headatlas.store import write_json, write_table, write_text, writing
 
 if TYPE_CHECKING:
@@ -150,14 +151,6 @@ def _rendered(name: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # the terminal needs none
-
-    made = Environment(
-        loader=PackageLoader("headatlas.pages"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = environment("headatlas.pages")
     made.filters |= {"number": number, "percent": percent}
     return made

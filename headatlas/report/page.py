@@ -16,6 +16,7 @@ from markupsafe import Markup
 from headatlas.render.numbers import change, finite, number, percent, probability
 from headatlas.render.palette import STAGE, STAGES
 from headatlas.render.style import base, joined
+from headatlas.render.templates import environment
 from headatlas.report.atlas_view import VERDICT_WORDS, VERDICTS, AtlasView, best_of, read, summary
 from headatlas.report.figure import stylesheet, svg
 from headatlas.report.head_line import receipt_of, twins_of
@@ -71,17 +72,9 @@ def html(atlas: Mapping[str, Any], extras: Mapping[str, Any] | None = None) -> s
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # the terminal needs none
-
-    environment = Environment(
-        loader=PackageLoader("headatlas.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "change": change, "percent": percent, "probability": probability}
-    return environment
+    made = environment("headatlas.report")
+    made.filters |= {"number": number, "change": change, "percent": percent, "probability": probability}
+    return made
 
 
 def _policy(script: str, *styles: str) -> str:

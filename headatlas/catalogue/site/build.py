@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from headatlas.catalogue.describe import claim_value
 from headatlas.catalogue.export.atom_feed import as_atom
@@ -25,6 +25,7 @@ from headatlas.render.numbers import count
 from headatlas.render.palette import STAGE, STAGES
 from headatlas.render.style import base, joined
 from headatlas.render.svg import tag
+from headatlas.render.templates import environment
 
 SEARCH_LIBRARY = "minisearch-7.2.0"  # in static/vendor/, with its licence; docs/site.md says how it is renewed
 
@@ -82,21 +83,15 @@ def _text(context: SiteContext, page: Page, section: Section, sections: list[Sec
 
 @functools.cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("headatlas.catalogue.site"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {
+    made = environment("headatlas.catalogue.site")
+    made.globals |= {
         "style_of": STAGE,
         "evidence_words": words.EVIDENCE,
         "paper_url": paper_url,
         "has_code": has_code,
         "miniature": miniature,
     }
-    environment.filters |= {
+    made.filters |= {
         "month": words.month,
         "authors": words.authors,
         "family": words.family,
@@ -106,7 +101,7 @@ def _environment() -> Environment:
         "known_from": words.known_from,
         "of": count,
     }
-    return environment
+    return made
 
 
 def _favicon() -> str:

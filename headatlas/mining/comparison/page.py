@@ -17,6 +17,7 @@ from headatlas.mining.comparison.changes import OUTCOMES, Change, Comparison
 from headatlas.render.escape import cell
 from headatlas.render.numbers import count, number, probability, signed
 from headatlas.render.style import base
+from headatlas.render.templates import environment
 from headatlas.store import write_json, write_text
 
 if TYPE_CHECKING:
@@ -123,13 +124,7 @@ def _maps(found: Comparison) -> dict[str, list[list[tuple[str, str]]]]:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("headatlas.mining.comparison")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("comparison.html.j2")
+    return environment("headatlas.mining.comparison").get_template("comparison.html.j2")
 
 
 _WRITERS: Mapping[str, Callable[[Comparison], str]] = {".html": html, ".md": markdown}

@@ -15,6 +15,7 @@ from headatlas.mining.timeline.lives import Life
 from headatlas.mining.timeline.result import Timeline, spread
 from headatlas.render.numbers import count
 from headatlas.render.style import base
+from headatlas.render.templates import environment
 from headatlas.store import write_json, write_table, write_text
 
 if TYPE_CHECKING:
@@ -84,13 +85,7 @@ def html(found: Timeline) -> str:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("headatlas.mining.timeline")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("timeline.html.j2")
+    return environment("headatlas.mining.timeline").get_template("timeline.html.j2")
 
 
 def write_timeline(found: Timeline, folder: str | Path) -> None:
