@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from headatlas.detector import Measured, model_detector
-from headatlas.detectors._measures.memo import seed_of
-from headatlas.detectors._measures.own_answers import chosen, probed
+from headatlas.detectors._measures.own_answers import by_preference
 from headatlas.methods.sweeps.set_ablation import SetAblation, averaged_at
 from headatlas.model import Model
-from headatlas.task import Batch, Metric, fitting
+from headatlas.task import Batch, Metric
 from headatlas.tasks.cross_lingual import cross_lingual
-
-PROMPTS = 192
 
 
 @model_detector(
@@ -29,11 +26,7 @@ def accuracy(model: Model, batch: Batch) -> Measured:
     shuffled among prompts of the same two languages: it is no accuracy head that knows which languages are harder. NaN where the
     model gets fewer than 20 right, or wrong. Differs: the paper reads answers that are written out, of passages that were searched for.
     """
-    seed = seed_of(batch)
-    prompts = fitting(cross_lingual, model.tokenizer, PROMPTS, seed)
-    right = chosen(model, prompts) < prompts.answer.shape[1]
-    languages = prompts.labels["note_in"] * len(prompts.facts["languages"]) + prompts.labels["question_in"]
-    return probed(model, prompts, right, prompts.labels["asked"], languages, seed=seed)
+    return by_preference(model, batch, cross_lingual)
 
 
 def removal(model: Model, batch: Batch, metric: Metric) -> SetAblation:

@@ -8,14 +8,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.detector import Measured
+from headatlas.detectors._measures.memo import seed_of
 from headatlas.methods.labels import Labels
 from headatlas.methods.probing import CrossValidation, probe
 from headatlas.model import Model
-from headatlas.task import Batch
+from headatlas.task import Batch, Task, fitting
 
 FEWEST = 20  # prompts of either class below which nothing is said
 FOLDS = 5
 SHUFFLES = 2
+PROMPTS = 192  # of another task than the batch's, or more of it
 
 
 def probed(
@@ -45,6 +47,18 @@ def chosen(model: Model, prompts: Batch) -> Tensor:
     options = torch.cat([part.reshape(len(prompts), -1) for part in (prompts.answer, prompts.wrong)], 1)
     logits = model.forward(prompts, logit_positions=prompts.positions["end"].reshape(-1, 1))[:, 0].float().cpu()
     return logits.gather(1, options.clamp(min=0)).masked_fill(options < 0, -torch.inf).argmax(1)
+
+
+def by_preference(model: Model, batch: Batch, task: Task) -> Measured:
+    """[person asked about, head] probes at the end of more prompts of a task on notes in another language: does the model prefer a right one?
+
+    Shuffled labels stay among prompts of the same two languages. NaN as in `probed`.
+    """
+    seed = seed_of(batch)
+    prompts = fitting(task, model.tokenizer, PROMPTS, seed)
+    preferred = chosen(model, prompts) < prompts.answer.shape[1]
+    languages = prompts.labels["note_in"] * len(prompts.facts["languages"]) + prompts.labels["question_in"]
+    return probed(model, prompts, preferred, prompts.labels["asked"], languages, seed=seed)
 
 
 def _numbered(values: Tensor) -> NDArray[np.int64]:
