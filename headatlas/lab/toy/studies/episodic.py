@@ -11,19 +11,19 @@ from torch import Tensor
 
 from headatlas.lab.measure import attend
 from headatlas.lab.toy.data import repeated_tokens
-from headatlas.lab.toy.probes import by_head, losses, next_token_loss
-from headatlas.lab.toy.study import Claim, Panel, Study, Variant, held_out, order
+from headatlas.lab.toy.probes import by_head, losses
+from headatlas.lab.toy.repeats import Sizes, trained_on_repeats
+from headatlas.lab.toy.study import Claim, Panel, Study, held_out, order
 from headatlas.lab.training.loop import Measure, Training
-from headatlas.lab.training.models import small_gpt2
 from headatlas.lab.training.options import TrainOptions
 from headatlas.methods.recall_by_lag import LAGS, PEAK, distances
 
-_VOCAB, _LENGTH, _WIDTH, _HEADS, _BATCH, _EXAMPLES, _ITEMS = 128, 64, 64, 2, 32, 32, 24
+_SIZES, _EXAMPLES, _ITEMS = Sizes(vocab=128, length=64, width=64, heads=2, batch=32), 32, 24
 
 
 def _lists(n: int, chance: torch.Generator) -> Tensor:
     """[n, 1 + 2 items] token 0, then a list of distinct tokens twice."""
-    items = torch.rand(n, _VOCAB - 1, generator=chance).argsort(-1)[:, :_ITEMS] + 1
+    items = torch.rand(n, _SIZES.vocab - 1, generator=chance).argsort(-1)[:, :_ITEMS] + 1
     return torch.cat([torch.zeros(n, 1, dtype=torch.long), items, items], 1)
 
 
@@ -48,7 +48,7 @@ def _likeness(curves: Tensor) -> list[float]:
 
 def _measure(seed: int) -> Measure:
     chance = held_out(seed)
-    lists, texts = _lists(_EXAMPLES, chance), repeated_tokens(_EXAMPLES, _LENGTH, _VOCAB, chance)
+    lists, texts = _lists(_EXAMPLES, chance), repeated_tokens(_EXAMPLES, _SIZES.length, _SIZES.vocab, chance)
 
     def measured(model: Any) -> dict[str, float]:
         each = losses(model(texts).logits, texts)
@@ -81,15 +81,7 @@ episodic = Study(
     name="episodic",
     about="repeated words; attention by lag is compared with human recall",
     paper="ji-an-2024-cmr-episodic-memory",
-    variants=(
-        Variant(
-            "plain",
-            lambda seed: small_gpt2(_VOCAB, _LENGTH, _WIDTH, _HEADS, seed=seed, bos=0),
-            lambda model, chance: next_token_loss(model, repeated_tokens(_BATCH, _LENGTH, _VOCAB, chance)),
-            TrainOptions(1000, learning_rate=2e-3),
-            _measure,
-        ),
-    ),
+    variants=(trained_on_repeats(_SIZES, TrainOptions(1000, learning_rate=2e-3), _measure),),
     claims=(
         Claim("likeness of the best head to recall at the end", lambda r: r["plain"].last("likeness to recall"), least=0.5),
         Claim("no head is like recall before training", lambda r: r["plain"].series("likeness to recall")[0], most=0.5),

@@ -1,6 +1,7 @@
 """Random words again and again: an induction head forms, and late tokens become cheap at once. Olsson et al. 2022."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,18 @@ from headatlas.lab.construct.transformer import save
 from headatlas.lab.construct.words import tokenizer, words
 from headatlas.lab.measure import attend
 from headatlas.lab.toy.data import repeated_tokens
-from headatlas.lab.toy.probes import back, by_head, losses, matching, next_token_loss, shares
-from headatlas.lab.toy.study import Claim, Panel, Study, Variant, held_out
+from headatlas.lab.toy.probes import losses
+from headatlas.lab.toy.repeats import COPYING_PANEL, Sizes, copying, trained_on_repeats
+from headatlas.lab.toy.study import Claim, Panel, Study, held_out
 from headatlas.lab.training.loop import Measure, Training
-from headatlas.lab.training.models import small_gpt2
 from headatlas.lab.training.options import TrainOptions
 
-_VOCAB, _LENGTH, _WIDTH, _HEADS, _BATCH, _EXAMPLES = 128, 96, 128, 2, 32, 64
+_SIZES, _EXAMPLES = Sizes(vocab=128, length=96, width=128, heads=2, batch=32), 64
 
 
 def _measure(seed: int) -> Measure:
-    tokens = repeated_tokens(_EXAMPLES, _LENGTH, _VOCAB, held_out(seed))
-    wanted, previous = matching(tokens), back(tokens)
+    tokens = repeated_tokens(_EXAMPLES, _SIZES.length, _SIZES.vocab, held_out(seed))
+    attention = copying(tokens)
 
     def measured(model: Any) -> dict[str, float]:
         patterns, logits = attend(model, tokens)
@@ -27,8 +28,7 @@ def _measure(seed: int) -> Measure:
         early, late = float(each[:, 1:8].mean()), float(each[:, -32:].mean())
         return {
             "held-out loss": float(each.mean()), "early": early, "late": late, "icl": late - early,
-            **by_head("prefix matching", 1, shares(patterns[1], wanted)),
-            **by_head("previous token", 0, shares(patterns[0], previous)),
+            **attention(patterns),
         }  # fmt: skip
 
     return measured
@@ -36,7 +36,7 @@ def _measure(seed: int) -> Measure:
 
 def _save(model: Any, folder: Path) -> None:
     save(model, folder)
-    tokenizer(words(_VOCAB), _LENGTH).save_pretrained(folder)
+    tokenizer(words(_SIZES.vocab), _SIZES.length).save_pretrained(folder)
 
 
 def _rise(run: Training, name: str) -> tuple[float, float]:
@@ -63,16 +63,7 @@ repeated = Study(
     name="repeated",
     about="128 words, random ones again and again with another period in each text",
     paper="olsson-2022-induction-heads",
-    variants=(
-        Variant(
-            "plain",
-            lambda seed: small_gpt2(_VOCAB, _LENGTH, _WIDTH, _HEADS, seed=seed, bos=0),
-            lambda model, chance: next_token_loss(model, repeated_tokens(_BATCH, _LENGTH, _VOCAB, chance)),
-            TrainOptions(1200, per_decade=24),
-            _measure,
-            save=_save,
-        ),
-    ),
+    variants=(replace(trained_on_repeats(_SIZES, TrainOptions(1200, per_decade=24), _measure), save=_save),),
     claims=(
         Claim("prefix matching of the best head at the end", lambda r: r["plain"].last("prefix matching"), least=0.85),
         Claim("previous-token attention of the best head", lambda r: r["plain"].last("previous token"), least=0.8),
@@ -84,8 +75,7 @@ repeated = Study(
     ),
     panels=(
         Panel("loss (nats)", {"early tokens": ("plain", "early"), "late tokens": ("plain", "late")}),
-        Panel("attention of the best head", {"previous token": ("plain", "previous token"),
-                                             "prefix matching": ("plain", "prefix matching")}),
+        COPYING_PANEL,
     ),
     ablated="late",
 )  # fmt: skip
