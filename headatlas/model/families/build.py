@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headatlas.model.core.refusals import read_output
 from headatlas.model.families.classes import TextClass, listed, text_classes
 from headatlas.model.families.overrides import OVERRIDES, VARIANTS, Override
 from headatlas.model.families.shrink import LEFT_OUT, tiny_configuration
@@ -80,7 +81,7 @@ class FamilyRow:
             return model
         with torch.no_grad():
             output = copy.deepcopy(model)(**sample(model))
-        if not bool(torch.isfinite(output_of(output)).all()):
+        if not bool(torch.isfinite(read_output(output)).all()):
             raise CannotBuild("its output is not finite")
         return model
 
@@ -116,13 +117,6 @@ def sample(model: nn.Module, n_examples: int = 2, length: int = LENGTH, seed: in
     if "decoder_input_ids" in inspect.signature(model.forward).parameters:  # a configuration need not say so (T5Gemma)
         given["decoder_input_ids"] = torch.randint(5, 180, (n_examples, length * 3 // 4), generator=generator)
     return given
-
-
-def output_of(output: Any) -> Tensor:
-    """Logits, or the last hidden states."""
-    logits = getattr(output, "logits", None)
-    found: Tensor = logits if logits is not None else output.last_hidden_state
-    return found
 
 
 @torch.no_grad()
