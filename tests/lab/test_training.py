@@ -214,7 +214,7 @@ def test_a_toy_is_trained_with_its_control_beside_it(tmp_path):
         assert not (tmp_path / "out" / name / "state.safetensors").exists()
     assert "steps 2 to 3" in (tmp_path / "out" / "clamp.svg").read_text()
     with pytest.raises(BadInput, match="begins after the last step"):
-        ha.clamp("markov", ha.Intervention(FIRST, "ablate", start=9), steps=4)
+        ha.clamp("markov", ha.Intervention((HeadId(0, 0),), "ablate", start=9), steps=4)
     with pytest.raises(StoreError, match="exists already"):
         ha.clamp("markov", ha.Intervention((HeadId(0, 0),), "clamp", start=2, stop=3), steps=4, out=tmp_path / "out")
 
