@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy import stats as scipy_stats
 
 from headatlas.heads import HeadId
 from headatlas.ops import stats
 from headatlas.ops.types import Array
+
+LEVEL = 0.01  # false discovery rate among heads that a detector is said to observe
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class HeadScores:
         known = [line for line in self._summary if not np.isnan(line.score)]
         return sorted(known, key=lambda line: -line.score)[:k]
 
-    def observed(self, minimum_effect: float | None = None, *, level: float = 0.01) -> list[HeadScore]:
+    def observed(self, minimum_effect: float | None = None, *, level: float = LEVEL) -> list[HeadScore]:
         """Heads whose score exceeds chance by more than the minimum effect, at q < level, best first.
 
         minimum_effect: another than that of the scores.
@@ -76,6 +79,14 @@ class HeadScores:
         if minimum_effect is not None and minimum_effect != self.minimum_effect:
             return replace(self, minimum_effect=minimum_effect).observed(level=level)
         return sorted((line for line in self._summary if line.q < level), key=lambda line: -line.score)
+
+    @property
+    def unclear(self) -> tuple[HeadId, ...]:
+        """Heads that are not observed, and would be on twice as many examples that go on like these."""
+        lines, n = self._summary, np.maximum((~np.isnan(self.values - self.control)).sum(0), 2)
+        t = scipy_stats.t.isf([line.p for line in lines], n - 1)
+        later = stats.false_discovery(scipy_stats.t.sf(np.sqrt(2) * t, 2 * n - 1))
+        return tuple(line.head for line, q in zip(lines, later, strict=True) if q < LEVEL <= line.q)
 
     def grid(self, values: Array | None = None, stack: str | None = None) -> Array:
         """[layer, head] of the mean score (or of `values` per head), NaN where there is no such head."""

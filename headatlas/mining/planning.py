@@ -9,10 +9,14 @@ from pathlib import Path
 
 from headatlas.detector import Detector, LayerDetector, detectors
 from headatlas.errors import BadInput, UnfitTask
+from headatlas.mining.checks.fresh import others_than
 from headatlas.mining.own import OwnTasks, chosen_detectors, chosen_tasks, demand_contract, lacking
 from headatlas.mining.task_scan import Skipped
 from headatlas.model import Model
-from headatlas.task import Batch, Task, fitting
+from headatlas.task import Batch, Task, Vocabulary, fitting
+
+FURTHER = 2_000_003  # other examples than those heads are found on at first, and than those of verdicts
+LEAST = 4  # examples that give a p-value
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,15 @@ def plan(
     batches = {task: batch for task, batch in batches.items() if task in chosen}
     known = [one for one in detectors().values() if not _unfit(one, model)]
     return Plan(chosen, batches, skipped, {task: _labelling(task, batch, known) for task, batch in batches.items()})
+
+
+def further(task: Task, words: Vocabulary, batch: Batch, seed: int) -> Batch | None:
+    """As many examples of the task again as `batch` has, or as many as there are that are not in it; None below four."""
+    try:
+        found = others_than([batch], fitting(task, words, 2 * len(batch), seed + FURTHER), len(batch))
+    except UnfitTask:
+        return None
+    return found if found is not None and len(found) >= LEAST else None
 
 
 def _unfit(detector: Detector, model: Model) -> str:

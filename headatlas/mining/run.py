@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from headatlas.mining.checks.critics import CheckName
 from headatlas.mining.checks.judging import MOST
 from headatlas.mining.own import OwnTasks, keep, sources_of
 from headatlas.mining.own import identity as own_identity
-from headatlas.mining.planning import Plan, plan
+from headatlas.mining.planning import Plan, further, plan
 from headatlas.mining.scan import metric_on, scan_task, tokens_a_second
 from headatlas.mining.tables import example_table, score_table
 from headatlas.mining.task_scan import TaskScan, attention_json
@@ -45,7 +46,7 @@ from headatlas.task import Batch, Task
 from headatlas.version import __version__
 
 DIGITS = 6  # of numbers in atlas.json
-VERSION = 4  # of what verdicts mean; raised when they are judged otherwise
+VERSION = 5  # of what verdicts mean; raised when they are judged otherwise
 _CLOSE = 3  # facts in which a run may differ from one that its user may have meant to go on with
 
 
@@ -67,7 +68,8 @@ def mine(
     detectors: names, detectors of your own as objects, or paths of Python files with some; those of your own must keep the contract
     (`own.demand_contract`). tasks: only the detectors of these tasks, or those that can be asked on them; prompts of your own
     (`headatlas.prompts`, or `Prompts` that name a file, texts, chats and a metric; 8 or more) are a task on which all detectors
-    of layers that find what they need are asked, judged by the answers or else by KL to the clean run. The run's folder keeps the source of what is yours. n: examples per task. verdict_n: held-out
+    of layers that find what they need are asked, judged by the answers or else by KL to the clean run. The run's folder keeps the source of what is yours. n: examples per task, as many again
+    for detectors by which a head is close to being observed. verdict_n: held-out
     examples that verdicts rest on, default 8, more where texts are short and where an effect is not clear. checks: what else
     is asked of each verdict, by name ("removals", "same-answer", "transfer", "prompts"; "twin" and "shuffled": the same
     detectors on models that have learned nothing), "all" or "none"; default the first four. Each finished task is
@@ -103,7 +105,7 @@ def mine(
         versions = {task.name: task.version for task in chosen.by_task}
         now = RunFacts.now(model, run.id, n=n, seed=seed, checks=asked, tasks=versions)
         tell = _Tell(facts, now, progress)
-        scans = _scans(model, chosen, partial / "scans", tell)
+        scans = _scans(model, chosen, partial / "scans", seed, tell)
         verdicts = (
             _verdicts(model, chosen, scans, partial / "verdicts", seed, verdict_n, asked, progress) if verdict else None
         )
@@ -138,6 +140,7 @@ def _settings(
     """What else decides them."""
     return {
         "n": n,
+        "n_at_most": 2 * n,
         "seed": seed,
         "verdict": verdict,
         "verdict_n": verdict_n,
@@ -202,7 +205,7 @@ def _parts(batch: Batch) -> list[Batch]:
     return [batch] if batch.control is None else [batch, batch.control]
 
 
-def _scans(model: Model, chosen: Plan, folder: Path, tell: _Tell) -> dict[Task, TaskScan]:
+def _scans(model: Model, chosen: Plan, folder: Path, seed: int, tell: _Tell) -> dict[Task, TaskScan]:
     """The scan of every task: the one that was kept, or a new one, which is kept."""
     progress = tell.progress
     progress.plan([(task.name, len(chosen.batches[task])) for task in chosen.by_task])
@@ -215,7 +218,8 @@ def _scans(model: Model, chosen: Plan, folder: Path, tell: _Tell) -> dict[Task, 
             progress.advance(task.name, len(batch))
             progress.say(f"{task.name}: kept from before.")
         else:
-            found = scan_task(model, task, _scanned(model, chosen, task), batch, progress=progress)
+            more = functools.partial(further, task, model.tokenizer, batch, seed)
+            found = scan_task(model, task, _scanned(model, chosen, task), batch, further=more, progress=progress)
             found.save(folder)
         tell.scan(_of(found, group))
         scans[task] = found

@@ -47,6 +47,9 @@ class Scan:
     seconds: dict[str, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)  # detectors that this model cannot be asked, and why
     told: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what some detectors say of each head in words
+    choices: dict[str, Array] = field(
+        default_factory=dict
+    )  # [example, head, choice] of detectors that settle on a choice
 
 
 def suits(detector: Detector, layer: LayerView) -> bool:
@@ -146,16 +149,13 @@ def scan(
         if needs_control and part.control is not None:
             run(part.control, rows, main=False)
         progress.advance(step, rows.stop - rows.start, of=n)
+    choices = {one.name: values[one.name] for one in layered if one.settle and values[one.name].ndim == 3}
+    joined = {name: np.concatenate(parts) if parts else None for name, parts in metrics.items()}
+    scores: dict[str, HeadScores] = {}
     told: dict[str, tuple[str, ...]] = {}
     for one in layered:
-        if one.settle is not None and values[one.name].ndim == 3:
-            every = torch.from_numpy(values[one.name])
-            if one.told is not None:
-                told[one.name] = tuple(one.told(every))
-            settled = one.settle(every)
-            values[one.name], control[one.name] = settled.values.numpy(), settled.control.numpy()
-    joined = {name: np.concatenate(parts) if parts else None for name, parts in metrics.items()}
-    scores = {d.name: HeadScores(heads, values[d.name], control[d.name], d.minimum_effect) for d in layered}
+        scores[one.name], words = _scores(one, heads, values[one.name], control[one.name])
+        told |= {one.name: words} if words else {}
     refused: dict[str, str] = {}
     for detector in detectors:
         if isinstance(detector, ModelDetector):
@@ -172,7 +172,38 @@ def scan(
             scores[detector.name] = HeadScores(heads, scored, chance, detector.minimum_effect)
             clock["detect"] += time.perf_counter() - began
     averages = {key: (total / max(tokens, 1)).float() for key, total in sums.items()}
-    return Scan(scores, joined["task"], joined["control"], averages, clock, refused, told)
+    return Scan(scores, joined["task"], joined["control"], averages, clock, refused, told, choices)
+
+
+def _scores(
+    detector: LayerDetector, heads: tuple[HeadId, ...], values: Array, control: Array
+) -> tuple[HeadScores, tuple[str, ...]]:
+    """A detector's scores, and what it says of each head in words; it settles on one of its choices first, where it has some."""
+    told: tuple[str, ...] = ()
+    if detector.settle is not None and values.ndim == 3:
+        every = torch.from_numpy(values)
+        if detector.told is not None:
+            told = tuple(detector.told(every))
+        settled = detector.settle(every)
+        values, control = settled.values.numpy(), settled.control.numpy()
+    return HeadScores(heads, values, control, detector.minimum_effect), told
+
+
+def _on_both(first: Scan, second: Scan, detectors: Sequence[Detector]) -> Scan:
+    """The scan of these detectors over the examples of both; of the others, and of the model, what the first one has."""
+    scores, told = dict(first.scores), dict(first.told)
+    for one in (detector for detector in detectors if detector.name in second.scores):
+        parts = (first.scores[one.name], second.scores[one.name])
+        values, control = (np.concatenate([getattr(part, kind) for part in parts]) for kind in ("values", "control"))
+        if one.name in first.choices:
+            values = np.concatenate([first.choices[one.name], second.choices[one.name]])
+        if isinstance(one, LayerDetector):
+            scores[one.name], words = _scores(one, parts[0].heads, values, control)
+            told |= {one.name: words} if words else {}
+        else:
+            scores[one.name] = HeadScores(parts[0].heads, values, control, one.minimum_effect)
+    seconds = {name: spent + second.seconds[name] for name, spent in first.seconds.items()}
+    return replace(first, scores=scores, told=told, seconds=seconds)
 
 
 def metric_on(model: Model, task: Task) -> Metric | None:
@@ -230,16 +261,24 @@ def scan_task(
     detectors: Sequence[Detector],
     batch: Batch,
     *,
+    further: Callable[[], Batch | None] = lambda: None,
     progress: Progress | None = None,
 ) -> TaskScan:
     """Score every head with the task's detectors on `batch`, a batch of the task, and tell whether the model does the task.
 
-    The step of `progress` that bears the task's name moves on by the examples of each piece of the batch.
+    further: other examples of the task, at most as many, on which those detectors are asked too by which some head is close to
+    being observed (`HeadScores.unclear`); None where there are none. The step of `progress` that bears the task's name moves on by the examples of each piece of the batch.
     """
     size, metric = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1]), metric_on(model, task)
     task, own = measured_on(model, task), task.metric
     found = scan(model, detectors, batch, metric=metric, size=size, progress=progress, step=task.name)
     asked = [detector for detector in detectors if detector.name not in found.refused]
+    unclear = [detector for detector in asked if found.scores[detector.name].unclear]
+    more = further() if unclear else None
+    if more is not None:
+        if progress is not None:
+            progress.say(f"{task.name}: {', '.join(one.name for one in unclear)} on {len(more)} more examples.")
+        found = _on_both(found, scan(model, unclear, more, size=size, mean_z=False), unclear)
     gate = None
     # A task may take its floor from something that only its own metric has; an encoder's needs the control batch.
     if found.metric is not None and (metric is own or found.floor is not None):

@@ -70,6 +70,11 @@ def twins_of(detector: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
+def _span(numbers: Sequence[int]) -> str:
+    """The least and the largest of some numbers, or the one that all are."""
+    return " to ".join(str(n) for n in sorted({min(numbers), max(numbers)})) if numbers else ""
+
+
 def receipt_of(atlas: Mapping[str, Any], detectors: Sequence[Mapping[str, Any]]) -> str:
     """What the numbers of these detectors rest on: weights, tasks, examples, seed, versions, and how long the run took."""
     model, run = atlas.get("model") or {}, atlas.get("run") or {}
@@ -77,15 +82,13 @@ def receipt_of(atlas: Mapping[str, Any], detectors: Sequence[Mapping[str, Any]])
         f"{one['task']} v{one['task_version']}" if one.get("task_version") else str(one["task"]) for one in detectors
     )
     shown = [*list(tasks)[:TASKS], *([f"{len(tasks) - TASKS} more tasks"] if len(tasks) > TASKS else [])]
-    examples = sorted({n for one in detectors if (n := (one.get("group") or {}).get("examples"))})
-    verdicts = (
-        f", verdicts on {examples[0]}{f' to {examples[-1]}' if len(examples) > 1 else ''} or more" if examples else ""
-    )
+    examples = _span([n for one in detectors if (n := (one.get("group") or {}).get("examples"))])
+    verdicts = f", verdicts on {examples} or more" if examples else ""
     took = [value for name, value in (run.get("seconds") or {}).items() if not name.startswith("check ")]
     parts = [
         f"weights {str(model.get('sha256') or 'unknown')[:12]}",
         ", ".join(shown),
-        f"n {run.get('n', '–')}{verdicts}",
+        f"n {_span([n for one in detectors if (n := one.get('n_examples'))]) or run.get('n', '–')}{verdicts}",
         f"seed {run.get('seed', '–')}",
         ", ".join(f"{name} {version}" for name, version in (run.get("versions") or {}).items()),
         seconds(sum(value for value in took if finite(value) is not None)) if took else "",

@@ -134,7 +134,8 @@ def compare_runs(a: FinishedRun, b: FinishedRun, detectors: Sequence[str] | None
     over all heads and detectors of the comparison.
     """
     chosen, left = demand_comparable(a, b, detectors)
-    pairs = [(a.measured[name], b.measured[name]) for name in chosen]
+    both = [(a.measured[name], b.measured[name]) for name in chosen]
+    pairs = [(first.beside(second), second.beside(first)) for first, second in both]
     p = [changed_p(*pair) for pair in pairs]
     q = np.split(stats.false_discovery(np.concatenate(p)), np.cumsum([len(part) for part in p])[:-1])
     rows = [row for pair, *tested in zip(pairs, p, q, strict=True) for row in _rows(*pair, *tested)]

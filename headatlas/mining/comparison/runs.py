@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,11 @@ class Measurement:
     control: Array
     observed: Mapping[HeadId, Mapping[str, Any]]
 
+    def beside(self, other: Measurement) -> Measurement:
+        """The same on no more examples than `other` has: a scan goes on, in the same order, where a head is close."""
+        n = len(other.values)
+        return replace(self, values=self.values[:n], control=self.control[:n])
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -90,7 +95,6 @@ class FinishedRun:
             "version": self.facts["detectors"].get(detector),
             "version of its task": self.facts["tasks"].get(task),
             "own source": self.facts.get("own"),
-            "number of examples": len(self.measured[detector].values),
             **named,
         }
 
