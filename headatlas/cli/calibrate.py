@@ -16,7 +16,12 @@ from headatlas.render.console import console
 def calibrate(
     detector: option.Detectors = None,
     quick: Annotated[bool, typer.Option("--quick", help="A small grid, minutes instead of hours.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the page (Markdown) here, and its figure beside it.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the page (Markdown) here, and its figure beside it; what is done is kept beside it until all is."
+        ),
+    ] = None,
     as_json: option.Json = False,
 ) -> None:
     """Measure how often detectors are right, on models in which the truth is planted and on controls.
@@ -33,7 +38,8 @@ def calibrate(
         plots.require()
 
     with Shown() as shown:
-        result = ha.calibrate(detector or None, quick=quick, progress=shown)
+        keep = out.with_name(f"{out.name}.measured") if out is not None else None
+        result = ha.calibrate(detector or None, quick=quick, keep=keep, progress=shown)
     if out is not None:
         command = " ".join(
             ["headatlas calibrate", *(["--quick"] if quick else []), *(f"--detector {name}" for name in detector or [])]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,13 @@ from headatlas.detector import Detector, LayerDetector, detectors, find_detector
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.lab import planting_rates
+from headatlas.lab.calibration.kept import Kept, Rates, keeping
+from headatlas.lab.calibration.tally import Tallies, Tally, merge
 from headatlas.lab.grid import QUICK, SOWN, TUNING, Cell, chance, controls, grid, half_of, model_of, planted, seeds
 from headatlas.lab.head import Head
 from headatlas.lab.measure import read, without
 from headatlas.lab.planted import PlantedModel
-from headatlas.lab.planting import plantings
+from headatlas.lab.planting import Planting, plantings
 from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.methods.sweeps.task_gate import gate_of_values
 from headatlas.mining.checks.judging import Bench, judge
@@ -50,51 +54,17 @@ def label(detector: Detector, head: Head, share: float) -> bool | None:
     return False if head.kind == "noise" or share >= SETTLED else None
 
 
-@dataclass
-class Tally:
-    """What one detector did on one part of the grid."""
-
-    scores: list[float] = field(default_factory=list)
-    labels: list[bool] = field(default_factory=list)
-    observed: list[bool] = field(default_factory=list)
-    verdicts: list[tuple[str, bool]] = field(default_factory=list)  # (verdict, really matters alone)
-    curve: dict[float, list[float]] = field(default_factory=dict)  # real share on target -> scores
-    fake: list[tuple[bool, str]] = field(default_factory=list)  # fake induction heads: observed, verdict
-    controls: list[bool] = field(default_factory=list)  # observed, over all heads of the controls
-    chance: dict[str, list[float]] = field(default_factory=dict)  # p-values in models of random weights, by their kind
-
-    def rates(self) -> dict[str, float | int | None]:
-        """The numbers that are reported; None where nothing was counted."""
-        from sklearn.metrics import roc_auc_score  # here, since it takes a second to import
-
-        labels, observed = np.array(self.labels, bool), np.array(self.observed, bool)
-        both = bool(labels.any()) and not bool(labels.all())
-        judged = [matters for word, matters in self.verdicts if word == "causal"]
-        true = [word == "causal" for word, matters in self.verdicts if matters]
-        refuted = [not matters for word, matters in self.verdicts if word == "refuted"]
-        return {
-            "auc": float(roc_auc_score(labels, self.scores)) if both else None,
-            "precision": float(labels[observed].mean()) if observed.any() else None,
-            "recall": float(observed[labels].mean()) if labels.any() else None,
-            "verdict_precision": float(np.mean(judged)) if judged else None,
-            "verdict_recall": float(np.mean(true)) if true else None,
-            "refuted_precision": float(np.mean(refuted)) if refuted else None,
-            "false_discovery": float(np.mean(self.controls)) if self.controls else None,
-            "positives": int(labels.sum()),
-            "negatives": int((~labels).sum()),
-            "control_heads": len(self.controls),
-        }
-
-
 def calibrate(
     names: Sequence[str] | None = None,
     *,
     quick: bool = False,
+    keep: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Run detectors over the grid and the controls. Raises UnknownName, BadInput.
+    """Run detectors over the grid and the controls. Raises UnknownName, BadInput, StoreError.
 
-    Thresholds may be chosen on the seeds of `grid.TUNING`; what is reported comes from other seeds. The result:
+    keep: a path that nothing lies at; what is done is kept beside it (`<keep>.partial`) until all is, so that the same call after
+    an interruption goes on from there. Thresholds may be chosen on the seeds of `grid.TUNING`; what is reported comes from other seeds. The result:
     {"detectors": [{"name", "auc", "precision", "recall", "verdict_precision", "verdict_recall", "refuted_precision",
     "false_discovery", ..., "tuning": {...}, "curve": [[strength, mean score, lowest, highest]],
     "chance": {kind of random weights: {"heads", "p<0.05", "p<0.01"}}}], "plantings": [{"name", "detector", "examples",
@@ -109,26 +79,46 @@ def calibrate(
                 f"Calibrated: {', '.join(d.name for d in detectors().values() if d.calibrated)}.",
             )
     progress = progress or Silent()
-    sown = _plantings([d.name for d in wanted], quick, progress)
+    with keeping(None if keep is None else Path(keep), _identity(wanted, quick), progress.say) as kept:
+        return _calibrated(wanted, quick, kept, progress)
+
+
+def _identity(wanted: Sequence[Detector], quick: bool) -> dict[str, Any]:
+    """What decides the numbers: all of our own code, too, of which much is no detector's, task's or verdict's."""
+    sources, home = hashlib.sha256(), Path(__file__).parents[1]
+    for path in sorted(home.rglob("*.py")):
+        sources.update(str(path.relative_to(home)).encode() + b"\0" + path.read_bytes())
+    facts = {"quick": quick, "detectors": sorted(one.name for one in wanted), "code": sources.hexdigest()}
+    return {"id": hashlib.sha256(repr(facts).encode()).hexdigest()[:12], **facts}
+
+
+def _calibrated(wanted: Sequence[Detector], quick: bool, kept: Kept, progress: Progress) -> dict[str, Any]:
+    sown = _plantings([d.name for d in wanted], quick, kept, progress)
     wanted = [d for d in wanted if d.finds]
-    tallies = {(d.name, half): Tally() for d in wanted for half in ("tuning", "reported")}
+    tallies: Tallies = {(d.name, half): Tally() for d in wanted for half in ("tuning", "reported")}
     cells = grid(quick=quick) if wanted else []
     nothing, random = (list(controls(quick)), list(chance(quick))) if wanted else ([], [])
-    for cell in cells:
-        _measure(planted(cell), cell, wanted, tallies)
-        progress.advance("planted models", of=len(cells))
-    for make, seed, what in nothing:
-        _measure_control(make(), seed, what, wanted, tallies)
-        progress.advance("controls", of=len(nothing))
-    for make, seed, what in random:
-        _measure_chance(make(), seed, what, wanted, tallies)
-        progress.advance("models of random weights", of=len(random))
+    parts: dict[str, list[tuple[str, Callable[[], Tallies]]]] = {
+        "planted models": [(cell.name, functools.partial(_measured, cell, wanted)) for cell in cells],
+        "controls": [
+            (f"{what} {i}", functools.partial(_measure_control, make, seed, what, wanted))
+            for i, (make, seed, what) in enumerate(nothing)
+        ],
+        "models of random weights": [
+            (f"{what} {seed}", functools.partial(_measure_chance, make, seed, what, wanted))
+            for make, seed, what in random
+        ],
+    }
+    for step, jobs in parts.items():
+        for name, count in jobs:
+            merge(tallies, kept.tallies(f"{step} {name}", count))
+            progress.advance(step, of=len(jobs))
     rows = []
     for detector in wanted:
         reported, tuning = tallies[detector.name, "reported"], tallies[detector.name, "tuning"]
-        curve = [[s, float(np.mean(v)), float(np.min(v)), float(np.max(v))] for s, v in sorted(reported.curve.items())]
         rows.append(
-            {"name": detector.name, "minimum_effect": detector.minimum_effect, **reported.rates(), "tuning": tuning.rates(), "curve": curve,
+            {"name": detector.name, "minimum_effect": detector.minimum_effect, **reported.rates(), "tuning": tuning.rates(),
+             "curve": reported.curve_rows,
              "chance": {what: _chance_rates(p) for what, p in reported.chance.items()},
              "fake_observed": _share(reported.fake, 0), "fake_causal": _share([(word == "causal", "") for _, word in reported.fake], 0),
              "fake_group": _share([(word == "group", "") for _, word in reported.fake], 0)}
@@ -158,16 +148,13 @@ def _sown_seeds(quick: bool) -> tuple[int, ...]:
     return (*TUNING, *QUICK) if quick else (*TUNING, *SOWN)
 
 
-def _plantings(names: Sequence[str], quick: bool, progress: Progress) -> list[dict[str, Any]]:
+def _plantings(names: Sequence[str], quick: bool, kept: Kept, progress: Progress) -> list[dict[str, Any]]:
     """What `headatlas.lab.planting_rates` says of each planting of these detectors."""
     known = [one for one in plantings().values() if one.detector in names]
     chosen = _sown_seeds(quick)
     rows = []
     for one in known:
-        halves = {
-            half: planting_rates.measure_planting(one, [seed for seed in chosen if half_of(seed) == half]).rates()
-            for half in ("reported", "tuning")
-        }
+        halves = kept.rates(f"planting {one.name}", functools.partial(_planting, one, chosen))
         rows.append(
             {
                 "name": one.name,
@@ -181,9 +168,15 @@ def _plantings(names: Sequence[str], quick: bool, progress: Progress) -> list[di
     return rows
 
 
+def _planting(one: Planting, chosen: Sequence[int]) -> Rates:
+    return {
+        half: planting_rates.measure_planting(one, [seed for seed in chosen if half_of(seed) == half]).rates()
+        for half in ("reported", "tuning")
+    }
+
+
 def _chance_rates(p: Sequence[float]) -> dict[str, float | int]:
-    known = np.array(p)[~np.isnan(p)]
-    return {"heads": len(known), **{f"p<{level}": float(np.mean(known < level)) for level in LEVELS if len(known)}}
+    return {"heads": len(p), **{f"p<{level}": float(np.mean(np.array(p) < level)) for level in LEVELS if len(p)}}
 
 
 def _share(pairs: Sequence[tuple[bool, str]], place: int) -> float | None:
@@ -210,10 +203,9 @@ def _without_structure(batch: Batch, seed: int) -> Batch:
     return dataclasses.replace(batch.control, control=batch.control.rows(order))
 
 
-def _measure(
-    planted_model: PlantedModel, cell: Cell, wanted: Sequence[Detector], tallies: dict[tuple[str, str], Tally]
-) -> None:
-    model, half = model_of(planted_model), cell.half
+def _measured(cell: Cell, wanted: Sequence[Detector]) -> Tallies:
+    planted_model, half = planted(cell), cell.half
+    model, tallies = model_of(planted_model), {(one.name, half): Tally() for one in wanted}
     # What a planted head really does under noise is measured from the model's own eager attention, without detectors.
     real = {head.id: read(planted_model, head, n=8, seed=cell.seed).attention for head in planted_model.planted}
     for task, group, found in _scans(model, wanted, cell.seed):
@@ -226,7 +218,7 @@ def _measure(
                 head = planted_model.truth[line.head]
                 is_observed = line.head in observed[detector.name]
                 if head.kind in detector.finds and not np.isnan(line.score):
-                    tally.curve.setdefault(round(real.get(line.head, 0.0), 1), []).append(line.score)
+                    tally.curve.append((round(real.get(line.head, 0.0), 1), line.score))
                 decided = label(detector, head, real.get(line.head, 0.0))
                 if decided is not None and not np.isnan(line.score):
                     tally.scores.append(line.excess)
@@ -246,11 +238,12 @@ def _measure(
                 costs = _costs(planted_model, model, [*verdicts, *planted_model.of("noise")], task, cell.seed)
                 bar = max(MATTERS, *(np.quantile([costs[head] for head in planted_model.of("noise")], [0.95])))
                 for head_id, word in verdicts.items():
-                    tally.verdicts.append((word, costs[head_id] >= bar))
+                    tally.verdicts.append((word, bool(costs[head_id] >= bar)))
             for head_id, head in planted_model.truth.items():
                 if head.kind == "fake-induction" and real[head_id] >= WEAKEST:
                     tally.fake.append((head_id in observed[detector.name], verdicts.get(head_id, "not judged")))
             verdicts = {}
+    return tallies
 
 
 def _costs(
@@ -275,25 +268,23 @@ def _costs(
     return found
 
 
-def _measure_control(
-    model: Model, seed: int, what: str, wanted: Sequence[Detector], tallies: dict[tuple[str, str], Tally]
-) -> None:
+def _measure_control(make: Callable[[], Model], seed: int, what: str, wanted: Sequence[Detector]) -> Tallies:
     # Without structure only those detectors can be judged whose chance level comes from the destroyed structure.
-    chosen = (
-        [d for d in wanted if isinstance(d, LayerDetector) and d.needs_control_batch]
-        if what == "no structure"
-        else wanted
-    )
-    for _, group, found in _scans(model, chosen, seed, destroyed=what == "no structure"):
+    bare, model = what == "no structure", make()
+    chosen = [d for d in wanted if not bare or (isinstance(d, LayerDetector) and d.needs_control_batch)]
+    tallies: Tallies = {}
+    for _, group, found in _scans(model, chosen, seed, destroyed=bare):
         for detector in group:
             heads = {line.head for line in found.scores[detector.name].observed(detector.minimum_effect)}
-            tallies[detector.name, half_of(seed)].controls += [head in heads for head in model.heads]
+            tallies[detector.name, half_of(seed)] = Tally(controls=[head in heads for head in model.heads])
+    return tallies
 
 
-def _measure_chance(
-    model: Model, seed: int, what: str, wanted: Sequence[Detector], tallies: dict[tuple[str, str], Tally]
-) -> None:
-    for _, group, found in _scans(model, wanted, seed):
+def _measure_chance(make: Callable[[], Model], seed: int, what: str, wanted: Sequence[Detector]) -> Tallies:
+    tallies: Tallies = {}
+    for _, group, found in _scans(make(), wanted, seed):
         for detector in group:
             lines = found.scores[detector.name].summary()
-            tallies[detector.name, "reported"].chance.setdefault(what, []).extend(line.p for line in lines)
+            known = [line.p for line in lines if not np.isnan(line.p)]
+            tallies[detector.name, "reported"] = Tally(chance={what: known})
+    return tallies

@@ -19,7 +19,7 @@ from headatlas.mining import twins
 from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
 from headatlas.mining.checks import critics
 from headatlas.mining.checks.critics import CheckName
-from headatlas.mining.checks.judging import MOST
+from headatlas.mining.checks.judging import STEPS
 from headatlas.mining.own import OwnTasks, keep, sources_of
 from headatlas.mining.own import identity as own_identity
 from headatlas.mining.planning import Plan, further, plan
@@ -79,8 +79,8 @@ def mine(
     """
     if n < 4:
         raise BadInput(f"{n} examples are too few for a p-value.", "Use --n 4 or more; 32 is the default.")
-    if verdict_n is not None and not 4 <= verdict_n <= MOST:
-        raise BadInput(f"Verdicts cannot rest on {verdict_n} examples.", f"Use --verdict-n 4 to {MOST}.")
+    if verdict_n is not None and not 4 <= verdict_n <= STEPS[-1]:
+        raise BadInput(f"Verdicts cannot rest on {verdict_n} examples.", f"Use --verdict-n 4 to {STEPS[-1]}.")
     progress, asked = progress or Silent(), critics.chosen(checks)
     chosen, facts = plan(model, detectors, tasks, n, seed), ModelFacts.of(model)
     if not verdict:

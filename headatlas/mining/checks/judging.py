@@ -20,11 +20,14 @@ from headatlas.mining.checks.records import (
     SetVerdict,
     exceeds,
     undecided,
+    unproven,
 )
 from headatlas.ops.types import Array
 from headatlas.progress import AtMost, Progress, Silent
 
-MORE, MOST = 32, 64  # examples of an effect that is close to the bar, and of one that touches few examples
+# Examples that an effect is taken on, one step after the other, for as long as it touches few of them or is open; and those
+# that it is taken on at last where it is close to what it must exceed.
+STEPS, MOST = (16, 32, 64), 128
 
 
 class Bench:
@@ -56,16 +59,16 @@ class Bench:
         return controls(self.removal, self.free, self.progress)
 
     def alone(self, head: HeadId, smallest: float) -> RemovalEffect:
-        """The effect of removing one head, on more examples where too few are touched or the bar is within reach.
+        """The effect of removing one head, on more examples where too few are touched, or others may well decide otherwise.
 
-        Then the bar is taken on as many examples, so that it hangs on the draw no more than the effect does.
+        Where the bar is within reach it is taken on as many examples, so that it hangs on the draw no more than the effect does.
         """
         if head not in self._known:
             drop, against = self.removal.metric_drop([head]), self.controls
             effect = self._effect(drop, against)
-            for wanted in (MORE // 2, MORE, MOST):
+            for wanted in (*STEPS, MOST):
                 close = undecided(effect, smallest)
-                if not (effect.few or close):
+                if not (close or (wanted <= STEPS[-1] and effect.few) or unproven(effect, smallest)):
                     break
                 further = self._on_further(len(drop), wanted)
                 if further is not None:

@@ -11,6 +11,7 @@ from headatlas.heads import HeadId
 
 Outcome = Literal["passed", "weakened", "failed", "does not apply"]
 NAN = float("nan")
+PROVEN = 0.001  # p of an effect that stands whatever else a run tests, or nearly so
 RANDOM = 0.05  # share of random heads whose effect may be as large
 SAME_ANSWER = "same answer"  # the check whose failure says that a head carries no answer
 
@@ -156,3 +157,8 @@ def undecided(effect: RemovalEffect, smallest: float) -> bool:
     if size >= bar:
         return size - bar <= math.hypot(size - low, bar_high - bar)
     return bar - size <= math.hypot(high - size, bar - bar_low)
+
+
+def unproven(effect: RemovalEffect, smallest: float) -> bool:
+    """Whether an effect of a size that counts may be luck, once all tests of a run are counted: its p is above PROVEN."""
+    return abs(effect.effect) >= smallest and not effect.random_p > RANDOM and effect.p > PROVEN

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from headatlas.mining.checks import beside_others, false_discoveries, own_effect, random_heads
-from headatlas.mining.checks.records import DetectorVerdict, HeadVerdict, RemovalEffect, exceeds, undecided
+from headatlas.mining.checks.records import RANDOM, DetectorVerdict, HeadVerdict, RemovalEffect, exceeds, undecided
 
 Key = TypeVar("Key")
+NEAR = 5  # times that a q may be off its level before a verdict hangs on the draw no more
 WORKS = {1: "for", -1: "against", 0: ""}
 
 
@@ -33,7 +34,8 @@ def _settle(found: HeadVerdict, alone: float, beside: float, smallest: float) ->
     elif found.alone.few:
         verdict = "untested"
     works = WORKS[decided.sign] if verdict in ("causal", "group") else ""
-    found = replace(found, verdict=verdict, works=works, q=q, marginal=_marginal(found, verdict, smallest))
+    marginal = _marginal(found, verdict, smallest) or _near_luck(decided, q, smallest)
+    found = replace(found, verdict=verdict, works=works, q=q, marginal=marginal and verdict != "untested")
     checks = (
         own_effect.check(found, smallest),
         random_heads.check(found),
@@ -50,7 +52,11 @@ def _stands(effect: RemovalEffect, q: float, smallest: float) -> bool:
 
 def _marginal(found: HeadVerdict, verdict: str, smallest: float) -> bool:
     """Whether an effect is so close to what it must exceed that other examples may give another verdict."""
-    if verdict == "untested":
-        return False
     beside = found.beside if verdict != "causal" else None
     return any(undecided(one, smallest) for one in (found.alone, beside) if one is not None)
+
+
+def _near_luck(effect: RemovalEffect, q: float, smallest: float) -> bool:
+    """Whether an effect large enough to count has a q within NEAR times of what it must stay below."""
+    large = abs(effect.effect) >= smallest and not effect.random_p > RANDOM
+    return large and false_discoveries.LEVEL / NEAR <= q <= NEAR * false_discoveries.LEVEL

@@ -8,7 +8,7 @@ import torch
 
 from headatlas.heads import HeadId, parse_heads
 from headatlas.mining.checks.fresh import others_than
-from headatlas.mining.checks.records import RemovalEffect, undecided
+from headatlas.mining.checks.records import RemovalEffect, undecided, unproven
 from headatlas.report.leads import leads_of
 from headatlas.task import Batch
 from tests.mining.test_verdicts import OTHER_KIND, Known, judged
@@ -69,6 +69,42 @@ def test_an_effect_is_undecided_where_its_difference_from_the_bar_may_be_none(ef
         effect.effect, effect.low, effect.high, random_effect=bar, few=effect.few, random_low=low, random_high=high
     )
     assert undecided(effect, smallest) is open_
+
+
+class Scattered(Known):
+    """0.0 matters ten times as much as the bar, and so unevenly that eight examples leave its p at about 0.05."""
+
+    def metric_drop(self, heads) -> np.ndarray:
+        found = super().metric_drop([head for head in heads if head != HeadId(0, 0)])
+        return found + (np.resize([2.5, -1.0, 1.0, -0.5], self.n) if HeadId(0, 0) in heads else 0.0)
+
+
+def test_an_effect_that_may_be_luck_is_taken_on_more_examples_and_told_where_there_are_none():
+    asked = []
+
+    def more(have: int, wanted: int) -> Scattered:
+        asked.append(wanted)
+        return Scattered(wanted - have, seed=wanted)
+
+    few = judged("0.0", "1.1", known=Scattered(8), labelled=STRONG).heads[HeadId(0, 0)]
+    assert few.alone.random_p < 0.05 < few.alone.p
+    assert few.marginal
+    many = judged("0.0", "1.1", known=Scattered(8), labelled=STRONG, more=more).heads[HeadId(0, 0)]
+    assert asked == [16, 32, 64, 128][: len(asked)]
+    assert len(asked) > 1
+    assert many.alone.p < 0.001
+    assert (many.verdict, many.marginal) == ("causal", False)
+
+
+@pytest.mark.parametrize(
+    ("effect", "p", "random_p", "smallest", "luck"),
+    [
+        (0.5, 0.01, 0.01, 0.1, True), (0.5, 0.0009, 0.01, 0.1, False), (-0.5, 0.01, 0.05, 0.1, True), (0.5, 0.01, 0.06, 0.1, False),
+        (0.05, 0.01, 0.01, 0.1, False), (0.5, 0.01, NAN, 0.1, True), (0.5, NAN, 0.01, 0.1, False),
+    ],
+)  # fmt: skip
+def test_an_effect_is_unproven_where_its_size_counts_and_its_p_is_not_small(effect, p, random_p, smallest, luck):
+    assert unproven(RemovalEffect(effect, effect, effect, random_p=random_p, p=p), smallest) is luck
 
 
 def test_free_heads_above_the_bar_are_leads():

@@ -87,7 +87,7 @@ class Scattered(Lognormal):
 
     def metric_drop(self, heads) -> np.ndarray:
         self.asked |= set(heads)
-        rows = [np.random.default_rng([7, *self.at(head)]).normal(1.0, 1.0, 64) * self.sizes[head] for head in heads]
+        rows = [np.random.default_rng([7, *self.at(head)]).normal(1.0, 1.0, 128) * self.sizes[head] for head in heads]
         return np.sum(rows, 0)[self.first : self.first + self.n]
 
     @staticmethod
@@ -114,7 +114,7 @@ def test_what_a_head_is_compared_with_does_not_hang_on_the_heads_asked_before_it
     def more(have: int, wanted: int) -> Scattered:
         return Scattered(0, have, wanted - have)
 
-    near = sorted(Scattered(0, 0, 8).heads, key=lambda head: Scattered(0, 0, 64).sizes[head])[-60:]
+    near = sorted(Scattered(0, 0, 8).heads, key=lambda head: Scattered(0, 0, 64).sizes[head])[-24:]
     alone = {
         head: Bench(Scattered(0, 0, 8), set(Lognormal(0).heads) - set(near), more=more).alone(head, 0.0)
         for head in near

@@ -1,0 +1,1 @@
+"""What calibration counts, and how its counts are kept while it is under way."""
