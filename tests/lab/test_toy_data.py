@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from headatlas.heads import HeadId
+from headatlas.lab.toy.data import chains_of_order, contexts, counting, counting_after, followers
 from headatlas.lab.toy.studies import birth, clamping, episodic, iteration, ngram
 from headatlas.lab.toy.truth import HeadTruth, SeedTruth, alone
 from headatlas.lab.toys import find_study
@@ -93,6 +95,26 @@ def test_the_generalised_induction_head_finds_what_followed_the_same_pair():
         if follows:
             shares = [follows.count(state) / len(follows) for state in range(3)]
             torch.testing.assert_close(said[row], torch.tensor(shares), atol=1e-4, rtol=0)
+
+
+def test_what_followed_the_same_states_is_what_a_loop_counts():
+    chains = torch.randint(2, (3, 30), generator=generator(2))
+    found, keys = counting_after(chains, 2, 2), followers(chains, 2, 2)
+    for row, place in ((0, 0), (1, 7), (2, 28)):
+        chain = chains[row].tolist()
+        pair = chain[place - 1 : place + 1] if place else None
+        wanted = [key for key in range(2, place + 1) if chain[key - 2 : key] == pair]
+        assert keys[row, place].nonzero()[:, 0].tolist() == wanted
+        nexts = [1 + sum(chain[key] == state for key in wanted) for state in range(2)]
+        assert found[row, place].tolist() == pytest.approx([one / sum(nexts) for one in nexts])
+    torch.testing.assert_close(counting_after(chains, 2, 1), counting(chains, 2)["bigram"])
+
+
+def test_chains_of_two_states_follow_their_tables():
+    tables = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]])  # 00 → 0, 01 → 1, 10 → 1, 11 → 0
+    (chain,) = chains_of_order(tables.expand(1, -1, -1), 2, 50, generator(1)).tolist()
+    assert all(chain[i] == chain[i - 1] ^ chain[i - 2] for i in range(2, 50))
+    assert contexts(torch.tensor([chain]), 2, 2)[0, :3].tolist() == [-1, 2 * chain[0] + chain[1], 2 * chain[1] + chain[2]]
 
 
 def test_lists_come_twice_and_lags_are_counted_from_the_same_item():
