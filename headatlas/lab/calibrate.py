@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,8 @@ from headatlas.lab.head import Head
 from headatlas.lab.measure import read, without
 from headatlas.lab.planted import PlantedModel
 from headatlas.lab.planting import plantings
+from headatlas.lab.toy.truth import rates, truth_in
+from headatlas.lab.toys import read_toy
 from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.methods.sweeps.task_gate import gate_of_values
 from headatlas.mining.checks.judging import Bench, judge
@@ -90,16 +93,19 @@ def calibrate(
     names: Sequence[str] | None = None,
     *,
     quick: bool = False,
+    toys: Sequence[str | os.PathLike[str]] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run detectors over the grid and the controls. Raises UnknownName, BadInput.
+
+    toys: folders of toys that `toy` trained, whose heads are judged by ablation as well (`headatlas.lab.toy.truth`).
 
     Thresholds may be chosen on the seeds of `grid.TUNING`; what is reported comes from other seeds. The result:
     {"detectors": [{"name", "auc", "precision", "recall", "verdict_precision", "verdict_recall", "refuted_precision",
     "false_discovery", ..., "tuning": {...}, "curve": [[strength, mean score, lowest, highest]],
     "chance": {kind of random weights: {"heads", "p<0.05", "p<0.01"}}}], "plantings": [{"name", "detector", "examples",
     "auc", "precision", "recall", "look_alikes_observed", "causal_precision", ..., "tuning": {...}}], "uncalibrated": [...],
-    "cells": n}.
+    "toys": [{"detector", "toys", "heads", "named", "matter", "precision", "recall", "in_drop"}], "cells": n}.
     """
     wanted = [find_detector(name) for name in names] if names else [d for d in detectors().values() if d.calibrated]
     for detector in wanted:
@@ -109,6 +115,8 @@ def calibrate(
                 f"Calibrated: {', '.join(d.name for d in detectors().values() if d.calibrated)}.",
             )
     progress = progress or Silent()
+    for folder in toys:
+        read_toy(folder)
     sown = _plantings([d.name for d in wanted], quick, progress)
     wanted = [d for d in wanted if d.finds]
     tallies = {(d.name, half): Tally() for d in wanted for half in ("tuning", "reported")}
@@ -123,6 +131,10 @@ def calibrate(
     for make, seed, what in random:
         _measure_chance(make(), seed, what, wanted, tallies)
         progress.advance("models of random weights", of=len(random))
+    trained = []
+    for folder in toys:
+        trained.append(truth_in(folder))
+        progress.advance("trained toys", of=len(toys))
     rows = []
     for detector in wanted:
         reported, tuning = tallies[detector.name, "reported"], tallies[detector.name, "tuning"]
@@ -142,6 +154,7 @@ def calibrate(
             "nothing": planting_rates.NOTHING,
             "matters": planting_rates.MATTERS,
         },
+        "toys": rates(trained) if trained else [],
         "uncalibrated": missing,
         "cells": len(cells),
         "controls": len(nothing),
