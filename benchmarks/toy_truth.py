@@ -39,7 +39,8 @@ def main() -> None:
             formed = "" if one.born is None else f"{one.low} to {'never' if one.high is None else one.high}"
             told = "yes" if one.passes else "no"
             print(
-                f"| {found.seed} | {one.head} | {one.detector} | {one.alone:.2f} | {told} | {formed} | {fell} |", flush=True
+                f"| {found.seed} | {one.head} | {one.detector} | {one.alone:.2f} | {told} | {formed} | {fell} |",
+                flush=True,
             )
     print("", *toys_section(rates(done)), sep="\n")
 

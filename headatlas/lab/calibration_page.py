@@ -164,7 +164,14 @@ def _plantings(result: dict[str, Any]) -> list[str]:
 
 def toy_titles() -> list[str]:
     """The columns of the table of trained toys."""
-    return ["detector", "toys", "heads: named / matter / judged", "precision", "recall", "first forms while the loss falls"]
+    return [
+        "detector",
+        "toys",
+        "heads: named / matter / judged",
+        "precision",
+        "recall",
+        "first forms while the loss falls",
+    ]
 
 
 def toy_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import headatlas as ha
 from headatlas.detector import find_detector
-from headatlas.errors import BadInput, SourceError, StoreError
+from headatlas.errors import BadInput, SourceError, StoreError, UnknownName
 from headatlas.mining.comparison.runs import FinishedRun
 from headatlas.mining.planning import plan
 from headatlas.mining.scan import scan
@@ -176,6 +176,8 @@ def test_checkpoints_that_do_not_belong_together_are_refused(checkpoints, tmp_pa
         ha.timeline([first, tmp_path / "step-13"], ["induction"], n=4)
     with pytest.raises(BadInput, match="names 1 checkpoint;"):
         ha.timeline(first)
+    with pytest.raises(UnknownName, match="nowhere"):
+        ha.timeline(tmp_path / "nowhere")
     with pytest.raises(BadInput, match="holds no checkpoints"):
         ha.timeline(_empty(tmp_path))
 

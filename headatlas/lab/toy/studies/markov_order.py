@@ -68,9 +68,7 @@ def _measure(seed: int) -> Measure:
 def _variant(name: str, layers: int, *, mlp: bool) -> Variant:
     return Variant(
         name,
-        lambda seed: small_gpt2(
-            _STATES, _LENGTH, _WIDTH, 1, layers=layers, mlp=4 * _WIDTH if mlp else 0, seed=seed
-        ),
+        lambda seed: small_gpt2(_STATES, _LENGTH, _WIDTH, 1, layers=layers, mlp=4 * _WIDTH if mlp else 0, seed=seed),
         lambda model, chance: next_token_loss(model, _drawn(_BATCH, chance)[1]),
         TrainOptions(2000, learning_rate=3e-3, decay="cosine"),
         _measure,
