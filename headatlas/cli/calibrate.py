@@ -16,6 +16,10 @@ from headatlas.render.console import console
 def calibrate(
     detector: option.Detectors = None,
     quick: Annotated[bool, typer.Option("--quick", help="A small grid, minutes instead of hours.")] = False,
+    toy: Annotated[
+        list[str] | None,
+        typer.Option(help="Folder of a trained toy to judge detectors on as well; may be given several times."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -39,11 +43,10 @@ def calibrate(
 
     with Shown() as shown:
         keep = out.with_name(f"{out.name}.measured") if out is not None else None
-        result = ha.calibrate(detector or None, quick=quick, keep=keep, progress=shown)
+        result = ha.calibrate(detector or None, quick=quick, toys=toy or (), keep=keep, progress=shown)
     if out is not None:
-        command = " ".join(
-            ["headatlas calibrate", *(["--quick"] if quick else []), *(f"--detector {name}" for name in detector or [])]
-        )
+        named = [*(f"--detector {name}" for name in detector or []), *(f"--toy {name}" for name in toy or [])]
+        command = " ".join(["headatlas calibrate", *(["--quick"] if quick else []), *named])
         figure = out.with_suffix(".svg")
         for path, text in ((figure, page.svg(result)), (out, page.markdown(result, command, figure.name))):
             write_text(path, text)
@@ -54,6 +57,8 @@ def calibrate(
         _show(page.titles(), page.rows(result))
     if result["plantings"]:
         _show(page.sown_titles(), page.sown_rows(result))
+    if result["toys"]:
+        _show(page.toy_titles(), page.toy_rows(result["toys"]))
     console().print(f"Uncalibrated: {', '.join(result['uncalibrated']) or 'none'}", highlight=False)
 
 

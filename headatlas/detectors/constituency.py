@@ -25,10 +25,16 @@ def constituency(layer: LayerView, batch: Batch) -> Tensor:
     """
     maps = maps_of(layer, batch)
     found, total = torch.zeros(len(batch), maps.shape[1]), torch.zeros(len(batch))
+    alike: dict[int, list[tuple[int, list[int], set[tuple[int, int]]]]] = {}  # sentences by their length, cut at once
     for e, words, gold in sentences_of(batch):
-        apart = distances(maps[e][:, words][:, :, words]).cpu().numpy()
-        found[e] += torch.tensor([float(len(parse(row) & set(gold))) for row in apart])
+        alike.setdefault(len(words), []).append((e, words, set(gold)))
         total[e] += len(gold)
+    for group in alike.values():
+        place = torch.tensor([words for _, words, _ in group], device=maps.device)  # [sentence, word]
+        texts = torch.tensor([e for e, _, _ in group], device=maps.device)[:, None, None]
+        cut = maps[texts, :, place[:, :, None], place[:, None]].movedim(-1, 1)  # [sentence, head, word, word]
+        for (e, _, gold), apart in zip(group, distances(cut).cpu().numpy(), strict=True):
+            found[e] += torch.tensor([float(len(parse(row) & gold)) for row in apart])
     return (found / total[:, None]).to(layer.q.device)  # 0 / 0 where a text has none
 
 

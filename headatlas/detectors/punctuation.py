@@ -1,5 +1,7 @@
 """Heads that attend to punctuation."""
 
+import weakref
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,9 @@ from headatlas.model.core.view import LayerView
 from headatlas.ops.patterns import aimed, mean_of
 from headatlas.task import Batch
 from headatlas.tasks.prose import prose
+
+# The score and its chance level ask for the same means of a layer.
+_KNOWN: weakref.WeakKeyDictionary[LayerView, dict[int, Tensor]] = weakref.WeakKeyDictionary()
 
 
 @detector(
@@ -46,6 +51,13 @@ def _mass(layer: LayerView, batch: Batch, shift: int) -> Tensor:
 
 def _by_mark(layer: LayerView, batch: Batch, shift: int) -> Tensor:
     """Mean attention over queries on each mark, or `shift` tokens from it: [example, head, mark], NaN where undefined."""
+    known = _KNOWN.setdefault(layer, {})
+    if shift not in known:
+        known[shift] = _measured(layer, batch, shift)
+    return known[shift]
+
+
+def _measured(layer: LayerView, batch: Batch, shift: int) -> Tensor:
     marks = batch.positions["delimiters"].to(layer.q.device)
     keys = torch.where(marks >= 0, (marks + shift).clamp(0, layer.n_keys - 1), -1)
     queries = layer.valid_queries & (batch.marks["delimiter"].to(layer.q.device) == 0)

@@ -10,7 +10,7 @@ from headatlas.ops.patterns import at_offset
 from headatlas.task import Batch
 from headatlas.tasks._sentences import PARSED
 from headatlas.tasks.syntax import syntax
-from headatlas.treebanks.trees import ORIENTATIONS, tree_edges
+from headatlas.treebanks.trees import ORIENTATIONS, edges_found
 
 
 @detector(head_type="syntactic-head", task=syntax, version=1, minimum_effect=0.05, attention="both")
@@ -28,10 +28,7 @@ def spanning_tree(layer: LayerView, batch: Batch) -> Tensor:
         hits, chain, total = torch.zeros(maps.shape[1], 2), 0, 0
         for first, last, root, edges in _gold(batch, e):
             place = slice(first, last + 1)
-            for head, map_ in enumerate(maps[e, :, place, place]):
-                weights = map_ + map_.T if layer.causal else map_
-                for way, directed in enumerate((weights, weights.T)):
-                    hits[head, way] += len(tree_edges(directed, root) & edges)
+            hits += torch.tensor(edges_found(maps[e, :, place, place], root, edges, causal=layer.causal))
             chain += sum(b - a == 1 for a, b in edges)
             total += len(edges)
         if total:

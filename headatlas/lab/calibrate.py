@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from headatlas.lab.head import Head
 from headatlas.lab.measure import read, without
 from headatlas.lab.planted import PlantedModel
 from headatlas.lab.planting import Planting, plantings
+from headatlas.lab.toy.truth import rates, truth_in
+from headatlas.lab.toys import read_toy
 from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.methods.sweeps.task_gate import gate_of_values
 from headatlas.mining.checks.judging import Bench, judge
@@ -58,18 +61,20 @@ def calibrate(
     names: Sequence[str] | None = None,
     *,
     quick: bool = False,
+    toys: Sequence[str | os.PathLike[str]] = (),
     keep: str | Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run detectors over the grid and the controls. Raises UnknownName, BadInput, StoreError.
 
     keep: a path that nothing lies at; what is done is kept beside it (`<keep>.partial`) until all is, so that the same call after
-    an interruption goes on from there. Thresholds may be chosen on the seeds of `grid.TUNING`; what is reported comes from other seeds. The result:
+    an interruption goes on from there. toys: folders of toys that `toy` trained, whose heads are judged by ablation as well
+    (`headatlas.lab.toy.truth`). Thresholds may be chosen on the seeds of `grid.TUNING`; what is reported comes from other seeds. The result:
     {"detectors": [{"name", "auc", "precision", "recall", "verdict_precision", "verdict_recall", "refuted_precision",
     "false_discovery", ..., "tuning": {...}, "curve": [[strength, mean score, lowest, highest]],
     "chance": {kind of random weights: {"heads", "p<0.05", "p<0.01"}}}], "plantings": [{"name", "detector", "examples",
     "auc", "precision", "recall", "look_alikes_observed", "causal_precision", ..., "tuning": {...}}], "uncalibrated": [...],
-    "cells": n}.
+    "toys": [{"detector", "toys", "heads", "named", "matter", "precision", "recall", "in_drop"}], "cells": n}.
     """
     wanted = [find_detector(name) for name in names] if names else [d for d in detectors().values() if d.calibrated]
     for detector in wanted:
@@ -79,8 +84,10 @@ def calibrate(
                 f"Calibrated: {', '.join(d.name for d in detectors().values() if d.calibrated)}.",
             )
     progress = progress or Silent()
+    for folder in toys:
+        read_toy(folder)
     with keeping(None if keep is None else Path(keep), _identity(wanted, quick), progress.say) as kept:
-        return _calibrated(wanted, quick, kept, progress)
+        return _calibrated(wanted, quick, toys, kept, progress)
 
 
 def _identity(wanted: Sequence[Detector], quick: bool) -> dict[str, Any]:
@@ -92,7 +99,9 @@ def _identity(wanted: Sequence[Detector], quick: bool) -> dict[str, Any]:
     return {"id": hashlib.sha256(repr(facts).encode()).hexdigest()[:12], **facts}
 
 
-def _calibrated(wanted: Sequence[Detector], quick: bool, kept: Kept, progress: Progress) -> dict[str, Any]:
+def _calibrated(
+    wanted: Sequence[Detector], quick: bool, toys: Sequence[str | os.PathLike[str]], kept: Kept, progress: Progress
+) -> dict[str, Any]:
     sown = _plantings([d.name for d in wanted], quick, kept, progress)
     wanted = [d for d in wanted if d.finds]
     tallies: Tallies = {(d.name, half): Tally() for d in wanted for half in ("tuning", "reported")}
@@ -113,6 +122,10 @@ def _calibrated(wanted: Sequence[Detector], quick: bool, kept: Kept, progress: P
         for name, count in jobs:
             merge(tallies, kept.tallies(f"{step} {name}", count))
             progress.advance(step, of=len(jobs))
+    trained = []
+    for folder in toys:
+        trained.append(truth_in(folder))
+        progress.advance("trained toys", of=len(toys))
     rows = []
     for detector in wanted:
         reported, tuning = tallies[detector.name, "reported"], tallies[detector.name, "tuning"]
@@ -132,6 +145,7 @@ def _calibrated(wanted: Sequence[Detector], quick: bool, kept: Kept, progress: P
             "nothing": planting_rates.NOTHING,
             "matters": planting_rates.MATTERS,
         },
+        "toys": rates(trained) if trained else [],
         "uncalibrated": missing,
         "cells": len(cells),
         "controls": len(nothing),

@@ -85,6 +85,8 @@ def markdown(result: dict[str, Any], command: str, figure: str) -> str:
         lines += [*_grid(result, figure), "", *_chance(result), ""]
     if result["plantings"]:
         lines += [*_plantings(result), ""]
+    if result["toys"]:
+        lines += [*toys_section(result["toys"]), ""]
     lines += [f"Uncalibrated (no planted model tests them): {', '.join(result['uncalibrated']) or 'none'}.", ""]
     return "\n".join(lines)
 
@@ -157,6 +159,42 @@ def _plantings(result: dict[str, Any]) -> list[str]:
         f"### The same on {result['sown']['tuning']} models of the seeds on which thresholds were chosen",
         "",
         *_table(head, tuning),
+    ]
+
+
+def toy_titles() -> list[str]:
+    """The columns of the table of trained toys."""
+    return [
+        "detector",
+        "toys",
+        "heads: named / matter / judged",
+        "precision",
+        "recall",
+        "first forms while the loss falls",
+    ]
+
+
+def toy_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Rows of the table of trained toys, of `headatlas.lab.toy.truth.rates`."""
+    return [
+        [one["detector"], str(one["toys"]), f"{one['named']} / {one['matter']} / {one['heads']}",
+         *(number(one[key]) for key in ("precision", "recall", "in_drop"))]
+        for one in found
+    ]  # fmt: skip
+
+
+def toys_section(found: Sequence[dict[str, Any]]) -> list[str]:
+    """Detectors on small models that were trained, not written."""
+    return [
+        "## Trained toys: heads that formed by training",
+        "",
+        "What is true of these heads is told by ablation: a head matters where it does at least half of its layer's work with "
+        "all others of the layer switched off. **precision**: the share of named heads that matter; **recall**: the share of "
+        "heads that matter that are named. Heads of a layer stand in for each other, so that a head may attend as its type "
+        "does and yet do less than half alone. The last column: in which share of toys the first induction head forms, by its interval, "
+        "while the loss of repeats falls.",
+        "",
+        *_table(toy_titles(), toy_rows(found)),
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from headatlas.errors import StoreError
+from headatlas.errors import BadInput, StoreError
 from headatlas.heads import HeadId
 from headatlas.lab.measure import without
 from headatlas.lab.toy.figure import draw
@@ -20,7 +20,7 @@ from headatlas.lab.toy.study import Outcome, Study, Variant
 from headatlas.lab.training.loop import STATE, Training
 from headatlas.progress import Progress
 from headatlas.registry import discover, lookup
-from headatlas.store import claimed, finished, give_name, new_folder, partial_of, write_json, write_text
+from headatlas.store import claimed, finished, give_name, new_folder, partial_of, read_json, write_json, write_text
 from headatlas.version import __version__
 
 _SCHEMA = "headatlas/toy/2"
@@ -119,6 +119,17 @@ def train_toy(
             (folder / STATE).unlink(missing_ok=True)
         give_name(partial, final)
     return toy
+
+
+def read_toy(folder: str | os.PathLike[str]) -> tuple[Study, int]:
+    """(study, seed) of the toy that was trained into a folder. Raises BadInput where none was, StoreError, UnknownName."""
+    path = Path(folder) / _CURVE
+    if not path.is_file():
+        raise BadInput(f"{folder} holds no trained toy (no {_CURVE}).", "Train one: headatlas toy KIND --out FOLDER")
+    known = read_json(path)
+    if known.get("schema") != _SCHEMA:
+        raise BadInput(f"{path} is not of this version ({known.get('schema')}, now {_SCHEMA}).", "Train the toy again.")
+    return find_study(str(known["kind"])), int(known["seed"])
 
 
 def _toy(study: Study, seed: int, runs: Mapping[str, Training]) -> Toy:

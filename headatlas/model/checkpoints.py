@@ -19,6 +19,7 @@ from headatlas.model.opening import kept_structure, ownership
 from headatlas.model.sources.checkpoint import load_config, weight_files
 from headatlas.model.sources.resolve import Source, resolve
 from headatlas.model.sources.weights import read_weights
+from headatlas.progress import Stderr
 
 _UNTOLD = ("_name_or_path", "transformers_version")  # of a configuration: where it came from decides no number
 _TOKENIZER_FILES = ("*token*", "vocab.*", "merges.txt", "spiece.model", "*.bpe.model")
@@ -36,13 +37,19 @@ class Checkpoints:
     def __init__(self, *, dtype: str = "auto", device: str | None = None, allow_pickle: bool = False) -> None:
         self.options: dict[str, Any] = {"dtype": dtype, "device": device, "allow_pickle": allow_pickle}
         self.opened = 0
+        self._sources: dict[tuple[str, str | None], Source] = {}
+        self._progress = _Once()
         self._last: Model | None = None
         self._config: dict[str, Any] = {}
         self._reads: dict[str, bytes] = {}
 
     def source(self, name: str, revision: str | None = None) -> Source:
-        """Where a checkpoint's files are, found and looked at, with their hash; no weight is read. Raises as `resolve` does."""
-        return resolve(name, revision=revision, allow_pickle=self.options["allow_pickle"])
+        """Where a checkpoint's files are, found and looked at once, with their hash. Raises as `resolve` does."""
+        if (name, revision) not in self._sources:
+            self._sources[name, revision] = resolve(
+                name, revision=revision, allow_pickle=self.options["allow_pickle"], progress=self._progress
+            )
+        return self._sources[name, revision]
 
     def open(self, name: str, revision: str | None = None) -> Model:
         """The model with the weights of a checkpoint; the one opened before it is closed.
@@ -97,6 +104,18 @@ class Checkpoints:
         with torch.no_grad():
             for key, value in found.items():
                 state[key].copy_(value)
+
+
+class _Once(Stderr):
+    """What many revisions of one repository have to say is said once."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def say(self, line: str) -> None:
+        if line not in self._said:
+            super().say(line)
+        self._said.add(line)
 
 
 def _told(config: Any) -> dict[str, Any]:

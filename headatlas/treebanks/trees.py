@@ -8,7 +8,7 @@ made symmetric first, A + A^T, since no directed tree could point to the right.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,31 +22,41 @@ from headatlas.treebanks.words import WordBatch
 ORIENTATIONS = ("parent attends", "child attends")
 
 
-def arborescence(weights: Array, root: int) -> Array:
-    """The parent of each node, ROOT for the root, of the tree with the largest sum of weights[parent, child]; [node].
+def arborescences(weights: Array, root: int) -> Array:
+    """The parent of each node, ROOT for the root, of the tree with the largest sum of weights[parent, child].
 
-    Chu and Liu 1965, Edmonds 1967, by the library ufal.chu_liu_edmonds.
+    [..., node, node] -> [..., node]. Chu and Liu 1965, Edmonds 1967, by the library ufal.chu_liu_edmonds.
     """
     from ufal.chu_liu_edmonds import chu_liu_edmonds
 
-    n = len(weights)
+    n = weights.shape[-1]
     if n == 1:
-        return np.array([ROOT])
+        return np.full(weights.shape[:-1], ROOT)
     order = np.array([root, *(i for i in range(n) if i != root)])  # the library's root is node 0
-    scores = np.ascontiguousarray(np.asarray(weights, dtype=np.float64)[np.ix_(order, order)].T)  # [child, parent]
-    scores[0] = np.nan  # nothing points to the root
-    np.fill_diagonal(scores, np.nan)
-    heads, _ = chu_liu_edmonds(scores)
-    found = np.full(n, ROOT)
-    for child, parent in enumerate(heads):
-        found[order[child]] = ROOT if parent < 0 else order[parent]
-    return found
+    ordered = np.asarray(weights, dtype=np.float64)[..., order[:, None], order]
+    scores = np.swapaxes(ordered, -1, -2).copy().reshape(-1, n, n)  # [tree, child, parent]
+    scores[:, 0] = np.nan  # nothing points to the root
+    scores[:, np.arange(n), np.arange(n)] = np.nan
+    named = np.append(order, ROOT)  # the library's -1, of the root, is the last one
+    found = np.empty((len(scores), n), int)
+    for parents, one in zip(found, scores, strict=True):
+        parents[order] = named[chu_liu_edmonds(one)[0]]
+    return found.reshape(weights.shape[:-1])
 
 
-def tree_edges(weights: Array, root: int) -> set[tuple[int, int]]:
-    """The edges of that tree without direction, the smaller node first."""
-    parents = arborescence(weights, root).tolist()
-    return {(min(i, p), max(i, p)) for i, p in enumerate(parents) if p != ROOT}
+def edges_found(maps: Array, root: int, gold: Collection[tuple[int, int]], *, causal: bool) -> Array:
+    """How many gold edges the trees of maps [head, word, word] have, whatever their direction: [head, orientation].
+
+    Causal maps are made symmetric first. gold: pairs of words.
+    """
+    n = maps.shape[-1]
+    wanted = np.zeros((n, n + 1), bool)  # the last column is that of ROOT, no word
+    for a, b in gold:
+        wanted[a, b] = wanted[b, a] = True
+    turned = np.swapaxes(maps, -1, -2)
+    weights = (maps + turned)[:, None] if causal else np.stack([maps, turned], 1)  # symmetric ones have one orientation
+    counts = wanted[np.arange(n), arborescences(weights, root)].sum(-1)
+    return np.broadcast_to(counts, (len(maps), len(ORIENTATIONS)))
 
 
 @dataclass(frozen=True)
@@ -83,10 +93,8 @@ class TreeCounts:
             n, pairs = len(one.words), edges_of(one, self.punctuation)
             if not pairs:
                 continue
-            for head, map_ in enumerate(maps[row, :, :n, :n].double().cpu().numpy(), place.start):
-                weights = map_ + map_.T if self.causal else map_
-                for way, directed in enumerate((weights, weights.T)):
-                    self.found[head, way] += len(tree_edges(directed, one.root) & pairs)
+            words = maps[row, :, :n, :n].double().cpu().numpy()
+            self.found[place] += edges_found(words, one.root, pairs, causal=self.causal)
 
     def result(self) -> Trees:
         """The share of gold edges in each head's trees."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from headatlas.heads import HeadId
+from headatlas.lab.toy.data import chains_of_order, contexts, counting, counting_after, followers
 from headatlas.lab.toy.studies import birth, clamping, episodic, iteration, ngram
-from headatlas.lab.toy.truth import HeadTruth, SeedTruth, alone
 from headatlas.lab.toys import find_study
-from headatlas.mining.timeline.lives import Drop
 
 
 def generator(seed=0):
@@ -95,6 +94,30 @@ def test_the_generalised_induction_head_finds_what_followed_the_same_pair():
             torch.testing.assert_close(said[row], torch.tensor(shares), atol=1e-4, rtol=0)
 
 
+def test_what_followed_the_same_states_is_what_a_loop_counts():
+    chains = torch.randint(2, (3, 30), generator=generator(2))
+    found, keys = counting_after(chains, 2, 2), followers(chains, 2, 2)
+    for row, place in ((0, 0), (1, 7), (2, 28)):
+        chain = chains[row].tolist()
+        pair = chain[place - 1 : place + 1] if place else None
+        wanted = [key for key in range(2, place + 1) if chain[key - 2 : key] == pair]
+        assert keys[row, place].nonzero()[:, 0].tolist() == wanted
+        nexts = [1 + sum(chain[key] == state for key in wanted) for state in range(2)]
+        assert found[row, place].tolist() == pytest.approx([one / sum(nexts) for one in nexts])
+    torch.testing.assert_close(counting_after(chains, 2, 1), counting(chains, 2)["bigram"])
+
+
+def test_chains_of_two_states_follow_their_tables():
+    tables = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]])  # 00 → 0, 01 → 1, 10 → 1, 11 → 0
+    (chain,) = chains_of_order(tables.expand(1, -1, -1), 2, 50, generator(1)).tolist()
+    assert all(chain[i] == chain[i - 1] ^ chain[i - 2] for i in range(2, 50))
+    assert contexts(torch.tensor([chain]), 2, 2)[0, :3].tolist() == [
+        -1,
+        2 * chain[0] + chain[1],
+        2 * chain[1] + chain[2],
+    ]
+
+
 def test_lists_come_twice_and_lags_are_counted_from_the_same_item():
     lists = episodic._lists(5, generator())
     assert torch.equal(lists[:, 1:25], lists[:, 25:])
@@ -104,42 +127,3 @@ def test_lists_come_twice_and_lags_are_counted_from_the_same_item():
     curve = episodic._by_lag(pattern)[0].tolist()
     assert curve[6] == 1.0
     assert sum(curve) == 1.0
-
-
-def test_a_head_alone_does_its_share_of_its_layers_work():
-    variant = find_study("small-repeated").variants[0]
-    model = variant.make(0).eval()
-
-    def measure(seed):
-        """A loss that is 1 without head 1.1, 0.25 more without head 1.0, and 0 else."""
-
-        def loss(model):
-            found = []
-            hook = model.transformer.h[1].attn.c_proj.register_forward_pre_hook(
-                lambda _, inputs: found.append(inputs[0])
-            )
-            model(torch.zeros(1, 4, dtype=torch.long))
-            hook.remove()
-            off = [not bool(found[0][..., part].any()) for part in (slice(0, 24), slice(24, 48))]
-            return {"late": 1.0 * off[1] + 0.25 * off[0]}
-
-        return loss
-
-    from dataclasses import replace
-
-    found = alone(model, replace(variant, measure=measure), "late", 0)
-    assert found[HeadId(1, 1)] == 1 - 0.25 / 1.25
-    assert found[HeadId(1, 0)] == 1 - 1.0 / 1.25
-    assert found[HeadId(0, 0)] != found[HeadId(0, 0)]  # the layer costs nothing: no share of it
-
-
-def test_a_birth_is_within_the_drop_or_not():
-    def seed(low, high):
-        head = HeadTruth(0, HeadId(1, 0), "induction", 0.9, True, low, high or low, low, high)
-        return SeedTruth(0, (head,), Drop("repeated", "loss", 100, 300))
-
-    assert seed(80, 120).born_in_drop
-    assert seed(150, None).born_in_drop
-    assert not seed(10, 50).born_in_drop
-    assert not seed(400, 500).born_in_drop
-    assert SeedTruth(0, (), None).born_in_drop is None

@@ -15,7 +15,7 @@ from headatlas.treebanks.dependencies import predictions
 from headatlas.treebanks.grammar import generated_sentences
 from headatlas.treebanks.sentences import ROOT, Sentence
 from headatlas.treebanks.sieve import p_above
-from headatlas.treebanks.trees import arborescence
+from headatlas.treebanks.trees import arborescences
 from tests import toys
 
 MEASURES = ("dependencies", "trees", "constituents", "coreference", "sieve", "surface", "likeness")
@@ -132,7 +132,7 @@ def test_arborescence_against_all_trees():
                 ):
                     continue
                 best = max(best, sum(weights[parent, child] for child, parent in tree.items()))
-            found = arborescence(weights, root)
+            found = arborescences(weights, root)
             assert found[root] == ROOT
             assert all(_leads(i, {c: int(found[c]) for c in others}, root) for i in others)
             assert sum(weights[found[i], i] for i in others) == pytest.approx(best)
@@ -148,7 +148,7 @@ def _leads(node, parents, root):
 
 def test_arborescence_breaks_a_cycle_of_best_parents():
     weights = np.array([[0, 0.1, 0.2], [0, 0, 0.9], [0, 0.9, 0]])  # 1 and 2 each prefer the other
-    assert arborescence(weights, 0).tolist() == [ROOT, 2, 0]
+    assert arborescences(weights, 0).tolist() == [ROOT, 2, 0]
 
 
 def test_trees_against_loops(model, found):
@@ -157,7 +157,7 @@ def test_trees_against_loops(model, found):
     for one, map_ in zip(sentences, word_maps(model, sentences), strict=True):
         gold = {frozenset((i, h)) for i, h in enumerate(one.heads) if h != ROOT and one.relations[i] != "punct"}
         weights = (map_[1] + map_[1].T).double().numpy()
-        tree = {frozenset((i, int(p))) for i, p in enumerate(arborescence(weights, one.root)) if p != ROOT}
+        tree = {frozenset((i, int(p))) for i, p in enumerate(arborescences(weights, one.root)) if p != ROOT}
         hits, total = hits + len(gold & tree), total + len(gold)
     assert found.trees.n == total
     assert found.trees.uuas[1, 0] == pytest.approx(hits / total)

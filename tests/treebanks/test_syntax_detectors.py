@@ -19,7 +19,7 @@ from headatlas.tasks._sentences import RELATIONS
 from headatlas.tasks.questions import questions
 from headatlas.tasks.syntax import syntax
 from headatlas.treebanks import _lexicon as lexicon
-from headatlas.treebanks.trees import arborescence
+from headatlas.treebanks.trees import arborescences
 from tests import toys
 
 
@@ -123,7 +123,7 @@ def test_trees_against_the_library_sentence_by_sentence():
         words = [i for i, one in enumerate(labels["sentence"][0].tolist()) if one == number]
         heads = {i: int(labels["heads"][0, i]) for i in words}
         root = next(i for i in words if heads[i] < 0)
-        parents = arborescence(maps[np.ix_(words, words)].T, root - words[0])
+        parents = arborescences(maps[np.ix_(words, words)].T, root - words[0])
         tree = {frozenset((words[i], words[p])) for i, p in enumerate(parents) if p >= 0}
         gold = {frozenset((i, heads[i])) for i in words if heads[i] >= 0 and labels["spoken"][0, i] == 1}
         hits += len(tree & gold)

@@ -54,6 +54,43 @@ def chains_of(rows: Tensor, length: int, generator: torch.Generator) -> Tensor:
     return chains
 
 
+def chains_of_order(tables: Tensor, order: int, length: int, generator: torch.Generator) -> Tensor:
+    """[n, length] chains whose states hang on the `order` before them, by tables [n, context, next state].
+
+    The first `order` states are even. Contexts are numbered as `contexts` does.
+    """
+    n, states = len(tables), tables.shape[-1]
+    chains = torch.randint(states, (n, length), generator=generator)
+    chance, each = torch.rand(n, length, generator=generator), torch.arange(n)
+    for place in range(order, length):
+        rows = tables[each, contexts(chains[:, place - order : place], states, order)[:, -1]]
+        chains[:, place] = _drawn(rows, chance[:, place])
+    return chains
+
+
+def contexts(chains: Tensor, states: int, order: int) -> Tensor:
+    """[n, length] the number of the last `order` states at each place, the latest as the last digit; -1 where there are fewer."""
+    places = states ** torch.arange(order - 1, -1, -1)
+    found = torch.full_like(chains, -1)
+    found[:, order - 1 :] = (chains.unfold(1, order, 1) * places).sum(-1)
+    return found
+
+
+def followers(chains: Tensor, states: int, order: int) -> Tensor:
+    """[n, query, key] the keys that followed the query's last `order` states earlier in the chain, the query itself included."""
+    here = contexts(chains, states, order)
+    before = torch.full_like(here, -2)  # the same as no context
+    before[:, 1:] = here[:, :-1]
+    found: Tensor = (here[:, :, None] == before[:, None]) & (here[:, :, None] >= 0)
+    return found.tril()
+
+
+def counting_after(chains: Tensor, states: int, order: int) -> Tensor:
+    """[n, length - 1, state] what counting what followed the last `order` states predicts at each place; counts start at one."""
+    counts = 1 + followers(chains, states, order).float() @ one_hot(chains, states).float()
+    return (counts / counts.sum(-1, keepdim=True))[:, :-1]
+
+
 def _drawn(weights: Tensor, chance: Tensor) -> Tensor:
     """One index a row by its weights, for uniform numbers `chance`."""
     return (weights.cumsum(-1) < chance[:, None]).sum(-1).clamp(max=weights.shape[1] - 1)

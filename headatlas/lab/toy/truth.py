@@ -6,6 +6,8 @@ of what the layer does it does alone. Heads of a layer stand in for each other, 
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +16,11 @@ from typing import Any
 
 import torch
 
+from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.lab.measure import without
 from headatlas.lab.toy.study import Variant
-from headatlas.lab.toys import find_study, train_toy
+from headatlas.lab.toys import read_toy, train_toy
 from headatlas.mining.timeline.lives import Drop
 from headatlas.mining.timeline.result import Timeline
 from headatlas.mining.timeline.timeline import timeline
@@ -94,16 +97,60 @@ def truth_of(
     kind: str, seeds: Sequence[int], *, steps: int | None = None, n: int = 16, progress: Progress | None = None
 ) -> list[SeedTruth]:
     """Train a two-layer toy from each seed and ask ablation and detectors about its heads. Raises UnknownName, BadInput."""
-    progress, study = progress or Silent(), find_study(kind)
+    progress = progress or Silent()
     found = []
     for seed in seeds:
         with tempfile.TemporaryDirectory() as place:
-            toy = train_toy(kind, seed=seed, steps=steps, out=Path(place) / "toy")
-            lived = timeline(Path(place) / "toy", DETECTORS, n=n)
-        worth = alone(toy.model, study.variants[0], study.ablated, seed)
-        found.append(SeedTruth(seed, tuple(_heads(seed, lived, worth)), lived.drops.get("repeated")))
+            train_toy(kind, seed=seed, steps=steps, out=Path(place) / "toy")
+            found.append(truth_in(Path(place) / "toy", n=n))
         progress.advance("seeds", of=len(seeds))
     return found
+
+
+def truth_in(folder: str | os.PathLike[str], *, n: int = 16) -> SeedTruth:
+    """Ask ablation and detectors about the heads of a trained toy in its folder, n examples a task.
+
+    Raises BadInput where no toy of two layers lies there whose heads can be switched off.
+    """
+    from transformers import AutoModelForCausalLM
+
+    study, seed = read_toy(folder)
+    if not study.ablated:
+        raise BadInput(f"The toy {study.name} in {folder} has no heads to switch off.", "Take another toy.")
+    lived = timeline(folder, DETECTORS, n=n)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    if model.config.num_hidden_layers != 2:
+        raise BadInput(f"The toy in {folder} has {model.config.num_hidden_layers} layers.", "Take one of two layers.")
+    worth = alone(model, study.variants[0], study.ablated, seed)
+    return SeedTruth(seed, tuple(_heads(seed, lived, worth)), lived.drops.get("repeated"))
+
+
+def rates(found: Sequence[SeedTruth]) -> list[dict[str, Any]]:
+    """What detectors did on trained toys, a row each.
+
+    precision: the share of heads they name that do at least SHARE of their layer's work alone; recall: the share of those
+    heads that they name; None where there are none. in_drop: of the toys in which one passes and the loss of repeats falls, the
+    share in which the first induction head forms while it falls.
+    """
+    rows = []
+    for detector in DETECTORS:
+        heads = [one for toy in found for one in toy.heads if one.detector == detector and not math.isnan(one.alone)]
+        named, matter = [one for one in heads if one.passes], [one for one in heads if one.matters]
+        both = sum(one.passes for one in matter)
+        timed = [toy.born_in_drop for toy in found if toy.born_in_drop is not None] if detector == "induction" else []
+        rows.append(
+            {
+                "detector": detector,
+                "toys": len(found),
+                "heads": len(heads),
+                "named": len(named),
+                "matter": len(matter),
+                "precision": both / len(named) if named else None,
+                "recall": both / len(matter) if matter else None,
+                "in_drop": sum(timed) / len(timed) if timed else None,
+            }
+        )
+    return rows
 
 
 def _heads(seed: int, lived: Timeline, worth: dict[HeadId, float]) -> list[HeadTruth]:

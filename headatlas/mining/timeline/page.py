@@ -40,6 +40,10 @@ def headline(found: Timeline) -> list[str]:
         f"{heads} of {count(len(found.heads), 'head')} pass a detector at some step, at q < 0.01 counted over all heads, "
         "detectors and checkpoints.",
     ]
+    if found.facts.get("numbered"):
+        lines.append(
+            "The names of the checkpoints tell no steps: they are numbered in the order in which they were given."
+        )
     for drop in found.drops.values():
         lines.append(f"{drop.task}: the {drop.metric} gets better in steps {drop.begins:,} to {drop.ends:,}.")
     if found.moved:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from headatlas.errors import BadInput
 from headatlas.model.checkpoints import revisions_of
+from headatlas.model.sources.resolve import look
 
 _STEP = re.compile(r"step[-_ ]?(\d+)", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+")
@@ -17,13 +18,17 @@ _NUMBER = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class Reference:
-    """A checkpoint by name. step: of the training, read off its name. run: a finished run of `headatlas mine`."""
+    """A checkpoint by name. step: of the training, read off its name. run: a finished run of `headatlas mine`.
+
+    numbered: no name tells a step, so that steps are places in the order in which the checkpoints were given.
+    """
 
     label: str
     step: int
     name: str
     revision: str | None = None
     run: bool = False
+    numbered: bool = False
 
 
 def step_of(label: str) -> int | None:
@@ -41,6 +46,9 @@ def checkpoints_of(source: str | os.PathLike[str] | Sequence[str | os.PathLike[s
     given = [source] if isinstance(source, str | os.PathLike) else list(source)
     found = [one for name in given for one in _each(os.fspath(name))]
     if len(found) < 2:
+        for _, name, revision, run in found:
+            if not run:
+                look(name, revision)  # a name that means nothing is the fault to tell
         raise BadInput(
             f"{', '.join(map(str, given)) or 'Nothing'} names {len(found)} checkpoint{'' if len(found) == 1 else 's'}; a "
             "timeline needs two or more.",
@@ -48,7 +56,7 @@ def checkpoints_of(source: str | os.PathLike[str] | Sequence[str | os.PathLike[s
         )
     if len({run for _, _, _, run in found}) > 1:
         raise BadInput("A timeline is made of runs or of models, not of both.", "Mine the models, or name them all.")
-    steps = [step_of(label) for label, _, _, _ in found]
+    steps, numbered = [step_of(label) for label, _, _, _ in found], False
     if None in steps or len(set(steps)) < len(steps):
         told = [label for label, step in zip((one[0] for one in found), steps, strict=True) if step is not None]
         if told and len(set(steps) - {None}) > 1:
@@ -56,9 +64,9 @@ def checkpoints_of(source: str | os.PathLike[str] | Sequence[str | os.PathLike[s
                 f"The names of the checkpoints do not tell their steps apart ({', '.join(told[:4])} ...).",
                 "Name each with its own step, such as step-100.",
             )
-        steps = list(range(len(found)))
+        steps, numbered = list(range(len(found))), True
     numbered = [
-        Reference(label, int(step or 0), name, revision, run)
+        Reference(label, int(step or 0), name, revision, run, numbered)
         for (label, name, revision, run), step in zip(found, steps, strict=True)
     ]
     return sorted(numbered, key=lambda one: one.step)
@@ -72,12 +80,17 @@ def _each(name: str) -> list[tuple[str, str, str | None, bool]]:
     if (folder / "atlas.json").is_file():
         return [(folder.name, str(folder), None, True)]
     for home in (folder / "checkpoints", folder):
-        inside = sorted(one for one in home.iterdir() if (one / "config.json").is_file()) if home.is_dir() else []
-        if inside:
-            return [(one.name, str(one), None, False) for one in inside]
-        runs = sorted(one for one in home.iterdir() if (one / "atlas.json").is_file()) if home.is_dir() else []
-        if runs:
-            return [(one.name, str(one), None, True) for one in runs]
+        for file, run in (("config.json", False), ("atlas.json", True)):
+            inside = _inside(home, file)
+            if inside:
+                return [(one.name, str(one), None, run) for one in inside]
     if (folder / "config.json").is_file():
         return [(folder.name, str(folder), None, False)]
     raise BadInput(f"{name} holds no checkpoints.", "Give a folder of folders with config.json and weights.")
+
+
+def _inside(home: Path, file: str) -> list[Path]:
+    """The folders in a folder that hold a file, without hidden ones: what a killed training left half written is one."""
+    if not home.is_dir():
+        return []
+    return sorted(one for one in home.iterdir() if not one.name.startswith(".") and (one / file).is_file())

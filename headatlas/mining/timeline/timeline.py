@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ def timeline(
         wanted = detectors or [name for name, one in installed().items() if isinstance(one, LayerDetector)]
         with Checkpoints(dtype=dtype, device=device, allow_pickle=allow_pickle) as opener:
             found = _of_models(opener, references, wanted, tasks, n, seed, folder, progress)
+    if references[0].numbered:
+        found = replace(found, facts={**found.facts, "numbered": True})
     if folder is not None:
         write_timeline(found, folder)
     return found
@@ -90,7 +93,7 @@ def _of_models(
     hashes = [opener.source(one.name, one.revision).sha256 for one in references]
     model = opener.open(references[0].name, references[0].revision)
     chosen = plan(model, wanted, tasks, n, seed)
-    heads, facts = model.heads, _facts(model, chosen, n, seed)
+    heads, width, facts = model.heads, model.d_model, _facts(model, chosen, n, seed)
     if folder is not None:
         _demand_same(folder, facts)
     progress.plan([("checkpoints", len(references))])
@@ -100,9 +103,10 @@ def _of_models(
         if missing(had, chosen):
             if number:
                 model = opener.open(one.name, one.revision)
-            if model.heads != heads:
+            if (model.heads, model.d_model) != (heads, width):
+                what = "other heads" if model.heads != heads else f"another width ({model.d_model}, not {width})"
                 raise BadInput(
-                    f"{one.label} has other heads than {references[0].label}.", "Take checkpoints of one training."
+                    f"{one.label} has {what} than {references[0].label}.", "Take checkpoints of one training."
                 )
             had = measured(model, chosen, had, folder, sha256)
         found.append(had)

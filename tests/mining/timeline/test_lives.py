@@ -94,6 +94,19 @@ def test_names_tell_steps():
         revisions_of("org/name@step1,")
 
 
+def test_what_a_killed_training_left_half_written_is_no_checkpoint(tmp_path):
+    for name in ("step-0000005", "step-0000010", ".step-0000010.half-77"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "config.json").write_text("{}")
+    found = checkpoints_of(tmp_path)
+    assert [(one.label, one.step, one.numbered) for one in found] == [
+        ("step-0000005", 5, False), ("step-0000010", 10, False)]  # fmt: skip
+    (tmp_path / "checkpoints" / "step-0000005").rename(tmp_path / "checkpoints" / "first")
+    (tmp_path / "checkpoints" / "step-0000010").rename(tmp_path / "checkpoints" / "second")
+    assert [(one.label, one.step, one.numbered) for one in checkpoints_of(tmp_path)] == [
+        ("first", 0, True), ("second", 1, True)]  # fmt: skip
+
+
 def test_sketches_tell_which_head_is_which():
     rng = np.random.default_rng(0)
     heads = (A, B, HeadId(1, 0), HeadId(1, 1))

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 import headatlas as ha
 from headatlas.detector import find_detector
-from headatlas.errors import BadInput, SourceError, StoreError
+from headatlas.errors import BadInput, SourceError, StoreError, UnknownName
 from headatlas.mining.comparison.runs import FinishedRun
 from headatlas.mining.planning import plan
 from headatlas.mining.scan import scan
@@ -175,6 +176,8 @@ def test_checkpoints_that_do_not_belong_together_are_refused(checkpoints, tmp_pa
         ha.timeline([first, tmp_path / "step-13"], ["induction"], n=4)
     with pytest.raises(BadInput, match="names 1 checkpoint;"):
         ha.timeline(first)
+    with pytest.raises(UnknownName, match="nowhere"):
+        ha.timeline(tmp_path / "nowhere")
     with pytest.raises(BadInput, match="holds no checkpoints"):
         ha.timeline(_empty(tmp_path))
 
@@ -182,6 +185,25 @@ def test_checkpoints_that_do_not_belong_together_are_refused(checkpoints, tmp_pa
 def _empty(tmp_path):
     (tmp_path / "empty").mkdir()
     return tmp_path / "empty"
+
+
+def test_revisions_are_read_from_the_hubs_cache(checkpoints, tmp_path, monkeypatch, capsys):
+    """Laid out as huggingface_hub keeps what it fetched: a folder for each commit, and what revisions are called."""
+    home = tmp_path / "models--org--planted"
+    (home / "refs").mkdir(parents=True)
+    for step in (10, 40, 60):
+        commit = f"{step:040d}"
+        shutil.copytree(checkpoints / f"checkpoint-{step}", home / "snapshots" / commit)
+        (home / "refs" / f"step{step}").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    found = ha.timeline("org/planted@step60,step10,step40", ["induction"], n=8)
+    assert (found.labels, found.steps) == (("step10", "step40", "step60"), (10, 40, 60))
+    (life,) = (life for life in found.lives if life.head == INDUCTION)
+    assert (life.born, life.died) == (40, 60)
+    assert capsys.readouterr().err.count("Using the copy of org/planted") <= 2  # the opening of the first looks again
+    with pytest.raises(SourceError, match="'org/planted' at revision 'step70'"):
+        ha.timeline("org/planted@step10,step70", ["induction"], n=8)
 
 
 def test_another_structure_is_opened_anew(checkpoints, tmp_path):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from headatlas.lab.toy.data import chains_of_order, contexts
 from headatlas.lab.toy.study import Claim, Panel, Runs, Study, Variant, held_out
 from headatlas.lab.training.loop import Measure
 from headatlas.lab.training.options import TrainOptions
@@ -26,17 +27,12 @@ _TRUE = _SETS.index((0, 1))
 
 def _chains(n: int, chance: torch.Generator) -> tuple[Tensor, Tensor]:
     """([n, length] chains whose tokens hang on the two before them, [n, state] the distribution of the token that follows)."""
-    contexts = _STATES**_PARENTS
     rows = torch.distributions.Dirichlet(torch.full((_STATES,), _ALPHA))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(1 << 40, (1,), generator=chance)))
-        tables = rows.sample((n, contexts))
-    tokens = torch.randint(_STATES, (n, _LENGTH), generator=chance)
-    uniform, each = torch.rand(n, _LENGTH, generator=chance), torch.arange(n)
-    for place in range(_PARENTS, _LENGTH):
-        row = tables[each, tokens[:, place - 2] * _STATES + tokens[:, place - 1]]
-        tokens[:, place] = (row.cumsum(-1) < uniform[:, place, None]).sum(-1).clamp(max=_STATES - 1)
-    return tokens, tables[each, tokens[:, -2] * _STATES + tokens[:, -1]]
+        tables = rows.sample((n, _STATES**_PARENTS))
+    tokens = chains_of_order(tables, _PARENTS, _LENGTH, chance)
+    return tokens, tables[torch.arange(n), contexts(tokens, _STATES, _PARENTS)[:, -1]]
 
 
 class _GeneralisedInduction(nn.Module):
