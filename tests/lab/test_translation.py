@@ -7,7 +7,6 @@ import torch
 import headatlas as ha
 from headatlas.lab.translation import gates
 from headatlas.lab.translation.checks import Check, alignment_error, rates, roles
-from headatlas.lab.translation.entmax import entmax
 from headatlas.lab.translation.language import (
     EOS,
     NAMES,
@@ -19,7 +18,7 @@ from headatlas.lab.translation.language import (
     Language,
     Sentences,
 )
-from headatlas.lab.translation.model import Translator
+from headatlas.lab.translation.model import Translator, entmax
 
 
 def of(z, alpha, dtype=torch.float32):
