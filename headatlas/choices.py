@@ -36,6 +36,7 @@ DIRECTION = Choice(("denoising", "noising"), "Unknown direction '{}'.")
 PATCHED = Choice(("z", "q", "k", "v", "pattern"), "Heads are not patched at '{}'.")
 ATTRIBUTED = Choice(("z", "q", "k", "v"), "Heads are not attributed at '{}'.")
 ATTRIBUTION = Choice(("direct", "atp", "eap", "eap-ig"), "Unknown method '{}'.")
+IMPORTANCE = Choice(("mask", "gradient", "lrp"), "There is no importance by '{}'.")
 METRIC = Choice(  # those of headatlas.task.answers
     ("kl", "logit-difference", "logit-margin", "logit-lead", "next-token-loss", "log-probability", "mean-log-probability",
      "probability", "probability-difference", "rank", "accuracy", "exact-match", "format", "hit@10", "icl-score", "truth-margin",
