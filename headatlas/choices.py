@@ -27,7 +27,15 @@ class Choice:
             raise BadInput(self.refused.format(given), f"Choose one of {', '.join(self.values)}.")
 
 
-CHECKS = ("removals", "same-answer", "transfer", "prompts", "twin", "shuffled")  # what can be asked of verdicts
+CHECKS = (
+    "removals",
+    "same-answer",
+    "transfer",
+    "relation",
+    "prompts",
+    "twin",
+    "shuffled",
+)  # what can be asked of verdicts
 DTYPE = Choice(("auto", "float32", "float16", "bfloat16", "float64"), "'{}' is not a dtype.")
 EDIT = Choice(("mean", "zero", "resample", "input"), "Unknown ablation '{}'.")
 REMOVED = Choice(("mean", "zero"), "Unknown ablation '{}'.")
