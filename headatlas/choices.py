@@ -27,7 +27,15 @@ class Choice:
             raise BadInput(self.refused.format(given), f"Choose one of {', '.join(self.values)}.")
 
 
-CHECKS = ("removals", "same-answer", "transfer", "prompts", "twin", "shuffled")  # what can be asked of verdicts
+CHECKS = (
+    "removals",
+    "same-answer",
+    "transfer",
+    "relation",
+    "prompts",
+    "twin",
+    "shuffled",
+)  # what can be asked of verdicts
 DTYPE = Choice(("auto", "float32", "float16", "bfloat16", "float64"), "'{}' is not a dtype.")
 EDIT = Choice(("mean", "zero", "resample", "input"), "Unknown ablation '{}'.")
 REMOVED = Choice(("mean", "zero"), "Unknown ablation '{}'.")
@@ -36,6 +44,7 @@ DIRECTION = Choice(("denoising", "noising"), "Unknown direction '{}'.")
 PATCHED = Choice(("z", "q", "k", "v", "pattern"), "Heads are not patched at '{}'.")
 ATTRIBUTED = Choice(("z", "q", "k", "v"), "Heads are not attributed at '{}'.")
 ATTRIBUTION = Choice(("direct", "atp", "eap", "eap-ig"), "Unknown method '{}'.")
+IMPORTANCE = Choice(("mask", "gradient", "lrp"), "There is no importance by '{}'.")
 METRIC = Choice(  # those of headatlas.task.answers
     ("kl", "logit-difference", "logit-margin", "logit-lead", "next-token-loss", "log-probability", "mean-log-probability",
      "probability", "probability-difference", "rank", "accuracy", "exact-match", "format", "hit@10", "icl-score", "truth-margin",
@@ -50,6 +59,7 @@ CIRCUIT_SEARCH = Choice(("attribution", "greedy"), "Unknown method '{}'.")
 CIRCUIT_RIVAL = Choice(("none", "eap-ig"), "Circuits are not compared with '{}'.")
 RATIO = Choice(("ratio-of-means", "mean-of-ratios"), "Unknown ratio '{}'.")
 ROUTE_FILE = Choice((".json", ".svg", ".html", ".graphml"), "No route is written to a file that ends in '{}'.")
+MAP_FILE = Choice((".svg",), "No map is written to a file that ends in '{}'.")
 COMPARISON_FILE = Choice((".html", ".md", ".json"), "No comparison is written to a file that ends in '{}'.")
 INTERVENTION = Choice(("clamp", "ablate", "freeze", "regularise"), "Heads cannot be changed in training by '{}'.")
 PATTERN = Choice(("previous-token", "induction", "current", "first"), "Attention cannot be clamped to '{}'.")

@@ -147,7 +147,7 @@ class LayerDetector(Detector):
     """A detector that scores one attention layer at a time; a single pass feeds all of one task.
 
     score(layer, batch) -> [example, head]; higher means more of the head type; NaN where undefined for an example.
-    Hooks beside `removal`: `control`, `settle`, `told`, `planted`, `look_alike`.
+    Hooks beside `removal`: `control`, `settle`, `told`, `works_at`, `planted`, `look_alike`.
     """
 
     HOOKS: ClassVar[tuple[Hook, ...]] = (
@@ -155,6 +155,7 @@ class LayerDetector(Detector):
         Hook("control", "layer, batch"),
         Hook("settle", "found"),
         Hook("told", "found"),
+        Hook("works_at", "batch, words"),
         Hook("planted", "batch", required=True),
         Hook("look_alike", "batch", required=True),
     )
@@ -187,6 +188,15 @@ class LayerDetector(Detector):
         found: [example, head, choice] as `settle` gets it. The words stand in the head's line.
         """
         found: Callable[[Tensor], list[str]] | None = self.hook("told")
+        return found
+
+    @property
+    def works_at(self) -> Callable[[Batch, str], Tensor | None] | None:
+        """The hook `works_at(batch, words)`: [example, pos] bool, the tokens that a head of which `words` were told should serve.
+
+        words: of `told`. None where they name nothing that could be pointed at.
+        """
+        found: Callable[[Batch, str], Tensor | None] | None = self.hook("works_at")
         return found
 
     @property

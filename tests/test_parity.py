@@ -29,6 +29,7 @@ SCREEN = {"json", "top", "help"}
 SCREEN_OF = {
     "plant": {"out"},  # PlantedModel.save
     "compare": {"fail_over"},  # the exit code; len(Comparison.heads)
+    "syntax": {"map_"},  # Syntax.save_map
     "toy": {"out"},  # Toy.save
     "calibrate": {"out"},  # lab.calibration_page
     "papers add": {"edit"},

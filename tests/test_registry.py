@@ -128,7 +128,7 @@ def test_hooks_go_with_all_plugins_of_their_file(plugin_file):
         (
             DETECTOR + function("contrl", "layer, batch"),
             "headatlas/detectors/made_up.py defines 'contrl', which is neither a detector nor a hook of one. Did you mean "
-            "'control'. Hooks: control, look_alike, planted, removal, settle, told; start helper functions with an underscore.",
+            "'control'. Hooks: control, look_alike, planted, removal, settle, told, works_at; start helper functions with an underscore.",
         ),
         (DETECTOR + "\n    remove = partial(_mass, shift=1)\n", "defines 'remove', .* mean 'removal'"),
         (DETECTOR + "\n    mass = lambda layer: 0\n", "defines 'mass', which is neither .* nor a hook of one. Hooks: "),

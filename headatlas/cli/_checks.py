@@ -259,6 +259,14 @@ def route_file(path: str) -> None:
     file(path)
 
 
+def map_file(path: str) -> None:
+    """Raise BadInput for an ending in which no map of heads is drawn, StoreError where no file can be written."""
+    from headatlas.choices import MAP_FILE
+
+    MAP_FILE.demand(Path(path).suffix)
+    file(path)
+
+
 def run(path: str) -> None:
     """Raise StoreError where no finished run lies."""
     from headatlas.atlas import Atlas

@@ -150,19 +150,19 @@ def _surface(data: Data, top: int) -> None:
     heads = data["heads"]
     _say(f"Surface: mean entropy of uniform attention would be {data['uniform_entropy']:.2f} nats")
     rows = []
-    for what, key, unit in (
-        ("at one offset", "offset_share", "of queries"), ("on the start token", "start", "of the mass"),
-        ("on the end token", "end", "of the mass"), ("on other pieces of a word", "pieces", "of the mass"),
+    for what, key in (
+        ("queries at one offset", "offset_share"), ("mass on the start token", "start"), ("mass on the end token", "end"),
+        ("mass on a word's other pieces", "pieces"),
     ):  # fmt: skip
         known = {head: row for head, row in heads.items() if row[key] == row[key] and row[key] is not None}
         if not known:
             continue
         best = _best(known, lambda row, key=key: row[key], 3)  # type: ignore[misc]
         extra = (lambda row: f" ({row['offset']:+d})") if key == "offset_share" else (lambda row: "")
-        rows.append([what, ", ".join(f"{_short(head)} {row[key]:.2f}{extra(row)}" for head, row in best), unit])
+        rows.append([what, ", ".join(f"{_short(head)} {row[key]:.2f}{extra(row)}" for head, row in best)])
     lowest = sorted(heads.items(), key=lambda one: one[1]["entropy"])[:3]
-    rows.append(["lowest entropy", ", ".join(f"{_short(head)} {row['entropy']:.2f}" for head, row in lowest), "nats"])
-    _table(["", "heads", ""], rows)
+    rows.append(["lowest entropy, nats", ", ".join(f"{_short(head)} {row['entropy']:.2f}" for head, row in lowest)])
+    _table(["", "heads"], rows)
 
 
 def _likeness(data: Data, top: int) -> None:

@@ -64,7 +64,7 @@ def mine(
     checks: Annotated[
         str | None,
         typer.Option(
-            help="What else is asked of each verdict: removals, same-answer, transfer, prompts (these are the default), "
+            help="What else is asked of each verdict: removals, same-answer, transfer, relation, prompts (these are the default), "
             "twin, shuffled, with commas between them; or all, or none."
         ),
         Check(check.checks),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json
+from headatlas.render.escape import say
 
 
 def syntax(
@@ -38,6 +40,11 @@ def syntax(
     ] = "hellinger",
     bias: Annotated[float, typer.Option(help="Pull of constituents to the right-branching tree.")] = 0.0,
     punctuation: Annotated[bool, typer.Option(help="Let trees find the edges of punctuation too.")] = False,
+    map_: Annotated[
+        str | None,
+        typer.Option("--map", help="SVG file to draw the heads in, likeness as nearness (adds --measure likeness)."),
+        Check(check.map_file),
+    ] = None,
     seed: option.Seed = 0,
     top: option.Top = 5,
     device: option.Device = None,
@@ -49,23 +56,37 @@ def syntax(
     Example: headatlas syntax minilm-l6 --treebank en_pud-ud-test.conllu
 
     For Pande et al. 2021: headatlas syntax minilm-l6 --measure sieve
+
+    For the map of Clark et al. 2019: headatlas syntax minilm-l6 --n 50 --map heads.svg
     """
     import headatlas as ha
     from headatlas.cli._progress import Shown
+
+    if map_ is not None:
+        from headatlas.render import plots
+
+        plots.require()
 
     given = ha.read_treebank(treebank) if treebank is not None else None  # before torch is imported and a model loaded
     from headatlas.treebanks.as_data import data_of
     from headatlas.treebanks.run import DEFAULT
 
+    asked = list(measure or DEFAULT)
+    if map_ is not None:
+        asked += [one for one in ("surface", "likeness") if one not in asked]
     options = ha.SyntaxOptions(rows=rows, special=special, distance=distance, bias=bias, punctuation=punctuation)
     with Shown() as shown:
         found = ha.syntax(
-            ha.load(model, dtype=dtype, device=device), given, measures=measure or DEFAULT, n=n, seed=seed,
+            ha.load(model, dtype=dtype, device=device), given, measures=asked, n=n, seed=seed,
             options=options, progress=shown,
         )  # fmt: skip
+    if map_ is not None:
+        found.save_map(map_)
     if as_json:
         print_json(data_of(found))
         return
     from headatlas.cli._syntax_tables import print_syntax
 
     print_syntax(data_of(found), treebank, top)
+    if map_ is not None:
+        say(f"Written: {Path(map_).resolve()}")

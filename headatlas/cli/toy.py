@@ -64,6 +64,10 @@ def _translation(out: str, seed: int, steps: int | None) -> None:
 
     made = ha.translation_toy(seed=seed, steps=steps, say=lambda text: say(text, file=sys.stderr))
     folder = made.save(out)
+    for one in made.removed:
+        say(
+            f"without {one.head}: {one.rates.verbs:.3f} of verbs, {one.rates.others:.3f} of other words, {one.rates.names:.3f} of names right"
+        )
     for point in made.curve:
         say(
             f"penalty {point.penalty}: {point.open} of 8 encoder heads open, {point.rates.verbs:.3f} of verbs and "

@@ -54,6 +54,17 @@ def told(found: Tensor) -> list[str]:
     return passing(found, NAMES)
 
 
+def works_at(batch: Batch, words: str) -> Tensor | None:
+    """The pieces of the dependents of the relations that `words` (of `told`) name: [example, pos]."""
+    said = [part.rpartition(" to head")[0] or part.rpartition(" from head")[0] for part in words.split(", ")]
+    numbers = [i for i, relation in enumerate(RELATIONS) if relation in said]
+    if not numbers:
+        return None
+    labels, word = batch.labels, batch.marks["word"]
+    mine = torch.isin(labels["relation"], torch.tensor(numbers)) & (labels["heads"] >= 0)
+    return mine.gather(1, word.clamp(min=0)) & (word >= 0)
+
+
 def planted(batch: Batch) -> Planted:
     """Every word attends to the word it depends on."""
     return to_words(batch, batch.labels["heads"])

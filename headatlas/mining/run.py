@@ -71,7 +71,7 @@ def mine(
     of layers that find what they need are asked, judged by the answers or else by KL to the clean run. The run's folder keeps the source of what is yours. n: examples per task, as many again
     for detectors by which a head is close to being observed. verdict_n: held-out
     examples that verdicts rest on, default 8, more where texts are short and where an effect is not clear. checks: what else
-    is asked of each verdict, by name ("removals", "same-answer", "transfer", "prompts"; "twin" and "shuffled": the same
+    is asked of each verdict, by name ("removals", "same-answer", "transfer", "relation", "prompts"; "twin" and "shuffled": the same
     detectors on models that have learned nothing), "all" or "none"; default the first four. Each finished task is
     kept: the same call after an interruption goes on from there, and a call whose run is complete returns it at once. What
     was measured on a model that computes something else (see `identity_of`) is not taken up. Raises BadInput, UnknownName,

@@ -29,10 +29,15 @@ from headatlas.progress import Progress, Silent
 from headatlas.scores import HeadScores
 from headatlas.task import Batch, Metric, Task
 from headatlas.task.answers import kl
-from headatlas.task.encoders import masked, masked_token_loss, pooled_change
+from headatlas.task.encoders import denoising_loss, masked, masked_token_loss, noised, pooled_change
 
 TOKENS_AT_ONCE = 2048
-MARGINS = {masked_token_loss.name: 0.1, pooled_change.name: 0.01}  # how much worse the control must be
+MARGINS = {
+    masked_token_loss.name: 0.1,
+    denoising_loss.name: 0.1,
+    pooled_change.name: 0.01,
+}  # how much worse the control must be
+MASKING = (masked_token_loss, denoising_loss)  # texts are masked for them, and read whole by detectors
 TIMED = 512  # tokens on which the machine's speed is measured: passes over fewer than 2,048 are about as fast a token
 
 
@@ -76,12 +81,12 @@ def scan(
     mean_z: whether the mean z of each head is wanted.
     """
     progress = progress or Silent()
-    apart, metrics = metric is masked_token_loss, dict[str, list[Array]](task=[], control=[])
+    apart, metrics = metric in MASKING, dict[str, list[Array]](task=[], control=[])
     if apart:
         assert metric is not None
-        texts, metric = prepared(model, metric, batch), None
-        metrics["task"] = [metric_of(model, texts, masked_token_loss)]
-        metrics["control"] = [metric_of(model, texts.control, masked_token_loss)] if texts.control is not None else []
+        texts, read, metric = prepared(model, metric, batch), metric, None
+        metrics["task"] = [metric_of(model, texts, read)]
+        metrics["control"] = [metric_of(model, texts.control, read)] if texts.control is not None else []
     else:
         batch = prepared(model, metric, batch)
     n, heads = len(batch), model.heads
@@ -92,7 +97,7 @@ def scan(
     values = {d.name: np.full((n, len(heads)), np.nan) for d in layered}
     control = {d.name: np.full((n, len(heads)), np.nan) for d in layered}
     sums: dict[LayerKey, Tensor] = {}
-    tokens = 0
+    counts: dict[LayerKey, int] = {}
     clock = {"forward": 0.0, "detect": 0.0}
 
     def fill(
@@ -110,7 +115,6 @@ def scan(
         target[detector.name][rows, first : first + layer.n_heads] = found
 
     def run(part: Batch, rows: slice, *, main: bool) -> None:
-        nonlocal tokens
         began, spent = time.perf_counter(), 0.0
 
         def watch(layer: LayerView) -> None:
@@ -128,8 +132,9 @@ def scan(
                     fill(control, rows, layer, detector, read, detector.score)
             if main and mean_z:
                 real = layer.valid_queries[:, :, None, None]
-                total = (layer.z.float() * real).sum((0, 1))
-                sums[layer.stack, layer.index] = sums.get((layer.stack, layer.index), 0.0) + total.double()
+                total, key = (layer.z.float() * real).sum((0, 1)), (layer.stack, layer.index)
+                sums[key] = sums.get(key, 0.0) + total.double()
+                counts[key] = counts.get(key, 0) + int(layer.valid_queries.sum())
             spent += time.perf_counter() - entered
 
         wanted = metric.positions(part) if metric is not None else torch.zeros(1, dtype=torch.long)
@@ -137,7 +142,6 @@ def scan(
         if metric is not None:
             score = metric.score(logits.cpu(), part)
             metrics["task" if main else "control"].append(score.double().numpy())
-        tokens += int(part.mask.sum()) if main else 0
         clock["detect"] += spent
         clock["forward"] += time.perf_counter() - began - spent
 
@@ -171,7 +175,7 @@ def scan(
             scored, chance = (part.double().cpu().numpy() for part in measured)
             scores[detector.name] = HeadScores(heads, scored, chance, detector.minimum_effect)
             clock["detect"] += time.perf_counter() - began
-    averages = {key: (total / max(tokens, 1)).float() for key, total in sums.items()}
+    averages = {key: (total / max(counts[key], 1)).float() for key, total in sums.items()}
     return Scan(scores, joined["task"], joined["control"], averages, clock, refused, told, choices)
 
 
@@ -210,14 +214,16 @@ def metric_on(model: Model, task: Task) -> Metric | None:
     """What measures how well the model does the task; None where either gives nothing to measure.
 
     Models that read both ways do not predict a next token, whatever the task asks: there it is the loss of masked tokens, or,
-    of a model without a language-model head, how far its pooled vector moves.
+    of a model without a language-model head, how far its pooled vector moves. An encoder-decoder with a mask token writes what
+    its encoder reads masked; of one without (T5, Marian) nothing is known that it should write.
     """
     if model.kind == "decoder":
         return task.metric if model.has_logits else None
-    if model.kind != "encoder" or task.metric is None:
+    if task.metric is None or (model.kind == "encoder-decoder" and not model.has_logits):
         return None
     if model.has_logits:
-        return masked_token_loss if model.tokenizer.mask is not None else None
+        loss = masked_token_loss if model.kind == "encoder" else denoising_loss
+        return loss if model.tokenizer.mask is not None else None
     return pooled_change
 
 
@@ -234,9 +240,10 @@ def prepared(model: Model, metric: Metric | None, batch: Batch) -> Batch:
 
     Its control is held against the same run, and masked as well.
     """
-    if metric is masked_token_loss:
+    if metric in MASKING:
         assert model.tokenizer.mask is not None
-        return masked(batch, model.tokenizer, model.tokenizer.mask)
+        mask = masked if metric is masked_token_loss else noised
+        return mask(batch, model.tokenizer, model.tokenizer.mask)
     label = {"kl": "clean", pooled_change.name: "vector"}.get(metric.name) if metric is not None else None
     if label is None:
         return batch

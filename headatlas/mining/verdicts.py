@@ -72,7 +72,10 @@ def judge_task(
                 more = _further(model, task, metric, batch, seed, removing)
                 benches[key] = Bench(removing(batch), free, more=more, seed=seed)
             judged = judge(benches[key], heads, smallest=scan.smallest, progress=Part(progress, step))
-            found[detector.name] = beside.ask(detector, judged, benches[key], removing, Part(progress, step))
+            words = next((one.told for one in scan.detectors if one.name == detector.name), {})
+            found[detector.name] = beside.ask(
+                detector, judged, benches[key], removing, Part(progress, step), told=words
+            )
         except UnsupportedModel as error:
             progress.say(f"{task.name}: no verdict on {detector.name}: {error}")
     return TaskVerdict(task.name, settled(found), time.perf_counter() - began, beside.seconds)

@@ -21,6 +21,9 @@ _WORDS = {
     ("transfer", "passed"): "transfers",
     ("transfer", "weakened"): "transfers in part",
     ("transfer", "failed"): "does not transfer",
+    ("relation", "passed"): "matters at its relation",
+    ("relation", "weakened"): "at its relation as random heads do",
+    ("relation", "failed"): "no more at its relation",
 }
 
 

@@ -1,4 +1,4 @@
-"""Metrics of models that read both ways: the loss of masked tokens where there is a head for it, else the pooled vector.
+"""Metrics of models with an encoder: the loss of masked tokens where there is a head for it, else the pooled vector.
 
 Labels that they read: `masked` [example, n] the ids that stood at positions["masked"] before the mask token did; `vector`
 [example, d_model] the pooled vector of the run without changes.
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Metric, Vocabulary, edges
+from headatlas.task.batch import complete
 
 SHARE = 0.15  # of a text's tokens that are masked at once (Devlin et al. 2019)
 ROUNDING = 1e-11  # of the change of a vector, which is a square: what batches of another size leave in float32
@@ -27,6 +28,39 @@ def masked(batch: Batch, tokenizer: Vocabulary, mask: int) -> Batch:
     """
     if "masked" in batch.labels:
         return batch
+    at, ids = _chosen(batch, tokenizer)
+    return replace(
+        batch,
+        tokens=_replaced(batch, at, mask),
+        positions={**batch.positions, "masked": at},
+        labels={**batch.labels, "masked": ids},
+        control=masked(batch.control, tokenizer, mask) if batch.control is not None else None,
+    )
+
+
+def noised(batch: Batch, tokenizer: Vocabulary, mask: int) -> Batch:
+    """The batch of an encoder-decoder with such tokens masked in what its encoder reads; the decoder reads the text whole.
+
+    positions["masked"]: the places of these tokens in the decoder's text, "before masked" those before them, at which they are
+    predicted. Its control is masked as well. Raises UnfitTask for a text without a token.
+    """
+    if "masked" in batch.labels:
+        return batch
+    at, ids = _chosen(batch, tokenizer)
+    before = torch.where(at > 0, at - 1, -1)
+    positions = {**batch.positions, "masked": at, "before masked": before}
+    labels = {**batch.labels, "masked": ids.masked_fill(before < 0, -1)}
+    both = complete(
+        replace(batch, encoder=None, positions=positions, labels=labels, control=None, counterfactual=None), tokenizer
+    )
+    assert both.encoder is not None
+    read = replace(both.encoder, tokens=_replaced(both.encoder, both.encoder.positions["masked"], mask))
+    control = noised(batch.control, tokenizer, mask) if batch.control is not None else None
+    return replace(both, encoder=read, control=control)
+
+
+def _chosen(batch: Batch, tokenizer: Vocabulary) -> tuple[Tensor, Tensor]:
+    """Places of tokens to be masked and what stands there, [example, n] each, -1 for none."""
     front, back = map(len, edges(tokenizer))
     chosen = []
     for row, real in zip(batch.tokens, batch.mask, strict=True):
@@ -38,16 +72,14 @@ def masked(batch: Batch, tokenizer: Vocabulary, mask: int) -> Batch:
         order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
         chosen.append(places[order[: max(1, round(SHARE * len(places)))]].sort().values)
     at = torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True, padding_value=-1)
-    ids = batch.tokens.gather(1, at.clamp(min=0)).masked_fill(at < 0, -1)
+    return at, batch.tokens.gather(1, at.clamp(min=0)).masked_fill(at < 0, -1)
+
+
+def _replaced(batch: Batch, at: Tensor, mask: int) -> Tensor:
+    """The tokens with the mask token at [example, n]."""
     hit = torch.zeros_like(batch.mask).scatter(1, at.clamp(min=0), True)  # a filler names place 0,
     hit[:, 0] = (at == 0).any(1)  # which counts where it was chosen
-    return replace(
-        batch,
-        tokens=batch.tokens.masked_fill(hit, mask),
-        positions={**batch.positions, "masked": at},
-        labels={**batch.labels, "masked": ids},
-        control=masked(batch.control, tokenizer, mask) if batch.control is not None else None,
-    )
+    return batch.tokens.masked_fill(hit, mask)
 
 
 def _masked_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -80,5 +112,7 @@ def _first(batch: Batch) -> Tensor:
 
 # Mean cross-entropy of the masked tokens.
 masked_token_loss = Metric("masked-token loss", lambda batch: batch.positions["masked"], _masked_loss, False, "nats")
+# The same of an encoder-decoder, whose decoder writes the tokens that its encoder reads masked (as BART is trained).
+denoising_loss = Metric("denoising loss", lambda batch: batch.positions["before masked"], _masked_loss, False, "nats")
 # 1 - cosine between the pooled vector and that of the clean run: 0 where a change does nothing, 1 for unrelated vectors.
 pooled_change = Metric("pooled-vector change", _first, _moved, False, "", level=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,12 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model import LayerView, Model
 from headatlas.progress import Progress, Silent
+from headatlas.store import write_text
 from headatlas.treebanks.constituents import ConstituentCounts, Constituents
 from headatlas.treebanks.coreference import Coreference, CoreferenceCounts
 from headatlas.treebanks.dependencies import Dependencies, DependencyCounts
 from headatlas.treebanks.grammar import generated_sentences
+from headatlas.treebanks.likeness_map import drawn
 from headatlas.treebanks.probe import Probe, ProbeCounts
 from headatlas.treebanks.sentences import Sentence, known, read_treebank
 from headatlas.treebanks.sieve import Sieve, SieveCounts
@@ -77,6 +80,17 @@ class Syntax:
     def __repr__(self) -> str:
         asked = ", ".join(name for name in MEASURES if getattr(self, name) is not None)
         return f"Syntax({len(self.heads)} heads of {self.facts['model']} on {self.n} sentences: {asked})"
+
+    def save_map(self, path: str | os.PathLike[str]) -> Path:
+        """Draw the heads as SVG, likeness as nearness; needs measures "surface" and "likeness".
+
+        Raises BadInput, StoreError, and HeadAtlasError without matplotlib.
+        """
+        if self.likeness is None or self.surface is None:
+            raise BadInput("The map needs two measures.", 'Ask for measures=["surface", "likeness"].')
+        target = Path(path)
+        write_text(target, drawn(self.facts["model"], self.likeness, self.surface))
+        return target
 
 
 def syntax(

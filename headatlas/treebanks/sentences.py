@@ -44,6 +44,11 @@ class Sentence:
             raise BadInput(f"{self.name or 'A sentence'} has {n} words, and not as many spaces, heads or relations.")
         if wrong := [head for i, head in enumerate(self.heads) if not ROOT <= head < n or head == i]:
             raise BadInput(f"{self.name or 'A sentence'} has a head {wrong[0]}, and words 0 to {n - 1}.")
+        if (start := _in_a_circle(self.heads)) is not None:
+            raise BadInput(
+                f"{self.name or 'A sentence'} has no tree: from '{self.words[start]}' heads lead in a circle.",
+                "Every word's heads lead to the root.",
+            )
         if wrong_spans := [one for one in self.spans if not 0 <= one[0] <= one[1] < n]:
             raise BadInput(f"{self.name or 'A sentence'} has a span {wrong_spans[0]}, and words 0 to {n - 1}.")
 
@@ -57,6 +62,20 @@ class Sentence:
     def root(self) -> int:
         """The root, or ROOT where dependencies are not known."""
         return self.heads.index(ROOT) if ROOT in self.heads else ROOT
+
+
+def _in_a_circle(heads: Sequence[int]) -> int | None:
+    """A word whose heads never lead to a root, None where there is no such word."""
+    safe: set[int] = {ROOT}
+    for start in range(len(heads)):
+        place, passed = start, set[int]()
+        while place not in safe:
+            if place in passed:
+                return start
+            passed.add(place)
+            place = heads[place]
+        safe |= passed
+    return None
 
 
 def read_treebank(path: str | Path) -> list[Sentence]:
@@ -79,7 +98,7 @@ def _dependencies(source: Source, text: str) -> list[Sentence]:
     from conllu.exceptions import ParseException
 
     found: list[Sentence] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # a word may hold other ends of lines, such as U+2028
         columns = line.count("\t") + 1
         if line.strip() and not line.startswith("#") and columns != COLUMNS:
             raise source.bad(f"has {columns} columns in line {number}, where CoNLL-U has {COLUMNS}, set apart by tabs")
@@ -118,8 +137,16 @@ def _sentence(tokens: Iterable[Any], name: str) -> Sentence:
         relations.append(token["deprel"] or "")
     if not words:
         return Sentence((), (), name=name)
+    n = len(words)
     if heads.count(ROOT) != 1:
         raise BadInput(f"{name} has {heads.count(ROOT)} roots.", "One word of a sentence has head 0.")
+    for i, head in enumerate(heads):
+        if not ROOT <= head < n or head == i:
+            raise BadInput(
+                f"{name}, word {i + 1} ('{words[i]}'), has head {head + 1}.", f"It may be 0 to {n}, but not itself."
+            )
+    if inside and max(inside) > n:
+        raise BadInput(f"{name} has a token of words up to {max(inside)}, and {n} words.", "Words count from 1.")
     return Sentence(tuple(words), tuple(spaces), tuple(heads), tuple(relations), name=name)
 
 
@@ -144,6 +171,8 @@ def _one_by_one(source: Source, text: str) -> Iterable[str]:
     """Each tree's text: what lies between brackets that close each other."""
     depth = start = 0
     for place, letter in enumerate(text):
+        if depth == 0 and letter not in "()" and not letter.isspace():
+            raise source.bad(f"has words outside of all trees, from '{text[place : place + 20].split()[0]}' on")
         if letter == "(":
             start = place if depth == 0 else start
             depth += 1

@@ -69,6 +69,7 @@ WRONG = {
     "--every": ("0", "few"),
     "--sample": ("3", "few"),
     "--out": ("file/below", "file"),
+    "--map": ("heads.png", ".svg"),
     "--save": ("file/below", "file"),
     "--recipe": ("nowhere", "nowhere"),
     "--with": ("nowhere", "nowhere"),

@@ -25,6 +25,7 @@ FEWER = {
     "apply": ["--n", "8"],
     "chat": ["--tokens", "3"],
     "lags": ["--n", "2"],
+    "importance": ["--n", "1"],
     "page": ["--tokens", "600", "--length", "100", "--no-causal"],
 }
 PRINTED = {

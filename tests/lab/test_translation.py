@@ -1,13 +1,14 @@
 """The translator: its parts beside published values and loops, and (slow) what training makes of it."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 
 import headatlas as ha
 from headatlas.lab.translation import gates
-from headatlas.lab.translation.checks import Check, alignment_error, rates, roles
-from headatlas.lab.translation.entmax import entmax
+from headatlas.lab.translation.checks import Check, alignment_error, rates, removed, roles
 from headatlas.lab.translation.language import (
     EOS,
     NAMES,
@@ -19,7 +20,7 @@ from headatlas.lab.translation.language import (
     Language,
     Sentences,
 )
-from headatlas.lab.translation.model import Translator
+from headatlas.lab.translation.model import Translator, entmax
 
 
 def of(z, alpha, dtype=torch.float32):
@@ -173,6 +174,33 @@ def test_alignment_errors_and_roles_are_counted(untrained):
     assert len(found) == 8
     assert 0.25 <= offset <= 1
     assert 0 <= rates(untrained, given).sentences <= 1
+
+
+def test_a_removed_head_is_one_whose_write_is_cut_and_comes_back(untrained):
+    given = texts(20)
+    before, _ = untrained(given)
+    found = {str(one.head): one.rates for one in removed(untrained, given)}
+    assert len(found) == 10
+    assert list(found)[-2:] == ["0.0", "cross:0.0"]
+    torch.testing.assert_close(untrained(given)[0], before)
+    module = untrained.cross_attention
+    handle = module.out_proj.register_forward_pre_hook(lambda _, inputs: (0 * inputs[0],))
+    expected = rates(untrained, given)
+    handle.remove()
+    assert found["cross:0.0"] == expected
+
+
+def test_rare_words_are_the_sentences_least_frequent(untrained):
+    given = texts(12)
+    found, _ = roles(untrained, given)
+    seen = Counter(word for one in given.pairs for word in one.source)
+    hits = total = 0
+    for map_, one in zip(untrained.encoder_attention[0].pattern[:, 1], given.pairs, strict=True):
+        n = len(one.source)
+        counts = [seen[word] for word in one.source]
+        hits += int((map_[:n, :n].argmax(-1) == counts.index(min(counts))).sum())
+        total += n
+    assert found[1].rare == pytest.approx(hits / total)
 
 
 def test_a_number_that_is_none_keeps_no_bound():

@@ -53,11 +53,19 @@ def test_trees_of_a_file(tmp_path: Path):
         ("", "holds no sentence"),
         ("one two three\n", "has 1 columns in line 1, where CoNLL-U has 10"),
         ("1\tShe\t_\t_\t_\t_\t2\tnsubj\t_\t_\n", "0 roots"),
-        ("1\tShe\t_\t_\t_\t_\t0\troot\t_\t_\n2\tgo\t_\t_\t_\t_\t9\tdep\t_\t_\n", "a head 8"),
+        ("1\tShe\t_\t_\t_\t_\t0\troot\t_\t_\n2\tgo\t_\t_\t_\t_\t9\tdep\t_\t_\n", "has head 9"),
         ("1\tShe\t_\t_\t_\t_\t_\tnsubj\t_\t_\n", "no head"),
         ("1\tShe\t_\t_\t_\t_\t0\troot\t_\t_\n2\tsings\t_\t_\t_\t_\t0\troot\t_\t_\n", "2 roots"),
         ("2\tShe\t_\t_\t_\t_\t0\troot\t_\t_\n", "word 2 where word 1 is due"),
         ("1\tShe\t_\t_\t_\t_\tx\troot\t_\t_\n", "bank"),
+        (
+            "1\ta\t_\t_\t_\t_\t2\tx\t_\t_\n2\tb\t_\t_\t_\t_\t1\tx\t_\t_\n3\tc\t_\t_\t_\t_\t0\troot\t_\t_\n",
+            "lead in a circle",
+        ),
+        ("1\ta\t_\t_\t_\t_\t9\tx\t_\t_\n2\tb\t_\t_\t_\t_\t0\troot\t_\t_\n", r"word 1 \('a'\), has head 9"),
+        ("1\ta\t_\t_\t_\t_\t1\tx\t_\t_\n2\tb\t_\t_\t_\t_\t0\troot\t_\t_\n", "has head 1"),
+        ("1-3\tab\t_\t_\t_\t_\t_\t_\t_\t_\n1\ta\t_\t_\t_\t_\t0\troot\t_\t_\n", "words up to 3, and 1 words"),
+        ("(S (NP (PRP she))) and more (S (NN x))", "outside of all trees, from 'and'"),
         ("(S (NP (PRP She)", "brackets that do not match"),
         ("(S (NP (PRP She))) )", "brackets that do not match"),
     ],
@@ -68,11 +76,19 @@ def test_what_is_no_treebank_is_told_in_a_line(tmp_path: Path, text: str, said: 
     assert "\n" not in str(told.value)
 
 
+def test_words_may_hold_what_ends_a_line_elsewhere(tmp_path: Path):
+    row = "1\ta\u2028b\x85c\t_\t_\t_\t_\t0\troot\t_\t_\n\n"
+    (found,) = read_treebank(written(tmp_path, row))
+    assert found.words == ("a\u2028b\x85c",)
+
+
 def test_sentences_keep_their_parts_in_step():
     with pytest.raises(BadInput, match="1 words"):
         Sentence(("a",), (True,), (ROOT, 0), ("root", "dep"))
     with pytest.raises(BadInput, match="a head 0"):
         Sentence(("a",), (True,), (0,), ("dep",))
+    with pytest.raises(BadInput, match="lead in a circle"):
+        Sentence(("a", "b", "c", "d"), (True,) * 4, (ROOT, 2, 3, 1), ("root", "x", "x", "x"))
     with pytest.raises(BadInput, match="a span"):
         Sentence(("a",), (True,), spans=frozenset({(0, 1, "NP")}))
 

@@ -14,16 +14,18 @@ RECENT = (4, 8, 12, 16)  # rotary pairs that prefer near keys
 
 
 class Reading(NamedTuple):
-    """The model, heads that follow a relation, heads that find the antecedent of a pronoun, and such as only look alike."""
+    """The model, heads that follow a relation (among them those from objects to verbs), heads that find the antecedent of a pronoun, and such as only look alike (among them one that looks a token back)."""
 
     model: Model
     dependency: frozenset[HeadId]
+    objects: frozenset[HeadId]
     coreference: frozenset[HeadId]
     by_place: frozenset[HeadId]
+    previous: frozenset[HeadId]
     nearest_name: frozenset[HeadId]
 
 
-@functools.lru_cache(maxsize=1)  # two detectors ask about one model
+@functools.lru_cache(maxsize=1)  # three detectors ask about one model
 def reading(seed: int) -> Reading:
     """Nouns look back for their determiner or for the verb whose object they are, pronouns for a name of their sex.
 
@@ -47,13 +49,11 @@ def reading(seed: int) -> Reading:
     def head(*sees: See | Near) -> HeadId:
         return made.head(places.pop(), sees, [Put("one", "junk", 0.0)])
 
-    dependency = {
-        head(See("noun", "determiner", 32.0), near),
-        head(See("noun", "determiner", 26.0), near),
-        head(See("noun", "verb", 32.0), near),
-    }
+    determiners = {head(See("noun", "determiner", gain), near) for gain in (32.0, 26.0)}
+    objects = {head(See("noun", "verb", 32.0), near)}
     coreference = {head(See("she", "woman", 32.0), See("he", "man", 32.0)) for _ in range(2)}
-    by_place = {head(Near(32.0, 1)), head(See("one", "determiner", 32.0))}
+    previous = {head(Near(32.0, 1))}
+    by_place = {*previous, head(See("one", "determiner", 32.0))}
     nearest = {head(See("pronoun", "name", 32.0), near)}
-    found = (frozenset(one) for one in (dependency, coreference, by_place, nearest))
+    found = map(frozenset, (determiners | objects, objects, coreference, by_place, previous, nearest))
     return Reading(made.finish(), *found)

@@ -82,12 +82,13 @@ def alignment_error(pattern: Tensor, texts: Sentences) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Role:
-    """An encoder head: share of verbs whose most attended other word is their subject, of words at its best fixed offset."""
+    """An encoder head: shares of verbs whose most attended other word is their subject, of words at its best fixed offset, and of words that attend most to the sentence's rarest."""
 
     head: HeadId
     subject: float
     offset: int
     at_offset: float
+    rare: float
 
 
 @torch.no_grad()
@@ -95,22 +96,48 @@ def roles(model: Translator, texts: Sentences) -> tuple[list[Role], float]:
     """Every encoder head's roles (Voita et al. 2019; the end token left out), and the best fixed offset from verb to subject."""
     model(texts)
     found = []
+    seen = Counter(word for one in texts.pairs for word in one.source)
+    rarest = [min(range(len(one.source)), key=lambda i, one=one: seen[one.source[i]]) for one in texts.pairs]  # type: ignore[misc]
     for layer, module in enumerate(model.encoder_attention):
         for head in range(HEADS):
             offsets: Counter[int] = Counter()
-            hits = 0
-            for map_, one in zip(module.pattern[:, head], texts.pairs, strict=True):
+            hits = rare = 0
+            for map_, one, place in zip(module.pattern[:, head], texts.pairs, rarest, strict=True):
                 n = len(one.source)
                 words = map_[:n, :n].clone()
                 offsets.update((words.argmax(-1) - torch.arange(n)).tolist())
+                rare += int((words.argmax(-1) == place).sum())
                 verb, subject = one.subject
                 words[verb, verb] = 0.0
                 hits += int(words[verb].argmax()) == subject
             offset, most = offsets.most_common(1)[0]
             share = hits / len(texts.pairs)
-            found.append(Role(HeadId(layer, head, "encoder"), share, offset, most / offsets.total()))
+            found.append(
+                Role(HeadId(layer, head, "encoder"), share, offset, most / offsets.total(), rare / offsets.total())
+            )
     places = Counter(subject - verb for verb, subject in (one.subject for one in texts.pairs))
     return found, places.most_common(1)[0][1] / len(texts.pairs)
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What the model still does without one head."""
+
+    head: HeadId
+    rates: Rates
+
+
+def removed(model: Translator, texts: Sentences) -> tuple[Removed, ...]:
+    """Every head of both stacks and of the attention between them, taken out alone."""
+    found = []
+    stacks = [("encoder", i) for i in range(LAYERS)] + [("decoder", 0), ("cross", 0)]
+    for (stack, layer), module in zip(stacks, model.attention, strict=True):
+        for head in range(module.num_heads):
+            module.gate = torch.ones(module.num_heads)
+            module.gate[head] = 0.0
+            found.append(Removed(HeadId(layer, head, stack), rates(model, texts)))
+            del module.gate
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -152,7 +179,7 @@ def sparsity(model: Translator, texts: Sentences) -> tuple[Mapping[str, tuple[fl
 
 def checks_of(
     whole: Rates, unseen: Rates, error: float, diagonal: float, best: Role, offset: float, curve: list[PrunedPoint],
-    alphas: Mapping[str, tuple[float, ...]], zeros: float, sparse: Rates,
+    alphas: Mapping[str, tuple[float, ...]], zeros: float, sparse: Rates, without_cross: Rates,
 ) -> tuple[Check, ...]:  # fmt: skip
     """The checks of a trained translator."""
     able = [point for point in curve if point.open and point.rates.sentences >= whole.sentences - 0.02]

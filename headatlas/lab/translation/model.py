@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headatlas.lab.translation.entmax import entmax
 from headatlas.lab.translation.language import EOS, PAD, SIZE, SOURCE, TARGET, Sentences, hidden
 
 LAYERS, HEADS, DECODER_HEADS, WIDTH = 2, 4, 1, 64
 ATTENTION = "headatlas-translation"
+NEAREST = 1e-3  # to alpha = 1
 
 
 def attend(
@@ -27,7 +27,7 @@ def attend(
     if mask is not None:
         scores = scores + mask
     raw = getattr(module, "raw_alpha", None)
-    pattern = scores.softmax(-1) if raw is None else entmax(scores, alpha_of(raw)[None, :, None, None])
+    pattern = scores.softmax(-1) if raw is None else entmax(scores, alpha_of(raw)[:, None, None])
     module.pattern = pattern
     z = pattern @ value
     gate = getattr(module, "gate", None)
@@ -38,6 +38,18 @@ def attend(
 def alpha_of(raw: Tensor) -> Tensor:
     """alpha in (1, 2) of a head's free number."""
     return 1 + torch.sigmoid(raw)
+
+
+def entmax(scores: Tensor, alpha: Tensor) -> Tensor:
+    """alpha-entmax of scores [..., key] with alpha [..., 1] (Peters, Niculae, Martins 2019): rows sum to 1, exact zeros among them.
+
+    Of the library entmax, by bisection, with gradients in both; alpha is kept NEAREST from 1, where that gives even weights in
+    place of softmax.
+    """
+    from entmax import entmax_bisect
+
+    found: Tensor = entmax_bisect(scores, alpha.clamp(min=1 + NEAREST))
+    return found
 
 
 class Translator(nn.Module):

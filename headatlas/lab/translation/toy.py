@@ -15,7 +15,7 @@ import torch
 from headatlas.errors import BadInput
 from headatlas.lab.construct.transformer import save
 from headatlas.lab.translation import checks as measured
-from headatlas.lab.translation.checks import Check, PrunedPoint, Rates, Role
+from headatlas.lab.translation.checks import Check, PrunedPoint, Rates, Removed, Role
 from headatlas.lab.translation.language import Language, Sentences
 from headatlas.lab.translation.model import HEADS, LAYERS, Translator
 from headatlas.lab.translation.training import pruned, sparse, trained
@@ -34,15 +34,17 @@ HELD_OUT = 300  # sentences
 
 @dataclass(frozen=True)
 class TranslationToy:
-    """A trained translator. roles: of its encoder heads. curve: what is left of it under growing penalties on open heads.
+    """A trained translator. roles: of its encoder heads. removed: what it still does without each head, of every stack.
 
-    alphas: by attention those that the sparse model learned. checks: what must come out, with bounds stated beforehand.
+    curve: what is left of it under growing penalties on open heads. alphas: by attention those that the sparse model learned.
+    checks: what must come out, with its bounds (docs/lab.md says when they were set).
     """
 
     seed: int
     model: Translator
     rates: Rates
     roles: tuple[Role, ...]
+    removed: tuple[Removed, ...]
     curve: tuple[PrunedPoint, ...]
     alphas: Mapping[str, tuple[float, ...]]
     checks: tuple[Check, ...]
@@ -65,6 +67,7 @@ class TranslationToy:
                 "seed": self.seed,
                 "rates": asdict(self.rates),
                 "roles": [{**asdict(role), "head": str(role.head)} for role in self.roles],
+                "removed": {str(one.head): asdict(one.rates) for one in self.removed},
                 "curve": [{**asdict(point), "open": point.open} for point in self.curve],
                 "alphas": dict(self.alphas),
                 "checks": [{**asdict(check), "passed": check.passed} for check in self.checks],
@@ -102,6 +105,7 @@ def _trained(seed: int, steps: int, say: Callable[[str], None]) -> TranslationTo
     whole, strange = measured.rates(model, held_out), measured.rates(model, unseen)
     found, offset = measured.roles(model, held_out)
     error, diagonal = measured.alignment_error(model.cross_attention.pattern[:, 0], held_out)
+    without = measured.removed(model, held_out)  # behind it, since each run leaves patterns of its own
     curve = []
     for penalty in PENALTIES:
         less, gates = pruned(model, penalty, seed, further)
@@ -113,9 +117,19 @@ def _trained(seed: int, steps: int, say: Callable[[str], None]) -> TranslationTo
     alphas, zeros = measured.sparsity(other, held_out)
     best = max(found, key=lambda role: role.subject)
     checks = measured.checks_of(
-        whole, strange, error, diagonal, best, offset, curve, alphas, zeros, measured.rates(other, held_out)
+        whole,
+        strange,
+        error,
+        diagonal,
+        best,
+        offset,
+        curve,
+        alphas,
+        zeros,
+        measured.rates(other, held_out),
+        without[-1].rates,
     )
-    return TranslationToy(seed, model, whole, tuple(found), tuple(curve), alphas, checks)
+    return TranslationToy(seed, model, whole, tuple(found), without, tuple(curve), alphas, checks)
 
 
 def drawn(curve: tuple[PrunedPoint, ...], whole: Rates) -> str:

@@ -1,20 +1,25 @@
-"""Importance of heads by the loss's gradient in a mask on each (Michel, Levy, Neubig 2019, Are Sixteen Heads Really Better than One?)."""
+"""Importance of heads from one backward pass: Michel, Levy, Neubig 2019 (Are Sixteen Heads Really Better than One?), and its kin."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
+from headatlas.choices import IMPORTANCE
 from headatlas.edits import OnHeads, collect
 from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.methods.prompts import Prompts, prompts_for
+from headatlas.methods.attribution.relevance import relevances
+from headatlas.methods.prompts import Prompts, measured_by, prompts_for
 from headatlas.methods.sweeps.gradient_estimate import slopes_in_z
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
-from headatlas.ops.types import Array
+from headatlas.ops.types import Array, LayerKey
 from headatlas.scores import grid
 from headatlas.task import Batch, Metric
 from headatlas.task.answers import log_probability
@@ -22,48 +27,91 @@ from headatlas.task.answers import log_probability
 
 @dataclass(frozen=True)
 class HeadImportance:
-    """raw [head]: mean over tokens of |z . dL/dz|, in units of the metric; normed [head]: divided by the layer's L2 norm."""
+    """How much heads matter by one backward pass.
+
+    raw [head]: by "mask" the mean over tokens of |z . dL/dz|, by "gradient" of the length of dL/dz, both in units of the
+    metric; by "lrp" the relevance that a head gets of a chosen logit, mean over these, with its sign. normed [head]: divided by
+    the layer's L2 norm, by "lrp" by the sum of the sizes in its layer. facts: model, prompts, metric, method.
+    """
 
     heads: tuple[HeadId, ...]
     raw: Array
     normed: Array
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def order(self) -> list[HeadId]:
-        """The heads in rising importance, in which they are pruned; equals by layer and head."""
-        return [self.heads[i] for i in np.argsort(self.normed, kind="stable")]
+        """The heads in rising importance (its size), in which they are pruned; equals by layer and head."""
+        return [self.heads[i] for i in np.argsort(np.abs(self.normed), kind="stable")]
 
     def grid(self, stack: str | None = None) -> Array:
         """[layer, head] of `normed` of one stack (the first unless named)."""
         return grid(self.heads, self.normed, stack)
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """As JSON: facts, and by head ("18.6") both numbers, the most important first."""
+        at = {head: i for i, head in enumerate(self.heads)}
+        rows = {
+            str(head): {"raw": float(self.raw[at[head]]), "normed": float(self.normed[at[head]])}
+            for head in reversed(self.order())
+        }
+        return {**self.facts, "heads": rows}
 
-def head_importance(model: Model, batch: Inputs | Prompts, metric: Metric | None = None) -> HeadImportance:
-    """How much the metric would change, to first order, if a head's output were scaled at single tokens.
 
-    |dL/dm| of a mask m on the head's output z is |z . dL/dz|, taken at each token and averaged over the tokens of all texts, as
-    the authors' code has it (where the absolute value is taken of the sum over tokens instead, effects of two tokens cancel).
-    metric: such as next_token_loss; None: that of the prompts. An encoder's texts are masked first (`headatlas.task.encoders.masked`). Raises BadInput for a
-    metric without a slope in the run without changes, UnsupportedModel where no gradient can be taken.
+def head_importance(
+    model: Model, batch: Inputs | Prompts, metric: Metric | str | None = None, *, method: str = "mask"
+) -> HeadImportance:
+    """How much heads matter by one forward and one backward pass, without removing any.
+
+    method: "mask" is how much the metric would change, to first order, if a head's output z were scaled at single tokens:
+    |dL/dm| of a mask m on it is |z . dL/dz|, taken at each token and averaged over the tokens of all texts, as the authors' code
+    has it (where the absolute value is taken of the sum over tokens instead, effects of two tokens cancel). "gradient" is the
+    length of dL/dz, whatever the head gives. "lrp" is the head's relevance (Voita et al. 2019, `relevance.relevances`) for the
+    model's likeliest token at each position that the metric reads; the metric itself is not asked.
+    metric: such as next_token_loss; None: that of the prompts. An encoder's texts are masked first (`headatlas.task.encoders.masked`).
+    Raises BadInput for a metric without a slope in the run without changes, UnsupportedModel where no gradient can be taken.
     """
-    if metric is None or not isinstance(batch, Batch):
-        read = prompts_for(model, batch, demand=False, unanswered=log_probability)
-        batch, metric = read.batch, metric or read.metric
-    if metric.level:
+    IMPORTANCE.demand(method)
+    name, facts = "a batch", {}
+    if metric is None or isinstance(metric, str) or not isinstance(batch, Batch):
+        read = prompts_for(model, measured_by(batch, metric), demand=False, unanswered=log_probability)
+        batch, metric, name, facts = read.batch, read.metric, read.name, dict(read.facts)
+    if metric.level and method != "lrp":
         raise BadInput(f"The {metric.name} has no slope in the run without changes.", "Choose a loss.")
     place = {head: i for i, head in enumerate(model.heads)}
-    sums, tokens = np.zeros(len(place)), dict.fromkeys(model.stacks, 0)
+    sums, counts = np.zeros(len(place)), dict.fromkeys(model.stacks, 0)
     for part in pieces(batch):
-        slopes, outputs = slopes_in_z(model, part, metric), collect(model, part, OnHeads(model.heads))
-        for (stack, layer), slope in slopes.items():
-            real = part.side("encoder" if stack == "encoder" else "decoder").mask.to(slope.device)
-            felt = (slope.float() * outputs[stack, layer].to(slope.device).float()).sum(-1).abs()
+        felt, logits = relevances(model, part, metric) if method == "lrp" else (_felt(model, part, metric, method), 0)
+        for (stack, layer), values in felt.items():
+            real = _mask(part, stack).to(values.device)
             first = place[model.layer(layer, stack).heads[0]]
-            sums[first : first + felt.shape[2]] += (felt * real[..., None]).sum((0, 1)).double().cpu().numpy()
-        for stack in tokens:
-            tokens[stack] += int(part.side("encoder" if stack == "encoder" else "decoder").mask.sum())
-    raw = sums / np.array([max(tokens[head.stack], 1) for head in model.heads])
+            sums[first : first + values.shape[2]] += (values * real[..., None]).sum((0, 1)).double().cpu().numpy()
+        for stack in counts:
+            counts[stack] += logits if method == "lrp" else int(_mask(part, stack).sum())
+    raw = sums / np.array([max(counts[head.stack], 1) for head in model.heads])
     normed = raw.copy()
     for one in model.layers:
         rows = [place[head] for head in one.heads]
-        normed[rows] /= np.linalg.norm(raw[rows]) + 1e-20
-    return HeadImportance(model.heads, raw, normed)
+        normed[rows] /= np.linalg.norm(raw[rows], 1 if method == "lrp" else 2) + 1e-20
+    facts = {
+        "model": model.name,
+        "prompts": name,
+        "metric": metric.name,
+        "unit": metric.unit,
+        "method": method,
+        **facts,
+    }
+    return HeadImportance(model.heads, raw, normed, facts)
+
+
+def _felt(model: Model, part: Batch, metric: Metric, method: str) -> dict[LayerKey, Tensor]:
+    """(stack, layer) -> [example, position, head] what each token of a head's output bears on the metric."""
+    slopes = slopes_in_z(model, part, metric)
+    if method == "gradient":
+        return {key: slope.float().norm(dim=-1) for key, slope in slopes.items()}
+    outputs = collect(model, part, OnHeads(model.heads))
+    return {key: (slope.float() * outputs[key].to(slope.device).float()).sum(-1).abs() for key, slope in slopes.items()}
+
+
+def _mask(part: Batch, stack: str) -> Tensor:
+    return part.side("encoder" if stack == "encoder" else "decoder").mask

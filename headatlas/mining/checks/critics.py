@@ -17,6 +17,7 @@ from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.mining.checks import removals
 from headatlas.mining.checks.judging import Bench
 from headatlas.mining.checks.records import Check, DetectorVerdict
+from headatlas.mining.checks.relation import AtRelation
 from headatlas.mining.checks.removals import Removals
 from headatlas.mining.checks.same_answer import SameAnswer
 from headatlas.mining.checks.transfer import EXAMPLES, Transfer
@@ -25,9 +26,9 @@ from headatlas.progress import AtMost, Progress, Silent
 from headatlas.registry import did_you_mean
 from headatlas.task import Batch, Metric, Task
 
-CheckName = Literal["removals", "same-answer", "transfer", "prompts", "twin", "shuffled", "all", "none"]
+CheckName = Literal["removals", "same-answer", "transfer", "relation", "prompts", "twin", "shuffled", "all", "none"]
 ALL: tuple[str, ...] = tuple(name for name in get_args(CheckName) if name not in ("all", "none"))
-JUDGING = ("removals", "same-answer", "transfer")  # asked of verdicts; the others of scores
+JUDGING = ("removals", "same-answer", "transfer", "relation")  # asked of verdicts; the others of scores
 DEFAULT = (*JUDGING, "prompts")  # the cheap ones
 
 
@@ -52,7 +53,12 @@ def chosen(names: str | Sequence[str] | None) -> tuple[str, ...]:
 
 def steps(observed: int, chosen: Sequence[str]) -> int:
     """How many steps `Critics.ask` reports for so many observed heads: removed heads, swaps, and examples of the other family."""
-    each = {"removals": removals.steps(observed), "same-answer": 2 * observed, "transfer": EXAMPLES + observed}
+    each = {
+        "removals": removals.steps(observed),
+        "same-answer": 2 * observed,
+        "transfer": EXAMPLES + observed,
+        "relation": observed,
+    }
     return sum(each[name] for name in JUDGING if name in chosen)
 
 
@@ -75,6 +81,7 @@ class Critics:
         self._smallest = smallest
         self._known: dict[int, Removals] = {}
         self._same_answer = SameAnswer(model, task, metric, seed)
+        self._relation = AtRelation(model, task, metric, seed)
         self._transfer = Transfer(model, task, metric, detectors, smallest=smallest, seed=seed)
 
     def ask(
@@ -84,14 +91,20 @@ class Critics:
         bench: Bench,
         removing: Callable[[Batch], Removal],
         progress: Progress | None = None,
+        *,
+        told: Mapping[HeadId, str] | None = None,
     ) -> DetectorVerdict:
-        """The verdict on a detector with the chosen checks of each of its observed heads. `progress` moves on by `steps` in all."""
+        """The verdict on a detector with the chosen checks of each of its observed heads. `progress` moves on by `steps` in all.
+
+        told: what the detector says of a head in words.
+        """
         heads = list(judged.heads)
-        told = AtMost(progress or Silent(), "verdict", steps(len(heads), self.chosen))
+        moved = AtMost(progress or Silent(), "verdict", steps(len(heads), self.chosen))
         asked: dict[str, Callable[[], Mapping[HeadId, Check]]] = {
-            "removals": lambda: self._removals(bench).check(heads, self._smallest, told),
-            "same-answer": lambda: self._same_answer.check(heads, told),
-            "transfer": lambda: self._transfer.check(detector, judged, removing, told),
+            "removals": lambda: self._removals(bench).check(heads, self._smallest, moved),
+            "same-answer": lambda: self._same_answer.check(heads, moved),
+            "transfer": lambda: self._transfer.check(detector, judged, removing, moved),
+            "relation": lambda: self._relation.check(detector, told or {}, heads, bench, moved),
         }
         found: dict[HeadId, list[Check]] = {head: [] for head in heads}
         for name in self.chosen:
@@ -103,7 +116,7 @@ class Critics:
             for head, check in checks.items():
                 found[head].append(check)
             self.seconds[name] += time.perf_counter() - began
-        told.ends()
+        moved.ends()
         return judged.with_heads(
             {head: replace(one, checks=(*one.checks, *found[head])) for head, one in judged.heads.items()}
         )
