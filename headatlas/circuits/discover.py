@@ -29,7 +29,6 @@ from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
 
 BETWEEN = 8  # sizes that are tried at once between a circuit that is too small and one that is large enough
-CHUNK = 8  # heads that are tried to be taken out at once
 PATIENCE = 3  # heads that a greedy search adds although none of them brings it nearer
 LEAST = 4  # examples, so that each half has an interval
 
@@ -116,9 +115,10 @@ def halves(n: int, split: int = 0) -> tuple[Array, Array]:
 
 def recovered(knockout: Knockout, circuits: Sequence[Sequence[Node]], rows: Array | None = None) -> list[Interval]:
     """What each circuit recovers, over some of the examples or all; measured side by side. Raises BadInput."""
-    values = knockout.measure([WHOLE, EMPTY, *(State(frozenset(nodes)) for nodes in circuits)])
-    values = values if rows is None else values[:, rows]
-    whole, empty, *others = values
+    whole, empty = knockout.measure([WHOLE, EMPTY])
+    others = knockout.measure([State(frozenset(nodes)) for nodes in circuits])
+    if rows is not None:
+        whole, empty, others = whole[rows], empty[rows], others[:, rows]
     return [Interval.ratio(mine - empty, whole - empty, knockout.protocol.ratio) for mine in others]
 
 
@@ -202,25 +202,45 @@ class _Search:
     def pruned(self, found: list[Node]) -> list[Node]:
         """The circuit without the nodes that it does not need to stay good enough on the finding half.
 
-        The last ones are tried first, several at once. Where the judging half disagrees, what was taken out last comes back.
+        In each round every node is left out alone, which says in what order they can go: those first whose loss changes
+        least. Of these as many as can go together go, sought by halves. A round in which none can go alone ends it. Where
+        the judging half disagrees, what was taken out last comes back.
         """
         gone: list[Node] = []
-        before = len(found) + 1
-        while len(found) < before:  # until a whole round takes nothing out
-            before = len(found)
-            queue = [found[i : i + CHUNK] for i in range(0, len(found), CHUNK)]
-            while queue:
-                chunk = queue.pop()
-                rest = [node for node in found if node not in chunk]
-                if rest and self.good(self.measured(rest).found):
-                    found, gone = rest, [*gone, *chunk]
-                    self.progress.say(f"{len(found)} heads are left")
-                elif len(chunk) > 1:
-                    half = len(chunk) // 2
-                    queue += [chunk[:half], chunk[half:]]
-        while gone and not self.good(self.measured(found).judged):
-            found = [*found, gone.pop()]
-        return found
+        while len(found) > 1:
+            now = self.measured(found).found.value
+            alone = self.all_but_one(found)
+            order = sorted(
+                (i for i, step in enumerate(alone) if self.good(step.found)),
+                key=lambda i: abs(alone[i].found.value - now),
+            )
+            out = self._most([found[i] for i in order], found)
+            if not out:
+                break
+            found, gone = [node for node in found if node not in out], [*gone, *out]
+            self.progress.say(f"{len(found)} heads are left")
+        back = 0
+        while back < len(gone) and not self.good(self.measured([*found, *gone[len(gone) - back :]]).judged):
+            back = min(len(gone), max(back + 1, round(1.5 * back)))
+        return [*found, *gone[len(gone) - back :]]
+
+    def all_but_one(self, nodes: Sequence[Node]) -> list[Step]:
+        """The circuit without each of its nodes; computed from that node's layer on, what lies before being the same."""
+        rest = [[node for node in nodes if node != other] for other in nodes]
+        self.knockout.measure([State(frozenset(left)) for left in rest], beside=State(frozenset(nodes)))
+        return self.all_measured(rest)
+
+    def _most(self, order: Sequence[Node], found: Sequence[Node]) -> list[Node]:
+        """As many of the first nodes of `order` as the circuit stays good enough without."""
+        out: list[Node] = []
+        size = min(len(order), len(found) - 1)
+        while size:
+            more = [*out, *order[len(out) : len(out) + size]]
+            rest = [node for node in found if node not in more]
+            if len(more) > len(out) and rest and self.good(self.measured(rest).found):
+                out = more
+            size //= 2
+        return out
 
 
 def _distance(share: Interval) -> float:

@@ -1,4 +1,4 @@
-"""The rival of a circuit that was found by heads: edges ranked by EAP-IG and pruned until as many heads are left."""
+"""The rival of a circuit that was found by heads: edges ranked by EAP-IG, pruned until as many heads are left, and measured as edges."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
+from headatlas.circuits.mib import SHARES, cpr_and_cmd
+from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.attribution.edge_attribution import edge_scores
+from headatlas.methods.attribution.edge_circuit import edges_alone
 from headatlas.methods.attribution.edge_graph import Graph
 from headatlas.methods.options import RunOptions
 from headatlas.model import Model
@@ -17,7 +21,9 @@ from headatlas.ops import stats
 from headatlas.ops.types import Array
 from headatlas.progress import Part, Progress, Silent
 from headatlas.task import Batch, Metric
+from headatlas.task.answers import hit_at
 
+HITS = 10  # tokens among which an answer is a hit, as in Yao et al. 2024
 STEPS = 5  # runs that EAP-IG averages the gradient over, as in Hanna et al. 2024
 
 
@@ -28,24 +34,74 @@ class PrunedEdges(NamedTuple):
     edges: int
 
 
-def eap_ig_heads(
+class RankedEdges(NamedTuple):
+    """All edges of a model with their EAP-IG scores [edge], in units of the metric."""
+
+    graph: Graph
+    scores: Array
+
+    def first(self, share: float) -> list[tuple[int, int]]:
+        """The edges with the largest |scores|, a share of all."""
+        edges = self.graph.edges()
+        order = np.argsort(-np.abs(self.scores), kind="stable")
+        return [edges[i] for i in order[: int(share * len(edges))]]
+
+    def pruned(self, size: int) -> PrunedEdges:
+        """The largest graph of the highest edges with at most `size` heads."""
+        return pruned(self.graph, self.scores, size)
+
+
+class EdgeCurve(NamedTuple):
+    """What circuits of the highest edges recover by their share of all edges, alone: all others carry the counterfactual.
+
+    hits: the share of prompts whose answer is among the ten likeliest tokens, at each size and last of all in the
+    counterfactual's own run; None where prompts have no answer. cpr, cmd: areas over the shares (`cpr_and_cmd`).
+    """
+
+    shares: tuple[float, ...]
+    edges: tuple[int, ...]
+    recovered: tuple[float, ...]
+    cpr: float
+    cmd: float
+    hits: tuple[float, ...] | None
+
+
+def eap_ig(
     model: Model,
     batch: Batch,
     metric: Metric,
-    size: int,
     *,
     rows: Array | None = None,
     options: RunOptions | None = None,
     progress: Progress | None = None,
-) -> PrunedEdges:
-    """At most `size` heads of the graph of the highest edges by EAP-IG. rows: examples that the scores are averaged over.
+) -> RankedEdges:
+    """Scores of all edges by EAP-IG. rows: examples that the scores are averaged over.
 
     Raises BadInput, UnsupportedModel as `edge_scores` does.
     """
     memory = (options or RunOptions()).bytes
     told = Part(progress or Silent(), "EAP-IG")
     graph, scores = edge_scores(model, batch, metric, direction="noising", steps=STEPS, memory=memory, progress=told)
-    return pruned(graph, stats.mean(scores if rows is None else scores[rows]), size)
+    return RankedEdges(graph, stats.mean(scores if rows is None else scores[rows]))
+
+
+def edge_curve(
+    model: Model, batch: Batch, metric: Metric, ranked: RankedEdges, *, progress: Progress | None = None
+) -> EdgeCurve:
+    """What the first edges of a ranking do alone on a batch, at the benchmark's sizes. Raises BadInput, UnsupportedModel."""
+    hit = hit_at(HITS)
+    asked = [metric]
+    if "answer" in batch.labels and torch.equal(metric.positions(batch), hit.positions(batch)):
+        asked.append(hit)
+    circuits = [ranked.first(share) for share in SHARES]
+    values = edges_alone(model, batch, asked, ranked.graph, [*circuits, []], progress=progress).mean(-1)
+    none, whole = values[0, -1], values[0, -2]
+    if whole == none:
+        raise BadInput("The counterfactuals have the same metric as the prompts, so no share of it can be recovered.")
+    recovered = [float(value) for value in (values[0, :-1] - none) / (whole - none)]
+    cpr, cmd = cpr_and_cmd(SHARES, recovered)
+    hits = tuple(map(float, values[1])) if len(asked) > 1 else None
+    return EdgeCurve(SHARES, tuple(map(len, circuits)), tuple(recovered), cpr, cmd, hits)
 
 
 def pruned(graph: Graph, scores: Array, size: int) -> PrunedEdges:

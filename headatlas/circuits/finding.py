@@ -14,7 +14,7 @@ from headatlas.choices import CIRCUIT_RIVAL
 from headatlas.circuits.circuit import Circuit, Edge, Node
 from headatlas.circuits.compare import Overlap
 from headatlas.circuits.discover import Discovery, discover, halves, recovered
-from headatlas.circuits.edge_pruning import eap_ig_heads
+from headatlas.circuits.edge_pruning import eap_ig, edge_curve
 from headatlas.circuits.edges import measure_edges
 from headatlas.circuits.evaluate import Faithfulness, faithfulness
 from headatlas.circuits.knockout import Knockout
@@ -174,18 +174,20 @@ class _Searches:
         }
 
     def rival(self, found: Discovery, bench: Knockout, rows: Array | None, progress: Progress) -> dict[str, Any]:
-        """The heads of EAP-IG's edges, as many as the circuit has, and what both recover where neither was found."""
+        """The heads of EAP-IG's edges, as many as the circuit has, and what both recover where neither was found; what the edges do alone."""
         heads = {node.head for node in found.nodes}
         options = RunOptions(self.asked.memory)
         given = self.given
-        other = eap_ig_heads(
-            self.model, given.batch, given.metric, len(heads), rows=self.finding, options=options, progress=progress
-        )
+        ranked = eap_ig(self.model, given.batch, given.metric, rows=self.finding, options=options, progress=progress)
+        other = ranked.pruned(len(heads))
+        fresh = bench.batch if rows is None else bench.batch.rows(rows.tolist())
+        curve = edge_curve(self.model, fresh, given.metric, ranked, progress=progress)
         nodes = [Node(head) for head in other.heads]
         mine, theirs = recovered(bench, [[Node(head) for head in sorted(heads)], nodes], rows)
         return {
             "method": "eap-ig",
             "edges": other.edges,
+            "edges_alone": curve._asdict(),
             "heads": [str(head) for head in other.heads],
             "recovered": vars(theirs),
             "recovered_by_the_circuit_everywhere": vars(mine),

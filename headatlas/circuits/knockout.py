@@ -8,7 +8,7 @@ arXiv 2407.08734), so a `Protocol` goes into every result.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +21,7 @@ from headatlas.circuits.circuit import Node
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.ablation import replacements
-from headatlas.methods.sweeps.cached_runs import GB, CachedRuns
+from headatlas.methods.sweeps.cached_runs import GB, Beside, CachedRuns
 from headatlas.methods.sweeps.plan import ChunkStore, Make, NoStore, Sweep, examples_at_once, positions_of
 from headatlas.model import Model
 from headatlas.ops.types import Array
@@ -132,8 +132,11 @@ class Knockout:
         """[example] the metric in this state."""
         return self.measure([state])[0]
 
-    def measure(self, states: Sequence[State]) -> Array:
-        """[state, example] the metric in each state; those not known yet are measured side by side. Raises BadInput."""
+    def measure(self, states: Sequence[State], *, beside: State | None = None) -> Array:
+        """[state, example] the metric in each state; those not known yet are measured side by side. Raises BadInput.
+
+        beside: a state that all of these are like but for a few heads, from whose first layer on they then are computed.
+        """
         new = [state for state in dict.fromkeys(states) if state not in self._known]
         for state in list(new):
             known = self.store.get(state.key)
@@ -142,7 +145,7 @@ class Knockout:
                 new.remove(state)
         if new:
             self.require(node for state in new for node in (*(state.kept or ()), *state.removed))
-            for state, found in zip(new, self._run(new), strict=True):
+            for state, found in zip(new, self._run(new, beside), strict=True):
                 self._known[state] = found
                 self.store.put(state.key, found)
             self.measured += len(new)
@@ -156,28 +159,43 @@ class Knockout:
                 self._where(node.position, slice(None), node.head.stack)
 
     # ---- running ------------------------------------------------------------------------------------------------
-    def _run(self, states: Sequence[State]) -> Array:
+    def _run(self, states: Sequence[State], beside: State | None) -> Array:
         n, size = len(self.batch), examples_at_once(self.model, self.sweep, self.memory)
         if size >= n:
             if self._only is None:
                 self._only = self._cached(slice(0, n))
-            return self._pass(*self._only, slice(0, n), states)
+            return self._pass(*self._only, slice(0, n), states, beside)
         pieces = []
         for start in range(0, n, size):
             rows = slice(start, min(start + size, n))
-            pieces.append(self._pass(*self._cached(rows), rows, states))
+            pieces.append(self._pass(*self._cached(rows), rows, states, beside))
         return np.concatenate(pieces, 1)
 
     def _cached(self, rows: slice) -> tuple[CachedRuns, Make]:
         cached = CachedRuns(self.model, self.batch.rows(rows), self.metric, memory=self.memory)
         return cached, self.sweep.prepare(rows)
 
-    def _pass(self, cached: CachedRuns, make: Make, rows: slice, states: Sequence[State]) -> Array:
-        return cached.measure([self._edits(state, make, rows) for state in states], progress=self._told)
+    def _pass(
+        self, cached: CachedRuns, make: Make, rows: slice, states: Sequence[State], beside: State | None
+    ) -> Array:
+        outs = [self._out(state, rows) for state in states]
+        runs = [self._edits(out, make) for out in outs]
+        like = None if beside is None or not cached.restarts else self._out(beside, rows)
+        known = None
+        # A run computes the tokens at which something is knocked out: all that are real, where a head is out everywhere.
+        if like is not None and all(self._somewhere(out, rows) for out in (like, *outs)):
+            changed = [[head for head in out if not torch.equal(out[head], like[head])] for out in outs]
+            differ = [[edit for head in heads for edit in make((head,), None)] for heads in changed]
+            known = Beside(self._edits(like, make), differ)
+        return cached.measure(runs, beside=known, progress=self._told)
 
-    def _edits(self, state: State, make: Make, rows: slice) -> list[Edit]:
-        """The edits that put replacements in for all that does not work, those of the same tokens in one."""
-        together: dict[tuple[bytes, int], tuple[Tensor, list[HeadId]]] = {}
+    def _somewhere(self, out: Mapping[HeadId, Tensor], rows: slice) -> bool:
+        """Whether at least one head is knocked out at every real token."""
+        return any(torch.equal(where, self.batch.side(head.stack).mask[rows]) for head, where in out.items())
+
+    def _out(self, state: State, rows: slice) -> dict[HeadId, Tensor]:
+        """For each head the tokens [example, pos] at which it does not work."""
+        found: dict[HeadId, Tensor] = {}
         kept, removed = _by_head(state.kept), _by_head(state.removed)
         for head in self.model.heads:
             real = self.batch.side(head.stack).mask[rows]
@@ -186,6 +204,13 @@ class Knockout:
                 out &= ~self._where(at, rows, head.stack)
             for at in (removed or {}).get(head, ()):
                 out |= self._where(at, rows, head.stack) & real
+            found[head] = out
+        return found
+
+    def _edits(self, where: Mapping[HeadId, Tensor], make: Make) -> list[Edit]:
+        """The edits that put replacements in for all that does not work, those of the same tokens in one."""
+        together: dict[tuple[bytes, int], tuple[Tensor, list[HeadId]]] = {}
+        for head, out in where.items():
             if bool(out.any()):
                 together.setdefault((out.numpy().tobytes(), out.shape[1]), (out, []))[1].append(head)
         return [edit for out, heads in together.values() for edit in make(tuple(heads), _positions(out))]

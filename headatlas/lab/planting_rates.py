@@ -17,6 +17,7 @@ from headatlas.lab.planting import Planting, Sown
 from headatlas.methods.sweeps.set_ablation import SetAblation
 from headatlas.mining.checks.fresh import fresh
 from headatlas.mining.checks.records import DetectorVerdict
+from headatlas.mining.planning import unfit
 from headatlas.mining.scan import scan_task
 from headatlas.mining.task_scan import TaskScan
 from headatlas.mining.verdicts import judge_task
@@ -100,9 +101,13 @@ def measure_planting(one: Planting, seeds: Sequence[int]) -> PlantingTally:
 def _scanned(model: Model, one: Planting, seed: int, *, alone: bool = False) -> TaskScan:
     """The scan of the detector's task by all of its detectors: heads that one of them observes are not compared with."""
     detector = find_detector(one.detector)
-    every = [other for other in detectors().values() if other.task == detector.task]
     batch = detector.task(model.tokenizer, one.examples, seed)
-    return scan_task(model, detector.task, [detector] if alone else every, batch)
+    return scan_task(model, detector.task, [detector] if alone else beside(detector, model), batch)
+
+
+def beside(detector: Detector, model: Model) -> list[Detector]:
+    """All detectors of its task that can be asked of the model, itself included."""
+    return [other for other in detectors().values() if other.task == detector.task and not unfit(other, model)]
 
 
 def _without_structure(model: Model, seed: int) -> Iterator[Model]:

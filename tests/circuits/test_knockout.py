@@ -104,6 +104,29 @@ def test_few_examples_at_once_give_the_same(toy, batch, monkeypatch):
     np.testing.assert_allclose(Knockout(toy, batch, logit_difference, Protocol()).measure(states), whole, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2"])
+def test_states_beside_another_have_the_numbers_that_they_have_alone(name, batch):
+    model, nodes = attach(FAMILIES[name].build()), parse_nodes("0.1 1.2@end 2.0@middle 2.3")
+    rest = [State(frozenset(nodes) - {node}) for node in nodes]
+    late = [State(None, frozenset(parse_nodes(text))) for text in ("2.0", "1.3@end 2.0")]
+    make = lambda: Knockout(model, batch, logit_difference, Protocol("resample"))  # noqa: E731
+    for beside, states in ((State(frozenset(nodes)), rest), (State(None, frozenset(parse_nodes("2.0@end"))), late)):
+        alone = [make()(state) for state in states]
+        np.testing.assert_allclose(make().measure(states, beside=beside), alone, atol=1e-5)
+
+
+def test_a_late_head_is_left_out_at_the_price_of_late_layers(toy, batch):
+    nodes = parse_nodes("0.1 2.0 2.3")
+    cost = []
+    for beside in (None, State(frozenset(nodes))):
+        knockout = Knockout(toy, batch, logit_difference, Protocol("resample"))
+        knockout(WHOLE)
+        before = knockout._only[0].forwards
+        knockout.measure([State(frozenset(nodes[:2])), State(frozenset(nodes[::2]))], beside=beside)
+        cost.append(knockout._only[0].forwards - before)
+    assert cost[1] < cost[0]
+
+
 def test_the_three_criteria_follow_their_definitions(toy, batch):
     nodes = parse_nodes("0.1 1.2@end 2.0 2.3")
     roles = {nodes[0]: "early", nodes[2]: "late", nodes[3]: "late"}
@@ -193,7 +216,7 @@ class _Known:
         self.batch, self.protocol = range(examples), Protocol("zero")
         self.noise = np.random.default_rng(0).normal(0, noise, (len(worth), examples))
 
-    def measure(self, states):
+    def measure(self, states, beside=None):
         every = frozenset(self.worth)
         kept = [every if state.kept is None else state.kept for state in states]
         numbers = {node: i for i, node in enumerate(self.worth)}
@@ -221,6 +244,24 @@ def test_the_lower_end_of_the_interval_stops_the_search_and_not_the_mean():
     assert _along(even, target=0.7) == 6
     # With noise of its own size in each head six of eight recover 75% on average, and certainly less than 70%.
     assert _along(even, target=0.7, noise=1.0, examples=16) > 6
+
+
+def test_all_that_can_go_goes_and_nothing_else():
+    worth = {"0.0": 0.5, "0.1": 0.0, "0.2": -0.2, "0.3": 0.45, "1.0": 0.01, "1.1": 0.0, "1.2": 0.24, "1.3": 0.0}
+    knockout = _Known(worth)
+    search = _Search(knockout, 0.9, 0, Silent())
+    left = search.pruned(list(knockout.worth))
+    assert {str(node) for node in left} >= {"0.0", "0.3"}
+    alone = search.all_but_one(left)
+    assert search.good(search.measured(left).found)
+    assert not any(search.good(step.found) for step in alone)
+
+
+def test_many_that_do_nothing_go_in_few_measurements():
+    worth = {"0.0": 0.5, "0.1": 0.5, **{f"{i}.2": 0.0 for i in range(62)}}
+    search = _Search(_Known(worth), 0.9, 0, Silent())
+    assert {str(node) for node in search.pruned(list(search.knockout.worth))} == {"0.0", "0.1"}
+    assert search.tried < 64 + 2 + 4 * np.log2(64)
 
 
 def test_interrupted_work_goes_on(toy, batch, tmp_path):

@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 import torch
-import transformers
 
 from headatlas.detector import find_detector
 from headatlas.detectors.delimiter import THRESHOLD, delimiter
 from headatlas.detectors.punctuation import punctuation
-from headatlas.lab.construct.words import tokenizer, words
-from headatlas.lab.grid import Reader
+from headatlas.lab.construct.words import words
+from headatlas.lab.plantings._encoder import LENGTH
+from headatlas.lab.plantings._encoder import encoder as written
 from headatlas.mining.scan import scan
-from headatlas.model import attach
 from headatlas.model.synthetic_view import SyntheticLayer
 from headatlas.tasks.prose import prose
 from tests import toys
@@ -22,37 +21,10 @@ SPECIAL, MARK, BESIDE, NOISE = range(4)  # heads of the written layer
 @pytest.fixture(scope="module")
 def encoder():
     """One layer: a head on the special tokens, one on punctuation, one on the tokens beside the special ones, one at random."""
-    from tokenizers import processors
-
-    vocabulary, length = words(256), 128
-    hf = tokenizer(vocabulary, length)
-    start = vocabulary.tokens[vocabulary.bos]
-    hf.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{start} $A {start}", special_tokens=[(start, vocabulary.bos)]
-    )
-    config = transformers.BertConfig(
-        vocab_size=256, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=8,
-        max_position_embeddings=length, type_vocab_size=1, attn_implementation="eager",
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = transformers.BertModel(config).eval()
-    with torch.no_grad():
-        table, place = model.embeddings.word_embeddings.weight, model.embeddings.position_embeddings.weight
-        table[:, :3] = 0.0
-        place.zero_()
-        table[vocabulary.bos, SPECIAL] = 1.0
-        table[list(vocabulary.delimiters), MARK] = 1.0
-        place[[1, length - 2], BESIDE] = 1.0
-        attention = model.encoder.layer[0].attention.self
-        for head in (SPECIAL, MARK, BESIDE):  # the query is a constant, the key the token's flag
-            rows = slice(head * 8, head * 8 + 8)
-            attention.query.weight[rows], attention.key.weight[rows] = 0.0, 0.0
-            attention.query.bias[head * 8] = 10.0
-            attention.key.weight[head * 8, head] = 2.0
-
-    hf.model_max_length = 1 << 30
-    read = Reader(causal=False, context=length, vocab_size=256, hf=hf, bos="auto")
-    return attach(model, tokenizer=read)
+    vocabulary = words(256)
+    keys = {SPECIAL: [vocabulary.bos], MARK: vocabulary.delimiters}
+    gains = dict.fromkeys((SPECIAL, MARK, BESIDE), 10.0)
+    return written(vocabulary, keys, {BESIDE: [1, LENGTH - 2]}, gains, heads=4, seed=0)
 
 
 def test_heads_on_special_tokens_and_on_punctuation_are_told_apart(encoder):

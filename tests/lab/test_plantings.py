@@ -12,7 +12,7 @@ from headatlas.lab.head import Head
 from headatlas.lab.measure import attend
 from headatlas.lab.planted import plant
 from headatlas.lab.planting import Sown, find_planting, plantings
-from headatlas.lab.planting_rates import PlantingTally, measure_planting
+from headatlas.lab.planting_rates import PlantingTally, beside, measure_planting
 from headatlas.lab.spec import PlantSpec
 from headatlas.mining.scan import scan_task
 from headatlas.mining.verdicts import judge_task
@@ -26,6 +26,7 @@ DEAR = {
     "accuracy",
     "coherence",
     "consistency",
+    "block",
 }  # seconds a scan; tests/detectors says what theirs measure
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name
@@ -50,9 +51,8 @@ def scanned(name: str):
     one = find_planting(name)
     detector = find_detector(one.detector)
     made = one.make(SEED)
-    every = [other for other in detectors().values() if other.task == detector.task]
     batch = detector.task(made.model.tokenizer, one.examples, SEED)
-    return made, detector, scan_task(made.model, detector.task, every, batch)
+    return made, detector, scan_task(made.model, detector.task, beside(detector, made.model), batch)
 
 
 @pytest.mark.parametrize("name", NAMES)
