@@ -9,12 +9,21 @@ core on SmolLM2-135M.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import headatlas as ha
 
 # name: prompts fitted on, prompts measured on, options
 PLAN: dict[str, tuple[int, int, ha.RecipeOptions]] = {
     "iti": (32, 32, ha.RecipeOptions()),
+    "attention-tracker": (24, 40, ha.RecipeOptions()),
+    "style": (16, 16, ha.RecipeOptions(alpha="2,5", draws=3)),
+    "semantic-consistency": (64, 64, ha.RecipeOptions(alpha="2,5", draws=3)),
+    "nl-iti": (16, 16, ha.RecipeOptions(alpha="5,10", pick=8, draws=3)),
+    "sycophancy": (10, 12, ha.RecipeOptions(alpha="5", direction="mean", draws=3)),
+    "evaluator-compression": (8, 12, ha.RecipeOptions(draws=3)),
+    "faithful-cot": (32, 24, ha.RecipeOptions(alpha="5", draws=3)),
+    "asmr": (48, 32, ha.RecipeOptions(alpha="0,3", draws=3)),
     "function-vector": (16, 40, ha.RecipeOptions()),
     "ph3": (24, 32, ha.RecipeOptions()),
     "concept-scaling": (24, 48, ha.RecipeOptions()),
@@ -27,7 +36,9 @@ PLAN: dict[str, tuple[int, int, ha.RecipeOptions]] = {
 def rows(model: ha.Model, name: str, n: int, held_out: int, options: ha.RecipeOptions) -> list[str]:
     """A line for each metric of the intervention; the first has the damage elsewhere, too."""
     fitted = ha.fit_recipe(model, name, options=options, n=n)
-    found = ha.measure_recipe(model, fitted.recipe, n=held_out)
+    found = ha.measure_recipe(model, fitted.recipe, n=held_out, draws=options.draws, seed=options.seed)
+    said = {key: fitted.recipe.facts.get(key) for key in ("heads", "alpha", "direction", "accuracy", "k", "score")}
+    print(f"<!-- {name}, seed {options.seed}: {said} -->")
     lines = []
     for one in found.gains:
         first = one is found.gains[0]
@@ -46,13 +57,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--only", action="append", choices=PLAN)
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     model = ha.load(given.model)
-    print("| name (fitted, measured) | metric | without | with | gain (95% interval) | largest random | verdict | elsewhere |")
+    print(
+        "| name (fitted, measured) | metric | without | with | gain (95% interval) | largest random | verdict | elsewhere |"
+    )
     print("|---|---|---|---|---|---|---|---|")
-    for name, sizes in PLAN.items():
+    for name, (n, held_out, options) in PLAN.items():
         if not given.only or name in given.only:
-            print("\n".join(rows(model, name, *sizes)), flush=True)
+            lines = rows(model, name, n, held_out, replace(options, seed=given.seed))
+            print("\n".join(lines), flush=True)
 
 
 if __name__ == "__main__":

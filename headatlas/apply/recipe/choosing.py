@@ -45,7 +45,8 @@ def best_of(
     """Which of several recipes does best by a metric on held-back prompts (the first of equals), and what each reaches."""
     reached = []
     for one in recipes:
-        values = metric_of(model, batch, metric, edits=one.edits_for(metric.positions(batch)))
+        with one.tuned(model):
+            values = metric_of(model, batch, metric, edits=one.edits_for(metric.positions(batch)))
         reached.append(float(-metric.worse(values.mean())))
         progress.advance("try strengths", of=len(recipes))
     return int(np.argmax(reached)), reached
