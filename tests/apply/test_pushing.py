@@ -129,7 +129,7 @@ def test_consistency_pushes_to_the_mean_of_prompts_whose_other_wording_gets_the_
     unit /= unit.norm()
     torch.testing.assert_close(found.shift[HEAD], (z @ unit).std() * unit, atol=1e-4, rtol=1e-3)
     assert found.when == ALWAYS
-    with pytest.raises(BadInput, match="which of them are one question"):
+    with pytest.raises(BadInput, match="no label 'fact'"):
         find_intervention("semantic-consistency").fit(model, answers())
 
 
@@ -211,5 +211,5 @@ def test_asmr_reads_both_labels_off_the_preferred_of_four_answers_and_adds_both_
     assert scores["coherence"] == known["coherent"].tolist()
     assert scores["accuracy"] == known["accurate"].tolist()
     assert scores["right in the question's language"] == (best == 0).tolist()
-    with pytest.raises(BadInput, match="two languages"):
+    with pytest.raises(BadInput, match="no label 'asked'"):
         find_intervention("asmr").fit(model, answers())

@@ -195,7 +195,7 @@ def test_cut_prompts_end_where_they_did_and_evidence_is_counted():
     cut = evaluator_compression._cut(batch, kept)
     assert torch.equal(cut.tokens, batch.tokens[:, ::2])
     assert cut.positions["end"].tolist() == [28] * len(batch)  # token 56: the last one that is left up to 57
-    with pytest.raises(BadInput, match="hide no evidence"):
+    with pytest.raises(BadInput, match="no position 'needle'"):
         one.fit(model, answers())
 
 

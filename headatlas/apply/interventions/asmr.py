@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from headatlas.apply.recipe.choosing import best_of, held_back, two_classes
+from headatlas.apply.recipe.choosing import best_of, demand_own, held_back, two_classes
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
 from headatlas.apply.recipe.pushing import best_probed, end_of, pushed
 from headatlas.apply.recipe.recipe import Recipe, names
@@ -41,6 +42,7 @@ def asmr(model: Model, batch: Batch, options: RecipeOptions, progress: Progress)
     pairs of the grid but no push at all are tried on prompts held back, by the margin, at the last token of the prompt and at each generated one. Accuracy, coherence: shares of prompts; margin: logit of the right number
     in the question's language less the highest of the other three. Differs: the paper's abstract was read, not the paper; answers are chosen, not written out.
     """
+    demand_own(batch, ("answer", "wrong", "asked"), hint="Take the task cross-lingual.")
     if {part.reshape(len(batch), -1).shape[1] for part in (batch.answer, batch.wrong)} != {2}:
         raise BadInput("These prompts have no answers in two languages.", "Take the task cross-lingual.")
     choice = torch.from_numpy(metric_of(model, batch, _choice("preferred", lambda best: best.double()))).long()
@@ -48,7 +50,7 @@ def asmr(model: Model, batch: Batch, options: RecipeOptions, progress: Progress)
     batch = replace(batch, labels={**batch.labels, **known})
     learn, choose = held_back(batch, options.seed)
     at, k = end_of(learn), options.pick or one_in_twenty(model)
-    sides, facts = [], {}
+    sides, facts = [], dict[str, Any]()
     for label in LABELS:
         y = two_classes(learn, label)
         heads, accuracy = best_probed(model, learn, label, at, k, seed=options.seed, progress=progress)

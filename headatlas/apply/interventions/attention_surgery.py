@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headatlas.apply.recipe.choosing import demand_own
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
 from headatlas.apply.recipe.outcome import Gain, gain_of
 from headatlas.apply.recipe.recipe import Recipe, names
 from headatlas.edits import Attend
-from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.methods.sweeps.plan import metrics_of
@@ -68,10 +68,7 @@ def gains(model: Model, recipe: Recipe, batch: Batch, rivals: Sequence[Recipe]) 
 
 def _looking(heads: Sequence[HeadId], batch: Batch) -> Attend:
     """Heads that look at the two wrong colors from the end. Raises BadInput for prompts without them."""
-    if "asked" not in batch.labels or any(name not in batch.positions for name in COLORS):
-        raise BadInput(
-            "These prompts have no three colors, one of which is asked for.", "Take the task colored-objects."
-        )
+    demand_own(batch, ("asked", "answer", "wrong"), COLORS, hint="Take the task colored-objects.")
     places = torch.stack([batch.positions[name] for name in COLORS], 1)
     wrong: Tensor = torch.arange(len(COLORS)) != batch.labels["asked"][:, None]
     return Attend(heads, keys=places[wrong].reshape(-1, 2), queries=batch.positions["end"].reshape(-1, 1))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from headatlas.apply.attention_reads import TRACKER, demand_one_stack, instruction_share, of_heads, with_data
-from headatlas.apply.recipe.choosing import two_classes
+from headatlas.apply.recipe.choosing import demand_own, two_classes
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
 from headatlas.apply.recipe.outcome import Gain, gain_of
 from headatlas.apply.recipe.recipe import Recipe, names
@@ -50,9 +50,7 @@ def attention_tracker(model: Model, batch: Batch, options: RecipeOptions, progre
     data is shorter than the other, which lowers the share of the instruction by itself; it uses the model's chat template.
     """
     demand_one_stack(model)
-    for name in ("instruction", "data"):
-        if name not in batch.positions:
-            raise BadInput(f"These prompts have no position '{name}'.", "Leave --task and --prompts out.")
+    demand_own(batch, ("ordered",), ("instruction", "data"), hint="Leave --task and --prompts out.")
     ordered = two_classes(batch, "ordered") == 1
     share = instruction_share(model, batch)  # [example, head]
     calm, stirred = share[~ordered], share[ordered]
@@ -71,7 +69,7 @@ def attention_tracker(model: Model, batch: Batch, options: RecipeOptions, progre
         "heads": names(heads),
         "k": k,
         "threshold": middle,
-        "apart": [round(float(apart[int(i)]), 3) for i in order[: len(heads)]],
+        "apart": [round(float(apart[model.heads.index(head)]), 3) for head in heads],
     }
     return Recipe(TRACKER, reads=heads, facts=facts)
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from headatlas.apply.attention_reads import EVALUATOR, attention_from_last, demand_one_stack, kept_of, utility
+from headatlas.apply.recipe.choosing import demand_own
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
 from headatlas.apply.recipe.outcome import Gain, gain_of
 from headatlas.apply.recipe.recipe import Recipe, names
-from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.plan import metrics_of
 from headatlas.model import Model
@@ -43,8 +43,7 @@ def evaluator_compression(model: Model, batch: Batch, options: RecipeOptions, pr
     prompt: what is lost or won by the cut. Rivals: other heads of the layer. Differs: prompts of some 500 tokens; all layers run for the scores; the first token is not scored.
     """
     demand_one_stack(model)
-    if "needle" not in batch.positions:
-        raise BadInput("These prompts hide no evidence (position needle).", "Take the task needle.")
+    demand_own(batch, ("answer", "wrong"), ("needle",), hint="Take the task needle.")
     score = (attention_from_last(model, batch) * _evidence(batch)[:, None]).sum(-1).mean(0)  # [head]
     heads = options.heads_of(model)
     if heads is None:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headatlas.apply.recipe.choosing import demand_own
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
 from headatlas.apply.recipe.pushing import Pushing, end_of, push
 from headatlas.apply.recipe.recipe import ALWAYS, Recipe
-from headatlas.errors import BadInput
 from headatlas.methods.sweeps.plan import metric_of
 from headatlas.model import Model
 from headatlas.model.text.reading import padded
@@ -39,9 +39,7 @@ def faithful_cot(model: Model, batch: Batch, options: RecipeOptions, progress: P
     Its own prompts: sums whose thought is written for the model, half of them wrong. Differs: in the paper the models write their thoughts
     (`score --metric aoc` does so). It reports little success.
     """
-    for name in ("group", "share"):
-        if name not in batch.labels:
-            raise BadInput(f"These prompts have no label '{name}'.", "Leave --task and --prompts out.")
+    demand_own(batch, ("group", "share", "answer"), ("stop",), hint="Leave --task and --prompts out.")
     curve = _by_question(metric_of(model, batch, _answers("answer")), batch)  # [question, cut]
     rests = (curve[:, 0] != curve[:, -1]).astype(int)
     number = np.unique(batch.labels["group"].numpy(), return_inverse=True)[1]

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headatlas.apply.recipe.choosing import held_back
+from headatlas.apply.recipe.choosing import demand_own, held_back
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
 from headatlas.apply.recipe.learning import learn
 from headatlas.apply.recipe.recipe import ALWAYS, Recipe, added_to_queries, names, query_rows
 from headatlas.detectors.negative import negative
-from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.methods.sweeps.plan import metric_of
@@ -46,8 +45,7 @@ def nasa(model: Model, batch: Batch, options: RecipeOptions, progress: Progress)
     gap (lower is better) is |precision - recall| of Yes, with its interval by the jackknife; a model that never says Yes is precise, with a gap of 1. Rivals: as many random heads
     of the same layers, tuned alike. Differs: the paper tunes keys, too, and sums the score over tokens, where the detector averages.
     """
-    if not {"yes", "yes_first"} <= batch.labels.keys():
-        raise BadInput("These prompts are no questions with yes and no as answers.", "Take the task yes-no.")
+    demand_own(batch, ("yes", "answer", "wrong"), ("yes", "no"), hint="Take the task yes-no.")
     part, choose = held_back(batch, options.seed)
     heads, score = options.heads_of(model), None
     if heads is None:

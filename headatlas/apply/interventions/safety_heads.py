@@ -9,16 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headatlas.apply.recipe.choosing import answered
+from headatlas.apply.recipe.choosing import answered, demand_own
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
 from headatlas.apply.recipe.outcome import Gain, gain_of
 from headatlas.apply.recipe.recipe import Recipe, names
 from headatlas.edits import OnHeads, Temper
-from headatlas.errors import BadInput, UnsupportedModel
+from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.methods.sweeps.plan import metric_of
 from headatlas.model import Model
+from headatlas.model.runs.residual_stream import decompose
+from headatlas.model.structure.blocks import blocks_of
 from headatlas.ops.types import Array
 from headatlas.progress import Progress
 from headatlas.task import Batch, Metric, Vocabulary
@@ -104,7 +106,8 @@ def gains(model: Model, recipe: Recipe, batch: Batch, rivals: Sequence[Recipe]) 
 
 
 def _asked(batch: Batch, refused: int) -> Batch:
-    if "refused" not in batch.labels or not bool((batch.labels["refused"] == refused).any()):
+    demand_own(batch, ("refused",), hint="Leave --task and --prompts out.")
+    if not bool((batch.labels["refused"] == refused).any()):
         raise BadInput("These prompts do not say which are to be declined.", "Leave --task and --prompts out.")
     return batch.rows((batch.labels["refused"] == refused).nonzero().flatten())
 
@@ -135,17 +138,10 @@ def _sahara(model: Model, batch: Batch, candidates: list[HeadId], k: int) -> tup
 
 
 def _states(model: Model, batch: Batch, edits: Sequence[OnHeads] = ()) -> Tensor:
-    """[example, d_model] what enters the unembedding at the end of each prompt."""
-    output = model.hf.get_output_embeddings()  # type: ignore[operator]
-    if output is None:
-        raise UnsupportedModel(f"{model.name} has no unembedding.")
-    seen: list[Tensor] = []
-    handle = output.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    try:
-        model.forward(batch, edits=list(edits), logit_positions=kl.positions(batch))
-    finally:
-        handle.remove()
-    return torch.cat(seen)[:, -1].double().cpu()
+    """[example, d_model] what leaves the last block at the end of each prompt."""
+    end = kl.positions(batch).to(model.device)
+    found = decompose(model, blocks_of(model), batch, end, lambda _: None, edits=list(edits))
+    return found.residual[:, 0].double().cpu()
 
 
 def _first(states: Tensor) -> Tensor:

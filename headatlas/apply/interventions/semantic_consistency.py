@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from headatlas.apply.recipe.choosing import demand_own
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
 from headatlas.apply.recipe.pushing import Pushing, end_of, push
 from headatlas.apply.recipe.recipe import ALWAYS, Recipe
-from headatlas.errors import BadInput
 from headatlas.methods.sweeps.plan import metric_of
 from headatlas.model import Model
 from headatlas.progress import Progress
@@ -37,8 +37,7 @@ def semantic_consistency(model: Model, batch: Batch, options: RecipeOptions, pro
     the same answer; accuracy stands beside it, since a model that always says the same agrees with itself. Differs: the paper's paraphrases are
     written by a language model.
     """
-    if "fact" not in batch.labels:
-        raise BadInput("These prompts do not say which of them are one question.", "Take the task rewordings.")
+    demand_own(batch, ("fact", "subject", "answer"), hint="Take the task rewordings.")
     batch = batch.rows(_in_pairs(batch.labels["fact"]).nonzero().flatten())
     said = metric_of(model, batch, replace(AGREEMENT, settle=None))
     same = batch.labels["fact"].new_tensor(_agree(said, batch).repeat(WORDINGS))

@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from headatlas.apply.recipe.choosing import answered, last_told
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
 from headatlas.apply.recipe.pushing import Pushing, push
 from headatlas.apply.recipe.recipe import Recipe
 from headatlas.apply.steering.direction import Steering
+from headatlas.edits.move import Key
 from headatlas.heads import HeadId
 from headatlas.methods.probing import outputs
 from headatlas.model import Model
@@ -64,7 +66,7 @@ def style(model: Model, batch: Batch, options: RecipeOptions, progress: Progress
     right: styled); the halves share neither forms nor words. Differs: the paper's strength along each axis changes with what the model is at, here it is constant.
     """
     demand_measurable(truth_margin, batch)
-    how = Pushing("right", truth_margin, alphas=(1.0, 2.0, 3.0, 5.0), sized=_within_pairs)
+    how = Pushing("right", truth_margin, alphas=(2.0, 5.0, 10.0, 20.0), sized=_within_pairs)
     return push("style", model, batch, options, progress, how)
 
 
@@ -74,7 +76,7 @@ def _within_pairs(model: Model, steering: Steering, batch: Batch, seed: int) -> 
     right, group = batch.labels["right"] == 1, batch.labels["group"]
     sides = [((group == one) & right, (group == one) & ~right) for one in group.unique()]
     sides = [both for both in sides if bool(both[0].any()) and bool(both[1].any())]
-    moved = {}
+    moved = dict[Key, Tensor]()
     at = torch.arange(batch.tokens.shape[1]) == last_told(batch)  # [example, token]
     for head, z in outputs(model, batch, heads, at.float()):
         pairs = torch.stack([z[styled].mean(0) - z[plain].mean(0) for styled, plain in sides])

@@ -82,6 +82,14 @@ def _filled(rows: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows])
 
 
+def demand_own(batch: Batch, labels: Sequence[str] = (), positions: Sequence[str] = (), *, hint: str) -> None:
+    """Raise BadInput, naming the first, where prompts lack labels or positions that an intervention reads."""
+    lacking = [f"label '{one}'" for one in labels if one not in batch.labels]
+    lacking += [f"position '{one}'" for one in positions if one not in batch.positions]
+    if lacking:
+        raise BadInput(f"These prompts have no {lacking[0]}.", hint)
+
+
 def last_told(batch: Batch) -> Tensor:
     """[example, 1] the last token of each prompt with its answer, where one is written behind it; else its end."""
     columns = torch.arange(batch.tokens.shape[1])

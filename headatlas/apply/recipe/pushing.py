@@ -90,13 +90,15 @@ def best_probed(
 ) -> tuple[tuple[HeadId, ...], list[float]]:
     """The k heads whose probes for a label are the most accurate at `at` [example, 1], with their accuracies.
 
-    In cross-validation that parts no group. Raises BadInput.
+    In cross-validation that parts no group. Of equally accurate heads those of later layers: what stands in the text can be read in
+    every head of the first layers. Raises BadInput.
     """
     every = CrossValidation(shuffles=1, test=0, seed=seed)
     told = replace(batch, positions={**batch.positions, "told": at[:, 0]})
     labels = labels_of(batch, label)
     found = probe(model, told, labels, kind=kind, position="told", last=last, validation=every, progress=progress)
-    best = found.scores.top(k)
+    every_head = found.scores.top(len(model.heads))
+    best = sorted(every_head, key=lambda line: (-round(line.score, 6), -line.head.layer))[:k]
     return tuple(line.head for line in best), [round(line.score, 4) for line in best]
 
 
