@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -58,6 +59,16 @@ def test_a_recipe_that_only_reads_is_kept_and_is_not_put_in_force(tmp_path):
     drawn = found.random(model, 1, "heads")
     assert not set(drawn.reads) & set(found.reads)
     assert [head.layer for head in drawn.reads] == [0, 1]
+
+
+def test_recipes_from_before_there_were_heads_that_are_read_are_read(tmp_path):
+    save_recipe(Recipe("iti", shift={HeadId(0, 1): torch.ones(8)}), tmp_path / "kept")
+    data = json.loads((tmp_path / "kept" / "recipe.json").read_text())
+    for name in ("query", "reads"):
+        del data["recipe"][name]
+    (tmp_path / "kept" / "recipe.json").write_text(json.dumps(data))
+    found = load_recipe(tmp_path / "kept")
+    assert (found.heads, found.reads, found.query) == ((HeadId(0, 1),), (), {})
 
 
 @pytest.mark.parametrize("kind", ["gqa", "gpt2", "window"])

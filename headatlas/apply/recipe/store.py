@@ -30,7 +30,7 @@ class _Entry(Written):
     scale: Annotated[list[Name], Field(max_length=100_000)]
     shift: Annotated[list[Name], Field(max_length=100_000)]
     stream: Annotated[list[Name], Field(max_length=100_000)]
-    query: Annotated[list[Name], Field(max_length=100_000, default_factory=list)]  # recipes of 1.0 lack both
+    query: Annotated[list[Name], Field(max_length=100_000, default_factory=list)]  # earlier recipes lack both
     reads: Annotated[list[Name], Field(max_length=100_000, default_factory=list)]
 
 
