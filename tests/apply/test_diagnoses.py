@@ -147,7 +147,15 @@ def test_ships_is_the_divergence_from_the_run_with_even_attention():
             handle.remove()
         total += float((plain.exp() * (plain - even)).sum()) / 6
     assert ships[head] == pytest.approx(total, abs=2e-4)
-    assert found.facts["degrees"] == [pytest.approx(one, abs=90) for one in found.facts["degrees"]]
+    clean = safety_heads._first(safety_heads._states(model, batch))
+    alone = [
+        safety_heads._degrees(
+            clean, safety_heads._first(safety_heads._states(model, batch, [safety_heads._even([one])]))
+        )
+        for one in model.heads
+    ]
+    assert found.reads[0] == model.heads[int(np.argmax(alone))]
+    assert found.facts["degrees"][0] == pytest.approx(max(alone), abs=2e-3)
     with pytest.raises(BadInput, match="no label 'refused'"):
         find_intervention("safety-heads").fit(model, answers())
 
