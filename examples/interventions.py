@@ -24,7 +24,7 @@ PLAN: dict[str, tuple[int, int, ha.RecipeOptions]] = {
     "evaluator-compression": (4, 6, ha.RecipeOptions(draws=3)),
     "faithful-cot": (16, 8, ha.RecipeOptions(alpha="5", draws=3)),
     "attention-surgery": (9, 24, ha.RecipeOptions(draws=3)),
-    "nasa": (12, 16, ha.RecipeOptions(steps=3, pick=2, draws=1)),
+    "nasa": (12, 16, ha.RecipeOptions(steps=6, rate=5e-3, pick=2, draws=1)),
     "safety-heads": (3, 6, ha.RecipeOptions(draws=3)),
     "asmr": (32, 16, ha.RecipeOptions(alpha="0,3", draws=2)),
     "function-vector": (16, 40, ha.RecipeOptions()),

@@ -24,8 +24,8 @@ from headatlas.task import Batch, Metric, logit_margin
 from headatlas.task.answers import log_probability
 
 PICK = 5
-STEPS = 4  # of each head
-RATE = 3e-4
+STEPS = 8  # of each head
+RATE = 3e-3
 ALIKE = 0.05  # gap of precision and recall at which tuning stops
 
 
@@ -40,7 +40,7 @@ def nasa(model: Model, batch: Batch, options: RecipeOptions, progress: Progress)
     """Tune the weights of the queries of the heads that lean to No, one after the other, on yes/no questions with their answers.
 
     Heads: those with the highest negative attention score of the detector negative-head (`pick`; 5), the highest first. Each is tuned for some steps of
-    Adam by the log-probability of the right answer (`steps`; 4), all other weights left alone; after each the gap between precision and recall of Yes is
+    Adam by the log-probability of the right answer (`steps`; 8), all other weights left alone; after each the gap between precision and recall of Yes is
     taken on questions held back, and tuning ends where it is 0.05 or less; the heads tuned up to the smallest gap are kept. Keys are shared by heads, and stay. The
     gap (lower is better) is |precision - recall| of Yes, with its interval by the jackknife; a model that never says Yes is precise, with a gap of 1. Rivals: as many random heads
     of the same layers, tuned alike. Differs: the paper tunes keys, too, and sums the score over tokens, where the detector averages.
