@@ -9,12 +9,24 @@ core on SmolLM2-135M.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import headatlas as ha
 
 # name: prompts fitted on, prompts measured on, options
 PLAN: dict[str, tuple[int, int, ha.RecipeOptions]] = {
     "iti": (32, 32, ha.RecipeOptions()),
+    "attention-tracker": (24, 40, ha.RecipeOptions()),
+    "style": (10, 12, ha.RecipeOptions(alpha="5,20", draws=3)),
+    "semantic-consistency": (64, 64, ha.RecipeOptions(alpha="2,5", draws=3)),
+    "nl-iti": (16, 16, ha.RecipeOptions(alpha="5,10", pick=8, draws=3)),
+    "sycophancy": (8, 6, ha.RecipeOptions(alpha="5", direction="mean", draws=3)),
+    "evaluator-compression": (4, 6, ha.RecipeOptions(draws=3)),
+    "faithful-cot": (16, 8, ha.RecipeOptions(alpha="5", draws=3)),
+    "attention-surgery": (9, 24, ha.RecipeOptions(draws=3)),
+    "nasa": (12, 16, ha.RecipeOptions(steps=6, rate=5e-3, pick=2, draws=1)),
+    "safety-heads": (3, 6, ha.RecipeOptions(draws=3)),
+    "asmr": (32, 16, ha.RecipeOptions(alpha="0,3", draws=2)),
     "function-vector": (16, 40, ha.RecipeOptions()),
     "ph3": (24, 32, ha.RecipeOptions()),
     "concept-scaling": (24, 48, ha.RecipeOptions()),
@@ -27,7 +39,9 @@ PLAN: dict[str, tuple[int, int, ha.RecipeOptions]] = {
 def rows(model: ha.Model, name: str, n: int, held_out: int, options: ha.RecipeOptions) -> list[str]:
     """A line for each metric of the intervention; the first has the damage elsewhere, too."""
     fitted = ha.fit_recipe(model, name, options=options, n=n)
-    found = ha.measure_recipe(model, fitted.recipe, n=held_out)
+    found = ha.measure_recipe(model, fitted.recipe, n=held_out, draws=options.draws, seed=options.seed)
+    said = {key: fitted.recipe.facts.get(key) for key in ("heads", "alpha", "direction", "accuracy", "k", "score")}
+    print(f"<!-- {name}, seed {options.seed}: {said} -->")
     lines = []
     for one in found.gains:
         first = one is found.gains[0]
@@ -41,18 +55,38 @@ def rows(model: ha.Model, name: str, n: int, held_out: int, options: ha.RecipeOp
     return lines
 
 
+def gates(model: ha.Model, seed: int) -> list[str]:
+    """What `head_gates` says of the heads that names (ioi) need: roles by seed, and whether the sufficient sets do suffice."""
+    options = ha.GateOptions(steps=12, rate=0.6, seeds=2, draws=3)
+    prompts = (ha.Prompts(name, n=8, seed=seed) for name in ("ioi", "ioi-held-out"))
+    found = ha.head_gates(model, *prompts, options=options, seed=seed)
+    roles = [f"{sum(one == role for one in found.role)} {role}" for role in dict.fromkeys(found.role)]
+    sizes = ", ".join(str(len(one)) for one in found.sufficient)
+    return [
+        f"gates, {options.steps} steps: {'; '.join(roles)}; sufficient sets of {sizes} heads, Jaccard {found.overlap:.2f}",
+        f"{found.facts['metric_name']}: whole {found.metric:.2f}; sets alone {found.alone.round(2).tolist()}; random sets "
+        f"{found.random.round(2).tolist()}; none {found.none:.2f}",
+    ]
+
+
 def main() -> None:
     """Read the arguments, print the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--only", action="append", choices=PLAN)
+    parser.add_argument("--only", action="append", choices=[*PLAN, "gates"])
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     model = ha.load(given.model)
-    print("| name (fitted, measured) | metric | without | with | gain (95% interval) | largest random | verdict | elsewhere |")
+    print(
+        "| name (fitted, measured) | metric | without | with | gain (95% interval) | largest random | verdict | elsewhere |"
+    )
     print("|---|---|---|---|---|---|---|---|")
-    for name, sizes in PLAN.items():
+    for name, (n, held_out, options) in PLAN.items():
         if not given.only or name in given.only:
-            print("\n".join(rows(model, name, *sizes)), flush=True)
+            lines = rows(model, name, n, held_out, replace(options, seed=given.seed))
+            print("\n".join(lines), flush=True)
+    if given.only and "gates" in given.only:
+        print("\n".join(gates(model, given.seed)), flush=True)
 
 
 if __name__ == "__main__":

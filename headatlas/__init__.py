@@ -45,6 +45,7 @@ _PUBLIC = {
     "Add": "headatlas.edits",
     "Project": "headatlas.edits",
     "Scale": "headatlas.edits",
+    "Attend": "headatlas.edits",
     "Block": "headatlas.edits",
     "Temper": "headatlas.edits",
     "load_edits": "headatlas.edits",
@@ -115,6 +116,8 @@ _PUBLIC = {
     "Recipe": "headatlas.apply.recipe.recipe",
     "RecipeOptions": "headatlas.apply.recipe.intervention",
     "find_intervention": "headatlas.apply.recipe.intervention",
+    "injection_focus": "headatlas.apply.attention_reads",
+    "compress_prompt": "headatlas.apply.attention_reads",
     "head_gates": "headatlas.apply.head_gates",
     "GateOptions": "headatlas.apply.head_gates",
     # models of one's own, and what there is
@@ -134,6 +137,8 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
+    from headatlas.apply.attention_reads import compress_prompt as compress_prompt
+    from headatlas.apply.attention_reads import injection_focus as injection_focus
     from headatlas.apply.head_gates import GateOptions as GateOptions
     from headatlas.apply.head_gates import head_gates as head_gates
     from headatlas.apply.recipe.export import export_recipe as export_recipe
@@ -161,6 +166,7 @@ if TYPE_CHECKING:
     from headatlas.circuits.workflow import test_circuit as test_circuit
     from headatlas.citing import cite as cite
     from headatlas.edits import Add as Add
+    from headatlas.edits import Attend as Attend
     from headatlas.edits import Block as Block
     from headatlas.edits import Mean as Mean
     from headatlas.edits import Project as Project

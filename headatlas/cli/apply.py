@@ -145,8 +145,11 @@ def _say(line: str) -> None:
 def _show_fit(data: dict[str, Any]) -> None:
     changes = data["changes"]
     shown = " ".join(changes[:20]) + (f" ... {len(changes)} in all" if len(changes) > 20 else "")
-    _say(f"{data['intervention']} of {data['model']} changes {shown} ({data['when']})")
-    for key in ("alpha", "direction", "chosen_by", "layer", "loss"):
+    does = "reads" if data["when"] == "reads only" else "changes"
+    _say(
+        f"{data['intervention']} of {data['model']} {does} {shown}" + ("" if does == "reads" else f" ({data['when']})")
+    )
+    for key in ("alpha", "direction", "chosen_by", "layer", "loss", "threshold", "keep"):
         if data.get(key) is not None:
             _say(f"{key.replace('_', ' ')}: {data[key]}")
     _say(f"fitted on {data['data']['n']} prompts ({data['prompts']}, sha256 {data['data']['sha256'][:12]})")
@@ -171,7 +174,13 @@ def show_outcome(data: dict[str, Any]) -> None:
             f"  gain {row['change']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f}), largest random {max(row['random']):+.3f}"
         )
         _say(f"  over the mean of random {row['over']:+.3f} ({row['over_low']:+.3f} to {row['over_high']:+.3f})")
-    _say("elsewhere:" if data["damage"] else "nothing was measured elsewhere")
+    _say(
+        "elsewhere:"
+        if data["damage"]
+        else "nothing was measured elsewhere"
+        if data["changed"]
+        else "the model is left as it is"
+    )
     for row in data["damage"]:
         _say(f"  {row['name']}: {row['change']:+.3f} {row['unit']} ({row['low']:+.3f} to {row['high']:+.3f})")
     for name, why in data["skipped"].items():

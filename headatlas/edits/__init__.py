@@ -8,7 +8,7 @@ pattern or residual. Several edits of one component act in the order given.
 """
 
 from headatlas.edits import directions
-from headatlas.edits.attention import Block, Temper
+from headatlas.edits.attention import Attend, Block, Temper
 from headatlas.edits.base import Heads, OnHeads
 from headatlas.edits.collect import collect
 from headatlas.edits.mean import Mean
@@ -17,6 +17,6 @@ from headatlas.edits.replace import Resample, Swap, Zero
 from headatlas.edits.store import load_edits, save
 
 __all__ = [
-    "Add", "Block", "Heads", "Mean", "OnHeads", "Project", "Resample", "Scale", "Swap", "Temper", "Zero", "collect",
+    "Add", "Attend", "Block", "Heads", "Mean", "OnHeads", "Project", "Resample", "Scale", "Swap", "Temper", "Zero", "collect",
     "directions", "load_edits", "save",
 ]  # fmt: skip

@@ -62,6 +62,44 @@ class Block(OnHeads):
         return {"keys": self.keys, "renormalise": self.renormalise}
 
 
+class Attend(OnHeads):
+    """Set where heads look: at the queries, the same attention to each of the keys, and none to anything else.
+
+    keys, queries: as in `Block`; -1 for fewer keys of an example. Keys that a query cannot see stay at nothing (those to which it
+    gives a weight of 0); a row that sees none of them becomes zero.
+    """
+
+    keys: Tensor
+    by_pattern = True
+    components = ("pattern",)
+
+    def __init__(self, heads: Heads, keys: Positions, queries: Positions = None) -> None:
+        super().__init__(heads, component="pattern", positions=queries)
+        looked_at = parse_positions(keys)
+        if looked_at is None:
+            raise BadInput("Attend needs the keys to be looked at.", "Write keys=[...].")
+        self._set(keys=looked_at)
+
+    def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
+        """Rows with the keys alone."""
+        wanted = among(layer.key_positions, self.keys, len(x), repr(self))[:, None, None, :]
+        chosen = (wanted & (x > 0)).float()
+        return chosen / chosen.sum(-1, keepdim=True).clamp(min=1.0)
+
+    def rows(self, index: Tensor | slice) -> OnHeads:
+        """See OnHeads.rows."""
+        other = super().rows(index)
+        return other if len(self.keys) == 1 else other.with_values(keys=self.keys[index])
+
+    def details(self) -> list[str]:
+        """Which keys."""
+        return [f"keys {self.keys[0].tolist()}" if len(self.keys) == 1 else f"keys {self.keys.shape[1]} an example"]
+
+    def options(self) -> dict[str, Any]:
+        """The keys."""
+        return {"keys": self.keys}
+
+
 class Temper(OnHeads):
     """Divide attention scores by a temperature: below 1 heads look more sharply, above 1 more evenly.
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from headatlas.edits.affine import Affine
-from headatlas.edits.attention import Block, Temper
+from headatlas.edits.attention import Attend, Block, Temper
 from headatlas.edits.base import OnHeads
 from headatlas.edits.mean import Mean
 from headatlas.edits.move import Add, Project, Scale
@@ -42,7 +42,7 @@ class _File(Written):
 
 
 KINDS: dict[str, type[OnHeads]] = {
-    kind.__name__: kind for kind in (Zero, Mean, Resample, Swap, Add, Project, Scale, Block, Temper, Affine)
+    kind.__name__: kind for kind in (Zero, Mean, Resample, Swap, Add, Project, Scale, Block, Attend, Temper, Affine)
 }
 
 
@@ -129,7 +129,7 @@ def _made(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> OnHeads:
     options = {name: get(value) for name, value in entry["options"].items()}
     positions = get(entry["positions"])
     where: dict[str, Any] = {"component": entry["site"], "positions": positions, "group": entry["group"]}
-    if kind is Block:
+    if kind in (Block, Attend):
         where = {"queries": positions}
     elif kind is Temper:
         where = {"positions": positions}

@@ -41,7 +41,9 @@ def made(model, when=ANSWERING, *, stream=True) -> Recipe:
     shift = {head: 4 * torch.randn(width) for head in HEADS}
     vectors = {("decoder", 1): 2 * torch.randn(model.d_model)} if stream else {}
     batch = texts(8)
-    return Recipe("iti", scale, shift, vectors, when, fit_facts(model, batch))
+    separate = hasattr(model.layers[0].module, "q_proj")
+    query = {HEADS[0]: torch.randn(width, model.d_model)} if separate and when == ALWAYS else {}
+    return Recipe("iti", scale, shift, vectors, query, when=when, facts=fit_facts(model, batch))
 
 
 def hooked(model, recipe: Recipe):
@@ -59,6 +61,14 @@ def hooked(model, recipe: Recipe):
             return (z,)
 
         handles.append(layer.projection.register_forward_pre_hook(change))
+        for head in set(layer.heads) & recipe.query.keys():
+
+            def more(_, args, out, head=head, width=layer.d_value):
+                out = out.clone()
+                out[..., head.head * width : (head.head + 1) * width] += args[0] @ recipe.query[head].T
+                return out
+
+            handles.append(layer.module.q_proj.register_forward_hook(more))
         vector = recipe.stream.get((layer.stack, layer.index))
         if vector is not None:
 
@@ -99,7 +109,7 @@ def test_a_recipe_comes_back_from_its_files_with_its_rivals(model, when, tmp_pat
     assert (found.intervention, found.when, found.heads) == (recipe.intervention, recipe.when, HEADS)
     assert found.facts == json.loads(json.dumps(recipe.facts))
     for ours, theirs in ((recipe, found), (recipe.rivals[0], found.rivals[0])):
-        for part in ("scale", "shift", "stream"):
+        for part in ("scale", "shift", "stream", "query"):
             one, other = getattr(ours, part), getattr(theirs, part)
             assert one.keys() == other.keys()
             assert all(torch.equal(one[key], other[key]) for key in one)
@@ -248,6 +258,9 @@ def test_the_serving_format_gives_each_projection_and_block_what_the_recipe_does
         if "output_bias" in kinds:
             bias = numbers[kinds["output_bias"]]
             handles.append(module.register_forward_hook(lambda _, __, out, bias=bias: out + bias))
+        if "weight_add" in kinds:
+            weight = numbers[kinds["weight_add"]]
+            handles.append(module.register_forward_hook(lambda _, args, out, weight=weight: out + args[0] @ weight.T))
         if "input_add" in kinds:
             vector = numbers[kinds["input_add"]]
             handles.append(
@@ -305,8 +318,9 @@ def test_damage_on_prose_is_the_rise_of_the_loss_and_the_divergence_token_by_tok
     model, batch = toys.model("gqa"), texts(6)
     places = torch.tensor([[0, 1, 2], [1, 2, -1]]).repeat(3, 1)
     batch = replace(batch, positions={"predict": places})
-    edits = toward(model, 0.02).edits()
-    rise, kl = prose_change(model, batch, edits)
+    recipe = toward(model, 0.02)
+    edits = recipe.edits()
+    rise, kl = prose_change(model, batch, recipe)
     plain, changed = (model.forward(batch, edits=one).double().log_softmax(-1) for one in ([], edits))
     for e, row in enumerate(places.tolist()):
         at = [t for t in row if t >= 0]

@@ -45,7 +45,8 @@ def best_of(
     """Which of several recipes does best by a metric on held-back prompts (the first of equals), and what each reaches."""
     reached = []
     for one in recipes:
-        values = metric_of(model, batch, metric, edits=one.edits_for(metric.positions(batch)))
+        with one.tuned(model):
+            values = metric_of(model, batch, metric, edits=one.edits_for(metric.positions(batch)))
         reached.append(float(-metric.worse(values.mean())))
         progress.advance("try strengths", of=len(recipes))
     return int(np.argmax(reached)), reached
@@ -79,6 +80,14 @@ def answered(tokenizer: Vocabulary, items: Iterable[tuple[str, str, bool, int]])
 def _filled(rows: Sequence[Sequence[int]]) -> Tensor:
     width = max(map(len, rows))
     return torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows])
+
+
+def demand_own(batch: Batch, labels: Sequence[str] = (), positions: Sequence[str] = (), *, hint: str) -> None:
+    """Raise BadInput, naming the first, where prompts lack labels or positions that an intervention reads."""
+    lacking = [f"label '{one}'" for one in labels if one not in batch.labels]
+    lacking += [f"position '{one}'" for one in positions if one not in batch.positions]
+    if lacking:
+        raise BadInput(f"These prompts have no {lacking[0]}.", hint)
 
 
 def last_told(batch: Batch) -> Tensor:

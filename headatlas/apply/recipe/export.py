@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from headatlas.apply.recipe.recipe import ALWAYS, Recipe
+from headatlas.apply.recipe.recipe import ALWAYS, Recipe, query_rows
 from headatlas.apply.recipe.store import load_recipe
 from headatlas.errors import UnsupportedModel
 from headatlas.model import Model
@@ -40,6 +41,7 @@ def export_recipe(model: Model, recipe: Recipe | str | Path, out: str | Path, *,
     a model of the same shape with other weights. Raises BadInput, StoreError, UnsupportedModel.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    recipe.demand_change("export")
     recipe.demand_model(model, other_weights=force)
     changes, numbers = _changes(model, recipe)
     layers, served = _served(model, recipe)
@@ -78,7 +80,8 @@ def _columns(layer: AttentionLayer, recipe: Recipe) -> dict[str, Tensor]:
 
 
 def _touched(model: Model, recipe: Recipe) -> list[AttentionLayer]:
-    return [layer for layer in model.layers if set(layer.heads) & set(recipe.heads)]
+    changed = {*recipe.scale, *recipe.shift}
+    return [layer for layer in model.layers if set(layer.heads) & changed]
 
 
 def _changes(model: Model, recipe: Recipe) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
@@ -91,11 +94,27 @@ def _changes(model: Model, recipe: Recipe) -> tuple[list[dict[str, Any]], dict[s
             names[name] = f"{path}.{name}"
             numbers[names[name]] = value
         changes.append({"module": path, "tensors": names, "size": _size(layer.projection)})
+    for linear, weight in _query_weights(model, recipe):
+        path = _path_of(model, linear, "query projection")
+        numbers[f"{path}.weight"] = weight
+        changes.append({"module": path, "tensors": {"weight": f"{path}.weight"}, "size": _size(linear)})
     for key, vector in sorted(recipe.stream.items()):
         path = _path_of(model, _block(model, key), f"block {key[1]}")
         numbers[f"{path}.shift"] = vector.float().cpu().contiguous()
         changes.append({"module": path, "tensors": {"shift": f"{path}.shift"}, "size": None})
     return changes, numbers
+
+
+def _query_weights(model: Model, recipe: Recipe) -> Iterator[tuple[nn.Linear, Tensor]]:
+    """Each query projection that is changed, and [out, in] what is added to its weights."""
+    for layer in model.layers:
+        heads = [head for head in layer.heads if head in recipe.query]
+        if heads:
+            linear, rows = query_rows(model, heads[0])
+            weight = torch.zeros(linear.weight.shape)
+            for head in heads:
+                weight[head.head * len(rows) : (head.head + 1) * len(rows)] = recipe.query[head].float().cpu()
+            yield linear, weight
 
 
 def _block(model: Model, key: LayerKey) -> nn.Module | None:
@@ -124,6 +143,10 @@ def _served(model: Model, recipe: Recipe) -> tuple[list[dict[str, Any]], dict[st
             numbers[names["output_bias"]] = (columns["shift"] @ weight).contiguous()
         heads = [str(head) for head in layer.heads if head in recipe.heads]
         layers.append({"layer": layer.index, "stack": layer.stack, "module": path, "heads": heads, "tensors": names})
+    for linear, weight in _query_weights(model, recipe):
+        path = _path_of(model, linear, "query projection")
+        numbers[f"{path}.weight_add"] = weight
+        layers.append({"module": path, "heads": [], "tensors": {"weight_add": f"{path}.weight_add"}})
     for (stack, index), vector in sorted(recipe.stream.items()):
         path = _path_of(model, _block(model, (stack, index)), f"block {index}")
         numbers[f"{path}.input_add"] = vector.float().cpu().contiguous()

@@ -4,8 +4,8 @@
     with attach(model):           # a transformers model in memory, the one that the recipe was fitted on
         model.generate(**inputs, max_new_tokens=40)
 
-`attach` puts hooks in front of output projections (scale * z + shift in the columns of a head) and in front of blocks
-(a vector added to the residual stream); `detach()`, or leaving the `with`, takes them away. Where recipe.json says
+`attach` puts hooks in front of output projections (scale * z + shift in the columns of a head), in front of blocks
+(a vector added to the residual stream) and behind query projections (weights added to a head's rows); `detach()`, or leaving the `with`, takes them away. Where recipe.json says
 "answering", they act at the last token of each forward pass only, so that texts of several lengths must be padded on the left.
 """
 
@@ -50,6 +50,9 @@ def attach(model: torch.nn.Module, folder: str | Path | None = None) -> Attached
     handles = []
     for one in recipe["changes"]:
         module = modules[one["module"]]
+        if "weight" in one["tensors"]:
+            handles.append(module.register_forward_hook(_More(numbers[one["tensors"]["weight"]])))
+            continue
         change = _Change({name: numbers[key] for name, key in one["tensors"].items()}, newest)
         handles.append(module.register_forward_pre_hook(change, with_kwargs=True))
     return Attached(handles)
@@ -65,6 +68,16 @@ def _demand(modules: dict[str, torch.nn.Module], one: dict[str, Any], name: str)
     size = float(weight.detach().double().abs().sum())
     if abs(size - one["size"]) > 1e-2 * one["size"]:  # other dtypes round
         raise ValueError(f"{one['module']} of this model has other weights; the recipe was fitted on {name}.")
+
+
+class _More:
+    """What comes out of a linear module, with more weights, at every token."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.weight = weight
+
+    def __call__(self, module: torch.nn.Module, args: tuple[Any, ...], out: Any) -> Any:
+        return out + args[0] @ self.weight.to(device=out.device, dtype=out.dtype).T
 
 
 class _Change:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
-from headatlas.apply.recipe.outcome import ELSEWHERE, Outcome, outcome_of
+from headatlas.apply.recipe.outcome import ELSEWHERE, Gain, Outcome, outcome_of
 from headatlas.apply.recipe.recipe import Recipe, fit_facts
 from headatlas.choices import parse_alphas
 from headatlas.errors import BadInput
@@ -81,7 +81,11 @@ class Intervention(Hooked):
     its rivals are, "directions", "heads", or those that the fit left in the recipe: "fitted" on random heads, or the same numbers "shuffled" among heads. papers: ids of the catalogue.
     """
 
-    HOOKS: ClassVar[tuple[Hook, ...]] = (Hook("prompts", "tokenizer, n, rng, half"), Hook("measures", "recipe"))
+    HOOKS: ClassVar[tuple[Hook, ...]] = (
+        Hook("prompts", "tokenizer, n, rng, half"),
+        Hook("measures", "recipe"),
+        Hook("gains", "model, recipe, batch, rivals"),
+    )
 
     name: str
     run: Fit
@@ -115,9 +119,7 @@ class Intervention(Hooked):
         self.demand_options(options)
         recipe = self.run(model, batch, options, progress or Silent())
         facts = fit_facts(model, batch, seed=options.seed)
-        return Recipe(
-            self.name, recipe.scale, recipe.shift, recipe.stream, recipe.when, {**facts, **recipe.facts}, recipe.rivals
-        )
+        return replace(recipe, intervention=self.name, facts={**facts, **recipe.facts})
 
     def measure(
         self,
@@ -135,6 +137,10 @@ class Intervention(Hooked):
         draws: random rivals, where the fit left none. elsewhere: tasks to look for damage on. Raises BadInput.
         """
         rivals = recipe.rivals or tuple(recipe.random(model, seed + 1 + draw, self.control) for draw in range(draws))
+        own = self.hook("gains")
+        if own is not None:  # of what it reads; the model is left as it is, so that there is no damage
+            found: list[Gain] = own(model, recipe, batch, rivals)
+            return Outcome(tuple(found), (), {"n_rivals": len(rivals), "skipped": {}})
         return outcome_of(
             model, recipe, batch, self.metrics_of(recipe), rivals=rivals, elsewhere=elsewhere, seed=seed,
             progress=progress,

@@ -48,9 +48,8 @@ def learn(
         part = batch.rows(rows)
         scale, shift = make()
         heads = [*dict.fromkeys((*scale, *shift))]
-        logits = model.forward(
-            part, edits=[Affine(heads, scale, shift)], logit_positions=metric.positions(part), grad=True
-        )
+        edits = [Affine(heads, scale, shift)] if heads else []  # none where weights are learned, by hooks
+        logits = model.forward(part, edits=edits, logit_positions=metric.positions(part), grad=True)
         score = metric.score(logits.cpu(), part).mean()
         loss = metric.worse(score)
         if penalty is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,13 +114,14 @@ def outcome_of(
     places = metrics[0].positions(batch)
 
     def measured(one: Recipe | None) -> list[Array]:
-        found = metrics_of(model, batch, metrics, edits=[] if one is None else one.edits_for(places))
+        with contextlib.nullcontext() if one is None else one.tuned(model):
+            found = metrics_of(model, batch, metrics, edits=[] if one is None else one.edits_for(places))
         progress.advance("measure", of=len(rivals) + 2)
         return found
 
     base, value = measured(None), measured(recipe)
     drawn = [np.stack(found) for found in zip(*(measured(one) for one in rivals), strict=True)]
-    gains = [_gain(*one) for one in zip(metrics, base, value, drawn, strict=True)]
+    gains = [gain_of(*one) for one in zip(metrics, base, value, drawn, strict=True)]
     damage: list[Damage] = []
     skipped = {}
     for name in ("prose", *elsewhere):
@@ -130,8 +132,8 @@ def outcome_of(
     return Outcome(tuple(gains), tuple(damage), {"n_rivals": len(rivals), "skipped": skipped})
 
 
-def _gain(metric: Metric, base: Array, value: Array, random: Array) -> Gain:
-    """base, value [example], random [rival, example]."""
+def gain_of(metric: Metric, base: Array, value: Array, random: Array) -> Gain:
+    """What a metric gains: base (without), value (with) [example], random (with each rival) [rival, example]."""
     better = -metric.worse(value - base)
     drawn = -metric.worse(random - base)
     over = better - drawn.mean(0)
@@ -148,28 +150,33 @@ def _on_task(model: Model, recipe: Recipe, name: str, seed: int) -> Damage:
         raise UnfitTask(f"{name} has no metric")
     batch = task(model.tokenizer, OTHER, seed)
     edits = recipe.edits_for(task.metric.positions(batch))
-    change = metric_of(model, batch, task.metric, edits=edits) - metric_of(model, batch, task.metric)
+    with recipe.tuned(model):
+        changed = metric_of(model, batch, task.metric, edits=edits)
+    change = changed - metric_of(model, batch, task.metric)
     return _damage(f"{name}: {task.metric.name}", task.metric.unit, change)
 
 
 def _on_prose(model: Model, recipe: Recipe, seed: int) -> Iterator[Damage]:
     """Loss and KL(without || with) per token of passages, in which the recipe acts at every token."""
     batch = find_task("prose")(model.tokenizer, PASSAGES, seed)
-    both = [prose_change(model, part, recipe.edits()) for part in batch.chunks(_AT_ONCE)]
+    both = [prose_change(model, part, recipe) for part in batch.chunks(_AT_ONCE)]
     loss, kl = (torch.cat(parts).numpy() for parts in zip(*both, strict=True))
     yield _damage("loss on prose", "nats", loss)
     yield _damage("KL on prose", "nats", kl)
 
 
-def prose_change(model: Model, batch: Batch, edits: Sequence[OnHeads]) -> tuple[Tensor, Tensor]:
-    """[example] mean rise of the next-token loss under edits, and mean KL(without || with), over positions["predict"]."""
+def prose_change(model: Model, batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """[example] mean rise of the next-token loss under a recipe at every token, and mean KL(without || with), over positions["predict"]."""
     places = batch.positions["predict"]
     present = (places >= 0).double()
     target = batch.tokens.gather(1, (places + 1).clamp(min=0))[..., None]
-    plain, edited = (
-        model.forward(batch, edits=list(one), logit_positions=places).float().cpu().log_softmax(-1)
-        for one in ((), edits)
-    )
+
+    def logs(edits: Sequence[OnHeads] = ()) -> Tensor:
+        return model.forward(batch, edits=list(edits), logit_positions=places).float().cpu().log_softmax(-1)
+
+    plain = logs()
+    with recipe.tuned(model):
+        edited = logs(recipe.edits())
     rise = (plain - edited).gather(-1, target)[..., 0].double()
     kl = (plain.exp() * (plain - edited)).sum(-1).double()
     mean = lambda x: (x.nan_to_num() * present).sum(1) / present.sum(1)  # noqa: E731

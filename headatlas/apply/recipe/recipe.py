@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from headatlas.edits import OnHeads, directions
 from headatlas.edits.affine import Affine
 from headatlas.edits.base import Positions
-from headatlas.errors import BadInput
+from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.model import Model
@@ -35,6 +35,8 @@ class Recipe:
 
     intervention: its name. scale, shift: head -> [d_value]: z becomes scale * z + shift; heads that one of them lacks are
     left alone by it. stream: (stack, layer) -> [d_model] what is added to the residual stream at the entry of that block.
+    query: head -> [d_head, d_model] what is added to the weights of its queries, at every token. reads: heads whose attention
+    is read, and that are left as they are.
     when: "always" (at every token) or "answering" (at the last token of the prompt and at each generated one). facts:
     where it comes from: model, weights, the hash of the prompts that it was fitted on, what was chosen. rivals: recipes
     that were fitted in the same way on other heads, for comparison; empty where random ones are drawn (`random`).
@@ -44,14 +46,21 @@ class Recipe:
     scale: Mapping[HeadId, Tensor] = field(default_factory=dict)
     shift: Mapping[HeadId, Tensor] = field(default_factory=dict)
     stream: Mapping[LayerKey, Tensor] = field(default_factory=dict)
+    query: Mapping[HeadId, Tensor] = field(default_factory=dict)
+    reads: tuple[HeadId, ...] = ()
     when: str = ANSWERING
     facts: Mapping[str, Any] = field(default_factory=dict)
     rivals: tuple[Recipe, ...] = ()
 
     @property
     def heads(self) -> tuple[HeadId, ...]:
-        """The heads that it changes, in order."""
-        return tuple(sorted({*self.scale, *self.shift}, key=lambda head: (head.stack, head.layer, head.head)))
+        """The heads that it changes, or that it reads, in order."""
+        return tuple(
+            sorted(
+                {*self.scale, *self.shift, *self.query, *self.reads},
+                key=lambda head: (head.stack, head.layer, head.head),
+            )
+        )
 
     @property
     def changes(self) -> list[str]:
@@ -62,13 +71,34 @@ class Recipe:
     def __repr__(self) -> str:
         names = self.changes
         shown = " ".join(names[:8]) + (" ..." if len(names) > 8 else "")
-        return f"Recipe({self.intervention} of {self.facts.get('model', 'a model')}: {shown}; {self.when})"
+        return f"Recipe({self.intervention} of {self.facts.get('model', 'a model')}: {shown}; {self.acts})"
+
+    @property
+    def acts(self) -> str:
+        """When it acts: always, answering, or never, where it only reads."""
+        return "reads only" if self.reads else self.when
+
+    def demand_change(self, what: str) -> None:
+        """Raise BadInput where it only reads heads, so that there is nothing to put in force."""
+        if self.reads:
+            raise BadInput(
+                f"{self.intervention} reads heads and leaves the model as it is; there is nothing to {what}.",
+                "Measure it with apply NAME test, or use it as its page says.",
+            )
 
     def edits(self, positions: Positions = None, *, newest: bool = False) -> list[OnHeads]:
         """Its edits: at positions of a batch, at the newest token of each pass, or everywhere."""
         found: list[OnHeads] = []
-        if self.heads:
-            found.append(Affine(self.heads, self.scale, self.shift, newest, positions=positions))
+        if self.scale or self.shift:
+            found.append(
+                Affine(
+                    tuple(dict.fromkeys((*self.scale, *self.shift))),
+                    self.scale,
+                    self.shift,
+                    newest,
+                    positions=positions,
+                )
+            )
         if self.stream:
             places = sorted(self.stream)
             found.append(Affine(places, None, self.stream, newest, component="residual", positions=positions))
@@ -85,6 +115,10 @@ class Recipe:
             model.layer(layer, stack)
         sizes = {str(head): (len(value), model.layer(head.layer, head.stack).d_value)
                  for values in (self.scale, self.shift) for head, value in values.items()}  # fmt: skip
+        sizes |= {
+            f"the queries of {head}": (value.numel(), query_rows(model, head)[1].numel())
+            for head, value in self.query.items()
+        }
         sizes |= {f"layer {layer}": (len(value), model.d_model) for (_, layer), value in self.stream.items()}
         for name, (given, wanted) in sizes.items():
             if given != wanted:
@@ -106,9 +140,18 @@ class Recipe:
         Texts of several lengths are padded on the left, as generate() wants them: a recipe that acts while the model is
         answering acts at the last token of each pass.
         """
+        self.demand_change("generate with")
         self.demand_model(model, other_weights=other_weights)
-        with model.edited(self.edits(newest=self.when == ANSWERING)) as hf:
+        with self.tuned(model), model.edited(self.edits(newest=self.when == ANSWERING)) as hf:
             yield hf
+
+    @contextlib.contextmanager
+    def tuned(self, model: Model) -> Iterator[None]:
+        """What it adds to weights of queries in force, which is no edit. Raises UnsupportedModel."""
+        with contextlib.ExitStack() as stack:
+            for head, value in self.query.items():
+                stack.enter_context(added_to_queries(model, head, value))
+            yield
 
     def random(self, model: Model, seed: int, control: str) -> Recipe:
         """A recipe of the same size that knows nothing: random directions in the same heads, or the same numbers in random heads.
@@ -123,7 +166,37 @@ class Recipe:
         drawn = sorted(matched(self.heads, free, np.random.default_rng(seed)))
         other = dict(zip(self.heads, drawn, strict=False))  # fewer where hardly any head is left
         scale, shift = ({other[h]: v for h, v in values.items() if h in other} for values in (self.scale, self.shift))
-        return replace(self, scale=scale, shift=shift, rivals=())
+        reads = tuple(drawn) if self.reads else ()
+        return replace(self, scale=scale, shift=shift, reads=reads, rivals=())
+
+
+def query_rows(model: Model, head: HeadId) -> tuple[nn.Linear, Tensor]:
+    """The layer's query projection, and its rows [d_head, d_model] for one head. Raises UnsupportedModel where it is no layer of its own."""
+    layer = model.layer(head.layer, head.stack)
+    linear = getattr(layer.module, "q_proj", None)
+    if not isinstance(linear, nn.Linear) or linear.out_features % layer.n_heads:
+        raise UnsupportedModel(
+            f"The queries of {model.name} have no weights of their own (q_proj), which are tuned here."
+        )
+    size = linear.out_features // layer.n_heads
+    return linear, linear.weight[head.head * size : (head.head + 1) * size]
+
+
+@contextlib.contextmanager
+def added_to_queries(model: Model, head: HeadId, value: Tensor) -> Iterator[None]:
+    """W_Q of a head plus value [d_head, d_model], by a hook, so that the weights stay and gradients reach the value."""
+    linear, rows = query_rows(model, head)
+    start = head.head * len(rows)
+
+    def add(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        more = args[0] @ value.to(device=out.device, dtype=out.dtype).T
+        return out + torch.nn.functional.pad(more, (start, out.shape[-1] - start - len(rows)))
+
+    handle = linear.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def fit_facts(model: Model, batch: Batch, **more: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
 
-from headatlas.apply.recipe.recipe import ALWAYS, ANSWERING, Recipe
+from headatlas.apply.recipe.recipe import ALWAYS, ANSWERING, Recipe, names
 from headatlas.errors import BadInput, StoreError
 from headatlas.heads import HeadId
 from headatlas.reading import Name, Open, Source, Written, checked, demand_schema, read_bytes, read_json, read_tensors
@@ -29,6 +30,8 @@ class _Entry(Written):
     scale: Annotated[list[Name], Field(max_length=100_000)]
     shift: Annotated[list[Name], Field(max_length=100_000)]
     stream: Annotated[list[Name], Field(max_length=100_000)]
+    query: Annotated[list[Name], Field(max_length=100_000, default_factory=list)]  # earlier recipes lack both
+    reads: Annotated[list[Name], Field(max_length=100_000, default_factory=list)]
 
 
 class _Facts(Open):
@@ -87,16 +90,21 @@ def load_recipe(folder: str | Path) -> Recipe:
             raise source.bad(f"is damaged: {error.message.rstrip('.')}") from error
     if tensors:
         raise numbers.bad(f"holds numbers that {JSON} does not name ({min(tensors)[:60]})")
-    return Recipe(first.intervention, first.scale, first.shift, first.stream, first.when, known["facts"], tuple(rest))
+    return replace(first, facts=known["facts"], rivals=tuple(rest))
 
 
 def _described(recipe: Recipe, number: int, tensors: dict[str, Tensor]) -> dict[str, list[str]]:
     """Which heads and layers have which numbers; the numbers go to `tensors`."""
-    parts: dict[str, Mapping[Any, Tensor]] = {"scale": recipe.scale, "shift": recipe.shift, "stream": recipe.stream}
+    parts: dict[str, Mapping[Any, Tensor]] = {
+        "scale": recipe.scale,
+        "shift": recipe.shift,
+        "stream": recipe.stream,
+        "query": recipe.query,
+    }
     for part, values in parts.items():
         for key, value in values.items():
             tensors[f"{number}.{part}.{_name(key)}"] = value.detach().float().cpu().contiguous().clone()
-    return {part: [_name(key) for key in values] for part, values in parts.items()}
+    return {**{part: [_name(key) for key in values] for part, values in parts.items()}, "reads": names(recipe.reads)}
 
 
 def _name(key: Any) -> str:
@@ -106,17 +114,19 @@ def _name(key: Any) -> str:
 def _made(known: Mapping[str, Any], entry: Mapping[str, Any], number: int, tensors: dict[str, Tensor]) -> Recipe:
     """One recipe of a file; takes its numbers out of `tensors`. Raises BadInput."""
 
-    def take(part: str, name: str) -> Tensor:
+    def take(part: str, name: str, ndim: int = 1) -> Tensor:
         value = tensors.pop(f"{number}.{part}.{name}", None)
-        if value is None or value.ndim != 1 or value.dtype != torch.float32 or not bool(torch.isfinite(value).all()):
+        if value is None or value.ndim != ndim or value.dtype != torch.float32 or not bool(torch.isfinite(value).all()):
             raise BadInput(f"{part} of {name[:60]} is no row of finite numbers.")
         return value
 
     scale, shift = ({HeadId.parse(name): take(part, name) for name in entry[part]} for part in ("scale", "shift"))
     stream = {_layer(name): take("stream", name) for name in entry["stream"]}
-    if not (scale or shift or stream):
+    query = {HeadId.parse(name): take("query", name, 2) for name in entry["query"]}
+    reads = tuple(HeadId.parse(name) for name in entry["reads"])
+    if not (scale or shift or stream or query or reads):
         raise BadInput("it changes no head.")
-    return Recipe(known["intervention"], scale, shift, stream, known["when"])
+    return Recipe(known["intervention"], scale, shift, stream, query, reads, known["when"])
 
 
 def _layer(name: str) -> tuple[str, int]:

@@ -38,7 +38,7 @@ class Fitted:
         """What was found, as plain data."""
         recipe = self.recipe
         return {
-            "intervention": recipe.intervention, "when": recipe.when, "changes": recipe.changes,
+            "intervention": recipe.intervention, "when": recipe.acts, "changes": recipe.changes,
             "rivals": len(recipe.rivals), **recipe.facts, "saved": self.saved or None,
         }  # fmt: skip
 
@@ -98,7 +98,7 @@ def measure_recipe(
     facts = {
         "intervention": recipe.intervention, "model": model.name, "fitted_on": recipe.facts.get("prompts"),
         "prompts": source, "changes": recipe.changes,
-        "rivals": chosen.control,
+        "rivals": chosen.control, "changed": not recipe.reads,
     }  # fmt: skip
     return replace(found, facts={**facts, **found.facts})
 
@@ -147,6 +147,7 @@ def chat(
     tokens: at most so many are written. force: take a model of the same shape with other weights. Raises BadInput, StoreError.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    recipe.demand_change("generate with")
     recipe.demand_model(model, other_weights=force)
     if not model.has_logits or model.kind != "decoder":
         raise BadInput(f"{model.name} does not generate text.", "Use a decoder.")
