@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Callable
 
@@ -176,13 +177,15 @@ def _rounding(kind: torch.dtype) -> float:
 
 def dtype_of(module: nn.Module) -> torch.dtype:
     """The type of the numbers that a module takes: that of its first plain floating-point weight, scale or bias."""
-    held = (*module.parameters(), *module.buffers())
+    held = itertools.chain(module.parameters(), module.buffers())
     return next((part.dtype for part in held if part.dtype in PLAIN), torch.float32)
 
 
 def device_of(module: nn.Module) -> torch.device:
     """Where a module computes: where its weights are, or, while they are elsewhere (accelerate's offload), will be."""
-    held = next((part.device for part in (*module.parameters(), *module.buffers()) if not part.is_meta), None)
+    held = next(
+        (part.device for part in itertools.chain(module.parameters(), module.buffers()) if not part.is_meta), None
+    )
     hooks = (getattr(part, "_hf_hook", None) for part in module.modules())
     planned = (getattr(hook, "execution_device", None) for hook in hooks)
     return held or torch.device(next((place for place in planned if place is not None), "cpu"))
