@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
-from headatlas.edits import OnHeads, collect
 from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.prompts import Prompts, prompts_for
 from headatlas.methods.sweeps.gradient_estimate import slopes_in_z
-from headatlas.model import Model
+from headatlas.model import LayerView, Model
 from headatlas.model.core.pass_context import Inputs
-from headatlas.ops.types import Array
+from headatlas.ops.types import Array, LayerKey
 from headatlas.scores import grid
 from headatlas.task import Batch, Metric
 from headatlas.task.answers import log_probability
@@ -53,7 +53,12 @@ def head_importance(model: Model, batch: Inputs | Prompts, metric: Metric | None
     place = {head: i for i, head in enumerate(model.heads)}
     sums, tokens = np.zeros(len(place)), dict.fromkeys(model.stacks, 0)
     for part in pieces(batch):
-        slopes, outputs = slopes_in_z(model, part, metric), collect(model, part, OnHeads(model.heads))
+        outputs: dict[LayerKey, Tensor] = {}
+
+        def keep(layer: LayerView, outputs: dict[LayerKey, Tensor] = outputs) -> None:
+            outputs[layer.stack, layer.index] = layer.z.detach().clone()
+
+        slopes = slopes_in_z(model, part, metric, watch=keep)
         for (stack, layer), slope in slopes.items():
             real = part.side("encoder" if stack == "encoder" else "decoder").mask.to(slope.device)
             felt = (slope.float() * outputs[stack, layer].to(slope.device).float()).sum(-1).abs()
