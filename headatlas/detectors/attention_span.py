@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
-from headatlas.edits.collect import pieces
 from headatlas.methods.sweeps.gradient_estimate import slopes_in_z
 from headatlas.model import LayerView, Model
+from headatlas.ops.types import LayerKey
 from headatlas.task import Batch, next_token_loss
 from headatlas.tasks.prose import prose
 
+AT_ONCE = 2048  # tokens: patterns of all layers are kept beside what the gradient needs
 TOLERANCE = 0.05  # of a head's whole influence on the loss that may lie beyond its span
 
 
@@ -26,19 +27,21 @@ def attention_span(model: Model, batch: Batch) -> Measured:
     where each query's influence is spread evenly over the keys that it sees. Differs: the paper chooses spans for all heads
     together, in blocks of 64 tokens of texts of thousands and under a budget of memory, on answers that the model wrote.
     """
-    found = [_spans(model, part) for part in pieces(batch)]
+    found = [_spans(model, part) for part in batch.chunks(max(1, AT_ONCE // batch.tokens.shape[1]))]
     return Measured(*(torch.cat([one[i] for one in found]) for i in range(2)))
 
 
 def _spans(model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
     """(score, chance) [example, head] of some examples."""
-    slopes, found = slopes_in_z(model, batch, next_token_loss), []
+    seen: dict[LayerKey, tuple[Tensor, Tensor]] = {}
 
     def watch(layer: LayerView) -> None:
-        effect = _masking_effects(layer, slopes[layer.stack, layer.index]).abs()
-        found.append([_shortness(profile, batch).cpu() for profile in _profiles(effect, batch)])
+        seen[layer.stack, layer.index] = layer.pattern.float(), layer.repeat(layer.v).float()
 
-    model.forward(batch, watch=watch, logit_positions=torch.zeros(1, dtype=torch.long))
+    slopes, found = slopes_in_z(model, batch, next_token_loss, watch=watch), []
+    for key in list(seen):
+        effect = _masking_effects(*seen.pop(key), slopes.pop(key)).abs()
+        found.append([_shortness(profile, batch).cpu() for profile in _profiles(effect, batch)])
     values, control = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
     return values, control
 
@@ -57,14 +60,13 @@ def _profiles(effect: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     return _by_distance(effect, distance), _by_distance(even, distance)
 
 
-def _masking_effects(layer: LayerView, slope: Tensor) -> Tensor:
+def _masking_effects(weights: Tensor, values: Tensor, slope: Tensor) -> Tensor:
     """[example, head, query, key] first-order change of the loss where a key is masked and its row is normed again.
 
-    slope: [example, position, head, d_value] of the loss in z. A key lends A[i, j] v_j to z_i, so that the slope in A[i, j] is
-    the product of v_j with that in z_i.
+    weights: [example, head, query, key]; values: [example, head, key, d_value]; slope: [example, position, head, d_value] of the
+    loss in z. A key lends A[i, j] v_j to z_i, so that the slope in A[i, j] is the product of v_j with that in z_i.
     """
-    weights = layer.pattern.float()
-    rise = torch.einsum("eqhd,ehkd->ehqk", slope.float(), layer.repeat(layer.v).float())
+    rise = torch.einsum("eqhd,ehkd->ehqk", slope.float(), values)
     mean = (weights * rise).sum(-1, keepdim=True)
     return -weights * (rise - mean) / (1 - weights).clamp(min=1e-6)
 

@@ -14,7 +14,7 @@ from headatlas.methods.sweeps.set_ablation import SetAblation, ablated
 from headatlas.methods.weights.copying import lowered
 from headatlas.methods.weights.qk_ov import readout, token_vectors
 from headatlas.model import Model
-from headatlas.model.runs.token_embedding import queries_and_keys
+from headatlas.model.runs.token_embedding import keys_of, queries_of
 from headatlas.task import Batch, Metric
 from headatlas.tasks.prose import prose
 
@@ -104,9 +104,9 @@ def _sought(model: Model, known: Tensor, own: Tensor, asking: Sequence[Tensor]) 
     others = token_vectors(model, spread[~torch.isin(spread, known)])
     found: list[list[Tensor]] = [[] for _ in asking]
     for layer in model.layers:
-        mine, theirs = (queries_and_keys(model, layer, vectors, 0)[1] for vectors in (own, others))
+        mine, theirs = (keys_of(model, layer, vectors) for vectors in (own, others))
         for hits, vectors in zip(found, asking, strict=True):
-            query = queries_and_keys(model, layer, vectors, OFFSET)[0]
+            query = queries_of(model, layer, vectors, OFFSET)
             least = torch.einsum("whd,whd->wh", query, mine)
             scores = torch.cat([torch.einsum("whd,thd->wht", query, key) for key in (mine, theirs)], -1)
             scores.diagonal(dim1=0, dim2=2).fill_(-torch.inf)  # rounding must not let a word exceed itself

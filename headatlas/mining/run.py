@@ -16,6 +16,7 @@ from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.checkpoint import digest
 from headatlas.mining import twins
+from headatlas.mining.allocator import freed_memory_kept
 from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
 from headatlas.mining.checks import critics
 from headatlas.mining.checks.critics import CheckName
@@ -98,7 +99,7 @@ def mine(
         return Atlas(final)
     if out is None:
         _tell_of_others(final, identity, progress)
-    with claimed(final, identity) as dropped:
+    with claimed(final, identity) as dropped, freed_memory_kept():
         partial = partial_of(final)
         if dropped:
             progress.say(f"An unfinished run in {partial} was dropped; it differs in {'; '.join(dropped)}.")

@@ -24,13 +24,15 @@ def text(n: int = 2, length: int = 12, left: int = 0) -> Batch:
 
 def watched(model, batch):
     """(stack, layer) -> effects of masking, and the pattern."""
-    slopes, effects, patterns = slopes_in_z(model, batch, next_token_loss), {}, {}
+    seen = {}
 
     def watch(layer):
-        effects[layer.index] = module._masking_effects(layer, slopes[layer.stack, layer.index])
-        patterns[layer.index] = layer.pattern.clone()
+        seen[layer.stack, layer.index] = layer.pattern.clone(), layer.repeat(layer.v).clone()
 
     model.forward(batch, watch=watch)
+    slopes = slopes_in_z(model, batch, next_token_loss)
+    effects = {key[1]: module._masking_effects(*found, slopes[key]) for key, found in seen.items()}
+    patterns = {key[1]: pattern for key, (pattern, _) in seen.items()}
     return effects, patterns
 
 
@@ -84,6 +86,28 @@ def test_a_span_is_the_least_beyond_which_little_lies():
             span = next(s for s in range(1, length + 1) if profile[s:].sum() <= TOLERANCE * profile.sum() + 1e-9)
             assert value.item() == pytest.approx(1 - (span - 1) / (length - 1))
     assert bool(found[2].isnan())
+
+
+def test_what_the_run_with_gradients_shows_is_what_a_plain_run_shows():
+    """A watcher of that run sees the same patterns and values, and nothing of it is recorded."""
+    model, batch = toys.model("gqa"), text()
+    plain, beside = {}, {}
+
+    def into(found):
+        def watch(layer):
+            found[layer.index] = layer.pattern.clone(), layer.repeat(layer.v).clone()
+
+        return watch
+
+    model.forward(batch, watch=into(plain))
+    slopes = slopes_in_z(model, batch, next_token_loss, watch=into(beside))
+    assert beside.keys() == plain.keys()
+    for index, found in beside.items():
+        assert not any(x.requires_grad for x in found)
+        for a, b in zip(found, plain[index], strict=True):
+            torch.testing.assert_close(a, b)
+    for key, slope in slopes_in_z(model, batch, next_token_loss).items():
+        torch.testing.assert_close(slopes[key], slope)
 
 
 def test_padding_and_batches_change_no_span():

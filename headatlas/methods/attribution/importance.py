@@ -10,14 +10,13 @@ import numpy as np
 from torch import Tensor
 
 from headatlas.choices import IMPORTANCE
-from headatlas.edits import OnHeads, collect
 from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.attribution.relevance import relevances
 from headatlas.methods.prompts import Prompts, measured_by, prompts_for
 from headatlas.methods.sweeps.gradient_estimate import slopes_in_z
-from headatlas.model import Model
+from headatlas.model import LayerView, Model
 from headatlas.model.core.pass_context import Inputs
 from headatlas.ops.types import Array, LayerKey
 from headatlas.scores import grid
@@ -106,10 +105,14 @@ def head_importance(
 
 def _felt(model: Model, part: Batch, metric: Metric, method: str) -> dict[LayerKey, Tensor]:
     """(stack, layer) -> [example, position, head] what each token of a head's output bears on the metric."""
-    slopes = slopes_in_z(model, part, metric)
+    outputs: dict[LayerKey, Tensor] = {}
+
+    def keep(layer: LayerView) -> None:
+        outputs[layer.stack, layer.index] = layer.z.detach().clone()
+
+    slopes = slopes_in_z(model, part, metric, watch=None if method == "gradient" else keep)
     if method == "gradient":
         return {key: slope.float().norm(dim=-1) for key, slope in slopes.items()}
-    outputs = collect(model, part, OnHeads(model.heads))
     return {key: (slope.float() * outputs[key].to(slope.device).float()).sum(-1).abs() for key, slope in slopes.items()}
 
 

@@ -6,7 +6,7 @@ order. Two runs and one backward pass for all heads and positions. It only ranks
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,14 +105,16 @@ def _piece(model: Model, sweep: Sweep, rows: slice, exact_softmax: bool) -> Arra
     return _gathered(sweep, felt, rows, everywhere=exact_softmax and sweep.component == "k")
 
 
-def slopes_in_z(model: Model, batch: Batch, metric: Metric) -> dict[LayerKey, Tensor]:
+def slopes_in_z(
+    model: Model, batch: Batch, metric: Metric, *, watch: Callable[[LayerView], None] | None = None
+) -> dict[LayerKey, Tensor]:
     """(stack, layer) -> [example, position, head, d_value]: by how much the metric rises with z, to first order.
 
-    Raises UnsupportedModel where no gradient can be taken.
+    watch: sees each layer of that run, without gradients. Raises UnsupportedModel where no gradient can be taken.
     """
     demand_gradients(model)
     wanted = {(layer.stack, layer.index) for layer in model.layers}
-    views, values = _watched(model, wanted, batch, metric.positions(batch), "z")
+    views, values = _watched(model, wanted, batch, metric.positions(batch), "z", watch)
     found = _slopes(model, batch, metric, views, values)
     views.clear()
     values.clear()
@@ -198,9 +200,14 @@ def _name(key: LayerKey) -> str:
 
 
 def _watched(
-    model: Model, wanted: Collection[LayerKey], prompts: Batch, positions: Tensor, what: str
+    model: Model,
+    wanted: Collection[LayerKey],
+    prompts: Batch,
+    positions: Tensor,
+    what: str,
+    further: Callable[[LayerView], None] | None = None,
 ) -> tuple[dict[LayerKey, LayerView], dict[str, Tensor]]:
-    """Views and tensors of the component by layer, and the logits, all with gradients."""
+    """Views and tensors of the component by layer, and the logits, all with gradients; `further` sees the layers without."""
     views: dict[LayerKey, LayerView] = {}
     values: dict[str, Tensor] = {}
 
@@ -208,6 +215,9 @@ def _watched(
         key = (layer.stack, layer.index)
         if key in wanted:
             views[key], values[_name(key)] = layer, getattr(layer, what)
+        if further is not None:
+            with torch.no_grad():
+                further(layer)
 
     first = model.layers[0]
     leaf: list[Any] = [_Leaf((first.stack, first.index))] if model.restarts and len(model.stacks) == 1 else []

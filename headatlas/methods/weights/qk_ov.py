@@ -21,7 +21,7 @@ from headatlas.model import Model
 from headatlas.model.core.attention_layer import AttentionLayer
 from headatlas.model.core.head_weights import HeadWeights, of_layer
 from headatlas.model.core.linear_and_norm import is_norm, norm_gain
-from headatlas.model.runs.token_embedding import embedded, queries_and_keys, turned
+from headatlas.model.runs.token_embedding import embedded, keys_of, queries_of, turned
 from headatlas.model.structure.model_weights import folded_unembedding, weights_of
 from headatlas.ops.weights import CHUNK, Factored, top
 from headatlas.task import Batch
@@ -206,14 +206,11 @@ def attends_to(
     model.require([head])
     layer = model.layer(head.layer, head.stack)
     vectors = token_vectors(model, tokens, form)
-    queries = queries_and_keys(model, layer, vectors, offset or 0)[0][:, head.head]
-    if offset and torch.allclose(queries, queries_and_keys(model, layer, vectors, 0)[0][:, head.head], atol=1e-6):
+    queries = queries_of(model, layer, vectors, offset or 0)[:, head.head]
+    if offset and torch.allclose(queries, queries_of(model, layer, vectors, 0)[:, head.head], atol=1e-6):
         raise _unturned(model, layer)
     ids = torch.arange(model.vocabulary_size) if among is None else among
-    keys = [
-        queries_and_keys(model, layer, token_vectors(model, part, form), 0)[1][:, head.head]
-        for part in ids.split(CHUNK)
-    ]
+    keys = [keys_of(model, layer, token_vectors(model, part, form))[:, head.head] for part in ids.split(CHUNK)]
     return _ends(queries, torch.cat(keys).T, None, k, among)
 
 

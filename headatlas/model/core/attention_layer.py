@@ -141,11 +141,26 @@ def all_heads(layers: Sequence[AttentionLayer]) -> tuple[HeadId, ...]:
 
 
 def blocks_by_path(model: nn.Module) -> dict[str, nn.Module]:
-    """The transformer blocks of a model by their paths: the members of its outermost module lists."""
+    """The transformer blocks of a model by their paths: the members of its outermost module lists.
+
+    Each run that starts at a layer asks, so what lies within the blocks is not walked through.
+    """
     found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and not any(name.startswith(known + ".") for known in found):
-            found |= {f"{name}.{index}": member for index, member in enumerate(module)}
+    seen: set[nn.Module] = set()
+
+    def visit(module: nn.Module, path: str) -> None:
+        if module in seen:
+            return
+        seen.add(module)
+        for name, part in module.named_children():
+            inner = f"{path}.{name}" if path else name
+            if isinstance(part, nn.ModuleList) and part not in seen:
+                seen.update((part, *part))
+                found.update({f"{inner}.{index}": member for index, member in enumerate(part)})
+            else:
+                visit(part, inner)
+
+    visit(model, "")
     return found
 
 

@@ -185,30 +185,37 @@ def turned(model: Model, layer: AttentionLayer, position: int) -> Tensor:
     return found.transpose(0, 1)
 
 
-def queries_and_keys(model: Model, attention: AttentionLayer, stream: Tensor, offset: int) -> tuple[Tensor, Tensor]:
-    """(q, k), both [token, head, d_head] float32, that a layer makes of residual streams [token, d_model].
+def queries_of(model: Model, attention: AttentionLayer, stream: Tensor, offset: int) -> Tensor:
+    """[token, head, d_head] float32 queries that a layer makes of residual streams [token, d_model] at position `offset`.
 
-    Queries as at position `offset`, keys as at position 0, by the model's own code: with its norms, biases and rotary
-    embeddings. Raises BadInput, and UnsupportedModel where a run cannot start at the layer.
+    By the model's own code: with its norms, biases and rotary embeddings. Raises BadInput, and UnsupportedModel where a run
+    cannot start at the layer.
     """
     if not 0 <= offset < model.tokenizer.context:
         raise BadInput(f"Offset {offset} lies outside the context of {model.name}.", "Give 0 or a smaller offset.")
+    return _made_of(model, attention, stream, offset, lambda view: view.q[:, :, offset])
+
+
+def keys_of(model: Model, attention: AttentionLayer, stream: Tensor) -> Tensor:
+    """[token, head, d_head] float32 keys that a layer makes of residual streams [token, d_model] at position 0, as `queries_of`."""
+    return _made_of(model, attention, stream, 0, lambda view: view.repeat(view.k)[:, :, 0])
+
+
+def _made_of(
+    model: Model, attention: AttentionLayer, stream: Tensor, position: int, of: Callable[[LayerView], Tensor]
+) -> Tensor:
     layer = model.block_index(attention.stack, attention.index)
 
-    def at(position: int, of: Callable[[LayerView], Tensor]) -> Tensor:
-        def reach(view: LayerView) -> None:
-            if view.attention is attention:
-                raise _Reached(of(view).float())
+    def reach(view: LayerView) -> None:
+        if view.attention is attention:
+            raise _Reached(of(view).float())
 
-        found = []
-        for part in stream.to(model.dtype).split(max(1, _AT_ONCE // (position + 1))):
-            entry = part[:, None].expand(-1, position + 1, -1).contiguous()
-            tokens = torch.zeros(entry.shape[:2], dtype=torch.long)
-            found.append(_until(model, tokens, (layer, entry), lambda: [], watch=reach))
-        return torch.cat(found)
-
-    queries = at(offset, lambda view: view.q[:, :, offset])
-    return queries, at(0, lambda view: view.repeat(view.k)[:, :, 0])
+    found = []
+    for part in stream.to(model.dtype).split(max(1, _AT_ONCE // (position + 1))):
+        entry = part[:, None].expand(-1, position + 1, -1).contiguous()
+        tokens = torch.zeros(entry.shape[:2], dtype=torch.long)
+        found.append(_until(model, tokens, (layer, entry), lambda: [], watch=reach))
+    return torch.cat(found)
 
 
 def _until(
