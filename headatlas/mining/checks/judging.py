@@ -61,7 +61,8 @@ class Bench:
     def alone(self, head: HeadId, smallest: float) -> RemovalEffect:
         """The effect of removing one head, on more examples where too few are touched, or others may well decide otherwise.
 
-        Where the bar is within reach it is taken on as many examples, so that it hangs on the draw no more than the effect does.
+        Where the bar is within reach it is taken on as many examples, up to 64, so that it hangs on the draw no more than the
+        effect does: it rests on forty heads, each of which is known that well.
         """
         if head not in self._known:
             drop, against = self.removal.metric_drop([head]), self.controls
@@ -73,7 +74,7 @@ class Bench:
                 further = self._on_further(len(drop), wanted)
                 if further is not None:
                     drop = np.concatenate([drop, further.metric_drop([head])])
-                    against = self._on_as_many(wanted) if close else against
+                    against = self._on_as_many(min(wanted, STEPS[-1])) if close else against
                     effect = self._effect(drop, against)
             self._known[head] = effect
         return self._known[head]
@@ -94,7 +95,7 @@ class Bench:
         return effect_of(drop, scale_of(self.removal), against.tail, self.seed)
 
     def _on_as_many(self, wanted: int) -> Controls:
-        """The controls with the loudest measured on all further examples up to so many in all."""
+        """The controls with those that were measured, or the loudest of many, measured on all further examples up to so many in all."""
         if wanted not in self._against:
             found = self.controls
             for further in (self._further[step] for step in sorted(self._further) if step <= wanted):

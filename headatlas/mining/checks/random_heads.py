@@ -27,7 +27,7 @@ from headatlas.progress import Progress
 
 LARGEST, OTHERS = 32, 8  # free heads that are measured: the largest by estimate, and some of all other sizes
 SAMPLE = 64  # where nothing can be estimated
-LOUDEST = 16  # measured ones whose effects are taken on further examples too: what 95% stay below is among them
+LOUDEST = LARGEST + OTHERS  # measured ones whose effects are taken on further examples too
 
 
 @dataclass(frozen=True)
