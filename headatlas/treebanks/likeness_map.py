@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headatlas.ops.types import Array
 from headatlas.render import plots
 from headatlas.render.palette import SERIES
 from headatlas.treebanks.surface import OFFSETS, Likeness, Surface
@@ -27,7 +26,7 @@ def kinds(surface: Surface) -> list[str]:
     broad: an entropy within a tenth of what uniform attention has, in place of the paper's 3.8 nats, which depend on length.
     """
     found = [""] * len(surface.heads)
-    rules: list[tuple[str, Array]] = [
+    rules: list[tuple[str, Any]] = [
         ("next token", surface.at[:, OFFSETS.index(1)] > HALF), ("previous token", surface.at[:, OFFSETS.index(-1)] > HALF),
         ("broad", surface.entropy > 0.9 * surface.uniform), ("start token", surface.start > MOST), ("end token", surface.end > MOST),
     ]  # fmt: skip
@@ -54,7 +53,14 @@ def drawn(name: str, likeness: Likeness, surface: Surface, seed: int = 0) -> str
             chosen = [i for i, one in enumerate(of) if one == kind]
             if chosen:
                 colour = COLOURS[number]
-                axes.scatter(*places[chosen].T, s=26, color=colour, label=kind or "none of these", gid=f"kind-{number}")
+                axes.scatter(
+                    places[chosen, 0],
+                    places[chosen, 1],
+                    s=26,
+                    color=colour,
+                    label=kind or "none of these",
+                    gid=f"kind-{number}",
+                )
         for head, place, kind in zip(likeness.heads, places, of, strict=True):
             if kind or len(of) <= NAMED:
                 axes.annotate(f"{head.layer}.{head.head}", place, (3, 3), textcoords="offset points", fontsize=7)
