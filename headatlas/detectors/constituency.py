@@ -33,8 +33,8 @@ def constituency(layer: LayerView, batch: Batch) -> Tensor:
         place = torch.tensor([words for _, words, _ in group], device=maps.device)  # [sentence, word]
         texts = torch.tensor([e for e, _, _ in group], device=maps.device)[:, None, None]
         cut = maps[texts, :, place[:, :, None], place[:, None]].movedim(-1, 1)  # [sentence, head, word, word]
-        for (e, _, gold), apart in zip(group, distances(cut).cpu().numpy(), strict=True):
-            found[e] += torch.tensor([float(len(parse(row) & gold)) for row in apart])
+        for (e, _, wanted), apart in zip(group, distances(cut).cpu().numpy(), strict=True):
+            found[e] += torch.tensor([float(len(parse(row) & wanted)) for row in apart])
     return (found / total[:, None]).to(layer.q.device)  # 0 / 0 where a text has none
 
 

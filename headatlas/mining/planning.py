@@ -50,17 +50,17 @@ def plan(
     chosen: dict[Task, list[Detector]] = {}
     skipped: list[Skipped] = []
     batches: dict[Task, Batch] = {}
-    unfit: dict[Task, str] = {}
+    too_few: dict[Task, str] = {}
     for detector in wanted:
         reason = unfit(detector, model)
-        if not reason and detector.task not in chosen and detector.task not in unfit:
+        if not reason and detector.task not in chosen and detector.task not in too_few:
             try:
                 batches[detector.task] = fitting(detector.task, model.tokenizer, n, seed)
             except UnfitTask as error:
-                unfit[detector.task] = str(error)
+                too_few[detector.task] = str(error)
         if not reason and detector.task in batches and detector.task.given:
             reason = lacking(detector, batches[detector.task])
-        reason = reason or unfit.get(detector.task, "")
+        reason = reason or too_few.get(detector.task, "")
         if reason:
             skipped.append(Skipped(detector.name, reason))
         else:

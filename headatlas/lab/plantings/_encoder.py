@@ -41,8 +41,9 @@ def encoder(
     hf.model_max_length = 1 << 30
     config = transformers.BertConfig(
         vocab_size=len(vocabulary), hidden_size=heads * D_HEAD, num_hidden_layers=1, num_attention_heads=heads,
-        intermediate_size=D_HEAD, max_position_embeddings=LENGTH, type_vocab_size=1, attn_implementation="eager",
+        intermediate_size=D_HEAD, max_position_embeddings=LENGTH, type_vocab_size=1,
     )  # fmt: skip
+    config._attn_implementation = "eager"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: Any = transformers.BertModel(config).eval()

@@ -65,11 +65,11 @@ def checkpoints_of(source: str | os.PathLike[str] | Sequence[str | os.PathLike[s
                 "Name each with its own step, such as step-100.",
             )
         steps, numbered = list(range(len(found))), True
-    numbered = [
+    references = [
         Reference(label, int(step or 0), name, revision, run, numbered)
         for (label, name, revision, run), step in zip(found, steps, strict=True)
     ]
-    return sorted(numbered, key=lambda one: one.step)
+    return sorted(references, key=lambda one: one.step)
 
 
 def _each(name: str) -> list[tuple[str, str, str | None, bool]]:
