@@ -28,7 +28,7 @@ def block(seed: int) -> Sown:
     for offset, block in ((1, "first"), (2, "second")):
         made.head(early.pop(), [Near(64.0, offset)], [Put("word", block)])
     # Every token takes that over from the nearest full stop, itself included.
-    last = [See("one", "stop", 320.0), Near(128.0, 0, RECENT)]
+    last: list[See | Near] = [See("one", "stop", 320.0), Near(128.0, 0, RECENT)]
     made.head(middle.pop(), last, [Put("first", "id"), Put("second", "more")])
     same = [See("id", "id", 24.0), See("more", "more", 24.0)]
     positives = {made.head(late.pop(), same, [made.garbage("word", gain)]) for gain in (1.0, 0.3)}
