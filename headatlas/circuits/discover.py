@@ -30,6 +30,7 @@ from headatlas.progress import Progress, Silent
 
 BETWEEN = 8  # sizes that are tried at once between a circuit that is too small and one that is large enough
 PATIENCE = 3  # heads that a greedy search adds although none of them brings it nearer
+STUCK = 8  # single heads in a row that cannot go, after which the order is measured anew
 LEAST = 4  # examples, so that each half has an interval
 
 
@@ -203,7 +204,7 @@ class _Search:
         """The circuit without the nodes that it does not need to stay good enough on the finding half.
 
         In each round every node is left out alone, which says in what order they can go: those first whose loss changes
-        least. Of these as many as can go together go, sought by halves. A round in which none can go alone ends it. Where
+        least. Of these as many as can go together go. A round in which none can go alone ends it. Where
         the judging half disagrees, what was taken out last comes back.
         """
         gone: list[Node] = []
@@ -231,15 +232,18 @@ class _Search:
         return self.all_measured(rest)
 
     def _most(self, order: Sequence[Node], found: Sequence[Node]) -> list[Node]:
-        """As many of the first nodes of `order` as the circuit stays good enough without."""
+        """Of `order` the nodes without which the circuit stays good enough: many at once, where that fails half as many."""
         out: list[Node] = []
-        size = min(len(order), len(found) - 1)
-        while size:
-            more = [*out, *order[len(out) : len(out) + size]]
-            rest = [node for node in found if node not in more]
-            if len(more) > len(out) and rest and self.good(self.measured(rest).found):
-                out = more
-            size //= 2
+        at, size, failed = 0, min(len(order), len(found) - 1), 0
+        while at < len(order) and failed < STUCK:
+            chunk = order[at : at + size]
+            rest = [node for node in found if node not in out and node not in chunk]
+            if rest and self.good(self.measured(rest).found):
+                out, at, failed = [*out, *chunk], at + len(chunk), 0
+            elif len(chunk) > 1:
+                size = len(chunk) // 2
+            else:
+                at, failed = at + 1, failed + 1
         return out
 
 

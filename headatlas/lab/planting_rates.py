@@ -17,7 +17,7 @@ from headatlas.lab.planting import Planting, Sown
 from headatlas.methods.sweeps.set_ablation import SetAblation
 from headatlas.mining.checks.fresh import fresh
 from headatlas.mining.checks.records import DetectorVerdict
-from headatlas.mining.planning import unfit
+from headatlas.mining.planning import misfit
 from headatlas.mining.scan import scan_task
 from headatlas.mining.task_scan import TaskScan
 from headatlas.mining.verdicts import judge_task
@@ -107,7 +107,7 @@ def _scanned(model: Model, one: Planting, seed: int, *, alone: bool = False) -> 
 
 def beside(detector: Detector, model: Model) -> list[Detector]:
     """All detectors of its task that can be asked of the model, itself included."""
-    return [other for other in detectors().values() if other.task == detector.task and not unfit(other, model)]
+    return [other for other in detectors().values() if other.task == detector.task and not misfit(other, model)]
 
 
 def _without_structure(model: Model, seed: int) -> Iterator[Model]:
