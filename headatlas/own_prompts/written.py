@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,9 @@ from headatlas.errors import BadInput
 from headatlas.own_prompts.rows import Row, rows_of, shown
 from headatlas.own_prompts.spans import Span, spans_of
 from headatlas.reading.chats import demand_messages, is_chat
+from headatlas.registry import did_you_mean
 
+SLIP = 0.8  # how alike two names are, by difflib, of which one is a slip of the other
 _OLD = {"prompt": "clean", "counterfactual": "corrupted"}  # what files of before call them
 Chat = Callable[[str, Sequence[Mapping[str, Any]]], str]  # writes the messages of a chat that stands somewhere
 
@@ -47,7 +50,9 @@ def rows_written(
 
     write: how the model's tokenizer writes a chat; None where no model is there yet, and then the spans of chats are not looked up.
     """
-    found = [_written(row, columns, template, write) for row in rows_of(source, columns.prompt)]
+    rows = rows_of(source, columns.prompt)
+    _demand_known(rows, columns, template or "")
+    found = [_written(row, columns, template, write) for row in rows]
     for name, there in (
         (columns.answer, [bool(one.answers) for one in found]),
         (columns.wrong, [bool(one.wrongs) for one in found]),
@@ -57,6 +62,33 @@ def rows_written(
             lacking = found[there.index(False)].row
             raise BadInput(f"{lacking.where} has no '{name}', and others have one.", "Give it in all rows, or in none.")
     return found
+
+
+def _demand_known(rows: Sequence[Row], columns: Columns, template: str) -> None:
+    """Refuse a column that was named and is in no row, and one whose name is a slip of one that is not there.
+
+    Either would be left out without a word: without the answers, effects are measured against the clean run.
+    """
+    there = dict.fromkeys(str(name) for row in rows for name in row.values)
+    mine = vars(columns)
+    for key, name in mine.items():
+        if not rows or name in there or key == "prompt":
+            continue
+        if name != key:
+            listed = ", ".join(there) or "none"
+            hint = did_you_mean(name, there) or "Name one that is there, or leave it out."
+            raise BadInput(f"No row has a column '{name}', which {key} was said to be; there are {listed}.", hint)
+        slip = next((one for one in there if one not in mine.values() and _alike(one, name)), None)
+        if slip is not None and f"{{{slip}}}" not in template:
+            raise BadInput(
+                f"There is a column '{slip}' that nothing reads, and no '{name}'.",
+                f"Call it '{name}', or something else where it is not meant.",
+            )
+
+
+def _alike(written: str, meant: str) -> bool:
+    """Whether one name may be a slip of the other: case, spaces, a letter or two."""
+    return difflib.SequenceMatcher(None, written.strip().casefold(), meant).ratio() >= SLIP
 
 
 def _written(row: Row, columns: Columns, template: str | None, write: Chat | None) -> Written:

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import platform
+import resource
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 import headatlas as ha
 from headatlas.errors import BadInput, StoreError
 from headatlas.heads import HeadId
+from headatlas.mining.allocator import freed_memory_kept
 from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
 from headatlas.mining.scan import scan_task
 from headatlas.mining.task_scan import TaskScan, detector_json
@@ -176,3 +179,38 @@ def test_the_public_names_of_mining():
     assert mine is ha.mine
     assert (Plan.__name__, plan.__name__) == ("Plan", "plan")
     assert set(mining.__all__) == {"Plan", "mine", "plan"}
+
+
+# Freed memory stays with the process while a run goes on: asking again costs no page faults, and afterwards it goes back.
+SIZE, PAGE = 64 << 20, 4096  # bytes: larger than what glibc keeps by itself, smaller than what is always asked for anew
+
+
+def faults() -> int:
+    """Of writing to SIZE bytes that are asked for now."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.empty(SIZE, dtype=torch.uint8).fill_(1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def kept() -> int:
+    """Faults once the heap has grown to what is asked for over and over."""
+    return [faults() for _ in range(6)][-1]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_memory_is_asked_for_once():
+    with freed_memory_kept():
+        assert kept() < SIZE // PAGE // 20
+    assert faults() > SIZE // PAGE // 2  # what was free went back
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_memory_goes_back_after_an_error_too():
+    def broken() -> None:
+        with freed_memory_kept():
+            kept()
+            raise ValueError("in between")
+
+    with pytest.raises(ValueError, match="in between"):
+        broken()
+    assert faults() > SIZE // PAGE // 2

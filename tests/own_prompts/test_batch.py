@@ -151,6 +151,39 @@ def test_what_is_wrong_is_named_by_row_and_column(rows, said):
         ha.prompts(WORDS, rows)
 
 
+@pytest.mark.parametrize(
+    ("row", "columns", "said"),
+    [
+        ({"prompt": "a b", " answer": " c"}, {}, "column ' answer' that nothing reads, and no 'answer'"),
+        ({"prompt": "a b", "Answer": " c"}, {}, "column 'Answer'"),
+        ({"prompt": "a b", "answre": " c"}, {}, "column 'answre'"),
+        ({"prompt": "a b", "counter_factual": "a d"}, {}, "and no 'counterfactual'"),
+        ({"prompt": "a b", "span": {"x": "a"}}, {}, "and no 'spans'"),
+        ({"prompt": "a b", "label": " c"}, {"answer": "lable"}, "No row has a column 'lable'.*prompt, label.*'label'"),
+        ({"prompt": "a b"}, {"spans": "where"}, "No row has a column 'where', which spans was said to be"),
+    ],
+)
+def test_a_slip_in_a_columns_name_is_no_missing_column(row, columns, said):
+    with pytest.raises(BadInput, match=said):
+        ha.prompts(WORDS, [row], **columns)
+
+
+def test_other_columns_and_fields_of_a_template_are_left_alone():
+    rows = [{"prompt": "a b", "note": "x", "question": "y", "answer": " c", "answers": 3}]
+    assert len(ha.prompts(WORDS, rows)) == 1
+    assert len(ha.prompts(WORDS, [{"answers": "four"}], template="There are {answers} of")) == 1
+
+
+def test_half_a_surrogate_pair_is_no_text():
+    for row in (
+        {"prompt": "a\ud800b"},
+        {"prompt": "a", "answer": " \udc00"},
+        {"prompt": "a\ud800b", "spans": {"x": "a"}},
+    ):
+        with pytest.raises(BadInput, match="half of a surrogate pair"):
+            ha.prompts(WORDS, [row])
+
+
 def test_a_line_with_too_few_fields_is_named(tmp_path):
     (tmp_path / "p.csv").write_text("prompt,answer\nIt is, Rome\nIt is\n")
     with pytest.raises(BadInput, match=r"Line 3 of p\.csv has another number of fields"):

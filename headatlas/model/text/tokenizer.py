@@ -175,11 +175,13 @@ class Tokenizer:
         return self._hf is not None
 
     def encode(self, text: str) -> list[int]:
-        """The token ids of `text`, without bos and eos."""
+        """The token ids of `text`, without bos and eos. Raises BadInput for half a surrogate pair, which is no text."""
+        _demand_text(text)
         return list(self._text.encode(text, add_special_tokens=False))
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """For each id of `encode(text)` the characters (from, to) that it stands for."""
+        _demand_text(text)
         found = self._text(text, add_special_tokens=False, return_offsets_mapping=True)
         return [(int(start), int(stop)) for start, stop in found["offset_mapping"]]
 
@@ -329,3 +331,13 @@ class Tokenizer:
         if one is None or one >= self.vocab_size:
             return (), "none: the tokenizer adds no token and defines no start token"
         return (one,), f"{self._spelled_with_ids([one])}: the tokenizer adds none, its {role} is used"
+
+
+def _demand_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(
+            f"Character {error.start} of {text[:40]!r} is half of a surrogate pair, which is no text.",
+            "Read the text as UTF-8 (JSON: write both halves), or leave it out.",
+        ) from error
