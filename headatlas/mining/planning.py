@@ -52,7 +52,7 @@ def plan(
     batches: dict[Task, Batch] = {}
     too_few: dict[Task, str] = {}
     for detector in wanted:
-        reason = unfit(detector, model)
+        reason = misfit(detector, model)
         if not reason and detector.task not in chosen and detector.task not in too_few:
             try:
                 batches[detector.task] = fitting(detector.task, model.tokenizer, n, seed)
@@ -71,7 +71,7 @@ def plan(
             f"No detector can be asked on these prompts: {told}.", "Name spans as the detector names its positions."
         )
     batches = {task: batch for task, batch in batches.items() if task in chosen}
-    known = [one for one in detectors().values() if not unfit(one, model)]
+    known = [one for one in detectors().values() if not misfit(one, model)]
     return Plan(chosen, batches, skipped, {task: _labelling(task, batch, known) for task, batch in batches.items()})
 
 
@@ -84,7 +84,7 @@ def further(task: Task, words: Vocabulary, batch: Batch, seed: int) -> Batch | N
     return found if found is not None and len(found) >= LEAST else None
 
 
-def unfit(detector: Detector, model: Model) -> str:
+def misfit(detector: Detector, model: Model) -> str:
     """Why a detector cannot be asked of the model, whatever the task; "" where it can."""
     kinds = {layer.causal for layer in model.layers if layer.stack != "cross"}
     if not ((detector.causal and True in kinds) or (detector.encoder and False in kinds)):

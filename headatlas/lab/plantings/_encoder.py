@@ -39,7 +39,7 @@ def encoder(
         single=f"{start} $A {start}", special_tokens=[(start, vocabulary.bos)]
     )
     hf.model_max_length = 1 << 30
-    config: Any = transformers.BertConfig(  # type: ignore[call-arg]
+    config: Any = transformers.BertConfig(
         vocab_size=len(vocabulary), hidden_size=heads * D_HEAD, num_hidden_layers=1, num_attention_heads=heads,
         intermediate_size=D_HEAD, max_position_embeddings=LENGTH, type_vocab_size=1,
     )  # fmt: skip
