@@ -33,7 +33,7 @@ from headatlas.task.answers import (
     log_probability,
     over_alternatives,
 )
-from headatlas.task.encoders import pooled
+from headatlas.task.encoders import pooled, pooled_change
 
 OWN_CHOICE = "none given: the model's own first choice, and its second as the wrong one"
 
@@ -142,6 +142,7 @@ def prompts_for(
         found = _of_task(model, given)
     else:
         found = _of_own(model, given, unanswered)
+    demand_logits(model, found.metric)
     if found.metric is kl:
         found = replace(found, batch=with_clean_run(model, found.batch), facts={**found.facts, "metric": kl.name})
     demand_measurable(found.metric, found.batch)
@@ -182,6 +183,15 @@ def _of_own(model: Model, given: Prompts, unanswered: Metric) -> MeasuredPrompts
     assert isinstance(metric, Metric)
     told = {"start_end": said_of(batch.facts), **{k: batch.facts[k] for k in ("answers",) if k in batch.facts}}
     return MeasuredPrompts(name, batch, metric, {**facts, **told}, seed=given.seed)
+
+
+def demand_logits(model: Model, metric: Metric) -> None:
+    """Raise BadInput where a metric reads token logits and the model gives none."""
+    if not model.has_logits and metric is not pooled_change:
+        raise BadInput(
+            f"{model.name} gives no token logits, and {metric.name} reads them.",
+            "Load it with its language-model head; without one `headatlas mine` judges it by its pooled vector.",
+        )
 
 
 def end_logits(model: Model, batch: Batch) -> Tensor:

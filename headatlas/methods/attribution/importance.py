@@ -14,14 +14,15 @@ from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.attribution.relevance import relevances
-from headatlas.methods.prompts import Prompts, measured_by, prompts_for
+from headatlas.methods.prompts import Prompts, demand_logits, measured_by, prompts_for
 from headatlas.methods.sweeps.gradient_estimate import slopes_in_z
 from headatlas.model import LayerView, Model
 from headatlas.model.core.pass_context import Inputs
 from headatlas.ops.types import Array, LayerKey
 from headatlas.scores import grid
-from headatlas.task import Batch, Metric
+from headatlas.task import Batch, Metric, next_token_loss
 from headatlas.task.answers import log_probability
+from headatlas.task.encoders import masked, masked_token_loss
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def head_importance(
     has it (where the absolute value is taken of the sum over tokens instead, effects of two tokens cancel). "gradient" is the
     length of dL/dz, whatever the head gives. "lrp" is the head's relevance (Voita et al. 2019, `relevance.relevances`) for the
     model's likeliest token at each position that the metric reads; the metric itself is not asked.
-    metric: such as next_token_loss; None: that of the prompts. An encoder's texts are masked first (`headatlas.task.encoders.masked`).
+    metric: such as next_token_loss; None: that of the prompts. An encoder's texts are masked where
+    next_token_loss would be read, and masked_token_loss is (`headatlas.task.encoders.masked`).
     Raises BadInput for a metric without a slope in the run without changes, UnsupportedModel where no gradient can be taken.
     """
     IMPORTANCE.demand(method)
@@ -75,6 +77,10 @@ def head_importance(
     if metric is None or isinstance(metric, str) or not isinstance(batch, Batch):
         read = prompts_for(model, measured_by(batch, metric), demand=False, unanswered=log_probability)
         batch, metric, name, facts = read.batch, read.metric, read.name, dict(read.facts)
+    if method != "lrp":  # which says so itself
+        demand_logits(model, metric)
+    if metric is next_token_loss and model.kind == "encoder" and model.tokenizer.mask is not None:
+        batch, metric = masked(batch, model.tokenizer, model.tokenizer.mask), masked_token_loss
     if metric.level and method != "lrp":
         raise BadInput(f"The {metric.name} has no slope in the run without changes.", "Choose a loss.")
     place = {head: i for i, head in enumerate(model.heads)}
