@@ -72,7 +72,7 @@ def test_what_a_row_says_comes_from_detectors_methods_and_circuits():
         "headatlas mine minilm-l6 --detector delimiter",
         "headatlas syntax minilm-l6 --measure sieve",
     )
-    assert any("edges are ranked by EAP-IG" in text for text in rows["yao-2024-knowledge-circuits"].differs)
+    assert any("Edges are ranked by EAP-IG" in text for text in rows["yao-2024-knowledge-circuits"].differs)
     assert rows["gu-2016-copynet"].reasons == (load().papers["gu-2016-copynet"].reason,)
 
 
