@@ -286,6 +286,8 @@ def scan_task(
         if progress is not None:
             progress.say(f"{task.name}: {', '.join(one.name for one in unclear)} on {len(more)} more examples.")
         found = _on_both(found, scan(model, unclear, more, size=size, mean_z=False), unclear)
+    if progress is not None:
+        progress.plan(())  # what was measured on the whole model is no part of the next step's time
     gate = None
     # A task may take its floor from something that only its own metric has; an encoder's needs the control batch.
     if found.metric is not None and (metric is own or found.floor is not None):

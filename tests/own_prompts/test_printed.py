@@ -7,8 +7,11 @@ import pytest
 import headatlas as ha
 from headatlas import progress
 from headatlas import progress as unit
+from headatlas.detector import detectors
 from headatlas.methods.information_flow.routes import Node, Route
+from headatlas.mining.scan import scan_task
 from headatlas.model import attach
+from headatlas.task import find_task
 from tests import toys
 
 
@@ -52,6 +55,37 @@ def test_the_first_part_of_a_step_counts_with_the_time_that_it_took(clock):
     clock.now = 50.0
     told.advance("verdict", 50)
     assert out.getvalue() == "verdict: 50 of 100, about 50 s left\n"
+
+
+def test_time_spent_between_two_steps_is_not_the_next_one_s(clock):
+    """A scan of a task by a detector of the whole model, which takes long and reports nothing, then one of layers alone."""
+    told = ha.PrintedProgress(every=30, file=(out := io.StringIO()))
+    told.plan([("first", 1), ("second", 100)])
+    told.advance("first")
+    clock.now = 600.0
+    told.plan(())
+    clock.now = 602.0
+    told.advance("second", 2)
+    assert out.getvalue().splitlines()[-1] == "second: 2 of 100, about 98 s left"
+
+
+class Plans(progress.Silent):
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def plan(self, steps):
+        self.told.append(f"planned {len(steps)}")
+
+    def advance(self, step, amount=1, of=None):
+        self.told.append(step)
+
+
+def test_a_scan_says_when_it_has_ended_what_it_does_not_count():
+    model = toys.model("gqa")
+    task = find_task("repeated")
+    group = [one for one in detectors().values() if one.task == task]
+    scan_task(model, task, group, task(model.tokenizer, 4, 0), progress=(told := Plans()))
+    assert told.told[-1] == "planned 0"
 
 
 def test_a_part_that_needs_fewer_steps_than_it_might_counts_them_at_its_end():
