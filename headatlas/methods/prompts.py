@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from headatlas.edits.collect import pieces
-from headatlas.errors import BadInput
+from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.methods.sweeps.task_gate import Gate, gate_of_prompts, gate_on_held_out
 from headatlas.methods.texts import Texts
 from headatlas.model import Model
@@ -135,7 +135,7 @@ def prompts_for(
     settles: whether the method can measure what is settled from several prompts of a question (MC1, MC2), or from several right
     answers of a prompt (`over_alternatives`). chosen: whether the metric is this one, or the caller takes others, for which
     prompts with several answers then stay as they are.
-    Raises BadInput, UnknownName, UnfitTask.
+    Raises BadInput, UnknownName, UnfitTask, UnsupportedModel.
     """
     given = given if isinstance(given, Prompts) else Prompts(batch=given)
     if given.task is not None:
@@ -186,9 +186,9 @@ def _of_own(model: Model, given: Prompts, unanswered: Metric) -> MeasuredPrompts
 
 
 def demand_logits(model: Model, metric: Metric) -> None:
-    """Raise BadInput where a metric reads token logits and the model gives none."""
+    """Raise UnsupportedModel where a metric reads token logits and the model gives none."""
     if not model.has_logits and metric is not pooled_change:
-        raise BadInput(
+        raise UnsupportedModel(
             f"{model.name} gives no token logits, and {metric.name} reads them.",
             "Load it with its language-model head; without one `headatlas mine` judges it by its pooled vector.",
         )
