@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headatlas.apply.recipe.pushing import end_of, up_to
 from headatlas.apply.recipe.recipe import Recipe
 from headatlas.apply.recipe.store import load_recipe
 from headatlas.edits.collect import pieces
@@ -32,7 +33,8 @@ WINDOW = 8  # tokens over which that is averaged
 def attention_from(model: Model, batch: Batch, queries: Tensor) -> Tensor:
     """[example, head, key] attention from queries [example, n] to each token, averaged over the queries there are (-1: none)."""
     found = []
-    for part, at in zip(pieces(batch), queries.split([len(one) for one in pieces(batch)]), strict=True):
+    parts = list(pieces(batch))
+    for part, at in zip(parts, queries.split([len(one) for one in parts]), strict=True):
         layers: list[Tensor] = []
         present = (at >= 0).float()
 
@@ -70,7 +72,7 @@ def with_data(tokenizer: Vocabulary, pairs: Sequence[tuple[str, str]]) -> Batch:
 
 def instruction_share(model: Model, batch: Batch) -> Tensor:
     """[example, head] attention at the end to the instruction, of that to instruction and data: 0 to 1."""
-    given = attention_from(model, batch, batch.positions["end"].reshape(-1, 1))
+    given = attention_from(model, batch, end_of(batch))
     columns = torch.arange(batch.tokens.shape[1])
     on = [
         (given * (columns == batch.positions[name][..., None]).any(1)[:, None]).sum(-1)
@@ -118,13 +120,12 @@ def injection_focus(
 # ---- which tokens are needed -----------------------------------------------------------------------------------------
 def attention_from_last(model: Model, batch: Batch) -> Tensor:
     """[example, head, token] attention from the last tokens up to each prompt's end, averaged over them."""
-    ends = batch.positions["end"].reshape(-1, 1)
-    return attention_from(model, batch, (ends - LAST + 1 + torch.arange(LAST)).clamp(min=-1))
+    return attention_from(model, batch, up_to(end_of(batch), LAST))
 
 
 def utility(model: Model, batch: Batch, given: Tensor, heads: Sequence[HeadId]) -> Tensor:
     """[example, token] what some heads give of `attention_from_last`, smoothed over neighbours; -inf on padding and those last tokens."""
-    ends, columns = batch.positions["end"].reshape(-1, 1), torch.arange(batch.tokens.shape[1])
+    ends, columns = end_of(batch), torch.arange(batch.tokens.shape[1])
     chosen = given[:, [i for i, head in enumerate(model.heads) if head in set(heads)]].sum(1)
     free = batch.mask & (columns <= ends - LAST)
     free[torch.arange(len(batch)), batch.mask.long().argmax(1)] = (

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from headatlas.atlas import Run
 from headatlas.detector import Detector, LayerDetector, detectors, find_detector
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
@@ -95,8 +96,8 @@ def _identity(wanted: Sequence[Detector], quick: bool) -> dict[str, Any]:
     sources, home = hashlib.sha256(), Path(__file__).parents[1]
     for path in sorted(home.rglob("*.py")):
         sources.update(str(path.relative_to(home)).encode() + b"\0" + path.read_bytes())
-    facts = {"quick": quick, "detectors": sorted(one.name for one in wanted), "code": sources.hexdigest()}
-    return {"id": hashlib.sha256(repr(facts).encode()).hexdigest()[:12], **facts}
+    run = Run({"quick": quick, "detectors": sorted(one.name for one in wanted), "code": sources.hexdigest()})
+    return {"id": run.id, **run.facts}
 
 
 def _calibrated(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from headatlas.apply.recipe.choosing import demand_own
+from headatlas.apply.recipe.choosing import demand_own, strongest
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
-from headatlas.apply.recipe.outcome import Gain, gain_of
+from headatlas.apply.recipe.outcome import Gain, gains_of
 from headatlas.apply.recipe.recipe import Recipe, names
 from headatlas.edits import Attend
 from headatlas.heads import HeadId
@@ -46,9 +45,7 @@ def attention_surgery(model: Model, batch: Batch, options: RecipeOptions, progre
         bench = CachedRuns(model, batch, find_metric("logit-margin"))
         runs = [[_looking([head], batch)] for head in model.heads]
         found = (bench.measure(runs) - bench.clean).mean(1)
-        order = np.argsort(-found, kind="stable")[: options.pick or PICK]
-        heads = tuple(model.heads[int(i)] for i in order)
-        effect = [round(float(found[i]), 4) for i in order]
+        heads, effect = strongest(model, found, options.pick or PICK)
     facts = {"heads": names(heads), "effect": effect}
     return Recipe("attention-surgery", reads=heads, facts=facts)
 
@@ -61,9 +58,8 @@ def gains(model: Model, recipe: Recipe, batch: Batch, rivals: Sequence[Recipe]) 
     def measured(heads: Sequence[HeadId]) -> list[Array]:
         return metrics_of(model, batch, [right, margin], edits=[_looking(heads, batch)] if heads else [])
 
-    base, value = measured(()), measured(recipe.reads)
-    random = [np.stack(one) for one in zip(*(measured(one.reads) for one in rivals), strict=True)]
-    return [gain_of(*one) for one in zip((right, margin), base, value, random, strict=True)]
+    random = [measured(one.reads) for one in rivals]
+    return gains_of((right, margin), measured(()), measured(recipe.reads), random)
 
 
 def _looking(heads: Sequence[HeadId], batch: Batch) -> Attend:

@@ -11,7 +11,7 @@ import torch
 from headatlas.apply.attention_reads import TRACKER, demand_one_stack, instruction_share, of_heads, with_data
 from headatlas.apply.recipe.choosing import demand_own, two_classes
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
-from headatlas.apply.recipe.outcome import Gain, gain_of
+from headatlas.apply.recipe.outcome import Gain, gains_of
 from headatlas.apply.recipe.recipe import Recipe, names
 from headatlas.errors import BadInput
 from headatlas.model import Model
@@ -102,5 +102,5 @@ def gains(model: Model, recipe: Recipe, batch: Batch, rivals: Sequence[Recipe]) 
         return found
 
     auroc = Metric("AUROC", lambda one: one.positions["end"], lambda logits, _: logits, True, "")
-    drawn = np.stack([ahead(one.reads) for one in rivals])
-    return [gain_of(auroc, ahead(model.heads), ahead(recipe.reads), drawn)]
+    random = [[ahead(one.reads)] for one in rivals]
+    return gains_of([auroc], [ahead(model.heads)], [ahead(recipe.reads)], random)

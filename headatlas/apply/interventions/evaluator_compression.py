@@ -12,7 +12,7 @@ from torch import Tensor
 from headatlas.apply.attention_reads import EVALUATOR, attention_from_last, demand_one_stack, kept_of, utility
 from headatlas.apply.recipe.choosing import demand_own
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
-from headatlas.apply.recipe.outcome import Gain, gain_of
+from headatlas.apply.recipe.outcome import Gain, gains_of
 from headatlas.apply.recipe.recipe import Recipe, names
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.plan import metrics_of
@@ -77,12 +77,12 @@ def gains(model: Model, recipe: Recipe, batch: Batch, rivals: Sequence[Recipe]) 
     free = torch.isfinite(utility(model, batch, given, recipe.reads))
     drawn = torch.rand(free.shape, generator=torch.Generator().manual_seed(0))
     base, value = cut(drawn.masked_fill(~free, -torch.inf)), by(recipe.reads)
-    random = [np.stack(one) for one in zip(*(by(rival.reads) for rival in rivals), strict=True)]
+    random = [by(rival.reads) for rival in rivals]
     shown = [Metric("evidence kept", measured[0].positions, measured[0].score, True, "share"), *measured]
-    found = [gain_of(*one) for one in zip(shown, base, value, random, strict=True)]
+    found = gains_of(shown, base, value, random)
     whole = metrics_of(model, batch, measured)[0]
     beside = replace(measured[0], name="accuracy beside the whole prompt")
-    return [*found, gain_of(beside, whole, value[1], random[1])]
+    return [*found, *gains_of([beside], [whole], value[1:2], [one[1:2] for one in random])]
 
 
 def _evidence(batch: Batch) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headatlas.apply.recipe.choosing import best_of, held_back
+from headatlas.apply.recipe.choosing import best_of, held_back, strongest
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
 from headatlas.apply.recipe.recipe import Recipe, names
 from headatlas.errors import BadInput
@@ -52,8 +52,7 @@ def function_vector(model: Model, batch: Batch, options: RecipeOptions, progress
     heads = options.heads_of(model)
     if heads is None:
         (effects,) = indirect_effects(model, learn, [found.mean(found.right)])
-        order = np.argsort(-effects.mean(0), kind="stable")[: options.pick or PICK]
-        heads = tuple(model.heads[int(i)] for i in order)
+        heads, _ = strongest(model, effects.mean(0), options.pick or PICK)
     stack, vector = model.stacks[0], vector_of(heads, found.writes)
     layers = sorted({round(depth * (model.n_layers - 1)) for depth in DEPTHS})
     tried = [

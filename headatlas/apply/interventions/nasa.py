@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headatlas.apply.recipe.choosing import demand_own, held_back
+from headatlas.apply.recipe.choosing import demand_own, held_back, strongest
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
 from headatlas.apply.recipe.learning import learn
 from headatlas.apply.recipe.recipe import ALWAYS, Recipe, added_to_queries, names, query_rows
@@ -51,9 +51,7 @@ def nasa(model: Model, batch: Batch, options: RecipeOptions, progress: Progress)
     if heads is None:
         found = negative.measure(model, part)
         lean = np.nanmean(found.values.numpy(), axis=0)
-        order = np.argsort(-lean, kind="stable")[: options.pick or PICK]
-        heads = tuple(model.heads[int(i)] for i in order)
-        score = [round(float(lean[i]), 4) for i in order]
+        heads, score = strongest(model, lean, options.pick or PICK)
     tuned, gaps = _tuned(model, part, choose, heads, options, progress)
     rng = np.random.default_rng(options.seed)
     free = sorted(set(model.heads) - set(heads))

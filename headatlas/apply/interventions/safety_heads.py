@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headatlas.apply.recipe.choosing import answered, demand_own
+from headatlas.apply.recipe.choosing import answered, demand_own, strongest
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
-from headatlas.apply.recipe.outcome import Gain, gain_of
+from headatlas.apply.recipe.outcome import Gain, gains_of
 from headatlas.apply.recipe.recipe import Recipe, names
 from headatlas.edits import OnHeads, Temper
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.methods.prompts import with_clean_run
 from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.methods.sweeps.plan import metric_of
 from headatlas.model import Model
@@ -59,11 +60,11 @@ def safety_heads(model: Model, batch: Batch, options: RecipeOptions, progress: P
     refused = _asked(batch, 1)
     heads, ships, angles = options.heads_of(model), None, None
     if heads is None:
-        read = _with_clean(model, refused)
+        read = with_clean_run(model, refused)
         bench = CachedRuns(model, read, kl)
         found = bench.measure([[_even([head])] for head in model.heads]).mean(1)
-        order = np.argsort(-found, kind="stable")[: max(CANDIDATES, options.pick or 0)]
-        heads, angles = _sahara(model, refused, [model.heads[int(i)] for i in order], options.pick or PICK)
+        likely, _ = strongest(model, found, max(CANDIDATES, options.pick or 0))
+        heads, angles = _sahara(model, refused, likely, options.pick or PICK)
         known = dict(zip(model.heads, found.tolist(), strict=True))
         ships = [round(known[head], 4) for head in heads]
     facts = {"heads": names(heads), "ships": ships, "degrees": angles}
@@ -90,7 +91,7 @@ def prompts(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) 
 
 def gains(model: Model, recipe: Recipe, batch: Batch, rivals: Sequence[Recipe]) -> list[Gain]:
     """What even attention of the heads does to what is declined, and to what is answered."""
-    parts = [_with_clean(model, _asked(batch, one)) for one in (1, 0)]
+    parts = [with_clean_run(model, _asked(batch, one)) for one in (1, 0)]
     declining = replace(log_probability, name="log-probability of declining", higher_is_better=False)
     asked: list[tuple[Batch, Metric]] = [
         (parts[0], replace(kl, name="Ships", higher_is_better=True)), (parts[0], declining),
@@ -100,9 +101,8 @@ def gains(model: Model, recipe: Recipe, batch: Batch, rivals: Sequence[Recipe]) 
     def measured(heads: Sequence[HeadId]) -> list[Array]:
         return [metric_of(model, part, metric, edits=[_even(heads)] if heads else []) for part, metric in asked]
 
-    base, value = measured(()), measured(recipe.reads)
-    random = [np.stack(one) for one in zip(*(measured(one.reads) for one in rivals), strict=True)]
-    return [gain_of(metric, *one) for (_, metric), *one in zip(asked, base, value, random, strict=True)]
+    random = [measured(one.reads) for one in rivals]
+    return gains_of([metric for _, metric in asked], measured(()), measured(recipe.reads), random)
 
 
 def _asked(batch: Batch, refused: int) -> Batch:
@@ -112,17 +112,11 @@ def _asked(batch: Batch, refused: int) -> Batch:
     return batch.rows((batch.labels["refused"] == refused).nonzero().flatten())
 
 
-def _with_clean(model: Model, batch: Batch) -> Batch:
-    """With what `kl` compares to."""
-    logits = model.forward(batch, logit_positions=kl.positions(batch))[:, 0]
-    return replace(batch, labels={**batch.labels, "clean": logits.double().cpu().log_softmax(-1)})
-
-
 def _even(heads: Sequence[HeadId]) -> Temper:
     return Temper(heads, EVEN)
 
 
-def _sahara(model: Model, batch: Batch, candidates: list[HeadId], k: int) -> tuple[tuple[HeadId, ...], list[float]]:
+def _sahara(model: Model, batch: Batch, candidates: Sequence[HeadId], k: int) -> tuple[tuple[HeadId, ...], list[float]]:
     """The heads taken one after the other, and by how many degrees all taken so far turn the states."""
     clean, taken, angles = _first(_states(model, batch)), list[HeadId](), list[float]()
     for _ in range(k):

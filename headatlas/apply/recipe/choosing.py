@@ -10,10 +10,12 @@ from torch import Tensor
 
 from headatlas.apply.recipe.recipe import Recipe
 from headatlas.errors import BadInput
+from headatlas.heads import HeadId
 from headatlas.methods.sweeps.plan import metric_of
 from headatlas.model import Model
 from headatlas.model.text.reading import padded
 from headatlas.model.text.start_end import rule_of
+from headatlas.ops.types import Array
 from headatlas.progress import Progress
 from headatlas.task import Batch, Metric, Vocabulary
 
@@ -50,6 +52,12 @@ def best_of(
         reached.append(float(-metric.worse(values.mean())))
         progress.advance("try strengths", of=len(recipes))
     return int(np.argmax(reached)), reached
+
+
+def strongest(model: Model, values: Array, k: int) -> tuple[tuple[HeadId, ...], list[float]]:
+    """The k heads with the highest of `values` [head of the model] (the first of equals), and these values."""
+    order = np.argsort(-values, kind="stable")[:k]
+    return tuple(model.heads[int(i)] for i in order), [round(float(values[i]), 4) for i in order]
 
 
 def answered(tokenizer: Vocabulary, items: Iterable[tuple[str, str, bool, int]]) -> Batch:

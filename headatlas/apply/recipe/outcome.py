@@ -120,8 +120,7 @@ def outcome_of(
         return found
 
     base, value = measured(None), measured(recipe)
-    drawn = [np.stack(found) for found in zip(*(measured(one) for one in rivals), strict=True)]
-    gains = [gain_of(*one) for one in zip(metrics, base, value, drawn, strict=True)]
+    gains = gains_of(metrics, base, value, [measured(one) for one in rivals])
     damage: list[Damage] = []
     skipped = {}
     for name in ("prose", *elsewhere):
@@ -130,6 +129,14 @@ def outcome_of(
         except UnfitTask as error:
             skipped[name] = error.message
     return Outcome(tuple(gains), tuple(damage), {"n_rivals": len(rivals), "skipped": skipped})
+
+
+def gains_of(
+    metrics: Sequence[Metric], base: Sequence[Array], value: Sequence[Array], rivals: Sequence[Sequence[Array]]
+) -> list[Gain]:
+    """What each metric gains: base (without), value (with) and each rival have [example] of every metric."""
+    drawn = [np.stack(found) for found in zip(*rivals, strict=True)]
+    return [gain_of(*one) for one in zip(metrics, base, value, drawn, strict=True)]
 
 
 def gain_of(metric: Metric, base: Array, value: Array, random: Array) -> Gain:

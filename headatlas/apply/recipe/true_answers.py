@@ -42,14 +42,19 @@ def prompts(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) 
     return answered(tokenizer, _items(n, rng, half))
 
 
-def _items(n: int, rng: np.random.Generator, half: str) -> Iterator[tuple[str, str, bool, int]]:
-    questions = []
+def facts_of(half: str, rivals: int) -> list[tuple[str, str, list[str]]]:
+    """(prompt, what completes it, all objects of its relation in this half) of relations that have more objects than `rivals`."""
+    found = []
     for relation in table("facts")["relations"].values():
         known = dict(halved(relation["pairs"].items(), half))
         objects = sorted(set(known.values()))
-        if len(objects) > RIVALS:
-            questions += [(relation["templates"][0], subject, value, objects) for subject, value in known.items()]
-    for number, (template, subject, value, objects) in enumerate(shuffled(questions, rng)[:n]):
-        prompt = template.replace("{subject}", subject)
+        if len(objects) > rivals:
+            prompt = relation["templates"][0]
+            found += [(prompt.replace("{subject}", one), value, objects) for one, value in known.items()]
+    return found
+
+
+def _items(n: int, rng: np.random.Generator, half: str) -> Iterator[tuple[str, str, bool, int]]:
+    for number, (prompt, value, objects) in enumerate(shuffled(facts_of(half, RIVALS), rng)[:n]):
         wrong = [str(one) for one in rng.permutation([one for one in objects if one != value])[:RIVALS]]
         yield from ((prompt, answer, answer == value, number) for answer in (value, *wrong))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from headatlas.methods.attribution.edge_attribution import sides
-from headatlas.methods.attribution.edge_graph import Graph, Written, written
+from headatlas.methods.attribution.edge_graph import Graph, Written, visited, written, written_in
 from headatlas.model import Model
 from headatlas.model.runs.residual_stream import Writes, visit_blocks
 from headatlas.model.structure.blocks import Block, first, given, remove
@@ -69,22 +69,14 @@ class _Run:
     def __init__(self, model: Model, graph: Graph, clean: Batch, other: Batch, positions: Tensor) -> None:
         self.model, self.graph, self.clean, self.positions = model, graph, clean, positions
         self.start = written(model, graph, clean).entry
-        self.corrupt: Written = written(model, graph, other)
-        self.entries: list[Tensor] = []  # the counterfactual's stream at each block's entry, and at the end
-        _visit(model, graph, other, lambda writes: self.entries.append(writes.entry))
-        ends: list[Tensor] = []
-        _visit(model, graph, other, lambda writes: ends.append(writes.exit))
-        self.entries.append(ends[-1])
+        found = visited(model, graph, other)
+        self.corrupt: Written = written_in(found)
+        # The counterfactual's stream at each block's entry, and at the end.
+        self.entries: list[Tensor] = [*(writes.entry for writes in found), found[-1].exit]
 
     def logits(self, circuit: Collection[Edge]) -> Tensor:
         """[example, n, vocab] logits under a circuit."""
         return _Streams(self, circuit).logits()
-
-
-def _visit(model: Model, graph: Graph, batch: Batch, each: Any) -> None:
-    n, length = batch.tokens.shape
-    one = torch.zeros(1, dtype=torch.long)
-    visit_blocks(model, graph.blocks, batch, torch.arange(length).expand(n, -1), each, logit_positions=one)
 
 
 class _Streams:

@@ -137,11 +137,21 @@ class Written:
 
 def written(model: Model, graph: Graph, prompts: Any) -> Written:
     """Run the model and keep what every writer wrote. Raises UnsupportedModel where the parts do not add up."""
+    return written_in(visited(model, graph, prompts))
+
+
+def visited(model: Model, graph: Graph, prompts: Any) -> list[Writes]:
+    """What each block read and wrote in a run, at all positions. Raises UnsupportedModel where the parts do not add up."""
     found: list[Writes] = []
     n, length = prompts.tokens.shape
     everywhere = torch.arange(length).expand(n, -1)
     with torch.no_grad():
         visit_blocks(model, graph.blocks, prompts, everywhere, found.append, logit_positions=_ONE)
+    return found
+
+
+def written_in(found: list[Writes]) -> Written:
+    """What every writer wrote in a run of `visited`."""
     return Written(
         found[0].entry,
         tuple(writes.z for writes in found if writes.z is not None),
