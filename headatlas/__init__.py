@@ -120,6 +120,9 @@ _PUBLIC = {
     "compress_prompt": "headatlas.apply.attention_reads",
     "head_gates": "headatlas.apply.head_gates",
     "GateOptions": "headatlas.apply.head_gates",
+    "prune": "headatlas.apply.pruning.workflow",
+    "PruneOptions": "headatlas.apply.pruning.options",
+    "write_pruned": "headatlas.apply.pruning.write",
     # models of one's own, and what there is
     "plant": "headatlas.lab.planted",
     "toy": "headatlas.lab.toys:train_toy",
@@ -141,6 +144,9 @@ if TYPE_CHECKING:
     from headatlas.apply.attention_reads import injection_focus as injection_focus
     from headatlas.apply.head_gates import GateOptions as GateOptions
     from headatlas.apply.head_gates import head_gates as head_gates
+    from headatlas.apply.pruning.options import PruneOptions as PruneOptions
+    from headatlas.apply.pruning.workflow import prune as prune
+    from headatlas.apply.pruning.write import write_pruned as write_pruned
     from headatlas.apply.recipe.export import export_recipe as export_recipe
     from headatlas.apply.recipe.intervention import RecipeOptions as RecipeOptions
     from headatlas.apply.recipe.intervention import find_intervention as find_intervention

@@ -39,6 +39,10 @@ CHECKS = (
 DTYPE = Choice(("auto", "float32", "float16", "bfloat16", "float64"), "'{}' is not a dtype.")
 EDIT = Choice(("mean", "zero", "resample", "input"), "Unknown ablation '{}'.")
 REMOVED = Choice(("mean", "zero"), "Unknown ablation '{}'.")
+PRUNING = Choice(
+    ("michel", "l0", "mean-ablation", "zero-ablation", "random"), "Heads are not pruned in an order called '{}'."
+)
+SPREAD = Choice(("model", "layer", "group", "queries"), "Removed heads are not spread by '{}'.")
 MEAN = Choice(("overall", "position", "template"), "Unknown mean '{}'.")
 DIRECTION = Choice(("denoising", "noising"), "Unknown direction '{}'.")
 PATCHED = Choice(("z", "q", "k", "v", "pattern"), "Heads are not patched at '{}'.")
@@ -60,6 +64,7 @@ CIRCUIT_RIVAL = Choice(("none", "eap-ig"), "Circuits are not compared with '{}'.
 RATIO = Choice(("ratio-of-means", "mean-of-ratios"), "Unknown ratio '{}'.")
 ROUTE_FILE = Choice((".json", ".svg", ".html", ".graphml"), "No route is written to a file that ends in '{}'.")
 MAP_FILE = Choice((".svg",), "No map is written to a file that ends in '{}'.")
+CURVE_FILE = Choice((".svg",), "No curve is drawn to a file that ends in '{}'.")
 COMPARISON_FILE = Choice((".html", ".md", ".json"), "No comparison is written to a file that ends in '{}'.")
 INTERVENTION = Choice(("clamp", "ablate", "freeze", "regularise"), "Heads cannot be changed in training by '{}'.")
 PATTERN = Choice(("previous-token", "induction", "current", "first"), "Attention cannot be clamped to '{}'.")

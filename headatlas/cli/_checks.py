@@ -267,6 +267,23 @@ def map_file(path: str) -> None:
     file(path)
 
 
+def curve_file(path: str) -> None:
+    """Raise BadInput for an ending in which no curve is drawn, StoreError where no file can be written, HeadAtlasError without matplotlib."""
+    from headatlas.choices import CURVE_FILE
+    from headatlas.render import plots
+
+    CURVE_FILE.demand(Path(path).suffix)
+    file(path)
+    plots.require()
+
+
+def fresh_folder(path: str) -> None:
+    """Raise StoreError where a folder is there already, or none can be written."""
+    folder(path)
+    if Path(path).exists():
+        raise StoreError(f"{path} exists already.", "Choose another folder with --out, or remove it.")
+
+
 def run(path: str) -> None:
     """Raise StoreError where no finished run lies."""
     from headatlas.atlas import Atlas

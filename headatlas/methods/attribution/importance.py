@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from headatlas.choices import IMPORTANCE
+from headatlas.edits.base import OnHeads
 from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
@@ -59,7 +60,12 @@ class HeadImportance:
 
 
 def head_importance(
-    model: Model, batch: Inputs | Prompts, metric: Metric | str | None = None, *, method: str = "mask"
+    model: Model,
+    batch: Inputs | Prompts,
+    metric: Metric | str | None = None,
+    *,
+    method: str = "mask",
+    edits: Sequence[OnHeads] = (),
 ) -> HeadImportance:
     """How much heads matter by one forward and one backward pass, without removing any.
 
@@ -70,23 +76,30 @@ def head_importance(
     model's likeliest token at each position that the metric reads; the metric itself is not asked.
     metric: such as next_token_loss; None: that of the prompts. An encoder's texts are masked where
     next_token_loss would be read, and masked_token_loss is (`headatlas.task.encoders.masked`).
+    edits: in force meanwhile, such as heads that were removed before; not with "lrp".
     Raises BadInput for a metric without a slope in the run without changes, UnsupportedModel where no gradient can be taken.
     """
     IMPORTANCE.demand(method)
+    if edits and method == "lrp":
+        raise BadInput("Relevance is told of a model without edits.", 'Leave edits out, or take method="mask".')
     name, facts = "a batch", {}
     if metric is None or isinstance(metric, str) or not isinstance(batch, Batch):
         read = prompts_for(model, measured_by(batch, metric), demand=False, unanswered=log_probability)
         batch, metric, name, facts = read.batch, read.metric, read.name, dict(read.facts)
     if method != "lrp":  # which says so itself
         demand_logits(model, metric)
-    if metric is next_token_loss and model.kind == "encoder" and model.tokenizer.mask is not None:
-        batch, metric = masked(batch, model.tokenizer, model.tokenizer.mask), masked_token_loss
+    batch, metric = masked_for_encoders(model, batch, metric)
     if metric.level and method != "lrp":
         raise BadInput(f"The {metric.name} has no slope in the run without changes.", "Choose a loss.")
     place = {head: i for i, head in enumerate(model.heads)}
     sums, counts = np.zeros(len(place)), dict.fromkeys(model.stacks, 0)
+    done = 0
     for part in pieces(batch):
-        felt, logits = relevances(model, part, metric) if method == "lrp" else (_felt(model, part, metric, method), 0)
+        mine = [edit.rows(slice(done, done + len(part))) for edit in edits]
+        done += len(part)
+        felt, logits = (
+            relevances(model, part, metric) if method == "lrp" else (_felt(model, part, metric, method, mine), 0)
+        )
         for (stack, layer), values in felt.items():
             real = _mask(part, stack).to(values.device)
             first = place[model.layer(layer, stack).heads[0]]
@@ -109,14 +122,21 @@ def head_importance(
     return HeadImportance(model.heads, raw, normed, facts)
 
 
-def _felt(model: Model, part: Batch, metric: Metric, method: str) -> dict[LayerKey, Tensor]:
+def masked_for_encoders(model: Model, batch: Batch, metric: Metric) -> tuple[Batch, Metric]:
+    """The batch and metric as they are; where an encoder's next-token loss is asked, its texts masked and masked_token_loss."""
+    if metric is next_token_loss and model.kind == "encoder" and model.tokenizer.mask is not None:
+        return masked(batch, model.tokenizer, model.tokenizer.mask), masked_token_loss
+    return batch, metric
+
+
+def _felt(model: Model, part: Batch, metric: Metric, method: str, edits: Sequence[OnHeads]) -> dict[LayerKey, Tensor]:
     """(stack, layer) -> [example, position, head] what each token of a head's output bears on the metric."""
     outputs: dict[LayerKey, Tensor] = {}
 
     def keep(layer: LayerView) -> None:
         outputs[layer.stack, layer.index] = layer.z.detach().clone()
 
-    slopes = slopes_in_z(model, part, metric, watch=None if method == "gradient" else keep)
+    slopes = slopes_in_z(model, part, metric, watch=None if method == "gradient" else keep, edits=edits)
     if method == "gradient":
         return {key: slope.float().norm(dim=-1) for key, slope in slopes.items()}
     return {key: (slope.float() * outputs[key].to(slope.device).float()).sum(-1).abs() for key, slope in slopes.items()}

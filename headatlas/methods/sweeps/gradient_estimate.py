@@ -6,7 +6,7 @@ order. Two runs and one backward pass for all heads and positions. It only ranks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from headatlas.ops import stats
 from headatlas.ops.types import Array, LayerKey
 
 if TYPE_CHECKING:
+    from headatlas.edits.base import OnHeads
     from headatlas.methods.sweeps.plan import Sweep
     from headatlas.model.core.view import LayerView
     from headatlas.task import Batch, Metric
@@ -106,15 +107,20 @@ def _piece(model: Model, sweep: Sweep, rows: slice, exact_softmax: bool) -> Arra
 
 
 def slopes_in_z(
-    model: Model, batch: Batch, metric: Metric, *, watch: Callable[[LayerView], None] | None = None
+    model: Model,
+    batch: Batch,
+    metric: Metric,
+    *,
+    watch: Callable[[LayerView], None] | None = None,
+    edits: Sequence[OnHeads] = (),
 ) -> dict[LayerKey, Tensor]:
     """(stack, layer) -> [example, position, head, d_value]: by how much the metric rises with z, to first order.
 
-    watch: sees each layer of that run, without gradients. Raises UnsupportedModel where no gradient can be taken.
+    watch: sees each layer of that run, without gradients. edits: in force in that run. Raises UnsupportedModel where no gradient can be taken.
     """
     demand_gradients(model)
     wanted = {(layer.stack, layer.index) for layer in model.layers}
-    views, values = _watched(model, wanted, batch, metric.positions(batch), "z", watch)
+    views, values = _watched(model, wanted, batch, metric.positions(batch), "z", watch, edits)
     found = _slopes(model, batch, metric, views, values)
     views.clear()
     values.clear()
@@ -206,6 +212,7 @@ def _watched(
     positions: Tensor,
     what: str,
     further: Callable[[LayerView], None] | None = None,
+    edits: Sequence[OnHeads] = (),
 ) -> tuple[dict[LayerKey, LayerView], dict[str, Tensor]]:
     """Views and tensors of the component by layer, and the logits, all with gradients; `further` sees the layers without."""
     views: dict[LayerKey, LayerView] = {}
@@ -221,7 +228,7 @@ def _watched(
 
     first = model.layers[0]
     leaf: list[Any] = [_Leaf((first.stack, first.index))] if model.restarts and len(model.stacks) == 1 else []
-    values["logits"] = model.forward(prompts, watch=watch, edits=leaf, logit_positions=positions, grad=True)
+    values["logits"] = model.forward(prompts, watch=watch, edits=[*leaf, *edits], logit_positions=positions, grad=True)
     return views, values
 
 

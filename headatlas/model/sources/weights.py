@@ -38,7 +38,7 @@ def read_weights(
     wanted: Any = _DTYPES.get(dtype) or (torch.float32 if where.type == "cpu" else "auto")
     try:
         _demand_room(kind, config, source)
-        with _unreported():
+        with unreported():
             hf, found = kind.from_pretrained(
                 source.folder,
                 config=config,
@@ -82,7 +82,7 @@ def _demand_room(kind: Any, config: Any, source: Source) -> None:
 
 
 @contextlib.contextmanager
-def _unreported() -> Iterator[None]:
+def unreported() -> Iterator[None]:
     """Without the table that transformers logs of missing and unfit weights: they are told in one line."""
     before = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()

@@ -1,0 +1,1 @@
+"""Pruning: orders, curves, smaller checkpoints."""
