@@ -13,6 +13,7 @@ from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 from headatlas.cli._printing import print_json, say_start_end
 from headatlas.errors import BadInput
+from headatlas.render.numbers import count
 
 if TYPE_CHECKING:
     from headatlas.apply.pruning.result import PrunedPoint, Pruning
@@ -171,12 +172,14 @@ def _show(found: Pruning, written: PrunedCheckpoint | None, svg: str | None) -> 
     if written is not None:
         before, after = written.parameters
         say(
-            f"Written to {written.folder}: {after:,} of {before:,} parameters ({after / before:.0%}), {written.heads[1]} heads a layer in "
-            f"{written.groups[1]} KV groups (were {written.heads[0]} in {written.groups[0]}); {written.fillers} heads of zeros, "
-            f"{written.repeated} KV heads twice. Loaded again, its logits are those of the masked model to {written.difference:.1e}."
+            f"Written to {written.folder}: {after:,} of {before:,} parameters ({after / before:.0%}), {count(written.heads[1], 'head')} a layer in "
+            f"{count(written.groups[1], 'KV group')} (were {written.heads[0]} in {written.groups[0]}); {count(written.fillers, 'head')} of zeros, "
+            f"{count(written.repeated, 'KV head')} twice. Loaded again, its logits are those of the masked model to {written.agreement}."
         )
     say_start_end(facts)
 
 
 def _headed(name: str, found: Pruning) -> str:
-    return f"{found.facts['draws']} random orders (least to greatest)" if name not in found.orders else name
+    if name in found.orders:
+        return name
+    return f"{count(found.facts['draws'], 'random order')} (least to greatest)"

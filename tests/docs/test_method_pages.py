@@ -12,7 +12,7 @@ from tests import pages
 PAGES = [f"methods/{name}.md" for name in (
     "edits", "ablation", "patching", "prompts", "attribution", "lens", "flow", "weights", "probing", "steering",
     "path-patching", "circuits", "syntax", "copies", "pages",
-)] + ["apply/index.md"]  # fmt: skip
+)] + ["apply/index.md", "apply/pruning.md"]  # fmt: skip
 FORCED = {"ablate", "patch", "path", "attribute", "circuit find", "circuit test"}  # random weights do no task
 # Smaller numbers than the page's: of an option that is given twice, the last counts.
 FEWER = {
@@ -26,6 +26,7 @@ FEWER = {
     "chat": ["--tokens", "3"],
     "lags": ["--n", "2"],
     "importance": ["--n", "1"],
+    "prune": ["--n", "2", "--points", "1", "--draws", "1", "--steps", "2"],
     "page": ["--tokens", "600", "--length", "100", "--no-causal"],
 }
 PRINTED = {

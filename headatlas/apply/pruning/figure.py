@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from headatlas.apply.pruning.result import RANDOM, Pruning
 from headatlas.render import plots
+from headatlas.render.numbers import count
 from headatlas.render.palette import PICTURE, SERIES
 from headatlas.store import write_text
 
@@ -50,7 +51,7 @@ def draw_curves(found: Pruning) -> str:
                 alpha=0.15,
                 linewidth=0,
             )
-            label = f"{found.facts.get('draws')} random orders" if drawn else name
+            label = count(int(found.facts["draws"]), "random order") if drawn else name
             axes.plot(shares, [0.0, *(point.rise for point in points)], color=color, label=label, gid=f"order-{name}")
         if found.gated is not None:
             axes.plot(

@@ -77,7 +77,7 @@ def halves_of(model: Model, given: Inputs | Prompts, held_out: Inputs | Prompts 
 
 def _read(model: Model, given: Prompts) -> MeasuredPrompts:
     """Prompts with the metric that pruning goes by."""
-    if given.metric is None and not model.has_logits and model.kind == "encoder":
+    if given.metric is None and not model.has_logits and model.kind == "encoder" and "input_ids" in model.accepts:
         given = replace(given, metric=pooled_change)
     own = own_prompts(model, given) if given.task is None else None
     if given.task is None:

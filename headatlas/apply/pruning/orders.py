@@ -59,14 +59,14 @@ def measured(
     batch: Batch,
     metric: Metric,
     edits: Sequence[Sequence[OnHeads]],
+    step: str,
     progress: Progress,
 ) -> Array:
-    """[run, example] the metric under each list of edits, exactly, pieces of the batch one after the other."""
+    """[run, example] the metric under each list of edits, exactly, pieces of the batch one after the other; they advance `step`."""
     wanted = metric.positions(batch).shape[1] * max(model.vocabulary_size, 1)
-    found = []
-    for part in batch.chunks(max(1, _LOGITS // wanted)):
-        found.append(CachedRuns(model, part, metric).measure(edits, progress=progress))
-    return np.concatenate(found, 1)
+    parts = batch.chunks(max(1, _LOGITS // wanted))
+    told = Part(progress, step, len(parts) * len(edits))
+    return np.concatenate([CachedRuns(model, part, metric).measure(edits, progress=told) for part in parts], 1)
 
 
 def order_of(
@@ -84,8 +84,8 @@ def order_of(
         facts = {"penalty": options.penalty, "steps": options.steps, "rate": options.rate, **gates.data}
         return Order(name, _rising(model, gates.log_alpha), gates.log_alpha, gates.open, facts)
     if name in ("mean-ablation", "zero-ablation"):
-        removal, told = Removal(means if name == "mean-ablation" else None), Part(progress, name)
-        change = measured(model, batch, metric, [[], *(removal.of([head]) for head in model.heads)], told)
+        removal = Removal(means if name == "mean-ablation" else None)
+        change = measured(model, batch, metric, [[], *(removal.of([head]) for head in model.heads)], name, progress)
         cost = metric.worse(change[1:] - change[0]).mean(1)
         return Order(name, _rising(model, cost), cost)
     if options.recompute:

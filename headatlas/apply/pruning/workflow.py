@@ -23,7 +23,7 @@ from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
 from headatlas.ops import stats
 from headatlas.ops.types import Array
-from headatlas.progress import Part, Progress, Silent
+from headatlas.progress import Progress, Silent
 from headatlas.task import Metric
 
 
@@ -78,9 +78,7 @@ def prune(
     gone = () if gates is None else tuple(head for head in model.heads if head not in gates)
     removal = Removal(means if options.removal == "mean" else None)
     wanted = list(dict.fromkeys([(), gone, *itertools.chain(*sets)]))
-    runs = measured(
-        model, texts.held_out, texts.metric, [removal.of(one) for one in wanted], Part(progress, "removals")
-    )
+    runs = measured(model, texts.held_out, texts.metric, [removal.of(one) for one in wanted], "removals", progress)
     values = dict(zip(wanted, runs, strict=True))
     random = [[values[one[i]] for one in sets[len(rounds) :]] for i in range(len(sets[0]))] if lots else []
     points = _Points(len(model.heads), texts.metric, values[()], values)

@@ -9,12 +9,15 @@ import pytest
 import torch
 
 import headatlas as ha
+from headatlas.apply.pruning import orders
+from headatlas.apply.pruning.figure import write_curves
 from headatlas.apply.pruning.orders import random_order
 from headatlas.apply.pruning.rounds import rounds_of
 from headatlas.edits import Mean, Zero
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.attribution.importance import head_importance
+from headatlas.progress import Silent
 from headatlas.task import next_token_loss
 from tests.apply.pruning.models import attached, batch, logits, some
 
@@ -94,6 +97,35 @@ def test_curves_are_the_loss_of_masked_copies(removal):
     assert list(found.orders["mean-ablation"].heads) == [
         model.heads[i] for i in np.argsort(found.orders["mean-ablation"].score, kind="stable")
     ]
+
+
+def test_batches_measured_in_pieces_give_the_same(monkeypatch):
+    model, texts = attached("llama"), batch(5)
+    whole = ha.prune(model, texts, texts, order="random", options=ha.PruneOptions(points=2, draws=1))
+    monkeypatch.setattr(orders, "_LOGITS", 160 * 19 * 2)  # two texts at once
+    told = []
+
+    class Told(Silent):
+        def advance(self, step, amount=1, of=None):
+            told.append((step, amount, of))
+
+    parts = ha.prune(model, texts, texts, order="random", options=ha.PruneOptions(points=2, draws=1), progress=Told())
+    assert parts.whole == pytest.approx(whole.whole, abs=1e-6)
+    assert [one.value for one in parts.curves["random"]] == pytest.approx(
+        [one.value for one in whole.curves["random"]], abs=1e-6
+    )
+    assert {step for step, _, _ in told} == {"removals"}
+    assert sum(amount for _, amount, _ in told) == told[-1][2] == 3 * 4  # pieces, and sets with all and none
+
+
+def test_curves_are_drawn_with_their_names(tmp_path):
+    found = ha.prune(
+        attached("llama"), batch(), order=["michel", "l0"], options=ha.PruneOptions(points=2, draws=2, steps=2)
+    )
+    write_curves(found, tmp_path / "curves.svg")
+    drawn = (tmp_path / "curves.svg").read_text(encoding="utf-8")
+    for name in ("order-michel", "order-l0", "order-random", "gates", "2 random orders", "next-token loss worse by"):
+        assert name in drawn
 
 
 def test_recomputed_importance_is_asked_of_what_is_left():
@@ -202,6 +234,8 @@ def test_an_encoder_is_ordered_by_what_it_has():
     assert found.curves["mean-ablation"][-1].rise > 0
     with pytest.raises(BadInput, match="no slope"):
         ha.prune(bare, texts)
+    with pytest.raises(UnsupportedModel, match="no token logits"):
+        ha.prune(attached("vit"), texts, order="random")
     with pytest.raises(UnsupportedModel, match="no token logits"):
         ha.prune(bare, texts, order="random", metric="next-token-loss")
 

@@ -57,7 +57,7 @@ def test_the_command_writes_the_live_heads_as_a_smaller_model(folder, capsys, tm
     code, shown, err = run(capsys, *line, "--keep", 0.25, "--out", out, "--svg", svg)
     assert code == 0, err
     assert "Written to" in shown
-    assert "1 heads a layer in 1 KV groups (were 4 in 2)" in shown
+    assert "1 head a layer in 1 KV group (were 4 in 2)" in shown
     assert "next-token loss" in shown
     plain = transformers.AutoModelForCausalLM.from_pretrained(out)
     assert (plain.config.num_attention_heads, plain.config.num_key_value_heads) == (1, 1)
