@@ -144,7 +144,9 @@ def _demand_nothing_left(old: Model, new: Model, done: set[int]) -> None:
         if id(tensors[name]) not in done and (name not in source or source[name].shape != tensors[name].shape):
             raise UnsupportedModel(f"{name} of {new.architecture} hangs on the number of heads as a whole.", _HINT)
     if lost := sorted(source.keys() - new.hf.state_dict().keys()):
-        raise UnsupportedModel(f"A smaller {new.architecture} has no {lost[0]}.", _HINT)
+        raise UnsupportedModel(
+            f"A smaller {new.architecture} has no {lost[0]}.", f"Merge adapters first (merge_and_unload). {_HINT}"
+        )
 
 
 def _plain(linear: nn.Module, layer: AttentionLayer) -> Tensor:

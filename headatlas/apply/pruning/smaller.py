@@ -14,7 +14,6 @@ from headatlas.apply.pruning.copying import copy_common, copy_heads
 from headatlas.apply.pruning.form import Form, forms
 from headatlas.errors import HeadAtlasError, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.methods.sweeps.gradient_estimate import demand_gradients
 from headatlas.model import Model, attach
 from headatlas.model.core.linear_and_norm import input_width
 from headatlas.ops.types import LayerKey
@@ -64,10 +63,13 @@ def smaller_model(model: Model, removed: Collection[HeadId], means: Mapping[Laye
 
 def _demand_fit(model: Model) -> None:
     """Raise UnsupportedModel for models whose heads no one pair of numbers describes."""
-    demand_gradients(model)  # quantised weights are not cut
+    if getattr(model.hf, "is_quantized", False) or not all(one.is_floating_point() for one in model.hf.parameters()):
+        raise UnsupportedModel(
+            f"{model.name} is quantised, and such weights are not cut by head.", "Load float weights."
+        )
     shapes = {(layer.n_heads, layer.n_groups, layer.d_head, layer.d_value) for layer in model.layers}
     if len(model.stacks) > 1 or len(shapes) > 1:
-        what = "stacks" if len(model.stacks) > 1 else "layers with different heads"
+        what = "several stacks" if len(model.stacks) > 1 else "layers with different heads"
         raise UnsupportedModel(
             f"{model.name} has {what}, for which one number of heads does not stand.",
             "Remove heads by edits instead (headatlas.Zero).",

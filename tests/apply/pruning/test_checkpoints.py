@@ -11,7 +11,7 @@ import torch
 import transformers
 
 import headatlas as ha
-from headatlas.apply.pruning import smaller, write
+from headatlas.apply.pruning import agreement, smaller, write
 from headatlas.apply.pruning.form import forms
 from headatlas.edits import Mean
 from headatlas.errors import BadInput, StoreError, UnsupportedModel
@@ -164,6 +164,35 @@ def test_what_hangs_on_all_heads_at_once_is_refused_and_nothing_is_left(name, sa
     with pytest.raises(UnsupportedModel, match=said):
         ha.write_pruned(model, odd(model), tmp_path / "small")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_any_head_one_of_zeros_is_left(tmp_path):
+    model = attached("llama")
+    found = ha.write_pruned(model, model.heads, tmp_path / "small")
+    assert (found.heads[1], found.fillers, found.kept) == (1, 3, 0)
+    assert compared(model, tmp_path / "small", model.heads) < 1e-5
+
+
+def test_quantised_weights_and_adapters_are_not_cut(tmp_path, monkeypatch):
+    model = attach(family("llama").build())
+    monkeypatch.setattr(model.hf, "is_quantized", True, raising=False)
+    with pytest.raises(UnsupportedModel, match="quantised"):
+        ha.write_pruned(model, odd(model), tmp_path / "small")
+    monkeypatch.undo()
+    model.hf.model.layers[0].mlp.adapter = torch.nn.Linear(2, 2)
+    with pytest.raises(UnsupportedModel, match=r"mlp\.adapter.*Merge adapters"):
+        ha.write_pruned(model, odd(model), tmp_path / "small")
+
+
+def test_where_rounding_moves_logits_both_are_compared_in_double(tmp_path, monkeypatch):
+    model = attached("llama")
+    monkeypatch.setattr(agreement, "SHARE", 1e-9)  # as if these were logits that rounding moves far
+    means = Mean.over(model, model.heads, batch(4)).values
+    found = ha.write_pruned(model, odd(model), tmp_path / "small", means=means)
+    assert found.agreement.difference > 0
+    assert found.agreement.in_double <= found.agreement.rounding
+    assert "double" in str(found.agreement)
+    assert compared(model, tmp_path / "small", odd(model), means) < 1e-5
 
 
 def test_heads_of_one_full_layer_have_no_smaller_shape(tmp_path):
