@@ -25,7 +25,8 @@ _LOGITS = 1 << 26  # logits of a batch held at once
 
 @dataclass(frozen=True)
 class Order:
-    """heads: the first to go first; equals by layer and head. score [head] in the order of the model: what they were ranked by.
+    """heads: the first to go first; equals by layer and head. score [head] in the order of the model: what they were ranked by, effects
+    of ablation by their size.
 
     open: the heads that gates left open (l0), else None. facts: how the order was made.
     """
@@ -87,7 +88,8 @@ def order_of(
         removal = Removal(means if name == "mean-ablation" else None)
         change = measured(model, batch, metric, [[], *(removal.of([head]) for head in model.heads)], name, progress)
         cost = metric.worse(change[1:] - change[0]).mean(1)
-        return Order(name, _rising(model, cost), cost)
+        # By size: heads whose removal seems to help on a few texts do not help on others, and together they harm.
+        return Order(name, _rising(model, np.abs(cost)), cost)
     if options.recompute:
         return _recomputed(model, batch, metric, means, options, progress)
     importance = head_importance(model, batch, metric)

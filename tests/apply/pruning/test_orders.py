@@ -95,7 +95,7 @@ def test_curves_are_the_loss_of_masked_copies(removal):
     cost = [(losses(model, ordering, [head], means) - alone).mean() for head in model.heads]
     assert np.allclose(found.orders["mean-ablation"].score, cost, atol=1e-5)
     assert list(found.orders["mean-ablation"].heads) == [
-        model.heads[i] for i in np.argsort(found.orders["mean-ablation"].score, kind="stable")
+        model.heads[i] for i in np.argsort(np.abs(found.orders["mean-ablation"].score), kind="stable")
     ]
 
 
