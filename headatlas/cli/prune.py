@@ -105,6 +105,8 @@ def prune(
 
     Example: headatlas prune smollm2-135m --task prose --n 4 --order michel --order mean-ablation --svg curves.svg
 
+    For Voita et al. 2019: headatlas prune smollm2-135m --task prose --n 4 --order l0 # the weights stay frozen, where the paper trains them along with the gates
+
     A smaller model: headatlas prune smollm2-135m --task prose --n 4 --spread queries --keep 0.67 --out smaller
     """
     import headatlas as ha

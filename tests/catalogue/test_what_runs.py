@@ -22,6 +22,7 @@ FEWER = {
     "mine": ["--n", "8", "--no-verdict"], "probe": ["--n", "40", "--heads", "18.6 20.0"],
     "steer": ["--n", "16", "--draws", "2", "--heads", "18.6 20.0"], "attribute": ["--n", "4", "--force"],
     "score": ["--n", "4"], "ablate": ["--n", "4", "--force"], "lags": ["--n", "2"], "protect": ["--n", "2"],
+    "prune": ["--n", "2", "--points", "2", "--draws", "1", "--steps", "2"],
     "path": ["--n", "4", "--force"], "circuit find": ["--n", "8", "--force", "--largest", "8", "--seeds", "1"], "circuit test": ["--n", "8", "--force"],
     "toy": ["--steps", "40"],  # what a toy shows when it is trained to its end is the matter of tests/lab/test_toys.py
 }  # fmt: skip
