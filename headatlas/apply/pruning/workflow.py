@@ -54,6 +54,7 @@ def prune(
         raise BadInput("No order is named.", f"Choose of {', '.join(PRUNING.values)}.")
     if keep is not None and not 0 <= keep <= 1:
         raise BadInput(f"The share of heads to keep is {keep:g}.", "Give a share from 0 to 1.")
+    rounds_of(model, model.heads, options.spread, options.guard)  # what it cannot do is told before the work
     if {"michel", "l0"} & {*names}:
         demand_gradients(model)
     texts = halves_of(model, measured_by(batch, metric), held_out, options.seed)

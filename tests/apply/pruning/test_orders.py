@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import headatlas as ha
-from headatlas.apply.pruning import orders
+from headatlas.apply.pruning import orders, workflow
 from headatlas.apply.pruning.figure import write_curves
 from headatlas.apply.pruning.orders import random_order
 from headatlas.apply.pruning.rounds import rounds_of
@@ -202,15 +202,16 @@ def test_texts_are_parted_by_lot_and_no_text_is_in_both_halves():
         halves_of(model, batch(3), None, seed=1)
 
 
-def test_what_cannot_be_ordered_is_refused_in_words():
+def test_what_cannot_be_ordered_is_refused_in_words_and_before_the_work(monkeypatch):
     model, texts = attached("llama"), batch()
+    monkeypatch.setattr(workflow, "order_of", lambda *_: pytest.fail("heads were ordered"))
     for given, said in (
-        ({"order": "voita"}, "no order|not pruned"), ({"order": []}, "No order"), ({"keep": 1.5}, "share"),
-        ({"options": ha.PruneOptions(spread="queries"), "order": "random"}, ""),
+        ({"order": "voita"}, "not pruned"), ({"order": []}, "No order"), ({"keep": 1.5}, "share"),
     ):  # fmt: skip
-        if said:
-            with pytest.raises(BadInput, match=said):
-                ha.prune(model, texts, **given)
+        with pytest.raises(BadInput, match=said):
+            ha.prune(model, texts, **given)
+    with pytest.raises(BadInput, match="keeps all heads"):
+        ha.prune(model, texts, options=ha.PruneOptions(guard=4))
     with pytest.raises(BadInput, match="share keys"):
         ha.prune(attached("phi"), texts, order="random", options=ha.PruneOptions(spread="queries"))
     for wrong in (
