@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-families index check docs clean
+.PHONY: demo test test-slow test-families test-gpu index check docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/headatlas mine smollm2-135m --task repeated --task prose --task registers
@@ -24,6 +24,12 @@ test-slow: $(VENV)/.installed-dev
 
 test-families: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/families -m families
+
+# What a GPU computes beside the processor, and what looking costs there; one script, under eight minutes.
+test-gpu: $(VENV)/.installed-dev
+	$(BIN)/headatlas pull smollm2-135m
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/model/test_devices.py -q
+	$(BIN)/python benchmarks/gpu.py
 
 # The pages of docs/ as a site in build/docs/, which opens from there; links that lead nowhere end it.
 docs: $(VENV)/.installed-dev

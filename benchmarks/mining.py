@@ -8,6 +8,7 @@ Needs the extra `bench` (TransformerLens) for its last row; without it that row 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import sys
 from collections.abc import Callable
@@ -46,7 +47,18 @@ def batch(tokenizer: object, examples: int, length: int) -> Batch:
     at |= {"delimiters": some, "rare": half[:, :4], "ordinary": half[:, 4:8] if half.shape[1] >= 8 else half[:, :4]}
     at |= {"piece_query": some + 1, "piece_key": some, "start_query": some + 2, "start_key": some + 1}
     at |= {"middle": torch.full((examples,), length // 2)}
-    return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), at, {"delimiter": torch.zeros_like(tokens)})
+    marks = {"delimiter": torch.zeros_like(tokens)}
+    return Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), at, marks, facts={"period": period})
+
+
+def fitting(model: ha.Model, chosen: list[LayerDetector]) -> list[LayerDetector]:
+    """Those of the detectors that read nothing of a batch but what random tokens have (some want words or quantiles)."""
+    found, short = [], batch(model.tokenizer, 1, 64)
+    for one in chosen:
+        with contextlib.suppress(KeyError):
+            watched(model, short, [one])
+            found.append(one)
+    return found
 
 
 def bare(name: str, shape: tuple[int, int]) -> Callable[[], object]:
@@ -62,7 +74,7 @@ def ours(name: str, shape: tuple[int, int], only: tuple[str, ...] | None) -> Cal
     model = ha.load(name)
     made = batch(model.tokenizer, *shape)
     chosen = [d for d in detectors().values() if isinstance(d, LayerDetector) and d.causal and d.task.name in TASKS]
-    chosen = [d for d in chosen if only is None or d.name in only]
+    chosen = fitting(model, [d for d in chosen if only is None or d.name in only])
     return lambda: watched(model, made, chosen)
 
 

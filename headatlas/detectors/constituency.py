@@ -24,7 +24,8 @@ def constituency(layer: LayerView, batch: Batch) -> Tensor:
     Chance: the trees that branch to the right, to the left or in the middle, whichever finds most.
     """
     maps = maps_of(layer, batch)
-    found, total = torch.zeros(len(batch), maps.shape[1]), torch.zeros(len(batch))
+    found = torch.zeros(len(batch), maps.shape[1], device="cpu")  # trees are parsed on the processor
+    total = torch.zeros(len(batch), device="cpu")
     alike: dict[int, list[tuple[int, list[int], set[tuple[int, int]]]]] = {}  # sentences by their length, cut at once
     for e, words, gold in sentences_of(batch):
         alike.setdefault(len(words), []).append((e, words, set(gold)))
@@ -34,13 +35,13 @@ def constituency(layer: LayerView, batch: Batch) -> Tensor:
         texts = torch.tensor([e for e, _, _ in group], device=maps.device)[:, None, None]
         cut = maps[texts, :, place[:, :, None], place[:, None]].movedim(-1, 1)  # [sentence, head, word, word]
         for (e, _, wanted), apart in zip(group, distances(cut).cpu().numpy(), strict=True):
-            found[e] += torch.tensor([float(len(parse(row) & wanted)) for row in apart])
+            found[e] += torch.tensor([float(len(parse(row) & wanted)) for row in apart], device="cpu")
     return (found / total[:, None]).to(layer.q.device)  # 0 / 0 where a text has none
 
 
 def control(layer: LayerView, batch: Batch) -> Tensor:
     """The share of the branching tree, the same for all heads: [example, head]."""
-    found, total = torch.zeros(len(batch)), torch.zeros(len(batch))
+    found, total = torch.zeros(2, len(batch), device="cpu")
     for e, words, gold in sentences_of(batch):
         found[e] += len(branching(len(words), batch.facts["branching"]) & set(gold))
         total[e] += len(gold)

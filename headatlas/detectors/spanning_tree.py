@@ -23,12 +23,12 @@ def spanning_tree(layer: LayerView, batch: Batch) -> Tensor:
     the first four sentences of a text.
     """
     maps = maps_of(layer, batch).double().cpu().numpy()
-    found = torch.full((len(batch), maps.shape[1], 4), torch.nan)
+    found = torch.full((len(batch), maps.shape[1], 4), torch.nan, device="cpu")  # trees are found on the processor
     for e in range(len(batch)):
-        hits, chain, total = torch.zeros(maps.shape[1], 2), 0, 0
+        hits, chain, total = torch.zeros(maps.shape[1], 2, device="cpu"), 0, 0
         for first, last, root, edges in _gold(batch, e):
             place = slice(first, last + 1)
-            hits += torch.tensor(edges_found(maps[e, :, place, place], root, edges, causal=layer.causal))
+            hits += torch.tensor(edges_found(maps[e, :, place, place], root, edges, causal=layer.causal), device="cpu")
             chain += sum(b - a == 1 for a, b in edges)
             total += len(edges)
         if total:

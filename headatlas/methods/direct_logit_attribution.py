@@ -234,10 +234,12 @@ class _Read(NamedTuple):
 
 def _read(layer: LayerView, positions: Tensor, put: AbstractSet[HeadId]) -> _Read:
     """A layer's attention at positions [example, 1]; the z of heads of `put` does not come from it."""
+    positions = positions.to(layer.z.device)
+    example = torch.arange(len(positions), device=positions.device)
     wanted, which = positions.flatten().unique(return_inverse=True)
-    rows = layer.rows(wanted)[torch.arange(len(positions)), :, which].float()  # [example, head, key]
+    rows = layer.rows(wanted)[example, :, which].float()  # [example, head, key]
     values = layer.repeat(layer.v).float()
-    z = layer.z[torch.arange(len(positions)), positions[:, 0]].float()
+    z = layer.z[example, positions[:, 0]].float()
     own = torch.tensor([head not in put for head in layer.attention.heads], device=z.device)
     if bool(own.any()):
         demand_plain_sum(layer, torch.einsum("ehk,ehkd->ehd", rows, values)[:, own], z[:, own])

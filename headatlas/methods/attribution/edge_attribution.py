@@ -8,6 +8,7 @@ own projections and norm only; that they all add up to the gradient of the block
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headatlas.errors import BadInput, UnsupportedModel
+from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.methods.attribution.edge_gradients import (
+    KINDS,
+    Recorded,
+    Shortcuts,
+    listen_to_projections,
+    reader_gradients,
+)
 from headatlas.methods.attribution.edge_graph import Difference, Graph, written
 from headatlas.methods.former import former_arguments
 from headatlas.methods.prompts import Prompts, prompts_for
@@ -50,6 +58,7 @@ class _Tape:
     middles: dict[int, Tensor] = field(default_factory=dict)  # what MLPs read, where not the block's input
     mlps: dict[int, Tensor] = field(default_factory=dict)
     end: list[Tensor] = field(default_factory=list)  # the last block's output
+    projections: dict[int, dict[nn.Module, tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
     def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
         """The block's input."""
@@ -61,6 +70,13 @@ class _Tape:
     def watch(self, layer: LayerView) -> None:
         """Keep q, k and v."""
         self.arrays.append({"q": layer.q, "k": layer.k, "v": layer.v})
+
+    def block(self, index: int) -> Recorded:
+        """What was kept of one block."""
+        after = self.entries[index + 1] if index + 1 < len(self.entries) else self.end[0]
+        return Recorded(
+            self.entries[index], after, self.arrays[index], self.projections.get(index, {}), self.middles.get(index), self.mlps[index]
+        )  # fmt: skip
 
 
 @former_arguments()
@@ -133,86 +149,70 @@ def _piece(model: Model, graph: Graph, metric: Metric, rows: _Rows, steps: int |
     change = Difference(graph, base, source)
     shares = [0.0] if steps is None else [(k + 0.5) / steps for k in range(steps)]
     total = torch.zeros(len(rows.scored), len(graph.writers), len(graph.readers))
+    size = base.entry.numel() * len(graph.readers) * 4
+    known, mean = Shortcuts(), None
     for share in shares:
         entry = None if steps is None else base.entry + share * (source.entry - base.entry)
-        total += _scores(model, graph, metric, rows, change, entry, memory) / len(shares)
+        if size > memory or len(shares) == 1:
+            for first_reader, slopes in _slopes(model, graph, metric, rows, entry, memory, known):
+                _contract(graph, change, first_reader, slopes / len(shares), total)
+            continue
+        # Scores are linear in the gradients: with room for all of them their mean is taken first, and multiplied once.
+        whole = torch.cat([slopes for _, slopes in _slopes(model, graph, metric, rows, entry, memory, known)][::-1], 1)
+        mean = whole if mean is None else mean.add_(whole)
+    if mean is not None:
+        _contract(graph, change, 0, mean / len(shares), total)
     pairs = torch.tensor(graph.edges())
     result: Array = total[:, pairs[:, 0], pairs[:, 1]].double().numpy()
     return result
 
 
-def _scores(
-    model: Model, graph: Graph, metric: Metric, rows: _Rows, change: Difference, entry: Tensor | None, memory: int
-) -> Tensor:
-    """[example, writer, reader] estimated effects at one run's gradient."""
+def _slopes(
+    model: Model,
+    graph: Graph,
+    metric: Metric,
+    rows: _Rows,
+    entry: Tensor | None,
+    memory: int,
+    known: Shortcuts,
+) -> Iterator[tuple[int, Tensor]]:
+    """(number of the first reader, [example, reader, pos, d_model] gradients by what readers read), last blocks first, in pieces of `memory` bytes."""
     tape, score = _record(model, graph, metric, rows, entry)
     blocks = range(len(graph.blocks))
-    wanted = [*tape.entries, *tape.end]
-    wanted += [tape.arrays[i][kind] for i in blocks for kind in ("q", "k", "v")] + [tape.mlps[i] for i in blocks]
+    wanted = [*tape.entries, *tape.end, *(x for x in tape.middles.values() if x.requires_grad)]
+    wanted += [tape.arrays[i][kind] for i in blocks for kind in KINDS] + [tape.mlps[i] for i in blocks]
     slopes = torch.autograd.grad(score, wanted, retain_graph=True, allow_unused=True)
     slope = {id(x): torch.zeros_like(x) if g is None else g for x, g in zip(wanted, slopes, strict=True)}
-    result = torch.zeros(len(rows.scored), len(graph.writers), len(graph.readers))
-    read_from = {
-        index: [j for j, r in enumerate(graph.readers) if r.block == index] for index in [*blocks, len(blocks)]
-    }
-    writers = {index: [i for i, w in enumerate(graph.writers) if w.block == index] for index in [-1, *blocks]}
-    held: dict[int, Tensor] = {len(blocks): slope[id(tape.end[0])].float().unsqueeze(2)}
+    held = [slope[id(tape.end[0])].float().unsqueeze(1)]
+    first_reader = len(graph.readers) - 1
     for index in reversed(blocks):
-        held[index] = _felt(model, graph, tape, slope, index)
-        if index == 0 or sum(x.numel() * 4 for x in held.values()) > memory:
-            _contract(change, held, writers, read_from, result)
-            held.clear()
-    return result
+        layer = graph.blocks[index].attention
+        assert layer is not None
+        felt = reader_gradients(model, layer, tape.block(index), slope, known)
+        held.insert(0, felt)
+        first_reader -= felt.shape[1]
+        if index == 0 or sum(x.numel() * 4 for x in held) > memory:
+            yield first_reader, torch.cat(held, 1)
+            held = []
 
 
 @torch.no_grad()
-def _contract(
-    change: Difference,
-    held: dict[int, Tensor],
-    writers: dict[int, list[int]],
-    readers: dict[int, list[int]],
-    result: Tensor,
-) -> None:
-    """Fill in the scores of all edges into the blocks whose gradients [example, pos, reader, d_model] are held."""
-    for index, mine in writers.items():
-        if index > max(held):
-            break
+def _contract(graph: Graph, change: Difference, first_reader: int, slopes: Tensor, result: Tensor) -> None:
+    """Add the scores of all edges into some readers, in order from one on, whose gradients are slopes [example, reader, pos, d_model]."""
+    felt = slopes.flatten(2)  # [example, reader, pos x d_model]
+    last = graph.readers[first_reader + felt.shape[1] - 1].block
+    for index in range(-1, min(last, len(graph.blocks) - 1) + 1):
+        mine = [i for i, writer in enumerate(graph.writers) if writer.block == index]
+        skip = sum(reader.block < index for reader in graph.readers[first_reader : first_reader + felt.shape[1]])
         moved = change.block(index).transpose(1, 2).flatten(2)  # [example, writer, pos x d_model]
-        for block, slope in held.items():
-            if index <= block:
-                found = torch.einsum("ewx,erx->ewr", moved, slope.transpose(1, 2).flatten(2)).cpu()
-                result[:, torch.tensor(mine)[:, None], torch.tensor(readers[block])[None]] = found
-
-
-def _felt(model: Model, graph: Graph, tape: _Tape, slope: dict[int, Tensor], index: int) -> Tensor:
-    """[example, pos, reader, d_model] gradient of the metric by the input of each reader of a block, in the graph's order."""
-    entry, felt = tape.entries[index], []
-    for kind in ("q", "k", "v"):
-        array = tape.arrays[index][kind]
-        back = slope[id(array)]
-        for number in range(array.shape[1]):
-            alone = torch.zeros_like(back)
-            alone[:, number] = back[:, number]
-            felt.append(torch.autograd.grad(array, entry, alone, retain_graph=True)[0])
-    mlp = tape.mlps[index]
-    read = tape.middles.get(index, entry)
-    felt.append(torch.autograd.grad(mlp, read, slope[id(mlp)], retain_graph=True)[0].view_as(entry))
-    after = tape.entries[index + 1] if index + 1 < len(tape.entries) else tape.end[0]
-    summed, whole = torch.stack(felt).float().sum(0) + slope[id(after)].float(), slope[id(entry)].float()
-    limit = 1e-3 if model.dtype in (torch.float32, torch.float64) else 5e-2
-    if float((summed - whole).norm()) > limit * float(whole.norm()) + 1e-12:
-        raise UnsupportedModel(
-            f"Block {index} of {model.architecture} reads its input in more ways than as queries, keys, values and an "
-            "MLP, so its edges cannot be told apart.",
-            "Use --method atp, or patch.",
-        )
-    return torch.stack(felt, 2).float()
+        found = torch.bmm(moved, felt[:, skip:].transpose(1, 2)).cpu()
+        result[:, mine[0] : mine[-1] + 1, first_reader + skip : first_reader + felt.shape[1]] += found
 
 
 def _record(model: Model, graph: Graph, metric: Metric, rows: _Rows, entry: Tensor | None) -> tuple[_Tape, Tensor]:
     """One run with gradients: all that was read, and the metric summed over examples."""
     tape = _Tape(frozenset((layer.stack, layer.index) for layer in model.layers), entry)
-    handles: list[Any] = []
+    handles: list[Any] = listen_to_projections(model.layers, tape.projections)
     for block in graph.blocks:
         assert block.mlp is not None
         handles += _listen(tape, block.index, block.mlp)
