@@ -1,0 +1,101 @@
+"""Which groups need the whole text, by gates that are optimised together. Xiao et al. 2024 (DuoAttention).
+
+A gate a for each key-value group mixes attention over everything with attention over its span: z = a full + (1 - a) span. The model
+is left alone; gates are learned so that last hidden states stay what they are, under a price for open gates: mean squared
+difference over the positions of question and answer, plus `price` times the mean gate (section 2.2; the paper's price is 0.05).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headatlas.apply.kv_cache.recall import Asked, OwnAttention, ruled
+from headatlas.errors import BadInput
+from headatlas.model import Model
+from headatlas.model.holding.own import again
+from headatlas.model.holding.span import LayerShape, Span
+from headatlas.ops.types import Array
+from headatlas.progress import Progress, Silent
+
+
+@dataclass(frozen=True)
+class CacheGateOptions:
+    """How gates are learned. steps, rate: of AdamW, one text a step, the rate rising and falling over a fifth each. price: of open gates.
+
+    Raises BadInput.
+    """
+
+    steps: int = 200
+    rate: float = 0.02
+    price: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.rate > 0 or self.price < 0:
+            raise BadInput("Gates need 1 step, a rate above 0 and a price of 0 at least.", "Check the numbers given.")
+
+
+def learned_gates(
+    model: Model,
+    shapes: Sequence[LayerShape],
+    texts: Sequence[Asked],
+    span: Span,
+    *,
+    options: CacheGateOptions | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[list[Array], list[float]]:
+    """([layer][group] gates from 0 to 1, the loss at each step).
+
+    Differs from the paper: the text is read in full, as it is when a cache is cut down afterwards, so that gates act where it is asked.
+    """
+    options, progress = options or CacheGateOptions(), progress or Silent()
+    gates = [torch.ones(shape.n_groups, device=model.device, requires_grad=True) for shape in shapes]
+    optimizer = torch.optim.AdamW(gates, lr=options.rate, weight_decay=0.0)
+    scale = float(np.mean([one.hidden.float().pow(2).mean().item() for one in texts]))
+    order: list[int] = []
+    losses: list[float] = []
+    rng = np.random.default_rng(seed)
+
+    def mixed(layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, own: OwnAttention) -> Tensor:
+        gate = gates[layer].clamp(0, 1).repeat_interleave(q.shape[1] // k.shape[1]).to(q.dtype)[:, None]
+        seen = span_mask(q, k, mask, span.within(shapes[layer].window))
+        return gate * own(mask) + (1 - gate) * own(seen)
+
+    for step in range(options.steps):
+        order = order or rng.permutation(len(texts)).tolist()
+        one = texts[order.pop()]
+        fifth = max(options.steps // 5, 1)
+        part = min(1.0, (step + 1) / fifth, (options.steps - step) / fifth)
+        for group in optimizer.param_groups:
+            group["lr"] = options.rate * max(part, 0.1)
+        with torch.enable_grad(), ruled(model, mixed) as hf:
+            hidden = hf(
+                input_ids=one.tokens[None].to(model.device), past_key_values=again(one.past), output_hidden_states=True
+            ).hidden_states[-1][0]  # fmt: skip
+            kept = (hidden.float() - one.hidden.float()).pow(2).mean() / scale
+            loss = kept + options.price * torch.cat(gates).clamp(0, 1).mean()
+        for gate, gradient in zip(gates, torch.autograd.grad(loss, gates), strict=True):
+            gate.grad = gradient
+        optimizer.step()
+        with torch.no_grad():
+            for gate in gates:
+                gate.clamp_(0, 1)
+        losses.append(float(loss.detach()))
+        progress.advance("gates", of=options.steps)
+    return [gate.detach().double().cpu().numpy() for gate in gates], losses
+
+
+def span_mask(q: Tensor, k: Tensor, mask: Tensor | None, span: Span) -> Tensor:
+    """[1, 1, query, key]: what the last queries of a text see of a span, among what the mask lets them see. One text, no padding."""
+    n_keys, n_queries = k.shape[2], q.shape[2]
+    columns = torch.arange(n_keys, device=q.device)
+    own = torch.arange(n_keys - n_queries, n_keys, device=q.device)[:, None]
+    seen = ((columns > own - span.recent_of(n_keys)) | (columns < span.sinks)) & (columns <= own)
+    if mask is None:
+        return seen[None, None]
+    return mask & seen if mask.dtype == torch.bool else mask.masked_fill(~seen, torch.finfo(mask.dtype).min)
