@@ -120,6 +120,17 @@ _PUBLIC = {
     "compress_prompt": "headatlas.apply.attention_reads",
     "head_gates": "headatlas.apply.head_gates",
     "GateOptions": "headatlas.apply.head_gates",
+    "plan_cache": "headatlas.apply.kv_cache.choosing",
+    "CacheOptions": "headatlas.apply.kv_cache.choosing",
+    "CachePlan": "headatlas.apply.kv_cache.plan",
+    "save_cache_plan": "headatlas.apply.kv_cache.patterns",
+    "read_cache_plan": "headatlas.apply.kv_cache.patterns",
+    "export_duo_attention": "headatlas.apply.kv_cache.patterns",
+    "import_duo_attention": "headatlas.apply.kv_cache.patterns",
+    "compare_cache_plans": "headatlas.apply.kv_cache.measuring",
+    "write_with_cache": "headatlas.apply.kv_cache.writing",
+    "rerank": "headatlas.apply.kv_cache.reranking",
+    "query_heads": "headatlas.apply.kv_cache.reranking",
     # models of one's own, and what there is
     "plant": "headatlas.lab.planted",
     "toy": "headatlas.lab.toys:train_toy",
@@ -141,6 +152,17 @@ if TYPE_CHECKING:
     from headatlas.apply.attention_reads import injection_focus as injection_focus
     from headatlas.apply.head_gates import GateOptions as GateOptions
     from headatlas.apply.head_gates import head_gates as head_gates
+    from headatlas.apply.kv_cache.choosing import CacheOptions as CacheOptions
+    from headatlas.apply.kv_cache.choosing import plan_cache as plan_cache
+    from headatlas.apply.kv_cache.measuring import compare_cache_plans as compare_cache_plans
+    from headatlas.apply.kv_cache.patterns import export_duo_attention as export_duo_attention
+    from headatlas.apply.kv_cache.patterns import import_duo_attention as import_duo_attention
+    from headatlas.apply.kv_cache.patterns import read_cache_plan as read_cache_plan
+    from headatlas.apply.kv_cache.patterns import save_cache_plan as save_cache_plan
+    from headatlas.apply.kv_cache.plan import CachePlan as CachePlan
+    from headatlas.apply.kv_cache.reranking import query_heads as query_heads
+    from headatlas.apply.kv_cache.reranking import rerank as rerank
+    from headatlas.apply.kv_cache.writing import write_with_cache as write_with_cache
     from headatlas.apply.recipe.export import export_recipe as export_recipe
     from headatlas.apply.recipe.intervention import RecipeOptions as RecipeOptions
     from headatlas.apply.recipe.intervention import find_intervention as find_intervention

@@ -2,7 +2,8 @@
 
 A gate a for each key-value group mixes attention over everything with attention over its span: z = a full + (1 - a) span. The model
 is left alone; gates are learned so that last hidden states stay what they are, under a price for open gates: mean squared
-difference over the positions of question and answer, plus `price` times the mean gate (section 2.2; the paper's price is 0.05).
+difference over the positions of question and answer, plus `price` times the mean gate (section 2.2; the paper's price is 0.05). The difference is given in units of what last hidden states are on average,
+so that a price means the same for every model.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class CacheGateOptions:
 
     steps: int = 200
     rate: float = 0.02
-    price: float = 0.05
+    price: float = 0.1
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.rate > 0 or self.price < 0:

@@ -7,8 +7,12 @@ texts: differences are paired.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +20,20 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from headatlas.apply.kv_cache.plan import CachePlan, everything
+from headatlas.apply.kv_cache.plan import CachePlan, as_recent, everything, shuffled
 from headatlas.errors import BadInput, UnfitTask
+from headatlas.methods.sweeps import checkpoint
 from headatlas.model import Model
 from headatlas.model.holding.cache import HeadwiseCache, cache_shapes
 from headatlas.model.holding.own import read_text
+from headatlas.model.identity import identity_of
 from headatlas.ops import stats
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
-from headatlas.task import Batch, edges, find_task
+from headatlas.store import write_json
+from headatlas.task import HELD_OUT, Batch, edges, find_task
 from headatlas.tasks._passages import passages
+from headatlas.version import __version__
 
 FULL = "everything"
 TAIL = 128  # tokens of prose whose loss is taken
@@ -123,58 +131,110 @@ def compare_cache_plans(
     task: str = "needle-2048",
     n: int = 100,
     n_prose: int = 6,
+    draws: int = 0,
     seed: int = 0,
+    out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> CacheComparison:
-    """Needles found and prose's loss under several plans, on the same texts, each read once. Raises BadInput, UnfitTask, UnsupportedModel.
+    """Needles found and prose's loss under several plans, on the same texts, each read once.
 
-    task: one of the needles, whose length prose has too. n: needles, 0 for none. n_prose: passages, 0 for none.
+    task: one of the needles, whose length prose has too; its held-out half is taken, other cities and answers than plans are made by.
+    n: needles, 0 for none. n_prose: passages, 0 for none. draws: for each plan also that many with random groups, and one by
+    which all keep recent tokens, of no fewer bytes. out: a new JSON file for the result; interrupted work goes on from beside it.
+    Raises BadInput, UnfitTask, UnsupportedModel, StoreError.
     """
+    demand_measurable(plans, task, n, n_prose)
+    task = task if task.endswith(HELD_OUT) else task + HELD_OUT
+    progress = progress or Silent()
+    batch = find_task(task)(model.tokenizer, max(n, 1), seed)
+    length = batch.tokens.shape[1]
+    texts = prose_of(model, length, n_prose, seed)
+    beside = {
+        one: rival for name, plan in plans.items() for one, rival in rivals(name, plan, length, draws, seed).items()
+    }
+    every = {FULL: everything(cache_shapes(model)), **plans, **beside}
+    for plan in every.values():
+        plan.demand_fit(model)
+    facts = {
+        "model": model.name, "weights": model.sha256(), "dtype": str(model.dtype).removeprefix("torch."), "task": task, "n": n,
+        "n_prose": n_prose, "tokens": length, "seed": seed, "draws": draws,
+    }  # fmt: skip
+    told = {
+        **facts,
+        **identity_of(model),
+        "plans": {name: plan.data["groups"] for name, plan in every.items()},
+        "headatlas": __version__,
+    }
+    identity = {"id": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12], **told}
+    with checkpoint.file(out, identity) as store:
+
+        def kept(name: str, measure: Callable[[], Array]) -> Array:
+            found = store.get(name)
+            if found is None:
+                found = measure()
+                store.put(name, found)
+            progress.advance("texts", of=n + n_prose)
+            return found
+
+        needles = [kept(f"needle-{i}", functools.partial(_needle_row, model, every, batch, i)) for i in range(n)]
+        prose = [kept(f"prose-{i}", functools.partial(_prose_row, model, every, text)) for i, text in enumerate(texts)]
+        by_needle = (
+            np.stack(needles) if needles else np.empty((0, len(every), 3))
+        )  # [trial, plan, found and log-probability and bytes]
+        by_prose = np.stack(prose) if prose else np.empty((0, len(every), 2))  # [passage, plan, loss and bytes]
+        held = np.concatenate([by_needle[..., -1], by_prose[..., -1]]).max(0)
+        costs = {
+            name: CacheCost(
+                plan.share(length), float(held[i] / held[0]), by_needle[:, i, 0], by_needle[:, i, 1], by_prose[:, i, 0]
+            )
+            for i, (name, plan) in enumerate(every.items())
+        }
+        result = CacheComparison(costs, facts)
+        if out is not None:
+            write_json(Path(out), result.data)
+    return result
+
+
+def demand_measurable(plans: Mapping[str, CachePlan], task: str, n: int, n_prose: int) -> None:
+    """Raise BadInput for what cannot be measured."""
     if not task.startswith("needle"):
         raise BadInput(f"'{task}' has no needle.", "Give needle, needle-1024, needle-2048, needle-4096 or needle-8192.")
     if FULL in plans:
         raise BadInput(f"No plan may be called '{FULL}'.", "It is the model's own cache, which is always measured.")
-    progress = progress or Silent()
-    plans = {FULL: everything(cache_shapes(model)), **plans}
+    if n < 0 or n_prose < 0 or not n + n_prose:
+        raise BadInput(f"{n} needles and {n_prose} passages are nothing to measure on.", "Give one of either at least.")
+
+
+def rivals(name: str, plan: CachePlan, n_tokens: int, draws: int, seed: int) -> dict[str, CachePlan]:
+    """What a plan must beat, each within its bytes: `draws` plans with random groups, and one by which all groups keep recent tokens."""
+    if not draws:
+        return {}
+    found = {f"{name}, random {draw + 1}": shuffled(plan, seed + draw) for draw in range(draws)}
+    return {**found, f"{name}, recency": as_recent(plan, n_tokens)}
+
+
+def _needle_row(model: Model, plans: Mapping[str, CachePlan], batch: Batch, trial: int) -> Array:
+    """[plan, 3] for one needle: whether it is found, the answer's log-probability, bytes held."""
+    context, rest, wanted = needle(model, batch, trial)
+    past = read_text(model, context)
+    rows = []
     for plan in plans.values():
-        plan.demand_fit(model)
-    batch = find_task(task)(model.tokenizer, max(n, 1), seed)
-    length = batch.tokens.shape[1]
-    hits, likely = ([np.full(n, np.nan) for _ in plans] for _ in range(2))
-    losses = [np.full(n_prose, np.nan) for _ in plans]
-    held = np.zeros(len(plans))
-    texts = prose_of(model, length, n_prose, seed)
-    for trial in range(n):
-        context, rest, wanted = needle(model, batch, trial)
-        past = read_text(model, context)
-        for number, plan in enumerate(plans.values()):
-            cache = plan.evicted(model, past)
-            held[number] = max(held[number], cache.n_bytes)
-            log_p, best = _scored(model, plan, cache, rest)
-            likely[number][trial] = float(log_p[wanted - 1].sum())
-            hits[number][trial] = bool(best[wanted - 1].all())
-        progress.advance("texts", of=n + n_prose)
-    for number, row in enumerate(texts):
-        past = read_text(model, row[:-TAIL])
-        for place, plan in enumerate(plans.values()):
-            cache = plan.evicted(model, past)
-            held[place] = max(held[place], cache.n_bytes)
-            losses[place][number] = -float(_scored(model, plan, cache, row[-TAIL:])[0].mean())
-        progress.advance("texts", of=n + n_prose)
-    costs = {
-        name: CacheCost(plan.share(length), float(held[i] / held[0]), hits[i], likely[i], losses[i])
-        for i, (name, plan) in enumerate(plans.items())
-    }
-    facts = {
-        "model": model.name,
-        "weights": model.sha256(),
-        "task": task,
-        "n": n,
-        "n_prose": n_prose,
-        "tokens": length,
-        "seed": seed,
-    }
-    return CacheComparison(costs, facts)
+        cache = plan.evicted(model, past)
+        held = cache.n_bytes
+        log_p, best = _scored(model, plan, cache, rest)
+        rows.append([float(best[wanted - 1].all()), float(log_p[wanted - 1].sum()), held])
+    return np.asarray(rows, dtype=np.float64)
+
+
+def _prose_row(model: Model, plans: Mapping[str, CachePlan], text: Tensor) -> Array:
+    """[plan, 2] for one passage: loss in nats a token of its last TAIL tokens, bytes held."""
+    past = read_text(model, text[:-TAIL])
+    rows = []
+    for plan in plans.values():
+        cache = plan.evicted(model, past)
+        held = cache.n_bytes
+        rows.append([-float(_scored(model, plan, cache, text[-TAIL:])[0].mean()), held])
+    return np.asarray(rows, dtype=np.float64)
 
 
 def _scored(model: Model, plan: CachePlan, cache: HeadwiseCache, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,8 +274,3 @@ def prose_of(model: Model, length: int, n: int, seed: int) -> list[Tensor]:
             f"The bundled passages make {len(ids) // room} texts of {length} tokens, {n} are wanted (n_prose)."
         )
     return [torch.tensor([*front, *ids[i * room : (i + 1) * room]]) for i in range(n)]
-
-
-def quality(comparisons: Sequence[CacheComparison]) -> list[dict[str, Any]]:
-    """Rows of several comparisons, in order of bytes: the curve of budget against quality."""
-    return sorted((row for one in comparisons for row in one.rows), key=lambda row: row["share"])

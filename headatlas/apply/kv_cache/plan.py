@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -186,3 +187,35 @@ def within_budget(
             used += more
             chosen.append(group)
     return tuple(chosen)
+
+
+def widest(shapes: Sequence[LayerShape], span: Span, *, keep: float, n_tokens: int) -> Span:
+    """The span with the most recent tokens that all groups can keep within a share of the full cache's bytes. Raises BadInput."""
+    within_budget(shapes, (), replace(span, recent=1), keep=keep, n_tokens=n_tokens)
+    low, high = 1, n_tokens
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = plan_of(shapes, (), replace(span, recent=middle)).share(n_tokens) <= keep
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return replace(span, recent=low)
+
+
+def as_recent(plan: CachePlan, n_tokens: int) -> CachePlan:
+    """The plan of no more bytes by which all groups keep the same first and recent tokens."""
+    spans = [span for row in plan.spans for span in row if span is not None]
+    span = Span(max((one.sinks for one in spans), default=0), 1, 0.0, any(one.compensate for one in spans))
+    return replace(
+        plan_of(plan.shapes, (), widest(plan.shapes, span, keep=plan.share(n_tokens) + 1e-9, n_tokens=n_tokens), method="recency"),
+        model=plan.model, weights=plan.weights,
+    )  # fmt: skip
+
+
+def shuffled(plan: CachePlan, seed: int = 0) -> CachePlan:
+    """The same spans, given to random groups among layers of the same shape."""
+    rng = np.random.default_rng(seed)
+    spans = [list(row) for row in plan.spans]
+    for shape in dict.fromkeys(plan.shapes):
+        places = [group for group in plan.groups if plan.shapes[group.layer] == shape]
+        for group, other in zip(places, [places[i] for i in rng.permutation(len(places))], strict=True):
+            spans[group.layer][group.group] = plan.span(other)
+    return replace(plan, spans=tuple(map(tuple, spans)), method="random", scores={}, facts={})

@@ -33,3 +33,9 @@ def again(past: OwnCache) -> OwnCache:
     other = copy.copy(past)
     other.layers = [copy.copy(layer) for layer in past.layers]
     return other
+
+
+def cache_bytes(past: OwnCache) -> int:
+    """Bytes of the keys and values that a model's own cache holds."""
+    layers: list[Any] = list(past.layers)
+    return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers if layer.keys is not None)

@@ -100,21 +100,33 @@ class Window(Part):
         self.columns = self.starts = self.count = torch.empty(0)
         self.mean_key = self.mean_value = torch.empty(0)
         self.full = False  # whether every slot but the mean's holds a token, in every example
+        self.early: Whole | None = None  # what holds a text while nothing has to go
+        self.per_group = per_group
 
     @property
     def n_bytes(self) -> int:  # noqa: D102
+        if self.early is not None:
+            return self.early.n_bytes
         more = self.mean_key.nbytes + self.mean_value.nbytes if self.mean else 0
         return super().n_bytes + self.columns.numel() * INDEX_BYTES + more
 
     def fill(self, keys: Tensor, values: Tensor, first: int, starts: Tensor) -> None:  # noqa: D102
+        self.starts = starts.to(keys.device)
+        if not first and keys.shape[2] <= self.sinks + self.recent:
+            self.early = Whole(self.groups.tolist(), self.per_group)
+            self.early.fill(keys, values, first, starts)
+        else:
+            self._settle(keys, values, first)
+
+    def _settle(self, keys: Tensor, values: Tensor, first: int) -> None:
+        """Put columns from `first` on into the slots."""
         n, end = len(keys), first + keys.shape[2]
         slots = self.mean + self.sinks + self.recent
         self.keys, self.values = (x.new_zeros(n, x.shape[1], slots, x.shape[3]) for x in (keys, values))
         self.columns = torch.full((n, slots), -1, dtype=torch.int32, device=keys.device)
-        self.starts = starts.to(keys.device)
         self.mean_key, self.mean_value = (x.new_zeros(n, *x.shape[1::2], dtype=torch.float32) for x in (keys, values))
         self.count = torch.zeros(n, device=keys.device)
-        for example, start in enumerate(starts.tolist()):
+        for example, start in enumerate(self.starts.tolist()):
             kept = self._kept(max(start, first), start, end)
             self._place(example, kept, keys, values, first)
             after = max(start + self.sinks, first)  # the first column that may have been dropped
@@ -124,7 +136,7 @@ class Window(Part):
                 self.mean_key[example] = keys[example][:, between - first].float().mean(1)
                 self.mean_value[example] = values[example][:, between - first].float().mean(1)
         self._show_mean(torch.arange(n, device=keys.device))
-        self.full = end - int(starts.max()) >= self.sinks + self.recent
+        self.full = end - int(self.starts.max()) >= self.sinks + self.recent
 
     def _kept(self, first: int, start: int, end: int) -> Tensor:
         """The columns of [first, end) that stay once `end` columns were read, of a text that starts at `start`."""
@@ -143,6 +155,11 @@ class Window(Part):
         self.columns[example, slots] = columns.int()
 
     def step(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, begin: int, attend: _Asked) -> Tensor:  # noqa: D102
+        if self.early is not None:
+            if begin + q.shape[2] <= self.sinks + self.recent:
+                return self.early.step(q, keys, values, mask, begin, attend)
+            self._settle(self.early.keys[:, :, :begin], self.early.values[:, :, :begin], 0)
+            self.early = None
         if q.shape[2] == 1:
             self._write(keys[:, :, 0], values[:, :, 0], begin)
             return attend(q, self.keys, self.values, self._mask(mask, begin, q.dtype))
@@ -208,6 +225,10 @@ class Window(Part):
         return found
 
     def pick(self, examples: Tensor) -> None:  # noqa: D102
+        if self.early is not None:
+            self.early.pick(examples)
+            self.starts = self.starts.index_select(0, examples.to(self.starts.device))
+            return
         super().pick(examples)
         for name in ("columns", "starts", "count", "mean_key", "mean_value"):
             x = getattr(self, name)
