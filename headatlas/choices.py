@@ -60,6 +60,7 @@ CIRCUIT_RIVAL = Choice(("none", "eap-ig"), "Circuits are not compared with '{}'.
 CACHE_PLAN = Choice(
     ("razor", "retrieval", "gates", "spans", "recency", "random"), "There is no way to plan a cache called '{}'."
 )
+KEPT = Choice(("answer", "hidden"), "Gates are not learned to keep '{}'.")
 RATIO = Choice(("ratio-of-means", "mean-of-ratios"), "Unknown ratio '{}'.")
 ROUTE_FILE = Choice((".json", ".svg", ".html", ".graphml"), "No route is written to a file that ends in '{}'.")
 MAP_FILE = Choice((".svg",), "No map is written to a file that ends in '{}'.")

@@ -31,7 +31,7 @@ class CacheOptions:
     """How a plan is made.
 
     sinks, recent, compensate: what groups keep that do not keep everything (`Span`). n: texts that heads are scored or gates
-    learned on. task: which needles those are. steps, rate, price: of gates (`CacheGateOptions`). seed: of texts, learning and chance.
+    learned on. task: which needles those are. steps, rate, price, keeps: of gates (`CacheGateOptions`). seed: of texts, learning and chance.
     Raises BadInput.
     """
 
@@ -42,7 +42,8 @@ class CacheOptions:
     task: str = "needle-1024"
     steps: int = 200
     rate: float = 0.02
-    price: float = 0.1
+    price: float = 1.0
+    keeps: str = "answer"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -62,7 +63,7 @@ class CacheOptions:
     @property
     def gates(self) -> CacheGateOptions:
         """How gates are learned."""
-        return CacheGateOptions(self.steps, self.rate, self.price)
+        return CacheGateOptions(self.steps, self.rate, self.price, self.keeps)
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def _by_retrieval(model: Model, shapes: Sequence[LayerShape], options: CacheOpti
     for group, several in found.items():
         by_head = np.concatenate(several)
         best = by_head[:, int(np.nanmean(by_head, 0).argmax())]
-        ends = stats.interval(best)
+        ends = np.nan_to_num(stats.interval(best))  # too few events to tell: nothing is sure
         score[group], low[group], high[group] = float(np.nanmean(best)), float(ends[0]), float(ends[1])
     order = sorted(score, key=lambda group: (-low[group], -score[group], group))
     return Ranking(tuple(order), score, low, high)

@@ -1,21 +1,22 @@
 """Which groups need the whole text, by gates that are optimised together. Xiao et al. 2024 (DuoAttention).
 
 A gate a for each key-value group mixes attention over everything with attention over its span: z = a full + (1 - a) span. The model
-is left alone; gates are learned so that last hidden states stay what they are, under a price for open gates: mean squared
-difference over the positions of question and answer, plus `price` times the mean gate (section 2.2; the paper's price is 0.05). The difference is given in units of what last hidden states are on average,
-so that a price means the same for every model.
+is left alone; gates are learned so that it goes on as it does, under a price for open gates (section 2.2). The paper keeps last hidden
+states; where few groups can be kept, what the model answers is the better thing to keep (docs/apply/cache.md has both measured).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from headatlas.apply.kv_cache.recall import Asked, OwnAttention, ruled
+from headatlas.choices import KEPT
 from headatlas.errors import BadInput
 from headatlas.model import Model
 from headatlas.model.holding.own import again
@@ -26,18 +27,22 @@ from headatlas.progress import Progress, Silent
 
 @dataclass(frozen=True)
 class CacheGateOptions:
-    """How gates are learned. steps, rate: of AdamW, one text a step, the rate rising and falling over a fifth each. price: of open gates.
+    """How gates are learned. steps, rate: of AdamW, one text a step, the rate rising and falling over a fifth each.
 
-    Raises BadInput.
+    keeps: "answer", the model's own distribution where it decides the answer (KL divergence, nats a token), or "hidden", last hidden states
+    over question and answer, as in the paper (mean squared difference, in units of what they are on average).
+    price: of open gates beside that: what it costs if all are open. Raises BadInput.
     """
 
     steps: int = 200
     rate: float = 0.02
-    price: float = 0.1
+    price: float = 1.0
+    keeps: str = "answer"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.rate > 0 or self.price < 0:
             raise BadInput("Gates need 1 step, a rate above 0 and a price of 0 at least.", "Check the numbers given.")
+        KEPT.demand(self.keeps)
 
 
 def learned_gates(
@@ -75,11 +80,10 @@ def learned_gates(
         for group in optimizer.param_groups:
             group["lr"] = options.rate * max(part, 0.1)
         with torch.enable_grad(), ruled(model, mixed) as hf:
-            hidden = hf(
+            output = hf(
                 input_ids=one.tokens[None].to(model.device), past_key_values=again(one.past), output_hidden_states=True
-            ).hidden_states[-1][0]  # fmt: skip
-            kept = (hidden.float() - one.hidden.float()).pow(2).mean() / scale
-            loss = kept + options.price * torch.cat(gates).clamp(0, 1).mean()
+            )  # fmt: skip
+            loss = _change(output, one, options.keeps, scale) + options.price * torch.cat(gates).clamp(0, 1).mean()
         for gate, gradient in zip(gates, torch.autograd.grad(loss, gates), strict=True):
             gate.grad = gradient
         optimizer.step()
@@ -89,6 +93,16 @@ def learned_gates(
         losses.append(float(loss.detach()))
         progress.advance("gates", of=options.steps)
     return [gate.detach().double().cpu().numpy() for gate in gates], losses
+
+
+def _change(output: Any, one: Asked, keeps: str, scale: float) -> Tensor:
+    """How far a run under gates is from the model's own."""
+    if keeps == "hidden":
+        hidden: Tensor = output.hidden_states[-1][0]
+        return (hidden.float() - one.hidden.float()).pow(2).mean() / scale
+    own = one.log_p.to(output.logits.device)
+    found = output.logits[0, one.wanted - 1].float().log_softmax(-1)
+    return torch.nn.functional.kl_div(found, own, reduction="batchmean", log_target=True)
 
 
 def span_mask(q: Tensor, k: Tensor, mask: Tensor | None, span: Span) -> Tensor:

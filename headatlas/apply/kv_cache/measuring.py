@@ -20,11 +20,11 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from headatlas.apply.kv_cache.plan import CachePlan, as_recent, everything, shuffled
+from headatlas.apply.kv_cache.plan import CachePlan, as_recent, everything, evicted, shuffled
 from headatlas.errors import BadInput, UnfitTask
 from headatlas.methods.sweeps import checkpoint
 from headatlas.model import Model
-from headatlas.model.holding.cache import HeadwiseCache, cache_shapes
+from headatlas.model.holding.cache import HeadwiseCache, cache_shapes, in_force
 from headatlas.model.holding.own import read_text
 from headatlas.model.identity import identity_of
 from headatlas.ops import stats
@@ -219,9 +219,9 @@ def _needle_row(model: Model, plans: Mapping[str, CachePlan], batch: Batch, tria
     past = read_text(model, context)
     rows = []
     for plan in plans.values():
-        cache = plan.evicted(model, past)
+        cache = evicted(plan, model, past)
         held = cache.n_bytes
-        log_p, best = _scored(model, plan, cache, rest)
+        log_p, best = _scored(model, cache, rest)
         rows.append([float(best[wanted - 1].all()), float(log_p[wanted - 1].sum()), held])
     return np.asarray(rows, dtype=np.float64)
 
@@ -231,17 +231,17 @@ def _prose_row(model: Model, plans: Mapping[str, CachePlan], text: Tensor) -> Ar
     past = read_text(model, text[:-TAIL])
     rows = []
     for plan in plans.values():
-        cache = plan.evicted(model, past)
+        cache = evicted(plan, model, past)
         held = cache.n_bytes
-        rows.append([-float(_scored(model, plan, cache, text[-TAIL:])[0].mean()), held])
+        rows.append([-float(_scored(model, cache, text[-TAIL:])[0].mean()), held])
     return np.asarray(rows, dtype=np.float64)
 
 
-def _scored(model: Model, plan: CachePlan, cache: HeadwiseCache, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def _scored(model: Model, cache: HeadwiseCache, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """[pos - 1] the log-probability of each further token but the first, and whether it is the likeliest one."""
     ids = tokens[None].to(model.device)
-    with plan.on(model) as hf:
-        logits = hf(input_ids=ids, past_key_values=cache).logits[0, :-1].float()
+    with in_force(model):  # that the plan fits was asked for once
+        logits = model.hf(input_ids=ids, past_key_values=cache).logits[0, :-1].float()
     wanted = ids[0, 1:, None]
     log_p = logits.log_softmax(-1).gather(1, wanted)[:, 0]
     return log_p.cpu(), (logits.argmax(-1) == wanted[:, 0]).cpu()

@@ -96,12 +96,8 @@ class CachePlan:
 
         past: of a forward pass with use_cache=True. starts [example]: the first column that is no padding, 0 unless given. Raises BadInput.
         """
-        cache, n_tokens = self.cache(model), past.get_seq_length()
-        owns: list[Any] = list(past.layers)
-        for layer, own, attention in zip(cache.headwise, owns, model.layers, strict=True):
-            first = torch.zeros(len(own.keys), dtype=torch.long) if starts is None else starts
-            layer.fill(own.keys, own.values, n_tokens, first, attention.n_heads // attention.n_groups)
-        return cache
+        self.demand_fit(model)
+        return evicted(self, model, past, starts)
 
     def demand_fit(self, model: Model) -> None:
         """Raise BadInput unless the plan was made for this model; UnsupportedModel where its cache cannot hold less."""
@@ -133,6 +129,16 @@ class CachePlan:
 
     def __repr__(self) -> str:
         return f"CachePlan({self.method}: {len(self.whole)} of {len(self.groups)} key-value groups keep everything)"
+
+
+def evicted(plan: CachePlan, model: Model, past: OwnCache, starts: Tensor | None = None) -> HeadwiseCache:
+    """`CachePlan.evicted`, of a plan that is known to fit."""
+    cache, n_tokens = HeadwiseCache(plan.shapes, plan.spans), past.get_seq_length()
+    owns: list[Any] = list(past.layers)
+    for layer, own, attention in zip(cache.headwise, owns, model.layers, strict=True):
+        first = torch.zeros(len(own.keys), dtype=torch.long) if starts is None else starts
+        layer.fill(own.keys, own.values, n_tokens, first, attention.n_heads // attention.n_groups)
+    return cache
 
 
 def groups_of(shapes: Sequence[LayerShape]) -> tuple[Group, ...]:
@@ -187,6 +193,27 @@ def within_budget(
             used += more
             chosen.append(group)
     return tuple(chosen)
+
+
+def rebudgeted(plan: CachePlan, *, keep: float, n_tokens: int) -> CachePlan:
+    """The same ranking of groups and the same span under another budget. Raises BadInput for a plan without scores of its groups."""
+    spans = {span for row in plan.spans for span in row if span is not None}
+    if len(spans) > 1 or set(plan.scores) != set(plan.groups):
+        raise BadInput("The plan ranks no groups by a score.", "Make it by razor, retrieval or gates.")
+    (span,) = spans or {Span()}
+    order = sorted(plan.groups, key=lambda group: (-plan.scores[group], group))
+    whole = within_budget(plan.shapes, order, span, keep=keep, n_tokens=n_tokens)
+    facts = {**plan.facts, "keep": keep, "n_tokens": n_tokens}
+    return plan_of(
+        plan.shapes,
+        whole,
+        span,
+        method=plan.method,
+        scores=plan.scores,
+        model=plan.model,
+        weights=plan.weights,
+        facts=facts,
+    )
 
 
 def widest(shapes: Sequence[LayerShape], span: Span, *, keep: float, n_tokens: int) -> Span:

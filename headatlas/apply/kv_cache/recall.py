@@ -31,13 +31,15 @@ Rule = Callable[[int, Tensor, Tensor, Tensor, Tensor | None, OwnAttention], Tens
 class Asked:
     """One text with what is asked of it. past: the model's cache of the text. tokens [pos]: question and answer.
 
-    wanted: places in tokens of the answer. hidden [pos, d_model]: last hidden states of the model itself there.
+    wanted: places in tokens of the answer. hidden [pos, d_model]: last hidden states of the model itself there;
+    log_p [token of the answer, vocab]: its log-probabilities where it decides the answer.
     """
 
     past: OwnCache
     tokens: Tensor
     wanted: Tensor
     hidden: Tensor
+    log_p: Tensor
 
 
 @torch.no_grad()
@@ -52,7 +54,8 @@ def asked(model: Model, batch: Batch, n: int) -> list[Asked]:
         )  # fmt: skip
         own = rest.clone()
         own[wanted] = output.logits[0, wanted - 1].argmax(-1).cpu()
-        found.append(Asked(past, own, wanted, output.hidden_states[-1][0]))
+        log_p = output.logits[0, wanted - 1].float().log_softmax(-1)
+        found.append(Asked(past, own, wanted, output.hidden_states[-1][0], log_p))
     if not found:
         raise UnfitTask("There is no text to ask.")
     return found

@@ -40,7 +40,12 @@ def plan(
     task: caches.Needles = "needle-1024",
     n: Annotated[int, typer.Option("--n", help="Texts to choose or learn by."), check.at_least(2, "texts")] = 16,
     steps: Annotated[int, typer.Option(help="Steps that gates are learned for."), check.at_least(1, "steps")] = 200,
-    price: Annotated[float, typer.Option(help="What open gates cost beside what they change.")] = 0.1,
+    price: Annotated[float, typer.Option(help="What open gates cost beside what they change.")] = 1.0,
+    keeps: Annotated[
+        str,
+        typer.Option(help="What gates are learned to keep: answer, or hidden (states, as in DuoAttention)."),
+        Check(choices.KEPT.demand),
+    ] = "answer",
     seed: option.Seed = 0,
     out: caches.PlanOut = None,
     device: option.Device = None,
@@ -54,7 +59,7 @@ def plan(
     import headatlas as ha
     from headatlas.cli._progress import Shown
 
-    options = ha.CacheOptions(sinks, recent, compensate, n, task, steps=steps, price=price, seed=seed)
+    options = ha.CacheOptions(sinks, recent, compensate, n, task, steps=steps, price=price, keeps=keeps, seed=seed)
     with Shown() as progress:
         found = ha.plan_cache(
             ha.load(model, dtype=dtype, device=device),
