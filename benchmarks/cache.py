@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -51,7 +52,7 @@ def steps(name: str, keep: float, tokens: int, count: int, row: str) -> Callable
 
     @torch.no_grad()
     def run() -> object:
-        cache = again(past) if row == ROWS[0] else plan.evicted(model, past)
+        cache: Any = again(past) if row == ROWS[0] else plan.evicted(model, past)
         with contextlib.nullcontext() if row == ROWS[0] else plan.on(model):
             for i in range(count):
                 model.hf(input_ids=ids[None, tokens + i : tokens + i + 1], past_key_values=cache)

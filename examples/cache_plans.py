@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import headatlas as ha
-from headatlas.apply.kv_cache.measuring import CacheComparison
 from headatlas.apply.kv_cache.plan import as_recent, rebudgeted, shuffled
 from headatlas.progress import Silent
 from headatlas.render import plots
@@ -26,14 +26,15 @@ class Told(Silent):
     done = 0
 
     def advance(self, step: str, amount: int = 1, of: int | None = None) -> None:
+        """Say it."""
         self.done += amount
         if self.done % 10 == 0:
             print(f"{step}: {self.done} of {of}", flush=True)
 
 
-def curve(found: CacheComparison, title: str) -> str:
+def curve(rows_: Sequence[dict[str, Any]], title: str) -> str:
     """Share of bytes against share of needles found, with 95% intervals, as SVG."""
-    rows = {row["plan"]: row for row in found.rows}
+    rows = {row["plan"]: row for row in rows_}
     full = rows.pop("everything")
 
     def paint(figure: Any) -> None:
@@ -59,10 +60,11 @@ def curve(found: CacheComparison, title: str) -> str:
         axes.set_ylim(-0.02, 1.02)
         axes.legend(fontsize=8)
 
-    return plots.svg(6.4, 4.0, title, paint)
+    return plots.svg(520, 320, title, paint)
 
 
 def main() -> None:
+    """Plan, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--tokens", type=int, default=2048)
@@ -102,7 +104,7 @@ def main() -> None:
     for row in found.rows:
         print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}))
     title = f"{chosen.model}, needles in {chosen.tokens:,} tokens, n = {chosen.n}"
-    Path(f"{chosen.out}.svg").write_text(curve(found, title), encoding="utf-8")
+    Path(f"{chosen.out}.svg").write_text(curve(found.rows, title), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -73,13 +73,20 @@ WRONG = {
     "--save": ("file/below", "file"),
     "--recipe": ("nowhere", "nowhere"),
     "--with": ("nowhere", "nowhere"),
+    "--keep": ("2", "share"),
+    "--keeps": ("all", "hidden"),
+    "--sinks": ("-1", "few"),
+    "--recent": ("0", "few"),
+    "--n-prose": ("-1", "few"),
+    "--plan": ("nowhere.json", "nowhere.json"),
+    "--documents": ("nowhere.txt", "nowhere.txt"),
 }
 # Options whose values are free, or whose faults show on a model or its prompts only.
 FREE = {
     "--revision", "--seed", "--force", "--json", "--help", "--positions", "--position", "--group", "--label", "--toward",
     "--bos", "--by", "--no-verdict", "--verdict", "--text", "--threshold", "--target", "--largest", "--edges", "--criteria", "--layers", "--pick",
     "--remove", "--everywhere", "--generate", "--claim", "--allow-pickle", "--folds", "--shuffles", "--test", "--words",
-    "--all", "--no-causal", "--causal", "--twin", "--bias", "--special", "--punctuation", "--counterfactual", "--shuffled", "--offset", "--rate", "--elsewhere", "--copying", "--ov", "--qk", "--svd", "--compose",
+    "--all", "--no-causal", "--causal", "--twin", "--bias", "--special", "--punctuation", "--counterfactual", "--shuffled", "--offset", "--rate", "--elsewhere", "--price", "--compensate", "--question", "--copying", "--ov", "--qk", "--svd", "--compose",
 }  # fmt: skip
 
 

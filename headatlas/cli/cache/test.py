@@ -19,25 +19,23 @@ from headatlas.render.console import console
 library = ("headatlas.compare_cache_plans", "headatlas.read_cache_plan")
 
 
-def before(plan: list[str] | None, n: int, n_prose: int) -> None:
-    """Raise BadInput unless there is a plan, and something to measure on."""
+def before(plan: list[str] | None) -> None:
+    """Raise BadInput unless there is a plan."""
     if not plan:
         raise BadInput("There is no plan to test.", "Name one or more with --plan FILE (headatlas cache plan).")
     caches.named(plan)
-    if not n + n_prose:
-        raise BadInput("0 needles and 0 passages are nothing to measure on.", "Give one of either at least.")
 
 
 def test(
     model: option.Model,
     plan: caches.Plans = None,
     task: caches.Needles = "needle-2048",
-    n: Annotated[int, typer.Option("--n", help="Needles to look for."), check.at_least(0, "needles")] = 100,
+    n: Annotated[int, typer.Option("--n", help="Needles to look for."), check.at_least(1, "needles")] = 100,
     n_prose: Annotated[int, typer.Option(help="Passages of prose to go on with."), check.at_least(0, "passages")] = 6,
     draws: Annotated[
         int,
-        typer.Option(help="Plans with random groups beside each; 0: none, and no window for all groups either."),
-        check.at_least(0, "draws"),
+        typer.Option(help="Plans with random groups beside each."),
+        check.at_least(1, "draws"),
     ] = 3,
     seed: option.Seed = 0,
     out: Annotated[
