@@ -2,7 +2,7 @@
 
     python examples/cache_plans.py smollm2-135m --tokens 2048 --n 100 --keep 0.3 --out results
 
-Gates are learned once, on needles of 1,024 tokens; their order serves all budgets. Beside the plan at --keep stand random groups
+Gates are learned once, on needles of that length (2,048 tokens at most); their order serves all budgets. Beside the plan at --keep stand random groups
 and a window for all, of no more bytes. Writes results.json (every row with its intervals), results.svg, and the plan itself, results.plan.json.
 """
 
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--out", required=True)
     chosen = parser.parse_args()
     model = ha.load(chosen.model)
-    options = ha.CacheOptions(recent=chosen.recent, n=24, steps=chosen.steps)
+    options = ha.CacheOptions(recent=chosen.recent, n=24, task=f"needle-{min(chosen.tokens, 2048)}", steps=chosen.steps)
     budget = {"keep": chosen.keep, "tokens": chosen.tokens}
     if chosen.plan:
         learned = rebudgeted(ha.read_cache_plan(chosen.plan), keep=chosen.keep, n_tokens=chosen.tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from headatlas.model import LayerView, Model
 from headatlas.model.holding.cache import cache_shapes
 from headatlas.model.holding.span import LayerShape, Span
 from headatlas.ops import stats
+from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
 from headatlas.task import find_task
 
@@ -76,6 +78,9 @@ class Ranking:
     high: Mapping[Group, float]
 
 
+Budget = Callable[[Sequence[Group]], tuple[Group, ...]]  # a ranking -> those of it that fit
+
+
 def plan_cache(
     model: Model,
     by: str = "gates",
@@ -114,7 +119,8 @@ def plan_cache(
             facts=facts,
         )
     within_budget(shapes, (), options.span, keep=keep, n_tokens=tokens)
-    ranking = METHODS[by](model, shapes, options, progress)
+    budget = functools.partial(within_budget, shapes, span=options.span, keep=keep, n_tokens=tokens)
+    ranking = METHODS[by](model, shapes, options, budget, progress)
     whole = within_budget(shapes, ranking.order, options.span, keep=keep, n_tokens=tokens)
     if ranking.low:
         facts |= {
@@ -159,7 +165,9 @@ def _unsure(ranking: Ranking, whole: Sequence[Group]) -> list[str]:
     ]  # fmt: skip
 
 
-def _by_razor(model: Model, shapes: Sequence[LayerShape], options: CacheOptions, progress: Progress) -> Ranking:
+def _by_razor(
+    model: Model, shapes: Sequence[LayerShape], options: CacheOptions, budget: Budget, progress: Progress
+) -> Ranking:
     """Echo's best 1%, then all by induction, as far as the budget goes."""
     found = protected_groups(model, n=max(options.n // 2, 1), seed=options.seed)
     order = [*found.by_echo]
@@ -168,7 +176,9 @@ def _by_razor(model: Model, shapes: Sequence[LayerShape], options: CacheOptions,
 
 
 @torch.no_grad()
-def _by_retrieval(model: Model, shapes: Sequence[LayerShape], options: CacheOptions, progress: Progress) -> Ranking:
+def _by_retrieval(
+    model: Model, shapes: Sequence[LayerShape], options: CacheOptions, budget: Budget, progress: Progress
+) -> Ranking:
     """Groups by the retrieval score of their best head, by the lower end of its interval, then by its mean."""
     batch = find_task(options.task)(model.tokenizer, options.n, options.seed)
     found: dict[Group, list[np.ndarray[Any, Any]]] = {group: [] for group in groups_of(shapes)}
@@ -192,24 +202,39 @@ def _by_retrieval(model: Model, shapes: Sequence[LayerShape], options: CacheOpti
     return Ranking(tuple(order), score, low, high)
 
 
-def _by_gates(model: Model, shapes: Sequence[LayerShape], options: CacheOptions, progress: Progress) -> Ranking:
+def _by_gates(
+    model: Model, shapes: Sequence[LayerShape], options: CacheOptions, budget: Budget, progress: Progress
+) -> Ranking:
     """Groups by learned gates."""
     texts = _texts(model, options)
+
+    def chosen(gates: list[Array]) -> list[Array]:
+        taken = set(budget(_ranked(gates)))
+        return [np.array([float(Group(layer, i) in taken) for i in range(len(row))]) for layer, row in enumerate(gates)]
+
     gates, _ = learned_gates(
-        model, shapes, texts, options.span, options=options.gates, seed=options.seed, progress=progress
+        model, shapes, texts, options.span, options=options.gates, chosen=chosen, seed=options.seed, progress=progress
     )
     score = {Group(layer, i): float(value) for layer, row in enumerate(gates) for i, value in enumerate(row)}
-    return Ranking(tuple(sorted(score, key=lambda group: (-score[group], group))), score, {}, {})
+    return Ranking(_ranked(gates), score, {}, {})
 
 
-def _by_chance(model: Model, shapes: Sequence[LayerShape], options: CacheOptions, progress: Progress) -> Ranking:
+def _ranked(gates: Sequence[Array]) -> tuple[Group, ...]:
+    """Groups, the highest gates first."""
+    score = {Group(layer, i): float(value) for layer, row in enumerate(gates) for i, value in enumerate(row)}
+    return tuple(sorted(score, key=lambda group: (-score[group], group)))
+
+
+def _by_chance(
+    model: Model, shapes: Sequence[LayerShape], options: CacheOptions, budget: Budget, progress: Progress
+) -> Ranking:
     """Groups in random order."""
     groups = groups_of(shapes)
     order = tuple(groups[i] for i in np.random.default_rng(options.seed).permutation(len(groups)))
     return Ranking(order, {}, {}, {})
 
 
-METHODS: Mapping[str, Callable[[Model, Sequence[LayerShape], CacheOptions, Progress], Ranking]] = {
+METHODS: Mapping[str, Callable[[Model, Sequence[LayerShape], CacheOptions, Budget, Progress], Ranking]] = {
     "razor": _by_razor,
     "retrieval": _by_retrieval,
     "gates": _by_gates,

@@ -7,7 +7,7 @@ states; where few groups can be kept, what the model answers is the better thing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from headatlas.model.holding.own import again
 from headatlas.model.holding.span import LayerShape, Span
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
+
+SETTLING = 0.4  # share of the steps at the end in which a budget's choice is run
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,14 @@ def learned_gates(
     span: Span,
     *,
     options: CacheGateOptions | None = None,
+    chosen: Callable[[list[Array]], Sequence[Array]] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[list[Array], list[float]]:
     """([layer][group] gates from 0 to 1, the loss at each step).
+
+    chosen: gates -> which groups would keep everything by them, 1 or 0. In the last two fifths of the steps the model runs with just those, without a
+    price, and gates move by the slopes found there (straight through), so that what is learned in the end is a choice and no mixture.
 
     Differs from the paper: the text is read in full, as it is when a cache is cut down afterwards, so that gates act where it is asked.
     """
@@ -68,11 +74,20 @@ def learned_gates(
     rng = np.random.default_rng(seed)
 
     def mixed(layer: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, own: OwnAttention) -> Tensor:
-        gate = gates[layer].clamp(0, 1).repeat_interleave(q.shape[1] // k.shape[1]).to(q.dtype)[:, None]
+        soft = gates[layer].clamp(0, 1)
+        gate = (
+            (soft if hard is None else soft + (hard[layer] - soft).detach())
+            .repeat_interleave(q.shape[1] // k.shape[1])
+            .to(q.dtype)[:, None]
+        )
         seen = span_mask(q, k, mask, span.within(shapes[layer].window))
         return gate * own(mask) + (1 - gate) * own(seen)
 
+    hard: list[Tensor] | None = None
     for step in range(options.steps):
+        if chosen is not None and step >= options.steps * (1 - SETTLING):
+            now = chosen([gate.detach().double().cpu().numpy() for gate in gates])
+            hard = [torch.as_tensor(one, dtype=torch.float32, device=model.device) for one in now]
         order = order or rng.permutation(len(texts)).tolist()
         one = texts[order.pop()]
         fifth = max(options.steps // 5, 1)
@@ -83,7 +98,9 @@ def learned_gates(
             output = hf(
                 input_ids=one.tokens[None].to(model.device), past_key_values=again(one.past), output_hidden_states=True
             )  # fmt: skip
-            loss = _change(output, one, options.keeps, scale) + options.price * torch.cat(gates).clamp(0, 1).mean()
+            loss = _change(output, one, options.keeps, scale)
+            if hard is None:
+                loss = loss + options.price * torch.cat(gates).clamp(0, 1).mean()
         for gate, gradient in zip(gates, torch.autograd.grad(loss, gates), strict=True):
             gate.grad = gradient
         optimizer.step()
