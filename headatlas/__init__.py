@@ -123,6 +123,17 @@ _PUBLIC = {
     "prune": "headatlas.apply.pruning.workflow",
     "PruneOptions": "headatlas.apply.pruning.options",
     "write_pruned": "headatlas.apply.pruning.write",
+    "plan_cache": "headatlas.apply.kv_cache.choosing",
+    "CacheOptions": "headatlas.apply.kv_cache.choosing",
+    "CachePlan": "headatlas.apply.kv_cache.plan",
+    "save_cache_plan": "headatlas.apply.kv_cache.patterns",
+    "read_cache_plan": "headatlas.apply.kv_cache.patterns",
+    "export_duo_attention": "headatlas.apply.kv_cache.patterns",
+    "import_duo_attention": "headatlas.apply.kv_cache.patterns",
+    "compare_cache_plans": "headatlas.apply.kv_cache.measuring",
+    "write_with_cache": "headatlas.apply.kv_cache.writing",
+    "rerank": "headatlas.apply.kv_cache.reranking",
+    "query_heads": "headatlas.apply.kv_cache.reranking",
     # models of one's own, and what there is
     "plant": "headatlas.lab.planted",
     "toy": "headatlas.lab.toys:train_toy",
@@ -144,6 +155,17 @@ if TYPE_CHECKING:
     from headatlas.apply.attention_reads import injection_focus as injection_focus
     from headatlas.apply.head_gates import GateOptions as GateOptions
     from headatlas.apply.head_gates import head_gates as head_gates
+    from headatlas.apply.kv_cache.choosing import CacheOptions as CacheOptions
+    from headatlas.apply.kv_cache.choosing import plan_cache as plan_cache
+    from headatlas.apply.kv_cache.measuring import compare_cache_plans as compare_cache_plans
+    from headatlas.apply.kv_cache.patterns import export_duo_attention as export_duo_attention
+    from headatlas.apply.kv_cache.patterns import import_duo_attention as import_duo_attention
+    from headatlas.apply.kv_cache.patterns import read_cache_plan as read_cache_plan
+    from headatlas.apply.kv_cache.patterns import save_cache_plan as save_cache_plan
+    from headatlas.apply.kv_cache.plan import CachePlan as CachePlan
+    from headatlas.apply.kv_cache.reranking import query_heads as query_heads
+    from headatlas.apply.kv_cache.reranking import rerank as rerank
+    from headatlas.apply.kv_cache.writing import write_with_cache as write_with_cache
     from headatlas.apply.pruning.options import PruneOptions as PruneOptions
     from headatlas.apply.pruning.workflow import prune as prune
     from headatlas.apply.pruning.write import write_pruned as write_pruned

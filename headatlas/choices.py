@@ -61,6 +61,10 @@ MLPS = Choice(("recomputed", "frozen"), "MLPs cannot be '{}'.")
 PROBE = Choice(("linear", "mlp"), "Unknown probe '{}'.")
 CIRCUIT_SEARCH = Choice(("attribution", "greedy"), "Unknown method '{}'.")
 CIRCUIT_RIVAL = Choice(("none", "eap-ig"), "Circuits are not compared with '{}'.")
+CACHE_PLAN = Choice(
+    ("razor", "retrieval", "gates", "spans", "recency", "random"), "There is no way to plan a cache called '{}'."
+)
+KEPT = Choice(("answer", "hidden"), "Gates are not learned to keep '{}'.")
 RATIO = Choice(("ratio-of-means", "mean-of-ratios"), "Unknown ratio '{}'.")
 ROUTE_FILE = Choice((".json", ".svg", ".html", ".graphml"), "No route is written to a file that ends in '{}'.")
 MAP_FILE = Choice((".svg",), "No map is written to a file that ends in '{}'.")

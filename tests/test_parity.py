@@ -32,6 +32,9 @@ SCREEN_OF = {
     "syntax": {"map_"},  # Syntax.save_map
     "toy": {"out"},  # Toy.save
     "calibrate": {"out"},  # lab.calibration_page
+    "cache plan": {"out"},  # save_cache_plan
+    "cache import": {"out"},
+    "rerank": {"pick"},  # QueryHeads.best
     "papers add": {"edit"},
     "papers bib": {"out"},
     "papers export": {"out"},

@@ -89,6 +89,19 @@ def recipe(path: str) -> None:
             raise StoreError(f"{path} holds no recipe: it has no {name}.", "Give a folder that `apply NAME fit` made.")
 
 
+def cache_plan(path: str) -> None:
+    """Raise StoreError where no cache plan lies."""
+    if not Path(path).is_file():
+        raise StoreError(f"There is no file {path}.", "Give a file that `cache plan` wrote.")
+
+
+def new_folder(path: str) -> None:
+    """Raise StoreError where something is there already, or no folder can be written."""
+    folder(path)
+    if Path(path).exists():
+        raise StoreError(f"{path} exists already.", "Choose another folder with --out, or remove it.")
+
+
 def detector(name: str) -> None:
     """Raise UnknownName where no detector has this name."""
     from importlib.metadata import entry_points

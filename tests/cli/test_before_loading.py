@@ -67,7 +67,7 @@ WRONG = {
     "--order": ("voita", "mean-ablation"),
     "--removal": ("men", "mean"),
     "--spread": ("evenly", "queries"),
-    "--keep": ("60", "heads to keep"),
+    "--keep": ("60", "share"),
     "--svg": ("curve.png", ".svg"),
     "--points": ("0", "few"),
     "--guard": ("-1", "few"),
@@ -80,13 +80,19 @@ WRONG = {
     "--save": ("file/below", "file"),
     "--recipe": ("nowhere", "nowhere"),
     "--with": ("nowhere", "nowhere"),
+    "--keeps": ("all", "hidden"),
+    "--sinks": ("-1", "few"),
+    "--recent": ("0", "few"),
+    "--n-prose": ("-1", "few"),
+    "--plan": ("nowhere.json", "nowhere.json"),
+    "--documents": ("nowhere.txt", "nowhere.txt"),
 }
 # Options whose values are free, or whose faults show on a model or its prompts only.
 FREE = {
     "--revision", "--seed", "--force", "--json", "--help", "--positions", "--position", "--group", "--label", "--toward",
     "--bos", "--by", "--no-verdict", "--verdict", "--text", "--threshold", "--target", "--largest", "--edges", "--criteria", "--layers", "--pick",
     "--remove", "--everywhere", "--generate", "--claim", "--allow-pickle", "--folds", "--shuffles", "--test", "--words",
-    "--all", "--no-causal", "--causal", "--twin", "--bias", "--special", "--punctuation", "--counterfactual", "--shuffled", "--offset", "--rate", "--penalty", "--recompute", "--elsewhere", "--copying", "--ov", "--qk", "--svd", "--compose",
+    "--all", "--no-causal", "--causal", "--twin", "--bias", "--special", "--punctuation", "--counterfactual", "--shuffled", "--offset", "--rate", "--penalty", "--recompute", "--elsewhere", "--price", "--compensate", "--question", "--copying", "--ov", "--qk", "--svd", "--compose",
 }  # fmt: skip
 
 

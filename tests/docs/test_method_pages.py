@@ -12,7 +12,7 @@ from tests import pages
 PAGES = [f"methods/{name}.md" for name in (
     "edits", "ablation", "patching", "prompts", "attribution", "lens", "flow", "weights", "probing", "steering",
     "path-patching", "circuits", "syntax", "copies", "pages",
-)] + ["apply/index.md", "apply/pruning.md"]  # fmt: skip
+)] + ["apply/index.md", "apply/pruning.md", "apply/cache.md"]  # fmt: skip
 FORCED = {"ablate", "patch", "path", "attribute", "circuit find", "circuit test"}  # random weights do no task
 # Smaller numbers than the page's: of an option that is given twice, the last counts.
 FEWER = {
@@ -24,6 +24,9 @@ FEWER = {
     "protect": ["--n", "2"],
     "apply": ["--n", "8"],
     "chat": ["--tokens", "3"],
+    "cache plan": ["--n", "2", "--recent", "32", "--tokens", "600"],
+    "cache test": ["--task", "needle", "--n-prose", "0"],
+    "cache write": ["--tokens", "3"],
     "lags": ["--n", "2"],
     "importance": ["--n", "1"],
     "prune": ["--n", "2", "--points", "1", "--draws", "1", "--steps", "2"],
@@ -37,7 +40,7 @@ PRINTED = {
 
 def called(command: list[str]) -> str:
     """The words that name a command."""
-    return " ".join(command[: 2 if command[0] == "circuit" else 1])
+    return " ".join(command[: 2 if command[0] in ("circuit", "cache") else 1])
 
 
 def more(command: list[str]) -> list[str]:
