@@ -41,12 +41,16 @@ def _written_out() -> Iterator[None]:
         yield
     except Exception as error:
         if hasattr(error, "format_message"):  # click's, or those of the copy of click that newer typers bring along
-            vars(error)["message"] = shown(vars(error)["message"], lines=False)
+            helped = type(error).__name__ == "NoArgsIsHelpError"  # whose message is the help, on its lines
+            vars(error)["message"] = shown(vars(error)["message"], lines=helped)
         raise
 
 
-def build() -> typer.Typer:
-    """The program: each module `x.py` of this folder gives the command `x` (a function `x`, or a Typer called `app`)."""
+def build(only: str | None = None) -> typer.Typer:
+    """The program: each module `x.py` of this folder gives the command `x` (a function `x`, or a Typer called `app`).
+
+    only: the one command that is asked for; all where it is none of them.
+    """
     program = typer.Typer(
         name="headatlas",
         cls=_Program,
@@ -56,8 +60,13 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         add_completion=False,
     )
-    add_commands(program, __name__, __path__)
+    program.callback()(_no_command)  # a program of one command would take its name for an argument
+    add_commands(program, __name__, __path__, only)
     return program
+
+
+def _no_command() -> None:
+    pass
 
 
 def current(arguments: Sequence[str]) -> list[str]:
@@ -102,7 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: Sequence[str] | None) -> None:
     try:
-        build()(args=current(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
+        asked = current(sys.argv[1:] if arguments is None else arguments)
+        build(asked[0] if asked else None)(args=asked, standalone_mode=True)
     except HeadAtlasError as error:
         say(f"headatlas: {shown(error, lines=error.lines)}", file=sys.stderr)
         sys.exit(1)

@@ -3,6 +3,8 @@
 import ast
 import json
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -241,3 +243,24 @@ def test_an_interruption_is_said_and_ends_with_130(folder, tmp_path, capsys, mon
     code, _, err = run(capsys, "mine", folder, "--out", tmp_path / "run")
     assert code == 130
     assert "interrupted" in one_line(err)
+
+
+@pytest.mark.parametrize("words", [(), ("circuit",), ("cache",), ("papers",)])
+def test_a_group_without_a_command_shows_its_help_line_by_line(words, capsys):
+    code, out, err = run(capsys, *words)
+    text = out + err
+    assert "\\n" not in text
+    assert len(text.splitlines()) > 6
+    assert text.startswith("Usage: ")
+    assert code == 2
+
+
+def test_a_command_reads_no_other_commands_module():
+    """What is asked for is all that is read, so that a command begins as soon as it can."""
+    code = (
+        "import sys\nfrom headatlas.cli import main\n"
+        "try: main(['lags', '--help'])\nexcept SystemExit: pass\n"
+        "print([name for name in sys.modules if name.startswith('headatlas.cli.') and name.count('.') == 2 and '._' not in name])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['headatlas.cli.lags']"
