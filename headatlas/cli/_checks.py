@@ -89,6 +89,16 @@ def recipe(path: str) -> None:
             raise StoreError(f"{path} holds no recipe: it has no {name}.", "Give a folder that `apply NAME fit` made.")
 
 
+def pattern(path: str) -> None:
+    """Raise StoreError where no DuoAttention pattern lies."""
+    for name in ("full_attention_heads.tsv", "config.json"):
+        if not (Path(path) / name).is_file():
+            raise StoreError(
+                f"{path} holds no DuoAttention pattern: it has no {name}.",
+                "Give a folder with full_attention_heads.tsv and config.json.",
+            )
+
+
 def cache_plan(path: str) -> None:
     """Raise StoreError where no cache plan lies."""
     if not Path(path).is_file():

@@ -73,7 +73,7 @@ def apply(
     out: Annotated[
         str | None,
         typer.Option("--out", help="New folder for the recipe, or for what is exported."),
-        Check(check.folder),
+        Check(check.new_folder),
     ] = None,
     force: option.OtherWeights = False,
     seed: option.Seed = 0,

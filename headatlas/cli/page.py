@@ -57,7 +57,7 @@ def page(
         typer.Option(
             "--out", help="New folder for the pages (HTML, JSON, Parquet); interrupted work goes on from there."
         ),
-        Check(check.folder),
+        Check(check.new_folder),
     ] = None,
     as_json: option.Json = False,
 ) -> None:

@@ -30,7 +30,7 @@ def unknown(
     out: Annotated[
         str | None,
         typer.Option("--out", help="New folder for the pages of these heads, by group."),
-        Check(check.folder),
+        Check(check.new_folder),
     ] = None,
     as_json: option.Json = False,
 ) -> None:

@@ -264,6 +264,24 @@ def test_what_hangs_on_several_options_or_on_the_model_s_name_is_told_before_a_l
     assert loaded == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "page a/model 18.6 --out there", "unknown a/model --out there", "apply seal fit a/model --out there",
+        "cache export plan.json --out there", "cache plan a/model --out plan.json", "cache import a/model pattern --out plan.json",
+        "cache test a/model --plan plan.json --out plan.json",
+    ],
+)  # fmt: skip
+def test_what_is_there_already_is_told_before_a_model_is_loaded(line, loaded, capsys, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "pattern").mkdir()
+    for name in ("plan.json", "pattern/full_attention_heads.tsv", "pattern/config.json"):
+        (tmp_path / name).write_text("")
+    code, _, err = run(capsys, *line.split())
+    assert (code, loaded) == (1, [])
+    assert "exists already" in err
+
+
 def test_checks_load_no_torch_and_take_less_than_a_second(tmp_path):
     """Processor time, which other programs on this machine do not stretch much."""
     code = (

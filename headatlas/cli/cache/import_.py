@@ -8,7 +8,6 @@ import typer
 
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
-from headatlas.cli._checks import Check
 from headatlas.cli.cache import _options as caches
 from headatlas.errors import BadInput
 from headatlas.render.console import console
@@ -16,17 +15,16 @@ from headatlas.render.console import console
 library = ("headatlas.import_duo_attention", "headatlas.save_cache_plan")
 
 
-def before(out: str | None) -> None:
-    """Raise BadInput unless a file is named."""
+def before(folder: str, out: str | None) -> None:
+    """Raise BadInput unless a file is named, StoreError unless the folder holds a pattern."""
     if not out:
         raise BadInput("Say where to.", "Name a new file with --out.")
+    check.pattern(folder)
 
 
 def import_(
     model: option.Model,
-    folder: Annotated[
-        str, typer.Argument(help="Folder with full_attention_heads.tsv and config.json."), Check(check.folder)
-    ],
+    folder: Annotated[str, typer.Argument(help="Folder with full_attention_heads.tsv and config.json.")],
     keep: Annotated[
         float,
         typer.Option(help="Share of key-value groups that keep everything, by their gates."),
