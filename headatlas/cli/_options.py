@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headatlas.choices import DTYPE, demand_metric
+from headatlas.choices import DTYPE, ENGINE, demand_metric
 from headatlas.cli import _checks as check
 from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
@@ -114,6 +114,27 @@ Triage = Annotated[
 # What it may cost, and where the result goes.
 Memory = Annotated[
     str, typer.Option("--memory", help="Memory that may be used beside the weights."), Check(check.memory)
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="local: this program; ray: worker processes, each with the model (pip install 'headatlas[ray]').",
+    ),
+    Check(ENGINE.demand),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", help="Processes of --engine ray; default: one for each --threads processors."),
+    check.at_least(1, "workers"),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", help="Threads of each piece of work; default: 4 at most (ray), torch's choice (local)."),
+    check.at_least(1, "threads"),
+]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Join this Ray cluster (auto, host:port) instead of starting one here.")
 ]
 EffectsOut = Annotated[
     str | None,

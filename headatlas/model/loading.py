@@ -51,10 +51,11 @@ def load(
     began = time.perf_counter()
     if isinstance(name, nn.Module):
         return attach(name, bos=bos)
-    hf, source, complete = read_weights(
-        os.fspath(name), revision=revision, dtype=dtype, device=device, allow_pickle=allow_pickle
-    )
+    name = os.fspath(name)
+    options: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device, "allow_pickle": allow_pickle}
+    hf, source, complete = read_weights(name, **options)
     model = attach(hf, source=source, bos=bos, anew=not complete)
+    model.loaded_by = {"name": os.path.abspath(name) if os.path.exists(name) else name, "bos": bos, **options}
     model.load_seconds = time.perf_counter() - began
     return model
 
