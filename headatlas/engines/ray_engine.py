@@ -254,7 +254,7 @@ def _start(ray: Any, address: str | None, processors: int) -> None:
     )
     try:
         _demand_answer(address)
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **own)
+        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **own)
     except Exception as error:  # of many kinds: refused connections, versions, a full disk
         where = (
             f"No Ray cluster could be joined at {address}" if address is not None else "Ray could not be started here"

@@ -155,6 +155,6 @@ def test_a_killed_program_goes_on_where_it_was(folder, local, tmp_path):
         first.kill()
     assert not out.exists()
     known = {path.stem for path in kept.glob("*.json")}
-    second = subprocess.run(words, capture_output=True, text=True, check=True)
+    second = subprocess.run(words, capture_output=True, text=True, check=True, timeout=150)
     assert {line.split(":")[0] for line in second.stderr.splitlines() if "kept from before" in line} >= known
     assert numbers(out) == local

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
 from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from headatlas.store import write_json, write_text
 if TYPE_CHECKING:
     from jinja2 import Template
 
-COLUMNS = ("model", "architecture", "layers", "heads", "observed", "causal", "time")
+COLUMNS = ("model", "architecture", "layers x heads", "observed", "causal", "time")
 _STEPS = 5  # shades of a cell
 _STYLE = """
 main { max-width: 80rem; margin: 2rem auto; padding: 0 1rem; }
@@ -44,12 +43,12 @@ def headline(found: Campaign) -> list[str]:
         + (f", {len(found.failed)} failed" if found.failed else "")
         + (f", {left} to come" if (left := found.asked - len(found.models)) else "")
         + ".",
-        "A head counts once for each kind that it shows: observed above chance, and causal where its removal harms what the kind "
-        "is for (causal alone, not as part of a group).",
+        "A head counts once for each kind that it shows: observed above chance, and in brackets causal, where its removal alone "
+        "does harm on held-out prompts; (–) where no verdict could be given.",
     ]
     settings = {(tuple(sorted(one.kinds)), one.facts.get("dtype")) for one in mined}
     if len(settings) > 1:
-        lines.append("Models were not all asked for the same kinds in the same dtype: a dash means not asked.")
+        lines.append("Models were not all asked for the same kinds in the same dtype: a lone dash: not asked.")
     return lines
 
 
@@ -58,17 +57,11 @@ def row_of(one: Mined) -> list[str]:
     facts = one.facts
     return [
         str(facts["architecture"]),
-        str(facts["n_layers"]),
-        str(facts["n_heads"]),
+        f"{facts['n_layers']} x {facts['n_heads']}",
         str(one.observed),
-        str(one.causal),
+        "–" if one.observed and not one.judged else str(one.causal),
         seconds(one.seconds),
     ]
-
-
-def kind_rows(found: Campaign) -> list[tuple[str, list[str]]]:
-    """(head type, for each mined model "observed (causal)", "-" where it was not looked for)."""
-    return [(kind, [cell for cell, _ in _cells(found, kind)]) for kind in found.kinds]
 
 
 def _cells(found: Campaign, kind: str) -> list[tuple[str, int]]:
@@ -81,10 +74,11 @@ def _cells(found: Campaign, kind: str) -> list[tuple[str, int]]:
         if counts is None:
             cells.append(("–", 0))
             continue
-        seen, causal = sum(counts.values()), counts["causal"]
+        seen = sum(counts.values())
         heads = max(1, int(one.facts["n_layers"] or 1) * int(one.facts["n_heads"] or 1))
         shade = 0 if not seen else min(_STEPS - 1, 1 + int(seen / heads * 4 * (_STEPS - 1)))
-        cells.append((f"{seen} ({causal})" if seen else "0", shade))
+        told = "–" if counts["untested"] == seen else counts["causal"]
+        cells.append((f"{seen} ({told})" if seen else "0", shade))
     return cells
 
 
@@ -119,8 +113,7 @@ def _template() -> Template:
     return environment("headatlas.mining.campaign").get_template("campaign.html.j2")
 
 
-def write_campaign(found: Campaign) -> Sequence[str]:
+def write_campaign(found: Campaign) -> None:
     """Write index.html and campaign.json into the campaign's folder. Raises StoreError."""
     write_json(found.folder / "campaign.json", found.data)
     write_text(found.folder / "index.html", html(found))
-    return ("index.html", "campaign.json")

@@ -20,7 +20,7 @@ VERDICTS = ("causal", "group", "refuted", "untested")  # of a head of a kind, th
 class Mined:
     """A model of a campaign. run: its run folder, seen from the campaign's; error: why there is none.
 
-    kinds: head type -> verdict -> how many heads; a head counts once for each kind, with its best verdict.
+    judged: whether any head has a verdict. kinds: head type -> verdict -> how many heads; a head counts once for each kind, with its best verdict.
     """
 
     label: str
@@ -31,6 +31,7 @@ class Mined:
     kinds: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     observed: int = 0
     causal: int = 0
+    judged: bool = False
     seconds: float = 0.0
 
     @classmethod
@@ -57,6 +58,7 @@ class Mined:
             facts={name: data["model"].get(name) for name in shown},
             kinds=kinds,
             observed=len(heads_of),
+            judged=any(set(verdicts) - {"untested"} for verdicts in heads_of.values()),
             causal=sum("causal" in verdicts for verdicts in heads_of.values()),
             seconds=sum(value for value in data["run"]["seconds"].values() if value is not None),
         )
