@@ -21,8 +21,8 @@ library = ("headatlas.campaign", "headatlas.engines.choosing.engine")
 
 
 def before(models: str, engine: str, workers: int | None, threads: int | None, address: str | None) -> None:
-    """Raise what `campaign_file.read_models` does of a list, UnknownName for its tasks, BadInput for an engine."""
-    from headatlas.campaign_file import read_models
+    """Raise what `model_list.read_models` does of a list, UnknownName for its tasks, BadInput for an engine."""
+    from headatlas.campaigns.model_list import read_models
 
     demand_engine(engine, workers, threads, address)
     for one in read_models(models):

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import headatlas as ha
@@ -22,6 +24,7 @@ from headatlas.engines import Unit, current
 from headatlas.errors import BadInput, HeadAtlasError
 from headatlas.lab.spec import PlantSpec, parse_head
 from headatlas.progress import Silent
+from headatlas.task import find_task
 from tests import toys
 
 pytest.importorskip("ray")
@@ -81,6 +84,36 @@ def test_the_numbers_are_those_of_the_local_run_to_the_bit(engine, folder, local
     assert found == local
     assert any(row["verdict"] != "untested" for one in found["detectors"] for row in one["heads"])
     assert told.done == told.sizes
+
+
+@pytest.mark.parametrize("edit", ["zero", "resample"])
+def test_a_sweep_gives_what_it_gives_here(engine, folder, edit):
+    """The cached run is made anew by each worker, from which on its changes are computed as here."""
+    model = ha.load(folder)
+    batch = find_task("repeated")(model.tokenizer, 6, 0)
+    if edit == "resample":
+        batch = replace(batch, counterfactual=batch.rows([5, 4, 3, 2, 1, 0]))
+    told = Heard()
+    found = ha.ablate(model, batch, edit=edit, metric="next-token-loss", progress=told)
+    with ha.engine("local", threads=1):
+        here = ha.ablate(model, batch, edit=edit, metric="next-token-loss")
+    np.testing.assert_allclose(found.values, here.values, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(found.base, here.base)
+    assert told.done["ablate"] == 8
+
+
+def test_a_campaign_by_workers_is_the_campaign_here(engine, folder, tmp_path):
+    models = [
+        {"name": str(folder), "n": 4, "tasks": ["repeated"], "detectors": ["induction"], "seed": seed}
+        for seed in (0, 1, 2)
+    ]
+    found = ha.campaign(models, tmp_path / "there", at_once=2)
+    with ha.engine("local", threads=1):
+        here = ha.campaign(models, tmp_path / "here")
+    assert not found.failed
+    assert [numbers(found.folder / one.run) for one in found.models] == [
+        numbers(here.folder / one.run) for one in here.models
+    ]
 
 
 def test_a_worker_loads_a_model_once(engine, folder):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headatlas import engines
 from headatlas.atlas import Atlas
-from headatlas.campaign_file import ModelEntry, Models, read_models
+from headatlas.campaigns.model_list import ModelEntry, Models, read_models
 from headatlas.errors import HeadAtlasError
 from headatlas.mining.campaign.page import write_campaign
 from headatlas.mining.campaign.result import Campaign, Mined
@@ -35,7 +35,7 @@ def campaign(
 ) -> Campaign:
     """Mine many models into the folder `out`, and write a page that shows them side by side (index.html, campaign.json).
 
-    models: the path of a YAML file, or a list (`campaign_file`): names, each with options of `load` and `mine` if wanted. All of it is
+    models: the path of a YAML file, or a list (`headatlas.campaigns.model_list`): names, each with options of `load` and `mine` if wanted. All of it is
     checked before the first model is opened. A model that fails is told and the others go on. The same call goes on after an
     interruption: finished runs are taken as they are, begun ones go on, failed ones are tried again. Several programs may work
     on one folder: a model that another one is at is left to it. at_once: models under way together, where the engine has workers;

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser
 
 import headatlas as ha
-from headatlas.campaign_file import read_models
+from headatlas.campaigns.model_list import read_models
 from headatlas.errors import HeadAtlasError
 from headatlas.mining.campaign import run as running
 from headatlas.mining.campaign.result import Campaign
