@@ -47,10 +47,8 @@ _PASSING = frozenset(
     ("name_or_path", "warnings_issued", "gradient_checkpointing", "rope_deltas", "recurrent_states", "conv1d_state")
 )
 _GROWN = ("long_inv_freq", "max_seq_len_cached", "attention_scaling")  # by rotary embeddings that depend on the length
-_PLACED = (
-    "forward",
-    "hf_device_map",
-)  # what accelerate puts on modules whose weights it moves, which changes no number
+# What accelerate puts on modules whose weights it moves, which changes no number.
+_PLACED = frozenset(("forward", "hf_device_map", "to", "cuda", "npu", "xpu", "mlu", "sdaa", "musa"))
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
 
