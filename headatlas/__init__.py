@@ -62,7 +62,7 @@ _PUBLIC = {
     "Verification": "headatlas.mining.claims.verify",
     "write_board": "headatlas.mining.claims.board",
     "PrintedProgress": "headatlas.progress",
-    "engine": "headatlas.engines",
+    "engine": "headatlas.engines.choosing",
     "campaign": "headatlas.mining.campaign.run",
     "Campaign": "headatlas.mining.campaign.result",
     "RunOptions": "headatlas.methods.options",
@@ -179,7 +179,7 @@ if TYPE_CHECKING:
     from headatlas.edits import Temper as Temper
     from headatlas.edits import Zero as Zero
     from headatlas.edits import load_edits as load_edits
-    from headatlas.engines import engine as engine
+    from headatlas.engines.choosing import engine as engine
     from headatlas.errors import HeadAtlasError as HeadAtlasError
     from headatlas.heads import HeadId as HeadId
     from headatlas.lab.calibrate import calibrate as calibrate

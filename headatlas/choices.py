@@ -37,6 +37,7 @@ CHECKS = (
     "shuffled",
 )  # what can be asked of verdicts
 DTYPE = Choice(("auto", "float32", "float16", "bfloat16", "float64"), "'{}' is not a dtype.")
+DEVICE_MAP = Choice(("auto", "balanced", "balanced_low_0", "sequential"), "'{}' is no device map.")
 ENGINE = Choice(("local", "ray"), "There is no engine '{}'.")
 EDIT = Choice(("mean", "zero", "resample", "input"), "Unknown ablation '{}'.")
 REMOVED = Choice(("mean", "zero"), "Unknown ablation '{}'.")

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from headatlas.catalogue.detector_names import detector_names
 from headatlas.catalogue.files import strict_yaml
-from headatlas.choices import CHECKS, DTYPE
+from headatlas.choices import CHECKS, DEVICE_MAP, DTYPE, parse_size
 from headatlas.errors import BadInput, HeadAtlasError
 from headatlas.model.sources.resolve import look
 from headatlas.reading import Name, Source, Written, checked
@@ -38,6 +38,8 @@ class _Options(Written):
     dtype: Name | None = None
     device: Name | None = None
     bos: Name | None = None
+    device_map: Name | None = None
+    weight_memory: Name | None = None
     detectors: list[Name] | None = None
     tasks: list[Name] | None = None
     n: Annotated[int, Field(ge=4, le=100_000)] | None = None
@@ -66,6 +68,8 @@ class ModelEntry:
     dtype: str = "auto"
     device: str | None = None
     bos: str = "auto"
+    device_map: str | None = None
+    weight_memory: str | None = None
     detectors: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     n: int = 32
@@ -121,6 +125,10 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 def _demand(one: ModelEntry) -> None:
     look(one.name, one.revision)
     DTYPE.demand(one.dtype)
+    if one.device_map is not None:
+        DEVICE_MAP.demand(one.device_map)
+    if one.weight_memory is not None:
+        parse_size(one.weight_memory)
     names = [name for group in detector_names().values() for name in group]
     for asked in one.detectors:
         if not asked.endswith(".py") and current_detector(asked) not in names:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headatlas.choices import DTYPE, ENGINE, demand_metric
+from headatlas.choices import DEVICE_MAP, DTYPE, ENGINE, demand_metric
 from headatlas.cli import _checks as check
 from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
@@ -30,6 +30,19 @@ Device = Annotated[
     Check(check.device),
 ]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16."), Check(DTYPE.demand)]
+
+DeviceMap = Annotated[
+    str | None,
+    typer.Option("--device-map", help="auto: spread the weights over every CUDA device, main memory, then the disk."),
+    Check(DEVICE_MAP.demand),
+]
+WeightMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--weight-memory", help="Weights that main memory may hold, such as 4GB; others are read from disk when used."
+    ),
+    Check(check.memory),
+]
 
 # What is measured on: a built-in task or the user's own prompts; in pairs where values go from one prompt to another.
 Task = Annotated[str | None, typer.Option("--task", help="Built-in task (headatlas list tasks)."), Check(check.task)]

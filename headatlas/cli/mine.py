@@ -84,6 +84,8 @@ def mine(
     ] = False,
     device: option.Device = None,
     dtype: option.Dtype = "auto",
+    device_map: option.DeviceMap = None,
+    weight_memory: option.WeightMemory = None,
     revision: option.Revision = None,
     bos: Annotated[
         str, typer.Option(help="Start token in front of each text: auto, none, or a token such as '<|endoftext|>'.")
@@ -132,7 +134,10 @@ def mine(
             atlas = ha.Atlas(known)
         else:
             shown.say(f"Loading {model} ...")
-            loaded = ha.load(model, revision=revision, dtype=dtype, device=device, bos=bos)
+            loaded = ha.load(
+                model, revision=revision, dtype=dtype, device=device, bos=bos, device_map=device_map,
+                weight_memory=weight_memory,
+            )  # fmt: skip
             shown.say(f"{loaded.architecture}: {len(loaded.heads)} heads, {loaded.tokenizer.bos_policy}")
             with ha.engine(engine, workers=workers, threads=threads, address=address):
                 atlas = ha.mine(

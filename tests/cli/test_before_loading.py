@@ -43,6 +43,8 @@ WRONG = {
     "--form": ("raw", "raw"),
     "--alpha": ("much", "much"),
     "--memory": ("lots", "lots"),
+    "--device-map": ("magic", "balanced"),
+    "--weight-memory": ("lots", "lots"),
     "--engine": ("spark", "ray"),
     "--workers": ("0", "few"),
     "--threads": ("0", "few"),

@@ -79,8 +79,9 @@ def _mined(entry: ModelEntry, folder: Path, progress: Progress) -> Mined:
         known = asked.finished()
         if known is None:
             with load(
-                entry.name, revision=entry.revision, dtype=entry.dtype, device=entry.device, bos=entry.bos
-            ) as model:
+                entry.name, revision=entry.revision, dtype=entry.dtype, device=entry.device, bos=entry.bos,
+                device_map=entry.device_map, weight_memory=entry.weight_memory,
+            ) as model:  # fmt: skip
                 atlas = mine(
                     model, entry.detectors or None, tasks=entry.tasks or None, n=entry.n, seed=entry.seed,
                     verdict=entry.verdict, verdict_n=entry.verdict_n, checks=entry.checks, out=out, progress=progress,

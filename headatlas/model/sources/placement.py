@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from headatlas.choices import parse_size
+from headatlas.choices import DEVICE_MAP, parse_size
 from headatlas.errors import BadInput
 from headatlas.model.sources.cache import home_folder, writing_to
 
 DeviceMap = str | Mapping[str, int | str]
-_AUTO = ("auto", "balanced", "balanced_low_0", "sequential")  # ways of accelerate to fill devices
 _DISK = 1 << 50  # bytes: as many as it takes
 
 
@@ -35,10 +34,8 @@ def demand_placement(device_map: DeviceMap | None, weight_memory: int | str | No
         _bytes(weight_memory)
         if isinstance(device_map, Mapping):
             raise BadInput("A device_map of modules says what lies on disk; weight_memory does too.", "Leave one out.")
-    if isinstance(device_map, str) and device_map not in _AUTO:
-        raise BadInput(
-            f"'{device_map}' is no device map.", f"Write {', '.join(_AUTO)}, or a mapping of modules to devices."
-        )
+    if isinstance(device_map, str):
+        DEVICE_MAP.demand(device_map)
     for place in set(device_map.values()) if isinstance(device_map, Mapping) else ():
         cards = torch.cuda.device_count()
         number = place if isinstance(place, int) else str(place).removeprefix("cuda:")
