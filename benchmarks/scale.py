@@ -4,8 +4,8 @@
     python benchmarks/scale.py simulate OUT.json [--models 100] [--workers 1,2,8,64] [--at-once 2,8,16]
 
 `measure` mines once in this program, one thread, and notes how long each unit takes; then with Ray, whose workers have one
-thread each. Times of Ray are from the first unit given out to the last result, with and without loading the model. `simulate`
-gives out the same units by the rules of the engine (the costliest first, verdicts once their scan is there, a worker stays with
+thread each, twice: when they start and load the model, and when they have it. Beside the clock it tells the processor seconds of all
+units in the processes that computed them, which other work on the machine moves little. `simulate` gives out the same units by the rules of the engine (the costliest first, verdicts once their scan is there, a worker stays with
 its model while that has units, one model at a time is opened by the program that gives out the work).
 """
 
@@ -23,57 +23,78 @@ from pathlib import Path
 from typing import Any
 
 import headatlas as ha
-from headatlas.engines import Unit
+from headatlas.engines import Engine, Unit
 from headatlas.engines.contract import Local
 from headatlas.mining.task_scan import TaskScan
 
 
-class Timed(Local):
-    """The local engine, which notes the seconds of each unit."""
+class Timed:
+    """An engine whose units note their processor seconds where they are computed."""
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
+    def __init__(self, inner: Engine) -> None:
+        self.inner, self.workers, self.rows = inner, inner.workers, list[dict[str, Any]]()
 
     def map(self, model: Any, units: deque[Unit[Any]], progress: Any) -> Iterator[tuple[Unit[Any], Any]]:
-        while units:
-            unit = units.popleft()
-            began = time.perf_counter()
-            found = unit.work(model, progress)
+        inside: deque[Unit[Any]] = deque()
+        known: dict[tuple[str, float], Unit[Any]] = {}
+
+        def take() -> None:
+            while units:
+                unit = units.popleft()
+                known[unit.name, unit.cost] = unit
+                inside.append(Unit(unit.name, timed(unit.work), unit.cost))
+
+        take()
+        for unit, (found, seconds) in self.inner.map(model, inside, progress):
             kind = "scan" if isinstance(found, TaskScan) else "verdict"
-            row = {"task": unit.name, "kind": kind, "seconds": time.perf_counter() - began, "cost": unit.cost}
-            self.rows.append(row)
-            yield unit, found
+            self.rows.append({"task": unit.name, "kind": kind, "seconds": seconds, "cost": unit.cost})
+            yield known[unit.name, unit.cost], found
+            take()
+
+    def together(self, jobs: Any, at_once: Any = None) -> None:
+        self.inner.together(jobs, at_once)
+
+
+def timed(work: Any) -> Any:
+    """The work, with its processor seconds beside its result."""
+
+    def both(model: Any, progress: Any) -> tuple[Any, float]:
+        began = time.process_time()
+        return work(model, progress), time.process_time() - began
+
+    return both
 
 
 def measure(options: argparse.Namespace) -> None:
     chosen = {"tasks": options.task, "n": options.n, "verdict": not options.no_verdict}
-    folder, timed = Path(tempfile.mkdtemp()), Timed()
-    with ha.engine("local", threads=1), ha.engine(timed):
-        began = time.perf_counter()
+    folder, local = Path(tempfile.mkdtemp()), Timed(Local())
+    with ha.engine("local", threads=1), ha.engine(local):
+        began = time.process_time()
         model = ha.load(options.model)
-        loading = time.perf_counter() - began
-        began = time.perf_counter()
+        loading = time.process_time() - began
+        began, clock = time.process_time(), time.perf_counter()
         ha.mine(model, **chosen, out=folder / "local")
-        whole = time.perf_counter() - began
-    units = sum(row["seconds"] for row in timed.rows)
-    runs = []
+        whole, clock = time.process_time() - began, time.perf_counter() - clock
+    units = sum(row["seconds"] for row in local.rows)
+    runs = [{"workers": 0, "turn": "local", "seconds": clock, "units": units}]
+    print(runs[-1], flush=True)
     for workers in options.workers:
-        with ha.engine("ray", workers=workers, threads=1):
-            for turn in ("with start", "started"):  # the second time the workers have the model
-                began = time.perf_counter()
-                ha.mine(model, **chosen, out=folder / f"ray-{workers}-{turn.split()[0]}")
-                runs.append({"workers": workers, "turn": turn, "seconds": time.perf_counter() - began})
+        with ha.engine("ray", workers=workers, threads=1) as inner:
+            for turn in ("start", "started"):
+                there = Timed(inner)
+                with ha.engine(there):
+                    clock = time.perf_counter()
+                    ha.mine(model, **chosen, out=folder / f"ray-{workers}-{turn}")
+                seconds = sum(row["seconds"] for row in there.rows)
+                runs.append(
+                    {"workers": workers, "turn": turn, "seconds": time.perf_counter() - clock, "units": seconds}
+                )
                 print(runs[-1], flush=True)
-    found = {
-        "model": options.model,
-        "load": loading,
-        "local": whole,
-        "driver": whole - units,
-        "units": timed.rows,
-        "ray": runs,
-    }
+    found = {"model": options.model, "load": loading, "driver": whole - units, "units": local.rows, "runs": runs}
     Path(options.file).write_text(json.dumps(found, indent=1))
-    print(f"local {whole:.1f} s, {units:.1f} s of it in {len(timed.rows)} units; load {loading:.1f} s")
+    print(
+        f"{units:.1f} processor seconds in {len(local.rows)} units; load {loading:.1f} s, the rest {whole - units:.1f} s"
+    )
 
 
 @dataclass

@@ -44,7 +44,7 @@ def campaign(
     address: option.Address = None,
     at_once: Annotated[
         int | None,
-        typer.Option("--at-once", help="Models under way together (ray); default 2."),
+        typer.Option("--at-once", help="Models under way together (ray); default 2, or one for each four workers."),
         check.at_least(1, "models"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print campaign.json instead of the table.")] = False,

@@ -26,12 +26,13 @@ from headatlas.engines.shipping import Opening, packed
 from headatlas.errors import BadInput, HeadAtlasError
 from headatlas.model import Model
 from headatlas.progress import Progress
+from headatlas.reading import reason
 
 T = TypeVar("T")
 RETRIES = 3  # times that a unit is begun again after its worker died
 POLL = 0.5  # seconds between two looks at how far workers are
 ANSWER = 5.0  # seconds in which a worker that has finished must have answered
-TOGETHER = 2  # jobs at a time: while one has its last units computed, the next has its first
+TOGETHER = 4  # workers for each job that is under way, two jobs at least: while one has its last units computed, others have units
 THREADS = 4  # of a worker, unless asked otherwise
 _STORE = 256 << 20  # bytes in which Ray keeps results until they are fetched; a task's scan has a few megabytes
 _QUIET = {
@@ -63,6 +64,7 @@ class RayEngine:
         self._turn, self._in_turns = threading.Lock(), contextvars.ContextVar("in turns", default=False)
         self._stopped = False
         self._idle: list[tuple[Any, Opening | None]] = []  # actors, each with the model that it has
+        self._asked = workers
         self._began = False  # whether there are actors
 
     def map(self, model: Model, units: deque[Unit[T]], progress: Progress) -> Iterator[tuple[Unit[T], T]]:
@@ -112,7 +114,7 @@ class RayEngine:
                 self._demand_going_on()
                 job()
 
-        with ThreadPoolExecutor(at_once or TOGETHER) as pool:
+        with ThreadPoolExecutor(at_once or max(2, self.workers // TOGETHER)) as pool:
             done = [pool.submit(contextvars.copy_context().run, in_turns, job) for job in jobs]
             try:
                 for one in as_completed(done):
@@ -148,6 +150,7 @@ class RayEngine:
     def _taken(self, model: Model, opening: Opening, *, wait: bool) -> Any | None:
         """A worker that is free, one that has the model if there is one; None while none is, unless it is waited for."""
         if not self._began:
+            self._demand_cards(model)
             self._idle, self._began = [(self._actor(model), None) for _ in range(self.workers)], True
         while not self._idle:
             if not wait:
@@ -157,6 +160,16 @@ class RayEngine:
             self._demand_going_on()
         place = next((i for i, (_, known) in enumerate(self._idle) if known == opening), 0)
         return self._idle.pop(place)[0]
+
+    def _demand_cards(self, model: Model) -> None:
+        """On GPUs as many workers as there are; raise BadInput where more were asked for: they would wait for ever."""
+        cards = int(self._ray.cluster_resources().get("GPU", 0))
+        if model.device.type == "cuda" and self.workers > cards:
+            if self._asked is not None:
+                raise BadInput(
+                    f"{self.workers} workers need a GPU each, and the Ray cluster has {cards}.", "Ask for fewer."
+                )
+            self.workers = max(1, cards)
 
     def _replace(self, actor: Any, model: Model) -> None:
         """End a worker with what it is at, and have another in its place."""
@@ -184,10 +197,12 @@ class RayEngine:
     def _outcome(self, reference: Any, run: _Run) -> Any:
         try:
             found = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            raise HeadAtlasError(f"A worker could not hand over {run.unit.name}: {reason(error.cause)}.") from error
         except self._ray.exceptions.RayError as error:
             raise HeadAtlasError(
                 f"{run.unit.name} ended its worker {RETRIES + 1} times ({type(error).__name__}).",
-                "Was its memory too little? Ask for fewer --workers; what was finished is kept.",
+                "Was its memory too little, or is headatlas missing there? What was finished is kept.",
             ) from error
         self._hear(run)
         run.relay.tell(found.events)
@@ -256,12 +271,11 @@ def _start(ray: Any, address: str | None, processors: int) -> None:
         _demand_answer(address)
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **own)
     except Exception as error:  # of many kinds: refused connections, versions, a full disk
-        where = (
-            f"No Ray cluster could be joined at {address}" if address is not None else "Ray could not be started here"
-        )
-        raise BadInput(
-            f"{where}: {' '.join(str(error).split())[:200].rstrip('.')}.", "See that `ray status` answers there."
-        ) from error
+        if address is not None:
+            where, hint = f"No Ray cluster could be joined at {address}", "See that `ray status` answers there."
+        else:
+            where, hint = "Ray could not be started here", "Is the machine too busy, or the disk of /tmp full?"
+        raise BadInput(f"{where}: {' '.join(str(error).split())[:200].rstrip('.')}.", hint) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -39,7 +39,7 @@ def campaign(
     checked before the first model is opened. A model that fails is told and the others go on. The same call goes on after an
     interruption: finished runs are taken as they are, begun ones go on, failed ones are tried again. Several programs may work
     on one folder: a model that another one is at is left to it. at_once: models under way together, where the engine has workers;
-    default 2, so that they have work while a model ends. Raises BadInput, UnknownName, SourceError, StoreError.
+    default two, or one for each four workers, so that they have work while a model ends; the program holds as many. Raises BadInput, UnknownName, SourceError, StoreError.
     """
     entries, progress = read_models(models), progress or Silent()
     for one in entries:
