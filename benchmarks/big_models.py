@@ -1,11 +1,12 @@
 """A plan on paper for models too large for this machine: time and memory of mining them, from what was measured on a small one.
 
-    python benchmarks/big_models.py measure OUT.json [--model smollm2-135m] [--task repeated] [--n 8]
-    python benchmarks/big_models.py plan OUT.json [--rate 100e12] [--read 5e9] [--observed 300]
+    python benchmarks/big_models.py measure OUT.json [--model smollm2-135m] [--weight-memory 200MB]
+    python benchmarks/big_models.py plan OUT.json [--rate 100e12] [--read 5e9] [--observed 3,14,26]
 
-`measure` (one thread, processor seconds, so that other work on the machine matters little) times a bare forward pass, the scan and the
-verdicts of one task, and passes whose weights are read from disk. `plan` takes the cost of mining in tokens of bare forward passes,
-which hangs on prompts and observed heads and not on the model's size, and a model's operations a token (two for each weight).
+`measure` (one thread, processor seconds, so that other work on the machine matters little) times a bare forward pass, and one whose
+weights are read from disk. `plan` takes the cost of mining in tokens of bare forward passes, which hangs on prompts and observed heads
+and not on the model's size (scans: what all of SmolLM2-135M took, docs/benchmarks.md; verdicts: the steps for the heads that its atlas
+shows), and a model's operations a token (two for each weight).
 What no machine here could measure are options: --rate, operations a second that a device sustains; --read, bytes a second from disk.
 """
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,6 @@ import torch
 import headatlas as ha
 from headatlas.mining.checks import critics
 from headatlas.mining.checks.fresh import CONTEXT, EXAMPLES
-from headatlas.mining.planning import plan as planned
 from headatlas.mining.scan import TOKENS_AT_ONCE
 from headatlas.mining.verdicts import removals
 
@@ -50,36 +49,16 @@ def timed(work: Callable[[], Any], repeats: int = 3) -> float:
 def measure(options: argparse.Namespace) -> None:
     with ha.engine("local", threads=1):
         model = ha.load(options.model)
-        tokens = torch.randint(0, model.vocabulary_size, (8, 256), generator=torch.Generator().manual_seed(0))
-        last = torch.tensor([255])
-        bare = timed(lambda: model.forward(tokens, logit_positions=last)) / tokens.numel()
-        chosen = planned(model, None, [options.task], options.n, 0)
-        batch = next(iter(chosen.batches.values()))
-        read = int(batch.mask.sum()) + (int(batch.control.mask.sum()) if batch.control is not None else 0)
-        place = Path(tempfile.mkdtemp())
-        scan = timed(
-            lambda: ha.mine(model, tasks=[options.task], n=options.n, verdict=False, out=place / f"{time.time()}"), 1
-        )
-        both = timed(lambda: ha.mine(model, options.detector, tasks=[options.task], n=options.n, out=place / "both"), 1)
-        alone = timed(
-            lambda: ha.mine(
-                model, options.detector, tasks=[options.task], n=options.n, verdict=False, out=place / "alone"
-            ),
-            1,
-        )
-        data = ha.Atlas(place / "both").data
-        observed = [len(one["heads"]) for one in data["detectors"] if one["heads"]]
-        steps = sum(removals(n) + critics.steps(n, critics.DEFAULT) for n in observed)
+        tokens = torch.randint(0, model.vocabulary_size, (2, 128), generator=torch.Generator().manual_seed(0))
+        last = torch.tensor([127])
+        bare = timed(lambda: model.forward(tokens, logit_positions=last), 2) / tokens.numel()
         weights = sum(value.nbytes for value in {v.data_ptr(): v for v in model.hf.parameters()}.values())
-        model.close()
         offloaded = ha.load(options.model, weight_memory=options.weight_memory)
-        moved = timed(lambda: offloaded.forward(tokens, logit_positions=last)) - bare * tokens.numel()
+        moved = timed(lambda: offloaded.forward(tokens, logit_positions=last), 2) - bare * tokens.numel()
         away = sum(value.nbytes for value in offloaded.hf.parameters() if value.is_meta)
     found = {
-        "model": options.model, "bare_s_a_token": bare, "operations_a_second": 2 * weights / 4 / bare, "task": options.task,
-        "scan_s": scan, "scan_tokens": read, "scan_ratio": scan / read / bare, "verdict_s": both - alone, "steps": steps,
-        "step_tokens": (both - alone) / steps / bare, "observed": sum(observed), "offload_bytes": away,
-        "offload_s_a_pass": moved, "offload_bytes_a_second": away / max(moved, 1e-9),
+        "model": options.model, "bare_s_a_token": bare, "operations_a_second": 2 * weights / 4 / bare,
+        "offload_bytes": away, "offload_s_a_pass": moved, "offload_bytes_a_second": away / max(moved, 1e-9),
     }  # fmt: skip
     Path(options.file).write_text(json.dumps(found, indent=1))
     print(json.dumps(found, indent=1))
@@ -92,13 +71,13 @@ def parameters(shape: tuple[int, ...]) -> int:
 
 def plan(options: argparse.Namespace) -> None:
     found = json.loads(Path(options.file).read_text())
-    scans = options.scan_tokens * found["scan_ratio"]
+    scans = options.scan_seconds / found["bare_s_a_token"]
     steps = sum(removals(n) + critics.steps(n, critics.DEFAULT) for n in options.observed)
-    verdicts = steps * found["step_tokens"]
-    passes = scans / TOKENS_AT_ONCE + verdicts / (EXAMPLES * CONTEXT)
-    print(f"Scans: {options.scan_tokens:,} tokens as {scans:,.0f} of bare passes ({found['scan_ratio']:.2f} each). Verdicts on "
-          f"{sum(options.observed)} heads of {len(options.observed)} detectors: {steps:,} steps of {found['step_tokens']:,.0f} "
-          f"tokens, {verdicts:,.0f} in all. Measured here: {found['operations_a_second'] / 1e9:.0f} Gop/s on one thread, "
+    verdicts = steps * EXAMPLES * CONTEXT  # at most: a step is a run on so many tokens, or a part of one
+    passes = scans / TOKENS_AT_ONCE + steps
+    print(f"Scans: {options.scan_tokens:,} tokens in {options.scan_seconds:.0f} s, as {scans:,.0f} of bare passes. Verdicts on "
+          f"{sum(options.observed)} heads of {len(options.observed)} detectors: {steps:,} steps, at most {verdicts:,} tokens. "
+          f"Measured here on one thread: {found['operations_a_second'] / 1e9:.0f} Gop/s, "
           f"{found['offload_bytes_a_second'] / 1e9:.2f} GB/s of weights read.")  # fmt: skip
     print(
         "| model | weights bf16, GB | beside them, GB | scans, h | verdicts, h | one weight pass from disk, s | all of it by offload, h |"
@@ -126,25 +105,17 @@ def main() -> None:
     one = ways.add_parser("measure")
     one.add_argument("file")
     one.add_argument("--model", default="smollm2-135m")
-    one.add_argument("--task", default="repeated")
-    one.add_argument(
-        "--detector", action="append", default=[], help="whose verdicts are measured; default previous-token"
-    )
-    one.add_argument("--n", type=int, default=8)
     one.add_argument("--weight-memory", default="200MB")
     one.set_defaults(do=measure)
     two = ways.add_parser("plan")
     two.add_argument("file")
     two.add_argument("--rate", type=float, default=100e12, help="operations a second that are sustained")
     two.add_argument("--read", type=float, default=5e9, help="bytes a second read from disk")
-    two.add_argument(
-        "--scan-tokens", type=int, default=400_000, help="of all tasks, as `headatlas mine` says beforehand"
-    )
+    two.add_argument("--scan-tokens", type=int, default=107_642, help="of all tasks with their controls")
+    two.add_argument("--scan-seconds", type=float, default=505, help="processor seconds of the measured model for them")
     two.add_argument("--observed", type=numbers, default=ATLAS, help="heads that each detector with verdicts observes")
     two.set_defaults(do=plan)
     options = parser.parse_args()
-    if hasattr(options, "detector"):
-        options.detector = options.detector or ["previous-token"]
     options.do(options)
 
 
