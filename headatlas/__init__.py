@@ -62,6 +62,9 @@ _PUBLIC = {
     "Verification": "headatlas.mining.claims.verify",
     "write_board": "headatlas.mining.claims.board",
     "PrintedProgress": "headatlas.progress",
+    "engine": "headatlas.engines.choosing",
+    "campaign": "headatlas.mining.campaign.run",
+    "Campaign": "headatlas.mining.campaign.result",
     "RunOptions": "headatlas.methods.options",
     "ask": "headatlas.asking",
     "Texts": "headatlas.methods.texts",
@@ -204,6 +207,7 @@ if TYPE_CHECKING:
     from headatlas.edits import Temper as Temper
     from headatlas.edits import Zero as Zero
     from headatlas.edits import load_edits as load_edits
+    from headatlas.engines.choosing import engine as engine
     from headatlas.errors import HeadAtlasError as HeadAtlasError
     from headatlas.heads import HeadId as HeadId
     from headatlas.lab.calibrate import calibrate as calibrate
@@ -240,6 +244,8 @@ if TYPE_CHECKING:
     from headatlas.methods.texts import Texts as Texts
     from headatlas.methods.weights.copying import copy_scores as copy_scores
     from headatlas.methods.weights.views import weights as weights
+    from headatlas.mining.campaign.result import Campaign as Campaign
+    from headatlas.mining.campaign.run import campaign as campaign
     from headatlas.mining.claims.board import write_board as write_board
     from headatlas.mining.claims.replicate import ReplicationOptions as ReplicationOptions
     from headatlas.mining.claims.replicate import replicate as replicate

@@ -37,6 +37,8 @@ CHECKS = (
     "shuffled",
 )  # what can be asked of verdicts
 DTYPE = Choice(("auto", "float32", "float16", "bfloat16", "float64"), "'{}' is not a dtype.")
+DEVICE_MAP = Choice(("auto", "balanced", "balanced_low_0", "sequential"), "'{}' is no device map.")
+ENGINE = Choice(("local", "ray"), "There is no engine '{}'.")
 EDIT = Choice(("mean", "zero", "resample", "input"), "Unknown ablation '{}'.")
 REMOVED = Choice(("mean", "zero"), "Unknown ablation '{}'.")
 PRUNING = Choice(
@@ -81,6 +83,17 @@ SYNTAX = Choice(
 WORD_ROWS = Choice(("mean", "last"), "The rows of a split word cannot be its '{}'.")
 ROW_DISTANCE = Choice(("hellinger", "jsd"), "There is no distance '{}' of attention rows.")
 STEERING = Choice(("mean", "probe", "pca", "random"), "Unknown direction '{}'.")
+
+
+def demand_engine(engine: str, workers: int | None, threads: int | None, address: str | None) -> None:
+    """Raise BadInput for an engine that there is not, or for what the chosen one cannot be told."""
+    ENGINE.demand(engine)
+    if engine == "local" and (workers is not None or address is not None):
+        what = "--workers" if workers is not None else "--address"
+        raise BadInput(f"{what} is for the engine ray; the engine local is this program.", "Add --engine ray.")
+    for name, value in (("workers", workers), ("threads", threads)):
+        if value is not None and value < 1:
+            raise BadInput(f"{value} {name} are too few.", "Give 1 or more.")
 
 
 def demand_metric(name: str) -> None:

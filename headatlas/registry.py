@@ -198,20 +198,29 @@ def plugins_of_file(path: Path, kind: type[T]) -> list[T]:
         raise HeadAtlasError(f"There is no file {path}.", "Give the path of a Python file.")
     text = path.read_bytes()
     name = f"{_LOOSE}{hashlib.sha256(str(path.resolve()).encode() + text).hexdigest()[:16]}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # functions and hooks are looked up by their module's name
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:  # whatever stops a user's file, the user must hear which it is
-            del sys.modules[name]
-            raise HeadAtlasError(
-                f"{path} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())}"
-            ) from error
+    add_loose(name, path, text)
     return cast("list[T]", _plugins(sys.modules[name], kind))
+
+
+def add_loose(name: str, path: Path, text: bytes) -> None:
+    """Make a module of the text of a loose file, under the name that functions and hooks of it are looked up by. Raises HeadAtlasError."""
+    if name in sys.modules:
+        return
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module
+    try:
+        exec(compile(text, str(path), "exec"), vars(module))
+    except Exception as error:  # whatever stops a user's file, the user must hear which it is
+        del sys.modules[name]
+        raise HeadAtlasError(
+            f"{path} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+
+
+def loose_modules() -> dict[str, Path]:
+    """The modules that were made of loose files: their names, and the files."""
+    return {name: Path(str(one.__file__)) for name, one in sys.modules.items() if name.startswith(_LOOSE)}
 
 
 def _is_own(value: object, module: ModuleType) -> bool:

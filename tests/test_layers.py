@@ -14,8 +14,8 @@ HOUSE = Path(headatlas.__file__).parent
 # Top to bottom; a plugin folder stands right below its contract and its files never import each other sideways.
 ORDER = [
     "errors", "heads", "choices", "version", "renamed", "render", "progress", "reading", "store", "registry", "ops", "catalogue", "task", "model", "edits",
-    "prompts_file", "own_prompts", "treebanks", "tasks", "benchmarks", "detector", "scores", "methods", "detectors", "circuits", "apply", "report", "atlas", "asking", "overview", "citing", "mining", "lab", "pages",
-    "engines", "cli", "web",
+    "prompts_file", "own_prompts", "treebanks", "tasks", "benchmarks", "campaigns", "engines", "detector", "scores", "methods", "detectors", "circuits", "apply", "report", "atlas", "asking", "overview", "citing", "mining", "lab", "pages",
+    "cli", "web",
 ]  # fmt: skip
 PLUGINS = {"detectors"}
 # `headatlas/__init__.py` hands out everything, so nothing below the command line may import it.

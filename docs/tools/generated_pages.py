@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 GROUPS = {
     "models": ("Models and prompts", "Opening a model, running it, and what it is run on.", ("errors", "heads", "model", "task", "own_prompts", "version", "methods.prompts", "methods.labels", "methods.texts", "progress")),
     "edits": ("Edits", "Changes of what heads compute ([how they are used](../methods/edits.md)).", ("edits",)),
-    "mining": ("Mining and atlases", "One run over a model, and what it leaves to be asked ([what a result says](../method.md)).", ("mining", "atlas", "scores", "asking", "overview", "catalogue", "citing")),
+    "mining": ("Mining and atlases", "One run over a model, and what it leaves to be asked ([what a result says](../method.md)).", ("mining", "engines", "atlas", "scores", "asking", "overview", "catalogue", "citing")),
     "methods": ("Methods", "What can be measured of heads ([which when](../which-method.md)).", ("methods", "circuits", "apply", "treebanks", "pages")),
     "lab": ("Planted models and checks", "Models in which the truth is known, and what a model is checked for ([the lab](../lab.md)).", ("lab", "model.families", "model:table_of")),
 }  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from headatlas.choices import DTYPE, demand_metric
+from headatlas.choices import DEVICE_MAP, DTYPE, ENGINE, demand_metric
 from headatlas.cli import _checks as check
 from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
@@ -30,6 +30,19 @@ Device = Annotated[
     Check(check.device),
 ]
 Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16."), Check(DTYPE.demand)]
+
+DeviceMap = Annotated[
+    str | None,
+    typer.Option("--device-map", help="auto: spread the weights over every CUDA device, main memory, then the disk."),
+    Check(DEVICE_MAP.demand),
+]
+WeightMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--weight-memory", help="Weights that main memory may hold, such as 4GB; others are read from disk when used."
+    ),
+    Check(check.memory),
+]
 
 # What is measured on: a built-in task or the user's own prompts; in pairs where values go from one prompt to another.
 Task = Annotated[str | None, typer.Option("--task", help="Built-in task (headatlas list tasks)."), Check(check.task)]
@@ -114,6 +127,27 @@ Triage = Annotated[
 # What it may cost, and where the result goes.
 Memory = Annotated[
     str, typer.Option("--memory", help="Memory that may be used beside the weights."), Check(check.memory)
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="local: this program; ray: worker processes, each with the model (pip install 'headatlas[ray]').",
+    ),
+    Check(ENGINE.demand),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", help="Processes of --engine ray; default: one for each --threads processors."),
+    check.at_least(1, "workers"),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", help="Threads of each piece of work; default: 4 at most (ray), torch's choice (local)."),
+    check.at_least(1, "threads"),
+]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Join this Ray cluster (auto, host:port) instead of starting one here.")
 ]
 EffectsOut = Annotated[
     str | None,

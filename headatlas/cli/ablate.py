@@ -12,6 +12,7 @@ from headatlas.cli import _options as option
 from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 
+library = ("headatlas.ablate", "headatlas.engines.choosing.engine")
 runs = {
     "zero-ablation": "MODEL --task ioi --edit zero",
     "mean-ablation": "MODEL --task ioi --edit mean",
@@ -54,6 +55,10 @@ def ablate(
     top: option.Top = 15,
     device: option.Device = None,
     dtype: option.Dtype = "auto",
+    engine: option.Engine = "local",
+    workers: option.Workers = None,
+    threads: option.Threads = None,
+    address: option.Address = None,
     as_json: option.EffectsJson = False,
 ) -> None:
     """Remove each head in turn and measure what becomes of a task: effect, interval and p-value per head.
@@ -70,7 +75,7 @@ def ablate(
 
     given = sources.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
     options = ha.SweepOptions(memory, out, triage)
-    with Shown() as shown:
+    with Shown() as shown, ha.engine(engine, workers=workers, threads=threads, address=address):
         found = ha.ablate(
             ha.load(model, dtype=dtype, device=device), given, heads or None, edit=edit, mean=mean, positions=positions,
             reference=reference, options=options, progress=shown,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from headatlas.choices import demand_engine
 from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli import _sources as sources
@@ -14,6 +15,7 @@ from headatlas.cli._printing import print_json
 from headatlas.errors import BadInput
 from headatlas.render.escape import say
 
+library = ("headatlas.mine", "headatlas.engines.choosing.engine")
 runs = {"scoring": "MODEL"}  # methods of the catalogue that this carries out
 
 
@@ -25,9 +27,14 @@ def before(
     chat: str | None,
     prompts: str | None,
     metric: str | None,
+    engine: str,
+    workers: int | None,
+    threads: int | None,
+    address: str | None,
 ) -> None:
-    """Raise BadInput where prompts of one's own are named twice, stand beside built-in tasks, or are too few."""
+    """Raise BadInput where the engine cannot be told what it is told, and where prompts of one's own are named twice, stand beside built-in tasks, or are too few."""
     check.model(model, revision)
+    demand_engine(engine, workers, threads, address)
     own = {"text": text, "chat": chat, "prompts": prompts}
     if task or any(own.values()):
         sources.one_source(**own, task=task)
@@ -77,10 +84,16 @@ def mine(
     ] = False,
     device: option.Device = None,
     dtype: option.Dtype = "auto",
+    device_map: option.DeviceMap = None,
+    weight_memory: option.WeightMemory = None,
     revision: option.Revision = None,
     bos: Annotated[
         str, typer.Option(help="Start token in front of each text: auto, none, or a token such as '<|endoftext|>'.")
     ] = "auto",
+    engine: option.Engine = "local",
+    workers: option.Workers = None,
+    threads: option.Threads = None,
+    address: option.Address = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print atlas.json instead of the map.")] = False,
 ) -> None:
     """Score every attention head of a model for every known kind of head, judge what is observed, and write a report.
@@ -121,20 +134,24 @@ def mine(
             atlas = ha.Atlas(known)
         else:
             shown.say(f"Loading {model} ...")
-            loaded = ha.load(model, revision=revision, dtype=dtype, device=device, bos=bos)
+            loaded = ha.load(
+                model, revision=revision, dtype=dtype, device=device, bos=bos, device_map=device_map,
+                weight_memory=weight_memory,
+            )  # fmt: skip
             shown.say(f"{loaded.architecture}: {len(loaded.heads)} heads, {loaded.tokenizer.bos_policy}")
-            atlas = ha.mine(
-                loaded,
-                detector or None,
-                tasks=own or task or None,
-                n=n,
-                seed=seed,
-                verdict=not no_verdict,
-                verdict_n=verdict_n,
-                checks=wanted,
-                out=out,
-                progress=shown,
-            )
+            with ha.engine(engine, workers=workers, threads=threads, address=address):
+                atlas = ha.mine(
+                    loaded,
+                    detector or None,
+                    tasks=own or task or None,
+                    n=n,
+                    seed=seed,
+                    verdict=not no_verdict,
+                    verdict_n=verdict_n,
+                    checks=wanted,
+                    out=out,
+                    progress=shown,
+                )
             asked.keep(atlas.run)
     if as_json:
         print_json(atlas.data)

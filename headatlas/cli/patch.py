@@ -11,6 +11,7 @@ from headatlas.cli import _options as option
 from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
 
+library = ("headatlas.patch", "headatlas.engines.choosing.engine")
 runs = {
     "naive-activation-patching": "MODEL --task ioi --positions end"
 }  # methods of the catalogue that this carries out
@@ -47,6 +48,10 @@ def patch(
     top: option.Top = 15,
     device: option.Device = None,
     dtype: option.Dtype = "auto",
+    engine: option.Engine = "local",
+    workers: option.Workers = None,
+    threads: option.Threads = None,
+    address: option.Address = None,
     as_json: option.EffectsJson = False,
 ) -> None:
     """Carry each head's value from one prompt over to another and measure how much of the answer comes with it.
@@ -62,7 +67,7 @@ def patch(
 
     given = sources.Measured(task, prompts, text, chat, counterfactual).given(n, seed, metric, force=force)
     options = ha.SweepOptions(memory, out, triage)
-    with Shown() as shown:
+    with Shown() as shown, ha.engine(engine, workers=workers, threads=threads, address=address):
         found = ha.patch(
             ha.load(model, dtype=dtype, device=device), given, heads or None, direction=direction, component=component,
             positions=positions, options=options, progress=shown,

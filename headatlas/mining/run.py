@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from headatlas import catalogue, report
+from headatlas import catalogue, engines, report
 from headatlas.atlas import Atlas, Run, extras, publish, tidy
 from headatlas.detector import Detector, ModelDetector
+from headatlas.engines import Unit
+from headatlas.engines.allocator import freed_memory_kept
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.checkpoint import digest
 from headatlas.mining import twins
-from headatlas.mining.allocator import freed_memory_kept
 from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
 from headatlas.mining.checks import critics
 from headatlas.mining.checks.critics import CheckName
+from headatlas.mining.checks.fresh import CONTEXT, EXAMPLES
 from headatlas.mining.checks.judging import STEPS
 from headatlas.mining.own import OwnTasks, keep, sources_of
 from headatlas.mining.own import identity as own_identity
@@ -106,10 +109,8 @@ def mine(
         versions = {task.name: task.version for task in chosen.by_task}
         now = RunFacts.now(model, run.id, n=n, seed=seed, checks=asked, tasks=versions)
         tell = _Tell(facts, now, progress)
-        scans = _scans(model, chosen, partial / "scans", seed, tell)
-        verdicts = (
-            _verdicts(model, chosen, scans, partial / "verdicts", seed, verdict_n, asked, progress) if verdict else None
-        )
+        judging = {"seed": seed, "examples": verdict_n, "checks": asked} if verdict else None
+        scans, verdicts = _measured(model, chosen, partial, seed, judging, tell)
         kinds = [kind for kind in twins.KINDS if kind in asked]
         counts = twins.scanned(model, chosen, kinds, partial / "twins", seed, progress)
         records = [_of(scan, chosen.by_task[task]) for task, scan in scans.items()]
@@ -186,13 +187,15 @@ class _Tell:
         """What the passes over these tasks' texts will take on this machine, measured on one batch of the first."""
         if not self.heard or not tasks:
             return
+        workers = engines.current().workers
+        here = "here" if workers == 1 else f"by {workers} workers"
         speed = tokens_a_second(model, chosen.batches[tasks[0]])
         tokens = sum(int(part.mask.sum()) for task in tasks for part in _parts(chosen.batches[task]))
         whole = sum(isinstance(one, ModelDetector) for task in tasks for one in chosen.by_task[task])
         more = f"; {count(whole, 'detector')} of the whole model and the verdicts come on top" if whole else ""
         self.progress.say(
-            f"{count(len(tasks), 'task')}, {tokens:,} tokens with their controls: about {seconds(tokens / speed)} for the "
-            f"passes over them here ({speed:,.0f} tokens a second on one batch of {tasks[0].name}){more}."
+            f"{count(len(tasks), 'task')}, {tokens:,} tokens with their controls: about {seconds(tokens / speed / workers)} for the "
+            f"passes over them {here} ({speed:,.0f} tokens a second on one batch of {tasks[0].name}){more}."
         )
 
     def scan(self, found: TaskScan) -> None:
@@ -206,25 +209,73 @@ def _parts(batch: Batch) -> list[Batch]:
     return [batch] if batch.control is None else [batch, batch.control]
 
 
-def _scans(model: Model, chosen: Plan, folder: Path, seed: int, tell: _Tell) -> dict[Task, TaskScan]:
-    """The scan of every task: the one that was kept, or a new one, which is kept."""
+def _measured(
+    model: Model, chosen: Plan, place: Path, seed: int, judging: Mapping[str, Any] | None, tell: _Tell
+) -> tuple[dict[Task, TaskScan], dict[str, TaskVerdict] | None]:
+    """The scan of every task, and by its name the verdicts of every task that can be judged: kept ones, or new ones, which are kept.
+
+    judging: options of `judge_task`; None: there are no verdicts. A task's verdicts wait for its own scan alone.
+    """
     progress = tell.progress
     progress.plan([(task.name, len(chosen.batches[task])) for task in chosen.by_task])
-    tell.cost(model, chosen, [task for task in chosen.by_task if not (folder / f"{task.name}.json").exists()])
-    scans = {}
-    for task, group in chosen.by_task.items():
-        batch = chosen.batches[task]
-        found = TaskScan.load(folder, task.name)
-        if found is not None:
-            progress.advance(task.name, len(batch))
-            progress.say(f"{task.name}: kept from before.")
-        else:
-            more = functools.partial(further, task, model.tokenizer, batch, seed)
-            found = scan_task(model, task, _scanned(model, chosen, task), batch, further=more, progress=progress)
-            found.save(folder)
-        tell.scan(_of(found, group))
+    tell.cost(model, chosen, [task for task in chosen.by_task if not (place / "scans" / f"{task.name}.json").exists()])
+    by_name = {task.name: task for task in chosen.by_task}
+    scans: dict[Task, TaskScan] = {}
+    verdicts: dict[str, TaskVerdict] = {}
+    units: deque[Unit[Any]] = deque()
+
+    def scanned(task: Task, found: TaskScan) -> None:
         scans[task] = found
-    return scans
+        tell.scan(_of(found, chosen.by_task[task]))
+
+    def judge_next(task: Task) -> None:
+        """Take up a scanned task's verdicts, or have them measured."""
+        mine = _of(scans[task], chosen.by_task[task])
+        if judging is None or not can_be_judged(mine):
+            return
+        size = steps(mine, judging["checks"])
+        progress.plan([(step_of(task), size)])
+        found = TaskVerdict.load(place / "verdicts", task.name)
+        if found is None:
+            units.append(_verdict_unit(chosen, task, scans[task], size, judging))
+        else:
+            progress.advance(step_of(task), size)
+            verdicts[task.name] = found
+
+    for task in chosen.by_task:
+        found = TaskScan.load(place / "scans", task.name)
+        if found is None:
+            units.append(_scan_unit(model, chosen, task, seed))
+        else:
+            progress.advance(task.name, len(chosen.batches[task]))
+            progress.say(f"{task.name}: kept from before.")
+            scanned(task, found)
+    for task in list(scans):
+        judge_next(task)
+    for unit, result in engines.current().map(model, units, progress):
+        if isinstance(result, TaskScan):
+            result.save(place / "scans")
+            scanned(by_name[unit.name], result)
+            judge_next(by_name[unit.name])
+        else:
+            result.save(place / "verdicts")
+            verdicts[unit.name] = result
+    scans = {task: scans[task] for task in chosen.by_task}  # whatever came first
+    if judging is None:
+        return scans, None
+    return scans, settle({task.name: verdicts[task.name] for task in scans if task.name in verdicts})
+
+
+def _scan_unit(model: Model, chosen: Plan, task: Task, seed: int) -> Unit[TaskScan]:
+    """The scan of one task, for an engine."""
+    batch, asked = chosen.batches[task], _scanned(model, chosen, task)
+
+    def work(model: Model, progress: Progress) -> TaskScan:
+        more = functools.partial(further, task, model.tokenizer, batch, seed)
+        return scan_task(model, task, asked, batch, further=more, progress=progress)
+
+    whole = sum(isinstance(one, ModelDetector) for one in asked)
+    return Unit(task.name, work, float(sum(int(part.mask.sum()) for part in _parts(batch)) * (1 + whole)))
 
 
 def _of(scan: TaskScan, group: Sequence[Detector]) -> TaskScan:
@@ -239,35 +290,15 @@ def _scanned(model: Model, chosen: Plan, task: Task) -> list[Detector]:
     return [*group, *(one for one in others if one.name not in {mine.name for mine in group})]
 
 
-def _verdicts(
-    model: Model,
-    chosen: Plan,
-    scans: Mapping[Task, TaskScan],
-    folder: Path,
-    seed: int,
-    examples: int | None,
-    checks: Sequence[str],
-    progress: Progress,
-) -> dict[str, TaskVerdict]:
-    """The verdicts of every task that can be judged, by its name: those that were kept, or new ones, which are kept."""
-    mine = {task: _of(scan, chosen.by_task[task]) for task, scan in scans.items()}
-    able = {task: scan for task, scan in scans.items() if can_be_judged(mine[task])}
-    progress.plan([(step_of(task), steps(mine[task], checks)) for task in able])
-    verdicts = {}
-    for task, scan in able.items():
-        found = TaskVerdict.load(folder, task.name)
-        if found is not None:
-            progress.advance(step_of(task), steps(mine[task], checks))
-        else:
-            group, n = chosen.by_task[task], len(chosen.batches[task])
-            labelled = observed_in([_of(scan, chosen.labelling.get(task, ()))])
-            found = judge_task(
-                model, task, group, scan, labelled=labelled, n=n, seed=seed, progress=progress, examples=examples,
-                checks=checks,
-            )  # fmt: skip
-            found.save(folder)
-        verdicts[task.name] = found
-    return settle(verdicts)
+def _verdict_unit(chosen: Plan, task: Task, scan: TaskScan, size: int, options: Mapping[str, Any]) -> Unit[TaskVerdict]:
+    """The verdicts of one task, for an engine. size: how many steps they take."""
+    group, n = chosen.by_task[task], len(chosen.batches[task])
+    labelled = observed_in([_of(scan, chosen.labelling.get(task, ()))])
+
+    def work(model: Model, progress: Progress) -> TaskVerdict:
+        return judge_task(model, task, group, scan, labelled=labelled, n=n, progress=progress, **options)
+
+    return Unit(task.name, work, float(size * EXAMPLES * CONTEXT))
 
 
 def _write(

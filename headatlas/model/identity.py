@@ -47,6 +47,8 @@ _PASSING = frozenset(
     ("name_or_path", "warnings_issued", "gradient_checkpointing", "rope_deltas", "recurrent_states", "conv1d_state")
 )
 _GROWN = ("long_inv_freq", "max_seq_len_cached", "attention_scaling")  # by rotary embeddings that depend on the length
+# What accelerate puts on modules whose weights it moves, which changes no number.
+_PLACED = frozenset(("forward", "hf_device_map", "to", "cuda", "npu", "xpu", "mlu", "sdaa", "musa"))
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
 
@@ -99,11 +101,13 @@ def _by_length(module: nn.Module) -> bool:
 def _modules(hf: nn.Module) -> Iterator[Any]:
     """Every module's path, class, attributes that are data, and the names of functions that were put into it."""
     for path, module in hf.named_modules():
-        leave = _GROWN if _by_length(module) else ()
+        leave, passing = _GROWN if _by_length(module) else (), _PASSING
+        if hasattr(module, "_hf_hook"):
+            passing = _PASSING | _PLACED
         held = {
             name: _plain(value)
             for name, value in vars(module).items()
-            if name not in _OF_TORCH and not name.startswith("_") and name not in _PASSING and not name.endswith(leave)
+            if name not in _OF_TORCH and not name.startswith("_") and name not in passing and not name.endswith(leave)
         }
         hooks = [_name_of(hook) for kind in _HOOKS for hook in getattr(module, kind).values()]
         yield f"{path} {_name_of(type(module))} {_text(held)} {hooks}"

@@ -23,6 +23,7 @@ from headatlas.model.opening import kept_structure, ownership
 from headatlas.model.opening.opening_key import opening_key
 from headatlas.model.sources import openings
 from headatlas.model.sources.builtin import BUILTINS
+from headatlas.model.sources.placement import DeviceMap
 from headatlas.model.sources.resolve import Source
 from headatlas.model.sources.weights import path_of, read_weights
 from headatlas.model.structure import attention_layers, check_run, qkv_columns, reach, selfcheck, wrapping
@@ -41,20 +42,27 @@ def load(
     device: str | None = None,
     bos: str = "auto",
     allow_pickle: bool = False,
+    device_map: DeviceMap | None = None,
+    weight_memory: int | str | None = None,
 ) -> Model:
     """A model by its name, checked: a Hub id, a local folder, a `.gguf` file or a built-in such as smollm2-135m.
 
     A transformers model that is already in memory may be given instead of a name. dtype: auto (float32 on the CPU,
-    the checkpoint's own type elsewhere), float32, bfloat16, float16. bos: auto, none or a literal token (recorded with
+    the checkpoint's own type elsewhere), float32, bfloat16, float16. device_map: "auto" (every CUDA device, then
+    main memory, then the disk), or modules with their devices, "cpu" or "disk", as accelerate takes them. weight_memory: bytes, or
+    "200MB", of weights that main memory may hold at a time; the others are read from disk whenever they are used, which is slower
+    and changes no number. bos: auto, none or a literal token (recorded with
     every result). Raises SourceError, UnknownName or UnsupportedModel.
     """
     began = time.perf_counter()
     if isinstance(name, nn.Module):
         return attach(name, bos=bos)
-    hf, source, complete = read_weights(
-        os.fspath(name), revision=revision, dtype=dtype, device=device, allow_pickle=allow_pickle
-    )
+    name = os.fspath(name)
+    options: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device, "allow_pickle": allow_pickle,
+                               "device_map": device_map, "weight_memory": weight_memory}  # fmt: skip
+    hf, source, complete = read_weights(name, **options)
     model = attach(hf, source=source, bos=bos, anew=not complete)
+    model.loaded_by = {"name": os.path.abspath(name) if os.path.exists(name) else name, "bos": bos, **options}
     model.load_seconds = time.perf_counter() - began
     return model
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
+from headatlas.model.core.refusals import demand_in_memory
 from headatlas.model.sources.checkpoint import check_config, load_config
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def untrained_twin(model: PreTrainedModel, *, seed: int = 0) -> PreTrainedModel:
 
     Raises UnsupportedModel for what is no model of transformers, and for quantised weights, which have no random twin.
     """
+    demand_in_memory(model, "An untrained twin")
     make: Any = getattr(type(model), "_from_config", None)
     if make is None or getattr(model.config, "quantization_config", None) is not None:
         raise UnsupportedModel(f"{type(model).__name__} has no untrained twin: it is no plain transformers model.")
@@ -76,6 +78,7 @@ def weight_shuffled(model: PreTrainedModel, *, seed: int = 0) -> PreTrainedModel
     distribution and the size of its queries, keys and values, also where they are stored fused, and loses all
     structure. Biases are permuted in the same way. Raises UnsupportedModel where no attention weights are found.
     """
+    demand_in_memory(model, "A copy with shuffled weights")
     shuffled = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
     config = shuffled.config.get_text_config()

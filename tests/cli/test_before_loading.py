@@ -43,6 +43,11 @@ WRONG = {
     "--form": ("raw", "raw"),
     "--alpha": ("much", "much"),
     "--memory": ("lots", "lots"),
+    "--device-map": ("magic", "balanced"),
+    "--weight-memory": ("lots", "lots"),
+    "--engine": ("spark", "ray"),
+    "--workers": ("0", "few"),
+    "--threads": ("0", "few"),
     "--dtype": ("float8", "bfloat16"),
     "--device": ("the gpu", "the gpu"),
     "--n": ("0", "few"),
@@ -89,7 +94,7 @@ WRONG = {
 }
 # Options whose values are free, or whose faults show on a model or its prompts only.
 FREE = {
-    "--revision", "--seed", "--force", "--json", "--help", "--positions", "--position", "--group", "--label", "--toward",
+    "--address", "--revision", "--seed", "--force", "--json", "--help", "--positions", "--position", "--group", "--label", "--toward",
     "--bos", "--by", "--no-verdict", "--verdict", "--text", "--threshold", "--target", "--largest", "--edges", "--criteria", "--layers", "--pick",
     "--remove", "--everywhere", "--generate", "--claim", "--allow-pickle", "--folds", "--shuffles", "--test", "--words",
     "--all", "--no-causal", "--causal", "--twin", "--bias", "--special", "--punctuation", "--counterfactual", "--shuffled", "--offset", "--rate", "--penalty", "--recompute", "--elsewhere", "--price", "--compensate", "--question", "--copying", "--ov", "--qk", "--svd", "--compose",

@@ -12,7 +12,7 @@ from tests import pages
 PAGES = [f"methods/{name}.md" for name in (
     "edits", "ablation", "patching", "prompts", "attribution", "lens", "flow", "weights", "probing", "steering",
     "path-patching", "circuits", "syntax", "copies", "pages",
-)] + ["apply/index.md", "apply/pruning.md", "apply/cache.md"]  # fmt: skip
+)] + ["apply/index.md", "apply/pruning.md", "apply/cache.md", "scale.md"]  # fmt: skip
 FORCED = {"ablate", "patch", "path", "attribute", "circuit find", "circuit test"}  # random weights do no task
 # Smaller numbers than the page's: of an option that is given twice, the last counts.
 FEWER = {

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import headatlas as ha
+from headatlas.engines.allocator import freed_memory_kept
 from headatlas.errors import BadInput, StoreError
 from headatlas.heads import HeadId
-from headatlas.mining.allocator import freed_memory_kept
 from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
 from headatlas.mining.scan import scan_task
 from headatlas.mining.task_scan import TaskScan, detector_json

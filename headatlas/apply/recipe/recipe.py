@@ -23,6 +23,7 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.model import Model
+from headatlas.model.core.refusals import demand_in_memory
 from headatlas.ops.types import LayerKey
 from headatlas.task import Batch
 
@@ -172,6 +173,7 @@ class Recipe:
 
 def query_rows(model: Model, head: HeadId) -> tuple[nn.Linear, Tensor]:
     """The layer's query projection, and its rows [d_head, d_model] for one head. Raises UnsupportedModel where it is no layer of its own."""
+    demand_in_memory(model.hf, "Tuning queries")
     layer = model.layer(head.layer, head.stack)
     linear = getattr(layer.module, "q_proj", None)
     if not isinstance(linear, nn.Linear) or linear.out_features % layer.n_heads:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headatlas import engines
+from headatlas.engines import Unit
 from headatlas.errors import BadInput
 from headatlas.methods.sweeps.cached_runs import GB, CachedRuns
 from headatlas.methods.sweeps.effects import HeadEffects, HeadSet
 from headatlas.methods.sweeps.gradient_estimate import estimate
-from headatlas.methods.sweeps.plan import ChunkStore, NoStore, Sweep, examples_at_once, side_of
+from headatlas.methods.sweeps.plan import ChunkStore, Make, NoStore, Sweep, examples_at_once, side_of
 from headatlas.methods.sweeps.plan import metric_of as metric_of
 from headatlas.model import Model
 from headatlas.ops.types import Array, LayerKey
@@ -54,37 +59,37 @@ def run(
     forwards = 0.0 if triage is None else GRADIENT
     size = examples_at_once(model, sweep, memory)
     layers = _layers(sweep.head_sets)
-    counted = Part(progress or Silent(), step, int(wanted.sum()) * len(range(0, n, size)))
-    for start in range(0, n, size):
-        rows = slice(start, min(start + size, n))
-        names = {layer: f"{start}-{rows.stop}.{'-'.join(map(str, layer))}" for layer in layers}
-        known = {layer: store.get(name) for layer, name in names.items()}
-        clean = store.get(f"{start}-{rows.stop}.base")
-        cached: CachedRuns | None = None
-        if clean is None or any(found is None for found in known.values()):
-            other = sweep.run_on.rows(rows) if sweep.run_on is not None else None
-            cached = CachedRuns(model, batch.rows(rows), sweep.metric, run_on=other, memory=memory)
-            make = sweep.prepare(rows)
-            clean = cached.clean
-            store.put(f"{start}-{rows.stop}.base", clean)
+    slices = [slice(start, min(start + size, n)) for start in range(0, n, size)]
+    counted = Part(progress or Silent(), step, int(wanted.sum()) * len(slices))
+    pairs = {
+        layer: [(i, j) for i in members for j in range(len(sweep.positions)) if wanted[i, j]]
+        for layer, members in layers.items()
+    }
+
+    def fill(rows: slice, clean: Array, found: Mapping[LayerKey, Array]) -> None:
         base[rows] = clean
-        for layer, members in layers.items():
-            pairs = [(i, j) for i in members for j in range(len(sweep.positions)) if wanted[i, j]]
-            found = known[layer]
-            if found is None and pairs:
-                assert cached is not None
-                positions = list(sweep.positions.values())
-                runs = [make(sweep.head_sets[i], _rows(positions[j], rows)) for i, j in pairs]
-                found = cached.measure(runs, progress=counted)
-                store.put(names[layer], found)
-            elif pairs:
-                counted.advance(step, len(pairs))
-            for number, (i, j) in enumerate(pairs):
-                assert found is not None
-                values[rows, i, j] = np.where(exists[rows, j], found[number], np.nan)
-        if cached is not None:
-            forwards += cached.forwards * (rows.stop - rows.start) / n
-            notes += [note for note in cached.notes if note not in notes]
+        for layer, measured in found.items():
+            for number, (i, j) in enumerate(pairs[layer]):
+                values[rows, i, j] = np.where(exists[rows, j], measured[number], np.nan)
+
+    units: deque[Unit[_Measured]] = deque()
+    for rows in slices:
+        known = {layer: store.get(_name(rows, layer)) for layer in layers if pairs[layer]}
+        clean, missing = store.get(_name(rows)), [layer for layer, found in known.items() if found is None]
+        if clean is not None:
+            fill(rows, clean, {layer: found for layer, found in known.items() if found is not None})
+        counted.advance(step, sum(len(pairs[layer]) for layer, found in known.items() if found is not None))
+        if clean is None or missing:
+            units += _units(
+                sweep, rows, memory, {layer: pairs[layer] for layer in (known if clean is None else missing)}
+            )
+    for _, done in engines.current().map(model, units, counted):
+        store.put(_name(done.rows), done.clean)
+        for layer, measured in done.found.items():
+            store.put(_name(done.rows, layer), measured)
+        fill(done.rows, done.clean, done.found)
+        forwards += done.forwards * (done.rows.stop - done.rows.start) / n
+        notes += [note for note in done.notes if note not in notes]
     facts = {
         **sweep.facts,
         "examples_at_once": size,
@@ -95,6 +100,72 @@ def run(
     names_of = tuple(sweep.positions)
     values, base = (sweep.metric.settled(one, batch) for one in (values, base))
     return HeadEffects(sweep.kind, sweep.head_sets, names_of, values, base, None, estimated, facts)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a unit of a sweep gives: the metric of unchanged runs [example], and by layer that of each change [change, example]."""
+
+    rows: slice
+    clean: Array
+    found: Mapping[LayerKey, Array]
+    forwards: float
+    notes: Sequence[str]
+
+
+class _Shared:
+    """What units on the same examples share in one process: the cached run, and how edits are made. It is not sent to others."""
+
+    def __init__(self, sweep: Sweep, rows: slice, memory: int) -> None:
+        self.sweep, self.rows, self.memory = sweep, rows, memory
+        self.held: tuple[CachedRuns, Make] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "held": None}
+
+    def of(self, model: Model) -> tuple[CachedRuns, Make]:
+        """Made when it is asked for first."""
+        if self.held is None:
+            sweep, rows = self.sweep, self.rows
+            other = sweep.run_on.rows(rows) if sweep.run_on is not None else None
+            cached = CachedRuns(model, sweep.batch.rows(rows), sweep.metric, run_on=other, memory=self.memory)
+            self.held = cached, sweep.prepare(rows)
+        return self.held
+
+
+def _units(
+    sweep: Sweep, rows: slice, memory: int, pairs: Mapping[LayerKey, Sequence[tuple[int, int]]]
+) -> Iterator[Unit[_Measured]]:
+    """The units that measure these changes, (head set, position) by layer, on some examples.
+
+    Here one for each layer, so that each is kept as soon as it is there. For workers, each of which must make a cached run of
+    its own, two for each of them, of layers that lie apart: later ones cost less.
+    """
+    workers, layers = engines.current().workers, list(pairs)
+    n = max(1, len(layers)) if workers == 1 else max(1, min(len(layers), 2 * workers))
+    shared, positions = _Shared(sweep, rows, memory), list(sweep.positions.values())
+    for number in range(n):
+        mine = layers[number::n]
+        last = number == n - 1
+
+        def work(model: Model, progress: Progress, mine: Sequence[LayerKey] = mine, last: bool = last) -> _Measured:
+            before = shared.held[0].forwards if shared.held is not None else 0.0
+            cached, make = shared.of(model)
+            found = {}
+            for layer in mine:
+                runs = [make(sweep.head_sets[i], _rows(positions[j], rows)) for i, j in pairs[layer]]
+                found[layer] = cached.measure(runs, progress=progress)
+            if last:
+                shared.held = None  # the next examples' run takes its room
+            return _Measured(rows, cached.clean, found, cached.forwards - before, cached.notes)
+
+        cost = sum(len(pairs[layer]) for layer in mine) * float(rows.stop - rows.start)
+        yield Unit(_name(rows, *mine[:1]), work, cost)
+
+
+def _name(rows: slice, layer: LayerKey | None = None) -> str:
+    """Under what a piece is kept: of the unchanged runs, or of the changes in a layer."""
+    return f"{rows.start}-{rows.stop}.{'base' if layer is None else '-'.join(map(str, layer))}"
 
 
 def _estimated(model: Model, sweep: Sweep, memory: int, store: ChunkStore) -> Array:

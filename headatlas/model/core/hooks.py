@@ -271,9 +271,11 @@ def skipped(blocks: Sequence[nn.Module], n_returned: Mapping[nn.Module, int], re
         for block in blocks:
             before = block.__dict__.get("forward")
             # Another pass's is no obstacle: that of a watcher's caller, or of a thread that ended with a fork.
-            if before is not None and not isinstance(before, _PassThrough):
+            # What accelerate put there moves a block's weights to where they are used; a block that is skipped needs none.
+            moved = getattr(block, "_hf_hook", None) is not None
+            if before is not None and not isinstance(before, _PassThrough) and not moved:
                 raise UnsupportedModel(
-                    "This model's blocks are wrapped (offloaded or compiled), so they cannot be skipped.",
+                    "This model's blocks are wrapped (compiled, say), so they cannot be skipped.",
                     "Load it on one device.",
                 )
             block.__dict__["forward"] = _PassThrough(block, n_returned.get(block, 0), receiver, before)

@@ -18,10 +18,12 @@ PLAIN = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 def matrix(linear: nn.Module) -> Tensor:
     """The weight of a linear map as [in, out]: its parameter where it is one, else what it does to the unit vectors.
 
-    The latter holds for quantised weights, for adapters beside a weight (LoRA), and for weights that lie elsewhere until they
-    are used. Where inputs are rounded too (int8 activations), unit vectors come through exactly, so this is the stored matrix.
+    The latter holds for quantised weights and for adapters beside a weight (LoRA); one that lies elsewhere until it is used is
+    fetched. Where inputs are rounded too (int8 activations), unit vectors come through exactly, so this is the stored matrix.
     """
     weight = plain_weight(linear)
+    if weight is None:
+        weight = _fetched(linear)
     if weight is not None:
         return weight
     width, kind = input_width(linear), dtype_of(linear)
@@ -34,6 +36,30 @@ def matrix(linear: nn.Module) -> Tensor:
         (columns,) = _asked(linear, basis * lift.to(kind))
         return ((columns.float() - zero.float()) / lift).to(kind)
     return columns - zero
+
+
+def _fetched(linear: nn.Module) -> Tensor | None:
+    """The weight [in, out] of a plain linear map that accelerate keeps elsewhere until it is used; None for any other.
+
+    Plain: with the class's own `forward` below accelerate's, and nothing within or beside it.
+    """
+    held = dict(linear.named_parameters(recurse=False))
+    hook, below = getattr(linear, "_hf_hook", None), getattr(linear, "_old_forward", None)
+    if (
+        type(linear) is not nn.Linear
+        or type(hook).__name__ != "AlignDevicesHook"
+        or getattr(below, "__func__", None) is not nn.Linear.forward
+        or not held.keys() <= {"weight", "bias"}
+        or not held["weight"].is_meta
+        or linear in _CHANGED
+        or not all(map(_is_ours, (*linear._forward_pre_hooks.values(), *linear._forward_hooks.values())))
+    ):
+        return None
+    from accelerate.utils import align_module_device
+
+    with align_module_device(linear):
+        weight = linear.weight.detach()  # stays when the module lets go of it
+    return None if weight.is_meta or type(weight) is not Tensor or weight.dtype not in PLAIN else weight.T
 
 
 def offset(linear: nn.Module) -> Tensor | None:

@@ -62,6 +62,7 @@ class Model:
         self.block_bytes = block_bytes  # attention rows held at once where they must be recomputed
         self.load_seconds = 0.0
         self.read_as = ""  # how the tokens of the last `forward` were made: by which start and end tokens, or as given
+        self.loaded_by: Mapping[str, Any] | None = None  # the arguments of `load`; None: it was in memory already
         self.loaded_checksum: int | None = None  # of the weights as they came from their files
         self.fast = True  # whether the kernel with log-sum-exp may be used
         self.right_padding = True  # whether padding behind a text changes nothing; where it does, it is refused

@@ -173,3 +173,12 @@ def read_output(output: Any) -> Tensor:
         if isinstance(found, Tensor):
             return found
     raise UnsupportedModel(f"{type(output).__name__} has neither logits nor hidden states.", "Open the base model.")
+
+
+def demand_in_memory(hf: nn.Module, what: str) -> None:
+    """Raise UnsupportedModel where weights lie elsewhere until they are used: what is written to them would be lost."""
+    if any(weight.is_meta for weight in hf.parameters()):
+        raise UnsupportedModel(
+            f"{what} needs all weights in memory, and those of {type(hf).__name__} lie elsewhere until they are used.",
+            "Load it without device_map and weight_memory.",
+        )

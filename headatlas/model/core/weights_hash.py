@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headatlas.errors import UnsupportedModel
+
 
 def fingerprint(hf: nn.Module) -> str:
     """A sha256 over the names and bytes of all weights, adapters and buffers included."""
@@ -28,19 +30,28 @@ def checksum(hf: nn.Module) -> int:
 
 
 def _parts(hf: nn.Module) -> Iterator[Any]:
-    for name, value in sorted(_stored(hf).items()):
-        yield name.encode()
-        yield from pieces(value)
-
-
-def _stored(hf: nn.Module) -> Mapping[str, Any]:
-    """The state dictionary, with what accelerate keeps elsewhere until it is used (offload to disk or CPU) gathered."""
     state: Mapping[str, Any] = hf.state_dict()
-    if not any(isinstance(value, Tensor) and value.is_meta for value in state.values()):
-        return state
-    from accelerate.utils.modeling import get_state_dict_offloaded_model
+    for name, value in sorted(state.items()):
+        yield name.encode()
+        if isinstance(value, Tensor) and value.is_meta:
+            yield from _elsewhere(hf, name)
+        else:
+            yield from pieces(value)
 
-    return get_state_dict_offloaded_model(hf)  # type: ignore[no-any-return]
+
+def _elsewhere(hf: nn.Module, name: str) -> Iterator[Any]:
+    """The bytes of a weight that accelerate keeps elsewhere until it is used (on disk, or held back on the CPU), and of no other."""
+    from accelerate.utils import align_module_device
+
+    path, _, own = name.rpartition(".")
+    module = hf.get_submodule(path)
+    with align_module_device(module):
+        value = getattr(module, own)
+        if value.is_meta:
+            raise UnsupportedModel(
+                f"The weight {name} is nowhere: it lies on the device meta.", "Load the model whole."
+            )
+        yield from pieces(value)
 
 
 def pieces(value: Any) -> Iterator[Any]:

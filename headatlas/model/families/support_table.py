@@ -200,7 +200,7 @@ what it makes of the unit vectors; `tests/families/test_wrapped.py`, `test_adapt
 - Int8 activations with a scale per token; kernels that round what they are given (nf4 on CPUs): edits, ablation, patching and patterns are exact; weights are the dequantised ones; what heads write is refused.
 - Int8 activations rounded by the whole batch (`quantize_dynamic`, bitsandbytes `load_in_8bit` with its outliers): refused: an example's numbers depend on what else is in its batch.
 - Quantised activations handed from module to module (Quanto): refused.
-- Weights on disk or held back on the CPU by accelerate: exact; runs do not start at a layer.
+- Weights on disk or held back on the CPU by accelerate: exact, and runs start at a layer ([how](scale.md)).
 - Pruned (`torch.nn.utils.prune`), weight or spectral norm: exact.
 - `DataParallel`, `torch.compile(model)`: the model within is opened.
 - Layers whose heads are zero or write nothing: exact.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 from headatlas.choices import DTYPE
 from headatlas.errors import BadInput, HeadAtlasError, SourceError, UnsupportedModel
 from headatlas.model.sources.checkpoint import load_config
+from headatlas.model.sources.placement import DeviceMap, demand_placement, forget_with, placed
 from headatlas.model.sources.resolve import Source, resolve
 from headatlas.reading import reason
 
@@ -22,7 +24,14 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 
 
 def read_weights(
-    name: str, *, revision: str | None, dtype: str, device: str | None, allow_pickle: bool
+    name: str,
+    *,
+    revision: str | None,
+    dtype: str,
+    device: str | None,
+    allow_pickle: bool,
+    device_map: DeviceMap | None = None,
+    weight_memory: int | str | None = None,
 ) -> tuple[nn.Module, Source, bool]:
     """The transformers model that a name means, on its device; and whether all its weights come from its files.
 
@@ -32,12 +41,15 @@ def read_weights(
     if where.type == "cuda" and not torch.cuda.is_available():
         raise BadInput("No CUDA device can be used here.", "Leave --device out, or write --device cpu.")
     DTYPE.demand(dtype)
+    demand_placement(device_map, weight_memory, device)
+    several = device_map is not None or weight_memory is not None
     source = resolve(name, revision=revision, allow_pickle=allow_pickle)
     config = load_config(source.folder, name)
     kind = _class_of(config)
     wanted: Any = _DTYPES.get(dtype) or (torch.float32 if where.type == "cpu" else "auto")
     try:
         _demand_room(kind, config, source)
+        places = placed(kind, config, wanted, device_map, weight_memory)
         with unreported():
             hf, found = kind.from_pretrained(
                 source.folder,
@@ -47,7 +59,9 @@ def read_weights(
                 trust_remote_code=False,
                 use_safetensors=None if allow_pickle else True,
                 output_loading_info=True,
+                **places,
             )
+        forget_with(hf, places)
     except HeadAtlasError:
         raise
     except Exception as error:  # values of other kinds than a model expects make any line of it fail in any way
@@ -60,7 +74,7 @@ def read_weights(
             f"The checkpoint of {name} lacks {len(absent)} weights of {kind.__name__}, {absent[0]} among them.",
             "They would be random numbers; save the model with the class that its config names.",
         )
-    return hf.to(where), source, not found["missing_keys"]
+    return hf if several else hf.to(where), source, not found["missing_keys"]
 
 
 def _demand_room(kind: Any, config: Any, source: Source) -> None:
@@ -84,12 +98,15 @@ def _demand_room(kind: Any, config: Any, source: Source) -> None:
 @contextlib.contextmanager
 def unreported() -> Iterator[None]:
     """Without the table that transformers logs of missing and unfit weights: they are told in one line."""
-    before = transformers.logging.get_verbosity()
+    before, mover = transformers.logging.get_verbosity(), logging.getLogger("accelerate.big_modeling")
     transformers.logging.set_verbosity_error()
+    level = mover.level
+    mover.setLevel(logging.ERROR)  # it says that some weights lie on disk, as was asked for
     try:
         yield
     finally:
         transformers.logging.set_verbosity(before)
+        mover.setLevel(level)
 
 
 def _class_of(config: Any) -> Any:

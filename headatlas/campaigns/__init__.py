@@ -1,0 +1,1 @@
+"""What campaigns mine: lists of models, read without torch."""

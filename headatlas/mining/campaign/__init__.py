@@ -1,0 +1,1 @@
+"""Many models mined into one folder, with one page that shows them side by side."""
