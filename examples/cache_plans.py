@@ -2,7 +2,7 @@
 
     python examples/cache_plans.py smollm2-135m --tokens 2048 --n 100 --keep 0.3 --out results
 
-Gates are learned once, on needles of that length (2,048 tokens at most); their order serves all budgets. Beside the plan at --keep stand random groups
+Gates are learned once, on needles of --task; their order serves all budgets. Beside the plan at --keep stand random groups
 and a window for all, of no more bytes. Writes results.json (every row with its intervals), results.svg, and the plan itself, results.plan.json.
 """
 
@@ -73,6 +73,8 @@ def main() -> None:
     parser.add_argument("--keep", type=float, default=0.3)
     parser.add_argument("--recent", type=int, default=128)
     parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--task", default="needle-1024", help="needles that gates are learned on")
+    parser.add_argument("--settling", type=float, default=0.0)
     parser.add_argument("--budgets", default="0.15,0.2,0.5")
     parser.add_argument("--others", default="razor,retrieval,spans")
     parser.add_argument("--draws", type=int, default=2)
@@ -80,7 +82,9 @@ def main() -> None:
     parser.add_argument("--out", required=True)
     chosen = parser.parse_args()
     model = ha.load(chosen.model)
-    options = ha.CacheOptions(recent=chosen.recent, n=24, task=f"needle-{min(chosen.tokens, 2048)}", steps=chosen.steps)
+    options = ha.CacheOptions(
+        recent=chosen.recent, n=24, task=chosen.task, steps=chosen.steps, settling=chosen.settling
+    )
     budget = {"keep": chosen.keep, "tokens": chosen.tokens}
     if chosen.plan:
         learned = rebudgeted(ha.read_cache_plan(chosen.plan), keep=chosen.keep, n_tokens=chosen.tokens)

@@ -97,7 +97,7 @@ FREE = {
     "--address", "--revision", "--seed", "--force", "--json", "--help", "--positions", "--position", "--group", "--label", "--toward",
     "--bos", "--by", "--no-verdict", "--verdict", "--text", "--threshold", "--target", "--largest", "--edges", "--criteria", "--layers", "--pick",
     "--remove", "--everywhere", "--generate", "--claim", "--allow-pickle", "--folds", "--shuffles", "--test", "--words",
-    "--all", "--no-causal", "--causal", "--twin", "--bias", "--special", "--punctuation", "--counterfactual", "--shuffled", "--offset", "--rate", "--penalty", "--recompute", "--elsewhere", "--price", "--compensate", "--question", "--copying", "--ov", "--qk", "--svd", "--compose",
+    "--all", "--no-causal", "--causal", "--twin", "--bias", "--special", "--punctuation", "--counterfactual", "--shuffled", "--offset", "--rate", "--penalty", "--recompute", "--elsewhere", "--price", "--settling", "--compensate", "--question", "--copying", "--ov", "--qk", "--svd", "--compose",
 }  # fmt: skip
 
 

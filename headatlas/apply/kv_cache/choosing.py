@@ -33,7 +33,7 @@ class CacheOptions:
     """How a plan is made.
 
     sinks, recent, compensate: what groups keep that do not keep everything (`Span`). n: texts that heads are scored or gates
-    learned on. task: which needles those are. steps, rate, price, keeps: of gates (`CacheGateOptions`). seed: of texts, learning and chance.
+    learned on. task: which needles those are. steps, rate, price, keeps, settling: of gates (`CacheGateOptions`). seed: of texts, learning and chance.
     Raises BadInput.
     """
 
@@ -46,6 +46,7 @@ class CacheOptions:
     rate: float = 0.02
     price: float = 1.0
     keeps: str = "answer"
+    settling: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,7 +66,7 @@ class CacheOptions:
     @property
     def gates(self) -> CacheGateOptions:
         """How gates are learned."""
-        return CacheGateOptions(self.steps, self.rate, self.price, self.keeps)
+        return CacheGateOptions(self.steps, self.rate, self.price, self.keeps, self.settling)
 
 
 @dataclass(frozen=True)

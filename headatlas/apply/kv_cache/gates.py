@@ -24,8 +24,6 @@ from headatlas.model.holding.span import LayerShape, Span
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
 
-SETTLING = 0.4  # share of the steps at the end in which a budget's choice is run
-
 
 @dataclass(frozen=True)
 class CacheGateOptions:
@@ -33,17 +31,21 @@ class CacheGateOptions:
 
     keeps: "answer", the model's own distribution where it decides the answer (KL divergence, nats a token), or "hidden", last hidden states
     over question and answer, as in the paper (mean squared difference, in units of what they are on average).
-    price: of open gates beside that: what it costs if all are open. Raises BadInput.
+    price: of open gates beside that: what it costs if all are open. settling: in this share of the steps, at the end, the choice that the budget allows is
+    run and not the mixture. Raises BadInput.
     """
 
     steps: int = 200
     rate: float = 0.02
     price: float = 1.0
     keeps: str = "answer"
+    settling: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.rate > 0 or self.price < 0:
             raise BadInput("Gates need 1 step, a rate above 0 and a price of 0 at least.", "Check the numbers given.")
+        if not 0 <= self.settling < 1:
+            raise BadInput(f"Gates cannot settle in {self.settling:g} of the steps.", "Give a share from 0 to below 1.")
         KEPT.demand(self.keeps)
 
 
@@ -60,7 +62,7 @@ def learned_gates(
 ) -> tuple[list[Array], list[float]]:
     """([layer][group] gates from 0 to 1, the loss at each step).
 
-    chosen: gates -> which groups would keep everything by them, 1 or 0. In the last two fifths of the steps the model runs with just those, without a
+    chosen: gates -> which groups would keep everything by them, 1 or 0. In the steps that are for settling the model runs with just those, without a
     price, and gates move by the slopes found there (straight through), so that what is learned in the end is a choice and no mixture.
 
     Differs from the paper: the text is read in full, as it is when a cache is cut down afterwards, so that gates act where it is asked.
@@ -85,7 +87,7 @@ def learned_gates(
 
     hard: list[Tensor] | None = None
     for step in range(options.steps):
-        if chosen is not None and step >= options.steps * (1 - SETTLING):
+        if chosen is not None and step >= options.steps * (1 - options.settling):
             now = chosen([gate.detach().double().cpu().numpy() for gate in gates])
             hard = [torch.as_tensor(one, dtype=torch.float32, device=model.device) for one in now]
         order = order or rng.permutation(len(texts)).tolist()

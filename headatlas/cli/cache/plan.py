@@ -46,6 +46,12 @@ def plan(
         typer.Option(help="What gates are learned to keep: answer, or hidden (states, as in DuoAttention)."),
         Check(choices.KEPT.demand),
     ] = "answer",
+    settling: Annotated[
+        float,
+        typer.Option(
+            help="Share of the steps, at the end, in which gates settle on the choice that the budget allows."
+        ),
+    ] = 0.0,
     seed: option.Seed = 0,
     out: caches.PlanOut = None,
     device: option.Device = None,
@@ -59,7 +65,9 @@ def plan(
     import headatlas as ha
     from headatlas.cli._progress import Shown
 
-    options = ha.CacheOptions(sinks, recent, compensate, n, task, steps=steps, price=price, keeps=keeps, seed=seed)
+    options = ha.CacheOptions(
+        sinks, recent, compensate, n, task, steps=steps, price=price, keeps=keeps, settling=settling, seed=seed
+    )
     with Shown() as progress:
         found = ha.plan_cache(
             ha.load(model, dtype=dtype, device=device),
