@@ -238,7 +238,7 @@ def known_kinds(model: Model, atlas: str | Path | None = None) -> tuple[Mapping[
     ones. Only runs on the same weights count. Raises StoreError for a folder named that holds no run.
     """
     folder = Path("atlas") if atlas is None else Path(atlas)
-    if atlas is None and not folder.is_dir():
+    if atlas is None and not any(folder.rglob("atlas.json")):  # not there, or with runs that are not finished
         return {}, None
     runs = [read_atlas(of_run(place / "atlas.json", "mine")) for place in Atlas(folder).runs]
     mine = sorted(

@@ -33,6 +33,7 @@ class Named(Protocol):
 
 T = TypeVar("T", bound=Named)
 _LOOSE = "headatlas_own_"  # what names of modules of loose files begin with
+_TEXT = "__headatlas_text__"  # the text that such a module was made of
 
 
 class Hook(NamedTuple):
@@ -208,6 +209,9 @@ def add_loose(name: str, path: Path, text: bytes) -> None:
         return
     module = ModuleType(name)
     module.__file__ = str(path)
+    vars(module)[_TEXT] = (
+        text  # the file may be changed, or be looked for from another folder, by the time it is asked for
+    )
     sys.modules[name] = module
     try:
         exec(compile(text, str(path), "exec"), vars(module))
@@ -218,9 +222,13 @@ def add_loose(name: str, path: Path, text: bytes) -> None:
         ) from error
 
 
-def loose_modules() -> dict[str, Path]:
-    """The modules that were made of loose files: their names, and the files."""
-    return {name: Path(str(one.__file__)) for name, one in sys.modules.items() if name.startswith(_LOOSE)}
+def loose_modules() -> dict[str, tuple[str, bytes]]:
+    """The modules that were made of loose files: their names, with the file as it was named and the text that was read."""
+    return {
+        name: (str(one.__file__), vars(one)[_TEXT])
+        for name, one in list(sys.modules.items())
+        if name.startswith(_LOOSE) and _TEXT in vars(one)
+    }
 
 
 def _is_own(value: object, module: ModuleType) -> bool:

@@ -35,6 +35,10 @@ class Engine(Protocol):
 
     workers: int
 
+    def demand(self, model: Model) -> None:
+        """Raise BadInput for a model whose work cannot be computed here; asked before anything is begun."""
+        ...
+
     def map(self, model: Model, units: deque[Unit[T]], progress: Progress) -> Iterator[tuple[Unit[T], T]]:
         """Each unit with its result, as they come; what the work raises is raised. Units are taken out of `units`, and whoever
         takes a result may add some that hang on it.
@@ -50,6 +54,9 @@ class Local:
     """Computes units one after the other in this program; nothing is packed, started or copied."""
 
     workers = 1
+
+    def demand(self, model: Model) -> None:
+        """Any model will do."""
 
     def map(self, model: Model, units: deque[Unit[T]], progress: Progress) -> Iterator[tuple[Unit[T], T]]:
         """Each unit with its result, in the order given."""

@@ -67,6 +67,10 @@ class RayEngine:
         self._asked = workers
         self._began = False  # whether there are actors
 
+    def demand(self, model: Model) -> None:
+        """Raise BadInput for a model that others cannot load."""
+        Opening.of(model)
+
     def map(self, model: Model, units: deque[Unit[T]], progress: Progress) -> Iterator[tuple[Unit[T], T]]:
         """Each unit with its result, as they come; the costliest begin first. Raises BadInput for what cannot be sent."""
         if not units:

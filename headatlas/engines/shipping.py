@@ -84,8 +84,7 @@ def packed(work: Callable[..., Any], model: Model, cloudpickle: Any) -> bytes:
 
     place = io.BytesIO()
     Pickler(place).dump(work)
-    sources = {name: (str(path), path.read_bytes()) for name, path in loose_modules().items()}
-    return pickle.dumps((sources, place.getvalue()))
+    return pickle.dumps((loose_modules(), place.getvalue()))
 
 
 def unpacked(parcel: bytes, model: Model) -> Callable[..., Any]:

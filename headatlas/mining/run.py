@@ -86,6 +86,7 @@ def mine(
     if verdict_n is not None and not 4 <= verdict_n <= STEPS[-1]:
         raise BadInput(f"Verdicts cannot rest on {verdict_n} examples.", f"Use --verdict-n 4 to {STEPS[-1]}.")
     progress, asked = progress or Silent(), critics.chosen(checks)
+    engines.current().demand(model)
     chosen, facts = plan(model, detectors, tasks, n, seed), ModelFacts.of(model)
     if not verdict:
         chosen = replace(chosen, labelling={})

@@ -7,7 +7,7 @@ import torch
 
 import headatlas as ha
 from headatlas.asking import ask, known_kinds
-from headatlas.errors import BadInput
+from headatlas.errors import BadInput, StoreError
 from tests import toys
 from tests.pages import run
 
@@ -84,6 +84,14 @@ def test_a_dead_head_changes_nothing(tmp_path):
     assert found["0.0"].kl == pytest.approx(0, abs=1e-9)
     assert found["0.0"].after == pytest.approx(found["0.0"].before, abs=1e-6)
     assert max(row.kl for row in found.values()) > 1e-6
+
+
+def test_a_run_that_is_not_finished_is_no_atlas_to_look_heads_up_in(tmp_path, model, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "atlas" / "model" / "0123456789ab.partial").mkdir(parents=True)
+    assert ask(model, TEXTS[0], top=2).atlas is None
+    with pytest.raises(StoreError, match="no finished run"):
+        ask(model, TEXTS[0], top=2, atlas="atlas")
 
 
 def test_texts_take_exactly_one_source(model):

@@ -162,9 +162,11 @@ def test_what_work_raises_is_raised_here(engine, folder):
     assert caught.value.hint == "Never."
 
 
-def test_a_model_in_memory_is_refused(engine):
+def test_a_model_in_memory_is_refused_before_a_folder_is_made(engine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match="load models by name"):
         ha.mine(ha.load(toys.llama()), n=4)
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_cluster_at_an_address_is_one_line():
@@ -180,7 +182,7 @@ def test_a_killed_program_goes_on_where_it_was(folder, local, tmp_path):
              "--threads", "1", "--out", str(out), *(word for task in TASKS for word in ("--task", task))]  # fmt: skip
     kept = tmp_path / "run.partial" / "scans"
     with subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while not list(kept.glob("*.json")):
             assert time.monotonic() < until
             assert first.poll() is None
@@ -188,6 +190,6 @@ def test_a_killed_program_goes_on_where_it_was(folder, local, tmp_path):
         first.kill()
     assert not out.exists()
     known = {path.stem for path in kept.glob("*.json")}
-    second = subprocess.run(words, capture_output=True, text=True, check=True, timeout=150)
+    second = subprocess.run(words, capture_output=True, text=True, check=True, timeout=400)
     assert {line.split(":")[0] for line in second.stderr.splitlines() if "kept from before" in line} >= known
     assert numbers(out) == local

@@ -64,13 +64,15 @@ def test_a_detector_asked_on_another_task_keeps_what_it_is_made_of(model: Model)
     assert found.planted is moved.planted
 
 
-def test_a_users_file_travels_with_its_work(tmp_path: Path, model: Model):
+def test_a_users_file_travels_with_its_work(tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch):
     """In a process that has never seen the file, nor finds it any more."""
     file = tmp_path / "mine.py"
     file.write_text((Path(ha.__file__).parent / "tasks" / "foo_bar.py").read_text())
-    task = plugins_of_file(file, Task)[0]
-    parcel = packed(lambda: task.build, model, cloudpickle)
+    monkeypatch.chdir(tmp_path)
+    task = plugins_of_file(Path("mine.py"), Task)[0]
+    monkeypatch.chdir(tmp_path.parent)
     file.unlink()
+    parcel = packed(lambda: task.build, model, cloudpickle)
     place = tmp_path / "parcel"
     place.write_bytes(parcel)
     script = (

@@ -30,6 +30,7 @@ ELSEWHERE = {
     "probe": {"labels"},
     "steer": {"labels"},
     "head_gates": {"held_out"},
+    "prune": {"order"},
     "fit_recipe": {"name"},
     "measure_recipe": {"recipe"},
     "labels_of": set(),
