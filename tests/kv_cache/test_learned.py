@@ -39,6 +39,7 @@ def needles(n: int = 6) -> Batch:
     return find_task("needle")(planted()[0].tokenizer, n, 0)
 
 
+@pytest.mark.slow
 def test_gates_stay_open_where_the_answer_comes_from():
     model, heads = planted()
     options = CacheOptions(recent=16, n=6, task="needle", steps=30, price=0.5, keeps="answer")
