@@ -14,7 +14,7 @@ from torch import Tensor
 from headatlas.model.core.attention_call import additive
 from headatlas.model.holding.span import INDEX_BYTES, Span
 
-BLOCK = 64  # tokens by which a part that keeps everything grows
+BLOCK = 64  # tokens by which a part that keeps everything grows at most
 
 # (keys, values, mask) -> the attention of the part's own query heads over them, [example, query, head, d_value]
 Attend = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -55,7 +55,7 @@ _Asked = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
 class Whole(Part):
-    """Everything is kept, in buffers that grow by blocks, so that a step copies no more than its own token."""
+    """Everything is kept, in buffers that grow by some tokens at once, so that a step copies no more than its own token."""
 
     def fill(self, keys: Tensor, values: Tensor, first: int, starts: Tensor) -> None:  # noqa: D102
         self.used = 0
@@ -65,7 +65,7 @@ class Whole(Part):
     def _append(self, keys: Tensor, values: Tensor) -> None:
         end = self.used + keys.shape[2]
         if end > self.keys.shape[2]:
-            room = -(-(end + 1) // BLOCK) * BLOCK
+            room = end + min(BLOCK, max(end // 8, 4))
             self.keys, self.values = (_grown(x, self.used, room) for x in (self.keys, self.values))
         self.keys[:, :, self.used : end] = keys
         self.values[:, :, self.used : end] = values
