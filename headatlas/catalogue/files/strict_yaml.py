@@ -7,10 +7,12 @@ Words such as `no` and `on` stay words: only null, true, false, numbers and ISO 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import gc
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import yaml
@@ -54,6 +56,18 @@ def read(data: bytes, file: str) -> Document:
     return _Reader(file).read(text)
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the cycle collector, which would go through all of a large program's objects again and again for values that have no cycles."""
+    had = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if had:
+            gc.enable()
+
+
 class _Reader:
     """Turns the parser's events into plain values; a stack instead of recursion, so depth is ours to limit."""
 
@@ -66,7 +80,8 @@ class _Reader:
 
     def read(self, text: str) -> Document:
         try:
-            return Document(self._build(text), self.lines)
+            with _uncollected():
+                return Document(self._build(text), self.lines)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             right = "Check the indentation, and quote a text that holds ': ' or starts with a sign."
@@ -89,7 +104,15 @@ class _Reader:
                 documents += isinstance(event, yaml.DocumentStartEvent)
                 continue
             line = event.start_mark.line + 1 if event.start_mark else 1
-            self._refuse(event, line, depth=len(open_), documents=documents)
+            tag = None if isinstance(event, yaml.AliasEvent) else event.tag  # type: ignore[attr-defined]
+            if (
+                documents > 1
+                or event.anchor is not None
+                or tag is not None
+                or len(self.lines) >= _MAX_VALUES
+                or len(open_) >= _MAX_DEPTH
+            ):
+                raise self._refused(event, tag, line, documents=documents)
             parent, where = open_[-1] if open_ else (None, ())
             if isinstance(parent, dict) and key[-1] is None:
                 name = key[-1] = self._key(event, parent, line)
@@ -118,17 +141,16 @@ class _Reader:
             raise self.fail(1, "the file is empty.", "Write the entry's keys and values.")
         return root
 
-    def _refuse(self, event: yaml.NodeEvent, line: int, *, depth: int, documents: int) -> None:
+    def _refused(self, event: yaml.NodeEvent, tag: str | None, line: int, *, documents: int) -> CatalogueError:
         if documents > 1:
-            raise self.fail(line, "a second YAML document starts here.", "Write one document a file.")
+            return self.fail(line, "a second YAML document starts here.", "Write one document a file.")
         if event.anchor is not None:
-            raise self.fail(line, f"'{event.anchor}' is a YAML anchor or alias.", "Write the value out.")
-        if isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)) and event.tag is not None:
-            raise self.fail(line, f"'{event.tag}' is a YAML tag.", "Write plain values without tags.")
+            return self.fail(line, f"'{event.anchor}' is a YAML anchor or alias.", "Write the value out.")
+        if tag is not None:
+            return self.fail(line, f"'{tag}' is a YAML tag.", "Write plain values without tags.")
         if len(self.lines) >= _MAX_VALUES:
-            raise self.fail(line, f"the file holds more than {_MAX_VALUES:,} values.", "Part it in smaller files.")
-        if depth >= _MAX_DEPTH:
-            raise self.fail(line, f"values are nested more than {_MAX_DEPTH} deep.", "Flatten them.")
+            return self.fail(line, f"the file holds more than {_MAX_VALUES:,} values.", "Part it in smaller files.")
+        return self.fail(line, f"values are nested more than {_MAX_DEPTH} deep.", "Flatten them.")
 
     def _key(self, event: yaml.NodeEvent, parent: dict[str, object], line: int) -> str:
         if not isinstance(event, yaml.ScalarEvent):
