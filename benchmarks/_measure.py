@@ -64,6 +64,11 @@ def measure(works: dict[str, Work], *, repeats: int = 3) -> list[dict[str, Any]]
     return rows
 
 
+def numbers(text: str) -> list[int]:
+    """ "1,2" of a command line as numbers."""
+    return [int(part) for part in text.split(",")]
+
+
 def line(row: dict[str, Any]) -> str:
     """One row for people."""
     if "missing" in row:

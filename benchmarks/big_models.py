@@ -14,12 +14,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _measure import numbers
 
 import headatlas as ha
 from headatlas.mining.checks import critics
@@ -93,10 +97,6 @@ def plan(options: argparse.Namespace) -> None:
         print(
             f"| {name} | {2 * n / 1e9:.0f} | {beside / 1e9:.1f} | {hours[0]:.2f} | {hours[1]:.2f} | {disk:.0f} | {slow:,.0f} |"
         )
-
-
-def numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
+import sys
 import tempfile
 import time
 from collections import deque
@@ -21,6 +22,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from _measure import numbers
 
 import headatlas as ha
 from headatlas.engines import Engine, Unit
@@ -163,10 +167,6 @@ def simulate(options: argparse.Namespace) -> None:
         for at_once in options.at_once:
             took = makespan(found, options.models, workers, at_once)
             print(f"| {workers} | {at_once} | {took / 3600:.2f} | {one / took:.1f} | {work / took / workers:.0%} |")
-
-
-def numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
 
 
 def main() -> None:

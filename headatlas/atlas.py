@@ -8,8 +8,6 @@ A run is one immutable folder: `run.json` (what decides the numbers), `scores.pa
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from headatlas.heads import HeadId
 from headatlas.reading import reason
 from headatlas.registry import did_you_mean
 from headatlas.report.atlas_schema import read_atlas, read_attention
-from headatlas.store import give_name, of_run, read_json
+from headatlas.store import give_name, of_run, read_json, short_id
 
 KEPT = ("scans", "verdicts", "twins")  # folders of a run under way
 FILES = ("run.json", "scores.parquet", "examples.parquet", "atlas.json", "attention.json", "report.html")
@@ -38,7 +36,7 @@ class Run:
     @property
     def id(self) -> str:
         """Twelve hexadecimal digits of the facts' hash."""
-        return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:12]
+        return short_id(self.facts)
 
 
 class Atlas:

@@ -66,6 +66,14 @@ CIRCUIT_RIVAL = Choice(("none", "eap-ig"), "Circuits are not compared with '{}'.
 CACHE_PLAN = Choice(
     ("razor", "retrieval", "gates", "spans", "recency", "random"), "There is no way to plan a cache called '{}'."
 )
+
+
+def demand_needle(task: str) -> None:
+    """Raise BadInput unless a task hides a needle in a long text."""
+    if not task.startswith("needle"):
+        raise BadInput(f"'{task}' has no needle.", "Give needle, needle-1024, needle-2048, needle-4096 or needle-8192.")
+
+
 KEPT = Choice(("answer", "hidden"), "Gates are not learned to keep '{}'.")
 RATIO = Choice(("ratio-of-means", "mean-of-ratios"), "Unknown ratio '{}'.")
 ROUTE_FILE = Choice((".json", ".svg", ".html", ".graphml"), "No route is written to a file that ends in '{}'.")

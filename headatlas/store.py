@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
@@ -196,6 +197,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Read what `write_arrays` wrote. Raises StoreError naming the file."""
     return reading.read_arrays(of_run(path))
+
+
+def short_id(facts: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits made of facts, whatever their order."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def partial_of(final: Path) -> Path:

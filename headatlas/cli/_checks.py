@@ -300,13 +300,6 @@ def curve_file(path: str) -> None:
     plots.require()
 
 
-def fresh_folder(path: str) -> None:
-    """Raise StoreError where a folder is there already, or none can be written."""
-    folder(path)
-    if Path(path).exists():
-        raise StoreError(f"{path} exists already.", "Choose another folder with --out, or remove it.")
-
-
 def run(path: str) -> None:
     """Raise StoreError where no finished run lies."""
     from headatlas.atlas import Atlas

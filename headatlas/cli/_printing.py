@@ -49,6 +49,21 @@ def print_entries(heading: Sequence[str], entries: Sequence[tuple[Sequence[str],
                 )  # fmt: skip
 
 
+def print_beside(text: str, answers: Mapping[str, str]) -> None:
+    """A text, and what follows it in several ways side by side: heading -> answer."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from headatlas.render.console import console
+    from headatlas.render.escape import shown
+
+    screen = console()
+    screen.print(shown(text, lines=True), highlight=False, markup=False, soft_wrap=True)
+    table = Table(*answers, box=None, pad_edge=False, expand=True)
+    table.add_row(*(Text(shown(answer, lines=True)) for answer in answers.values()))
+    screen.print(table)
+
+
 def say_start_end(facts: Mapping[str, Any]) -> None:
     """Print which start and end tokens the texts behind a result got, where it says so."""
     from headatlas.render.console import console

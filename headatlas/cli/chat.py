@@ -10,7 +10,7 @@ from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
-from headatlas.cli._printing import print_json
+from headatlas.cli._printing import print_beside, print_json
 from headatlas.errors import BadInput
 
 
@@ -38,11 +38,7 @@ def chat(
 
     Example: headatlas chat smollm2-135m --with my-iti --text "The capital of France is"
     """
-    from rich.table import Table
-
     import headatlas as ha
-    from headatlas.render.console import console
-    from headatlas.render.escape import shown
 
     found = ha.chat(
         ha.load(model, dtype=dtype, device=device), str(recipe), text or (), chat=chat, tokens=tokens, force=force
@@ -50,11 +46,5 @@ def chat(
     if as_json:
         print_json([one.data for one in found])
         return
-    from rich.text import Text
-
-    screen = console()
     for one in found:
-        screen.print(shown(one.text, lines=True), highlight=False, markup=False, soft_wrap=True)
-        table = Table("without", f"with {one.facts['intervention']}", box=None, pad_edge=False, expand=True)
-        table.add_row(*(Text(shown(answer, lines=True)) for answer in (one.without, one.changed)))
-        screen.print(table)
+        print_beside(one.text, {"without": one.without, f"with {one.facts['intervention']}": one.changed})

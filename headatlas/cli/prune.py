@@ -71,7 +71,7 @@ def prune(
         typer.Option(
             "--out", help="With --keep: folder for the smaller model, by the first order. Must not exist."
         ),
-        Check(check.fresh_folder),
+        Check(check.new_folder),
     ] = None,
     svg: Annotated[
         str | None, typer.Option("--svg", help="File to draw the curves in (.svg)."), Check(check.curve_file)

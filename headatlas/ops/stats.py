@@ -42,6 +42,12 @@ def interval(values: Array, *, seed: int = 0, draws: int = 1000, level: float = 
     return low.reshape(values.shape[1:]), high.reshape(values.shape[1:])
 
 
+def share_interval(part: int, whole: int) -> tuple[float, float]:
+    """95% interval of a share of `part` in `whole`, 1 or more (Wilson 1927)."""
+    found = scipy_stats.binomtest(part, whole).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
 def _interval(x: Array, weights: Array, upper: float) -> Array:
     """[low or high, column] of x [example, column]; weights [draw, example]: how often a draw has each example."""
     present = ~np.isnan(x)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +32,7 @@ from headatlas.pages.scan import EVERY, SAMPLE, Counts, Settings, mean_z, scan
 from headatlas.pages.sources import Given
 from headatlas.progress import Progress, Silent
 from headatlas.render.numbers import count
-from headatlas.store import claimed, give_name, partial_of, read_arrays, write_arrays
+from headatlas.store import claimed, give_name, partial_of, read_arrays, short_id, write_arrays
 from headatlas.version import __version__
 
 COUNTS = "counts.npz"  # of a folder under way
@@ -180,7 +178,7 @@ def facts_of(model: Model, corpus: Corpus, options: PageOptions, edits: Sequence
         "left_out": corpus.left_out, **asdict(options), "tokens": corpus.n_tokens, "length": corpus.length, "edits": [repr(edit) for edit in edits],
         "headatlas": __version__,
     }  # fmt: skip
-    return {"id": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12], **facts}
+    return {"id": short_id(facts), **facts}
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from headatlas.heads import HeadId
+from headatlas.ops.stats import share_interval
 from headatlas.ops.types import Array
 from headatlas.treebanks.sentences import Sentence
 from headatlas.treebanks.words import WordBatch
@@ -68,6 +68,5 @@ class CoreferenceCounts:
     def result(self) -> Coreference:
         """Shares with Wilson's interval."""
         n = max(self.n, 1)
-        ends = [binomtest(int(right), n).proportion_ci(method="wilson") for right in self.right]
-        low, high = np.array([(one.low, one.high) for one in ends]).T
+        low, high = np.array([share_interval(int(right), n) for right in self.right]).T
         return Coreference(self.heads, self.right / n, low, high, self.nearest, self.n)

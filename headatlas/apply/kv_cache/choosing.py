@@ -14,7 +14,7 @@ from headatlas.apply.kv_cache.gates import CacheGateOptions, learned_gates
 from headatlas.apply.kv_cache.plan import CachePlan, groups_of, plan_of, widest, within_budget
 from headatlas.apply.kv_cache.recall import Asked, asked
 from headatlas.apply.kv_cache.spans import chosen_spans, key_worth
-from headatlas.choices import CACHE_PLAN
+from headatlas.choices import CACHE_PLAN, demand_needle
 from headatlas.detectors.retrieval import retrieval
 from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput
@@ -53,10 +53,7 @@ class CacheOptions:
         _ = self.span, self.gates
         if self.n < 2:
             raise BadInput(f"{self.n} texts are too few to choose by.", "Give 2 or more.")
-        if not self.task.startswith("needle"):
-            raise BadInput(
-                f"'{self.task}' has no needle.", "Give needle, needle-1024, needle-2048, needle-4096 or needle-8192."
-            )
+        demand_needle(self.task)
 
     @property
     def span(self) -> Span:

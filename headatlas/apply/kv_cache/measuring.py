@@ -8,8 +8,6 @@ texts: differences are paired.
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from headatlas.apply.kv_cache.plan import CachePlan, as_recent, everything, evicted, shuffled
+from headatlas.choices import demand_needle
 from headatlas.errors import BadInput, UnfitTask
 from headatlas.methods.sweeps import checkpoint
 from headatlas.model import Model
@@ -30,7 +28,7 @@ from headatlas.model.identity import identity_of
 from headatlas.ops import stats
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
-from headatlas.store import write_json
+from headatlas.store import short_id, write_json
 from headatlas.task import HELD_OUT, Batch, edges, find_task
 from headatlas.tasks._passages import passages
 from headatlas.version import __version__
@@ -72,7 +70,7 @@ class CacheComparison:
             if len(cost.found):
                 right = int(cost.found.sum())
                 row["accuracy"] = right / len(cost.found)
-                row["accuracy_low"], row["accuracy_high"] = _wilson(right, len(cost.found))
+                row["accuracy_low"], row["accuracy_high"] = stats.share_interval(right, len(cost.found))
                 row |= _named("accuracy_change", paired_shares(cost.found, full.found))
                 row |= _named("log_probability_change", _paired(cost.log_probability - full.log_probability))
             if len(cost.loss):
@@ -99,12 +97,6 @@ def _paired(change: Array) -> tuple[float, float, float]:
     return float(change.mean()), float(low), float(high)
 
 
-def _wilson(right: int, n: int) -> tuple[float, float]:
-    """95% interval of a share (Wilson 1927)."""
-    found = binomtest(right, n).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
-
-
 def paired_shares(one: Array, other: Array) -> tuple[float, float, float]:
     """How much larger the share of `one` [trial] bool is than that of `other` on the same trials, with its 95% interval.
 
@@ -113,7 +105,7 @@ def paired_shares(one: Array, other: Array) -> tuple[float, float, float]:
     """
     a, b = one.astype(bool), other.astype(bool)
     n, p, q = len(a), float(a.mean()), float(b.mean())
-    (p_low, p_high), (q_low, q_high) = (_wilson(int(x.sum()), n) for x in (a, b))
+    (p_low, p_high), (q_low, q_high) = (stats.share_interval(int(x.sum()), n) for x in (a, b))
     both, only, rival, neither = (int(x.sum()) for x in (a & b, a & ~b, b & ~a, ~a & ~b))
     margins = (both + only) * (rival + neither) * (both + rival) * (only + neither)
     cross = both * neither - only * rival
@@ -165,7 +157,7 @@ def compare_cache_plans(
         "plans": {name: plan.data["groups"] for name, plan in every.items()},
         "headatlas": __version__,
     }
-    identity = {"id": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12], **told}
+    identity = {"id": short_id(told), **told}
     with checkpoint.file(out, identity) as store:
 
         def kept(name: str, measure: Callable[[], Array]) -> Array:
@@ -197,8 +189,7 @@ def compare_cache_plans(
 
 def demand_measurable(plans: Mapping[str, CachePlan], task: str, n: int, n_prose: int) -> None:
     """Raise BadInput for what cannot be measured."""
-    if not task.startswith("needle"):
-        raise BadInput(f"'{task}' has no needle.", "Give needle, needle-1024, needle-2048, needle-4096 or needle-8192.")
+    demand_needle(task)
     if FULL in plans:
         raise BadInput(f"No plan may be called '{FULL}'.", "It is the model's own cache, which is always measured.")
     if n < 0 or n_prose < 0 or not n + n_prose:

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from headatlas.apply.going_on import prompts_to_continue, written
 from headatlas.apply.recipe.intervention import DRAWS, Intervention, RecipeOptions, find_intervention
 from headatlas.apply.recipe.outcome import ELSEWHERE, Outcome
 from headatlas.apply.recipe.recipe import Recipe, data_hash
 from headatlas.apply.recipe.store import load_recipe, save_recipe
 from headatlas.errors import BadInput
 from headatlas.methods.prompts import Prompts, prompts_for
-from headatlas.methods.texts import Texts
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
 from headatlas.progress import Progress
@@ -151,30 +150,11 @@ def chat(
     recipe.demand_model(model, other_weights=force)
     if not model.has_logits or model.kind != "decoder":
         raise BadInput(f"{model.name} does not generate text.", "Use a decoder.")
-    batch = Texts(text, chat).read(model)
     found = []
-    for row, mask in zip(batch.tokens, batch.mask, strict=True):
-        ids = row[mask][None].to(model.device)
-        if tokens < 1 or ids.shape[1] + tokens > model.tokenizer.context:
-            raise BadInput(
-                f"A prompt of {ids.shape[1]} tokens cannot be continued by {tokens}.",
-                f"Together 1 to {model.tokenizer.context} fit.",
-            )
-        without = _written(model, model.hf, ids, tokens)
+    for ids in prompts_to_continue(model, text, chat, tokens):
+        without = written(model, model.hf, ids, tokens)
         with recipe.on(model, other_weights=force) as hf:
-            changed = _written(model, hf, ids, tokens)
+            changed = written(model, hf, ids, tokens)
         facts = {"model": model.name, "intervention": recipe.intervention}
         found.append(Answers(model.tokenizer.decode(ids[0].tolist()), without, changed, facts))
     return found
-
-
-@torch.no_grad()
-def _written(model: Model, hf: Any, ids: torch.Tensor, tokens: int) -> str:
-    """The text that generate() writes behind ids [1, n]."""
-    ends = ids[
-        0, -1
-    ].item()  # one prompt needs no padding; naming a token keeps transformers from announcing its choice
-    text = hf.generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=ends
-    )
-    return model.tokenizer.decode(text[0, ids.shape[1] :].tolist())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
+from headatlas.apply.going_on import demand_room, written
 from headatlas.edits import OnHeads
 from headatlas.edits.base import Positions
 from headatlas.errors import BadInput
@@ -23,17 +23,8 @@ def generate(
     if not model.has_logits or model.kind != "decoder":
         raise BadInput(f"{model.name} does not generate text.", "Use a decoder.")
     ids = model.tokenizer.start_end.read(model.tokenizer.encode(prompt))
-    if not ids or n < 1 or len(ids) + n > model.tokenizer.context:
-        raise BadInput(
-            f"A prompt of {len(ids)} tokens cannot be continued by {n}.",
-            f"Together 1 to {model.tokenizer.context} fit.",
-        )
+    demand_room(model, len(ids), n)
     tokens = torch.tensor([ids], device=model.device)
     edits = [] if make is None else list(make(range(len(ids) - 1, len(ids) - 1 + n)))
-    with model.edited(edits) as hf, torch.no_grad():
-        plain: Any = hf
-        # One prompt needs no padding; naming a token for it keeps transformers from announcing that it chose one.
-        text = plain.generate(
-            tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=n, do_sample=False, pad_token_id=ids[-1]
-        )
-    return model.tokenizer.decode(text[0, len(ids) :].tolist())
+    with model.edited(edits) as hf:
+        return written(model, hf, tokens, n)

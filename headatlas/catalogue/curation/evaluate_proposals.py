@@ -11,12 +11,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
-
 from headatlas.catalogue.catalogue import Catalogue
 from headatlas.catalogue.curation.likeness import paper_text
 from headatlas.catalogue.curation.propose import Kind, Proposal, propose
 from headatlas.catalogue.schema import HeadType, Paper
+from headatlas.ops.stats import share_interval
 
 SINCE = datetime.date(2025, 2, 18)  # the day after the last paper of the first list
 
@@ -45,8 +44,7 @@ class Agreement:
 def _share(part: int, whole: int) -> tuple[float, float, float]:
     if not whole:
         return (float("nan"),) * 3
-    interval = binomtest(part, whole).proportion_ci(method="wilson")
-    return part / whole, float(interval.low), float(interval.high)
+    return part / whole, *share_interval(part, whole)
 
 
 def evaluate_proposals(catalogue: Catalogue, since: datetime.date = SINCE) -> list[Agreement]:

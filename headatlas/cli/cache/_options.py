@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from headatlas.choices import demand_needle
 from headatlas.cli import _checks as check
 from headatlas.cli._checks import Check
 from headatlas.errors import BadInput
@@ -14,8 +15,7 @@ from headatlas.errors import BadInput
 
 def _needles(name: str) -> None:
     check.task(name)
-    if not name.startswith("needle"):
-        raise BadInput(f"'{name}' has no needle.", "Give needle, needle-1024, needle-2048, needle-4096 or needle-8192.")
+    demand_needle(name)
 
 
 def named(paths: list[str]) -> dict[str, str]:

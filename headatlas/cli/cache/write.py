@@ -10,9 +10,8 @@ from headatlas.cli import _checks as check
 from headatlas.cli import _options as option
 from headatlas.cli import _sources as sources
 from headatlas.cli._checks import Check
-from headatlas.cli._printing import print_json
+from headatlas.cli._printing import print_beside, print_json
 from headatlas.errors import BadInput
-from headatlas.render.console import console
 
 library = ("headatlas.write_with_cache", "headatlas.read_cache_plan")
 
@@ -40,11 +39,7 @@ def write(
 
     Example: headatlas cache write smollm2-135m --plan razor.json --text "The red box holds salt. The blue box holds gold. The red box holds"
     """
-    from rich.table import Table
-    from rich.text import Text
-
     import headatlas as ha
-    from headatlas.render.escape import shown
 
     found = ha.write_with_cache(
         ha.load(model, dtype=dtype, device=device), ha.read_cache_plan(str(plan)), text or (), chat=chat, tokens=tokens
@@ -52,15 +47,6 @@ def write(
     if as_json:
         print_json([one.data for one in found])
         return
-    screen = console()
     for one in found:
-        screen.print(shown(one.text, lines=True), highlight=False, markup=False, soft_wrap=True)
-        table = Table(
-            f"full cache, {one.full_bytes:,} bytes",
-            f"plan, {one.held_bytes:,} bytes",
-            box=None,
-            pad_edge=False,
-            expand=True,
-        )
-        table.add_row(*(Text(shown(answer, lines=True)) for answer in (one.full, one.held)))
-        screen.print(table)
+        full, held = f"full cache, {one.full_bytes:,} bytes", f"plan, {one.held_bytes:,} bytes"
+        print_beside(one.text, {full: one.full, held: one.held})

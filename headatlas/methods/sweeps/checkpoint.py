@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from headatlas.model import Model
 from headatlas.model.identity import identity_of
 from headatlas.ops.types import Array
 from headatlas.reading import read_array
-from headatlas.store import claimed, finished, give_name, of_run, partial_of, whole_file, writing
+from headatlas.store import claimed, finished, give_name, of_run, partial_of, short_id, whole_file, writing
 from headatlas.task import Batch
 from headatlas.version import __version__
 
@@ -134,10 +133,8 @@ def facts_of(model: Model, sweep: Sweep, more: Mapping[str, Any]) -> dict[str, A
         **sweep.facts,
         **more,
     }
-    text = json.dumps(
-        {**facts, "heads": [[str(head) for head in head_set] for head_set in sweep.head_sets]}, sort_keys=True
-    )
-    return {"id": hashlib.sha256(text.encode()).hexdigest()[:12], **facts}
+    heads = [[str(head) for head in head_set] for head_set in sweep.head_sets]
+    return {"id": short_id({**facts, "heads": heads}), **facts}
 
 
 def digest(batch: Batch | None) -> str | None:

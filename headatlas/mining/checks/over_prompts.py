@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import binomtest
 
 from headatlas.mining.checks.records import Check, Outcome
+from headatlas.ops.stats import share_interval
 from headatlas.ops.types import Array
 
 NAME = "prompts"
@@ -28,6 +28,6 @@ def check(values: Array, head: int) -> Check:
     if heads <= TOP:
         return Check(NAME, "does not apply", note=f"the model has {heads} heads", parts=parts)
     top = int((np.nan_to_num(values[known], nan=-np.inf) > own[known, None]).sum(1).__lt__(TOP).sum())
-    ends = binomtest(top, n).proportion_ci(method="wilson")
-    outcome: Outcome = "passed" if ends.low > 0.5 else "failed" if ends.high < 0.5 else "weakened"
-    return Check(NAME, outcome, top / n, float(ends.low), float(ends.high), f"top ten on {top} of {n} prompts", parts)
+    low, high = share_interval(top, n)
+    outcome: Outcome = "passed" if low > 0.5 else "failed" if high < 0.5 else "weakened"
+    return Check(NAME, outcome, top / n, low, high, f"top ten on {top} of {n} prompts", parts)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from scipy.stats import binomtest, hypergeom
+from scipy.stats import hypergeom
 
 from headatlas import catalogue
 from headatlas.catalogue.files.boards import RESULTS as RESULTS
@@ -15,6 +15,7 @@ from headatlas.catalogue.schema import Claim
 from headatlas.detector import Detector, detectors
 from headatlas.errors import BadInput, UnknownName
 from headatlas.heads import HeadId
+from headatlas.ops.stats import share_interval
 from headatlas.registry import did_you_mean
 
 RECALL = 0.5  # share of the claimed heads that must be observed
@@ -175,11 +176,11 @@ def _beside(claim: Claim, ran: Mapping[str, Any], model: Mapping[str, Any]) -> O
         reason += f"; {len(acting)} of {len(acting) + len(refuted)} judged act when removed"
     if claim.value is not None:
         reason += f"; the claim's number ({claim.value:g} {claim.unit or ''}".rstrip() + ") is not measured"
-    share = binomtest(len(both), len(claimed)).proportion_ci(method="wilson")
+    low, high = share_interval(len(both), len(claimed))
     return Outcome(
         claim.id, claim.head_type, claim.statement, ran["name"], result, reason,
         tuple(map(str, claimed)), tuple(map(str, observed)), tuple(map(str, both)), recall,
-        len(both) / len(observed) if observed else None, p, float(share.low), float(share.high),
+        len(both) / len(observed) if observed else None, p, low, high,
         tuple(map(str, acting)), tuple(map(str, refuted)),
     )  # fmt: skip
 
