@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import headatlas as ha
-from headatlas.apply.kv_cache.plan import as_recent, rebudgeted, shuffled
+from headatlas.apply.kv_cache.measuring import rivals
+from headatlas.apply.kv_cache.plan import rebudgeted
 from headatlas.progress import Silent
 from headatlas.render import plots
 
@@ -98,9 +99,7 @@ def main() -> None:
         plans[f"gates {keep}"] = rebudgeted(learned, keep=float(keep), n_tokens=chosen.tokens)
     for by in filter(None, chosen.others.split(",")):
         plans[f"{by} {chosen.keep:g}"] = ha.plan_cache(model, by, **budget, options=options)
-    for draw in range(chosen.draws):
-        plans[f"{name}, random {draw + 1}"] = shuffled(learned, draw)
-    plans[f"{name}, recency"] = as_recent(learned, chosen.tokens)
+    plans |= rivals(name, learned, chosen.tokens, chosen.draws, 0)
     found = ha.compare_cache_plans(
         model, plans, task=f"needle-{chosen.tokens}", n=chosen.n, n_prose=chosen.n_prose, out=f"{chosen.out}.json",
         progress=Told(),

@@ -107,19 +107,12 @@ def plan_cache(
         found = chosen_spans(shapes, _lengthened(worth, tokens), keep=keep, n_tokens=tokens, sinks=options.sinks)
         return CachePlan(shapes, found, by, model=name, weights=weights, facts=facts)
     if by == "recency":
-        return plan_of(
-            shapes,
-            (),
-            widest(shapes, options.span, keep=keep, n_tokens=tokens),
-            method=by,
-            model=name,
-            weights=weights,
-            facts=facts,
-        )
-    within_budget(shapes, (), options.span, keep=keep, n_tokens=tokens)
+        span = widest(shapes, options.span, keep=keep, n_tokens=tokens)
+        return plan_of(shapes, (), span, method=by, model=name, weights=weights, facts=facts)
     budget = functools.partial(within_budget, shapes, span=options.span, keep=keep, n_tokens=tokens)
+    budget(())  # before what takes time
     ranking = METHODS[by](model, shapes, options, budget, progress)
-    whole = within_budget(shapes, ranking.order, options.span, keep=keep, n_tokens=tokens)
+    whole = budget(ranking.order)
     if ranking.low:
         facts |= {
             "intervals": {str(g): [ranking.low[g], ranking.high[g]] for g in ranking.order},
@@ -207,19 +200,22 @@ def _by_gates(
     texts = _texts(model, options)
 
     def chosen(gates: list[Array]) -> list[Array]:
-        taken = set(budget(_ranked(gates)))
+        taken = set(budget(_ranked(_by_group(gates))))
         return [np.array([float(Group(layer, i) in taken) for i in range(len(row))]) for layer, row in enumerate(gates)]
 
     gates, _ = learned_gates(
         model, shapes, texts, options.span, options=options.gates, chosen=chosen, seed=options.seed, progress=progress
     )
-    score = {Group(layer, i): float(value) for layer, row in enumerate(gates) for i, value in enumerate(row)}
-    return Ranking(_ranked(gates), score, {}, {})
+    score = _by_group(gates)
+    return Ranking(_ranked(score), score, {}, {})
 
 
-def _ranked(gates: Sequence[Array]) -> tuple[Group, ...]:
-    """Groups, the highest gates first."""
-    score = {Group(layer, i): float(value) for layer, row in enumerate(gates) for i, value in enumerate(row)}
+def _by_group(gates: Sequence[Array]) -> dict[Group, float]:
+    return {Group(layer, i): float(value) for layer, row in enumerate(gates) for i, value in enumerate(row)}
+
+
+def _ranked(score: Mapping[Group, float]) -> tuple[Group, ...]:
+    """Groups, the highest scores first."""
     return tuple(sorted(score, key=lambda group: (-score[group], group)))
 
 

@@ -154,7 +154,7 @@ def compare_cache_plans(
     told = {
         **facts,
         **identity_of(model),
-        "plans": {name: plan.data["groups"] for name, plan in every.items()},
+        "plans": {name: plan.rows for name, plan in every.items()},
         "headatlas": __version__,
     }
     identity = {"id": short_id(told), **told}

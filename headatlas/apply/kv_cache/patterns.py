@@ -63,12 +63,8 @@ class _File(Written):
 def save_cache_plan(plan: CachePlan, path: str | Path) -> None:
     """Write a plan as JSON: model, sha256 of its weights, and for each key-value group what it keeps, by what score. Raises StoreError."""
     intervals = plan.facts.get("intervals", {})
-    rows = []
-    for group in plan.groups:
-        span = plan.span(group)
-        low, high = intervals.get(str(group), (None, None))
-        keeps = "all" if span is None else span.data
-        rows.append({"group": str(group), "keeps": keeps, "score": plan.scores.get(group), "low": low, "high": high})
+    ends = [intervals.get(row["group"], (None, None)) for row in plan.rows]
+    rows = [{**row, "low": low, "high": high} for row, (low, high) in zip(plan.rows, ends, strict=True)]
     facts = {name: value for name, value in plan.facts.items() if name != "intervals"}
     write_json(Path(path), {
         "schema": SCHEMA, "headatlas": __version__, "model": plan.model, "weights": plan.weights, "method": plan.method,
@@ -107,7 +103,7 @@ def export_duo_attention(plan: CachePlan, out: str | Path) -> float:
 
     Gates are the plan's scores where they lie from 0 to 1 and say which groups keep everything; else 1 for those and 0 for the others.
     """
-    spans = {span for row in plan.spans for span in row if span is not None} or {Span()}
+    spans = plan.shortened or {Span()}
     if len(spans) > 1 or any(span.compensate or span.share for span in spans):
         raise BadInput(
             "A DuoAttention pattern knows one length of span, and no mean of what is dropped.",

@@ -54,26 +54,27 @@ class CachePlan:
         """The groups that keep all that their layer lets them see."""
         return tuple(group for group in self.groups if self.span(group) is None)
 
+    @property
+    def shortened(self) -> frozenset[Span]:
+        """The different spans of the groups that do not keep everything."""
+        return frozenset(span for row in self.spans for span in row if span is not None)
+
     def span(self, group: Group) -> Span | None:
         """What a group keeps; None: everything."""
         return self.spans[group.layer][group.group]
 
     def tokens(self, group: Group, n_tokens: int) -> int:
         """How many keys a group holds once a text of this many tokens was read, the mean of dropped ones counted as one."""
-        span, window = self.span(group), self.shapes[group.layer].window
+        span, shape = self.span(group), self.shapes[group.layer]
         if span is None:
-            return n_tokens if window is None else min(n_tokens, window)
-        span = span.within(window)
-        most = span.sinks + min(span.recent_of(n_tokens), window or n_tokens)
+            return shape.seen(n_tokens)
+        span = span.within(shape.window)
+        most = span.sinks + min(span.recent_of(n_tokens), shape.seen(n_tokens))
         return min(n_tokens, most) + (span.compensate and n_tokens > most)
 
     def n_bytes(self, n_tokens: int, *, itemsize: int = 4) -> int:
         """Bytes of keys and values after a text of this many tokens, one example; itemsize: bytes of a number (float32: 4, bfloat16: 2)."""
-        return sum(
-            self.tokens(group, n_tokens) * (shape.d_key + shape.d_value) * itemsize
-            for group in self.groups
-            for shape in [self.shapes[group.layer]]
-        )
+        return sum(self.tokens(group, n_tokens) * self.shapes[group.layer].numbers * itemsize for group in self.groups)
 
     def share(self, n_tokens: int) -> float:
         """Bytes as a share of what the model's own cache takes, in which windows of its own are counted."""
@@ -113,18 +114,20 @@ class CachePlan:
             )
 
     @property
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each group: what it keeps, and by what score."""
+        spans = [(group, self.span(group)) for group in self.groups]
+        return [
+            {"group": str(group), "keeps": "all" if span is None else span.data, "score": self.scores.get(group)}
+            for group, span in spans
+        ]
+
+    @property
     def data(self) -> dict[str, Any]:
         """All of it as plain data, a row for each group."""
         return {
             **self.facts, "model": self.model, "weights": self.weights, "method": self.method,
-            "layers": [shape._asdict() for shape in self.shapes],
-            "groups": [
-                {
-                    "group": str(group), "keeps": "all" if span is None else span.data, "score": self.scores.get(group),
-                }
-                for group in self.groups
-                for span in [self.span(group)]
-            ],
+            "layers": [shape._asdict() for shape in self.shapes], "groups": self.rows,
         }  # fmt: skip
 
     def __repr__(self) -> str:
@@ -187,8 +190,7 @@ def within_budget(
         )
     chosen = []
     for group in ranking:
-        shape = shapes[group.layer]
-        more = (full.tokens(group, n_tokens) - smallest.tokens(group, n_tokens)) * (shape.d_key + shape.d_value) * 4
+        more = (full.tokens(group, n_tokens) - smallest.tokens(group, n_tokens)) * shapes[group.layer].numbers * 4
         if used + more <= most:
             used += more
             chosen.append(group)
@@ -197,23 +199,13 @@ def within_budget(
 
 def rebudgeted(plan: CachePlan, *, keep: float, n_tokens: int) -> CachePlan:
     """The same ranking of groups and the same span under another budget. Raises BadInput for a plan without scores of its groups."""
-    spans = {span for row in plan.spans for span in row if span is not None}
-    if len(spans) > 1 or set(plan.scores) != set(plan.groups):
+    if len(plan.shortened) > 1 or set(plan.scores) != set(plan.groups):
         raise BadInput("The plan ranks no groups by a score.", "Make it by razor, retrieval or gates.")
-    (span,) = spans or {Span()}
+    (span,) = plan.shortened or {Span()}
     order = sorted(plan.groups, key=lambda group: (-plan.scores[group], group))
     whole = within_budget(plan.shapes, order, span, keep=keep, n_tokens=n_tokens)
-    facts = {**plan.facts, "keep": keep, "n_tokens": n_tokens}
-    return plan_of(
-        plan.shapes,
-        whole,
-        span,
-        method=plan.method,
-        scores=plan.scores,
-        model=plan.model,
-        weights=plan.weights,
-        facts=facts,
-    )
+    spans = plan_of(plan.shapes, whole, span).spans
+    return replace(plan, spans=spans, facts={**plan.facts, "keep": keep, "n_tokens": n_tokens})
 
 
 def widest(shapes: Sequence[LayerShape], span: Span, *, keep: float, n_tokens: int) -> Span:
@@ -229,8 +221,9 @@ def widest(shapes: Sequence[LayerShape], span: Span, *, keep: float, n_tokens: i
 
 def as_recent(plan: CachePlan, n_tokens: int) -> CachePlan:
     """The plan of no more bytes by which all groups keep the same first and recent tokens."""
-    spans = [span for row in plan.spans for span in row if span is not None]
-    span = Span(max((one.sinks for one in spans), default=0), 1, 0.0, any(one.compensate for one in spans))
+    span = Span(
+        max((one.sinks for one in plan.shortened), default=0), 1, 0.0, any(one.compensate for one in plan.shortened)
+    )
     return replace(
         plan_of(plan.shapes, (), widest(plan.shapes, span, keep=plan.share(n_tokens) + 1e-9, n_tokens=n_tokens), method="recency"),
         model=plan.model, weights=plan.weights,

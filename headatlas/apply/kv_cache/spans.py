@@ -119,15 +119,15 @@ def chosen_spans(
     sizes, costs, options = [], [], []
     for layer, group in places:
         shape = shapes[layer]
-        most = min(n_tokens, shape.window or n_tokens)
+        most = shape.seen(n_tokens)
         choices: list[Span | None] = [Span(sinks, width) for width in WIDTHS if width + sinks < most]
         for span in [*choices, None]:
             held = most if span is None else span.within(shape.window).sinks + span.recent
             left = 0.0 if span is None else float(worth[layer][group, span.recent : n_tokens - sinks].sum())
-            sizes.append(held * (shape.d_key + shape.d_value))
+            sizes.append(held * shape.numbers)
             costs.append(max(left, 0.0))
             options.append((layer, group, span))
-    full = sum(min(n_tokens, s.window or n_tokens) * (s.d_key + s.d_value) * s.n_groups for s in shapes)
+    full = sum(shape.seen(n_tokens) * shape.numbers * shape.n_groups for shape in shapes)
     one_each = np.zeros((len(places), len(options)))
     for number, (layer, group, _) in enumerate(options):
         one_each[places.index((layer, group)), number] = 1

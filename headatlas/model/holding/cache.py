@@ -193,12 +193,12 @@ class _Holding:
             return z, None
         begin, layer.seen = layer.seen, layer.seen + query.shape[2]
         z = query.new_empty(len(query), query.shape[2], query.shape[1], values.shape[3])
+
+        def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
+            found: Tensor = own(module, q, k, v, seen, **kwargs)[0]
+            return found
+
         for part in layer.parts:
-
-            def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None) -> Tensor:
-                found: Tensor = own(module, q, k, v, seen, **kwargs)[0]
-                return found
-
             heads, groups = part.heads.to(query.device), part.groups.to(query.device)
             z[:, :, heads] = part.step(query[:, heads], keys[:, groups], values[:, groups], mask, begin, attend)
         return z, None

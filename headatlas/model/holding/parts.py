@@ -6,6 +6,7 @@ that is no padding. Shapes: keys and values [example, group of the part, token, 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -16,46 +17,43 @@ from headatlas.model.holding.span import INDEX_BYTES, Span
 
 BLOCK = 64  # tokens by which a part that keeps everything grows at most
 
-# (keys, values, mask) -> the attention of the part's own query heads over them, [example, query, head, d_value]
-Attend = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+# (queries, keys, values, mask) -> attention of the queries over them, [example, query, head, d_value]
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
 
-class Part:
+class Part(ABC):
     """What some groups of one layer hold. groups: which; heads: the query heads that read them."""
 
     def __init__(self, groups: Sequence[int], per_group: int) -> None:
         self.groups = torch.tensor(groups)
         self.heads = (self.groups[:, None] * per_group + torch.arange(per_group)).flatten()
         self.keys = self.values = torch.empty(0)
-        self.used = 0  # slots that hold a token
 
     @property
     def n_bytes(self) -> int:
         """Bytes of its tensors, as they are allocated."""
         return self.keys.nbytes + self.values.nbytes
 
+    @abstractmethod
     def fill(self, keys: Tensor, values: Tensor, first: int, starts: Tensor) -> None:
         """Take what is to be kept of the keys and values of the columns from `first` on."""
-        raise NotImplementedError
 
-    def step(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, begin: int, attend: _Asked) -> Tensor:
+    @abstractmethod
+    def step(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, begin: int, attend: Attend) -> Tensor:
         """Take new columns, from `begin` on, and let their queries attend to what each of them sees.
 
         mask: the model's own, [example or 1, head or 1, query, column]. As many columns at once as one after the other.
         """
-        raise NotImplementedError
 
     def pick(self, examples: Tensor) -> None:
         """Keep these examples of the batch, in this order; one may come several times (beams)."""
         self.keys, self.values = (x.index_select(0, examples.to(x.device)) for x in (self.keys, self.values))
 
 
-# (queries, keys, values, mask) -> attention
-_Asked = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
-
-
 class Whole(Part):
-    """Everything is kept, in buffers that grow by some tokens at once, so that a step copies no more than its own token."""
+    """Everything is kept, in buffers that grow by some tokens at once, so that a step copies no more than its own token. used: slots that hold one."""
+
+    used = 0
 
     def fill(self, keys: Tensor, values: Tensor, first: int, starts: Tensor) -> None:  # noqa: D102
         self.used = 0
@@ -71,7 +69,7 @@ class Whole(Part):
         self.values[:, :, self.used : end] = values
         self.used = end
 
-    def step(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, begin: int, attend: _Asked) -> Tensor:  # noqa: D102
+    def step(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, begin: int, attend: Attend) -> Tensor:  # noqa: D102
         self._append(keys, values)
         if mask is None and q.shape[2] > 1:
             seen = torch.arange(self.used, device=q.device) <= torch.arange(begin, self.used, device=q.device)[:, None]
@@ -154,7 +152,7 @@ class Window(Part):
         self.values[example, :, slots] = values[example][:, columns - first]
         self.columns[example, slots] = columns.int()
 
-    def step(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, begin: int, attend: _Asked) -> Tensor:  # noqa: D102
+    def step(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, begin: int, attend: Attend) -> Tensor:  # noqa: D102
         if self.early is not None:
             if begin + q.shape[2] <= self.sinks + self.recent:
                 return self.early.step(q, keys, values, mask, begin, attend)
@@ -162,7 +160,7 @@ class Window(Part):
             self.early = None
         if q.shape[2] == 1:
             self._write(keys[:, :, 0], values[:, :, 0], begin)
-            return attend(q, self.keys, self.values, self._mask(mask, begin, q.dtype))
+            return attend(q, self.keys, self.values, self._mask(mask, q.dtype))
         if self.mean:  # the mean changes with each token that leaves, so that queries cannot be asked together
             each = [
                 self.step(
@@ -175,7 +173,7 @@ class Window(Part):
         return self._together(q, keys, values, mask, begin, attend)
 
     def _together(
-        self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, begin: int, attend: _Asked
+        self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, begin: int, attend: Attend
     ) -> Tensor:
         """Several queries at once: each sees, of what was held and of the new columns, its first and its recent ones."""
         new = torch.arange(begin, begin + q.shape[2], device=q.device)
@@ -212,7 +210,7 @@ class Window(Part):
             self.keys[rows, :, 0] = self.mean_key.to(self.keys.dtype)
             self.values[rows, :, 0] = self.mean_value.to(self.values.dtype)
 
-    def _mask(self, mask: Tensor | None, column: int, dtype: torch.dtype) -> Tensor | None:
+    def _mask(self, mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """What the query of the newest column sees of the slots; None: all alike."""
         if mask is None and self.full and not self.mean:
             return None

@@ -20,6 +20,15 @@ class LayerShape(NamedTuple):
     d_value: int
     window: int | None = None
 
+    @property
+    def numbers(self) -> int:
+        """Of one token in one group: its key and its value."""
+        return self.d_key + self.d_value
+
+    def seen(self, n_tokens: int) -> int:
+        """How many tokens of a text of this many the model's own cache has to hold."""
+        return n_tokens if self.window is None else min(n_tokens, self.window)
+
 
 @dataclass(frozen=True)
 class Span:
