@@ -58,7 +58,8 @@ def key_worth(
             if mask is not None:
                 seen = seen & (mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2)[0, 0]
             pattern = scores.masked_fill(~seen, float("-inf")).softmax(-1)
-            pattern.retain_grad() if pattern.requires_grad else pattern.requires_grad_(True)
+            if not pattern.requires_grad:  # in the first layer, before anything was differentiated
+                pattern.requires_grad_(True)
             kept[layer] = pattern
             z = torch.matmul(pattern.to(v.dtype).unflatten(1, (k.shape[1], -1)).flatten(2, 3), v)
             z = z.unflatten(2, (-1, q.shape[2])).flatten(1, 2).transpose(1, 2)
