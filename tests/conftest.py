@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,6 +12,10 @@ from playwright.sync_api import Browser, sync_playwright
 
 if TYPE_CHECKING:
     from headatlas.model import Model
+
+# Before torch is imported. The models are tiny, and a process forked from one whose OpenMP threads have worked waits for
+# them forever at its first product of matrices.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = (

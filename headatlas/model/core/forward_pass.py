@@ -17,7 +17,10 @@ Edits of the residual stream act before all that, at the block's entry (`hooks.e
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -71,11 +74,25 @@ class Tap:
         return x
 
 
+@dataclass
+class _Call:
+    """How far the model's call in one thread has come.
+
+    open_views: output projection -> the view of the attention call whose output is on its way there. attended: how often each
+    module has attended in this call; before: in calls that ended.
+    """
+
+    open_views: dict[nn.Module, LayerView] = field(default_factory=dict)
+    attended: Counter[nn.Module] = field(default_factory=Counter)
+    before: Counter[nn.Module] = field(default_factory=Counter)
+
+
 class Pass:
     """One forward pass: which edits act, who watches, and which call of which module belongs to which layer.
 
     Made by `Model.forward`; other kinds of passes override `view`, `attention_output` or `project`, and are run by
-    `Model.run`. open_views: output projection -> the view of the attention call whose output is on its way there.
+    `Model.run`. Edits that are in force for the plain model (`Model.edited`) are a pass as well, of as many calls as are made,
+    which may be under way in several threads at once: what belongs to one call is kept by thread.
     """
 
     def __init__(
@@ -87,7 +104,7 @@ class Pass:
         edits: Iterable[Edit] = (),
     ) -> None:
         self.context, self.watch = context, watch
-        self.open_views: dict[nn.Module, LayerView] = {}
+        self._underway: dict[int, _Call] = {}  # thread -> its call
         self._layers: dict[nn.Module, list[AttentionLayer]] = {}
         for layer in layers:
             self._layers.setdefault(layer.module, []).append(layer)
@@ -95,7 +112,31 @@ class Pass:
         for edit in edits:
             for stack, index in edit.layers:
                 self._edits.setdefault((stack, index, component_of(edit)), []).append(edit)
-        self._calls: dict[nn.Module, int] = {}
+
+    @property
+    def _call(self) -> _Call:
+        """The call of the model that this thread is in."""
+        thread = threading.get_ident()
+        found = self._underway.get(thread)
+        if found is None:
+            found = self._underway[thread] = _Call()
+        return found
+
+    def begin(self, start: int, length: int | None) -> None:
+        """A call of the model begins in this thread: of `length` tokens, behind `start` in a cache.
+
+        One before it may have been given up halfway by an exception, and has no say in which layer comes first.
+        """
+        self.context.begin(start, length)
+        call = self._call
+        call.before.update(call.attended)
+        call.attended.clear()
+        call.open_views.clear()
+
+    @property
+    def open_views(self) -> dict[nn.Module, LayerView]:
+        """Output projection -> the view of the attention call whose output is on its way there, in this thread."""
+        return self._call.open_views
 
     def edits_of(self, layer: AttentionLayer, component: str) -> list[Edit]:
         """The edits of this pass at one component of one layer, in the order given."""
@@ -113,8 +154,9 @@ class Pass:
 
     def _layer_of_call(self, module: nn.Module) -> AttentionLayer:
         """Which layer a call belongs to: a module shared by several layers (ALBERT) is called once per layer, in order."""
-        count = self._calls.get(module, 0)
-        self._calls[module] = count + 1
+        attended = self._call.attended
+        count = attended[module]
+        attended[module] += 1
         candidates = self._layers[module]
         return candidates[count % len(candidates)]
 
@@ -128,11 +170,12 @@ class Pass:
         left_out: layers that this pass does not come to. forwards: how many forward passes ran; None: at least one.
         A pass that edits nothing it was asked to edit would otherwise give the unedited numbers without a word.
         """
+        calls_made = sum((call.before + call.attended for call in self._underway.values()), Counter[nn.Module]())
         for module, layers in self._layers.items():
             here = [layer for layer in layers if layer not in left_out]
             if not any(self._concerns(layer) for layer in here):
                 continue
-            calls, wanted = self._calls.get(module, 0), len(here) * (1 if forwards is None else forwards)
+            calls, wanted = calls_made[module], len(here) * (1 if forwards is None else forwards)
             if calls == wanted or (forwards is None and calls > 0):
                 continue
             raise UnsupportedModel(
@@ -140,8 +183,7 @@ class Pass:
                 f"in a forward pass instead of {wanted}, so what was watched or edited there is missing.",
                 "Was the model compiled, wrapped or changed after it was opened? Open it again with headatlas.load.",
             )
-        if self.open_views:
-            layer = next(iter(self.open_views.values())).attention
+        for layer in [view.attention for call in self._underway.values() for view in call.open_views.values()]:
             raise UnsupportedModel(
                 f"The output projection of {layer.stack} layer {layer.index} ({layer.name}) was not called after its attention, so "
                 "edits of its heads had no effect.",

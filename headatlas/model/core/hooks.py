@@ -24,20 +24,21 @@ Args = tuple[Any, ...]  # what a module is called with; its own code decides wha
 Kwargs = dict[str, Any]
 
 
-def count_past(context: PassContext) -> Callable[[nn.Module, Args, Kwargs], None]:
-    """Hook that notes how many tokens a cache already holds."""
+def call_begins(current: Pass) -> Callable[[nn.Module, Args, Kwargs], None]:
+    """Hook that tells a pass that the model is called, with how many tokens behind how many in a cache."""
 
-    def count(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
+    def begin(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
         past = kwargs.get("past_key_values")
         length = getattr(past, "get_seq_length", None)
-        context.start = int(length()) if length is not None else 0
-        context.forwards += 1
         tokens = kwargs.get("input_ids", kwargs.get("inputs_embeds", args[0] if args else None))
         decoder = kwargs.get("decoder_input_ids")
         given = decoder if decoder is not None else tokens
-        context.length = given.shape[1] if isinstance(given, Tensor) and given.ndim > 1 else None
+        current.begin(
+            int(length()) if length is not None else 0,
+            given.shape[1] if isinstance(given, Tensor) and given.ndim > 1 else None,
+        )
 
-    return count
+    return begin
 
 
 def edit_residual(
@@ -236,8 +237,8 @@ def installed(
 ) -> Iterator[None]:
     """The hooks of a pass, taken away again on exit, also after an exception. Raises UnsupportedModel."""
     with contextlib.ExitStack() as undo:
-        count = only_in(current, count_past(current.context))
-        undo.callback(hf.register_forward_pre_hook(count, with_kwargs=True).remove)
+        calls = only_in(current, call_begins(current))
+        undo.callback(hf.register_forward_pre_hook(calls, with_kwargs=True).remove)
         if start is not None:
             undo.enter_context(skipped(start.skipped, start.n_returned, current))
             # Registered before the edits of the residual stream: hooks run in this order, and edits come on top of it.

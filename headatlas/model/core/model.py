@@ -304,7 +304,7 @@ class Model:
                 yield self.hf
         finally:
             counting.remove()
-        if current.context.forwards:
+        if current.context.begun:
             current.demand_reached(forwards=None)
         elif elsewhere:
             raise BadInput(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -54,8 +55,10 @@ class PassContext:
     out where nothing is padded. query_positions: [example, query] which token of the whole sequence each query is, -1 for
     fillers, where a pass computes chosen tokens only; None: all, from `start` on.
     left_choices: whether left padding is harmless where sparse attention chooses keys.
-    start: how many tokens earlier passes of a cached generation have read; forwards: how many have begun; length: how many
-    tokens the one that runs was given, None where that is not known. All three are set anew before each pass of a generation, all else stays.
+    begun: whether the model was called at all while these facts held. start: how many tokens earlier calls of a cached
+    generation have read; length: how many tokens the call that runs was given, None where that is not known. Both are told
+    anew before each call (`begin`) and hold in the thread that calls, all else stays: edits in force act in every thread that
+    took their context along, and such threads may run the model at the same time.
     """
 
     path: str
@@ -65,9 +68,23 @@ class PassContext:
     valid: Mapping[str, Tensor | None] = field(default_factory=dict)
     query_positions: Tensor | None = None
     left_choices: bool = False
-    start: int = 0
-    forwards: int = 0
-    length: int | None = None
+    begun: bool = False
+    _calls: dict[int, tuple[int, int | None]] = field(default_factory=dict, init=False, repr=False)  # thread -> start, length
+
+    def begin(self, start: int, length: int | None) -> None:
+        """A call of the model begins in this thread."""
+        self._calls[threading.get_ident()] = start, length
+        self.begun = True
+
+    @property
+    def start(self) -> int:
+        """How many tokens earlier calls have read, for the call that runs in this thread."""
+        return self._calls.get(threading.get_ident(), (0, None))[0]
+
+    @property
+    def length(self) -> int | None:
+        """How many tokens the call that runs in this thread was given."""
+        return self._calls.get(threading.get_ident(), (0, None))[1]
 
     def start_of(self, stack: str) -> int:
         """Which token of the whole sequence this pass begins with; an encoder is never run piece by piece."""

@@ -42,6 +42,7 @@ class LayerView(AttentionCall):
         super().__init__(attention, q, k, v, mask, kwargs, context)
         self.z: Tensor = q  # replaced before any watcher runs
         self._bands: dict[tuple[int, int], Tensor] = {}
+        self._end = context.end_of(attention.stack, q.shape[2])  # read here: the context answers the thread that calls
 
     # ---- where we are -------------------------------------------------------------------------------------------
     @property
@@ -96,14 +97,13 @@ class LayerView(AttentionCall):
         """[example or 1, query] which token of the whole sequence a query is (in cached generation too); -1 for fillers."""
         if self.context.query_positions is not None:
             return self.context.query_positions
-        end = self.context.end_of(self.stack, self.n_queries)
-        return torch.arange(end - self.n_queries, end, device=self.q.device)[None]
+        return torch.arange(self._end - self.n_queries, self._end, device=self.q.device)[None]
 
     @property
     def key_positions(self) -> Tensor:
         """[1, key] which token of the whole sequence a key is; a sliding cache has dropped the oldest."""
         whole = self.stack == "cross" or self.context.query_positions is not None
-        dropped = 0 if whole else max(0, self.context.end_of(self.stack, self.n_queries) - self.n_keys)
+        dropped = 0 if whole else max(0, self._end - self.n_keys)
         return torch.arange(dropped, dropped + self.n_keys, device=self.q.device)[None]
 
     # ---- attention weights; also `rows`, `pattern` and `reduce` -------------------------------------------------

@@ -18,7 +18,8 @@ IDS = tokens()
 
 def plain(hf: torch.nn.Module) -> torch.Tensor:
     with torch.no_grad():
-        return hf(input_ids=IDS, use_cache=False).logits
+        found = hf(input_ids=IDS, use_cache=False)
+    return found.logits if "logits" in found else found.last_hidden_state
 
 
 def right(model: Model, truth: tuple[torch.Tensor, torch.Tensor]) -> bool:
