@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -75,7 +73,6 @@ class Model:
         self.on_close: Callable[[Model], None] | None = None  # puts back what opening changed; set by who opened
         self.closed = False
         self._running: set[Pass] = set()  # in any thread or task
-        self._lock, self._process = threading.RLock(), os.getpid()
         self.accepts = frozenset(inspect.signature(hf.forward).parameters)
 
     site, sites = Renamed("layer"), Renamed("layers")
@@ -278,10 +275,11 @@ class Model:
         self.close()
 
     def exclusive(self) -> contextlib.AbstractContextManager[Any]:
-        """While this is held, `forward` waits in other threads; plain calls of `hf`, and those under `edited`, do not."""
-        if self._process != os.getpid():  # in the child of a fork: its holder may be a thread that is no more
-            self._lock, self._process = threading.RLock(), os.getpid()
-        return self._lock
+        """While this is held, `forward` waits in other threads; plain calls of `hf`, and those under `edited`, do not.
+
+        It is one for all Models of the same transformers model.
+        """
+        return hooks.exclusive(self.hf)
 
     @contextlib.contextmanager
     def edited(self, edits: Sequence[Edit]) -> Iterator[nn.Module]:
