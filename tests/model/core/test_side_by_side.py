@@ -131,7 +131,7 @@ def test_edits_of_one_thread_do_not_reach_calls_beside_it():
     with meeting(model.layers[0].projection, 2), model.edited([ha.Zero("0.1 1.2")]) as hf:
         gate.wait(60)
         found.append(plain(hf))
-    thread.join()
+        thread.join()  # in here, or the meeting may end before the other thread has woken up from it
     assert {True} == {torch.equal(one, bare) or torch.equal(one, expected) for one in found}
     assert torch.equal(found[0], bare) != torch.equal(found[1], bare)
 
