@@ -81,6 +81,7 @@ class _Tape:
 
 
 @former_arguments()
+@torch.enable_grad()
 def edge_scores(
     model: Model,
     batch: Inputs,

@@ -161,7 +161,7 @@ def _with_slope_of(output: Tensor, other: Tensor) -> Tensor:
 
 def _elementwise(x: Tensor, output: Tensor) -> Tensor:
     """f(x) as x times the fixed factor f(x) / x."""
-    small = torch.where(x < 0, -1e-12, 1e-12)
+    small = torch.full_like(x, 1e-12).copysign(x)
     return _with_slope_of(output, x * (output / torch.where(x.abs() < 1e-12, small, x)).detach())
 
 

@@ -279,7 +279,7 @@ def normalises(norm: nn.Module, width: int) -> bool:
 def _question(norm: nn.Module, width: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """A vector of mean 0 and variance 1, and the norm as a function of such vectors."""
     kind = dtype_of(norm)
-    x = torch.randn(1, width, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, width, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     x = ((x - x.mean()) / x.std(correction=0)).to(device_of(norm))
 
     @torch.no_grad()

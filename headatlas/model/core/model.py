@@ -27,7 +27,7 @@ from headatlas.model.core.model_inputs import (
     without_absent,
 )
 from headatlas.model.core.pass_context import Inputs, PassContext
-from headatlas.model.core.refusals import key_choices, read_output, refuse_overflow
+from headatlas.model.core.refusals import key_choices, read_output, refuse_modes, refuse_overflow
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.core.view import LayerView
 from headatlas.model.looking.attention_map import AttentionMap, attention_map
@@ -235,6 +235,7 @@ class Model:
         logit_positions: Tensor | None,
     ) -> Tensor:
         """One pass on prepared inputs. start_at: a layer, and its [example, pos, d_model]; logit_positions [example, n]."""
+        refuse_modes(self.device, inputs)
         inputs = self.uncached(inputs)
         start = None if start_at is None else hooks.start(self, *start_at)
         with self.exclusive(), self._installed(current, start, logit_positions):

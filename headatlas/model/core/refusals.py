@@ -175,6 +175,25 @@ def read_output(output: Any) -> Tensor:
     raise UnsupportedModel(f"{type(output).__name__} has neither logits nor hidden states.", "Open the base model.")
 
 
+def refuse_modes(device: torch.device, inputs: Mapping[str, Any]) -> None:
+    """Raise BadInput for modes of torch in which a pass, or what is made of it, would not be what it is said to be.
+
+    Under autocast gradients and sums of parts are rounded as well. In inference mode, and through what was made in it, no gradient is
+    recorded whatever torch is told.
+    """
+    if torch.is_autocast_enabled(device.type):
+        raise BadInput(
+            "torch.autocast is on, and would round what is measured.",
+            "Leave it, or write torch.autocast(..., enabled=False) around this; headatlas computes in the type of the weights.",
+        )
+    made = any(isinstance(value, Tensor) and value.is_inference() for value in inputs.values())
+    if torch.is_grad_enabled() and (made or torch.is_inference_mode_enabled()):
+        raise BadInput(
+            f"{'These tokens were made' if made else 'This is'} under torch.inference_mode, where no gradient can be taken.",
+            "Leave it out (torch.no_grad does no harm): headatlas records gradients only where it takes them.",
+        )
+
+
 def demand_in_memory(hf: nn.Module, what: str) -> None:
     """Raise UnsupportedModel where weights lie elsewhere until they are used: what is written to them would be lost."""
     if any(weight.is_meta for weight in hf.parameters()):

@@ -89,7 +89,7 @@ class FinalResidual:
         assert found is not None
         columns = found.weight.T[ids.to(found.weight.device)].float()
         weights = weights.to(columns.device).float()
-        result = torch.zeros(len(ids), device=columns.device)
+        result = columns.new_zeros(len(ids))
         if found.shift is not None:
             result = result + torch.einsum("emd,d,em->e", columns, found.shift.float(), weights)
         bias = offset(found.head)

@@ -109,7 +109,7 @@ class Block:
     def constant(self, scale: Tensor) -> Tensor:
         """[example, n, d_model] what the attention adds whatever its heads do: biases, on their way into the stream."""
         width = self._layer.d_model
-        bias, result = self._layer.output_bias(), torch.zeros(*scale.shape[:-1], width, device=scale.device)
+        bias, result = self._layer.output_bias(), scale.new_zeros(*scale.shape[:-1], width)
         if bias is not None:
             result = result + self.carried(bias.float()) * scale
         return result + self.shift
