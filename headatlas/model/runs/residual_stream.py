@@ -79,8 +79,7 @@ class FinalResidual:
         found = self.model.unembedding
         assert found is not None
         write = write - write.mean(-1, keepdim=True) if found.centers else write
-        write = write * found.gain.float() if found.gain is not None else write
-        logits = (write * scale * self.factor) @ found.weight.float()
+        logits = (write * found.gain * scale * self.factor) @ found.weight.float()
         return logits - logits.mean(-1, keepdim=True)
 
     def constant(self, ids: Tensor, weights: Tensor) -> Tensor:
@@ -90,8 +89,7 @@ class FinalResidual:
         columns = found.weight.T[ids.to(found.weight.device)].float()
         weights = weights.to(columns.device).float()
         result = columns.new_zeros(len(ids))
-        if found.shift is not None:
-            result = result + torch.einsum("emd,d,em->e", columns, found.shift.float(), weights)
+        result = result + torch.einsum("emd,d,em->e", columns, found.shift, weights)
         bias = offset(found.head)
         if bias is not None:
             result = result + (bias.float()[ids.to(bias.device)] * weights).sum(1)
@@ -109,8 +107,7 @@ def logit_direction(model: Model, ids: Tensor, weights: Tensor) -> Tensor:
         )
     columns = found.weight.T[ids.to(found.weight.device)].float()
     direction = torch.einsum("emd,em->ed", columns, weights.to(columns.device).float())
-    if found.gain is not None:
-        direction = direction * found.gain.float()
+    direction = direction * found.gain
     return direction - direction.mean(-1, keepdim=True) if found.centers else direction
 
 
@@ -240,8 +237,7 @@ def _ending(model: Model, end: dict[str, Tensor], found: Tensor) -> FinalResidua
         )
     residual, normed = end["residual"].float(), end["normed"].float()
     plain = residual - residual.mean(-1, keepdim=True) if read.centers else residual
-    plain = plain * read.gain.float() if read.gain is not None else plain
-    wanted = normed - read.shift.float() if read.shift is not None else normed
+    plain, wanted = plain * read.gain, normed - read.shift
     scale = (wanted * plain).sum(-1, keepdim=True) / (plain * plain).sum(-1, keepdim=True)
     off = (wanted - scale * plain).abs().amax(-1)
     if not bool((off <= 10 * rounding_tolerance(model.dtype, normed, scale * plain)).all()):

@@ -77,14 +77,14 @@ class Block:
         """A write [..., d_model] on its way from the output projection into the stream, the post-norm's scale left out."""
         if self.post is not None and self.post.centers:
             written = written - written.mean(-1, keepdim=True)
-        if self._layer.post_gain is not None:
-            written = written * self._layer.post_gain.float()
+        if (gain := self._layer.post_gain) is not None:
+            written = written * gain.float()
         return written * self._layer.multiplier
 
     def pulled(self, direction: Tensor) -> Tensor:
         """[example, n, head, d_value] a direction [example, n, d_model] as z bears on it, the post-norm's scale left out."""
-        if self._layer.post_gain is not None:
-            direction = direction * self._layer.post_gain.float()
+        if (gain := self._layer.post_gain) is not None:
+            direction = direction * gain.float()
         if self.post is not None and self.post.centers:
             direction = direction - direction.mean(-1, keepdim=True)
         return torch.einsum("hvm,enm->enhv", self.weight.float(), direction * self._layer.multiplier)
