@@ -27,7 +27,7 @@ from headatlas.model.core.model_inputs import (
     without_absent,
 )
 from headatlas.model.core.pass_context import Inputs, PassContext
-from headatlas.model.core.refusals import key_choices, read_output, refuse_modes, refuse_overflow
+from headatlas.model.core.refusals import key_choices, read_output, refuse_copy, refuse_modes, refuse_overflow
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.core.view import LayerView
 from headatlas.model.looking.attention_map import AttentionMap, attention_map
@@ -269,6 +269,8 @@ class Model:
                 self.on_close(self)
             self.closed = True
 
+    __deepcopy__ = refuse_copy
+
     def __enter__(self) -> Model:
         return self
 
@@ -276,10 +278,7 @@ class Model:
         self.close()
 
     def exclusive(self) -> contextlib.AbstractContextManager[Any]:
-        """While this is held, `forward` waits in other threads; plain calls of `hf`, and those under `edited`, do not.
-
-        It is one for all Models of the same transformers model.
-        """
+        """While this is held, `forward` of each Model of `hf` waits in other threads; plain calls, also under `edited`, do not."""
         return hooks.exclusive(self.hf)
 
     @contextlib.contextmanager

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -192,6 +192,14 @@ def refuse_modes(device: torch.device, inputs: Mapping[str, Any]) -> None:
             f"{'These tokens were made' if made else 'This is'} under torch.inference_mode, where no gradient can be taken.",
             "Leave it out (torch.no_grad does no harm): headatlas records gradients only where it takes them.",
         )
+
+
+def refuse_copy(model: object, memo: object) -> NoReturn:
+    """In the place of a deep copy. Raises BadInput: what was noted of one transformers model's modules is not true of others."""
+    raise BadInput(
+        "A Model cannot be copied: it knows the modules of one transformers model.",
+        "Copy that, and open the copy: headatlas.load(copy.deepcopy(model.hf)).",
+    )
 
 
 def demand_in_memory(hf: nn.Module, what: str) -> None:
