@@ -99,7 +99,7 @@ def test_the_check_sees_a_violation(tmp_path: Path):
     beside = tmp_path / "induction.py"
     beside.write_text("from headatlas.detectors import previous_token\n")
     assert violations("detectors", beside)
-    beside.write_text("from headatlas.detectors._measures import memo\n")
+    beside.write_text("from headatlas.detectors._measures import seeds\n")
     assert violations("detectors", beside) == []
 
 

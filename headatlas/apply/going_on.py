@@ -12,6 +12,7 @@ from torch import Tensor
 from headatlas.errors import BadInput
 from headatlas.methods.texts import Texts
 from headatlas.model import Model
+from headatlas.model.core.hooks import evaluating
 
 
 def prompts_to_continue(
@@ -37,12 +38,13 @@ def demand_room(model: Model, n: int, tokens: int) -> None:
 def written(model: Model, hf: Any, ids: Tensor, tokens: int, **how: Any) -> str:
     """The text that greedy generate() writes behind ids [1, n]; how: what else it is given."""
     # One prompt needs no padding; naming a token for it keeps transformers from announcing that it chose one.
-    found = hf.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=tokens,
-        do_sample=False,
-        pad_token_id=int(ids[0, -1]),
-        **how,
-    )
+    with evaluating(hf):
+        found = hf.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=tokens,
+            do_sample=False,
+            pad_token_id=int(ids[0, -1]),
+            **how,
+        )
     return model.tokenizer.decode(found[0, ids.shape[1] :].tolist())

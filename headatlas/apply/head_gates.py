@@ -162,7 +162,7 @@ def _fitted(model: Model, batch: Batch, options: GateOptions, seed: int, progres
     found = []
     for sign in (1.0, -1.0):
         generator = torch.Generator().manual_seed(seed)
-        start = START + 0.1 * torch.randn(len(model.heads), generator=generator)
+        start = START + 0.1 * torch.randn(len(model.heads), generator=generator, dtype=torch.float32)
         logits = start.to(model.device).requires_grad_(True)
 
         def gates(logits: torch.Tensor = logits) -> tuple[Mapping[HeadId, torch.Tensor], Mapping[HeadId, torch.Tensor]]:

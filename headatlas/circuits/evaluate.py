@@ -32,10 +32,9 @@ class Interval:
     high: float
 
     @classmethod
-    def of(cls, values: Array) -> Interval:
-        """The mean of values [example]."""
-        low, high = stats.interval(values[:, None])
-        return cls(float(values.mean()), float(low[0]), float(high[0]))
+    def of(cls, values: Array, unit: str = "") -> Interval:
+        """The mean of values [example]. unit: "share" for a metric that lies between 0 and 1."""
+        return cls(float(values.mean()), *stats.interval_of(values, unit))
 
     @classmethod
     def ratio(cls, over: Array, under: Array, how: str) -> Interval:
@@ -170,9 +169,9 @@ def evaluate(
 def faithfulness(nodes: Nodes, knockout: Knockout) -> Faithfulness:
     """How much of what the whole model does the circuit does alone."""
     whole, mine, empty = knockout.measure([WHOLE, State(nodes), EMPTY])
-    how = knockout.protocol.ratio
+    how, unit = knockout.protocol.ratio, knockout.metric.unit
     return Faithfulness(
-        Interval.of(whole), Interval.of(mine), Interval.of(empty), abs(float(whole.mean() - mine.mean())),
+        Interval.of(whole, unit), Interval.of(mine, unit), Interval.of(empty, unit), abs(float(whole.mean() - mine.mean())),
         Interval.ratio(mine, whole, how), Interval.ratio(mine - empty, whole - empty, how),
     )  # fmt: skip
 

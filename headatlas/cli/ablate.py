@@ -67,7 +67,7 @@ def ablate(
 
     Example: headatlas ablate smollm2-135m --task ioi --positions end --triage 30
 
-    For Crosbie and Shutova 2024: headatlas ablate smollm2-135m --task repetition --edit input
+    For Crosbie and Shutova 2024: headatlas ablate smollm2-135m --task repetition --edit input --force # no built-in model does the task, so that the line insists and its effects mean little; a larger model that does it needs no --force
     """
     import headatlas as ha
     from headatlas.cli._effects import show

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from headatlas.detector import Measured, model_detector
-from headatlas.detectors._measures.memo import seed_of
 from headatlas.detectors._measures.own_answers import probed
+from headatlas.detectors._measures.seeds import seed_of
 from headatlas.methods.sweeps.set_ablation import SetAblation, averaged_at
 from headatlas.model import Model
 from headatlas.task import Batch, Metric, fitting

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
-from headatlas.detectors._measures.memo import seed_of
 from headatlas.detectors._measures.own_answers import probed
+from headatlas.detectors._measures.seeds import seed_of
 from headatlas.methods.sweeps.set_ablation import SetAblation, averaged_at
 from headatlas.model import Model
 from headatlas.model.text.reading import padded

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.detectors._measures.memo import seed_of
+from headatlas.detectors._measures.seeds import seed_of
 from headatlas.errors import UnfitTask
 from headatlas.methods.function_vectors import SKILL, Injection, ends, indirect_effects, without
 from headatlas.methods.sweeps.matched_controls import Removal

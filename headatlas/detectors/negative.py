@@ -68,7 +68,9 @@ def _strangers(model: Model, batch: Batch) -> Tensor:
     used = set(batch.tokens.unique().tolist())
     starts = [one for one, start in zip(plain, model.tokenizer.word_starts(plain), strict=True) if start]
     free = torch.tensor([one for one in starts if one not in used][:2000])
-    order = torch.rand(PAIRS, len(batch), len(free), generator=torch.Generator().manual_seed(0)).argsort(-1)
+    order = torch.rand(
+        PAIRS, len(batch), len(free), generator=torch.Generator().manual_seed(0), dtype=torch.float32
+    ).argsort(-1)
     return free[order[..., :2]]
 
 

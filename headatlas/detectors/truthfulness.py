@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.detectors._measures.memo import seed_of
+from headatlas.detectors._measures.seeds import seed_of
 from headatlas.errors import UnfitTask
 from headatlas.methods.probing import CrossValidation, labels_of, probe
 from headatlas.model import Model

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.detectors._measures.memo import seed_of
+from headatlas.detectors._measures.seeds import seed_of
 from headatlas.methods.direct_logit_attribution import Toward, direct_effects
 from headatlas.methods.path_patching.direct_effect import DirectPath
 from headatlas.model import Model

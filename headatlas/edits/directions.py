@@ -56,7 +56,10 @@ def principal(model: Model, heads: Heads | Layers, batch: Batch, k: int = 1, **w
 def random(like: Found, seed: int = 0) -> Found:
     """Random directions of the same lengths: the control for any of the others."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = {key: torch.randn(value.shape, generator=generator).to(value.device) for key, value in like.items()}
+    drawn = {
+        key: torch.randn(value.shape, generator=generator, dtype=torch.float32).to(value.device)
+        for key, value in like.items()
+    }
     return {key: _unit(value) * like[key].norm(dim=-1, keepdim=True) for key, value in drawn.items()}
 
 

@@ -37,13 +37,18 @@ class Score:
     @property
     def data(self) -> dict[str, Any]:
         """Mean with its 95% interval over examples, and by how much it changes without the heads, as plain data."""
-        found = {"metric": self.metric, "unit": self.unit, "n": len(self.values), **_mean(self.values, "value")}
+        found = {
+            "metric": self.metric,
+            "unit": self.unit,
+            "n": len(self.values),
+            **_mean(self.values, "value", self.unit),
+        }
         return found if self.without is None else {**found, **_mean(self.without - self.values, "change")}
 
 
-def _mean(values: Array, name: str) -> dict[str, float]:
-    low, high = stats.interval(values[:, None])
-    return {name: float(values.mean()), f"{name}_low": float(low[0]), f"{name}_high": float(high[0])}
+def _mean(values: Array, name: str, unit: str = "") -> dict[str, float]:
+    low, high = stats.interval_of(values, unit)
+    return {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
 @dataclass(frozen=True)

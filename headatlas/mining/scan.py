@@ -24,6 +24,7 @@ from headatlas.methods.sweeps.task_gate import gate_of_values
 from headatlas.mining.attention_example import attention_examples
 from headatlas.mining.task_scan import AttentionExample, Baseline, DetectorScan, Skipped, TaskScan
 from headatlas.model import LayerView, Model
+from headatlas.ops.memo import asked_together
 from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Progress, Silent
 from headatlas.scores import HeadScores
@@ -62,6 +63,7 @@ def suits(detector: Detector, layer: LayerView) -> bool:
     return layer.stack != "cross" and (detector.causal if layer.causal else detector.encoder)
 
 
+@asked_together()
 def scan(
     model: Model,
     detectors: Sequence[Detector],

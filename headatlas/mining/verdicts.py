@@ -22,10 +22,12 @@ from headatlas.mining.scan import metric_on, prepared
 from headatlas.mining.task_scan import TaskScan
 from headatlas.mining.task_verdict import TaskVerdict
 from headatlas.model import Model
+from headatlas.ops.memo import asked_together
 from headatlas.progress import Part, Progress
 from headatlas.task import Batch, Metric, Task
 
 
+@asked_together()
 def judge_task(
     model: Model,
     task: Task,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from headatlas.errors import HeadAtlasError, UnsupportedModel
 from headatlas.model import layouts
 from headatlas.model.core import dispatch, weights_hash
-from headatlas.model.core.hooks import evaluating
+from headatlas.model.core.hooks import evaluating, exclusive
 from headatlas.model.core.model import Model
 from headatlas.model.opening import kept_structure, ownership
 from headatlas.model.opening.opening_key import opening_key
@@ -82,7 +82,7 @@ def attach(
     model. anew: look and check even so.
     """
     hf = wrapping.unwrapped(hf)
-    with _opening(hf) as opened, evaluating(hf):
+    with exclusive(hf), _opening(hf) as opened, evaluating(hf):
         layout = _choose_attention(hf)
         key = None if anew else _key(hf, source)
         model = key and _reopened(key, hf, layout, source, tokenizer, bos)
@@ -116,7 +116,7 @@ def examine(
 ) -> tuple[Model, list[Check]]:
     """The model with its self-check, whatever the outcome and always made anew; `attach` is for use."""
     hf = wrapping.unwrapped(hf)
-    with _opening(hf) as opened, evaluating(hf):
+    with exclusive(hf), _opening(hf) as opened, evaluating(hf):
         model, checks = _examine(hf, _choose_attention(hf), source, tokenizer, bos, thorough=True)
         return opened(model), checks
 

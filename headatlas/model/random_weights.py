@@ -114,7 +114,7 @@ def _permuted(weight: Tensor, d_head: int, generator: torch.Generator) -> Tensor
     """The same entries in random order inside each block of `d_head` rows (inside the whole where that does not fit)."""
     blocks = weight.shape[0] // d_head if weight.shape[0] % d_head == 0 else 1
     flat = weight.detach().cpu().reshape(blocks, -1)
-    order = torch.rand(flat.shape, generator=generator).argsort(dim=1)
+    order = torch.rand(flat.shape, generator=generator, dtype=torch.float32).argsort(dim=1)
     return flat.gather(1, order).reshape(weight.shape).to(weight.device)
 
 

@@ -48,6 +48,18 @@ def share_interval(part: int, whole: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+def interval_of(values: Array, unit: str = "") -> tuple[float, float]:
+    """95% interval of the mean of one metric's values [example]; of shares it stays within 0 and 1.
+
+    Of examples that are right or wrong, each 1 or 0, it is Wilson's: where all are alike, they are not all that there are.
+    """
+    present = values[~np.isnan(values)]
+    if unit == "share" and len(present) and np.isin(present, (0.0, 1.0)).all():
+        return share_interval(int(present.sum()), len(present))
+    low, high = (float(end[0]) for end in interval(values[:, None]))
+    return (max(low, 0.0), min(high, 1.0)) if unit == "share" else (low, high)
+
+
 def _interval(x: Array, weights: Array, upper: float) -> Array:
     """[low or high, column] of x [example, column]; weights [draw, example]: how often a draw has each example."""
     present = ~np.isnan(x)

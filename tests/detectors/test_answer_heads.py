@@ -10,7 +10,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from headatlas import load
 from headatlas.detector import find_detector
-from headatlas.detectors._measures.memo import seed_of
+from headatlas.detectors._measures.seeds import seed_of
 from headatlas.heads import HeadId
 from headatlas.lab.controls import weight_shuffled
 from headatlas.lab.grid import model_of

@@ -8,7 +8,6 @@ import torch
 
 import headatlas as ha
 from headatlas.detector import find_detector
-from headatlas.detectors._measures.memo import once
 from headatlas.detectors._measures.name_movers import (
     MINIMUM_EFFECT,
     attention_to,
@@ -205,11 +204,19 @@ def test_knocked_out_heads_have_no_growth_and_heads_below_them_do_not_grow():
     assert np.abs(others).max() < MINIMUM_EFFECT  # nobody stands in for it in this model
 
 
-def test_what_detectors_share_is_made_once_for_each_batch():
-    model, batch, other = toys.model("mha"), toy_batch(), toy_batch()
-    made: list[int] = []
-    results = [once(model, one, "count", lambda: made.append(1) or len(made)) for one in (batch, batch, other)]
-    assert results == [1, 1, 2]
+def test_scores_are_of_the_weights_of_now():
+    """Of a model that was trained on since it was asked about the same prompts."""
+    hf, words = toys.llama(vocab_size=49152), toys.smollm2_vocabulary()
+    model, batch = attach(hf, tokenizer=words), ioi(words, 8, 0)
+    before = name_mover_scores(model, batch).values
+    with torch.no_grad():
+        for weight in hf.parameters():
+            weight += 0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    fresh = toys.llama(vocab_size=49152)
+    fresh.load_state_dict(hf.state_dict())
+    found = name_mover_scores(model, batch).values
+    np.testing.assert_allclose(found, name_mover_scores(attach(fresh, tokenizer=words), batch).values, atol=1e-4)
+    assert not np.allclose(found, before, atol=1e-2)
 
 
 def test_the_planted_suppressor_is_found_and_one_of_repeats_is_not():

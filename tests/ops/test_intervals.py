@@ -70,3 +70,18 @@ def test_few_events_do_not_make_an_interval_infinite():
     values[:2] = 0.5
     low, high = stats.interval(values)
     assert -0.1 < low[0] < 0.03 < high[0] < 0.2
+
+
+def test_intervals_of_shares_stay_within_nought_and_one():
+    from scipy import stats as scipy_stats
+
+    some = np.array([1.0, 1.0, 0.0, 1.0])
+    expected = scipy_stats.binomtest(3, 4).proportion_ci(method="wilson")
+    assert stats.interval_of(some, "share") == (expected.low, expected.high)
+    assert stats.interval_of(np.append(some, np.nan), "share") == (expected.low, expected.high)
+    low, high = stats.interval_of(np.zeros(4), "share")
+    assert low == 0
+    assert 0.4 < high < 0.6  # four of four wrong: half of all may yet be right
+    assert stats.interval_of(np.array([0.9, 0.1, 0.95]), "share") == (0.0, 1.0)
+    wide = stats.interval_of(np.array([0.9, 0.1, 0.95]))
+    assert wide[0] < 0 < 1 < wide[1]

@@ -75,7 +75,7 @@ def gains(model: Model, recipe: Recipe, batch: Batch, rivals: Sequence[Recipe]) 
         return cut(utility(model, batch, given, heads))
 
     free = torch.isfinite(utility(model, batch, given, recipe.reads))
-    drawn = torch.rand(free.shape, generator=torch.Generator().manual_seed(0))
+    drawn = torch.rand(free.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     base, value = cut(drawn.masked_fill(~free, -torch.inf)), by(recipe.reads)
     random = [by(rival.reads) for rival in rivals]
     shown = [Metric("evidence kept", measured[0].positions, measured[0].score, True, "share"), *measured]

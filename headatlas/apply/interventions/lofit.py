@@ -67,7 +67,7 @@ def lofit(model: Model, batch: Batch, options: RecipeOptions, progress: Progress
 def _small(model: Model, head: HeadId, generator: torch.Generator) -> Tensor:
     """[d_value] N(0, 0.001), from which the paper starts."""
     width = model.layer(head.layer, head.stack).d_value
-    return (1e-3 * torch.randn(width, generator=generator)).to(model.device)
+    return (1e-3 * torch.randn(width, generator=generator, dtype=torch.float32)).to(model.device)
 
 
 def _chosen(

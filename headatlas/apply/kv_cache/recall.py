@@ -19,6 +19,7 @@ from headatlas.errors import BadInput, UnfitTask
 from headatlas.methods.sweeps.gradient_estimate import demand_gradients
 from headatlas.model import Model
 from headatlas.model.core.dispatch import active, delegate, receiving
+from headatlas.model.core.hooks import evaluating
 from headatlas.model.holding.own import OwnCache, again, read_text
 from headatlas.task import Batch
 
@@ -49,9 +50,10 @@ def asked(model: Model, batch: Batch, n: int) -> list[Asked]:
     for example in range(min(n, len(batch))):
         text, rest, wanted = needle(model, batch, example)
         past = read_text(model, text)
-        output = model.hf(
-            input_ids=rest[None].to(model.device), past_key_values=again(past), output_hidden_states=True
-        )  # fmt: skip
+        with evaluating(model.hf):
+            output = model.hf(
+                input_ids=rest[None].to(model.device), past_key_values=again(past), output_hidden_states=True
+            )
         own = rest.clone()
         own[wanted] = output.logits[0, wanted - 1].argmax(-1).cpu()
         log_p = output.logits[0, wanted - 1].float().log_softmax(-1)
@@ -89,5 +91,5 @@ def ruled(model: Model, rule: Rule) -> Iterator[nn.Module]:
     demand_gradients(model)
     if active() is not None:
         raise BadInput("Learning was started inside a forward pass.", "Finish the pass first.")
-    with receiving(_Ruled(model, rule)):
+    with evaluating(model.hf), receiving(_Ruled(model, rule)):
         yield model.hf

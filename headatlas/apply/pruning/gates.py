@@ -97,7 +97,7 @@ def l0_gates(
     log_alpha = torch.full((len(model.heads),), START, device=model.device, requires_grad=True)
 
     def gates() -> tuple[Mapping[HeadId, Tensor], Mapping[HeadId, Tensor]]:
-        noise = torch.rand(len(model.heads), generator=generator).to(model.device)
+        noise = torch.rand(len(model.heads), generator=generator, dtype=torch.float32).to(model.device)
         return dict(zip(model.heads, sampled(log_alpha, noise)[:, None].unbind(0), strict=True)), {}
 
     reached = learn(

@@ -18,6 +18,7 @@ from headatlas.task import Batch, Metric
 AT_ONCE = 8  # prompts a step
 
 
+@torch.enable_grad()
 def learn(
     model: Model,
     batch: Batch,

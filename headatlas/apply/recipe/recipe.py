@@ -23,6 +23,7 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.model import Model
+from headatlas.model.core.hooks import Args, Kwargs, own_hooks
 from headatlas.model.core.refusals import demand_in_memory
 from headatlas.ops.types import LayerKey
 from headatlas.task import Batch
@@ -186,19 +187,20 @@ def query_rows(model: Model, head: HeadId) -> tuple[nn.Linear, Tensor]:
 
 @contextlib.contextmanager
 def added_to_queries(model: Model, head: HeadId, value: Tensor) -> Iterator[None]:
-    """W_Q of a head plus value [d_head, d_model], by a hook, so that the weights stay and gradients reach the value."""
+    """W_Q of a head plus value [d_head, d_model], by a hook, so that the weights stay and gradients reach the value.
+
+    In passes that are begun in here, in this context, edits in force (`Model.edited`) among them.
+    """
     linear, rows = query_rows(model, head)
     start = head.head * len(rows)
 
-    def add(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+    def add(_: nn.Module, args: Args, __: Kwargs, out: Tensor) -> Tensor:
         more = args[0] @ value.to(device=out.device, dtype=out.dtype).T
         return out + torch.nn.functional.pad(more, (start, out.shape[-1] - start - len(rows)))
 
-    handle = linear.register_forward_hook(add)
-    try:
+    with own_hooks() as hooks:
+        hooks.after(linear, add)
         yield
-    finally:
-        handle.remove()
 
 
 def fit_facts(model: Model, batch: Batch, **more: Any) -> dict[str, Any]:

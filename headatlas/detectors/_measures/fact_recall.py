@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from headatlas.detectors._measures.memo import once
 from headatlas.errors import BadInput
 from headatlas.methods.direct_logit_attribution import DirectEffects, Toward, effects_along
 from headatlas.methods.sweeps.set_ablation import another
 from headatlas.model import Model
+from headatlas.ops.memo import once
 from headatlas.ops.types import Array
 from headatlas.task import Batch
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from headatlas.detectors._measures.memo import once
 from headatlas.model import LayerView, Model
+from headatlas.ops.memo import once
 from headatlas.task import Batch
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headatlas.detectors._measures.memo import once
 from headatlas.methods.path_patching.sweep import path_patch
 from headatlas.methods.prompts import Prompts
 from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.methods.sweeps.set_ablation import another
 from headatlas.model import Model
+from headatlas.ops.memo import once
 from headatlas.ops.types import Array
 from headatlas.task import Batch, logit_difference
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headatlas.detectors._measures.memo import once
 from headatlas.methods.direct_logit_attribution import DirectEffects, Toward, effects_along
 from headatlas.model import Model
+from headatlas.ops.memo import once
 from headatlas.ops.types import Array
 from headatlas.task import HELD_OUT, Batch, find_task
 from headatlas.tasks import mcqa

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headatlas.detectors._measures.memo import once
 from headatlas.heads import HeadId
 from headatlas.methods.direct_logit_attribution import DirectEffects, Toward, effects_along
 from headatlas.model import Edit, Model
 from headatlas.ops import stats
+from headatlas.ops.memo import once
 from headatlas.ops.types import Array, LayerKey
 from headatlas.scores import HeadScores
 from headatlas.task import Batch

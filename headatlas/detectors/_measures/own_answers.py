@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headatlas.detector import Measured
-from headatlas.detectors._measures.memo import seed_of
+from headatlas.detectors._measures.seeds import seed_of
 from headatlas.methods.labels import Labels
 from headatlas.methods.probing import CrossValidation, probe
 from headatlas.model import Model

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headatlas.detectors._measures.memo import once
 from headatlas.edits import Swap
 from headatlas.edits.collect import pieces
 from headatlas.heads import HeadId
@@ -25,6 +24,7 @@ from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.methods.sweeps.run import metric_of
 from headatlas.methods.sweeps.set_ablation import SetAblation, another
 from headatlas.model import LayerView, Model
+from headatlas.ops.memo import once
 from headatlas.ops.types import Array, LayerKey
 from headatlas.task import Batch, Metric, logit_difference
 

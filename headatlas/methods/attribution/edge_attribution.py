@@ -32,8 +32,9 @@ from headatlas.methods.sweeps.cached_runs import GB
 from headatlas.methods.sweeps.gradient_estimate import demand_gradients, no_gradient
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Edit, LayerView, Model
+from headatlas.model.core.hooks import Args, Kwargs, OwnHooks, own_hooks
 from headatlas.model.core.pass_context import Inputs
-from headatlas.model.structure.blocks import first, given, remove
+from headatlas.model.structure.blocks import first, given
 from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Progress, Silent
 from headatlas.task import Batch, Metric, logit_difference
@@ -80,6 +81,7 @@ class _Tape:
 
 
 @former_arguments()
+@torch.enable_grad()
 def edge_scores(
     model: Model,
     batch: Inputs,
@@ -212,19 +214,16 @@ def _contract(graph: Graph, change: Difference, first_reader: int, slopes: Tenso
 def _record(model: Model, graph: Graph, metric: Metric, rows: _Rows, entry: Tensor | None) -> tuple[_Tape, Tensor]:
     """One run with gradients: all that was read, and the metric summed over examples."""
     tape = _Tape(frozenset((layer.stack, layer.index) for layer in model.layers), entry)
-    handles: list[Any] = listen_to_projections(model.layers, tape.projections)
-    for block in graph.blocks:
-        assert block.mlp is not None
-        handles += _listen(tape, block.index, block.mlp)
-    last = graph.blocks[-1].module
-    handles.append(last.register_forward_hook(lambda _, __, output: tape.end.append(first(output))))
     positions, edits = metric.positions(rows.scored), [tape]
-    try:
+    with own_hooks() as hooks:
+        listen_to_projections(hooks, model.layers, tape.projections)
+        for block in graph.blocks:
+            assert block.mlp is not None
+            _listen(hooks, tape, block.index, block.mlp)
+        hooks.after(graph.blocks[-1].module, lambda _, __, ___, output: tape.end.append(first(output)))
         logits = model.forward(
             rows.base, watch=tape.watch, edits=_as_edits(edits), logit_positions=positions, grad=True
         )
-    finally:
-        remove(handles)
     score = metric.score(logits.cpu(), rows.scored).sum()
     if not score.requires_grad:
         raise no_gradient(model)
@@ -235,18 +234,17 @@ def _as_edits(tapes: list[_Tape]) -> list[Edit]:
     return list(tapes)
 
 
-def _listen(tape: _Tape, index: int, mlp: MLP) -> list[Any]:
-    """Hooks that keep what an MLP read and gave."""
+def _listen(hooks: OwnHooks, tape: _Tape, index: int, mlp: MLP) -> None:
+    """Keep what an MLP reads and gives."""
 
-    def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def read(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
         tape.middles.setdefault(index, given(args, kwargs))
 
-    def gave(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+    def gave(_: nn.Module, __: Args, ___: Kwargs, output: Any) -> Any:
         tape.mlps[index] = first(output)
         fresh = first(output).clone()  # some blocks go on to add in place
         return (fresh, *output[1:]) if isinstance(output, tuple) else fresh
 
-    handles = [(mlp.post or mlp.module).register_forward_hook(gave)]
+    hooks.after(mlp.post or mlp.module, gave)
     if mlp.reader is not None:
-        handles.append(mlp.reader.register_forward_pre_hook(read, with_kwargs=True))
-    return handles
+        hooks.before(mlp.reader, read)

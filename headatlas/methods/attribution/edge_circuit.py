@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from headatlas.methods.attribution.edge_attribution import sides
 from headatlas.methods.attribution.edge_graph import Graph, Written, visited, written, written_in
 from headatlas.model import Model
+from headatlas.model.core.hooks import Args, Kwargs, OwnHooks, own_hooks
 from headatlas.model.runs.residual_stream import Writes, visit_blocks
-from headatlas.model.structure.blocks import Block, first, given, remove
+from headatlas.model.structure.blocks import Block, first, given
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
 from headatlas.task import Batch, Metric
@@ -104,7 +105,6 @@ class _Streams:
             self.rows[b] = [mine[names.index(name)] for name in order]
         self.width = max(len(rows) for rows in self.rows.values())
         self.more: list[Tensor] = [run.start - run.corrupt.entry]
-        self.handles: list[Any] = []
         self.seen: dict[str, Tensor] = {}
 
     def _middle(self, block: int, reader: int) -> bool:
@@ -121,12 +121,12 @@ class _Streams:
         model, batch = self.run.model, self.run.clean
         many = batch.rows([i for _ in range(self.width) for i in range(self.n)])
         edits: list[Any] = [_Joined(self, kind) for kind in ("q", "k", "v")]
-        for block in self.graph.blocks:
-            self._listen(block)
         everywhere = torch.arange(batch.tokens.shape[1]).expand(len(many), -1)
         at = self.run.positions
         at = at if len(at) == 1 else at.repeat(self.width, 1)
-        try:
+        with own_hooks() as hooks:
+            for block in self.graph.blocks:
+                self._listen(hooks, block)
             found = visit_blocks(
                 model,
                 self.graph.blocks,
@@ -137,18 +137,16 @@ class _Streams:
                 edits=edits,
                 logit_positions=at,
             )
-        finally:
-            remove(self.handles)
         return found[: self.n]
 
     # ---- what happens on the way through a block, in this order ------------------------------------------------------
-    def entry(self, block: int) -> Callable[..., Any]:
+    def entry(self, hooks: OwnHooks, block: int) -> Callable[..., Any]:
         """A hook that gives a block the streams of its readers."""
 
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        def hook(_: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
             if block == len(self.graph.blocks) - 1:
                 # Now, so that it acts behind the hook that checks what this block wrote.
-                self.handles.append(self.graph.blocks[-1].module.register_forward_hook(self._end))
+                hooks.after(self.graph.blocks[-1].module, self._end)
             return _instead(args, kwargs, self._streams(block))
 
         return hook
@@ -189,26 +187,26 @@ class _Streams:
         spare = streams[:1].expand(self.width - len(streams), -1, -1, -1)
         return torch.cat([streams, spare]).flatten(0, 1)
 
-    def _end(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+    def _end(self, _: nn.Module, __: Args, ___: Kwargs, output: Any) -> Any:
         x = self._streams(len(self.graph.blocks)).to(first(output).dtype)
         return (x, *output[1:]) if isinstance(output, tuple) else x
 
-    def _listen(self, block: Block) -> None:
+    def _listen(self, hooks: OwnHooks, block: Block) -> None:
         """Give a block its streams, and let its MLP read only those of its own heads whose edges are kept."""
-        self.handles.append(block.module.register_forward_pre_hook(self.entry(block.index), with_kwargs=True))
+        hooks.before(block.module, self.entry(hooks, block.index))
         mlp, layer = self._mlp(block.index), block.attention
         assert layer is not None
         if mlp.reader is None:
             return
-        keep = lambda name: lambda _, __, output: self.seen.update({name: first(output)[: self.n]})  # noqa: E731
-        self.handles.append(layer.projection.register_forward_hook(keep("written")))
+        keep = lambda name: lambda _, __, ___, output: self.seen.update({name: first(output)[: self.n]})  # noqa: E731
+        hooks.after(layer.projection, keep("written"))
         if block.post is not None:
-            self.handles.append(block.post.module.register_forward_hook(keep("after")))
+            hooks.after(block.post.module, keep("after"))
         stream = self.of[block.index][-1]
         heads = [i for i, one in enumerate(self.graph.writers) if (one.block, one.kind) == (block.index, "head")]
         dropped = 1 - self.keep[heads, self.readers[block.index][-1]]
 
-        def read(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        def read(_: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
             x = given(args, kwargs)
             shape = (self.n, -1, x.shape[-1])
             behind = self.seen["written"].reshape(shape)
@@ -220,7 +218,7 @@ class _Streams:
             changed[stream] -= less.to(x.dtype)
             return _instead(args, kwargs, changed)
 
-        self.handles.append(mlp.reader.register_forward_pre_hook(read, with_kwargs=True))
+        hooks.before(mlp.reader, read)
 
     def _block(self, layer: LayerView) -> int:
         return self.run.model.block_index(layer.stack, layer.index)
@@ -239,7 +237,7 @@ class _Joined:
         return self.streams.joined(layer, x, self.component)
 
 
-def _instead(args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _instead(args: Args, kwargs: Kwargs, x: Tensor) -> tuple[Args, Kwargs]:
     """What a module is called with, with other hidden states."""
     old = given(args, kwargs)
     x = x.view_as(old).to(old.dtype)

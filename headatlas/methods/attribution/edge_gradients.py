@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from headatlas.errors import UnsupportedModel
 from headatlas.model import Model
 from headatlas.model.core.attention_layer import AttentionLayer, ColumnSource
+from headatlas.model.core.hooks import Args, Kwargs, OwnHooks
 from headatlas.model.core.linear_and_norm import plain_weight
 
 KINDS = ("q", "k", "v")
@@ -177,18 +178,16 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def listen_to_projections(
-    layers: Sequence[AttentionLayer], kept: dict[int, dict[nn.Module, tuple[Tensor, Tensor]]]
-) -> list[Any]:
-    """Hooks that keep what each projection of queries, keys and values reads and gives, by block."""
-    handles = []
+    hooks: OwnHooks, layers: Sequence[AttentionLayer], kept: dict[int, dict[nn.Module, tuple[Tensor, Tensor]]]
+) -> None:
+    """Keep what each projection of queries, keys and values reads and gives, by block."""
     for layer in layers:
         if layer.qkv is None:
             continue
         for projection in layer.qkv.inputs:
 
-            def keep(module: nn.Module, args: tuple[Any, ...], output: Any, index: int = layer.index) -> None:
+            def keep(module: nn.Module, args: Args, _: Kwargs, output: Any, index: int = layer.index) -> None:
                 if args and isinstance(args[0], Tensor) and isinstance(output, Tensor):
                     kept.setdefault(index, {})[module] = (args[0], output)
 
-            handles.append(projection.register_forward_hook(keep))
-    return handles
+            hooks.after(projection, keep)

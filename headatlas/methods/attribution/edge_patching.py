@@ -17,7 +17,8 @@ from headatlas.heads import HeadId
 from headatlas.methods.attribution.edge_attribution import sides
 from headatlas.methods.attribution.edge_graph import Difference, Graph, Reader, written
 from headatlas.model import Edit, LayerView, Model
-from headatlas.model.structure.blocks import Block, first, given, remove
+from headatlas.model.core.hooks import Args, Kwargs, own_hooks
+from headatlas.model.structure.blocks import Block, first, given
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
 from headatlas.task import Batch, Metric
@@ -79,22 +80,16 @@ class _Run:
         self.model, self.graph, self.metric, self.scored, self.ran = model, graph, metric, scored, ran
         self.positions = metric.positions(scored)
 
-    def score(
-        self, edits: Sequence[Edit] = (), handles: Sequence[Any] = (), watch: Callable[[LayerView], None] | None = None
-    ) -> Array:
-        """The metric [example] of a run under edits and hooks, which are taken away afterwards."""
-        try:
-            logits = self.model.forward(self.ran, edits=edits, watch=watch, logit_positions=self.positions)
-        finally:
-            remove(handles)
+    def score(self, edits: Sequence[Edit] = (), watch: Callable[[LayerView], None] | None = None) -> Array:
+        """The metric [example] of a run under edits."""
+        logits = self.model.forward(self.ran, edits=edits, watch=watch, logit_positions=self.positions)
         score: Array = self.metric.score(logits.cpu(), self.scored).double().numpy()
         return score
 
     def read(self, reader: Reader, shift: Tensor) -> Array:
         """The metric [example] when the reader reads its stream plus shift [example, pos, d_model]."""
         if reader.kind == "logits":
-            last = self.graph.blocks[-1].module
-            return self.score(handles=[last.register_forward_hook(_outgoing(lambda x: x + shift.to(x.dtype)))])
+            return self._given(self.graph.blocks[-1].module, lambda x: x + shift.to(x.dtype))
         block = self.graph.blocks[reader.block]
         assert block.mlp is not None
         added = _Change(block, "residual", lambda x: x + shift.to(x.dtype))
@@ -102,13 +97,21 @@ class _Run:
             value = self._seen(reader, added)
             return self.score([_Change(block, reader.kind, _put(value, reader.number))])
         if block.mlp.reader is not None:
-            hook = block.mlp.reader.register_forward_pre_hook(_incoming(shift), with_kwargs=True)
-            return self.score(handles=[hook])
+            with own_hooks() as hooks:
+                hooks.before(block.mlp.reader, _incoming(shift))
+                return self.score()
         kept: list[Tensor] = []
         module = block.mlp.post or block.mlp.module
-        listen = module.register_forward_hook(lambda _, __, output: kept.append(first(output).clone()))
-        self.score([added], [listen])
-        return self.score(handles=[module.register_forward_hook(_outgoing(lambda _: kept[0]))])
+        with own_hooks() as hooks:
+            hooks.after(module, lambda _, __, ___, output: kept.append(first(output).clone()))
+            self.score([added])
+        return self._given(module, lambda _: kept[0])
+
+    def _given(self, module: nn.Module, change: Callable[[Tensor], Tensor]) -> Array:
+        """The metric [example] when what a module gives is changed."""
+        with own_hooks() as hooks:
+            hooks.after(module, _outgoing(change))
+            return self.score()
 
     def _seen(self, reader: Reader, added: _Change) -> Tensor:
         """The reader's q, k or v [example, head, pos, d] when its whole block reads the changed stream."""
@@ -134,7 +137,7 @@ def _put(value: Tensor, number: int) -> Callable[[Tensor], Tensor]:
 def _outgoing(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
     """Forward hook that changes the hidden states a module returns."""
 
-    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+    def hook(_: nn.Module, __: Args, ___: Kwargs, output: Any) -> Any:
         changed = change(first(output))
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
@@ -144,7 +147,7 @@ def _outgoing(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
 def _incoming(shift: Tensor) -> Callable[..., Any]:
     """Forward pre-hook that adds to the hidden states a module is given."""
 
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def hook(_: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         x = given(args, kwargs)
         x = x + shift.to(x.dtype).view_as(x)
         return ((x, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": x})

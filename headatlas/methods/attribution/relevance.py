@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from headatlas.errors import UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.gradient_estimate import demand_gradients
 from headatlas.model import LayerView, Model
+from headatlas.model.core.hooks import Args, Kwargs, own_hooks
 from headatlas.model.core.linear_and_norm import is_linear, is_norm, norm_gain
 from headatlas.ops.types import LayerKey
 from headatlas.task import Batch, Metric
@@ -93,32 +93,30 @@ def _rules(model: Model, batch: Batch) -> Iterator[list[Tensor]]:
     gains = {norm: norm_gain(norm, width) for norm, width in widths.items()}  # asked before hooks of ours are there
     sources: list[Tensor] = []
 
-    def embedded(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    def embedded(module: nn.Module, _: Args, __: Kwargs, output: Tensor) -> Tensor:
         sources.append(output.detach().requires_grad_(True))
         return sources[-1]
 
-    def activated(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    def activated(module: nn.Module, inputs: Args, _: Kwargs, output: Tensor) -> Tensor:
         return output.detach() if module in factors else _elementwise(inputs[0], output)
 
-    def normed(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    def normed(module: nn.Module, inputs: Args, _: Kwargs, output: Tensor) -> Tensor:
         return _normed(inputs[0], output, *gains[module], getattr(module, "bias", None))
 
-    handles = []
     frozen = [part for part in model.hf.parameters() if part.ndim == 1 and not part.requires_grad]
     try:
         for part in frozen:
             part.requires_grad_(True)
-        for module in model.hf.modules():
-            if isinstance(module, nn.Embedding):
-                handles.append(module.register_forward_hook(embedded))
-            elif module in gains:
-                handles.append(module.register_forward_hook(normed))
-            elif _is_activation(module):
-                handles.append(module.register_forward_hook(activated))
-        yield sources
+        with own_hooks() as hooks:
+            for module in model.hf.modules():
+                if isinstance(module, nn.Embedding):
+                    hooks.after(module, embedded)
+                elif module in gains:
+                    hooks.after(module, normed)
+                elif _is_activation(module):
+                    hooks.after(module, activated)
+            yield sources
     finally:
-        for handle in handles:
-            handle.remove()
         for part in frozen:
             part.requires_grad_(False)
 
@@ -132,27 +130,23 @@ def _watched(model: Model, batch: Batch) -> tuple[set[nn.Module], dict[nn.Module
     read: set[nn.Module] = set()
     widths: dict[nn.Module, int] = {}
 
-    def note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def note(module: nn.Module, _: Args, __: Kwargs, output: Tensor) -> None:
         made[output.data_ptr()] = module, output
 
-    def asked(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def asked(module: nn.Module, inputs: Args, _: Kwargs) -> None:
         given = inputs[0] if inputs else None
         if isinstance(given, Tensor) and given.data_ptr() in made:
             read.add(made[given.data_ptr()][0])
         if isinstance(given, Tensor) and is_norm(module):
             widths[module] = given.shape[-1]
 
-    handles = []
-    try:
+    with own_hooks() as hooks:
         for module in model.hf.modules():
             if _is_activation(module):
-                handles.append(module.register_forward_hook(note))
+                hooks.after(module, note)
             elif is_linear(module) or is_norm(module):
-                handles.append(module.register_forward_pre_hook(asked))
+                hooks.before(module, asked)
         model.forward(batch.rows(slice(0, 1)))
-    finally:
-        for handle in handles:
-            handle.remove()
     return {module for module, _ in made.values()} - read, widths
 
 
@@ -167,7 +161,7 @@ def _with_slope_of(output: Tensor, other: Tensor) -> Tensor:
 
 def _elementwise(x: Tensor, output: Tensor) -> Tensor:
     """f(x) as x times the fixed factor f(x) / x."""
-    small = torch.where(x < 0, -1e-12, 1e-12)
+    small = torch.full_like(x, 1e-12).copysign(x)
     return _with_slope_of(output, x * (output / torch.where(x.abs() < 1e-12, small, x)).detach())
 
 

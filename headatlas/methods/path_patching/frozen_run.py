@@ -35,7 +35,7 @@ from headatlas.methods.path_patching.mlp_input import candidates, entries, first
 from headatlas.methods.sweeps.cached_runs import side_by_side
 from headatlas.model import Edit, LayerView, Model
 from headatlas.model.core.forward_pass import Pass, Tap, apply_edit
-from headatlas.model.core.hooks import only_in
+from headatlas.model.core.hooks import Args, Kwargs, only_in, own_hooks
 from headatlas.model.runs.cached_forward import few_logits, index_among, inputs_at, tiled
 from headatlas.ops.types import LayerKey
 from headatlas.task import Batch
@@ -78,22 +78,17 @@ class Frozen:
             self.residuals[key[1]] = self._at(x)
 
         def keep_input(layer: int) -> Callable[..., None]:
-            def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            def hook(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
                 whole = first_tensor(args, kwargs)
                 self.mlp[layer] = self._at(whole.view(*batch.tokens.shape, -1))
 
             return hook
 
-        handles = [
-            modules[0].register_forward_pre_hook(keep_input(layer), with_kwargs=True)
-            for layer, modules in self.entries.items()
-        ]
         tap = Tap([(layer.stack, layer.index) for layer in model.layers], keep_residual)
-        try:
+        with own_hooks() as hooks:
+            for layer, modules in self.entries.items():
+                hooks.before(modules[0], keep_input(layer))
             model.forward(batch, watch=keep_z, edits=[tap], logit_positions=torch.zeros(1, dtype=torch.long))
-        finally:
-            for handle in handles:
-                handle.remove()
         if mlps:
             self._check_mlps()
         return self
@@ -153,17 +148,13 @@ class Frozen:
         }
         for edits, mine in zip(([], [Scale(self.model.heads, 0.5)]), seen, strict=True):
 
-            def look(
-                module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], mine: dict[nn.Module, Tensor] = mine
-            ) -> None:
+            def look(module: nn.Module, args: Args, kwargs: Kwargs, mine: dict[nn.Module, Tensor] = mine) -> None:
                 mine[module] = first_tensor(args, kwargs).detach().clone()
 
-            handles = [module.register_forward_pre_hook(look, with_kwargs=True) for module in others]
-            try:
+            with own_hooks() as hooks:
+                for module in others:
+                    hooks.before(module, look)
                 self.run([edits], min(self.residuals), logit_positions=self.positions[:, :1], hold_mlps=True)
-            finally:
-                for handle in handles:
-                    handle.remove()
         for module, layer in others.items():
             if not torch.allclose(seen[0][module], seen[1][module], rtol=1e-4, atol=1e-6):
                 raise UnsupportedModel(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from headatlas.errors import UnsupportedModel
 from headatlas.model import Model
 from headatlas.model.core.attention_layer import AttentionLayer
+from headatlas.model.core.hooks import Args, Kwargs, own_hooks
 from headatlas.model.core.linear_and_norm import is_norm
 
 _PROBE = 4  # tokens; their ids are above those that mean padding or the start
@@ -34,16 +35,14 @@ def entries(model: Model) -> Mapping[int, Sequence[nn.Module]]:
     """
     calls: list[tuple[nn.Module, Tensor]] = []
 
-    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note(module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         calls.append((module, first_tensor(args, kwargs)))
 
     parts = {layer.index: candidates(layer) for layer in model.layers}
-    handles = [part.register_forward_pre_hook(note, with_kwargs=True) for members in parts.values() for part in members]
-    try:
+    with own_hooks() as hooks:
+        for part in (part for members in parts.values() for part in members):
+            hooks.before(part, note)
         model.forward(torch.arange(_PROBE)[None] + 5, logit_positions=torch.zeros(1, dtype=torch.long))
-    finally:
-        for handle in handles:
-            handle.remove()
     found = {}
     for layer, members in parts.items():
         mine = [(module, x) for module, x in calls if module in members]

@@ -47,6 +47,7 @@ def estimate(model: Model, sweep: Sweep, memory: int) -> Array:
     return stats.mean(estimates(model, sweep, memory))
 
 
+@torch.enable_grad()
 def estimates(model: Model, sweep: Sweep, memory: int, *, exact_softmax: bool = False) -> Array:
     """[example, head_set, position] estimated effect of each change, NaN where an example has no such position.
 
@@ -106,6 +107,7 @@ def _piece(model: Model, sweep: Sweep, rows: slice, exact_softmax: bool) -> Arra
     return _gathered(sweep, felt, rows, everywhere=exact_softmax and sweep.component == "k")
 
 
+@torch.enable_grad()
 def slopes_in_z(
     model: Model,
     batch: Batch,

@@ -81,8 +81,8 @@ def circuits_of(model: Model, layer: int, stack: str = "decoder", *, offset: int
     weights, scaled, centred = _read(model, attention)
     w_q, w_k, w_v = weights.W_Q.float(), weights.per_head(weights.W_K).float(), weights.per_head(weights.W_V).float()
     w_o = weights.W_O.float() * attention.multiplier
-    if attention.post_gain is not None:
-        w_o = w_o * attention.post_gain
+    if (gain := attention.post_gain) is not None:
+        w_o = w_o * gain
     if offset is not None:
         turn = turned(model, attention, offset)
         if offset and torch.allclose(turn, torch.eye(turn.shape[-1], device=turn.device), atol=1e-6):
@@ -153,7 +153,7 @@ def readout(model: Model) -> tuple[Tensor, Tensor | None]:
 def to_logits(model: Model, written: Tensor) -> Tensor:
     """What heads write [..., d_model] scaled as the final norm would, were it alone in the stream."""
     found = model.unembedding
-    if found is None or found.gain is None:
+    if found is None:
         return written
     centred = written - written.mean(-1, keepdim=True) if found.centers else written
     return written / _size(centred)

@@ -70,7 +70,7 @@ def _from_rows(call: AttentionCall, queries: Tensor, keys: Tensor) -> Tensor:
     A block holds rows of the same queries for all examples. Each pair whose query is in the block picks its weight out of
     them; the others pick anything, which `where` throws away.
     """
-    result = torch.zeros(len(queries), call.n_heads, queries.shape[1], device=queries.device)
+    result = torch.zeros(len(queries), call.n_heads, queries.shape[1], dtype=torch.float32, device=queries.device)
     wanted = queries.unique()  # ascending, as searchsorted needs it
     for block in wanted.split(call.block_size()):
         rows = call.rows(block).flatten(2)  # [example, head, query in block x key]
@@ -107,7 +107,7 @@ def _band_scores(call: AttentionCall, low: int, high: int) -> Tensor:
 def _offset_scores(call: AttentionCall, k: int) -> Tensor:
     """Scaled q.k of each query with the key `k` positions before it, 0 where there is none: [example, head, query]."""
     q, n = call.grouped_queries(), max(0, min(call.n_queries - max(k, 0), call.n_keys + min(k, 0)))
-    scores = torch.zeros(*q.shape[:-1], device=q.device)
+    scores = torch.zeros(*q.shape[:-1], dtype=torch.float32, device=q.device)
     first = max(k, 0)  # the first query that has such a key
     near = call.k[:, :, first - k : first - k + n].unsqueeze(2)
     scores[..., first : first + n] = torch.einsum("egrnd,egond->egrn", q[..., first : first + n, :], near)

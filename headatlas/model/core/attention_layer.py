@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.model.core.linear_and_norm import matrix, offset, output_width
+from headatlas.model.core.linear_and_norm import matrix, norm_gain, offset, output_width
 from headatlas.renamed import renamed_fields
 
 
@@ -66,12 +66,11 @@ class AttentionLayer:
     in; None where layers share one or there is no list of them. name: path of the module. n_groups: key/value heads.
     projection may be a wrapper around a linear map (LoRA's); linear: whether what it puts out is a sum over the heads, which it
     is not where the projection rounds its input (int8 activations) or has a nonlinear adapter beside it.
-    d_head: width of q and k; d_value: of a head in z. post_gain [d_model]: gain per channel between projection and
-    residual stream, a norm's or a learned scale, or None; multiplier: factor there. qkv: where q, k and v come from; None
+    d_head: width of q and k; d_value: of a head in z. post_norm: the norm between projection and residual stream, or None;
+    learned_gain [d_model]: a learned scale there, as it was when the model was opened; multiplier: factor there. qkv: where q, k and v come from; None
     where it cannot be told. indirect: why neither gain nor factor tells how writes enter the stream, as where several streams
     share them or a convolution spreads them over tokens; empty where they tell. sink_factor: whether a learned sink is a factor on the attention's output
-    and not a logit; weights are given with it. post_norm: the norm whose gain post_gain is; None where it is a learned scale,
-    or nothing.
+    and not a logit; weights are given with it.
     """
 
     stack: str
@@ -85,7 +84,7 @@ class AttentionLayer:
     d_head: int
     d_value: int
     causal: bool
-    post_gain: Tensor | None
+    learned_gain: Tensor | None
     multiplier: float
     pattern_editable: bool = True
     linear: bool = True
@@ -106,6 +105,14 @@ class AttentionLayer:
     def d_model(self) -> int:
         """Width of what the heads write."""
         return output_width(self.projection)
+
+    @property
+    def post_gain(self) -> Tensor | None:
+        """Gain per channel between projection and residual stream, [d_model], or None; a norm is asked for its gain of now."""
+        if self.post_norm is None:
+            return self.learned_gain
+        gain = norm_gain(self.post_norm, self.d_model)[0]
+        return gain if self.learned_gain is None else gain * self.learned_gain
 
     def require_linear(self) -> None:
         """Raise UnsupportedModel unless the heads' writes add up to what the projection puts out."""

@@ -66,7 +66,7 @@ class _Entry:
 
 # The receivers of this thread's, or this task's, attention calls, the innermost last.
 _ACTIVE: ContextVar[tuple[_Entry, ...]] = ContextVar("headatlas_receivers", default=())
-_BEGUN: ContextVar[object] = ContextVar("headatlas_begun_here", default=None)
+_BEGUN: ContextVar[tuple[object, ...]] = ContextVar("headatlas_begun_here", default=())
 # attention module -> its eager attention and its fast one: those that it asked for, or that a layout brings.
 _EAGER: weakref.WeakKeyDictionary[nn.Module, AttentionFunction] = weakref.WeakKeyDictionary()
 _KERNEL: weakref.WeakKeyDictionary[nn.Module, AttentionFunction] = weakref.WeakKeyDictionary()
@@ -101,11 +101,11 @@ def begun_here() -> Iterator[Callable[[], bool]]:
     Calls in other threads do not, nor do those that a watcher of such a pass makes.
     """
     here, outside = object(), depth()
-    token = _BEGUN.set(here)
+    _BEGUN.set((*_BEGUN.get(), here))
     try:
-        yield lambda: _BEGUN.get() is here and depth() == outside + 1
+        yield lambda: here in _BEGUN.get() and depth() == outside + 1
     finally:
-        _BEGUN.reset(token)
+        _BEGUN.set(tuple(one for one in _BEGUN.get() if one is not here))
 
 
 def paused() -> contextlib.AbstractContextManager[None]:

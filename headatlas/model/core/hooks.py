@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer
-from headatlas.model.core.dispatch import Receiver, active
+from headatlas.model.core.dispatch import Receiver, active, begun_here
 from headatlas.model.core.forward_pass import Edit, Pass, apply_edit
 from headatlas.model.core.pass_context import PassContext
 from headatlas.model.core.unembedding import unembedding_of
@@ -133,15 +134,44 @@ def left_out(layers: Sequence[AttentionLayer], inputs: Mapping[str, Any], begun:
 
 
 def only_in(receiver: Receiver, hook: Callable[..., Any]) -> Callable[..., Any]:
-    """A hook that acts in the receiver's own context alone.
+    """A hook that acts in the receiver's own context alone."""
+    return _only(lambda: active() is receiver, hook)
 
-    Hooks hang on modules, which all threads and a watcher's own calls share; what they do is the business of one pass.
-    """
+
+def _only(acts: Callable[[], bool], hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Hooks hang on modules, which all threads and a watcher's own calls share; what they do is the business of one pass."""
 
     def run(*given: Any) -> Any:
-        return hook(*given) if active() is receiver else None
+        return hook(*given) if acts() else None
 
     return run
+
+
+class OwnHooks:
+    """Hooks on modules that act in the passes of one piece of code alone; see `own_hooks`."""
+
+    def __init__(self, ours: Callable[[], bool], undo: contextlib.ExitStack) -> None:
+        self._ours, self._undo = ours, undo
+
+    def before(self, module: nn.Module, hook: Callable[[nn.Module, Args, Kwargs], Any]) -> None:
+        """Call `hook` when the module is called; what it returns, positional arguments and keywords, takes the place of both."""
+        handle = module.register_forward_pre_hook(_only(self._ours, hook), with_kwargs=True)
+        self._undo.callback(handle.remove)
+
+    def after(self, module: nn.Module, hook: Callable[[nn.Module, Args, Kwargs, Any], Any]) -> None:
+        """Call `hook` with what the module gives; what it returns takes its place."""
+        handle = module.register_forward_hook(_only(self._ours, hook), with_kwargs=True)
+        self._undo.callback(handle.remove)
+
+
+@contextlib.contextmanager
+def own_hooks() -> Iterator[OwnHooks]:
+    """Where hooks are put on modules for the passes that are begun in here, in this context; taken away on exit.
+
+    Passes of other threads, calls of the plain model there, and what a watcher calls do not see them.
+    """
+    with begun_here() as ours, contextlib.ExitStack() as undo:
+        yield OwnHooks(ours, undo)
 
 
 @contextlib.contextmanager
@@ -164,6 +194,13 @@ class _Evaluation:
 
 _EVALUATED: dict[nn.Module, _Evaluation] = {}
 _EVALUATED_LOCK = threading.Lock()
+# transformers model -> its lock
+_EXCLUSIVE: weakref.WeakKeyDictionary[nn.Module, contextlib.AbstractContextManager[Any]] = weakref.WeakKeyDictionary()
+
+
+def exclusive(hf: nn.Module) -> contextlib.AbstractContextManager[Any]:
+    """While this is held, passes of all Models of a transformers model wait in other threads: what they put on it is one at a time."""
+    return _EXCLUSIVE.setdefault(hf, threading.RLock())
 
 
 @contextlib.contextmanager
@@ -206,6 +243,7 @@ def _in_a_forked_child() -> None:
     for hf, found in list(_EVALUATED.items()):
         found.threads = [one for one in found.threads if one == threading.get_ident()]
         _restore(hf)
+    _EXCLUSIVE.clear()  # who holds one of them may be a thread that is no more
     _EVALUATED_LOCK.release()
 
 

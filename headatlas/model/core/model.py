@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -29,7 +27,7 @@ from headatlas.model.core.model_inputs import (
     without_absent,
 )
 from headatlas.model.core.pass_context import Inputs, PassContext
-from headatlas.model.core.refusals import key_choices, read_output, refuse_overflow
+from headatlas.model.core.refusals import key_choices, read_output, refuse_copy, refuse_modes, refuse_overflow
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
 from headatlas.model.core.view import LayerView
 from headatlas.model.looking.attention_map import AttentionMap, attention_map
@@ -75,7 +73,6 @@ class Model:
         self.on_close: Callable[[Model], None] | None = None  # puts back what opening changed; set by who opened
         self.closed = False
         self._running: set[Pass] = set()  # in any thread or task
-        self._lock, self._process = threading.RLock(), os.getpid()
         self.accepts = frozenset(inspect.signature(hf.forward).parameters)
 
     site, sites = Renamed("layer"), Renamed("layers")
@@ -238,6 +235,7 @@ class Model:
         logit_positions: Tensor | None,
     ) -> Tensor:
         """One pass on prepared inputs. start_at: a layer, and its [example, pos, d_model]; logit_positions [example, n]."""
+        refuse_modes(self.device, inputs)
         inputs = self.uncached(inputs)
         start = None if start_at is None else hooks.start(self, *start_at)
         with self.exclusive(), self._installed(current, start, logit_positions):
@@ -271,6 +269,8 @@ class Model:
                 self.on_close(self)
             self.closed = True
 
+    __deepcopy__ = refuse_copy
+
     def __enter__(self) -> Model:
         return self
 
@@ -278,10 +278,8 @@ class Model:
         self.close()
 
     def exclusive(self) -> contextlib.AbstractContextManager[Any]:
-        """While this is held, `forward` waits in other threads; plain calls of `hf`, and those under `edited`, do not."""
-        if self._process != os.getpid():  # in the child of a fork: its holder may be a thread that is no more
-            self._lock, self._process = threading.RLock(), os.getpid()
-        return self._lock
+        """While this is held, `forward` of each Model of `hf` waits in other threads; plain calls, also under `edited`, do not."""
+        return hooks.exclusive(self.hf)
 
     @contextlib.contextmanager
     def edited(self, edits: Sequence[Edit]) -> Iterator[nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -58,6 +59,14 @@ def model_inputs(model: TakesInputs, batch: Inputs) -> tuple[dict[str, Any], Val
 
 def _given(model: TakesInputs, batch: Mapping[str, Any]) -> tuple[dict[str, Any], Valid, str]:
     """A mapping of the model's own inputs, such as a tokenizer returns; lists become tensors."""
+    for name in batch.keys() - model.accepts:  # many models take any name, and leave it alone
+        if near := difflib.get_close_matches(name, model.accepts, 1, 0.85):
+            raise BadInput(f"{model.architecture} takes no {name}.", f"Did you mean {near[0]}?")
+    if not batch.keys() & model.accepts:
+        raise BadInput(
+            f"{model.architecture} takes none of {', '.join(sorted(map(str, batch)))}.",
+            "Give input_ids, as a tokenizer returns them.",
+        )
     inputs = {name: _tensor(model, name, value) for name, value in batch.items()}
     tokens, said = inputs.get("input_ids"), AS_GIVEN
     if isinstance(tokens, Tensor):

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -173,6 +173,33 @@ def read_output(output: Any) -> Tensor:
         if isinstance(found, Tensor):
             return found
     raise UnsupportedModel(f"{type(output).__name__} has neither logits nor hidden states.", "Open the base model.")
+
+
+def refuse_modes(device: torch.device, inputs: Mapping[str, Any]) -> None:
+    """Raise BadInput for modes of torch in which a pass, or what is made of it, would not be what it is said to be.
+
+    Under autocast gradients and sums of parts are rounded as well. In inference mode, and through what was made in it, no gradient is
+    recorded whatever torch is told.
+    """
+    if torch.is_autocast_enabled(device.type):
+        raise BadInput(
+            "torch.autocast is on, and would round what is measured.",
+            "Leave it, or write torch.autocast(..., enabled=False) around this; headatlas computes in the type of the weights.",
+        )
+    made = any(isinstance(value, Tensor) and value.is_inference() for value in inputs.values())
+    if torch.is_grad_enabled() and (made or torch.is_inference_mode_enabled()):
+        raise BadInput(
+            f"{'These tokens were made' if made else 'This is'} under torch.inference_mode, where no gradient can be taken.",
+            "Leave it out (torch.no_grad does no harm): headatlas records gradients only where it takes them.",
+        )
+
+
+def refuse_copy(model: object, memo: object) -> NoReturn:
+    """In the place of a deep copy. Raises BadInput: what was noted of one transformers model's modules is not true of others."""
+    raise BadInput(
+        "A Model cannot be copied: it knows the modules of one transformers model.",
+        "Copy that, and open the copy: headatlas.load(copy.deepcopy(model.hf)).",
+    )
 
 
 def demand_in_memory(hf: nn.Module, what: str) -> None:

@@ -197,7 +197,7 @@ class LayerView(AttentionCall):
         self.attention.require_direct()
         v = self.v.gather(2, keys.clamp(min=0)[:, None, :, None].expand(-1, self.v.shape[1], -1, self.v.shape[-1]))
         written = torch.einsum("ehnd,hdm->ehnm", self.repeat(v).float(), self.W_O.float())
-        if self.attention.post_gain is not None:
-            written = written * self.attention.post_gain
+        if (gain := self.attention.post_gain) is not None:
+            written = written * gain
         formula = "ehnd,end->ehn" if paired else "ehnd,emd->ehnm"
         return torch.einsum(formula, *unembedding.directions(written, tokens))

@@ -126,7 +126,7 @@ def spread(model: nn.Module, gain: float, seed: int = 1) -> None:
     for name, parameter in model.named_parameters():
         if not parameter.is_floating_point():
             continue
-        noise = torch.randn(parameter.shape, generator=generator)
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
         if parameter.ndim >= 2 and min(parameter.shape[-2:]) > 1:
             parameter.copy_(noise * gain / math.sqrt(parameter.shape[-1]))
         elif any(word in name for word in ("A_log", ".D", "dt_bias", "decay")):

@@ -68,7 +68,7 @@ def spread(model: nn.Module, gain: float) -> nn.Module:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
             if parameter.ndim >= 2:
                 parameter.copy_(noise * gain * parameter.shape[-1] ** -0.5)
             else:

@@ -22,6 +22,7 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidi
 
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.model.core.dispatch import active, delegate, receiving
+from headatlas.model.core.hooks import evaluating
 from headatlas.model.core.model import Model
 from headatlas.model.holding.own import new_cache
 from headatlas.model.holding.parts import Part, Whole, Window
@@ -225,10 +226,10 @@ def first_columns(mask: Tensor | None, keys: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def in_force(model: Model) -> Iterator[None]:
-    """Put attention over caches of parts in force, in this context, without gradients. Raises BadInput inside a pass."""
+    """Put attention over caches of parts in force, in this context, without gradients or dropout. Raises BadInput inside a pass."""
     if active() is not None:
         raise BadInput("A cache plan was put in force inside a forward pass or another plan.", "Leave that one first.")
-    with receiving(_Holding(model)), torch.no_grad():
+    with evaluating(model.hf), receiving(_Holding(model)), torch.no_grad():
         yield
 
 
@@ -243,7 +244,7 @@ def cache_shapes(model: Model) -> tuple[LayerShape, ...]:
     if not model.has_logits:
         raise UnsupportedModel(f"{model.name} gives no token logits, so it writes nothing.", "Take a language model.")
     ids = _trial_tokens(model)
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(model.hf):
         try:
             shapes = _shapes_of(model, ids)
             _demand_alike(model, shapes, ids)

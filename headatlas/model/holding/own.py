@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from headatlas.model.core.hooks import evaluating
 from headatlas.model.core.model import Model
 
 OwnCache = DynamicCache
@@ -24,7 +25,8 @@ def read_text(model: Model, tokens: Tensor) -> OwnCache:
     """The model's own cache of a text [pos], read in full."""
     past = new_cache(model)
     few: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in model.accepts else {}
-    model.hf(input_ids=tokens[None].to(model.device), past_key_values=past, use_cache=True, **few)
+    with evaluating(model.hf):
+        model.hf(input_ids=tokens[None].to(model.device), past_key_values=past, use_cache=True, **few)
     return past
 
 

@@ -123,7 +123,7 @@ class Window(Part):
         self.keys, self.values = (x.new_zeros(n, x.shape[1], slots, x.shape[3]) for x in (keys, values))
         self.columns = torch.full((n, slots), -1, dtype=torch.int32, device=keys.device)
         self.mean_key, self.mean_value = (x.new_zeros(n, *x.shape[1::2], dtype=torch.float32) for x in (keys, values))
-        self.count = torch.zeros(n, device=keys.device)
+        self.count = torch.zeros(n, dtype=torch.float32, device=keys.device)
         for example, start in enumerate(self.starts.tolist()):
             kept = self._kept(max(start, first), start, end)
             self._place(example, kept, keys, values, first)

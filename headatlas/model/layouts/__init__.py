@@ -77,10 +77,15 @@ def install(model: nn.Module) -> list[nn.Module]:
         return []
     found = [module for module in model.modules() if type(module).__name__ in layout.modules]
     for module in found:
-        before = set(vars(module))
+        before = {name for name, value in vars(module).items() if not _is_ours(value)}  # a copy may have them already
         layout.install(module)
         _ADDED.setdefault(module, set()).update(vars(module).keys() - before)
     return found
+
+
+def _is_ours(value: object) -> bool:
+    """Whether an attribute is a method that a layout puts in its place."""
+    return str(getattr(getattr(value, "__func__", None), "__module__", "")).startswith(f"{__name__}.")
 
 
 def uninstall(model: nn.Module) -> None:

@@ -19,6 +19,9 @@ from headatlas.model.layouts import Layout, StandIn, place
 def _attn(
     self: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
+    if not dispatch.in_pass(self):
+        found: tuple[Tensor, Tensor] = type(self)._attn(self, query, key, value, attention_mask)
+        return found
     n_queries, n_keys = query.shape[-2], key.shape[-2]
     seen = self.bias[:, :, n_keys - n_queries : n_keys, :n_keys]
     mask = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, torch.finfo(torch.float32).min)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headatlas.model.core.attention_layer import AttentionLayer, ColumnSource, Input, QKVColumns
-from headatlas.model.core.linear_and_norm import norm_gain, output_width
 from headatlas.model.core.model import Model
 from headatlas.model.core.unembedding import Unembedding
 
@@ -26,13 +25,13 @@ def hangs_on_weights(model: Model) -> bool:
     They may be kept for weights that are known by the hash of their files, and not for a model in memory.
     """
     sources = [source for layer in model.layers if layer.qkv for source in (layer.qkv.q, layer.qkv.k, layer.qkv.v)]
-    return any(
-        layer.multiplier != 1.0 or (layer.post_gain is not None and layer.post_norm is None) for layer in model.layers
-    ) or any(bool((source.factor != 1).any()) for source in sources)
+    return any(layer.multiplier != 1.0 or layer.learned_gain is not None for layer in model.layers) or any(
+        bool((source.factor != 1).any()) for source in sources
+    )
 
 
 def described(model: Model) -> tuple[dict[str, Any], Arrays]:
-    """(facts ready for JSON, arrays by name): modules as their paths, gains of norms left out, equal arrays once."""
+    """(facts ready for JSON, arrays by name): modules as their paths, equal arrays once."""
     paths = {module: path for path, module in model.hf.named_modules()}
     arrays: Arrays = {}
     names: dict[bytes, str] = {}
@@ -53,15 +52,14 @@ def described(model: Model) -> tuple[dict[str, Any], Arrays]:
             return {"@part": type(value).__name__, **{one.name: put(getattr(value, one.name)) for one in fields(value)}}
         return value
 
-    bare = tuple(layer if layer.post_norm is None else replace(layer, post_gain=None) for layer in model.layers)
     facts = {name: getattr(model, name) for name in _FLAGS}
-    facts |= {"layers": put(bare), "block_returns": put(model.block_returns)}
+    facts |= {"layers": put(model.layers), "block_returns": put(model.block_returns)}
     facts["unembedding"] = model.unembedding and put((model.unembedding.head, model.unembedding.norm))
     return facts, arrays
 
 
 def restore(model: Model, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Give a model just opened what `described` told of one with the same key; gains of norms are asked anew."""
+    """Give a model just opened what `described` told of one with the same key."""
 
     def get(value: Any) -> Any:
         if isinstance(value, list):
@@ -79,12 +77,6 @@ def restore(model: Model, facts: Mapping[str, Any], arrays: Mapping[str, NDArray
     for name in _FLAGS:
         setattr(model, name, facts[name])
     model.block_returns = get(facts["block_returns"])
-    model.layers = tuple(_with_gain(layer) for layer in get(facts["layers"]))
+    model.layers = get(facts["layers"])
     read_out: tuple[nn.Module, nn.Module] | None = get(facts["unembedding"])
     model.unembedding = None if read_out is None else Unembedding(*read_out, model.d_model)
-
-
-def _with_gain(layer: AttentionLayer) -> AttentionLayer:
-    if layer.post_norm is None:
-        return layer
-    return replace(layer, post_gain=norm_gain(layer.post_norm, output_width(layer.projection))[0])

@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from headatlas.errors import UnsupportedModel
 from headatlas.model.core.forward_pass import Edit
+from headatlas.model.core.hooks import Args, Kwargs, own_hooks
 from headatlas.model.core.linear_and_norm import offset
 from headatlas.model.core.model import Model
 from headatlas.model.core.pass_context import TokenBatch
 from headatlas.model.core.unembedding import unembedding_of
 from headatlas.model.core.view import LayerView
-from headatlas.model.structure.blocks import Block, first, given, remove, rounding_tolerance
+from headatlas.model.structure.blocks import Block, first, given, rounding_tolerance
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +79,7 @@ class FinalResidual:
         found = self.model.unembedding
         assert found is not None
         write = write - write.mean(-1, keepdim=True) if found.centers else write
-        write = write * found.gain.float() if found.gain is not None else write
-        logits = (write * scale * self.factor) @ found.weight.float()
+        logits = (write * found.gain * scale * self.factor) @ found.weight.float()
         return logits - logits.mean(-1, keepdim=True)
 
     def constant(self, ids: Tensor, weights: Tensor) -> Tensor:
@@ -89,9 +88,8 @@ class FinalResidual:
         assert found is not None
         columns = found.weight.T[ids.to(found.weight.device)].float()
         weights = weights.to(columns.device).float()
-        result = torch.zeros(len(ids), device=columns.device)
-        if found.shift is not None:
-            result = result + torch.einsum("emd,d,em->e", columns, found.shift.float(), weights)
+        result = columns.new_zeros(len(ids))
+        result = result + torch.einsum("emd,d,em->e", columns, found.shift, weights)
         bias = offset(found.head)
         if bias is not None:
             result = result + (bias.float()[ids.to(bias.device)] * weights).sum(1)
@@ -109,8 +107,7 @@ def logit_direction(model: Model, ids: Tensor, weights: Tensor) -> Tensor:
         )
     columns = found.weight.T[ids.to(found.weight.device)].float()
     direction = torch.einsum("emd,em->ed", columns, weights.to(columns.device).float())
-    if found.gain is not None:
-        direction = direction * found.gain.float()
+    direction = direction * found.gain
     return direction - direction.mean(-1, keepdim=True) if found.centers else direction
 
 
@@ -131,19 +128,16 @@ def decompose(
     end: dict[str, Tensor] = {}
     pick = _picker(positions)
     head = unembedding_of(model.hf)
-    handles: list[RemovableHandle] = []
-    if head is not None:
-        handles.append(head.register_forward_pre_hook(lambda _, args: end.update(normed=pick(args[0]))))
-        handles.append(head.register_forward_hook(lambda _, __, output: end.update(raw=output)))
 
     def last(writes: Writes) -> None:
         end["residual"] = writes.exit
         each(writes)
 
-    try:
+    with own_hooks() as hooks:
+        if head is not None:
+            hooks.before(head, lambda _, args, __: end.update(normed=pick(args[0])))
+            hooks.after(head, lambda _, __, ___, output: end.update(raw=output))
         found = visit_blocks(model, blocks, batch, positions, last, watch=watch, edits=edits, logit_positions=positions)
-    finally:
-        remove(handles)
     return _ending(model, end, found)
 
 
@@ -172,38 +166,35 @@ def visit_blocks(
             watch(layer)
 
     def on_entry(block: Block) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def hook(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
             entry = given(args, kwargs)
             held[block.index], shapes[block.index] = {"entry": pick(entry).clone()}, entry.shape
 
         return hook
 
     def hold(block: Block, name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        def hook(_: nn.Module, __: Args, ___: Kwargs, output: Any) -> None:
             # Now, and as a copy: some blocks go on to add in place.
             held[block.index][name] = pick(first(output).reshape(shapes[block.index])).clone()
 
         return hook
 
     def on_exit(block: Block) -> Callable[..., None]:
-        def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        def hook(_: nn.Module, __: Args, ___: Kwargs, output: Any) -> None:
             each(_writes(model, block, held.pop(block.index), pick(first(output))))
 
         return hook
 
-    handles: list[RemovableHandle] = []
-    for block in blocks:
-        handles.append(block.module.register_forward_pre_hook(on_entry(block), with_kwargs=True))
-        if block.attention is not None and block.mlp is not None:
-            handles.append(block.attention.projection.register_forward_hook(hold(block, "written")))
-            handles.append((block.mlp.post or block.mlp.module).register_forward_hook(hold(block, "mlp")))
-            if block.post is not None:
-                handles.append(block.post.module.register_forward_hook(hold(block, "after")))
-        handles.append(block.module.register_forward_hook(on_exit(block)))
-    try:
+    with own_hooks() as hooks:
+        for block in blocks:
+            hooks.before(block.module, on_entry(block))
+            if block.attention is not None and block.mlp is not None:
+                hooks.after(block.attention.projection, hold(block, "written"))
+                hooks.after(block.mlp.post or block.mlp.module, hold(block, "mlp"))
+                if block.post is not None:
+                    hooks.after(block.post.module, hold(block, "after"))
+            hooks.after(block.module, on_exit(block))
         return model.forward(batch, watch=look, edits=edits, logit_positions=logit_positions)
-    finally:
-        remove(handles)
 
 
 def _picker(positions: Tensor) -> Callable[[Tensor], Tensor]:
@@ -246,8 +237,7 @@ def _ending(model: Model, end: dict[str, Tensor], found: Tensor) -> FinalResidua
         )
     residual, normed = end["residual"].float(), end["normed"].float()
     plain = residual - residual.mean(-1, keepdim=True) if read.centers else residual
-    plain = plain * read.gain.float() if read.gain is not None else plain
-    wanted = normed - read.shift.float() if read.shift is not None else normed
+    plain, wanted = plain * read.gain, normed - read.shift
     scale = (wanted * plain).sum(-1, keepdim=True) / (plain * plain).sum(-1, keepdim=True)
     off = (wanted - scale * plain).abs().amax(-1)
     if not bool((off <= 10 * rounding_tolerance(model.dtype, normed, scale * plain)).all()):

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from headatlas.choices import FORM
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer
+from headatlas.model.core.hooks import Args, Kwargs, OwnHooks, own_hooks
 from headatlas.model.core.model import Model
 from headatlas.model.core.view import LayerView
 
@@ -111,31 +111,30 @@ def _position(model: Model, block: nn.Module) -> Tensor:
 def _entering(model: Model, block: nn.Module, tokens: Tensor) -> Tensor:
     """[example, pos, d_model] what enters the first block for tokens [example, pos]."""
 
-    def reach(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def reach(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
         raise _Reached(args[0] if args else kwargs["hidden_states"])
 
-    return _until(model, tokens, None, lambda: [block.register_forward_pre_hook(reach, with_kwargs=True)])
+    return _until(model, tokens, None, lambda hooks: hooks.before(block, reach))
 
 
 def _after(model: Model, number: int, tokens: Tensor, residual: Tensor) -> Tensor:
     """[token, d_model] the output of the block of this number for a residual stream [token, d_model], its attention silent."""
     block = model.decoder_blocks()[number]
 
-    def silence(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
+    def silence(_: nn.Module, __: Args, ___: Kwargs, output: Tensor) -> Tensor:
         return torch.zeros_like(output)
 
-    def reach(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+    def reach(_: nn.Module, __: Args, ___: Kwargs, output: Any) -> None:
         raise _Reached(output[0] if isinstance(output, tuple) else output)
 
-    def hooks() -> list[RemovableHandle]:
-        projections = [layer.projection for layer in model.layers if layer.block is block]
-        return [
-            *(part.register_forward_hook(silence) for part in projections),
-            block.register_forward_hook(reach),
-        ]
+    def put(hooks: OwnHooks) -> None:
+        for layer in model.layers:
+            if layer.block is block:
+                hooks.after(layer.projection, silence)
+        hooks.after(block, reach)
 
     entry = residual.to(model.dtype)[:, None]
-    return _until(model, tokens[:, None], (number, entry), hooks)[:, 0].float()
+    return _until(model, tokens[:, None], (number, entry), put)[:, 0].float()
 
 
 def turned(model: Model, layer: AttentionLayer, position: int) -> Tensor:
@@ -154,23 +153,23 @@ def turned(model: Model, layer: AttentionLayer, position: int) -> Tensor:
     which = {part: index for index, part in enumerate(origin.projections)}
     basis = torch.arange(width, device=model.device)
 
-    def unit(module: nn.Module, _: tuple[Any, ...], output: Tensor) -> Tensor:
+    def unit(module: nn.Module, _: Args, __: Kwargs, output: Tensor) -> Tensor:
         result = torch.zeros_like(output).view(width, -1, output.shape[-1])
         head, number = (origin.which == which[module]).nonzero(as_tuple=True)
         value = (1 / origin.factor[head, number]).to(output.dtype)
         result[basis[number], :, origin.column[head, number]] = value[:, None]
         return result.view_as(output)
 
-    def skip(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    def skip(_: nn.Module, args: Args, __: Kwargs, output: Tensor) -> Tensor:
         through = args[0] if args else output
         return through.view_as(output)
 
-    def hooks() -> list[RemovableHandle]:
-        inner = [part for part in layer.module.modules() if "norm" in type(part).__name__.lower()]
-        return [
-            *(part.register_forward_hook(unit) for part in which),
-            *(part.register_forward_hook(skip) for part in inner),
-        ]
+    def put(hooks: OwnHooks) -> None:
+        for part in which:
+            hooks.after(part, unit)
+        for part in layer.module.modules():
+            if "norm" in type(part).__name__.lower():
+                hooks.after(part, skip)
 
     def reach(view: LayerView) -> None:
         if view.attention is layer:
@@ -181,7 +180,7 @@ def turned(model: Model, layer: AttentionLayer, position: int) -> Tensor:
     start = (
         (model.block_index(layer.stack, layer.index), entry) if model.restarts and layer.stack != "encoder" else None
     )
-    found = _until(model, tokens, start, hooks, watch=reach).float()
+    found = _until(model, tokens, start, put, watch=reach).float()
     return found.transpose(0, 1)
 
 
@@ -214,7 +213,7 @@ def _made_of(
     for part in stream.to(model.dtype).split(max(1, _AT_ONCE // (position + 1))):
         entry = part[:, None].expand(-1, position + 1, -1).contiguous()
         tokens = torch.zeros(entry.shape[:2], dtype=torch.long)
-        found.append(_until(model, tokens, (layer, entry), lambda: [], watch=reach))
+        found.append(_until(model, tokens, (layer, entry), lambda hooks: None, watch=reach))
     return torch.cat(found)
 
 
@@ -222,16 +221,14 @@ def _until(
     model: Model,
     tokens: Tensor,
     start: tuple[int, Tensor] | None,
-    hooks: Callable[[], list[RemovableHandle]],
+    put: Callable[[OwnHooks], None],
     watch: Callable[[LayerView], None] | None = None,
 ) -> Tensor:
-    """Run the model with hooks until one of them has what is wanted; hooks are removed again."""
-    handles = hooks()
-    try:
-        model.forward(tokens, start_at=start, watch=watch)
-    except _Reached as reached:
-        return reached.found.detach()
-    finally:
-        for handle in handles:
-            handle.remove()
+    """Run the model with the hooks that `put` puts on it, until one of them, or the watcher, has what is wanted."""
+    with own_hooks() as hooks:
+        put(hooks)
+        try:
+            model.forward(tokens, start_at=start, watch=watch)
+        except _Reached as reached:
+            return reached.found.detach()
     raise UnsupportedModel(f"A run of {model.name} did not come to the part of it that was asked for.")

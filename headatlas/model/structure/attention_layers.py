@@ -21,9 +21,7 @@ from headatlas.model.core.linear_and_norm import (
     is_affine,
     is_linear,
     is_norm,
-    norm_gain,
     note_changes,
-    output_width,
     plain_weight,
 )
 from headatlas.model.core.unembedding import Unembedding, unembedding_of
@@ -263,16 +261,11 @@ def attention_layers(
                     f"({' '.join(str(error).split())[:80]}), so where its heads' writes enter cannot be seen.",
                     "Does it keep a cache of its own?",
                 ) from error
-        linear, gain = is_affine(projection, call.width), path.gain
-        post = call.posts.get(projection)
-        post_norm = post if gain is None else None
-        if post is not None:
-            scale = norm_gain(post, output_width(projection))[0]
-            gain = scale if gain is None else scale * gain
+        linear = is_affine(projection, call.width)
         result.append(
             AttentionLayer(stack, layer, call.module, projection, None if shared else block, name, call.n_heads, call.n_groups, call.d_head,
-                 call.width // call.n_heads, call.causal and stack == "decoder", gain, path.factor, linear=linear,
-                 indirect=path.indirect, post_norm=post_norm)
+                 call.width // call.n_heads, call.causal and stack == "decoder", path.gain, path.factor, linear=linear,
+                 indirect=path.indirect, post_norm=call.posts.get(projection))
         )  # fmt: skip
     return tuple(result)
 

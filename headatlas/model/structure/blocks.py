@@ -6,16 +6,16 @@ reads are found by watching one short pass, as everything about a model is found
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from headatlas.errors import UnsupportedModel
 from headatlas.model.core.attention_layer import AttentionLayer
+from headatlas.model.core.hooks import Args, Kwargs, own_hooks
 from headatlas.model.core.linear_and_norm import is_norm, norm_gain, norm_shift
 from headatlas.model.core.model import Model
 
@@ -77,14 +77,14 @@ class Block:
         """A write [..., d_model] on its way from the output projection into the stream, the post-norm's scale left out."""
         if self.post is not None and self.post.centers:
             written = written - written.mean(-1, keepdim=True)
-        if self._layer.post_gain is not None:
-            written = written * self._layer.post_gain.float()
+        if (gain := self._layer.post_gain) is not None:
+            written = written * gain.float()
         return written * self._layer.multiplier
 
     def pulled(self, direction: Tensor) -> Tensor:
         """[example, n, head, d_value] a direction [example, n, d_model] as z bears on it, the post-norm's scale left out."""
-        if self._layer.post_gain is not None:
-            direction = direction * self._layer.post_gain.float()
+        if (gain := self._layer.post_gain) is not None:
+            direction = direction * gain.float()
         if self.post is not None and self.post.centers:
             direction = direction - direction.mean(-1, keepdim=True)
         return torch.einsum("hvm,enm->enhv", self.weight.float(), direction * self._layer.multiplier)
@@ -109,7 +109,7 @@ class Block:
     def constant(self, scale: Tensor) -> Tensor:
         """[example, n, d_model] what the attention adds whatever its heads do: biases, on their way into the stream."""
         width = self._layer.d_model
-        bias, result = self._layer.output_bias(), torch.zeros(*scale.shape[:-1], width, device=scale.device)
+        bias, result = self._layer.output_bias(), scale.new_zeros(*scale.shape[:-1], width)
         if bias is not None:
             result = result + self.carried(bias.float()) * scale
         return result + self.shift
@@ -153,19 +153,16 @@ def blocks_of(model: Model) -> tuple[Block, ...]:
     for layer in model.layers:
         model.block_index(layer.stack, layer.index)
     seen: dict[nn.Module, _Seen] = {block: _Seen() for block in blocks}
-    handles: list[RemovableHandle] = []
-    for block in blocks:
-        handles.append(block.register_forward_pre_hook(_enter(seen[block]), with_kwargs=True))
-        handles.append(block.register_forward_hook(_leave(seen[block])))
-        for inner in block.modules():
-            if inner is not block:
-                handles.append(inner.register_forward_hook(_inner(seen[block]), with_kwargs=True))
     size = max(model.vocabulary_size, 8)
     tokens = torch.randint(size // 8, size, (1, 8), generator=torch.Generator().manual_seed(0))
-    try:
+    with own_hooks() as hooks:
+        for block in blocks:
+            hooks.before(block, _enter(seen[block]))
+            hooks.after(block, _leave(seen[block]))
+            for inner in block.modules():
+                if inner is not block:
+                    hooks.after(inner, _inner(seen[block]))
         model.forward(tokens, logit_positions=torch.zeros(1, dtype=torch.long))
-    finally:
-        remove(handles)
     homes = {id(layer.block): layer for layer in model.layers}
     if len(homes) < len(model.layers):
         raise UnsupportedModel(f"A block of {model.architecture} attends twice, so its parts are not told apart.")
@@ -241,29 +238,23 @@ def given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _leave(seen: _Seen) -> Callable[..., None]:
-    def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+    def hook(_: nn.Module, __: Args, ___: Kwargs, output: Any) -> None:
         seen.exit = first(output).detach().clone()
 
     return hook
 
 
 def _enter(seen: _Seen) -> Callable[..., None]:
-    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def hook(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
         seen.entry = given(args, kwargs).detach().clone()  # some blocks go on to add in place
 
     return hook
 
 
 def _inner(seen: _Seen) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def hook(module: nn.Module, args: Args, kwargs: Kwargs, output: Any) -> None:
         took, made = given(args, kwargs), first(output)
         if isinstance(took, Tensor) and isinstance(made, Tensor):
             seen.calls.append(_Inner(module, took, made, made.detach().clone()))
 
     return hook
-
-
-def remove(handles: Iterable[RemovableHandle]) -> None:
-    """Take hooks away."""
-    for handle in handles:
-        handle.remove()

@@ -35,6 +35,4 @@ def folded_unembedding(model: Model) -> tuple[Tensor, Tensor | None]:
             f"{model.architecture} has no linear read-out from hidden states to tokens.", "Load it with its head."
         )
     weight, bias = matrix(found.head).detach().clone(), offset(found.head)
-    if found.gain is None:
-        return weight, bias
     return fold_gain(weight, bias, found.gain, found.shift, found.centers)

@@ -1,8 +1,10 @@
 """Calls of one model that threads make at the same time under the same edits."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 import headatlas as ha
 from headatlas.model import LayerView, Model, attach
 from headatlas.model.families.tiny_models import family as tiny_family
+from headatlas.model.runs.cached_forward import few_logits
 from tests import toys
 from tests.model.core.passes import EDITS, IDS, plain
 from tests.model.core.test_overlap import in_a_loop
@@ -128,6 +131,50 @@ def test_edits_of_one_thread_do_not_reach_calls_beside_it():
     with meeting(model.layers[0].projection, 2), model.edited([ha.Zero("0.1 1.2")]) as hf:
         gate.wait(60)
         found.append(plain(hf))
-    thread.join()
+        thread.join()  # in here, or the meeting may end before the other thread has woken up from it
     assert {True} == {torch.equal(one, bare) or torch.equal(one, expected) for one in found}
     assert torch.equal(found[0], bare) != torch.equal(found[1], bare)
+
+
+def test_passes_of_a_module_wait_while_it_is_opened_again():
+    hf = toys.llama()
+    model = attach(hf)
+    truth, me, calls = model.forward(IDS), threading.get_ident(), []
+
+    def elsewhere(*_: object) -> None:
+        if threading.get_ident() == me:
+            calls.append(pool.submit(model.forward, IDS))
+            with contextlib.suppress(TimeoutError):
+                calls[-1].result(0.05)  # which is long enough for a pass, if it does not wait
+
+    with ThreadPoolExecutor(1) as pool:
+        handle = hf.model.layers[0].register_forward_pre_hook(elsewhere)
+        attach(hf, anew=True)
+        handle.remove()
+        assert calls
+        assert all(torch.equal(call.result(20), truth) for call in calls)
+
+
+def test_two_models_of_one_module_take_turns():
+    """What a pass puts in the place of the unembedding's `forward` is not another's, begun on the same transformers model."""
+    hf = toys.llama()
+    first, second = attach(hf), attach(hf)
+    every, found = first.forward(IDS), []
+
+    def other() -> None:
+        with few_logits(second, torch.tensor([5])):
+            found.append(second.forward(IDS))
+
+    thread = threading.Thread(target=other)
+
+    def watch(layer: LayerView) -> None:
+        if layer.index == 1:
+            thread.start()
+            thread.join(0.3)  # which is long enough for its run, if it does not wait
+
+    with few_logits(first, torch.tensor([3, 4])):
+        found.append(first.forward(IDS, watch=watch))
+    thread.join()
+    mine, others = sorted(found, key=lambda logits: -logits.shape[-1])
+    torch.testing.assert_close(mine, every[..., [3, 4]])
+    torch.testing.assert_close(others, every[..., [5]])

@@ -164,3 +164,15 @@ def test_heads_in_a_group_change_together(tmp_path_factory, tmp_path):
     given = ha.Prompts(prompts=str(tmp_path / "p.jsonl"), force=True)
     found = ha.ablate(model, given, [("0.1", (0, 2)), "1.0"], edit="zero")
     assert found.head_sets == ((ha.HeadId(0, 1), ha.HeadId(0, 2)), (ha.HeadId(1, 0),))
+
+
+@pytest.mark.parametrize("name", ["attention_maks", "input_idss", "postion_ids"])
+def test_a_misspelt_input_is_named(name: str):
+    """transformers models take any keyword, and leave alone what they do not know."""
+    with pytest.raises(BadInput, match=f"takes no {name}. Did you mean"):
+        toys.model("gqa").forward({"input_ids": torch.arange(4)[None], name: torch.ones(1, 4)})
+
+
+def test_inputs_of_another_kind_of_model_are_refused():
+    with pytest.raises(BadInput, match="LlamaForCausalLM takes none of pixel_values"):
+        toys.model("gqa").forward({"pixel_values": torch.ones(1, 3, 4, 4)})
