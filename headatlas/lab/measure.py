@@ -86,13 +86,15 @@ def _zeroing(indices: list[int], d_head: int) -> Any:
 
 
 def projection(model: Any, layer: int) -> tuple[Any, int]:
-    """The output projection of a layer of a GPT-2 or Llama, and the width of a head's part of its input. Raises BadInput."""
+    """The output projection of a layer of a GPT-2, a Llama or a BERT with its head for masked tokens, and the width of a head's part of its input. Raises BadInput."""
     config = model.config
     if config.model_type == "gpt2":
         return model.transformer.h[layer].attn.c_proj, config.hidden_size // config.num_attention_heads
     if config.model_type == "llama":
         return model.model.layers[layer].self_attn.o_proj, config.head_dim
-    raise BadInput(f"Models of type '{config.model_type}' cannot be measured here.", "Plant gpt2 or llama.")
+    if config.model_type == "bert":
+        return model.bert.encoder.layer[layer].attention.output.dense, config.hidden_size // config.num_attention_heads
+    raise BadInput(f"Models of type '{config.model_type}' cannot be measured here.", "Take gpt2, llama or bert.")
 
 
 def loss_of(logits: Tensor, material: Probe) -> float:

@@ -7,7 +7,7 @@ is kept of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -53,9 +53,8 @@ class Scan:
     seconds: dict[str, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)  # detectors that this model cannot be asked, and why
     told: dict[str, tuple[str, ...]] = field(default_factory=dict)  # what some detectors say of each head in words
-    choices: dict[str, Array] = field(
-        default_factory=dict
-    )  # [example, head, choice] of detectors that settle on a choice
+    # Of detectors that settle on a choice, by stack [example, head, choice]: one that reads both ways may have more of them.
+    choices: dict[str, dict[str, Array]] = field(default_factory=dict)
 
 
 def suits(detector: Detector, layer: LayerView) -> bool:
@@ -94,10 +93,13 @@ def scan(
     n, heads = len(batch), model.heads
     layered = [d for d in detectors if isinstance(d, LayerDetector)]
     start_of: dict[LayerKey, int] = {}
+    members: dict[str, list[int]] = {}
     for i, head in enumerate(heads):
         start_of.setdefault((head.stack, head.layer), i)
+        members.setdefault(head.stack, []).append(i)
     values = {d.name: np.full((n, len(heads)), np.nan) for d in layered}
     control = {d.name: np.full((n, len(heads)), np.nan) for d in layered}
+    choices: dict[str, dict[str, Array]] = {}
     sums: dict[LayerKey, Tensor] = {}
     counts: dict[LayerKey, int] = {}
     clock = {"forward": 0.0, "detect": 0.0}
@@ -112,9 +114,13 @@ def scan(
     ) -> None:
         found = score(layer, part).detach().float().cpu().numpy()
         first = start_of[layer.stack, layer.index]
-        if found.ndim > target[detector.name].ndim:  # a number per choice, to be settled when all examples are in
-            target[detector.name] = np.full((n, len(heads), found.shape[-1]), np.nan)
-        target[detector.name][rows, first : first + layer.n_heads] = found
+        if found.ndim == 3:  # a number per choice, to be settled when all examples are in
+            own = members[layer.stack]
+            empty = np.full((n, len(own), found.shape[-1]), np.nan)
+            table, first = choices.setdefault(detector.name, {}).setdefault(layer.stack, empty), own.index(first)
+        else:
+            table = target[detector.name]
+        table[rows, first : first + layer.n_heads] = found
 
     def run(part: Batch, rows: slice, *, main: bool) -> None:
         began, spent = time.perf_counter(), 0.0
@@ -155,12 +161,11 @@ def scan(
         if needs_control and part.control is not None:
             run(part.control, rows, main=False)
         progress.advance(step, rows.stop - rows.start, of=n)
-    choices = {one.name: values[one.name] for one in layered if one.settle and values[one.name].ndim == 3}
     joined = {name: np.concatenate(parts) if parts else None for name, parts in metrics.items()}
     scores: dict[str, HeadScores] = {}
     told: dict[str, tuple[str, ...]] = {}
     for one in layered:
-        scores[one.name], words = _scores(one, heads, values[one.name], control[one.name])
+        scores[one.name], words = _scores(one, heads, values[one.name], control[one.name], choices.get(one.name, {}))
         told |= {one.name: words} if words else {}
     refused: dict[str, str] = {}
     for detector in detectors:
@@ -182,17 +187,22 @@ def scan(
 
 
 def _scores(
-    detector: LayerDetector, heads: tuple[HeadId, ...], values: Array, control: Array
+    detector: LayerDetector, heads: tuple[HeadId, ...], values: Array, control: Array, choices: Mapping[str, Array]
 ) -> tuple[HeadScores, tuple[str, ...]]:
-    """A detector's scores, and what it says of each head in words; it settles on one of its choices first, where it has some."""
-    told: tuple[str, ...] = ()
-    if detector.settle is not None and values.ndim == 3:
-        every = torch.from_numpy(values)
+    """A detector's scores, and what it says of each head in words; it settles on one of its choices first, where it has some.
+
+    choices: by stack [example, head, choice]; values, control [example, head] of detectors without.
+    """
+    told: dict[int, str] = {}
+    for stack, found in choices.items():
+        assert detector.settle is not None
+        place, every = [i for i, head in enumerate(heads) if head.stack == stack], torch.from_numpy(found)
         if detector.told is not None:
-            told = tuple(detector.told(every))
+            told |= dict(zip(place, detector.told(every), strict=True))
         settled = detector.settle(every)
-        values, control = settled.values.numpy(), settled.control.numpy()
-    return HeadScores(heads, values, control, detector.minimum_effect), told
+        values[:, place], control[:, place] = settled.values.numpy(), settled.control.numpy()
+    words = tuple(told.get(i, "") for i in range(len(heads))) if told else ()
+    return HeadScores(heads, values, control, detector.minimum_effect), words
 
 
 def _on_both(first: Scan, second: Scan, detectors: Sequence[Detector]) -> Scan:
@@ -201,10 +211,12 @@ def _on_both(first: Scan, second: Scan, detectors: Sequence[Detector]) -> Scan:
     for one in (detector for detector in detectors if detector.name in second.scores):
         parts = (first.scores[one.name], second.scores[one.name])
         values, control = (np.concatenate([getattr(part, kind) for part in parts]) for kind in ("values", "control"))
-        if one.name in first.choices:
-            values = np.concatenate([first.choices[one.name], second.choices[one.name]])
+        chosen = {
+            stack: np.concatenate([found, second.choices[one.name][stack]])
+            for stack, found in first.choices.get(one.name, {}).items()
+        }
         if isinstance(one, LayerDetector):
-            scores[one.name], words = _scores(one, parts[0].heads, values, control)
+            scores[one.name], words = _scores(one, parts[0].heads, values, control, chosen)
             told |= {one.name: words} if words else {}
         else:
             scores[one.name] = HeadScores(parts[0].heads, values, control, one.minimum_effect)

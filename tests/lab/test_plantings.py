@@ -27,6 +27,8 @@ DEAR = {
     "coherence",
     "consistency",
     "block",
+    "constituency",
+    "spanning-tree",
 }  # seconds a scan; tests/detectors says what theirs measure
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name

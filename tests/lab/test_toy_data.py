@@ -5,9 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
+import headatlas as ha
+from headatlas.heads import HeadId
+from headatlas.lab.measure import without
 from headatlas.lab.toy.data import chains_of_order, contexts, counting, counting_after, followers
 from headatlas.lab.toy.studies import birth, clamping, episodic, iteration, ngram
-from headatlas.lab.toys import find_study
+from headatlas.lab.toy.studies.masked_words import _MASK, _Asked, _make, _tokenizer, _vocabulary
+from headatlas.lab.toys import find_study, train_toy
+from headatlas.store import read_json
+from headatlas.treebanks import _lexicon
+from headatlas.treebanks.grammar import generated_sentences
+
+DETERMINERS = {"the", "these", "some", "this", "every"}
+NOUNS = {form for forms in (*_lexicon.PEOPLE, *_lexicon.THINGS) for form in forms}
 
 
 def generator(seed=0):
@@ -127,3 +137,72 @@ def test_lists_come_twice_and_lags_are_counted_from_the_same_item():
     curve = episodic._by_lag(pattern)[0].tolist()
     assert curve[6] == 1.0
     assert sum(curve) == 1.0
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return _Asked(3)
+
+
+def spelled(ids) -> list[str]:
+    return [_vocabulary()[int(one)] for one in ids.flatten()]
+
+
+def test_every_word_of_the_grammar_is_one_known_token():
+    known = _tokenizer()
+    for sentence in generated_sentences(200, seed=5):
+        ids = known(sentence.text)["input_ids"]
+        assert known.unk_token_id not in ids
+        assert len(ids) == len(sentence.words) + 2
+    assert known.mask_token_id == _MASK
+
+
+def test_determiners_are_asked_for_their_nouns_and_masked_beside_as_many_other_words(asked):
+    example, at, noun = asked.pairs
+    assert set(spelled(asked.tokens[example, at])) == DETERMINERS
+    assert set(spelled(asked.tokens[example, noun])) <= NOUNS
+    assert asked.same[example, at, noun].all(), "in one sentence"
+    assert asked.offset == max(float((noun - at == k).double().mean()) for k in range(1, 9))
+    masked, others = asked.tokens[asked.inside], asked.tokens[asked.elsewhere]
+    assert set(spelled(masked)) == DETERMINERS
+    assert not set(spelled(others)) & DETERMINERS
+    assert len(masked) == pytest.approx(len(others), rel=0.15)
+
+
+def test_a_head_that_looks_at_the_noun_is_seen_and_one_a_token_further_is_the_offset(asked):
+    example, at, noun = asked.pairs
+    pattern = torch.zeros(len(asked.tokens), 2, 64, 64)
+    pattern[example, 0, at, noun] = 1.0
+    pattern[:, 1] = torch.eye(64).roll(1, 1)
+    found = asked.found(pattern)
+    assert found[0] == 1.0
+    assert found[1] == pytest.approx(float((noun - at == 1).double().mean()))
+
+
+def test_a_head_of_a_bert_is_switched_off_as_its_columns_of_the_output_projection_are(asked):
+    model = _make(1).eval()
+    whole = asked.losses(model)
+    with without(model, HeadId(1, 3)):
+        found = asked.losses(model)
+    with torch.no_grad():
+        model.bert.encoder.layer[1].attention.output.dense.weight[:, 3 * 16 : 4 * 16] = 0.0
+    assert found == pytest.approx(asked.losses(model), abs=1e-5)
+    assert found != pytest.approx(whole, abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # some minutes on an idle machine
+def test_a_head_that_formed_matters_at_the_dependents_of_its_relation_more_than_elsewhere(tmp_path):
+    toy = train_toy("masked-words", out=tmp_path / "toy")
+    assert all(outcome.passed for outcome in toy.outcomes), [str(one) for one in toy.outcomes]
+    last = toy.runs["plain"].points[-1].values
+    head = {"layer": last["layer"], "head": last["head"]}
+    ha.mine(ha.load(str(tmp_path / "toy")), ["dependency"], out=tmp_path / "out")
+    (entry,) = read_json(tmp_path / "out" / "atlas.json")["detectors"]
+    (row,) = [row for row in entry["heads"] if {"layer": row["layer"], "head": row["head"]} == head]
+    assert row["told"].startswith("det to head")
+    (check,) = [check for check in row["checks"] if check["name"] == "relation"]
+    assert check["outcome"] == "passed"
+    assert check["low"] > 0
+    assert check["value"] > check["parts"]["random heads"][2]
+    assert "matters at its relation" in row["line"]

@@ -68,7 +68,11 @@ def test_doubly_stochastic_chains_rest_evenly():
     assert float(rows.std()) > 0.1
 
 
-@pytest.mark.parametrize("name", studies())
+# masked-words makes thousands of sentences before its first step; test_toy_data.py looks at it more closely.
+QUICK = [pytest.param(name, marks=pytest.mark.slow) if name == "masked-words" else name for name in studies()]
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_every_toy_measures_what_its_figure_and_its_claims_ask_for(name, tmp_path):
     study = studies()[name]
     assert name == study.name

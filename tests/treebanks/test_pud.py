@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import headatlas as ha
+from headatlas.treebanks.surface import OFFSETS
+from headatlas.treebanks.words import batches
 
 PUD = os.environ.get("HEADATLAS_PUD")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not PUD, reason="HEADATLAS_PUD names no file, so PUD is not read.")]
@@ -108,3 +110,58 @@ def test_likeness(model, sentences):
     assert apart[pairs].mean() == pytest.approx(0.231, abs=0.002)
     assert apart[pairs & (layer[:, None] == layer)].mean() == pytest.approx(0.194, abs=0.002)
     assert apart[pairs & (layer[:, None] != layer)].mean() == pytest.approx(0.238, abs=0.002)
+
+
+def test_surface_beside_the_reference(found):
+    surface = found.surface
+    at = {str(head): i for i, head in enumerate(surface.heads)}
+    for head, mass in (("0.2", 0.60), ("1.8", 0.48), ("4.9", 0.44), ("1.9", 0.37), ("2.11", 0.35)):
+        assert surface.pieces[at[f"encoder:{head}"]] == pytest.approx(mass, abs=0.006)
+    assert surface.entropy[at["encoder:0.2"]] < 0.01
+    assert 100 * surface.at[at["encoder:1.8"], OFFSETS.index(1)] == pytest.approx(80.8, abs=0.5)
+    assert surface.end.max() <= 0.105
+    assert {str(surface.heads[i]) for i in np.argsort(-surface.end)[:3]} == {"encoder:3.11", "encoder:0.8", "encoder:0.5"}  # fmt: skip
+
+
+def test_what_the_reference_averages_by_sentence(model, sentences):
+    """[CLS] mass over all queries, special ones too, and ln T: the mean of each sentence, then over sentences."""
+    parts, left_out = batches(model.tokenizer, sentences)
+    start, confidence, lengths, split = np.zeros((6, 12)), np.zeros((6, 12)), [], 0
+    for part in parts:
+        mask, n = part.batch.mask, part.batch.mask.sum(1)
+        lengths += n.tolist()
+        split += sum(int((row[row >= 0].bincount()[row[row >= 0]] > 1).sum()) for row in part.word)
+
+        def watch(layer, mask=mask, n=n, inside=part.word >= 0):
+            each = (layer.pattern[..., 0] * mask[:, None]).sum(-1) / n[:, None]
+            start[layer.index] += each.double().sum(0).numpy()
+            most = layer.pattern.amax(-1) * inside[:, None]
+            confidence[layer.index] += (most.sum(-1) / inside.sum(1)[:, None]).double().sum(0).numpy()
+
+        model.forward(part.batch, watch=watch)
+    assert (left_out, len(lengths), split) == ([], 1000, 2972)
+    assert np.log(lengths).mean() == pytest.approx(3.150, abs=0.001)
+    start, confidence = start / 1000, confidence / 1000
+    assert (start[0].min(), start[0].max()) == pytest.approx((0.03, 0.24), abs=0.006)
+    assert (start[2, 9], start[4, 5]) == pytest.approx((0.80, 0.81), abs=0.006)
+    assert start.max() == start[4, 5]
+    assert confidence[0, 2] == pytest.approx(1.0, abs=0.005)
+
+
+def test_a_decoder_reaches_no_more_edges_than_lie_on_its_side(sentences):
+    def share_left(some):
+        edges = [
+            head < i
+            for one in some
+            for i, (head, label) in enumerate(zip(one.heads, one.relations, strict=True))
+            if head >= 0 and label.split(":")[0] != "punct"
+        ]
+        return float(np.mean(edges))
+
+    assert share_left(sentences) == pytest.approx(0.319, abs=0.0005)
+    some = sentences[:100]
+    found = ha.syntax(ha.load("smollm2-135m"), some, measures=["dependencies"]).dependencies
+    every, left = found.relations.index("all"), share_left(some)
+    assert found.rate[:, every, 0].max() <= left
+    assert found.rate[:, every, 1].max() <= 1 - left
+    assert found.offset[every, 0] < 0 < found.offset[every, 1], "each beside the offset of its own side"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from headatlas.heads import HeadId
@@ -40,9 +41,7 @@ def reading(seed: int) -> Reading:
         ("he", ("he",)), ("woman", words.WOMEN), ("man", words.MEN), ("name", (*words.WOMEN, *words.MEN)),
         ("pronoun", ("she", "he")),
     ):  # fmt: skip
-        for one in members:
-            for spelled in (f" {one}", one.capitalize(), f" {one.capitalize()}"):
-                made.say(vocabulary().encode(spelled)[-1], block)
+        tell(made, block, members)
     places = [*made.places(0), *made.places(1)]
     near = Near(8.0, 0, RECENT)
 
@@ -57,3 +56,10 @@ def reading(seed: int) -> Reading:
     nearest = {head(See("pronoun", "name", 32.0), near)}
     found = map(frozenset, (determiners | objects, objects, coreference, by_place, previous, nearest))
     return Reading(made.finish(), *found)
+
+
+def tell(made: Written, block: str, members: Iterable[str]) -> None:
+    """Flag these words in a block, at their last token, however a sentence of the grammar spells them."""
+    for one in members:
+        for spelled in (one, f" {one}", one.capitalize(), f" {one.capitalize()}"):
+            made.say(vocabulary().encode(spelled)[-1], block)

@@ -59,6 +59,18 @@ def small_llama(
     return _made(LlamaForCausalLM, config, seed, mlp)
 
 
+def small_bert(vocab: int, length: int, width: int, heads: int, *, mlp: int, layers: int = 2, seed: int = 0) -> Any:
+    """A BERT for masked tokens with learned positions; mlp: units of each MLP."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    config = BertConfig(
+        vocab_size=vocab, max_position_embeddings=length, hidden_size=width, intermediate_size=mlp,
+        num_hidden_layers=layers, num_attention_heads=heads, type_vocab_size=1, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return _made(BertForMaskedLM, config, seed, mlp)
+
+
 def _made(kind: Any, config: Any, seed: int, mlp: int) -> Any:
     """The model with weights of this seed; without MLPs, theirs have one unit, stay at zero and are not trained."""
     with torch.random.fork_rng(devices=[]):

@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers as T
@@ -11,13 +12,16 @@ import headatlas as ha
 from headatlas.detector import find_detector
 from headatlas.edits import Zero
 from headatlas.heads import HeadId
+from headatlas.lab.construct.transformer import save
+from headatlas.lab.construct.words import tokenizer, words
 from headatlas.methods.sweeps.set_ablation import SetAblation, ablated
-from headatlas.mining.scan import metric_on, prepared, scan_task
+from headatlas.mining.scan import metric_on, prepared, scan, scan_task
 from headatlas.mining.verdicts import judge_task
 from headatlas.model import Tokenizer, attach
 from headatlas.model.families.tiny_models import family
 from headatlas.model.sources.resolve import resolve
 from headatlas.progress import Silent
+from headatlas.store import read_json
 from headatlas.task import Batch, find_task, next_token_loss
 from headatlas.task.encoders import denoising_loss, noised
 
@@ -176,3 +180,53 @@ def test_a_run_of_both_stacks_gets_verdicts():
     assert found[heads[1]].verdict == "refuted", "it writes nothing"
     assert found[heads[0]].alone.effect != 0
     assert verdict.detectors["local"].metric == "denoising loss"
+
+
+@pytest.mark.parametrize("name", ["positional", "dependency"])
+def test_detectors_that_settle_do_so_in_each_stack_by_its_own_choices(name):
+    """An encoder's heads have offsets to both sides to choose from, a decoder's to one; each beside a pass of that stack alone."""
+    one, detector = model(), find_detector(name)
+    batch = one.tokenizer.complete(detector.task(one.tokenizer, 8, 3))
+    found = scan(one, [detector], batch, size=3).scores[name]
+    widths = {}
+    for stack in ("encoder", "decoder"):
+        layers = {}
+
+        def watch(layer, stack=stack, layers=layers):
+            if layer.stack == stack:
+                layers[layer.index] = detector.score(layer, batch.side(stack))
+
+        one.forward(batch, watch=watch)
+        every = torch.cat([layers[index] for index in sorted(layers)], 1).double()
+        alone, widths[stack] = detector.settle(every), every.shape[-1]
+        place = [i for i, head in enumerate(found.heads) if head.stack == stack]
+        np.testing.assert_allclose(found.values[:, place], alone.values.numpy(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(found.control[:, place], alone.control.numpy(), rtol=1e-4, atol=1e-6)
+    assert np.isnan(found.values[:, [i for i, head in enumerate(found.heads) if head.stack == "cross"]]).all()
+    assert (widths["encoder"] > widths["decoder"]) == (name == "positional")
+
+
+@pytest.mark.parametrize("kind", ["t5", "marian"])
+def test_a_folder_without_a_mask_token_is_mined_by_stack_and_its_verdicts_are_untested(kind, tmp_path):
+    known = tokenizer(words(256), 128)
+    known.add_special_tokens({"pad_token": "<unk>"})
+    shared = {"vocab_size": 256, "d_model": 32, "decoder_start_token_id": 1, "pad_token_id": 1, "eos_token_id": 0}
+    if kind == "t5":
+        config = T.T5Config(**shared, d_kv=8, d_ff=32, num_layers=2, num_decoder_layers=2, num_heads=4)
+        hf = T.T5ForConditionalGeneration(config)
+    else:
+        config = T.MarianConfig(
+            **shared, decoder_vocab_size=256, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=128,
+            bos_token_id=0, forced_eos_token_id=0,
+        )  # fmt: skip
+        hf = T.MarianMTModel(config)
+    save(hf.eval(), tmp_path / "model")
+    known.save_pretrained(tmp_path / "model")
+    ha.mine(ha.load(str(tmp_path / "model")), ["positional", "local", "induction"], n=4, out=tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
+    known = {(row["detector"], row["stack"]) for row in rows if row["score"] is not None}
+    both = {(name, stack) for name in ("positional", "local") for stack in ("encoder", "decoder")}
+    assert known == {*both, ("induction", "decoder")}
+    data = read_json(tmp_path / "out" / "atlas.json")
+    assert {entry["untested"] for entry in data["detectors"]} == {"the model has no metric on this task"}
