@@ -85,11 +85,11 @@ def page(
 
     screen = console()
     screen.print(repr(found), highlight=False, markup=False, soft_wrap=True)
-    shown = list(found.pages) if not every_head else list(writing_most(found))
-    for line in summary_lines(found, shown):
+    told = list(found.pages) if not every_head else list(writing_most(found))
+    for line in summary_lines(found, told):
         screen.print(line, highlight=False, markup=False, soft_wrap=True)
-    if len(shown) < len(found.pages):
-        rest = f"{len(shown)} heads that write most are shown; --out or --json has all {len(found.pages)}"
+    if len(told) < len(found.pages):
+        rest = f"{len(told)} heads that write most are shown; --out or --json has all {len(found.pages)}"
         screen.print(rest, highlight=False, markup=False, soft_wrap=True)
     if out is not None:
         linked = "" if atlas is None else f", linked from {ha.Atlas(atlas).run}/report.html"
