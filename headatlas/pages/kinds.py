@@ -77,7 +77,9 @@ class Relations:
 
     def chance(self, weights: Tensor) -> Tensor:
         """[window x query, head, column] sums of weights [window x query, head, key] over partition, kinds and any kind."""
-        return (weights @ self.kinds.to(weights.device)).index_select(-1, _spread()[: columns()["known"].stop].to(weights.device))
+        return (weights @ self.kinds.to(weights.device)).index_select(
+            -1, _spread()[: columns()["known"].stop].to(weights.device)
+        )
 
     def sums(self, weights: Tensor) -> Tensor:
         """[window x query, head, column] sums of weights [window x query, head, key] over all of `columns()`."""
