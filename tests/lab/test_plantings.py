@@ -27,6 +27,7 @@ DEAR = {
     "coherence",
     "consistency",
     "block",
+    "query-retrieval",
 }  # seconds a scan; tests/detectors says what theirs measure
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name
