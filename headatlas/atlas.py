@@ -2,12 +2,14 @@
 
 A run is one immutable folder: `run.json` (what decides the numbers), `scores.parquet` (a row per detector and head),
 `examples.parquet` (a row per detector, head and example), `atlas.json` (the summary others read), `attention.json`
-(example texts with attention) and `report.html`. It is written under a temporary name and renamed when whole.
+(example texts with attention) and `report.html`. It is written under a temporary name and renamed when whole; of its files
+the report alone is written again, where pages of heads are linked (`Atlas.link_pages`).
 """
 
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,10 +23,11 @@ from headatlas.heads import HeadId
 from headatlas.reading import reason
 from headatlas.registry import did_you_mean
 from headatlas.report.atlas_schema import read_atlas, read_attention
-from headatlas.store import give_name, of_run, read_json, short_id
+from headatlas.store import give_name, of_run, read_json, short_id, write_json, write_text
 
 KEPT = ("scans", "verdicts", "twins")  # folders of a run under way
 FILES = ("run.json", "scores.parquet", "examples.parquet", "atlas.json", "attention.json", "report.html")
+LINKED = "linked_pages.json"  # folders of pages elsewhere that a run's report links to
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,32 @@ class Atlas:
         if own.exists():  # head types of the user who made the run
             found["head_types"] = {**found["head_types"], **read_json(own)}
         return found
+
+    def link_pages(self, *folders: str | Path) -> Path:
+        """Write the newest run's report again, with links to pages of heads on text (`headatlas.head_pages`); returns its path.
+
+        Linked are the pages that lie in the run folder, those of `folders`, and those that were linked before and are there
+        still. Raises StoreError for what cannot be read or written, BadInput for pages of another model.
+        """
+        from headatlas import report
+        from headatlas.report.text_pages import FILE, linked
+
+        run, data = self.run, self.data
+        kept = run / LINKED
+        before = read_json(kept).get("folders") if kept.is_file() else []
+        if not isinstance(before, list) or not all(isinstance(one, str) for one in before):
+            raise StoreError(f"{kept} is no list of folders.", "Remove it.")
+        inside = sorted(path.parent for path in run.glob(f"**/{FILE}") if ".partial" not in str(path.relative_to(run)))
+        found = {
+            path.resolve(): path
+            for path in [*inside, *(run / one for one in before if (run / one / FILE).is_file()), *map(Path, folders)]
+        }
+        shown = [linked(path, run, data) for path in found.values()]
+        outside = [os.path.relpath(path, run.resolve()) for path in found if not path.is_relative_to(run.resolve())]
+        write_text(run / "report.html", report.html(data, {**self.extras, "pages": shown}))
+        if outside:
+            write_json(kept, {"folders": outside})
+        return run / "report.html"
 
     def has(self, run: Run) -> bool:
         """Whether a finished run with these facts is here."""

@@ -37,7 +37,9 @@ def page(
     ] = False,
     atlas: Annotated[
         str | None,
-        typer.Option(help="A run folder of `headatlas mine`: do its roles go over from the task to the text?"),
+        typer.Option(
+            help="A run folder of `headatlas mine`: do its roles go over from the task to the text? Its report links the pages."
+        ),
         Check(check.run),
     ] = None,
     generate: Annotated[
@@ -78,11 +80,17 @@ def page(
         print_json(found.data)
         return
     from headatlas.pages.result import summary_lines
+    from headatlas.pages.run import writing_most
     from headatlas.render.console import console
 
     screen = console()
     screen.print(repr(found), highlight=False, markup=False, soft_wrap=True)
-    for line in summary_lines(found, list(found.pages)):
+    told = list(found.pages) if not every_head else list(writing_most(found))
+    for line in summary_lines(found, told):
         screen.print(line, highlight=False, markup=False, soft_wrap=True)
+    if len(told) < len(found.pages):
+        rest = f"{len(told)} heads that write most are shown; --out or --json has all {len(found.pages)}"
+        screen.print(rest, highlight=False, markup=False, soft_wrap=True)
     if out is not None:
-        screen.print(f"Written to {out}/index.html", highlight=False, markup=False, soft_wrap=True)
+        linked = "" if atlas is None else f", linked from {ha.Atlas(atlas).run}/report.html"
+        screen.print(f"Written to {out}/index.html{linked}", highlight=False, markup=False, soft_wrap=True)

@@ -40,3 +40,15 @@ def at_offset(shape: tuple[int, int, int], k: int) -> Tensor:
     queries = torch.arange(length).expand(examples, -1)
     keys = queries - k
     return aimed(shape, torch.where((keys >= 0) & (keys < shape[2]), queries, -1), keys)
+
+
+def without_dips(values: Tensor, there: Tensor) -> Tensor:
+    """Sum over the last dimension without the values far below the others: by more than two standard deviations below their mean.
+
+    there: which of the values [..., n] there are; of fewer than two all count. How QRHead sums calibrated attention over a text.
+    """
+    n = there.sum(-1, keepdim=True)
+    present = values.masked_fill(~there, 0.0)
+    mean = present.sum(-1, keepdim=True) / n.clamp(min=1)
+    spread = (values - mean).masked_fill(~there, 0.0).square().sum(-1, keepdim=True) / (n - 1).clamp(min=1)
+    return present.masked_fill(values < mean - 2 * spread.sqrt(), 0.0).sum(-1)

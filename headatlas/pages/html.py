@@ -19,6 +19,7 @@ from headatlas.render.escape import shown
 from headatlas.render.numbers import number, percent, signed
 from headatlas.render.style import base
 from headatlas.render.templates import environment
+from headatlas.report.text_pages import FILE, page_file
 from headatlas.store import write_json, write_table, write_text, writing
 
 if TYPE_CHECKING:
@@ -43,19 +44,14 @@ h2 { margin: 2rem 0 0.6rem; } h3 { margin: 1.2rem 0 0.3rem; }
 
 def write_files(found: HeadPages, place: Path) -> None:
     """pages.json, heads.parquet, behaviours.parquet, index.html, and pages/HEAD.html. Raises StoreError."""
-    write_json(place / "pages.json", found.data, 6)
+    write_json(place / FILE, found.data, 6)
     for name, columns in found.tables().items():
         write_table(place / f"{name}.parquet", columns)
     with writing(place):
         (place / "pages").mkdir(exist_ok=True)
     for head in found.pages:
-        write_text(place / "pages" / file_of(head), page_html(found, head))
+        write_text(place / "pages" / page_file(head), page_html(found, head))
     write_text(place / "index.html", index_html(found))
-
-
-def file_of(head: HeadId) -> str:
-    """The name of a head's page."""
-    return f"{str(head).replace(':', '-')}.html"
 
 
 def page_html(found: HeadPages, head: HeadId) -> str:
@@ -77,6 +73,8 @@ def page_html(found: HeadPages, head: HeadId) -> str:
         f"explain {percent(row['explained'])}; by chance they would {percent(row['explained_chance'])}. Entropy {number(row['entropy'])} of "
         f"{number(row['entropy_even'])} nats."
     )
+    if found.generated is not None:
+        lead += f" {found.generated.of(found.heads.index(head))}"
     return _rendered(
         "page.html.j2", head=str(head), model=found.model, page=data, lead=lead, corpus=_corpus_line(found), roles=roles, shown=events_html,
         kinds=sorted(kinds, key=lambda one: -one[1]), offsets=list(row["offsets"].items()), classes=list(row["classes"].items()),
@@ -87,10 +85,13 @@ def index_html(found: HeadPages, tables: Sequence[tuple[str, Sequence[HeadId]]] 
     """All heads of a model, or those of `tables` (heading, heads); lines: what stands before them."""
     explained, chance = found.overall
     default = f"Known kinds explain {percent(explained)} of all heads' attention beside resting places; by chance they would {percent(chance)}."
+    written = (
+        [] if found.generated is None else [line.strip().capitalize() for line in found.generated.lines(found.heads)]
+    )
     rows = [
         (heading, [_index_row(found, head) for head in heads]) for heading, heads in (tables or [("", found.heads)])
     ]
-    return _rendered("index.html.j2", title=f"What the heads of {found.model} do on {found.facts['corpus']}", lines=[default, *lines, _corpus_line(found)], tables=rows)  # fmt: skip
+    return _rendered("index.html.j2", title=f"What the heads of {found.model} do on {found.facts['corpus']}", lines=[default, *lines, *(f"{line}." for line in written), _corpus_line(found)], tables=rows)  # fmt: skip
 
 
 def _index_row(found: HeadPages, head: HeadId) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def _index_row(found: HeadPages, head: HeadId) -> dict[str, Any]:
         f"{one.name} {percent(one.share)}" + (f" ({told(one.reads, 2)})" if one.name == "unnamed" else "")
         for one in groups
     )
-    return {**row, "page": page is not None, "file": file_of(head), "behaviours": said}
+    return {**row, "page": page is not None, "file": page_file(head), "behaviours": said}
 
 
 def _corpus_line(found: HeadPages) -> str:

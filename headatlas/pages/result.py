@@ -19,9 +19,8 @@ from headatlas.pages.removal import Removal
 from headatlas.pages.scan import Counts
 from headatlas.pages.structure import CLASSES
 from headatlas.render.numbers import count, number, percent, signed
+from headatlas.report.text_pages import SCHEMA
 from headatlas.store import clean
-
-SCHEMA = "headatlas/pages/1"
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,10 @@ def removed_line(removed: Removed | None) -> str:
     if removed is None:
         return ""
     at, other = removed.there.data["there"], removed.random.data["there"]
-    return f"; removed there: loss {signed(at['mean'])} ({signed(at['low'])} to {signed(at['high'])}) nats, at random events {signed(other['mean'])}"
+    beside = (
+        f"at random events {signed(other['mean'])}" if len(removed.random.there) else "no other events to compare with"
+    )
+    return f"; removed there: loss {signed(at['mean'])} ({signed(at['low'])} to {signed(at['high'])}) nats, {beside}"
 
 
 @dataclass(frozen=True)
@@ -244,8 +246,8 @@ def places(events: Array) -> list[Place]:
 
 
 def summary_lines(found: HeadPages, heads: Sequence[HeadId]) -> list[str]:
-    """What a terminal shows of heads: a head in a paragraph."""
-    lines = []
+    """What a terminal shows of heads: a head in a paragraph; what was measured while the model wrote first."""
+    lines = [] if found.generated is None else found.generated.lines(found.heads)
     for head in heads:
         row = found.row(head)
         lines.append(

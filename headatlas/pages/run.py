@@ -25,9 +25,9 @@ from headatlas.pages.clusters import Behaviours, behaviours
 from headatlas.pages.corpus import TOKENS, Corpus, read_corpus
 from headatlas.pages.events import Event, Place, look_at
 from headatlas.pages.generated import Generated, generated_corpus, measure_generated
-from headatlas.pages.kinds import PAIRS
 from headatlas.pages.removal import demand_loss, price, remove_at, usable
-from headatlas.pages.result import HeadPage, HeadPages, Removed, Role, places
+from headatlas.pages.result import HeadPage, HeadPages, Removed, places
+from headatlas.pages.roles import played, roles_of
 from headatlas.pages.scan import EVERY, SAMPLE, Counts, Settings, mean_z, scan
 from headatlas.pages.sources import Given
 from headatlas.progress import Progress, Silent
@@ -41,11 +41,6 @@ RANDOM, EXAMPLES = 8, 4  # random events of a page, and examples of each behavio
 FREQUENT = 2000  # tokens among which the QK circuit's are shown
 SOURCES = 5  # tokens of the strongest events that the circuits are asked about
 KEEP = 20.0  # seconds between two notes of how far a scan has come
-# Head types of the catalogue whose condition and act are a known kind of reading.
-ROLES = {
-    "previous-head": "previous", "induction-head": "follows-same", "duplicate-head": "same-token", "subword-merge-head": "sub-word",
-    "punctuation-head": "delimiter", "delimiter-head": "delimiter",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ def head_pages(
     corpus: a text file, a table with a column "text", a folder of these, a Hub data set, or a list of texts; None: the bundled
     prose. heads: whose pages are made; None: all of them. causal: remove the named heads (of all heads the TOP that write
     most) at the events of each behaviour; needs a decoder. atlas: a run folder of `mine`, whose observed roles are looked for
-    in the text. out: a new folder for the pages; an interrupted call goes on from there. edits: in force throughout. Raises
+    in the text, and whose report gets links to the pages. out: a new folder for the pages; an interrupted call goes on from there. edits: in force throughout. Raises
     BadInput, StoreError, UnsupportedModel.
     """
     options, progress = options or PageOptions(), progress or Silent()
@@ -98,7 +93,7 @@ def head_pages(
         demand_loss(model)
         if edits:
             raise BadInput("Heads are not removed from a model under edits.", "Give causal=False with edits.")
-    roles = roles_of(atlas) if atlas is not None else {}
+    roles = roles_of(atlas, model) if atlas is not None else {}
     read = corpus_for(model, corpus, options)
     facts = facts_of(model, read, options, edits)
     with _kept(None if out is None else Path(out), facts) as place:
@@ -112,6 +107,8 @@ def head_pages(
 
             write_files(done, place)
             (place / COUNTS).unlink(missing_ok=True)
+    if atlas is not None and out is not None:
+        Atlas(atlas).link_pages(out)
     return done
 
 
@@ -156,7 +153,7 @@ def make_pages(
     removals = _removed(model, corpus, found, {head: groups[head] for head in removed}, progress) if removed else {}
     return {
         head: HeadPage(
-            head, groups[head], strongest, deciles, random, examples, removals.get(head, {}), _roles(found, head, (roles or {}).get(head, {})),
+            head, groups[head], strongest, deciles, random, examples, removals.get(head, {}), played(found, head, (roles or {}).get(head, {})),
             _weights(model, strongest, head) if len(heads) <= TOP else {},
         )
         for head, (strongest, deciles, random, examples) in seen.items()
@@ -294,26 +291,6 @@ def _removed(
     for head, k in plan:
         result.setdefault(head, {})[k] = Removed(done[head, k, 0], done[head, k, 1])
     return result
-
-
-def roles_of(atlas: str | Path) -> dict[HeadId, dict[str, str]]:
-    """Head -> kind of reading -> the detector that observed the role, in a run of `mine`. Raises StoreError."""
-    found: dict[HeadId, dict[str, str]] = {}
-    for detector in Atlas(atlas).data["detectors"]:
-        kind = ROLES.get(detector["head_type"])
-        for row in detector["heads"] if kind else ():
-            head = HeadId(row["layer"], row["head"], row.get("stack") or "decoder")
-            found.setdefault(head, {}).setdefault(str(kind), detector["name"])
-    return found
-
-
-def _roles(found: HeadPages, head: HeadId, observed: Mapping[str, str]) -> tuple[Role, ...]:
-    i = found.heads.index(head)
-    roles = []
-    for kind, detector in observed.items():
-        met, does, rests, mass = found.counts.met[i, list(PAIRS).index(kind)]
-        roles.append(Role(kind, detector, int(met), int(does), int(rests), float(mass / max(met, 1))))
-    return tuple(roles)
 
 
 def _weights(model: Model, strongest: Iterable[Event], head: HeadId) -> dict[str, Any]:

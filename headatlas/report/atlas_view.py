@@ -119,6 +119,11 @@ class AtlasView:
         return self.atlas.get("skipped") or []
 
     @property
+    def pages(self) -> Sequence[Mapping[str, Any]]:
+        """Pages of heads on text that are linked, as `text_pages.linked` tells of them."""
+        return self.extras.get("pages") or []
+
+    @property
     def abilities(self) -> list[Ability]:
         """The tasks in the order of their names."""
         asked: dict[str, list[Mapping[str, Any]]] = {}

@@ -123,6 +123,7 @@ def payload(view: AtlasView) -> dict[str, Any]:
             for s in view.observations
         ),
         "examples": _examples(view.extras.get("examples") or {}),
+        "pages": [{"told": one["told"], "heads": one["heads"]} for one in view.pages],
     }
 
 

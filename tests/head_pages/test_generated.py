@@ -1,11 +1,14 @@
 """Traces that the model writes: which events count, receivers by kurtosis, retrieval by step; against plain loops and made-up cases."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import kurtosis
 
 from headatlas.errors import BadInput, UnsupportedModel
+from headatlas.heads import HeadId
 from headatlas.pages.generated import (
     APART,
     PROMPT,
@@ -15,6 +18,7 @@ from headatlas.pages.generated import (
     stability,
     vertical_scores,
 )
+from headatlas.pages.result import summary_lines
 from headatlas.pages.run import PageOptions, head_pages
 from tests.head_pages.conftest import OTHER, TEXT
 
@@ -45,6 +49,26 @@ def test_events_are_those_of_written_tokens_alone(opened):
     )  # and of the last token of the prompt, which is asked for the first
     assert found.generated is not None
     assert found.data["generated"]["steps"] == found.facts["windows"] * NEW
+
+
+def test_what_was_measured_while_it_wrote_is_told_on_the_pages_and_in_the_terminal(opened, tmp_path):
+    options = PageOptions(tokens=80, length=128, every=2, generate=NEW)
+    found = head_pages(opened["gqa"], [TEXT, OTHER], "1.1", causal=False, options=options, out=tmp_path / "pages")
+    written = replace(
+        found.generated, copies=np.linspace(0, 0.7, 8), receiver=np.array([*range(7), np.nan]), size=2.5, jaccard=0.31
+    )
+    lines = written.lines(found.heads)
+    assert "2.50 heads a step" in lines[0]
+    assert lines[0].endswith("1.3 (70%), 1.2 (60%), 1.1 (50%), 1.0 (40%), 0.3 (30%)")
+    assert "neighbouring steps share 31%" in lines[1]
+    assert lines[2].endswith("1.2 (6.00), 1.1 (5.00), 1.0 (4.00), 0.3 (3.00), 0.2 (2.00)")
+    quiet = replace(written, copies=np.zeros(8), receiver=np.full(8, np.nan)).lines(found.heads)
+    assert quiet[0].startswith("no head retrieves")
+    assert "write more" in quiet[1]
+    assert summary_lines(found, [])[0] == found.generated.lines(found.heads)[0]
+    index, page = ((tmp_path / "pages" / name).read_text() for name in ("index.html", "pages/1.1.html"))
+    assert "eceiver heads: " in index
+    assert found.generated.of(found.heads.index(HeadId(1, 1))) in page
 
 
 def test_retrieval_and_receivers_are_those_of_loops_over_the_model_s_own_attention(opened, eager, traces):

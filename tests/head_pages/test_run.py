@@ -11,9 +11,10 @@ import torch
 from headatlas.edits import Mean
 from headatlas.errors import BadInput, StoreError, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.pages import removal, run
+from headatlas.pages import removal, roles, run
 from headatlas.pages.corpus import read_corpus
 from headatlas.pages.events import look_at
+from headatlas.pages.kinds import PAIRS
 from headatlas.pages.removal import AFTER, remove_at
 from headatlas.pages.run import PageOptions, head_pages
 from headatlas.pages.scan import Settings, mean_z, scan
@@ -147,9 +148,9 @@ def test_an_interrupted_call_goes_on_from_its_scan(opened, tmp_path, monkeypatch
 def test_roles_of_a_run_are_looked_for_in_the_text(opened):
     model = opened["gqa"]
     found = head_pages(model, [TEXT + OTHER], "1.1", causal=False, options=OPTIONS)
-    (role,) = run._roles(found, HeadId(1, 1), {"follows-same": "induction"})
+    (role,) = roles.played(found, HeadId(1, 1), {"follows-same": "induction"})
     i = found.heads.index(HeadId(1, 1))
-    met = found.counts.met[i, list(run.PAIRS).index("follows-same")]
+    met = found.counts.met[i, list(PAIRS).index("follows-same")]
     assert (role.met, role.does, role.rests) == tuple(map(int, met[:3]))
     assert role.met == role.does + role.rests + role.otherwise > 0
     assert role.mean == pytest.approx(met[3] / met[0])

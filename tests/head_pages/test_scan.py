@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.model import attach
 from headatlas.pages import scan as scanning
 from headatlas.pages.corpus import Corpus, read_corpus
-from headatlas.pages.kinds import ELSEWHERE, OFFSETS, PAIRS, columns
+from headatlas.pages.kinds import ELSEWHERE, OFFSETS, PAIRS, columns, relations_of
 from headatlas.pages.scan import Settings, batches, mean_z, sampled, scan
 from headatlas.pages.structure import CLASSES
 from tests.head_pages import twin
@@ -119,6 +120,46 @@ def test_an_interrupted_scan_goes_on_to_the_same_counts(opened):
     assert again.batches == one.batches == corpus_batches > whole.batches
     for name, values in one.arrays.items():
         assert torch.equal(values, again.arrays[name]), name
+
+
+def test_what_is_kept_of_a_scan_does_not_grow_with_the_corpus(opened):
+    model = opened["gqa"]
+    short, long = (read_corpus(model.tokenizer, [TEXT, OTHER] * times, length=64) for times in (3, 12))
+    sizes = [{name: x.nbytes for name, x in last(model, one).arrays.items()} for one in (short, long)]
+    assert long.n_tokens == 4 * short.n_tokens
+    assert sizes[0] == sizes[1]
+
+
+def test_columns_that_stand_once_in_the_products_come_back_to_their_places(opened):
+    """Every column of `columns()` is that of its own rule, pair by pair, for weights that tell the keys apart."""
+    model = opened["gqa"]
+    corpus = corpus_for(model)
+    windows = range(len(corpus.windows))
+    tokens = corpus.batch(windows).tokens
+    queries = torch.arange(1, tokens.shape[1], 3)
+    what = relations_of(corpus, windows, tokens, queries)
+    weights = torch.randn(len(what.kinds), 2, tokens.shape[1], dtype=torch.float64)
+    found = replace(what, kinds=what.kinds.double(), places=what.places.double()).sums(weights)
+    at, back = columns(), queries[:, None] - torch.arange(tokens.shape[1])
+    active = ~what.resting[:, None].expand(-1, len(queries), -1)
+    distances = [back < 0, back == 0, back == 1, back == 2, (back == 3) | (back == 4)]
+    flat = weights.unflatten(0, (len(windows), len(queries)))
+    for i, one in enumerate(distances):
+        expected = (flat * (active & one)[:, :, None]).sum(-1).flatten(0, 1)
+        torch.testing.assert_close(found[..., at["offsets"]][..., i], expected)
+    pairs, part = found[..., at["pairs"]], found[..., at["partition"]]
+    for name, one in {"self": back == 0, "previous": back == 1, "next": back == -1}.items():
+        expected = (flat * (active & one)[:, :, None]).sum(-1).flatten(0, 1)
+        torch.testing.assert_close(pairs[..., list(PAIRS).index(name)], expected)
+        torch.testing.assert_close(part[..., 1 + list(PAIRS).index(name)], expected)
+    torch.testing.assert_close(found[..., at["known"]][..., 0], part[..., 1 : 1 + len(PAIRS)].sum(-1))
+    torch.testing.assert_close(part.sum(-1), weights.sum(-1))  # each pair counts once
+    everything = part[..., 1:].sum(-1)
+    for group in ("offsets", "classes"):
+        torch.testing.assert_close(found[..., at[group]].sum(-1), everything)
+    torch.testing.assert_close(
+        what.chance(weights.float()), found[..., : at["known"].stop].float(), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_the_mean_output_of_heads_is_that_of_the_sampled_tokens(opened):

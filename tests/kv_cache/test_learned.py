@@ -229,7 +229,7 @@ def test_attention_on_documents_is_the_patterns_own():
 
     for row, one, nothing in zip(found, by_hand(question), by_hand("N/A"), strict=True):
         gain = one - nothing
-        kept = np.where(gain >= gain.mean(0) - 2 * gain.std(0), gain, 0)
+        kept = np.where(gain >= gain.mean(0) - 2 * gain.std(0, ddof=1), gain, 0)
         np.testing.assert_allclose(row, kept.sum(0), atol=1e-6)
 
 

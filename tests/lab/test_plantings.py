@@ -29,6 +29,7 @@ DEAR = {
     "block",
     "constituency",
     "spanning-tree",
+    "query-retrieval",
 }  # seconds a scan; tests/detectors says what theirs measure
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name

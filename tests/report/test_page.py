@@ -95,6 +95,21 @@ def test_papers_are_linked_and_a_head_of_several_types_shows_all(open_report: Op
     assert links.first.get_attribute("href") == "https://arxiv.org/abs/2209.11895"
 
 
+def test_pages_of_heads_on_text_are_linked_in_cards_and_below_the_table(open_report: Open) -> None:
+    told = {"href": "../my%20pages/pages/18.6.html", "told": "rests 80%; <b>follows-same</b> in 11% of events"}
+    pages = {"told": "600 tokens of notes", "index": "../my%20pages/index.html", "heads": {"18.6": told}}
+    page = open_report(ATLAS, {**extras(ATLAS), "pages": [pages]}, "head=18.6")
+    card = page.locator("#card .on-text")
+    expect(card).to_contain_text("On 600 tokens of notes: rests 80%; <b>follows-same</b> in 11% of events. Its page")
+    assert card.locator("a").get_attribute("href") == told["href"]
+    index = page.locator("#heads .pages a")
+    expect(index).to_have_text("On 600 tokens of notes")
+    assert index.get_attribute("href") == pages["index"]
+    page.evaluate("location.hash = 'head=2.1'")
+    expect(page.locator("#card h2")).to_have_text("Head 2.1")
+    expect(card).to_have_count(0)  # it has no page
+
+
 def test_the_keyboard_walks_the_map_opens_a_card_and_comes_back(open_report: Open) -> None:
     page = open_report(ATLAS)
     page.locator("#reset").focus()

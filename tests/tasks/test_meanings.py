@@ -164,6 +164,29 @@ def test_the_needle_is_in_the_hay_at_its_depth_and_the_answer_at_the_end(tokeniz
     assert find_task("needle")(tokenizer.within(200), 4).facts["length"] == 200
 
 
+def test_one_of_the_documents_has_both_the_kind_and_the_city_that_are_asked_for(tokenizer):
+    for task in (find_task("documents"), find_task("documents-held-out"), find_task("documents").second):
+        batch = task(tokenizer, 12)
+        assert set(batch.labels["kind"].tolist()) == {0, 1, 2}
+        assert len(set(batch.labels["gold"].tolist())) > 2
+        for i in range(12):
+            texts = [said(tokenizer, batch, f"doc_{number}", i) for number in range(1, 7)]
+            city = said(tokenizer, batch, "asked", i)
+            right, wrong = (answers(tokenizer, one)[0] for one in (batch.answer[i], batch.wrong[i]))
+            of_city = [number for number, one in enumerate(texts) if city in one]
+            gold = int(batch.labels["gold"][i])
+            assert len(of_city) == 3
+            assert gold in of_city
+            assert texts[gold].rstrip(".").split()[-1].startswith(right)
+            # The same said of the other city is what the counterfactual asks for.
+            other = said(tokenizer, batch.counterfactual, "asked", i)
+            (rival,) = [one for one in texts if one.rstrip(".").split()[-1].startswith(wrong)]
+            assert re.sub(r"^\S+ ", "", texts[gold]).split(city)[0] == re.sub(r"^\S+ ", "", rival).split(other)[0]
+            absent = said(tokenizer, batch.control, "asked", i)
+            assert not any(absent in one for one in texts)
+            assert said(tokenizer, batch.control, "doc_1", i) == texts[0]
+
+
 def test_options_stand_behind_their_labels(tokenizer):
     for name, options in (("mcqa-2", 2), ("mcqa-4-3-shot", 4)):
         batch = find_task(name)(tokenizer, 8)

@@ -3,8 +3,8 @@
 The documents stand in one prompt, the question behind them. A head gives a document the attention of the question's tokens on its tokens,
 summed over those and averaged over these. What it would give it whatever was asked is taken off: the same with a question
 without content ("N/A"). A head is a query-focused retrieval head as far as it so finds the document that is known to matter.
-The paper was known from its abstract and from descriptions of its code: that tokens far below the mean of a document's (two standard deviations) are
-left out is theirs, and the wording of the prompt is ours.
+That tokens far below the mean of a document's (two standard deviations) are left out is theirs, read in their code; the wording of the prompt
+is ours, and only the question's own tokens count, where they count an instruction before it too.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from headatlas.errors import BadInput, UnfitTask
 from headatlas.heads import HeadId, Heads, parse_heads
 from headatlas.model import LayerView, Model
 from headatlas.ops import stats
+from headatlas.ops.patterns import without_dips
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
 from headatlas.task import edges
@@ -144,9 +145,8 @@ def document_attention(model: Model, question: str, documents: Sequence[str]) ->
     asked, nothing = (_by_token(model, one, documents) for one in (question, NOTHING))
     found = []
     for own, without in zip(asked, nothing, strict=True):
-        gain = own - without  # [token, head]
-        floor = gain.mean(0) - 2 * gain.std(0)
-        found.append(np.where(gain >= floor, gain, 0.0).sum(0))
+        gain = torch.from_numpy((own - without).T.copy())  # [head, token]
+        found.append(without_dips(gain, torch.ones_like(gain, dtype=torch.bool)).numpy())
     return np.stack(found)
 
 

@@ -104,6 +104,14 @@ function finding(list) {
       el("ul", {}, ...papers.map((paper) => el("li", {}, link(paper.url, paper.title), el("span", { class: "soft", text: ` ${paper.year ?? ""}` }))))) : null);
 }
 
+// What the head does on text, with a link to its page, for each folder of pages that the report is linked to.
+function onText(key) {
+  const found = data.pages.filter((folder) => Object.hasOwn(folder.heads, key));
+  return found.length === 0 ? null : el("section", { class: "finding on-text" }, el("h3", { text: "On text" }),
+    ...found.map((folder) => el("p", {}, `On ${folder.told}: ${folder.heads[key].told}. `,
+      el("a", { href: folder.heads[key].href, text: "Its page" }))));
+}
+
 function byType(list) {
   const types = new Map();
   for (const seen of list) types.set(seen.type, [...(types.get(seen.type) || []), seen]);
@@ -179,6 +187,7 @@ function headCard(place) {
     stages.length ? el("p", { class: "chips" }, ...stages.map((id) => stageChip(id)))
       : el("p", { class: "empty", text: "No detector observed this head: none of its scores is far enough above chance." }),
     ...byType(list).map(finding),
+    onText(key),
     data.detectors.length ? allScores(place) : null);
   card.scrollTop = 0;
 }
