@@ -69,7 +69,9 @@ class PassContext:
     query_positions: Tensor | None = None
     left_choices: bool = False
     begun: bool = False
-    _calls: dict[int, tuple[int, int | None]] = field(default_factory=dict, init=False, repr=False)  # thread -> start, length
+    _calls: dict[int, tuple[int, int | None]] = field(
+        default_factory=dict, init=False, repr=False
+    )  # thread -> start, length
 
     def begin(self, start: int, length: int | None) -> None:
         """A call of the model begins in this thread."""
