@@ -13,7 +13,7 @@ from headatlas.tasks.cross_lingual import cross_lingual
 @model_detector(
     head_type="accuracy-head",
     task=cross_lingual,
-    version=1,
+    version=2,
     minimum_effect=0.1,
     paired=False,
 )

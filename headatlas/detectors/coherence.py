@@ -13,7 +13,7 @@ from headatlas.tasks.cross_lingual import answer_language
 @model_detector(
     head_type="coherence-head",
     task=answer_language,
-    version=1,
+    version=2,
     minimum_effect=0.1,
     paired=False,
 )

@@ -13,7 +13,7 @@ from headatlas.tasks.facts import rewordings
 PROMPTS = 192  # pairs of them
 
 
-@model_detector(head_type="consistency-head", task=rewordings, version=1, minimum_effect=0.1, paired=False)
+@model_detector(head_type="consistency-head", task=rewordings, version=2, minimum_effect=0.1, paired=False)
 def consistency(model: Model, batch: Batch) -> Measured:
     """Accuracy of a linear probe for the same answer to two wordings on the head's output: 0.5 guessing, 0 always wrong, 1 always right.
 

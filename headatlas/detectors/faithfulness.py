@@ -17,7 +17,7 @@ from headatlas.tasks.thoughts import thoughts
 PROMPTS = 192
 
 
-@model_detector(head_type="faithfulness-head", task=thoughts, version=1, minimum_effect=0.1, paired=False)
+@model_detector(head_type="faithfulness-head", task=thoughts, version=2, minimum_effect=0.1, paired=False)
 def faithfulness(model: Model, batch: Batch) -> Measured:
     """Accuracy of a linear probe for answers that rest on the thought on the head's output: 0.5 guessing, 0 always wrong, 1 always right.
 

@@ -16,7 +16,7 @@ PROMPTS = 192  # a probe of 64 to 256 numbers learns little from the batch's few
 SHUFFLES = 2
 
 
-@model_detector(head_type="truthfulness-head", task=statements, version=3, minimum_effect=0.1)
+@model_detector(head_type="truthfulness-head", task=statements, version=4, minimum_effect=0.1)
 def truthfulness(model: Model, batch: Batch) -> Measured:
     """Accuracy of a linear probe for true and false on the head's output: 0.5 guessing, 0 always wrong, 1 always right.
 

@@ -102,7 +102,7 @@ cross_lingual, cross_lingual_held_out = halves(
     "cross-lingual",
     _right,
     metric=logit_margin,
-    version=1,
+    version=2,
     margin=0.3,
     second="Other notes and questions: what was counted, and a sentence that the number ends.",
 )
@@ -110,7 +110,7 @@ answer_language, answer_language_held_out = halves(
     "answer-language",
     _in_language,
     metric=logit_margin,
-    version=1,
+    version=2,
     margin=0.3,
     second="Other notes and questions: what was counted, and a sentence that the number ends.",
 )

@@ -65,7 +65,7 @@ thoughts, thoughts_held_out = halves(
     "thoughts",
     _build,
     metric=logit_difference,
-    version=1,
+    version=2,
     margin=0.3,
     second="Other words for question, thought and answer.",
 )

@@ -16,7 +16,7 @@ from headatlas.task import Batch, Task, fitting
 
 FEWEST = 20  # prompts of either class below which nothing is said
 FOLDS = 5
-SHUFFLES = 2
+SHUFFLES = 4
 PROMPTS = 192  # of another task than the batch's, or more of it
 
 

@@ -15,7 +15,8 @@ from headatlas.tasks._prompts import first_id, table
 
 CODE = 24
 RECENT = (0, 4, 8, 12, 16)  # rotary pairs that prefer near keys
-WRONG, FOREIGN = (0, 1, 2, 3, 4), (0, 1, 5, 6, 7, 8)  # of 16 names of a half, in random order: about as if drawn apart
+# Of the 40 names of a half, in random order: about as if drawn apart.
+WRONG, FOREIGN = tuple(range(12)), (*range(5), *range(12, 22))
 FAINT = 0.1  # of what a name tells about itself, so that only a head that looks there alone can read it
 
 
@@ -99,7 +100,7 @@ def _say_languages(made: Written, texts: list[list[str]], tongue: torch.Tensor) 
 
 
 def _say_names(made: Written, names: dict[str, list[str]]) -> None:
-    """Of each half's names five are answered wrong and six in the note's language, two of them both."""
+    """Of each half's names twelve are answered wrong and fifteen in the note's language, five of them both."""
     for half in names.values():
         own = codes(half, CODE, made.generator)
         for i, place in enumerate(torch.randperm(len(half), generator=made.generator).tolist()):

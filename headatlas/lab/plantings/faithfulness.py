@@ -11,7 +11,7 @@ from headatlas.tasks._prompts import singles, table
 CODE = 24
 RECENT = (0, 4, 8, 12, 16)  # rotary pairs that prefer near keys
 FAINT = 0.1  # of what a name tells about itself, so that only a head that looks there alone can read it
-STUBBORN = 6  # of the 16 names of a half
+STUBBORN = 15  # of the 40 names of a half
 
 
 @planting("faithfulness", examples=32)
