@@ -45,6 +45,25 @@ def balanced(hits: Array, y: NDArray[np.int64]) -> tuple[float, Array]:
     return float(accuracy.mean()), balance(y) * (hits - accuracy[index])
 
 
+def apart_of(groups: Sequence[Array]) -> tuple[float, float]:
+    """How far apart groups lie: [group] of the real labels, and the mean over those of each shuffle, as mean squares."""
+    own, *others = (float(np.square(one).mean()) for one in groups)
+    return own, float(np.mean(others))
+
+
+def widened(own: Array, shuffled: Array, shuffles: int) -> Array:
+    """[head] the factor by which the control's groups are moved apart, so that a paired test knows how far a probe of nothing gets.
+
+    Groups of which nearly all are told right scatter little, and the difference to the mean of `shuffles` shuffles would look
+    surer than it is: were there nothing to tell, as many could be right by luck. The difference is to vary as much as a probe of
+    nothing does, or as the groups do where that is more, and as the mean of shuffles: max(own, shuffled) + shuffled / shuffles.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        more = np.maximum(shuffled - own, 0.0) / shuffled
+    found: Array = np.sqrt(1.0 + shuffles * np.where(shuffled > 0, more, 0.0))
+    return found
+
+
 def right_on_others(
     kind: str, x: Array, runs: Sequence[NDArray[np.int64]], splits: Sequence[Splits], seed: int
 ) -> list[Array]:

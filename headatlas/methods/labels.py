@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from headatlas.model.core.pass_context import Inputs
 from headatlas.model.text.reading import as_batch
 from headatlas.prompts_file import read_prompts
 from headatlas.task import Batch, find_task
+
+TRIES = 20  # shuffles of labels, of which the first is taken that can be probed
 
 
 @dataclass(frozen=True)
@@ -148,3 +151,32 @@ def _joined(first: Tensor, second: Tensor) -> NDArray[np.int64]:
             group = least[index]
         if torch.equal(group, before):
             return np.unique(group.numpy(), return_inverse=True)[1]
+
+
+def shuffled(labels: Labels, ranking: NDArray[np.int64], fewest: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Labels of the examples `ranking` in which each group has those of another one, in random order.
+
+    Labels that are alike within groups stay so: a probe of nothing is then right or wrong about whole groups, and scatters more
+    than one of labels that all changed places. Within each number of `labels.within` the labels stay those of that number:
+    groups change places with others that have the same numbers, those that are like no other among themselves, and where the
+    other has no example of a number, labels come from all that do. Labels of groups that differ in size may become rare; each is to be found in `fewest` groups.
+    """
+    y, group = labels.y[ranking], np.unique(labels.group[ranking], return_inverse=True)[1]
+    within = np.zeros(len(y), np.int64) if labels.within is None else labels.within[ranking]
+    kinds = [tuple(np.unique(within[group == i]).tolist()) for i in range(group.max() + 1)]
+    like = Counter(kinds)
+    alike = [[i for i, one in enumerate(kinds) if one == kind] for kind, n in like.items() if n > 1]
+    alike.append([i for i, one in enumerate(kinds) if like[one] == 1])
+    own = y.copy()
+    for _ in range(TRIES):
+        other = dict(pair for mine in alike for pair in zip(mine, rng.permutation(mine).tolist(), strict=True))
+        for i, number in ((i, number) for i, kind in enumerate(kinds) for number in kind):
+            there = within == number
+            pool = y[there & (group == other[i])]
+            to = there & (group == i)
+            own[to] = np.resize(rng.permutation(pool if len(pool) else y[there]), int(to.sum()))
+        if all(len(np.unique(group[own == one])) >= fewest for one in np.unique(y)):
+            return own
+    for number in np.unique(within):
+        own[within == number] = rng.permutation(y[within == number])
+    return own

@@ -6,7 +6,6 @@ small network on the mean over several tokens. A probe shows that something can 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,9 +21,9 @@ from headatlas.edits import OnHeads
 from headatlas.edits.collect import pieces, read
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, Heads, parse_heads
-from headatlas.methods.classifiers import balance, balanced, fitted, right_on_others, splits_of
+from headatlas.methods.classifiers import apart_of, balance, balanced, fitted, right_on_others, splits_of, widened
 from headatlas.methods.former import former_arguments
-from headatlas.methods.labels import LabelledPrompts, Labels, labelled
+from headatlas.methods.labels import LabelledPrompts, Labels, labelled, shuffled
 from headatlas.methods.labels import labels_of as labels_of
 from headatlas.methods.sweeps.cached_runs import GB
 from headatlas.model import Model
@@ -35,8 +34,6 @@ from headatlas.progress import Progress, Silent
 from headatlas.renamed import old_names
 from headatlas.scores import HeadScore, HeadScores
 from headatlas.task import Batch
-
-TRIES = 20  # shuffles of labels, of which the first is taken that can be probed
 
 
 @dataclass(frozen=True)
@@ -189,7 +186,7 @@ def probe(
     y, group = known.y[ranking], known.group[ranking]
     _demand(y, group, known, folds)
     rng = np.random.default_rng(seed)
-    runs = [y, *(_shuffled(known, ranking, folds, rng) for _ in range(shuffles))]
+    runs = [y, *(shuffled(known, ranking, folds, rng) for _ in range(shuffles))]
     splits = [splits_of(run, group, folds, seed) for run in runs]
     rows = np.unique(group, return_inverse=True)[1]
     level, found, apart = np.empty((2, len(chosen))), np.empty((2, len(rows), len(chosen))), np.empty((2, len(chosen)))
@@ -202,7 +199,7 @@ def probe(
         means, moved = zip(*(balanced(hits, run) for hits, run in zip(right, runs, strict=True)), strict=True)
         level[:, number] = means[0], np.mean(means[1:])
         found[:, :, number] = moved[0], np.mean(moved[1:], axis=0)
-        apart[:, number] = _apart([np.bincount(rows, one) for one in moved])
+        apart[:, number] = apart_of([np.bincount(rows, one).astype(np.float64) for one in moved])
         if len(held):
             guess = fitted(kind, inside, y, seed).predict(x[held])
             tested[number] = float(((guess == known.y[held]) * balance(known.y[held])).mean())
@@ -212,7 +209,7 @@ def probe(
     summed = np.repeat(level[:, None], groups, axis=1)
     for which in range(2):
         np.add.at(summed[which], rows, found[which] * groups / len(y))
-    summed[1] = level[1] + (summed[1] - level[1]) * _widened(*apart, shuffles)
+    summed[1] = level[1] + (summed[1] - level[1]) * widened(apart[0], apart[1], shuffles)
     scores = HeadScores(chosen, summed[0], summed[1])
     facts = {
         "model": model.name,
@@ -223,25 +220,6 @@ def probe(
         "start_end": said_of(read.facts),
     }
     return Probes(scores, tested if len(held) else None, known, len(ranking), len(held), facts)
-
-
-def _apart(groups: Sequence[Array]) -> tuple[float, float]:
-    """How far apart groups lie: [group] of the real labels, and the mean over those of each shuffle, as mean squares."""
-    own, *shuffled = (float(np.square(one).mean()) for one in groups)
-    return own, float(np.mean(shuffled))
-
-
-def _widened(own: Array, shuffled: Array, shuffles: int) -> Array:
-    """[head] the factor by which the control's groups are moved apart, so that a paired test knows how far a probe of nothing gets.
-
-    Groups of which nearly all are told right scatter little, and the difference to the mean of `shuffles` shuffles would look
-    surer than it is: were there nothing to tell, as many could be right by luck. The difference is to vary as much as a probe of
-    nothing does, or as the groups do where that is more, and as the mean of shuffles: max(own, shuffled) + shuffled / shuffles.
-    """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        more = np.maximum(shuffled - own, 0.0) / shuffled
-    found: Array = np.sqrt(1.0 + shuffles * np.where(shuffled > 0, more, 0.0))
-    return found
 
 
 def _held_back(labels: Labels, share: float, folds: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -268,35 +246,6 @@ def _demand(y: NDArray[np.int64], group: NDArray[np.int64], labels: Labels, fold
                 f"Label '{name}' is found in {n} group(s) of prompts, and {folds} parts are to be made.",
                 "Give more prompts (texts that are alike count once), fewer --folds, or a smaller --test share.",
             )
-
-
-def _shuffled(labels: Labels, ranking: NDArray[np.int64], fewest: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Labels of the examples `ranking` in which each group has those of another one, in random order.
-
-    Labels that are alike within groups stay so: a probe of nothing is then right or wrong about whole groups, and scatters more
-    than one of labels that all changed places. Within each number of `labels.within` the labels stay those of that number:
-    groups change places with others that have the same numbers, those that are like no other among themselves, and where the
-    other has no example of a number, labels come from all that do. Labels of groups that differ in size may become rare; each is to be found in `fewest` groups.
-    """
-    y, group = labels.y[ranking], np.unique(labels.group[ranking], return_inverse=True)[1]
-    within = np.zeros(len(y), np.int64) if labels.within is None else labels.within[ranking]
-    kinds = [tuple(np.unique(within[group == i]).tolist()) for i in range(group.max() + 1)]
-    like = Counter(kinds)
-    alike = [[i for i, one in enumerate(kinds) if one == kind] for kind, n in like.items() if n > 1]
-    alike.append([i for i, one in enumerate(kinds) if like[one] == 1])
-    own = y.copy()
-    for _ in range(TRIES):
-        other = dict(pair for mine in alike for pair in zip(mine, rng.permutation(mine).tolist(), strict=True))
-        for (i, kind), number in ((pair, number) for pair in enumerate(kinds) for number in pair[1]):
-            there = within == number
-            pool = y[there & (group == other[i])]
-            to = there & (group == i)
-            own[to] = np.resize(rng.permutation(pool if len(pool) else y[there]), int(to.sum()))
-        if all(len(np.unique(group[own == one])) >= fewest for one in np.unique(y)):
-            return own
-    for number in np.unique(within):
-        own[within == number] = rng.permutation(y[within == number])
-    return own
 
 
 def data_of(found: Probes) -> dict[str, Any]:

@@ -97,8 +97,7 @@ def scan(
     for i, head in enumerate(heads):
         start_of.setdefault((head.stack, head.layer), i)
         members.setdefault(head.stack, []).append(i)
-    values = {d.name: np.full((n, len(heads)), np.nan) for d in layered}
-    control = {d.name: np.full((n, len(heads)), np.nan) for d in layered}
+    values, control = ({d.name: np.full((n, len(heads)), np.nan) for d in layered} for _ in range(2))
     choices: dict[str, dict[str, Array]] = {}
     sums: dict[LayerKey, Tensor] = {}
     counts: dict[LayerKey, int] = {}

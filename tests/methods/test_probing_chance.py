@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from headatlas.methods.probing import CrossValidation, Labels, _shuffled, probe
+from headatlas.methods.labels import shuffled
+from headatlas.methods.probing import CrossValidation, Labels, probe
 from headatlas.ops import stats
 from headatlas.task import Batch
 from tests import toys
@@ -59,7 +60,7 @@ def test_shuffled_labels_stay_alike_within_groups_and_within_kinds():
     everything = np.arange(GROUPS * EACH)
     half = everything % 2
     labels = labels_by_group(rng, half)
-    mixed = [_shuffled(labels, everything, 5, rng) for _ in range(20)]
+    mixed = [shuffled(labels, everything, 5, rng) for _ in range(20)]
     for own in mixed:
         assert all(len(np.unique(own[labels.group == group])) == 1 for group in range(GROUPS))
         assert own.sum() == labels.y.sum()
@@ -67,14 +68,14 @@ def test_shuffled_labels_stay_alike_within_groups_and_within_kinds():
     # A kind that gives its labels away does so afterwards: here the label is the kind, in groups that each have their own mixture.
     kind = (everything * 7 % 5 < 2).astype(np.int64)
     told = Labels(kind, labels.group, ("no", "yes"), kind)
-    assert np.array_equal(_shuffled(told, everything, 5, rng), kind)
+    assert np.array_equal(shuffled(told, everything, 5, rng), kind)
 
 
 def test_texts_that_are_groups_of_their_own_change_places_within_their_kind():
     rng = np.random.default_rng(2)
     y, kind = rng.integers(0, 2, 40), np.arange(40) % 2
     labels = Labels(y, np.arange(40), ("no", "yes"), kind)
-    own = _shuffled(labels, np.arange(40), 5, rng)
+    own = shuffled(labels, np.arange(40), 5, rng)
     assert not np.array_equal(own, y)
     assert all(own[kind == one].sum() == y[kind == one].sum() for one in (0, 1))
 
@@ -85,5 +86,5 @@ def test_a_rare_label_is_in_enough_groups_after_shuffling_too():
     y = ((np.arange(len(group)) % EACH == 0) & (group < 6)).astype(np.int64)  # once in six groups
     labels = Labels(y, group, ("no", "yes"), np.arange(len(group)) % EACH % 3)
     for _ in range(30):
-        own = _shuffled(labels, np.arange(len(group)), 5, rng)
+        own = shuffled(labels, np.arange(len(group)), 5, rng)
         assert len(np.unique(group[own == 1])) >= 5
