@@ -83,22 +83,33 @@ class _Silenced:
     def metric_drop(self, heads: Iterable[HeadId]) -> Array:
         """The fall [example], each of the label that these heads attend to most in its set of labels."""
         chosen = sorted(set(heads))
+        return self._at_own(chosen, self._clean - self._leads(chosen))
+
+    def read(self, heads: Iterable[HeadId], logits: Tensor) -> Array:
+        """[example] the lead of these heads' own label in logits [example, 1, vocabulary] at the end."""
+        return self._at_own(sorted(set(heads)), self._of(logits))
+
+    def _at_own(self, heads: list[HeadId], by_label: Tensor) -> Array:
+        """[example] of [example, option] what belongs to the label that the heads attend to most in each set of labels."""
         places, right = label_places(self.batch)
-        rows = [self.model.heads.index(head) for head in chosen]
+        rows = [self.model.heads.index(head) for head in heads]
         seen = from_end(self.model, self.batch)[:, rows].sum(1).gather(1, places)[:, None]
-        kinds, fall = self.batch.labels["labels"], self._clean - self._leads(chosen)
+        kinds = self.batch.labels["labels"]
         own = torch.empty(len(kinds), dtype=torch.long)
         for kind in kinds.unique():
             own[kinds == kind] = _balanced(seen[kinds == kind], right[kinds == kind]).argmax(-1)
-        found: Array = fall.gather(1, own[:, None])[:, 0].numpy()
+        found: Array = by_label.gather(1, own[:, None])[:, 0].numpy()
         return found
 
     def _leads(self, heads: list[HeadId]) -> Tensor:
         """[example, option] logits of the labels minus the mean of the others', without these heads."""
-        end, ids = self.batch.positions["end"].reshape(-1, 1), letters(self.batch)
+        end = self.batch.positions["end"].reshape(-1, 1)
         edits = [Zero(heads, positions=end)] if heads else []
-        logits = self.model.forward(self.batch, edits=edits, logit_positions=end)[:, 0]
-        own = logits.double().cpu().gather(1, ids)
+        return self._of(self.model.forward(self.batch, edits=edits, logit_positions=end))
+
+    def _of(self, logits: Tensor) -> Tensor:
+        ids = letters(self.batch)
+        own = logits[:, 0].double().cpu().gather(1, ids)
         return own - (own.sum(1, keepdim=True) - own) / (ids.shape[1] - 1)
 
 

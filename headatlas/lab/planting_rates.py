@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from headatlas.detector import Detector, detectors, find_detector
 from headatlas.heads import HeadId
@@ -22,6 +23,7 @@ from headatlas.mining.scan import scan_task
 from headatlas.mining.task_scan import TaskScan
 from headatlas.mining.verdicts import judge_task
 from headatlas.model import Model, attach
+from headatlas.ops.types import Array
 from headatlas.progress import Silent
 
 # Shares of what the model's ability is worth: a head that is worth less does nothing, one that is worth more matters.
@@ -123,26 +125,28 @@ def _compared(
     """(verdict, whether the head really matters), measured with plain hooks on the untouched model.
 
     A head of a group is asked what it is worth once the group's other heads are off. Heads that matter a little are left out.
+    Where each head is judged by something of its own (a removal that can `read` it in logits), that is measured.
     """
     metric, batch = detector.task.metric, fresh(made.model, detector.task, 16, seed + OTHERS)
     assert metric is not None
     own = detector.removal(made.model, batch, metric) if detector.removal is not None else None
     if isinstance(own, SetAblation):  # heads that are judged by something else than the task's metric do that something
         metric, batch = own.metric, own.batch
+    read: Callable[[list[HeadId], Tensor], Array] | None = getattr(own, "read", None)
     hf: Any = made.model.hf
     ability = smallest / NOTHING
     group = frozenset(head for head, word in verdict.verdicts.items() if word == "group")
 
-    def measured(heads: Iterable[HeadId]) -> float:
+    def measured(heads: Iterable[HeadId], what: HeadId) -> float:
         with torch.no_grad(), without(hf, *heads):
             logits = hf(batch.tokens).logits
         places = metric.positions(batch).clamp(min=0)
         places = places.reshape(len(batch), -1)
         at = logits.gather(1, places[..., None].expand(-1, -1, logits.shape[-1]))
-        return float(metric.score(at, batch).mean())
+        return float(metric.score(at, batch).mean()) if read is None else float(read([what], at).mean())
 
     for head, word in verdict.verdicts.items():
         off = made.gone | (group - {head} if word == "group" else frozenset())
-        worth = abs(measured(off) - measured(off | {head})) / ability
+        worth = abs(measured(off, head) - measured(off | {head}, head)) / ability
         if worth <= NOTHING or worth >= MATTERS:
             yield word, worth >= MATTERS
