@@ -45,22 +45,17 @@ def balanced(hits: Array, y: NDArray[np.int64]) -> tuple[float, Array]:
     return float(accuracy.mean()), balance(y) * (hits - accuracy[index])
 
 
-def apart_of(groups: Sequence[Array]) -> tuple[float, float]:
-    """How far apart groups lie: [group] of the real labels, and the mean over those of each shuffle, as mean squares."""
-    own, *others = (float(np.square(one).mean()) for one in groups)
-    return own, float(np.mean(others))
+def as_far_as_luck(own: Array, shuffled: Array) -> Array:
+    """[group] the mean of shuffled [shuffle, group], moved so far apart that a paired test of own [group] knows how far luck gets.
 
-
-def widened(own: Array, shuffled: Array, shuffles: int) -> Array:
-    """[head] the factor by which the control's groups are moved apart, so that a paired test knows how far a probe of nothing gets.
-
-    Groups of which nearly all are told right scatter little, and the difference to the mean of `shuffles` shuffles would look
+    Groups of which nearly all are told right scatter little, and their difference to the mean of shuffles would look
     surer than it is: were there nothing to tell, as many could be right by luck. The difference is to vary as much as a probe of
-    nothing does, or as the groups do where that is more, and as the mean of shuffles: max(own, shuffled) + shuffled / shuffles.
+    nothing does, or as the groups do where that is more, and as the mean of n shuffles: max(own, shuffled) + shuffled / n, in
+    mean squares of these departures from the level of all groups.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        more = np.maximum(shuffled - own, 0.0) / shuffled
-    found: Array = np.sqrt(1.0 + shuffles * np.where(shuffled > 0, more, 0.0))
+    scatter, luck = float(np.square(own).mean()), float(np.square(shuffled).mean())
+    more = max(luck - scatter, 0.0) / luck if luck > 0 else 0.0
+    found: Array = shuffled.mean(0) * np.sqrt(1.0 + len(shuffled) * more)
     return found
 
 

@@ -21,7 +21,7 @@ from headatlas.edits import OnHeads
 from headatlas.edits.collect import pieces, read
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, Heads, parse_heads
-from headatlas.methods.classifiers import apart_of, balance, balanced, fitted, right_on_others, splits_of, widened
+from headatlas.methods.classifiers import as_far_as_luck, balance, balanced, fitted, right_on_others, splits_of
 from headatlas.methods.former import former_arguments
 from headatlas.methods.labels import LabelledPrompts, Labels, labelled, shuffled
 from headatlas.methods.labels import labels_of as labels_of
@@ -189,7 +189,8 @@ def probe(
     runs = [y, *(shuffled(known, ranking, folds, rng) for _ in range(shuffles))]
     splits = [splits_of(run, group, folds, seed) for run in runs]
     rows = np.unique(group, return_inverse=True)[1]
-    level, found, apart = np.empty((2, len(chosen))), np.empty((2, len(rows), len(chosen))), np.empty((2, len(chosen)))
+    # A row per group, such that the mean over groups is the balanced accuracy over examples.
+    values, control = np.empty((2, int(rows.max()) + 1, len(chosen)))
     tested = np.full(len(chosen), np.nan)
     weight = {stack: tokens_read(read.side(stack), position, last) for stack in dict.fromkeys(h.stack for h in chosen)}
     for number, (_, z) in enumerate(outputs(model, read, chosen, weight)):
@@ -197,20 +198,14 @@ def probe(
         inside = x[ranking]
         right = right_on_others(kind, inside, runs, splits, seed)
         means, moved = zip(*(balanced(hits, run) for hits, run in zip(right, runs, strict=True)), strict=True)
-        level[:, number] = means[0], np.mean(means[1:])
-        found[:, :, number] = moved[0], np.mean(moved[1:], axis=0)
-        apart[:, number] = apart_of([np.bincount(rows, one).astype(np.float64) for one in moved])
+        own, *others = np.stack([np.bincount(rows, one) for one in moved]) * (len(values) / len(y))
+        values[:, number] = means[0] + own
+        control[:, number] = np.mean(means[1:]) + as_far_as_luck(own, np.stack(others))
         if len(held):
             guess = fitted(kind, inside, y, seed).predict(x[held])
             tested[number] = float(((guess == known.y[held]) * balance(known.y[held])).mean())
         progress.advance("probe", of=len(chosen))
-    groups = int(rows.max()) + 1
-    # A row per group, such that the mean over groups is the balanced accuracy over examples.
-    summed = np.repeat(level[:, None], groups, axis=1)
-    for which in range(2):
-        np.add.at(summed[which], rows, found[which] * groups / len(y))
-    summed[1] = level[1] + (summed[1] - level[1]) * widened(apart[0], apart[1], shuffles)
-    scores = HeadScores(chosen, summed[0], summed[1])
+    scores = HeadScores(chosen, values, control)
     facts = {
         "model": model.name,
         "kind": kind,

@@ -55,9 +55,8 @@ class PassContext:
     out where nothing is padded. query_positions: [example, query] which token of the whole sequence each query is, -1 for
     fillers, where a pass computes chosen tokens only; None: all, from `start` on.
     left_choices: whether left padding is harmless where sparse attention chooses keys.
-    begun: whether the model was called at all while these facts held. start: how many tokens earlier calls of a cached
-    generation have read; length: how many tokens the call that runs was given, None where that is not known. Both are told
-    anew before each call (`begin`) and hold in the thread that calls, all else stays: edits in force act in every thread that
+    start: how many tokens earlier calls of a cached generation have read; length: how many tokens the call that runs was
+    given, None where that is not known. Both are told anew before each call (`begin`) and hold in the thread that calls, all else stays: edits in force act in every thread that
     took their context along, and such threads may run the model at the same time.
     """
 
@@ -68,7 +67,6 @@ class PassContext:
     valid: Mapping[str, Tensor | None] = field(default_factory=dict)
     query_positions: Tensor | None = None
     left_choices: bool = False
-    begun: bool = False
     _calls: dict[int, tuple[int, int | None]] = field(
         default_factory=dict, init=False, repr=False
     )  # thread -> start, length
@@ -76,7 +74,11 @@ class PassContext:
     def begin(self, start: int, length: int | None) -> None:
         """A call of the model begins in this thread."""
         self._calls[threading.get_ident()] = start, length
-        self.begun = True
+
+    @property
+    def begun(self) -> bool:
+        """Whether the model was called at all."""
+        return bool(self._calls)
 
     @property
     def start(self) -> int:
