@@ -25,22 +25,19 @@ from headatlas.lab.head import Head
 from headatlas.lab.measure import read, without
 from headatlas.lab.planted import PlantedModel
 from headatlas.lab.planting import Planting, plantings
+from headatlas.lab.planting_rates import MATTERS, NOTHING
 from headatlas.lab.toy.truth import rates, truth_in
 from headatlas.lab.toys import read_toy
-from headatlas.methods.sweeps.set_ablation import ablated
-from headatlas.methods.sweeps.task_gate import gate_of_values
-from headatlas.mining.checks.judging import Bench, judge
-from headatlas.mining.checks.settling import settled
-from headatlas.mining.scan import Scan, scan
+from headatlas.mining.scan import Scan, scan, scan_task
+from headatlas.mining.verdicts import judge_task
 from headatlas.model import Model
 from headatlas.progress import Progress, Silent
 from headatlas.task import Batch, Task
 
 WEAKEST = 0.5  # positives with less of their attention on target are for the curve, not for the counts
 SETTLED = 0.8  # negatives have at least this much of their attention where their own kind attends
-# Nats of loss that switching a head off must cost for it to count as causal in truth; and more than 95% of noise heads cost.
-MATTERS = 0.05
 EXAMPLES = 16
+ASKED = 32  # examples on which it is measured what switching a head off costs in truth
 LEVELS = (0.05, 0.01)  # of p-values, at which shares are counted in models of random weights
 
 
@@ -143,8 +140,8 @@ def _calibrated(
         "plantings": sown,
         "sown": {
             **{half: sum(half_of(seed) == half for seed in _sown_seeds(quick)) for half in ("tuning", "reported")},
-            "nothing": planting_rates.NOTHING,
-            "matters": planting_rates.MATTERS,
+            "nothing": NOTHING,
+            "matters": MATTERS,
         },
         "toys": rates(trained) if trained else [],
         "uncalibrated": missing,
@@ -225,8 +222,7 @@ def _measured(cell: Cell, wanted: Sequence[Detector]) -> Tallies:
     real = {head.id: read(planted_model, head, n=8, seed=cell.seed).attention for head in planted_model.planted}
     for task, group, found in _scans(model, wanted, cell.seed):
         observed = {d.name: [line.head for line in found.scores[d.name].observed(d.minimum_effect)] for d in group}
-        taken = {head for heads in observed.values() for head in heads}
-        verdicts: dict[HeadId, str] = {}
+        judged = _judged(planted_model, model, group, cell.seed) if task.name == "repeated" else {}
         for detector in group:
             tally = tallies[detector.name, half]
             for line in found.scores[detector.name].summary():
@@ -239,33 +235,48 @@ def _measured(cell: Cell, wanted: Sequence[Detector]) -> Tallies:
                     tally.scores.append(line.excess)
                     tally.labels.append(decided)
                     tally.observed.append(is_observed)
-            if task.name == "repeated" and observed[detector.name] and task.metric is not None:
-                assert found.metric is not None
-                gate = gate_of_values(task, found.metric, found.floor, model.vocabulary_size)
-                batch = task(model.tokenizer.within(48), 8, cell.seed + 1000)
-                bench = Bench(
-                    ablated(model, batch, task.metric, found.mean_z),
-                    [head for head in model.heads if head not in taken],
-                    seed=cell.seed,
-                )
-                judged = judge(bench, observed[detector.name], smallest=gate.smallest)
-                verdicts = settled({detector.name: judged})[detector.name].verdicts
-                costs = _costs(planted_model, model, [*verdicts, *planted_model.of("noise")], task, cell.seed)
-                bar = max(MATTERS, *(np.quantile([costs[head] for head in planted_model.of("noise")], [0.95])))
-                for head_id, word in verdicts.items():
-                    tally.verdicts.append((word, bool(costs[head_id] >= bar)))
             for head_id, head in planted_model.truth.items():
                 if head.kind == "fake-induction" and real[head_id] >= WEAKEST:
-                    tally.fake.append((head_id in observed[detector.name], verdicts.get(head_id, "not judged")))
-            verdicts = {}
+                    word = judged[detector.name][head_id][0] if head_id in judged.get(detector.name, ()) else "not judged"
+                    tally.fake.append((head_id in observed[detector.name], word))
+            tally.verdicts += [
+                (word, matters) for word, matters in judged.get(detector.name, {}).values() if matters is not None
+            ]
     return tallies
+
+
+def _judged(
+    planted_model: PlantedModel, model: Model, group: Sequence[Detector], seed: int
+) -> dict[str, dict[HeadId, tuple[str, bool | None]]]:
+    """By detector and head, the verdict that `headatlas mine` gives and whether the head really matters.
+
+    It does where it costs at least MATTERS of the model's ability and more than 95% of the noise heads cost. It does not where
+    it costs no more than NOTHING of the ability, or less than such a noise head. None: between the two.
+    """
+    task = group[0].task
+    scan = scan_task(model, task, planting_rates.beside(group[0], model), task(model.tokenizer, EXAMPLES, seed))
+    if scan.smallest is None:  # the model does not do the task: `mine` gives no verdicts
+        return {}
+    judged = judge_task(model, task, group, scan, n=EXAMPLES, seed=seed, progress=Silent()).detectors
+    heads = {head for one in judged.values() for head in one.heads}
+    costs = _costs(planted_model, model, [*heads, *planted_model.of("noise")], task, seed)
+    usual, ability = np.quantile([costs[head] for head in planted_model.of("noise")], 0.95), scan.smallest / NOTHING
+
+    def matters(head: HeadId) -> bool | None:
+        if costs[head] <= max(usual, NOTHING * ability):
+            return False
+        return True if costs[head] >= MATTERS * ability else None
+
+    return {
+        name: {head: (word, matters(head)) for head, word in one.verdicts.items()} for name, one in judged.items()
+    }
 
 
 def _costs(
     planted_model: PlantedModel, model: Model, heads: Sequence[HeadId], task: Task, seed: int
 ) -> dict[HeadId, float]:
     """By how many nats the loss changes without each head, measured with a plain hook on the untouched model."""
-    batch = task(model.tokenizer, 8, seed + 2000)
+    batch = task(model.tokenizer, ASKED, seed + planting_rates.OTHERS)
     metric = task.metric
     assert metric is not None
 

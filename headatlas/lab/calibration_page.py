@@ -114,8 +114,10 @@ def _grid(result: dict[str, Any], figure: str) -> list[str]:
         "",
         "- **AUC, precision, recall**: of score above chance, and of `observed`, against the planted truth. A detector of attention alone must "
         "find every head that attends so: the fake induction head and the copy-suppression head attend like induction heads.",
-        "- **verdict**: of `causal` against what switching the head off with a plain hook costs on fresh text; tasks with a loss only. A head matters where that "
-        "is more than it costs for 95% of the noise heads of the same model. **refuted rightly**: the share of `refuted` heads for which that is not so.",
+        "- **verdict**: of `causal` against what switching the head off with a plain hook costs on fresh text, in models that do the task `repeated`, judged as `headatlas mine` does. A head matters where that "
+        f"is at least {result['sown']['matters']:.0%} of what the model's ability is worth and more than 95% of the noise heads of the same model cost. It does not where it is at most "
+        f"{result['sown']['nothing']:.0%}, or less than such a noise head costs; heads in between are not counted. **verdict recall**: the share of observed heads that matter that is `causal`. "
+        "**refuted rightly**: the share of `refuted` heads that do not matter.",
         "- **false discoveries**: share of heads observed in untrained models, models of noise heads only, weight-shuffled real models (full grid), "
         "and on texts whose structure is destroyed. The stated bound is 1%.",
     ]

@@ -50,7 +50,7 @@ from headatlas.task import Batch, Task
 from headatlas.version import __version__
 
 DIGITS = 6  # of numbers in atlas.json
-VERSION = 5  # of what verdicts mean; raised when they are judged otherwise
+VERSION = 6  # of what verdicts mean; raised when they are judged otherwise
 _CLOSE = 3  # facts in which a run may differ from one that its user may have meant to go on with
 
 

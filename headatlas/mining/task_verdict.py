@@ -78,6 +78,7 @@ _EFFECT = {
     "random_p": "random_p",
     "random_effect_low": "random_low",
     "random_effect_high": "random_high",
+    "random_ordinary": "random_ordinary",
     "effect_p": "p",
     "effect_examples": "examples",
     "too_few_events": "few",

@@ -83,6 +83,7 @@ class Effects(Record):
     random_p: Number = None
     random_effect_low: Number = None
     random_effect_high: Number = None
+    random_ordinary: Number = None
     effect_p: Number = None
     effect_examples: Count | None = None
     too_few_events: bool | None = None

@@ -25,7 +25,7 @@ SETTINGS = {"n": 12, "seed": 3}
 # Name of an interrupted run: the first report to its progress that it did not survive.
 INTERRUPTED = {
     "two-scans": ("advance", "hopeless"),
-    "all-scans": ("plan", "echo: verdict"),
+    "all-scans": ("say", "echo: verdict on"),
     "one-verdict": ("say", "echo-swapped: verdict on"),
 }
 

@@ -9,7 +9,7 @@ from headatlas.heads import HeadId, parse_heads
 from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.mining.checks.beside_others import random_sets
 from headatlas.mining.checks.judging import Bench, judge
-from headatlas.mining.checks.records import DetectorVerdict
+from headatlas.mining.checks.records import DetectorVerdict, unranked
 from headatlas.mining.checks.settling import settled
 from headatlas.mining.task_verdict import group_json, head_json
 from headatlas.task import next_token_loss
@@ -88,6 +88,30 @@ def test_heads_that_write_nothing_are_refuted_in_any_company(company):
         assert found.verdicts[head] == "refuted"
         assert (found.heads[head].alone.effect, found.heads[head].works) == (0.0, "")
         assert np.isnan(found.heads[head].q), "nothing to test is no test"
+
+
+class Lively(Known):
+    """0.0 does half as much again as any other head of its layer, which do about as much as each other."""
+
+    def _little(self, head: HeadId) -> np.ndarray:
+        scatter = 1 + 0.02 * np.random.default_rng([self.seed, *head[:2]]).normal(size=self.n)
+        size = 0.15 if head == HeadId(0, 0) else float(np.random.default_rng([3, *head[:2]]).uniform(0.03, 0.1))
+        return size * scatter
+
+
+@pytest.mark.parametrize(("layers", "verdict"), [(1, "untested"), (8, "causal")])
+def test_few_free_heads_do_not_say_that_a_head_is_none_of_the_rare_ones(layers, verdict):
+    known = Lively(8, layers=layers)
+    found = judged("0.0", known=known, labelled=OTHER_KIND.union(parse_heads("1.1 2.2 2.3 3.1 3.2 4.4")))
+    one = found.heads[HeadId(0, 0)]
+    assert one.verdict == verdict
+    outcome = next(check for check in one.checks if check.name == "random heads")
+    assert (outcome.outcome == "does not apply") is (verdict == "untested")
+    assert unranked(one.alone, found.smallest) is (verdict == "untested")
+    row = head_json(HeadId(0, 0), found)
+    assert (row["effect"] > row["random_ordinary"]) and not one.marginal
+    ordinary = judged("0.1", known=known, labelled=OTHER_KIND.union(parse_heads("0.0 1.1 2.2 2.3 3.1 3.2 4.4")))
+    assert ordinary.verdicts[HeadId(0, 1)] == "refuted", "three of its neighbours do as much or more"
 
 
 def test_the_sign_is_part_of_the_verdict():

@@ -8,7 +8,7 @@ top of the heads that are causal alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,11 +16,12 @@ from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.mining.checks.own_effect import effect_of
 from headatlas.mining.checks.random_heads import Controls, prepare, scale_of
-from headatlas.mining.checks.records import RANDOM, Check, HeadVerdict, Outcome, RemovalEffect, exceeds
+from headatlas.mining.checks.records import RANDOM, Check, HeadVerdict, Outcome, RemovalEffect, exceeds, unranked
 from headatlas.mining.checks.tail import Tail
 from headatlas.progress import Progress
 
 DRAWS = 10  # random sets, and random heads on top of a set
+MANY = 40  # where so few do not say how rare an effect is
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,28 @@ def together(
     whole = effect_of(drop - before, scale, None, seed)
     if not exceeds(whole, smallest):
         return Together(whole, {}, 0)
-    draws = random_sets(heads, controls.quiet, seed)
-    whole = effect_of(drop - before, scale, _tail(removal, [base | draw for draw in draws], base, progress), seed)
-    if whole.random_p > RANDOM:
-        return Together(whole, {}, len(draws))
+    draws = random_sets(heads, controls.quiet, seed, MANY)
+    for count in (DRAWS, MANY):
+        sets = [base | draw for draw in draws[:count]]
+        whole = effect_of(drop - before, scale, _tail(removal, sets, base, progress), seed)
+        if not unranked(whole, smallest):
+            break
+    if whole.random_p > RANDOM and not unranked(whole, smallest):
+        return Together(whole, {}, len(sets))
     if len(heads) == 1:
-        return Together(whole, {heads[0]: whole}, len(draws))
+        return Together(whole, {heads[0]: whole}, len(sets))
     prepare(removal, [everything - {head} for head in heads], progress, beside=everything)
     parts = {head: drop - removal.metric_drop(everything - {head}) for head in heads}
     members = {head: effect_of(part, scale, None, seed) for head, part in parts.items()}
-    if any(exceeds(one, smallest) for one in members.values()):
-        singles = [draw for _, draw in zip(range(DRAWS), _spread(controls.quiet, seed), strict=False)]
-        tail = _tail(removal, [everything | {head} for head in singles], everything, progress)
+    singles = _spread(controls.quiet, seed)
+    for count in (DRAWS, MANY) if any(exceeds(one, smallest) for one in members.values()) else ():
+        tail = _tail(removal, [everything | {head} for head in singles[:count]], everything, progress)
         members = {head: effect_of(part, scale, tail, seed) for head, part in parts.items()}
-    return Together(whole, members, len(draws))
+        if not any(unranked(one, smallest) for one in members.values()):
+            break
+    if whole.random_p > RANDOM:  # no part is rarer than the set that it is a part of
+        members = {head: replace(one, random_p=max(one.random_p, whole.random_p)) for head, one in members.items()}
+    return Together(whole, members, len(sets))
 
 
 def _tail(
@@ -87,7 +96,9 @@ def _spread(heads: Sequence[HeadId], seed: int) -> list[HeadId]:
     return [heads[i] for i in np.random.default_rng(seed).permutation(len(heads))]
 
 
-def random_sets(heads: Sequence[HeadId], free: Sequence[HeadId], seed: int) -> list[frozenset[HeadId]]:
+def random_sets(
+    heads: Sequence[HeadId], free: Sequence[HeadId], seed: int, draws: int = DRAWS
+) -> list[frozenset[HeadId]]:
     """Random sets of as many free heads, each head's stand-in from about its depth among the layers that have free heads.
 
     Depth is counted in those layers alone, so that a layer that does nothing changes no draw. Smaller sets where fewer heads
@@ -95,7 +106,7 @@ def random_sets(heads: Sequence[HeadId], free: Sequence[HeadId], seed: int) -> l
     """
     rng = np.random.default_rng(seed)
     found = []
-    for _ in range(DRAWS if free else 0):
+    for _ in range(draws if free else 0):
         left, drawn = list(free), set()
         for head in heads:
             mine = [one for one in left if one.stack == head.stack]

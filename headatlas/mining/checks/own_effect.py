@@ -22,12 +22,12 @@ def effect_of(drop: Array, scale: float, random: Tail | None, seed: int = 0) -> 
     """
     n, size = len(drop), ROUNDING * max(scale, 1.0)
     mean = float(drop.mean())
-    known, bars = (NAN, NAN, NAN), (NAN, NAN)
+    known, bars = (NAN, NAN, NAN), (NAN, NAN, NAN)
     if random is not None:
         bar = random.size_at(RANDOM)
         known = (bar, random.median, random.p(abs(mean)))
         reach = math.exp(1.96 * random.error)
-        bars = (bar / reach, bar * reach)
+        bars = (bar / reach, bar * reach, random.ordinary(RANDOM))
     if np.abs(drop).max() <= size:
         return RemovalEffect(0.0, 0.0, 0.0, *known, NAN, n, False, *bars)
     column = drop[:, None]

@@ -20,7 +20,7 @@ from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.methods.sweeps.set_ablation import SetAblation
 from headatlas.mining.checks.own_effect import effect_of
-from headatlas.mining.checks.records import RANDOM, Check, HeadVerdict, Outcome
+from headatlas.mining.checks.records import RANDOM, Check, HeadVerdict, Outcome, unranked
 from headatlas.mining.checks.tail import Tail, with_error
 from headatlas.ops.types import Array
 from headatlas.progress import Progress
@@ -157,12 +157,14 @@ def _estimates(removal: Removal, heads: Sequence[HeadId]) -> Array | None:
         return None
 
 
-def check(found: HeadVerdict) -> Check:
+def check(found: HeadVerdict, smallest: float) -> Check:
     """Whether the effect is more than that of random heads."""
     effect = found.alone
     if math.isnan(effect.random_effect):
         return Check("random heads", "does not apply", note="too few free heads to compare with")
     if effect.few or effect.null:
         return Check("random heads", "does not apply")
+    if unranked(effect, smallest):
+        return Check("random heads", "does not apply", effect.random_p, note="too few free heads to say how rare it is")
     outcome: Outcome = "passed" if effect.random_p <= RANDOM else "failed"
     return Check("random heads", outcome, effect.random_p, note="chance of a random head's effect to be as large")

@@ -39,7 +39,8 @@ class RemovalEffect:
 
     low, high: 95% interval over `examples`, NaN where too few of them are touched at all (`few`). random_effect,
     random_median: what 95% and half of random heads stay below, random_p: the chance that a random head's is as large; NaN
-    where there are none. random_low, random_high: 95% interval of random_effect over examples. p: of no effect; NaN where there is nothing to test, since nothing changes or too few examples do.
+    where there are none. random_ordinary: the size up to which effects are surely no rarer than that, less than random_effect
+    where few heads are free. random_low, random_high: 95% interval of random_effect over examples. p: of no effect; NaN where there is nothing to test, since nothing changes or too few examples do.
     """
 
     effect: float
@@ -53,6 +54,7 @@ class RemovalEffect:
     few: bool = False
     random_low: float = NAN
     random_high: float = NAN
+    random_ordinary: float = NAN
 
     @property
     def null(self) -> bool:
@@ -142,10 +144,18 @@ def exceeds(effect: RemovalEffect, smallest: float) -> bool:
     return effect.certain and abs(effect.effect) >= smallest and not effect.random_p > RANDOM
 
 
+def unranked(effect: RemovalEffect, smallest: float) -> bool:
+    """Whether an effect is certain and large enough to count, and too few heads are free to say how rare that is among them."""
+    if not effect.certain or abs(effect.effect) < smallest or math.isnan(effect.random_p):
+        return False
+    return effect.random_p > RANDOM and abs(effect.effect) > effect.random_ordinary
+
+
 def undecided(effect: RemovalEffect, smallest: float) -> bool:
     """Whether other examples may well put the size of an effect on the other side of what it must exceed.
 
-    That is the larger of `smallest` and what 95% of random heads stay below. Both are known from examples: the 95% interval of
+    That is the larger of `smallest` and what 95% of random heads stay below; where few heads are free, what it must exceed not
+    to be an ordinary head's counts as well. Both are known from examples: the 95% interval of
     their difference holds 0. It is made of their own intervals (MOVER; Zou & Donner 2008, https://doi.org/10.1002/sim.3095).
     """
     if effect.few or effect.null or math.isnan(effect.low):
@@ -153,10 +163,15 @@ def undecided(effect: RemovalEffect, smallest: float) -> bool:
     size, ends = abs(effect.effect), (abs(effect.low), abs(effect.high))
     low, high = (min(ends) if effect.certain else 0.0), max(ends)
     bars = (effect.random_low, effect.random_effect, effect.random_high)
-    bar_low, bar, bar_high = (smallest if math.isnan(one) else max(smallest, one) for one in bars)
-    if size >= bar:
-        return size - bar <= math.hypot(size - low, bar_high - bar)
-    return bar - size <= math.hypot(high - size, bar - bar_low)
+
+    def near(share: float) -> bool:
+        bar_low, bar, bar_high = (smallest if math.isnan(one) else max(smallest, share * one) for one in bars)
+        if size >= bar:
+            return size - bar <= math.hypot(size - low, bar_high - bar)
+        return bar - size <= math.hypot(high - size, bar - bar_low)
+
+    ordinary = effect.random_ordinary / effect.random_effect if effect.random_effect > 0 else 1.0
+    return near(1.0) or (ordinary < 1.0 and near(ordinary))
 
 
 def unproven(effect: RemovalEffect, smallest: float) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from headatlas.mining.checks import beside_others, false_discoveries, own_effect, random_heads
-from headatlas.mining.checks.records import RANDOM, DetectorVerdict, HeadVerdict, RemovalEffect, exceeds, undecided
+from headatlas.mining.checks.records import RANDOM, DetectorVerdict, HeadVerdict, RemovalEffect, exceeds, undecided, unranked
 
 Key = TypeVar("Key")
 NEAR = 5  # times that a q may be off its level before a verdict hangs on the draw no more
@@ -31,14 +31,14 @@ def _settle(found: HeadVerdict, alone: float, beside: float, smallest: float) ->
         verdict = "causal"
     elif found.beside is not None and _stands(found.beside, beside, smallest):
         decided, verdict, q = found.beside, "group", beside
-    elif found.alone.few:
+    elif found.alone.few or any(unranked(one, smallest) for one in (found.alone, found.beside) if one is not None):
         verdict = "untested"
     works = WORKS[decided.sign] if verdict in ("causal", "group") else ""
     marginal = _marginal(found, verdict, smallest) or _near_luck(decided, q, smallest)
     found = replace(found, verdict=verdict, works=works, q=q, marginal=marginal and verdict != "untested")
     checks = (
         own_effect.check(found, smallest),
-        random_heads.check(found),
+        random_heads.check(found, smallest),
         beside_others.check(found, smallest),
         false_discoveries.check(found),
     )

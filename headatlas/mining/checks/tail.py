@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.stats import binom, norm, t
 
 from headatlas.mining.checks.records import RANDOM
 from headatlas.ops.types import Array
@@ -91,6 +91,19 @@ class Tail:
         if len(self.logs) < FEW:
             return math.exp(start + scale * float(t.isf(p / share / 2, weight)))
         return math.exp(start + weight * scale * ((share / p) ** (1 / weight) - 1))
+
+    def ordinary(self, p: float) -> float:
+        """The size up to which effects are not rarer than p; 0 where any may be.
+
+        Of FEW sizes and more that is `size_at`. Fewer say less than `size_at` must assume: up to the size that so many of them
+        reach as few samples of a share p would (one-sided binomial test at the level p), effects are common; between the two
+        sizes these heads do not tell.
+        """
+        n = len(self.logs)
+        if n >= FEW:
+            return self.size_at(p)
+        reached = next((k for k in range(1, n + 1) if binom.sf(k - 1, n, p) <= p), None)
+        return min(math.exp(float(np.sort(self.logs)[n - reached])), self.size_at(p)) if reached is not None else 0.0
 
     @property
     def median(self) -> float:

@@ -71,7 +71,7 @@ function verdictText(seen) {
     group: seen.beside_effect === null ? "Alone that proves nothing; it matters beside others."
       : `Alone that proves nothing, but once other heads like it are off, ${metric} gets ${worse(seen.beside_effect)} without it too.`,
     refuted: "So it looks the part, but the model does not depend on it here.",
-    untested: seen.shown === "untested" ? "Not judged: too few of the examples show an effect." : "As one of a set it was not judged by today's definition: mine the model again.",
+    untested: seen.shown === "untested" ? (seen.effect_low === null ? "Not judged: too few of the examples show an effect." : "Not judged: too few other heads are free to say how rare such an effect is.") : "As one of a set it was not judged by today's definition: mine the model again.",
   }[seen.verdict];
   const close = seen.marginal ? " It is marginal: so close to the bar that other examples may decide otherwise." : "";
   return `${change} ${meaning}${close}`;

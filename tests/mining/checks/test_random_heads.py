@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.set_ablation import ablated
@@ -37,6 +38,33 @@ def test_sizes_and_chances_belong_together(n: int):
     for p in (0.05, 0.01):
         assert tail.p(tail.size_at(p)) == pytest.approx(p, rel=1e-6)
     assert Tail.of([np.zeros(3), np.ones(3), np.ones(3)]) is None
+
+
+@pytest.mark.parametrize("n", [3, 8, 10, 26, 39])
+def test_a_rare_size_is_seldom_called_ordinary_however_few_heads_there_are(n: int):
+    rng = np.random.default_rng(n)
+    rare = float(np.exp(-4.0 + 1.5 * norm.isf(0.05)))  # as 5% of all heads have it
+    ordinary, bars = [], []
+    for _ in range(2000):
+        tail = Tail.of_sizes(np.exp(rng.normal(-4.0, 1.5, n)))
+        assert tail is not None
+        ordinary.append(tail.ordinary(0.05))
+        bars.append(tail.size_at(0.05))
+    assert np.mean(np.array(ordinary) >= rare) <= 0.06
+    assert (np.array(ordinary) <= np.array(bars)).all()
+    assert np.mean(ordinary) > 0
+
+
+def test_what_is_ordinary_is_what_a_few_of_few_heads_reach():
+    tail = Tail.of_sizes(np.arange(1.0, 11.0))
+    # Of ten heads of which each is rare with 5%, two or more are so with 8.6%, three or more with 1.2%.
+    assert tail is not None
+    assert tail.ordinary(0.05) == pytest.approx(8.0)
+    many = Tail.of_sizes(np.random.default_rng(0).lognormal(size=60))
+    assert many is not None
+    assert many.ordinary(0.05) == many.size_at(0.05), "enough heads tell"
+    none = Tail(np.zeros(1), np.zeros(1))
+    assert none.ordinary(0.05) == pytest.approx(min(1.0, none.size_at(0.05)))
 
 
 class Lognormal:
