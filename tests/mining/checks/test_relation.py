@@ -10,9 +10,9 @@ import transformers as T
 from headatlas.detector import find_detector
 from headatlas.edits import Zero
 from headatlas.heads import HeadId
+from headatlas.methods.measured_by.choice import prepared
 from headatlas.methods.sweeps.set_ablation import SetAblation
 from headatlas.mining.checks.relation import AtRelation, outcome, split
-from headatlas.mining.scan import prepared
 from headatlas.model import Tokenizer, attach
 from headatlas.model.sources.resolve import resolve
 from headatlas.task import next_token_loss
