@@ -32,7 +32,7 @@ def masked(batch: Batch, tokenizer: Vocabulary, mask: int) -> Batch:
     at, ids = _chosen(batch, tokenizer)
     return replace(
         batch,
-        tokens=_replaced(batch, at, mask),
+        tokens=replaced(batch, at, mask).tokens,
         positions={**batch.positions, "masked": at},
         labels={**batch.labels, "masked": ids},
         control=masked(batch.control, tokenizer, mask) if batch.control is not None else None,
@@ -56,7 +56,7 @@ def noised(batch: Batch, tokenizer: Vocabulary, mask: int, at: Tensor | None = N
         replace(batch, encoder=None, positions=positions, labels=labels, control=None, counterfactual=None), tokenizer
     )
     assert both.encoder is not None
-    read = replace(both.encoder, tokens=_replaced(both.encoder, both.encoder.positions["masked"], mask))
+    read = replaced(both.encoder, both.encoder.positions["masked"], mask)
     control = noised(batch.control, tokenizer, mask) if batch.control is not None else None
     return replace(both, encoder=read, control=control)
 
@@ -82,11 +82,11 @@ def standing(batch: Batch, at: Tensor) -> Tensor:
     return batch.tokens.gather(1, at.clamp(min=0)).masked_fill(at < 0, -1)
 
 
-def _replaced(batch: Batch, at: Tensor, mask: int) -> Tensor:
-    """The tokens with the mask token at [example, n]."""
+def replaced(batch: Batch, at: Tensor, mask: int) -> Batch:
+    """The batch with the mask token at [example, n], -1 for none."""
     hit = torch.zeros_like(batch.mask).scatter(1, at.clamp(min=0), True)  # a filler names place 0,
     hit[:, 0] = (at == 0).any(1)  # which counts where it was chosen
-    return batch.tokens.masked_fill(hit, mask)
+    return replace(batch, tokens=batch.tokens.masked_fill(hit, mask))
 
 
 def _masked_loss(logits: Tensor, batch: Batch) -> Tensor:

@@ -31,7 +31,7 @@ def corrupted(batch: Batch, tokenizer: Tokenizer, at: Tensor | None = None) -> B
     positions["written"], labels["written"]: all that the decoder is to write, as `labels` of the model's own loss.
     positions["masked"], labels["masked"] [example, n]: of the replaced tokens alone, in the order of `at` (or of the text). Other
     positions, marks and counterfactuals are left out, since they are those of other texts; labels stay. The control is
-    corrupted as well. Raises UnfitTask for a text without a token to replace, or with more spans than there are sentinels.
+    corrupted as well. Raises UnfitTask for a text of fewer than two tokens, of which none can be drawn, or with more spans than there are sentinels.
     """
     if "written" in batch.labels:
         return batch
@@ -61,7 +61,6 @@ def corrupted(batch: Batch, tokenizer: Tokenizer, at: Tensor | None = None) -> B
                 spans, inside = spans + 1, True
             told[e, gone[place]] = len(front) + len(target) - 1
             target.append(row[place])
-        _demand(bool(spans), "A text has no token that could be replaced.")
         read.append([*rule.front, *source, *rule.back])
         written.append([*front, *target, sentinels[spans], *rule.back])
     labels = {**batch.labels, "masked": standing(batch, chosen).masked_fill(told < 0, -1)}

@@ -85,9 +85,8 @@ def test_drawn_spans_put_the_text_together_again_and_hang_on_it_alone(t5):
 
 def test_texts_without_tokens_or_sentinels_enough_are_no_task(t5):
     words = t5.model.tokenizer
-    batch = text_batch(["the lion gave"], words)
     with pytest.raises(UnfitTask, match="no token"):
-        corrupted(batch, words, torch.tensor([[-1]]))
+        corrupted(text_batch(["lion"], words), words)
     long = text_batch([" ".join(["the"] * 2 * SENTINELS)], words)
     with pytest.raises(UnfitTask, match=f"more than {SENTINELS - 1} spans"):
         corrupted(long, words, torch.arange(1, 2 * SENTINELS + 1, 2)[None])
