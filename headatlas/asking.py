@@ -122,7 +122,7 @@ def ask(
     as in `ablate`; KL is told beside it. Raises BadInput, UnknownName, UnsupportedModel, StoreError.
     """
     metric = find_metric(metric)
-    if model.unembedding is None or model.kind == "encoder":
+    if not model.has_logits or model.kind == "encoder":
         raise UnsupportedModel(f"{model.name} predicts no next token.", "Ask a decoder.")
     batch = texts_as_batch(model, prompts)
     if not isinstance(prompts, Batch):

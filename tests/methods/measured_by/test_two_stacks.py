@@ -219,23 +219,25 @@ def test_an_answer_too_long_for_the_decoder_is_refused(t5):
         ha.prompts(t5.model.tokenizer.within(8), [{"prompt": "the lion", "answer": " ".join(["lion"] * 8)}])
 
 
-def test_texts_without_answers_are_asked_where_the_decoder_begins(marian):
+@pytest.mark.parametrize("kind", ["t5", "marian"])
+def test_texts_without_answers_are_asked_where_the_decoder_begins(kind, request):
+    opened = request.getfixturevalue(kind)
     text, head = "the lion went to the store", HeadId(1, 2, "cross")
-    ids = torch.tensor([marian.words(text).input_ids])
+    ids = torch.tensor([opened.words(text).input_ids])
 
     def first():
         with torch.no_grad():
-            logits = marian.hf(input_ids=ids, decoder_input_ids=torch.tensor([[0]])).logits
+            logits = opened.hf(input_ids=ids, decoder_input_ids=torch.tensor([[0]])).logits
         return logits[0, -1].double().log_softmax(-1)
 
     clean = first()
-    with switched_off(marian.hf, "cross", 1, 2):
+    with switched_off(opened.hf, "cross", 1, 2):
         gone = first()
     kl = float((clean.exp() * (clean - gone)).sum())
     assert kl > 1e-3
-    found = ha.ablate(marian.model, text, [head], edit="zero")
+    found = ha.ablate(opened.model, text, [head], edit="zero")
     np.testing.assert_allclose(found.values[0, 0, 0], kl, rtol=1e-4)
-    row = next(one for one in ha.ask(marian.model, text, edit="zero", top=24).heads if one.head == head)
+    row = next(one for one in ha.ask(opened.model, text, edit="zero", top=24).heads if one.head == head)
     assert row.kl == pytest.approx(kl, rel=1e-4)
 
 
