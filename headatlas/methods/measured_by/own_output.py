@@ -17,9 +17,10 @@ MOST = 24  # tokens of the output, which is cut there
 
 
 def writes(model: Model) -> bool:
-    """Whether the model reads tokens and writes text by itself."""
+    """Whether the model reads tokens, writes text by itself, and names the token that its decoder starts with."""
     able = getattr(model.hf, "can_generate", None)
-    return model.has_logits and "input_ids" in model.accepts and able is not None and bool(able())
+    reads = "input_ids" in model.accepts and model.tokenizer.start_end.decoder_start is not None
+    return model.has_logits and reads and able is not None and bool(able())
 
 
 @torch.no_grad()

@@ -332,3 +332,10 @@ def test_a_run_does_not_start_behind_the_block_that_makes_the_position_bias():
     """With scores this large the bias changes nothing of the sample that a model is tried on, and much of other texts."""
     hf = build("t5", 422, gain=8.0)
     assert not attach(hf).restarts
+
+
+def test_a_model_that_names_no_start_for_its_decoder_has_no_metric():
+    hf = build("t5", 422)
+    assert metric_on(attach(hf), PROSE) is own_output_loss, "without a tokenizer there are no sentinels"
+    hf.config.decoder_start_token_id = hf.generation_config.decoder_start_token_id = None
+    assert metric_on(attach(hf), PROSE) is None
