@@ -22,7 +22,7 @@ from headatlas.methods.sweeps.ablation import ablate, replacements
 from headatlas.methods.sweeps.effects import HeadEffects
 from headatlas.methods.sweeps.plan import Sweep, head_sets_for
 from headatlas.methods.sweeps.run import run
-from headatlas.methods.texts import Texts, texts_as_batch
+from headatlas.methods.texts import Texts, at_first_written, texts_as_batch
 from headatlas.model import Model
 from headatlas.model.text.start_end import said_of
 from headatlas.ops.types import Array
@@ -122,9 +122,11 @@ def ask(
     as in `ablate`; KL is told beside it. Raises BadInput, UnknownName, UnsupportedModel, StoreError.
     """
     metric = find_metric(metric)
-    if model.unembedding is None or model.kind == "encoder":
+    if not model.has_logits or model.kind == "encoder":
         raise UnsupportedModel(f"{model.name} predicts no next token.", "Ask a decoder.")
     batch = texts_as_batch(model, prompts)
+    if not isinstance(prompts, Batch):
+        batch = at_first_written(model, batch)
     if len(batch) > MOST:
         raise BadInput(f"{len(batch)} prompts are too many to ask about at once.", f"Give at most {MOST}.")
     logits = model.forward(batch, logit_positions=batch.positions["end"].reshape(-1, 1))[:, 0].float().cpu()

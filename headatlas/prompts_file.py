@@ -18,9 +18,9 @@ import torch
 from headatlas.errors import BadInput
 from headatlas.model.text.reading import fitted, padded, text_facts
 from headatlas.model.text.reading import one_prompt as one_prompt
-from headatlas.model.text.start_end import rule_of
+from headatlas.model.text.start_end import first_written, rule_of
 from headatlas.reading.prompt_lines import prompt_lines
-from headatlas.task import Batch, Vocabulary, edges
+from headatlas.task import Batch, Vocabulary
 
 
 def read_prompts(path: str | Path, tokenizer: Vocabulary) -> Batch:
@@ -60,7 +60,7 @@ def _pairs(file: Path, lines: Sequence[tuple[int, dict[str, Any]]], tokenizer: V
     counterfactual = padded(others, length, labels={"line": lines_at}) if others is not None else None
     batch = padded(rows, length, labels={**labels, "line": lines_at}, counterfactual=counterfactual)
     if rule_of(tokenizer).two_stacks:
-        written = torch.full((len(rows),), max(len(edges(tokenizer)[0]) - 1, 0))
+        written = torch.full((len(rows),), first_written(tokenizer))
         batch = replace(batch, positions={"end": written})
         if counterfactual is not None:
             batch = replace(batch, counterfactual=replace(counterfactual, positions={"end": written}))

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput, UnsupportedModel
+from headatlas.methods.measured_by.choice import as_measured, metric_on
+from headatlas.methods.measured_by.clean_run import end_logits, with_clean_run
 from headatlas.methods.sweeps.task_gate import Gate, gate_of_prompts, gate_on_held_out
-from headatlas.methods.texts import Texts
+from headatlas.methods.texts import Texts, at_first_written
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
 from headatlas.model.text.reading import as_batch
@@ -24,7 +22,7 @@ from headatlas.own_prompts.sources import demand_as_many, demand_counterfactuals
 from headatlas.progress import Progress, Silent
 from headatlas.reading.chats import read_chats
 from headatlas.renamed import old_names
-from headatlas.task import Batch, Metric, Task, find_task, logit_difference
+from headatlas.task import Batch, Metric, Task, find_task, logit_difference, next_token_loss
 from headatlas.task.answers import (
     demand_measurable,
     find_metric,
@@ -33,7 +31,7 @@ from headatlas.task.answers import (
     log_probability,
     over_alternatives,
 )
-from headatlas.task.encoders import pooled, pooled_change
+from headatlas.task.encoders import pooled_change
 
 OWN_CHOICE = "none given: the model's own first choice, and its second as the wrong one"
 
@@ -176,7 +174,10 @@ def _of_own(model: Model, given: Prompts, unanswered: Metric) -> MeasuredPrompts
                 f"{name} has labelled texts, and no answers to measure.", 'Lines need "prompt", and "answer" if wanted.'
             )
     metric = given.metric
-    if "answer" not in batch.labels:
+    if not isinstance(given.batch, Batch) and "answer" not in batch.labels:
+        batch = at_first_written(model, batch)
+    _demand_pair(model, batch, metric)
+    if "answer" not in batch.labels and metric is not next_token_loss:
         batch, metric = with_own_choice(model, batch), metric or unanswered
     if metric is None:
         metric = logit_difference if "wrong" in batch.labels else log_probability
@@ -194,30 +195,13 @@ def demand_logits(model: Model, metric: Metric) -> None:
         )
 
 
-def end_logits(model: Model, batch: Batch) -> Tensor:
-    """[example, vocab] logits at the end of each prompt, in float32. Raises BadInput for a model without any."""
-    if not model.has_logits:
-        raise BadInput(f"{model.name} gives no token logits.", "Load it with its language-model head.")
-    found = [
-        model.forward(part, logit_positions=part.positions["end"].reshape(-1, 1))[:, 0].float().cpu()
-        for part in pieces(batch)
-    ]
-    return torch.cat(found)
-
-
-def with_clean_run(model: Model, batch: Batch) -> Batch:
-    """The batch with labels["clean"]: the log-probabilities of its run without changes, for `kl`."""
-    if "clean" in batch.labels:
-        return batch
-    return replace(batch, labels={**batch.labels, "clean": end_logits(model, batch).double().log_softmax(-1)})
-
-
-def with_clean_vector(model: Model, batch: Batch) -> Batch:
-    """The batch with labels["vector"]: the pooled vector of its run without changes, for `pooled_change`."""
-    if "vector" in batch.labels:
-        return batch
-    found = [pooled(model.forward(part), part).cpu() for part in pieces(batch)]
-    return replace(batch, labels={**batch.labels, "vector": torch.cat(found)})
+def _demand_pair(model: Model, batch: Batch, metric: Metric | str | None) -> None:
+    """Raise BadInput for the loss of an encoder-decoder without what its encoder reads: its decoder would read all of it shifted."""
+    if metric is next_token_loss and model.kind == "encoder-decoder" and batch.encoder is None:
+        raise BadInput(
+            f"{model.name} has an encoder, and these prompts do not say what it reads while the decoder writes them.",
+            "Give a Batch its encoder (another Batch), or prompts with answers.",
+        )
 
 
 def with_own_choice(model: Model, batch: Batch) -> Batch:
@@ -229,6 +213,13 @@ def with_own_choice(model: Model, batch: Batch) -> Batch:
 
 def _of_task(model: Model, given: Prompts) -> MeasuredPrompts:
     task = find_task(str(given.task))
+    if given.metric is None and model.kind != "decoder" and model.has_logits and task.metric is not None:
+        if metric_on(model, task) is None:
+            raise BadInput(
+                f"{model.name} predicts no next token, and its tokenizer has no mask token, so {task.name} cannot be measured.",
+                "Name a metric, such as kl, or give prompts of your own.",
+            )
+        task = as_measured(model, task)
     batch, metric = task(model.tokenizer, given.n, given.seed), given.metric or task.metric
     if metric is None:
         raise BadInput(f"Task {task.name} has no metric, so no effects can be measured on it.", "Choose another task.")

@@ -13,7 +13,8 @@ from headatlas.edits.base import OnHeads
 from headatlas.errors import BadInput
 from headatlas.heads import HeadSets, parse_head_sets
 from headatlas.methods.early_answering import AOC, early_answering
-from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for, with_clean_run
+from headatlas.methods.measured_by.clean_run import with_clean_run
+from headatlas.methods.prompts import MeasuredPrompts, Prompts, prompts_for
 from headatlas.methods.sweeps.plan import metric_of
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from headatlas.errors import BadInput
 from headatlas.methods.sweeps.plan import positions_of
 from headatlas.model import Model
 from headatlas.model.text.reading import as_batch
+from headatlas.model.text.start_end import first_written
 from headatlas.own_prompts.make import prompts_of_file
 from headatlas.reading.chats import read_chats
 from headatlas.task import Batch, find_task
@@ -61,6 +64,15 @@ def texts_as_batch(model: Model, given: Any) -> Batch:
     if not isinstance(found, Batch):
         raise BadInput(f"{type(given).__name__} cannot be read as texts.", "Give a text, a list of texts, or a Batch.")
     return first_alternatives(found)
+
+
+def at_first_written(model: Model, batch: Batch) -> Batch:
+    """The batch of texts with its end where an encoder-decoder's decoder writes its first token; of other models the batch itself."""
+    if model.kind != "encoder-decoder" or "end" not in batch.positions:
+        return batch
+    return replace(
+        batch, positions={**batch.positions, "end": torch.full((len(batch),), first_written(model.tokenizer))}
+    )
 
 
 def token_at(batch: Batch, position: int | str) -> int:

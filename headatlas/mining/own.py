@@ -122,8 +122,9 @@ def task_of(batch: Batch, name: str = OWN, metric: Metric | str | None = None) -
     version = int(hashlib.sha256(_bytes(batch) + metric.name.encode()).hexdigest()[:8], 16)
     floor = "even" if metric.compares else "control"
     doc = "Prompts of one's own."
-    twin = Task(f"{name}-held-out", of(1), metric, version, 0.0, floor, doc, __name__, given=True)
-    return Task(name, of(0), metric, version, 0.0, floor, doc, __name__, twin=twin, given=True)
+    paired = batch.encoder is not None
+    twin = Task(f"{name}-held-out", of(1), metric, version, 0.0, floor, doc, __name__, given=True, paired=paired)
+    return Task(name, of(0), metric, version, 0.0, floor, doc, __name__, twin=twin, given=True, paired=paired)
 
 
 def _metric(batch: Batch) -> Metric:
@@ -135,7 +136,7 @@ def _metric(batch: Batch) -> Metric:
 def _bytes(batch: Batch) -> bytes:
     named = (batch.labels, batch.positions, batch.marks)
     parts = [batch.tokens, batch.mask, *(v for values in named for _, v in sorted(values.items()))]
-    others = [other for other in (batch.control, batch.counterfactual) if other is not None]
+    others = [other for other in (batch.control, batch.counterfactual, batch.encoder) if other is not None]
     return b"".join([*(part.cpu().numpy().tobytes() for part in parts), *map(_bytes, others)])
 
 

@@ -17,6 +17,7 @@ from headatlas.engines import Unit
 from headatlas.engines.allocator import freed_memory_kept
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.methods.measured_by.choice import metric_on
 from headatlas.methods.sweeps.checkpoint import digest
 from headatlas.mining import twins
 from headatlas.mining.atlas_json import ModelFacts, RunFacts, atlas_json
@@ -27,7 +28,7 @@ from headatlas.mining.checks.judging import STEPS
 from headatlas.mining.own import OwnTasks, keep, sources_of
 from headatlas.mining.own import identity as own_identity
 from headatlas.mining.planning import Plan, further, plan
-from headatlas.mining.scan import metric_on, scan_task, tokens_a_second
+from headatlas.mining.scan import scan_task, tokens_a_second
 from headatlas.mining.tables import example_table, score_table
 from headatlas.mining.task_scan import TaskScan, attention_json
 from headatlas.mining.task_verdict import TaskVerdict

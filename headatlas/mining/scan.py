@@ -16,9 +16,11 @@ from torch import Tensor
 
 from headatlas import catalogue
 from headatlas.detector import Detector, LayerDetector, ModelDetector
+from headatlas.edits import OnHeads
+from headatlas.edits.collect import means
 from headatlas.errors import UnfitTask, UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.methods.prompts import with_clean_run, with_clean_vector
+from headatlas.methods.measured_by.choice import MASKING, REWRITING, measured_on, metric_on, prepared
 from headatlas.methods.sweeps.plan import metric_of
 from headatlas.methods.sweeps.task_gate import gate_of_values
 from headatlas.mining.attention_example import attention_examples
@@ -29,16 +31,8 @@ from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Progress, Silent
 from headatlas.scores import HeadScores
 from headatlas.task import Batch, Metric, Task
-from headatlas.task.answers import kl
-from headatlas.task.encoders import denoising_loss, masked, masked_token_loss, noised, pooled_change
 
 TOKENS_AT_ONCE = 2048
-MARGINS = {
-    masked_token_loss.name: 0.1,
-    denoising_loss.name: 0.1,
-    pooled_change.name: 0.01,
-}  # how much worse the control must be
-MASKING = (masked_token_loss, denoising_loss)  # texts are masked for them, and read whole by detectors
 TIMED = 512  # tokens on which the machine's speed is measured: passes over fewer than 2,048 are about as fast a token
 
 
@@ -79,13 +73,17 @@ def scan(
     Those that look at layers share one pass; those that need the whole model follow, one by one, on the whole batch.
     Batch size and padding do not change the result (to float tolerance). `step` of `progress` moves on by the examples of each piece.
     Detectors read texts as they are: where the metric wants tokens masked, these are read in a pass of their own.
-    mean_z: whether the mean z of each head is wanted.
+    mean_z: whether the mean z of each head is wanted: over what detectors read, and where the decoder reads other
+    texts for the metric, over these.
     """
     progress = progress or Silent()
     apart, metrics = metric in MASKING, dict[str, list[Array]](task=[], control=[])
+    elsewhere: dict[LayerKey, Tensor] = {}
     if apart:
         assert metric is not None
         texts, read, metric = prepared(model, metric, batch), metric, None
+        if mean_z and read in REWRITING:
+            elsewhere = {key: x[0].cpu() for key, x in means(model, texts, OnHeads(model.heads))[1].items()}
         metrics["task"] = [metric_of(model, texts, read)]
         metrics["control"] = [metric_of(model, texts.control, read)] if texts.control is not None else []
     else:
@@ -181,7 +179,7 @@ def scan(
             scored, chance = (part.double().cpu().numpy() for part in measured)
             scores[detector.name] = HeadScores(heads, scored, chance, detector.minimum_effect)
             clock["detect"] += time.perf_counter() - began
-    averages = {key: (total / max(counts[key], 1)).float() for key, total in sums.items()}
+    averages = {key: (total / max(counts[key], 1)).float() for key, total in sums.items()} | elsewhere
     return Scan(scores, joined["task"], joined["control"], averages, clock, refused, told, choices)
 
 
@@ -221,50 +219,6 @@ def _on_both(first: Scan, second: Scan, detectors: Sequence[Detector]) -> Scan:
             scores[one.name] = HeadScores(parts[0].heads, values, control, one.minimum_effect)
     seconds = {name: spent + second.seconds[name] for name, spent in first.seconds.items()}
     return replace(first, scores=scores, told=told, seconds=seconds)
-
-
-def metric_on(model: Model, task: Task) -> Metric | None:
-    """What measures how well the model does the task; None where either gives nothing to measure.
-
-    Models that read both ways do not predict a next token, whatever the task asks: there it is the loss of masked tokens, or,
-    of a model without a language-model head, how far its pooled vector moves. An encoder-decoder with a mask token writes what
-    its encoder reads masked; of one without (T5, Marian) nothing is known that it should write.
-    """
-    if model.kind == "decoder":
-        return task.metric if model.has_logits else None
-    if task.metric is None or (model.kind == "encoder-decoder" and not model.has_logits):
-        return None
-    if model.has_logits:
-        loss = masked_token_loss if model.kind == "encoder" else denoising_loss
-        return loss if model.tokenizer.mask is not None else None
-    return pooled_change
-
-
-def measured_on(model: Model, task: Task) -> Task:
-    """The task with the metric that the model is measured by, and with the least margin that its unit allows."""
-    metric = metric_on(model, task)
-    if metric is None or metric is task.metric:
-        return task
-    return replace(task, metric=metric, floor="control", margin=MARGINS[metric.name])
-
-
-def prepared(model: Model, metric: Metric | None, batch: Batch) -> Batch:
-    """The batch as the metric reads it: with its tokens masked, or with what it reads of the run without changes.
-
-    Its control is held against the same run, and masked as well.
-    """
-    if metric in MASKING:
-        assert model.tokenizer.mask is not None
-        mask = masked if metric is masked_token_loss else noised
-        return mask(batch, model.tokenizer, model.tokenizer.mask)
-    label = {"kl": "clean", pooled_change.name: "vector"}.get(metric.name) if metric is not None else None
-    if label is None:
-        return batch
-    found = with_clean_run(model, batch) if metric is kl else with_clean_vector(model, batch)
-    if found.control is None:
-        return found
-    labels = {**found.control.labels, label: found.labels[label]}
-    return replace(found, control=replace(found.control, labels=labels))
 
 
 def tokens_a_second(model: Model, batch: Batch) -> float:

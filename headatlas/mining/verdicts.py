@@ -11,6 +11,7 @@ from torch import Tensor
 from headatlas.detector import Detector
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
+from headatlas.methods.measured_by.choice import REWRITING, metric_on, prepared
 from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.mining.checks import critics
@@ -18,7 +19,6 @@ from headatlas.mining.checks.critics import Critics
 from headatlas.mining.checks.fresh import SEED, fresh, others_than
 from headatlas.mining.checks.judging import Bench, judge, removals
 from headatlas.mining.checks.settling import settled
-from headatlas.mining.scan import metric_on, prepared
 from headatlas.mining.task_scan import TaskScan
 from headatlas.mining.task_verdict import TaskVerdict
 from headatlas.model import Model
@@ -89,6 +89,10 @@ _Removing = Callable[[Batch], Removal]
 def _removing(model: Model, metric: Metric, detector: Detector, scan: TaskScan) -> _Removing:
     """How a detector's heads are removed on a batch."""
     own, at = detector.removal, detector.verdict_positions
+    if (
+        metric in REWRITING
+    ):  # whose texts have neither the task's places nor its counterfactuals: heads are removed everywhere
+        own = at = None
     if own is not None:
         return lambda batch: own(model, prepared(model, metric, batch), metric)
     return lambda batch: ablated(model, prepared(model, metric, batch), metric, scan.mean_z, _positions(batch, at))

@@ -7,16 +7,19 @@ from dataclasses import replace
 import torch
 
 from headatlas.model.text.start_end import rule_of
-from headatlas.task import Batch, Vocabulary
+from headatlas.task import Batch, Vocabulary, edges
 
 
 def disordered(batch: Batch, tokenizer: Vocabulary) -> Batch:
     """Each text's own tokens in another order, those that stand around a text and a written answer's in their places.
 
-    Structure destroyed, words kept: what is asked for behind the prompt is still asked for.
+    Structure destroyed, words kept: what is asked for behind the prompt is still asked for. Of an encoder-decoder the encoder's
+    text is disordered too.
     """
     tokens = batch.tokens.clone()
-    around = torch.tensor([*rule_of(tokenizer).front, *rule_of(tokenizer).back], dtype=tokens.dtype)
+    around = torch.tensor(
+        [*edges(tokenizer)[0], *rule_of(tokenizer).front, *rule_of(tokenizer).back], dtype=tokens.dtype
+    )
     written = torch.zeros_like(batch.mask)
     if (
         "targets" in batch.labels
@@ -28,4 +31,7 @@ def disordered(batch: Batch, tokenizer: Vocabulary) -> Batch:
         places = (batch.mask[number] & ~written[number] & ~torch.isin(row, around)).nonzero().flatten()
         mixed = torch.randperm(len(places), generator=torch.Generator().manual_seed(number))
         row[places] = row[places[mixed]].clone()
-    return replace(batch, tokens=tokens, control=None, counterfactual=None)
+    read = batch.encoder
+    if read is not None:
+        read = replace(disordered(replace(read, labels={}), tokenizer), labels=read.labels)
+    return replace(batch, tokens=tokens, control=None, counterfactual=None, encoder=read)

@@ -13,8 +13,9 @@ from torch import Tensor
 from headatlas.errors import BadInput
 from headatlas.model import Model
 from headatlas.model.text.reading import chat_text, fitted, padded, text_facts
-from headatlas.model.text.start_end import rule_of
+from headatlas.model.text.start_end import first_written, rule_of
 from headatlas.model.text.tokenizer import Tokenizer
+from headatlas.model.text.two_stacks import completed
 from headatlas.own_prompts.places import span_positions
 from headatlas.own_prompts.rows import Row
 from headatlas.own_prompts.spans import Span
@@ -109,7 +110,7 @@ def _ids(where: str, word: str, tokenizer: Tokenizer) -> list[int]:
     ids = tokenizer.encode(word)
     if not ids:
         raise BadInput(f"{where}: '{word}' has no tokens.", "Write at least one word.")
-    if not tokenizer.causal or rule_of(tokenizer).two_stacks:
+    if not tokenizer.causal:
         one_token(where, word, "answer", tokenizer)  # which refuses it with its pieces
     return ids
 
@@ -145,11 +146,17 @@ def _batch(read: Sequence[_Prompt], columns: Columns, tokenizer: Tokenizer) -> B
         for one in read
         if one.other is not None
     ]
+    two_stacks = rule_of(tokenizer).two_stacks
     for item, ids, more in zip(read, texts, behind, strict=True):
-        if len(ids) + len(more) > tokenizer.context:
+        what, taken = (
+            ("prompt and answer have", len(ids)) if not two_stacks else ("the answer has", len(edges(tokenizer)[0]))
+        )
+        if more and taken + len(more) > tokenizer.context:
             raise BadInput(
-                f"{item.row.where}: prompt and answer have {len(ids) + len(more)} tokens; this model takes {tokenizer.context}."
+                f"{item.row.where}: {what} {taken + len(more)} tokens; this model takes {tokenizer.context}."
             )
+    # A decoder with an encoder reads its start and the answer; of one token it is asked before it reads any of it.
+    apart = written and two_stacks
     length = max(len(ids) + len(more) for ids, more in zip([*texts, *others], [*behind, *behind], strict=False))
     labels = {"row": torch.tensor([one.row.number for one in read])}
     for name, found in (("answer", [one.answer_ids for one in read]), ("wrong", [one.wrong_ids for one in read])):
@@ -166,28 +173,44 @@ def _batch(read: Sequence[_Prompt], columns: Columns, tokenizer: Tokenizer) -> B
         if written:
             offsets = torch.arange(labels["targets"].shape[1])
             positions["predict"] = torch.where(labels["targets"] >= 0, ends[:, None] + offsets, -1)
-        full = padded([ids + more for ids, more in zip(rows, behind, strict=True)], length, labels=labels)
-        return replace(full, positions=positions)
+        if not apart:
+            full = padded([ids + more for ids, more in zip(rows, behind, strict=True)], length, labels=labels)
+            return replace(full, positions=positions)
+        named = {name: at for name, at in positions.items() if name not in ("end", "predict")}
+        source = completed(replace(padded(rows), positions=named), rule_of(tokenizer)).encoder
+        full = padded([[*edges(tokenizer)[0], *more] for more in behind], labels=labels)
+        # Words of the prompt stand in the encoder alone.
+        positions |= {name: torch.full_like(at, -1) for name, at in named.items()}
+        return replace(full, positions=positions, encoder=source)
 
     batch = side(texts, [(one.row.where, one.text, one.spans) for one in read])
     if others:
         turned = [(one.row.where, str(one.other), one.other_spans) for one in read]
         other = side(others, turned)
-        alike = batch.mask.sum(1) == other.mask.sum(1)  # only there a word of the prompt has its place in the other
-        shared = {
-            name: at.where(alike.view(-1, *[1] * (at.ndim - 1)), torch.tensor(-1))
-            for name, at in batch.positions.items()
-        }
-        batch = replace(batch, counterfactual=replace(other, positions={**shared, **other.positions}))
+        other = _with_places_of(batch, other)
+        if apart:
+            assert batch.encoder is not None
+            assert other.encoder is not None
+            other = replace(other, encoder=_with_places_of(batch.encoder, other.encoder))
+        batch = replace(batch, counterfactual=other)
     whole = [text for one in read for text in (one.text, one.other) if text is not None]
     facts = {"prompts": "one's own", "answers": _said(read, written, sets)}
     return text_facts(replace(batch, facts=facts), whole, tokenizer)
 
 
+def _with_places_of(batch: Batch, other: Batch) -> Batch:
+    """Counterfactual prompts with the places of their prompts' words that they name none of, where both are of one length."""
+    alike = batch.mask.sum(1) == other.mask.sum(1)
+    shared = {
+        name: at.where(alike.view(-1, *[1] * (at.ndim - 1)), torch.tensor(-1)) for name, at in batch.positions.items()
+    }
+    return replace(other, positions={**shared, **other.positions})
+
+
 def _ends(rows: Sequence[Sequence[int]], tokenizer: Tokenizer) -> Tensor:
     """Where the answer is predicted: each prompt's last token, or the decoder's last token before it writes."""
     if rule_of(tokenizer).two_stacks:
-        return torch.full((len(rows),), max(len(edges(tokenizer)[0]) - 1, 0))
+        return torch.full((len(rows),), first_written(tokenizer))
     return torch.tensor([len(row) - 1 for row in rows])
 
 

@@ -144,6 +144,7 @@ class Task:
     twin: the task on other items, where no registered task is it.
     given: whether its prompts were given (a user's own, a published file's) and not made for one behaviour: all detectors
     that only look at layers may then be asked on them.
+    paired: whether its batches hold what an encoder reads and what the decoder is asked for there, so that its metric is an encoder-decoder's too.
     """
 
     name: str
@@ -157,6 +158,7 @@ class Task:
     second: Task | None = None
     twin: Task | None = None
     given: bool = False
+    paired: bool = False
 
     def __repr__(self) -> str:
         measured = f"measured by {self.metric.name}" if self.metric is not None else "without a metric"

@@ -1,7 +1,8 @@
 """Metrics of models with an encoder: the loss of masked tokens where there is a head for it, else the pooled vector.
 
 Labels that they read: `masked` [example, n] the ids that stood at positions["masked"] before the mask token did; `vector`
-[example, d_model] the pooled vector of the run without changes.
+[example, d_model] the pooled vector of the run without changes; `written` [example, n] the ids that a decoder is to write,
+each told at its place of positions["written"].
 """
 
 from __future__ import annotations
@@ -31,22 +32,23 @@ def masked(batch: Batch, tokenizer: Vocabulary, mask: int) -> Batch:
     at, ids = _chosen(batch, tokenizer)
     return replace(
         batch,
-        tokens=_replaced(batch, at, mask),
+        tokens=replaced(batch, at, mask).tokens,
         positions={**batch.positions, "masked": at},
         labels={**batch.labels, "masked": ids},
         control=masked(batch.control, tokenizer, mask) if batch.control is not None else None,
     )
 
 
-def noised(batch: Batch, tokenizer: Vocabulary, mask: int) -> Batch:
+def noised(batch: Batch, tokenizer: Vocabulary, mask: int, at: Tensor | None = None) -> Batch:
     """The batch of an encoder-decoder with such tokens masked in what its encoder reads; the decoder reads the text whole.
 
-    positions["masked"]: the places of these tokens in the decoder's text, "before masked" those before them, at which they are
+    at: [example, n] the places in the decoder's text of the tokens that are masked, -1 for none; None: a share of each text's.
+    positions["masked"]: these places, "before masked" those before them, at which the tokens are
     predicted. Its control is masked as well. Raises UnfitTask for a text without a token.
     """
     if "masked" in batch.labels:
         return batch
-    at, ids = _chosen(batch, tokenizer)
+    at, ids = _chosen(batch, tokenizer) if at is None else (at, standing(batch, at))
     before = torch.where(at > 0, at - 1, -1)
     positions = {**batch.positions, "masked": at, "before masked": before}
     labels = {**batch.labels, "masked": ids.masked_fill(before < 0, -1)}
@@ -54,7 +56,7 @@ def noised(batch: Batch, tokenizer: Vocabulary, mask: int) -> Batch:
         replace(batch, encoder=None, positions=positions, labels=labels, control=None, counterfactual=None), tokenizer
     )
     assert both.encoder is not None
-    read = replace(both.encoder, tokens=_replaced(both.encoder, both.encoder.positions["masked"], mask))
+    read = replaced(both.encoder, both.encoder.positions["masked"], mask)
     control = noised(batch.control, tokenizer, mask) if batch.control is not None else None
     return replace(both, encoder=read, control=control)
 
@@ -72,18 +74,31 @@ def _chosen(batch: Batch, tokenizer: Vocabulary) -> tuple[Tensor, Tensor]:
         order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
         chosen.append(places[order[: max(1, round(SHARE * len(places)))]].sort().values)
     at = torch.nn.utils.rnn.pad_sequence(chosen, batch_first=True, padding_value=-1)
-    return at, batch.tokens.gather(1, at.clamp(min=0)).masked_fill(at < 0, -1)
+    return at, standing(batch, at)
 
 
-def _replaced(batch: Batch, at: Tensor, mask: int) -> Tensor:
-    """The tokens with the mask token at [example, n]."""
+def standing(batch: Batch, at: Tensor) -> Tensor:
+    """[example, n] the ids that stand at [example, n], -1 for none."""
+    return batch.tokens.gather(1, at.clamp(min=0)).masked_fill(at < 0, -1)
+
+
+def replaced(batch: Batch, at: Tensor, mask: int) -> Batch:
+    """The batch with the mask token at [example, n], -1 for none."""
     hit = torch.zeros_like(batch.mask).scatter(1, at.clamp(min=0), True)  # a filler names place 0,
     hit[:, 0] = (at == 0).any(1)  # which counts where it was chosen
-    return batch.tokens.masked_fill(hit, mask)
+    return replace(batch, tokens=batch.tokens.masked_fill(hit, mask))
 
 
 def _masked_loss(logits: Tensor, batch: Batch) -> Tensor:
-    ids = batch.labels["masked"].to(logits.device)
+    return _mean_loss(logits, batch.labels["masked"].to(logits.device))
+
+
+def _written_loss(logits: Tensor, batch: Batch) -> Tensor:
+    return _mean_loss(logits, batch.labels["written"].to(logits.device))
+
+
+def _mean_loss(logits: Tensor, ids: Tensor) -> Tensor:
+    """[example] mean cross-entropy of ids [example, n], -1 for none."""
     loss = -logits.float().log_softmax(-1).gather(-1, ids.clamp(min=0)[..., None])[..., 0]
     present = ids >= 0
     return loss.masked_fill(~present, 0.0).sum(1) / present.sum(1)
@@ -114,5 +129,14 @@ def _first(batch: Batch) -> Tensor:
 masked_token_loss = Metric("masked-token loss", lambda batch: batch.positions["masked"], _masked_loss, False, "nats")
 # The same of an encoder-decoder, whose decoder writes the tokens that its encoder reads masked (as BART is trained).
 denoising_loss = Metric("denoising loss", lambda batch: batch.positions["before masked"], _masked_loss, False, "nats")
+# Mean cross-entropy of what a T5 is to write where spans of the text were replaced by sentinels in what its encoder reads:
+# the sentinels with the tokens behind each, the last sentinel and the end token (Raffel et al. 2020).
+span_corruption_loss = Metric(
+    "span-corruption loss", lambda batch: batch.positions["written"], _written_loss, False, "nats"
+)
+# Mean cross-entropy of what the model itself writes for the text that its encoder reads, by greedy decoding without changes.
+own_output_loss = Metric(
+    "loss of its own greedy output", lambda batch: batch.positions["written"], _written_loss, False, "nats"
+)
 # 1 - cosine between the pooled vector and that of the clean run: 0 where a change does nothing, 1 for unrelated vectors.
 pooled_change = Metric("pooled-vector change", _first, _moved, False, "", level=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from headatlas.heads import HeadId
 from headatlas.lab.measure import without
 from headatlas.lab.toy.data import chains_of_order, contexts, counting, counting_after, followers
 from headatlas.lab.toy.studies import birth, clamping, episodic, iteration, ngram
-from headatlas.lab.toy.studies.masked_words import _MASK, _Asked, _make, _tokenizer, _vocabulary
+from headatlas.lab.toy.studies.masked_words import _MASK, _Asked, _make, _needed_head, _tokenizer, _vocabulary
 from headatlas.lab.toys import find_study, train_toy
 from headatlas.store import read_json
 from headatlas.treebanks import _lexicon
@@ -188,6 +190,25 @@ def test_a_head_of_a_bert_is_switched_off_as_its_columns_of_the_output_projectio
         model.bert.encoder.layer[1].attention.output.dense.weight[:, 3 * 16 : 4 * 16] = 0.0
     assert found == pytest.approx(asked.losses(model), abs=1e-5)
     assert found != pytest.approx(whole, abs=1e-6)
+
+
+def test_the_needed_head_is_the_costliest_of_those_that_beat_the_offset(asked):
+    """Shares and rises of a script: the head that finds most costs nothing, the costliest of all finds less than the offset does."""
+    shares = {(0, 7): 0.9, (1, 2): 0.7, (1, 5): 0.3}
+    costs = {(0, 7): 0.0, (1, 2): 0.2, (1, 5): 0.8}
+    layers = iter(range(2))
+
+    def found(pattern):
+        layer = next(layers)
+        return [shares.get((layer, head), 0.0) for head in range(pattern.shape[1])]
+
+    script = SimpleNamespace(
+        tokens=asked.tokens[:2], offset=0.5, found=found, rises=lambda _, head: (costs[head.layer, head.head], 0.05)
+    )
+    assert _needed_head(_make(1).eval(), script) == HeadId(1, 2)
+    layers = iter(range(2))
+    script.offset = 0.95
+    assert _needed_head(_make(1).eval(), script) is None
 
 
 @pytest.mark.slow

@@ -10,9 +10,10 @@ import transformers as T
 from headatlas.detector import find_detector
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.methods.measured_by.choice import metric_on, prepared
 from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.mining.checks.records import unranked
-from headatlas.mining.scan import metric_on, prepared, scan_task
+from headatlas.mining.scan import scan_task
 from headatlas.mining.verdicts import judge_task
 from headatlas.model import Tokenizer, attach
 from headatlas.model.sources.resolve import resolve

@@ -15,9 +15,9 @@ import headatlas as ha
 from headatlas.detector import detector
 from headatlas.errors import BadInput, HeadAtlasError
 from headatlas.heads import HeadId
+from headatlas.methods.measured_by.choice import prepared
 from headatlas.methods.sweeps.set_ablation import ablated
 from headatlas.mining.own import task_of
-from headatlas.mining.scan import prepared
 from headatlas.model import attach
 from headatlas.task import find_task, held_out
 from tests import toys

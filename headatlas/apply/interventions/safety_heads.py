@@ -16,7 +16,7 @@ from headatlas.apply.recipe.recipe import Recipe, names
 from headatlas.edits import OnHeads, Temper
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
-from headatlas.methods.prompts import with_clean_run
+from headatlas.methods.measured_by.clean_run import with_clean_run
 from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.methods.sweeps.plan import metric_of
 from headatlas.model import Model

@@ -11,13 +11,13 @@ import torch
 
 from headatlas.errors import BadInput
 from headatlas.methods.attribution.importance import masked_for_encoders
+from headatlas.methods.measured_by.clean_run import with_clean_vector
 from headatlas.methods.prompts import (
     MeasuredPrompts,
     Prompts,
     demand_logits,
     own_prompts,
     prompts_for,
-    with_clean_vector,
 )
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs

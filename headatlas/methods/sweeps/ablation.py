@@ -180,3 +180,5 @@ def demand_aligned(batch: Batch, other: Batch) -> None:
         )
     if batch.mask.shape != other.mask.shape or not bool((batch.mask == other.mask).all()):
         raise BadInput("The prompts and their counterfactuals are padded differently.", hint)
+    if batch.encoder is not None and other.encoder is not None:
+        demand_aligned(batch.encoder, other.encoder)

@@ -9,6 +9,7 @@ from headatlas.edits import OnHeads, Resample, collect
 from headatlas.errors import BadInput
 from headatlas.heads import HeadSets
 from headatlas.methods.former import former_arguments
+from headatlas.methods.measured_by.choice import REWRITING
 from headatlas.methods.options import RunOptions, SweepOptions
 from headatlas.methods.prompts import MeasuredPrompts, Prompts, measured_by, prompts_for
 from headatlas.methods.sweeps import checkpoint
@@ -74,7 +75,9 @@ def plan(
     if other is None:
         raise BadInput(
             "Patching needs counterfactual prompts.",
-            "Choose a task that has them, or give each prompt its counterfactual.",
+            "Give each prompt its counterfactual."
+            if given.metric in REWRITING
+            else "Choose a task that has them, or give each prompt its counterfactual.",
         )
     demand_aligned(batch, other)
     head_sets = head_sets_for(model, heads, component)

@@ -11,7 +11,8 @@ from torch import Tensor
 from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, HeadSets, parse_head_sets
-from headatlas.methods.prompts import prompts_for, with_clean_run
+from headatlas.methods.measured_by.clean_run import with_clean_run
+from headatlas.methods.prompts import prompts_for
 from headatlas.methods.sweeps.ablation import replacements
 from headatlas.methods.sweeps.effects import HeadSet
 from headatlas.methods.sweeps.plan import positions_of, side_of

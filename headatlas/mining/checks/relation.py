@@ -1,6 +1,7 @@
 """Does a head matter where its relation is? What its removal costs at the words it should serve, beside what it costs elsewhere.
 
-For models with a masked-token head (the verdict says whether a head matters on the whole). Of held-out texts some words that a
+For models with a masked-token head, and encoder-decoders that write what was masked (BART) or replaced by sentinels (T5); the
+verdict says whether a head matters on the whole. Of held-out texts some words that a
 detector names (`works_at`: the dependents of the relation that a head follows) and as many others are masked in the same run, and
 the head is removed as for the verdict; what is compared is the rise of the loss at either, text by text. Since words of some
 relations lean on all heads more than others do, the same is measured for free heads.
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from headatlas.detector import Detector, LayerDetector
 from headatlas.heads import HeadId
+from headatlas.methods.measured_by.spans import corrupted
 from headatlas.methods.sweeps.set_ablation import SetAblation
 from headatlas.mining.checks.fresh import fresh
 from headatlas.mining.checks.judging import Bench
@@ -29,20 +31,29 @@ from headatlas.model import Edit, Model
 from headatlas.ops.types import Array
 from headatlas.progress import Progress
 from headatlas.task import Batch, Metric, Task
-from headatlas.task.encoders import SHARE, masked_token_loss
+from headatlas.task.encoders import (
+    SHARE,
+    denoising_loss,
+    masked_token_loss,
+    noised,
+    replaced,
+    span_corruption_loss,
+    standing,
+)
 
 NAME = "relation"
 EXAMPLES = 32
 FREE = 6  # free heads that are removed too
 FEWEST = 6  # texts that have such words
+HIDING = (masked_token_loss, denoising_loss, span_corruption_loss)  # metrics of words that were taken from a text
 SEED = 31  # of the texts, beside the run's
 
 
 @dataclass(frozen=True)
 class Split:
-    """Texts with some words masked: batch; at, ids [example, n] masked places and what stood there, -1 for none.
+    """Texts with some words masked: batch; at, ids [example, n] where they are predicted and what stood there, -1 for none.
 
-    inside [example, n]: whether a place is of a word that the head should serve.
+    inside [example, n]: whether it is of a word that the head should serve.
     """
 
     batch: Batch
@@ -75,7 +86,7 @@ class AtRelation:
         if hook is None:
             return {}
         removal = bench.removal
-        if self.metric is not masked_token_loss or not isinstance(removal, SetAblation) or removal.within is not None:
+        if self.metric not in HIDING or not isinstance(removal, SetAblation) or removal.within is not None:
             none = Check(NAME, "does not apply", note="asked of models that predict masked tokens")
             return dict.fromkeys(heads, none)
         found = {}
@@ -88,7 +99,7 @@ class AtRelation:
     def _one(self, hook: Callable[[Batch, str], Tensor | None], words: str, head: HeadId, bench: Bench) -> Check:
         if words not in self._splits:
             places = hook(self._texts, words) if words else None
-            self._splits[words] = None if places is None else split(self._texts, places, self.model.tokenizer.mask)
+            self._splits[words] = None if places is None else split(self.model, self.metric, self._texts, places)
         parts = self._splits[words]
         if parts is None:
             return Check(NAME, "does not apply", note="it follows no relation for certain")
@@ -143,12 +154,13 @@ def _ends(effect: RemovalEffect) -> tuple[float, float, float]:
     return effect.effect, effect.low, effect.high
 
 
-def split(batch: Batch, places: Tensor, mask: int | None) -> Split | None:
+def split(model: Model, metric: Metric, batch: Batch, places: Tensor) -> Split | None:
     """Mask some words at `places` [example, pos] and as many others, SHARE of a text's tokens in all; None where no text has both.
 
-    Which ones depends on the text alone. Words are told by batch.marks["word"]; those without one are not masked.
+    metric: of HIDING, which says how words are masked. Places are those of the stack that predicts tokens.
+    Which words depends on the text alone. They are told by batch.marks["word"]; those without one are not masked.
+    Raises UnfitTask.
     """
-    assert mask is not None
     word = batch.marks["word"]
     at, inside = [], []
     for row, of, wanted in zip(batch.tokens, word, places, strict=True):
@@ -167,10 +179,21 @@ def split(batch: Batch, places: Tensor, mask: int | None) -> Split | None:
         )
     if not any(map(len, at)):
         return None
-    padded = torch.nn.utils.rnn.pad_sequence(at, batch_first=True, padding_value=-1)
-    ids = batch.tokens.gather(1, padded.clamp(min=0)).masked_fill(padded < 0, -1)
-    tokens = batch.tokens.clone()
-    for row, places_ in zip(tokens, at, strict=True):
-        row[places_] = mask
-    sides_ = torch.nn.utils.rnn.pad_sequence(inside, batch_first=True, padding_value=False)
-    return Split(replace(batch, tokens=tokens, control=None), padded, ids, sides_)
+    padded, sides_ = (
+        torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=filler)
+        for rows, filler in ((at, -1), (inside, False))
+    )
+    return Split(*_hidden(model, metric, replace(batch, control=None, counterfactual=None), padded), sides_)
+
+
+def _hidden(model: Model, metric: Metric, batch: Batch, at: Tensor) -> tuple[Batch, Tensor, Tensor]:
+    """The batch without the tokens at [example, n], where they are predicted, and their ids; -1 for none."""
+    words = model.tokenizer
+    if metric is span_corruption_loss:
+        read = corrupted(batch, words, at)
+        return read, read.positions["masked"], read.labels["masked"]
+    assert words.mask is not None
+    if metric is denoising_loss:
+        read = noised(batch, words, words.mask, at)
+        return read, read.positions["before masked"], read.labels["masked"]
+    return replaced(batch, at, words.mask), at, standing(batch, at)

@@ -14,6 +14,7 @@ import numpy as np
 from headatlas.detector import Detector, LayerDetector
 from headatlas.errors import UnfitTask, UnsupportedModel
 from headatlas.heads import HeadId
+from headatlas.methods.measured_by.choice import measured_on
 from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.methods.sweeps.task_gate import gate_of_values
 from headatlas.mining.checks.false_discoveries import LEVEL
@@ -21,7 +22,7 @@ from headatlas.mining.checks.fresh import fresh, thinned
 from headatlas.mining.checks.own_effect import effect_of
 from headatlas.mining.checks.random_heads import prepare, scale_of
 from headatlas.mining.checks.records import Check, DetectorVerdict, Outcome, exceeds
-from headatlas.mining.scan import Scan, measured_on, scan
+from headatlas.mining.scan import Scan, scan
 from headatlas.model import Model
 from headatlas.ops import stats
 from headatlas.ops.types import Array

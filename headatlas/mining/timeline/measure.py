@@ -11,8 +11,9 @@ import numpy as np
 from headatlas.detector import Detector
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.methods.measured_by.choice import metric_on
 from headatlas.mining.planning import Plan
-from headatlas.mining.scan import TOKENS_AT_ONCE, metric_on, scan
+from headatlas.mining.scan import TOKENS_AT_ONCE, scan
 from headatlas.mining.timeline.matching import sketches
 from headatlas.model import Model
 from headatlas.ops.types import Array

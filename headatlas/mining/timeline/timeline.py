@@ -15,11 +15,11 @@ from headatlas.detector import Detector, LayerDetector
 from headatlas.detector import detectors as installed
 from headatlas.errors import BadInput, StoreError
 from headatlas.heads import HeadId
+from headatlas.methods.measured_by.choice import metric_on
 from headatlas.methods.sweeps.checkpoint import digest
 from headatlas.mining.comparison.runs import FinishedRun, demand_comparable
 from headatlas.mining.own import OwnTasks
 from headatlas.mining.planning import Plan, plan
-from headatlas.mining.scan import metric_on
 from headatlas.mining.timeline.lives import Series
 from headatlas.mining.timeline.matching import aligned
 from headatlas.mining.timeline.measure import Measured, kept, measured, missing

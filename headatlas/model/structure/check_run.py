@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from headatlas.errors import HeadAtlasError
 from headatlas.model.core.model import Model
 from headatlas.model.structure import edit_checks, selfcheck
 from headatlas.model.structure.selfcheck import Check
+from headatlas.model.structure.whole_run import WholeRun
 
 
 def all_checks(model: Model, inputs: Mapping[str, Tensor], reference: Tensor, *, thorough: bool) -> list[Check]:
@@ -18,10 +19,10 @@ def all_checks(model: Model, inputs: Mapping[str, Tensor], reference: Tensor, *,
 
     thorough: also where one run tells of several things, each is tried by itself.
     """
-    entries: dict[nn.Module, Tensor] = {}
+    whole = WholeRun()
 
     def look() -> list[Check]:
-        return [*selfcheck.inspect_model(model, inputs, reference, entries), *_edit_checks(model, inputs, reference, thorough)]  # fmt: skip
+        return [*selfcheck.inspect_model(model, inputs, reference, whole), *_edit_checks(model, inputs, reference, thorough)]  # fmt: skip
 
     checks = look()
     if model.path == "sdpa" and not all(check.ok for check in checks):
@@ -40,7 +41,7 @@ def all_checks(model: Model, inputs: Mapping[str, Tensor], reference: Tensor, *,
             editable.bound,
             "no: the output is not formed from the pattern alone; edits of patterns are refused",
         )
-    return [*checks, selfcheck.restart(model, inputs, reference, entries)]
+    return [*checks, selfcheck.restart(model, inputs, reference, whole)]
 
 
 def _edit_checks(model: Model, inputs: Mapping[str, Tensor], reference: Tensor, thorough: bool) -> list[Check]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from headatlas.errors import BadInput, HeadAtlasError, UnsupportedModel
 from headatlas.heads import HeadId
@@ -20,6 +20,7 @@ from headatlas.model.core.pass_context import Tokens
 from headatlas.model.core.refusals import ChosenKeys
 from headatlas.model.core.view import LayerView
 from headatlas.model.structure.reach import NEAR, reaches
+from headatlas.model.structure.whole_run import WholeRun, keep_entries, restarted, tensors_handed
 from headatlas.ops.types import LayerKey
 
 # Token ids that stand for something else than text.
@@ -69,11 +70,11 @@ def inspect_model(
     model: Model,
     inputs: Mapping[str, Tensor],
     reference: Tensor,
-    entries: dict[nn.Module, Tensor],
+    whole: WholeRun,
 ) -> list[Check]:
     """Checks of watching on sample inputs, against the `reference` output of the untouched model; one run of the model.
 
-    entries: filled with what the blocks of `restarted` layers are given, for `restart`.
+    whole: filled with what `restarted` layers are given, for `restart`.
     """
     checks: list[Check] = []
 
@@ -84,6 +85,7 @@ def inspect_model(
     half = bound(model.dtype, 0.0, 1e-2)
     seen: dict[LayerKey, dict[str, float]] = {}
     outputs: dict[int, Tensor] = {}
+    tried = restarted(model)
 
     def watch(layer: LayerView) -> None:
         valid = layer.valid_queries[:, None, :, None]
@@ -102,6 +104,8 @@ def inspect_model(
         if layer.attention.linear:
             outputs[id(layer.attention.projection)] = layer.writes().float().sum(2) + (0.0 if bias is None else bias)
         seen[layer.stack, layer.index] = facts
+        if layer.attention in tried:
+            whole.handed[layer.stack, layer.index] = tensors_handed(layer)
 
     real: dict[int, Tensor] = {}
     handles = [
@@ -109,8 +113,8 @@ def inspect_model(
         for layer in model.layers
     ]
     handles += [
-        layer.block.register_forward_pre_hook(_keep(entries), with_kwargs=True)
-        for layer in restarted(model)
+        layer.block.register_forward_pre_hook(keep_entries(whole.entries), with_kwargs=True)
+        for layer in tried
         if layer.block is not None
     ]
     try:
@@ -156,40 +160,33 @@ def _sink_is_factor(layer: LayerView) -> bool:
     return bool((part < 1 + limit).all() and (part > 0).all() and (part < 1 - limit).any())
 
 
-def restarted(model: Model) -> tuple[AttentionLayer, ...]:
-    """The layers of the main stack at which a start is tried: the middle one and the last."""
-    stack = "decoder" if "decoder" in model.stacks else model.stacks[0]
-    main = [layer for layer in model.layers if layer.stack == stack]
-    return main[len(main) // 2], main[-1]
+def restart(model: Model, inputs: Mapping[str, Tensor], reference: Tensor, whole: WholeRun) -> Check:
+    """Whether a run may start at a layer with the residual stream of a `whole` run; sets `model.restarts`.
 
-
-def _keep(entries: dict[nn.Module, Tensor]) -> Callable[..., None]:
-    """Hook that keeps the residual stream that a block is given, where it is given one."""
-
-    def keep(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        stream = args[0] if args else kwargs.get("hidden_states")
-        if isinstance(stream, Tensor) and stream.ndim == 3:
-            entries[block] = stream
-
-    return keep
-
-
-def restart(
-    model: Model, inputs: Mapping[str, Tensor], reference: Tensor, entries: Mapping[nn.Module, Tensor]
-) -> Check:
-    """Whether a run may start at a layer with the residual stream of a whole run; sets `model.restarts`.
-
-    entries: the residual stream [example, pos, d_model] of that run at the entry of the blocks in question.
+    Its output must be that of the whole run, and each layer must be handed what it was there: a bias that a skipped block lacks
+    (T5's) may happen to change little on this sample.
     """
     limit = bound(precision(model), 1e-5, 2e-2) * (float(reference.float().abs().max()) + 1e-9)
-    far = 0.0
+    far, alike = 0.0, True
     try:
         blocks = model.decoder_blocks()
         for layer in restarted(model):
             index = next(i for i, block in enumerate(blocks) if block is layer.block)
-            again = model.forward(inputs, start_at=(index, entries[blocks[index]]))
+            handed: dict[str, Tensor] = {}
+
+            def watch(view: LayerView, layer: AttentionLayer = layer, handed: dict[str, Tensor] = handed) -> None:
+                if view.attention is layer:
+                    handed |= tensors_handed(view)
+
+            again = model.forward(inputs, watch=watch, start_at=(index, whole.entries[blocks[index]]))
             far = max(far, float((again - reference).float().abs().max()))
-        model.restarts = far <= limit
+            before = whole.handed[layer.stack, layer.index]
+            alike = (
+                alike
+                and before.keys() == handed.keys()
+                and all(torch.equal(value, handed[name]) for name, value in before.items())
+            )
+        model.restarts = far <= limit and alike
     except (HeadAtlasError, ValueError, TypeError, RuntimeError, AttributeError, LookupError, StopIteration):
         model.restarts = False  # the model's own code stumbled over what a skipped block did not hand on
     note = (

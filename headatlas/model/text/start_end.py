@@ -91,6 +91,11 @@ def rule_of(tokenizer: Vocabulary) -> StartEnd:
     return StartEnd(front, back, why=f"id {front[0]}, given" if front else "none given")
 
 
+def first_written(tokenizer: Vocabulary) -> int:
+    """The position at which an encoder-decoder's decoder writes its first token: the last of what it reads before."""
+    return max(len(edges(tokenizer)[0]) - 1, 0)
+
+
 def said_of(facts: Mapping[str, Any]) -> str:
     """What a batch's facts say of how its tokens were made; tokens of unknown origin were taken as they are."""
     return str(facts.get("start_end", AS_GIVEN))

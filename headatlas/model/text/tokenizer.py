@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -87,6 +88,13 @@ class Tokenizer:
     def mask(self) -> int | None:
         """The token that stands for one to be guessed, None for no such token."""
         return None if self._hf is None else self._hf.mask_token_id
+
+    @cached_property
+    def sentinels(self) -> tuple[int, ...]:
+        """The tokens <extra_id_0>, <extra_id_1> ... that stand for spans of a text (T5), in order; () in most tokenizers."""
+        known = {} if self._hf is None else self._hf.get_vocab()
+        numbered = (known.get(f"<extra_id_{i}>", self.vocab_size) for i in itertools.count())
+        return tuple(itertools.takewhile(lambda one: one < self.vocab_size, numbered))
 
     @property
     def bos_policy(self) -> str:
@@ -320,9 +328,8 @@ class Tokenizer:
                 raise BadInput(f"The tokenizer has no token '{bos}' to put first.", hint or "Write 'auto' or 'none'.")
             return (one,), f"{bos} (id {one}), as asked"
         if before:
-            return tuple(
-                before
-            ), f"{self._spelled_with_ids(before)}: the tokenizer adds {'it' if len(before) == 1 else 'them'}"
+            them = "it" if len(before) == 1 else "them"
+            return tuple(before), f"{self._spelled_with_ids(before)}: the tokenizer adds {them}"
         if two_stacks:  # its encoder learned on what the tokenizer gives
             return (), "none: the tokenizer adds no token"
         role, one = (

@@ -10,13 +10,13 @@ import transformers as T
 from headatlas.detector import find_detector
 from headatlas.edits import Zero
 from headatlas.heads import HeadId
+from headatlas.methods.measured_by.choice import prepared
 from headatlas.methods.sweeps.set_ablation import SetAblation
 from headatlas.mining.checks.relation import AtRelation, outcome, split
-from headatlas.mining.scan import prepared
 from headatlas.model import Tokenizer, attach
 from headatlas.model.sources.resolve import resolve
 from headatlas.task import next_token_loss
-from headatlas.task.encoders import masked_token_loss
+from headatlas.task.encoders import denoising_loss, masked_token_loss, span_corruption_loss
 from headatlas.tasks._sentences import RELATIONS
 from headatlas.tasks.syntax import syntax
 from headatlas.treebanks.sentences import ROOT
@@ -57,7 +57,7 @@ def test_the_words_of_a_head_are_the_pieces_of_its_relations_dependents(batch):
 
 def test_as_many_words_are_masked_elsewhere_as_at_the_relation(model, batch):
     places = DEPENDENCY.works_at(batch, TOLD)
-    parts = split(batch, places, model.tokenizer.mask)
+    parts = split(model, masked_token_loss, batch, places)
     for e in range(len(batch)):
         at, ids, inside = parts.at[e], parts.ids[e], parts.inside[e]
         real = at >= 0
@@ -81,7 +81,7 @@ def test_the_value_is_the_difference_of_plain_runs(model):
     found = asked.check(DEPENDENCY, {head: TOLD, other: ""}, [head, other], bench)
     assert found[other].outcome == "does not apply"
     texts = asked._texts
-    parts = split(texts, DEPENDENCY.works_at(texts, TOLD), model.tokenizer.mask)
+    parts = split(model, masked_token_loss, texts, DEPENDENCY.works_at(texts, TOLD))
     clean, gone = (model.forward(parts.batch, edits=edits) for edits in ([], [Zero([head])]))
     rises = []
     for e in range(len(texts)):
@@ -114,3 +114,78 @@ def test_outcomes_need_certainty_and_more_than_random_heads():
     assert outcome(large, [0.2, 1.5]).outcome == "weakened"
     assert outcome(large[:, ::-1], []).outcome == "failed"
     assert outcome(0 * large, []).outcome == "failed"
+
+
+def bart():
+    config = T.BartConfig(
+        vocab_size=30522, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
+        encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=98, init_std=0.3, pad_token_id=0, bos_token_id=101,
+        eos_token_id=102, decoder_start_token_id=102,
+    )  # fmt: skip
+    words = Tokenizer.load(
+        resolve("minilm-l6").folder, causal=True, context=96, vocab_size=30522, two_stacks=True, decoder_start=102
+    )
+    return attach(T.BartForConditionalGeneration(config).eval(), tokenizer=words)
+
+
+def t5(folder):
+    """A T5 that reads MiniLM's words, with sentinels behind them."""
+    words = T.AutoTokenizer.from_pretrained(resolve("minilm-l6").folder)
+    words.add_special_tokens({"additional_special_tokens": [f"<extra_id_{i}>" for i in range(40)]})
+    words.save_pretrained(folder)
+    size = len(words)
+    config = T.T5Config(
+        vocab_size=size, d_model=32, d_kv=8, d_ff=32, num_layers=2, num_heads=4, initializer_factor=2.0, pad_token_id=0,
+        eos_token_id=102, decoder_start_token_id=0,
+    )  # fmt: skip
+    known = Tokenizer.load(folder, causal=True, context=96, vocab_size=size, two_stacks=True, decoder_start=0)
+    return attach(T.T5ForConditionalGeneration(config).eval(), tokenizer=known)
+
+
+@pytest.mark.parametrize("kind", ["bart", "t5"])
+@pytest.mark.parametrize("stack", ["encoder", "decoder"])
+def test_encoder_decoders_are_asked_at_the_words_that_they_write(kind, stack, tmp_path):
+    """Each text alone through the plain model, with the head's columns at zero: what its own logits say of each hidden word."""
+    torch.manual_seed(2)
+    model, metric = (bart(), denoising_loss) if kind == "bart" else (t5(tmp_path), span_corruption_loss)
+    head = HeadId(1, 0, stack)
+    zero = SetAblation(model, prepared(model, metric, syntax(model.tokenizer, 4, 9)), metric, Zero)
+    bench = SimpleNamespace(removal=zero, controls=SimpleNamespace(heads=()))
+    asked = AtRelation(model, syntax, metric, 0)
+    found = asked.check(DEPENDENCY, {head: TOLD}, [head], bench)[head]
+    texts = asked._texts
+    places = DEPENDENCY.works_at(texts, TOLD)
+    parts = split(model, metric, texts, places)
+    name = {"bart": "self_attn.out_proj", "t5": "SelfAttention.o"}[kind]
+    own = next(
+        module for path, module in model.hf.named_modules()
+        if path.endswith(name) and f"{stack}." in path and (".block.1." in path or ".layers.1." in path)
+    ).weight[:, :8]  # fmt: skip
+
+    def losses(e):
+        real, source = parts.batch.mask[e], parts.batch.encoder.mask[e]
+        with torch.no_grad():
+            logits = model.hf(
+                input_ids=parts.batch.encoder.tokens[e : e + 1, source], decoder_input_ids=parts.batch.tokens[e : e + 1, real]
+            ).logits[0]  # fmt: skip
+        return -logits.log_softmax(-1)
+
+    rises = []
+    for e in range(len(texts)):
+        clean, kept = losses(e), own.detach().clone()
+        with torch.no_grad():
+            own.zero_()
+            gone = losses(e)
+            own.copy_(kept)
+        sides, standing = {True: [], False: []}, []
+        for at, token, inside in zip(*(x[e].tolist() for x in (parts.at, parts.ids, parts.inside)), strict=True):
+            if token >= 0:
+                sides[inside].append(float(gone[at, token] - clean[at, token]))
+                standing.append(token)
+                written = parts.batch.tokens[e, at + 1] if kind == "bart" else parts.batch.labels["written"][e, at]
+                assert int(written) == token
+        assert not set(standing) - set(texts.tokens[e].tolist())
+        if sides[True]:
+            rises.append(np.mean(sides[True]) - np.mean(sides[False]))
+    assert abs(np.mean(rises)) > 1e-4
+    assert found.value == pytest.approx(np.mean(rises), abs=2e-5)

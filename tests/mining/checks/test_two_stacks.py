@@ -14,8 +14,9 @@ from headatlas.edits import Zero
 from headatlas.heads import HeadId
 from headatlas.lab.construct.transformer import save
 from headatlas.lab.construct.words import tokenizer, words
+from headatlas.methods.measured_by.choice import metric_on, prepared
 from headatlas.methods.sweeps.set_ablation import SetAblation, ablated
-from headatlas.mining.scan import metric_on, prepared, scan, scan_task
+from headatlas.mining.scan import scan, scan_task
 from headatlas.mining.verdicts import judge_task
 from headatlas.model import Tokenizer, attach
 from headatlas.model.families.tiny_models import family
@@ -207,7 +208,7 @@ def test_detectors_that_settle_do_so_in_each_stack_by_its_own_choices(name):
 
 
 @pytest.mark.parametrize("kind", ["t5", "marian"])
-def test_a_folder_without_a_mask_token_is_mined_by_stack_and_its_verdicts_are_untested(kind, tmp_path):
+def test_a_folder_without_a_mask_token_is_mined_by_stack(kind, tmp_path):
     known = tokenizer(words(256), 128)
     known.add_special_tokens({"pad_token": "<unk>"})
     shared = {"vocab_size": 256, "d_model": 32, "decoder_start_token_id": 1, "pad_token_id": 1, "eos_token_id": 0}
@@ -229,4 +230,5 @@ def test_a_folder_without_a_mask_token_is_mined_by_stack_and_its_verdicts_are_un
     both = {(name, stack) for name in ("positional", "local") for stack in ("encoder", "decoder")}
     assert known == {*both, ("induction", "decoder")}
     data = read_json(tmp_path / "out" / "atlas.json")
-    assert {entry["untested"] for entry in data["detectors"]} == {"the model has no metric on this task"}
+    assert {entry["untested"] for entry in data["detectors"]} == {"the model does not do the task"}
+    assert {entry["baseline"]["metric"] for entry in data["detectors"]} == {"loss of its own greedy output"}
