@@ -237,7 +237,9 @@ def _measured(cell: Cell, wanted: Sequence[Detector]) -> Tallies:
                     tally.observed.append(is_observed)
             for head_id, head in planted_model.truth.items():
                 if head.kind == "fake-induction" and real[head_id] >= WEAKEST:
-                    word = judged[detector.name][head_id][0] if head_id in judged.get(detector.name, ()) else "not judged"
+                    word = (
+                        judged[detector.name][head_id][0] if head_id in judged.get(detector.name, ()) else "not judged"
+                    )
                     tally.fake.append((head_id in observed[detector.name], word))
             tally.verdicts += [
                 (word, matters) for word, matters in judged.get(detector.name, {}).values() if matters is not None
@@ -267,9 +269,7 @@ def _judged(
             return False
         return True if costs[head] >= MATTERS * ability else None
 
-    return {
-        name: {head: (word, matters(head)) for head, word in one.verdicts.items()} for name, one in judged.items()
-    }
+    return {name: {head: (word, matters(head)) for head, word in one.verdicts.items()} for name, one in judged.items()}
 
 
 def _costs(

@@ -22,7 +22,7 @@ VERDICT_WORDS = {
     "causal": "switching this head off alone changes the result",
     "group": "switching it off changes the result once other heads like it are off",
     "refuted": "it looks the part, but switching it off changes nothing, alone or beside others",
-    "untested": "seen in the scores, but its effect was not tested, or too few examples show one",
+    "untested": "seen in the scores, but its effect was not tested, or too few examples or other heads tell of one",
 }
 # What runs called a group before heads that are causal alone were left out of it; it says nothing of any one head.
 OLD_GROUP = "group (old definition)"

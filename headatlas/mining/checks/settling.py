@@ -7,7 +7,15 @@ from dataclasses import replace
 from typing import TypeVar
 
 from headatlas.mining.checks import beside_others, false_discoveries, own_effect, random_heads
-from headatlas.mining.checks.records import RANDOM, DetectorVerdict, HeadVerdict, RemovalEffect, exceeds, undecided, unranked
+from headatlas.mining.checks.records import (
+    RANDOM,
+    DetectorVerdict,
+    HeadVerdict,
+    RemovalEffect,
+    exceeds,
+    undecided,
+    unranked,
+)
 
 Key = TypeVar("Key")
 NEAR = 5  # times that a q may be off its level before a verdict hangs on the draw no more
