@@ -19,7 +19,7 @@ PLAN: dict[str, tuple[int, int, ha.RecipeOptions]] = {
     "attention-tracker": (24, 40, ha.RecipeOptions()),
     "style": (10, 12, ha.RecipeOptions(alpha="5,20", draws=3)),
     "semantic-consistency": (64, 64, ha.RecipeOptions(alpha="2,5", draws=3)),
-    "nl-iti": (16, 16, ha.RecipeOptions(alpha="5,10", pick=8, draws=3)),
+    "nl-iti": (32, 32, ha.RecipeOptions(draws=3)),
     "sycophancy": (8, 6, ha.RecipeOptions(alpha="5", direction="mean", draws=3)),
     "evaluator-compression": (4, 6, ha.RecipeOptions(draws=3)),
     "faithful-cot": (16, 8, ha.RecipeOptions(alpha="5", draws=3)),
@@ -56,17 +56,23 @@ def rows(model: ha.Model, name: str, n: int, held_out: int, options: ha.RecipeOp
 
 
 def gates(model: ha.Model, seed: int) -> list[str]:
-    """What `head_gates` says of the heads that names (ioi) need: roles by seed, and whether the sufficient sets do suffice."""
-    options = ha.GateOptions(steps=12, rate=0.6, seeds=2, draws=3)
-    prompts = (ha.Prompts(name, n=8, seed=seed) for name in ("ioi", "ioi-held-out"))
+    """What `head_gates` says of the heads that names (ioi) need: roles, beside what removal alone says, and whether the sufficient sets do suffice."""
+    options = ha.GateOptions(steps=20, rate=0.5, seeds=3, draws=5)
+    prompts = (ha.Prompts(name, n=n, seed=seed) for name, n in (("ioi", 32), ("ioi-held-out", 32)))
     found = ha.head_gates(model, *prompts, options=options, seed=seed)
-    roles = [f"{sum(one == role for one in found.role)} {role}" for role in dict.fromkeys(found.role)]
-    sizes = ", ".join(str(len(one)) for one in found.sufficient)
-    return [
-        f"gates, {options.steps} steps: {'; '.join(roles)}; sufficient sets of {sizes} heads, Jaccard {found.overlap:.2f}",
-        f"{found.facts['metric_name']}: whole {found.metric:.2f}; sets alone {found.alone.round(2).tolist()}; random sets "
-        f"{found.random.round(2).tolist()}; none {found.none:.2f}",
-    ]
+    verdicts = list(next(iter(found.agreement.values())))
+    lines = [f"| role by gates, {options.seeds} seeds | heads | {' | '.join(f'{one} alone' for one in verdicts)} |", "|---" * (2 + len(verdicts)) + "|"]
+    lines += [f"| {role} | {sum(row.values())} | {' | '.join(map(str, row.values()))} |" for role, row in found.agreement.items()]
+    lines += [f"| seed | facilitating | interfering | irrelevant | set that suffices | {found.facts['metric_name']} with it alone | random sets alone |", "|---" * 7 + "|"]
+    for number, (roles, kept) in enumerate(zip(found.roles, found.sufficient, strict=True)):
+        low, high = found.facts["alone_low"][number], found.facts["alone_high"][number]
+        counts = " | ".join(str(roles.count(one)) for one in list(found.agreement)[:3])
+        drawn = ", ".join(f"{one:.2f}" for one in found.random[number])
+        lines.append(f"| {seed + number} | {counts} | {len(kept)} | {found.alone[number]:.2f} ({low:.2f} to {high:.2f}) | {drawn} |")
+    for role in ("facilitating", "interfering"):
+        named = [f"{head} ({effect:+.2f})" for head, one, effect in zip(found.heads, found.role, found.effect, strict=True) if one == role]
+        lines.append(f"{role} in all seeds: {', '.join(named) or 'none'}")
+    return [*lines, f"whole model {found.metric:.2f}, no heads {found.none:.2f}, Jaccard index of the sets {found.overlap:.2f}"]
 
 
 def main() -> None:
