@@ -58,7 +58,7 @@ def rows(model: ha.Model, name: str, n: int, held_out: int, options: ha.RecipeOp
 def gates(model: ha.Model, seed: int) -> list[str]:
     """What `head_gates` says of the heads that names (ioi) need: roles, beside what removal alone says, and whether the sufficient sets do suffice."""
     options = ha.GateOptions(steps=20, rate=0.5, seeds=3, draws=5)
-    prompts = (ha.Prompts(name, n=n, seed=seed) for name, n in (("ioi", 32), ("ioi-held-out", 32)))
+    prompts = (ha.Prompts(name, n=n, seed=seed) for name, n in (("ioi", 32), ("ioi-held-out", 16)))
     found = ha.head_gates(model, *prompts, options=options, seed=seed)
     verdicts = list(next(iter(found.agreement.values())))
     lines = [f"| role by gates, {options.seeds} seeds | heads | {' | '.join(f'{one} alone' for one in verdicts)} |", "|---" * (2 + len(verdicts)) + "|"]
