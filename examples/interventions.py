@@ -25,8 +25,8 @@ PLAN: dict[str, tuple[int, int, ha.RecipeOptions]] = {
     "faithful-cot": (16, 8, ha.RecipeOptions(alpha="5", draws=3)),
     "attention-surgery": (9, 24, ha.RecipeOptions(draws=3)),
     "nasa": (12, 16, ha.RecipeOptions(steps=6, rate=5e-3, pick=2, draws=1)),
-    "safety-heads": (3, 6, ha.RecipeOptions(draws=3)),
-    "asmr": (32, 16, ha.RecipeOptions(alpha="0,3", draws=2)),
+    "safety-heads": (4, 16, ha.RecipeOptions(draws=3)),
+    "asmr": (48, 32, ha.RecipeOptions(draws=3)),
     "function-vector": (16, 40, ha.RecipeOptions()),
     "ph3": (24, 32, ha.RecipeOptions()),
     "concept-scaling": (24, 48, ha.RecipeOptions()),
@@ -35,12 +35,18 @@ PLAN: dict[str, tuple[int, int, ha.RecipeOptions]] = {
     "seal": (24, 32, ha.RecipeOptions(steps=10)),
 }
 
+# What of a fit is printed above its rows.
+SAID = (
+    "heads", "alpha", "direction", "accuracy", "k", "score", "ships", "degrees", "accurate", "coherent", "accurate_probes",
+    "coherent_probes", "tried",
+)  # fmt: skip
+
 
 def rows(model: ha.Model, name: str, n: int, held_out: int, options: ha.RecipeOptions) -> list[str]:
     """A line for each metric of the intervention; the first has the damage elsewhere, too."""
     fitted = ha.fit_recipe(model, name, options=options, n=n)
     found = ha.measure_recipe(model, fitted.recipe, n=held_out, draws=options.draws, seed=options.seed)
-    said = {key: fitted.recipe.facts.get(key) for key in ("heads", "alpha", "direction", "accuracy", "k", "score")}
+    said = {key: value for key, value in fitted.recipe.facts.items() if key in SAID}
     print(f"<!-- {name}, seed {options.seed}: {said} -->")
     lines = []
     for one in found.gains:
@@ -61,18 +67,36 @@ def gates(model: ha.Model, seed: int) -> list[str]:
     prompts = (ha.Prompts(name, n=n, seed=seed) for name, n in (("ioi", 32), ("ioi-held-out", 16)))
     found = ha.head_gates(model, *prompts, options=options, seed=seed)
     verdicts = list(next(iter(found.agreement.values())))
-    lines = [f"| role by gates, {options.seeds} seeds | heads | {' | '.join(f'{one} alone' for one in verdicts)} |", "|---" * (2 + len(verdicts)) + "|"]
-    lines += [f"| {role} | {sum(row.values())} | {' | '.join(map(str, row.values()))} |" for role, row in found.agreement.items()]
-    lines += [f"| seed | facilitating | interfering | irrelevant | set that suffices | {found.facts['metric_name']} with it alone | random sets alone |", "|---" * 7 + "|"]
+    lines = [
+        f"| role by gates, {options.seeds} seeds | heads | {' | '.join(f'{one} alone' for one in verdicts)} |",
+        "|---" * (2 + len(verdicts)) + "|",
+    ]
+    lines += [
+        f"| {role} | {sum(row.values())} | {' | '.join(map(str, row.values()))} |"
+        for role, row in found.agreement.items()
+    ]
+    lines += [
+        f"| seed | facilitating | interfering | irrelevant | set that suffices | {found.facts['metric_name']} with it alone | random sets alone |",
+        "|---" * 7 + "|",
+    ]
     for number, (roles, kept) in enumerate(zip(found.roles, found.sufficient, strict=True)):
         low, high = found.facts["alone_low"][number], found.facts["alone_high"][number]
         counts = " | ".join(str(roles.count(one)) for one in list(found.agreement)[:3])
         drawn = ", ".join(f"{one:.2f}" for one in found.random[number])
-        lines.append(f"| {seed + number} | {counts} | {len(kept)} | {found.alone[number]:.2f} ({low:.2f} to {high:.2f}) | {drawn} |")
+        lines.append(
+            f"| {seed + number} | {counts} | {len(kept)} | {found.alone[number]:.2f} ({low:.2f} to {high:.2f}) | {drawn} |"
+        )
     for role in ("facilitating", "interfering"):
-        named = [f"{head} ({effect:+.2f})" for head, one, effect in zip(found.heads, found.role, found.effect, strict=True) if one == role]
+        named = [
+            f"{head} ({effect:+.2f})"
+            for head, one, effect in zip(found.heads, found.role, found.effect, strict=True)
+            if one == role
+        ]
         lines.append(f"{role} in all seeds: {', '.join(named) or 'none'}")
-    return [*lines, f"whole model {found.metric:.2f}, no heads {found.none:.2f}, Jaccard index of the sets {found.overlap:.2f}"]
+    return [
+        *lines,
+        f"whole model {found.metric:.2f}, no heads {found.none:.2f}, Jaccard index of the sets {found.overlap:.2f}",
+    ]
 
 
 def main() -> None:
