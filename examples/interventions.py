@@ -25,7 +25,7 @@ PLAN: dict[str, tuple[int, int, ha.RecipeOptions]] = {
     "faithful-cot": (16, 8, ha.RecipeOptions(alpha="5", draws=3)),
     "attention-surgery": (9, 24, ha.RecipeOptions(draws=3)),
     "nasa": (12, 16, ha.RecipeOptions(steps=6, rate=5e-3, pick=2, draws=1)),
-    "safety-heads": (4, 16, ha.RecipeOptions(draws=3)),
+    "safety-heads": (3, 12, ha.RecipeOptions(draws=3)),
     "asmr": (48, 32, ha.RecipeOptions(draws=3)),
     "function-vector": (16, 40, ha.RecipeOptions()),
     "ph3": (24, 32, ha.RecipeOptions()),
