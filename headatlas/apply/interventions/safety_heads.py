@@ -58,7 +58,7 @@ def safety_heads(model: Model, batch: Batch, options: RecipeOptions, progress: P
 
     Ships of a head: KL divergence of the next token at the end of questions that the model is told to decline, from the run as it is to that in which the
     head attends evenly to all it sees. Sahara: from the 12 heads of the highest mean Ships one after the other is taken (`pick`; 3), each time the one that turns the first left
-    singular vector of the final states of all questions [question, d_model] farthest, in degrees, together with those taken before. Measured on other questions: Ships of all of them
+    singular vector of the final states of all questions [question, d_model] farthest, in degrees, together with those taken before. Measured under rules about other topics (the questions asked are from one dozen in both halves): Ships of all of them
     together, how much of declining is left (lower), and Ships on questions that the model is told to answer (lower: what the heads do is about declining). Whether
     the model declines at all is told, too: the share of either kind of questions to which its first word is that of declining. Its own prompts are
     harmless: a rule to talk about one topic only, an example of either kind, and a question. Differs: the paper scales queries or keys to nearly nothing, which comes to the same for heads
@@ -79,7 +79,7 @@ def safety_heads(model: Model, batch: Batch, options: RecipeOptions, progress: P
 
 
 def prompts(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
-    """`n` questions that a rule says to decline, and `n` that it says to answer (label refused); the halves share no topic that is talked about."""
+    """`n` questions that a rule says to decline, and `n` that it says to answer (label refused); the halves share no topic that is talked about, but questions to be declined."""
     items, told = [], []
     topics = halved(TOPICS, half)
     for number in range(2 * n):
