@@ -19,14 +19,14 @@ PLAN: dict[str, tuple[int, int, ha.RecipeOptions]] = {
     "attention-tracker": (24, 40, ha.RecipeOptions()),
     "style": (10, 12, ha.RecipeOptions(alpha="5,20", draws=3)),
     "semantic-consistency": (64, 64, ha.RecipeOptions(alpha="2,5", draws=3)),
-    "nl-iti": (16, 16, ha.RecipeOptions(alpha="5,10", pick=8, draws=3)),
+    "nl-iti": (32, 32, ha.RecipeOptions(draws=3)),
     "sycophancy": (8, 6, ha.RecipeOptions(alpha="5", direction="mean", draws=3)),
     "evaluator-compression": (4, 6, ha.RecipeOptions(draws=3)),
     "faithful-cot": (16, 8, ha.RecipeOptions(alpha="5", draws=3)),
     "attention-surgery": (9, 24, ha.RecipeOptions(draws=3)),
     "nasa": (12, 16, ha.RecipeOptions(steps=6, rate=5e-3, pick=2, draws=1)),
-    "safety-heads": (3, 6, ha.RecipeOptions(draws=3)),
-    "asmr": (32, 16, ha.RecipeOptions(alpha="0,3", draws=2)),
+    "safety-heads": (3, 12, ha.RecipeOptions(draws=3)),
+    "asmr": (48, 32, ha.RecipeOptions(draws=3)),
     "function-vector": (16, 40, ha.RecipeOptions()),
     "ph3": (24, 32, ha.RecipeOptions()),
     "concept-scaling": (24, 48, ha.RecipeOptions()),
@@ -35,12 +35,18 @@ PLAN: dict[str, tuple[int, int, ha.RecipeOptions]] = {
     "seal": (24, 32, ha.RecipeOptions(steps=10)),
 }
 
+# What of a fit is printed above its rows.
+SAID = (
+    "heads", "alpha", "direction", "accuracy", "k", "score", "ships", "degrees", "accurate", "coherent", "accurate_probes",
+    "coherent_probes", "tried",
+)  # fmt: skip
+
 
 def rows(model: ha.Model, name: str, n: int, held_out: int, options: ha.RecipeOptions) -> list[str]:
     """A line for each metric of the intervention; the first has the damage elsewhere, too."""
     fitted = ha.fit_recipe(model, name, options=options, n=n)
     found = ha.measure_recipe(model, fitted.recipe, n=held_out, draws=options.draws, seed=options.seed)
-    said = {key: fitted.recipe.facts.get(key) for key in ("heads", "alpha", "direction", "accuracy", "k", "score")}
+    said = {key: value for key, value in fitted.recipe.facts.items() if key in SAID}
     print(f"<!-- {name}, seed {options.seed}: {said} -->")
     lines = []
     for one in found.gains:
@@ -56,16 +62,40 @@ def rows(model: ha.Model, name: str, n: int, held_out: int, options: ha.RecipeOp
 
 
 def gates(model: ha.Model, seed: int) -> list[str]:
-    """What `head_gates` says of the heads that names (ioi) need: roles by seed, and whether the sufficient sets do suffice."""
-    options = ha.GateOptions(steps=12, rate=0.6, seeds=2, draws=3)
-    prompts = (ha.Prompts(name, n=8, seed=seed) for name in ("ioi", "ioi-held-out"))
+    """What `head_gates` says of the heads that names (ioi) need: roles, beside what removal alone says, and whether the sufficient sets do suffice."""
+    options = ha.GateOptions(steps=20, rate=0.5, seeds=3, draws=5)
+    prompts = (ha.Prompts(name, n=n, seed=seed) for name, n in (("ioi", 32), ("ioi-held-out", 16)))
     found = ha.head_gates(model, *prompts, options=options, seed=seed)
-    roles = [f"{sum(one == role for one in found.role)} {role}" for role in dict.fromkeys(found.role)]
-    sizes = ", ".join(str(len(one)) for one in found.sufficient)
+    verdicts = list(next(iter(found.agreement.values())))
+    lines = [
+        f"| role by gates, {options.seeds} seeds | heads | {' | '.join(f'{one} alone' for one in verdicts)} |",
+        "|---" * (2 + len(verdicts)) + "|",
+    ]
+    lines += [
+        f"| {role} | {sum(row.values())} | {' | '.join(map(str, row.values()))} |"
+        for role, row in found.agreement.items()
+    ]
+    lines += [
+        f"| seed | facilitating | interfering | irrelevant | set that suffices | {found.facts['metric_name']} with it alone | random sets alone |",
+        "|---" * 7 + "|",
+    ]
+    for number, (roles, kept) in enumerate(zip(found.roles, found.sufficient, strict=True)):
+        low, high = found.facts["alone_low"][number], found.facts["alone_high"][number]
+        counts = " | ".join(str(roles.count(one)) for one in list(found.agreement)[:3])
+        drawn = ", ".join(f"{one:.2f}" for one in found.random[number])
+        lines.append(
+            f"| {seed + number} | {counts} | {len(kept)} | {found.alone[number]:.2f} ({low:.2f} to {high:.2f}) | {drawn} |"
+        )
+    for role in ("facilitating", "interfering"):
+        named = [
+            f"{head} ({effect:+.2f})"
+            for head, one, effect in zip(found.heads, found.role, found.effect, strict=True)
+            if one == role
+        ]
+        lines.append(f"{role} in all seeds: {', '.join(named) or 'none'}")
     return [
-        f"gates, {options.steps} steps: {'; '.join(roles)}; sufficient sets of {sizes} heads, Jaccard {found.overlap:.2f}",
-        f"{found.facts['metric_name']}: whole {found.metric:.2f}; sets alone {found.alone.round(2).tolist()}; random sets "
-        f"{found.random.round(2).tolist()}; none {found.none:.2f}",
+        *lines,
+        f"whole model {found.metric:.2f}, no heads {found.none:.2f}, Jaccard index of the sets {found.overlap:.2f}",
     ]
 
 

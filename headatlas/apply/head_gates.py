@@ -1,14 +1,17 @@
 """Causal head gating: which heads a task needs, which stand in its way, and which do neither, by learned gates. Nam et al. 2025.
 
 Every head's output is multiplied by a gate between 0 and 1, and all gates are learned together, so that a head's role is one
-among the others, where ablation asks for each head alone. The paper was known from its abstract; that the pressure is a term
-proportional to the mean gate is our reading of it. Once the gates are pressed open, once closed: what stays closed
-under the first pressure interferes, what stays open under the second facilitates, and what goes with either is irrelevant.
+among the others, where ablation asks for each head alone. They are learned three times: freely, and from there on under pressure to
+open and under pressure to close, which is a term of the loss in the gates' logits, cut off at 4 (of a review of the paper, and of a
+program that others made after it; the paper itself was not read). What stays closed under the first pressure interferes, what stays open
+under the second facilitates, and what goes with either is irrelevant. Differs: the paper's gates start anywhere between 0 and 1 and take
+500 steps of 32 prompts each; these start between half and all open, which a processor can wait for.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +26,7 @@ from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.prompts import Prompts, prompts_for
 from headatlas.methods.sweeps.cached_runs import CachedRuns
+from headatlas.methods.sweeps.effects import sign_flip_p
 from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.methods.sweeps.plan import metric_of
 from headatlas.model import Model
@@ -33,22 +37,25 @@ from headatlas.progress import Progress, Silent
 from headatlas.task import Batch, Metric
 from headatlas.task.answers import log_probability
 
-FACILITATING, INTERFERING, IRRELEVANT = "facilitating", "interfering", "irrelevant"
+FACILITATING, INTERFERING, IRRELEVANT, BY_SEED = "facilitating", "interfering", "irrelevant", "by seed"
+HELPS, HURTS, UNSEEN = "helps", "hurts", "not seen"
 OPEN = 0.5  # from here on a gate counts as open
-START = 2.0  # of the gates' logits: nearly open
+START = 2.0, 1.0  # of the gates' logits, mean and standard deviation: most of them open
+CUT = 4.0  # the gates' logits are pressed up to here
+FOUND = 0.05  # share of false findings among the heads that help or hurt alone
 
 
 @dataclass(frozen=True)
 class GateOptions:
     """How gates are learned.
 
-    steps, rate: of Adam, for each of the two pressures. pressure: nats that all gates together count beside the metric. seeds: how many fits, each with other
-    batches and other starts. draws: random sets of heads of the same layers to compare the sufficient set with. Raises BadInput.
+    steps, rate: of Adam, for each of the three fits (free, opened, closed). pressure: nats for each unit of the mean of the gates' logits. seeds: how many
+    times, each with other batches and other starts. draws: random sets of heads of the same layers to compare the sufficient set with. Raises BadInput.
     """
 
     steps: int = 60
     rate: float = 0.2
-    pressure: float = 1.0
+    pressure: float = 0.1
     seeds: int = 3
     draws: int = 5
 
@@ -61,9 +68,10 @@ class GateOptions:
 
 @dataclass(frozen=True)
 class HeadGates:
-    """opened, closed [seed, head]: gates under pressure to open and to close. effect [head]: by how much the metric falls without each head alone.
+    """opened, closed [seed, head]: gates under pressure to open and to close.
 
-    metric: without any change, on held-out prompts; alone [seed]: with nothing but the seed's sufficient set (the heads that stay open
+    effect [head]: by how much the metric falls without each head alone; q [head]: of that being chance, by flipped signs over
+    prompts, as a rate of false findings among all heads. metric: without any change, on held-out prompts; alone [seed]: with nothing but the seed's sufficient set (the heads that stay open
     under pressure to close), all other heads zero; random [seed, draw]: with as many random heads of the same layers; none: with none.
     """
 
@@ -71,6 +79,7 @@ class HeadGates:
     opened: Array
     closed: Array
     effect: Array
+    q: Array
     metric: float
     alone: Array
     random: Array
@@ -87,7 +96,24 @@ class HeadGates:
     @property
     def role(self) -> list[str]:
         """[head] the role that all seeds agree on, else "by seed"."""
-        return [one[0] if len(set(one)) == 1 else "by seed" for one in zip(*self.roles, strict=True)]
+        return [one[0] if len(set(one)) == 1 else BY_SEED for one in zip(*self.roles, strict=True)]
+
+    @property
+    def verdict(self) -> list[str]:
+        """[head] what its removal alone says: it helps (without it the metric falls), hurts (rises), or nothing is seen (q above 0.05)."""
+        return [
+            UNSEEN if not q <= FOUND else HELPS if effect > 0 else HURTS
+            for effect, q in zip(self.effect, self.q, strict=True)
+        ]
+
+    @property
+    def agreement(self) -> dict[str, dict[str, int]]:
+        """Role (of all seeds) -> verdict of removal alone -> how many heads have both."""
+        pairs = Counter(zip(self.role, self.verdict, strict=True))
+        return {
+            role: {verdict: pairs[role, verdict] for verdict in (HELPS, HURTS, UNSEEN)}
+            for role in (FACILITATING, INTERFERING, IRRELEVANT, BY_SEED)
+        }
 
     @property
     def sufficient(self) -> list[frozenset[HeadId]]:
@@ -106,14 +132,14 @@ class HeadGates:
         rows = [
             {
                 "head": str(head), "role": role, "opened": self.opened[:, i].tolist(), "closed": self.closed[:, i].tolist(),
-                "effect": float(self.effect[i]),
+                "effect": float(self.effect[i]), "q": float(self.q[i]), "verdict": self.verdict[i],
             }
             for i, (head, role) in enumerate(zip(self.heads, self.role, strict=True))
         ]  # fmt: skip
         sets = [sorted(map(str, one)) for one in self.sufficient]
         return {
             **self.facts, "metric": self.metric, "none": self.none, "alone": self.alone.tolist(), "random": self.random.tolist(),
-            "sufficient": sets, "overlap": self.overlap, "heads": rows,
+            "sufficient": sets, "overlap": self.overlap, "agreement": self.agreement, "heads": rows,
         }  # fmt: skip
 
 
@@ -137,13 +163,12 @@ def head_gates(
     opened, closed = (np.stack([fit[i] for fit in fits]) for i in range(2))
     bench = CachedRuns(model, test.batch, test.metric)
     removed = bench.measure([[Zero([head])] for head in model.heads])  # [head, example]
-    effect = test.metric.worse(removed - bench.clean).mean(1)
+    effects = test.metric.worse(removed - bench.clean).T  # [example, head]
     alone, random = [], []
     for number, row in enumerate(closed):
         kept = [head for head, gate in zip(model.heads, row, strict=True) if gate > OPEN]
         rng = np.random.default_rng(seed + number)
-        free = sorted(set(model.heads) - set(kept))
-        others = [sorted(matched(kept, free, rng)) for _ in range(options.draws)]
+        others = [sorted(matched(kept, _rivals(model.heads, kept), rng)) for _ in range(options.draws)]
         alone.append(_only(model, kept, test.batch, test.metric))
         random.append([_only(model, one, test.batch, test.metric).mean() for one in others])
     facts = {
@@ -152,31 +177,42 @@ def head_gates(
     low, high = stats.interval(np.stack(alone, 1))
     facts |= {"alone_low": low.tolist(), "alone_high": high.tolist()}
     return HeadGates(
-        model.heads, opened, closed, effect, float(bench.clean.mean()), np.array([one.mean() for one in alone]),
-        np.array(random), float(_only(model, [], test.batch, test.metric).mean()), facts,
+        model.heads, opened, closed, effects.mean(0), stats.false_discovery(sign_flip_p(effects, seed)),
+        float(bench.clean.mean()), np.array([one.mean() for one in alone]), np.array(random),
+        float(_only(model, [], test.batch, test.metric).mean()), facts,
     )  # fmt: skip
 
 
 def _fitted(model: Model, batch: Batch, options: GateOptions, seed: int, progress: Progress) -> tuple[Array, Array]:
-    """[head] gates under pressure to open, and under pressure to close."""
-    found = []
-    for sign in (1.0, -1.0):
-        generator = torch.Generator().manual_seed(seed)
-        start = START + 0.1 * torch.randn(len(model.heads), generator=generator, dtype=torch.float32)
-        logits = start.to(model.device).requires_grad_(True)
+    """[head] gates under pressure to open, and under pressure to close; both go on from gates that were learned without any."""
+    generator = torch.Generator().manual_seed(seed)
+    mean, spread = START
+    start = mean + spread * torch.randn(len(model.heads), generator=generator, dtype=torch.float32)
 
-        def gates(logits: torch.Tensor = logits) -> tuple[Mapping[HeadId, torch.Tensor], Mapping[HeadId, torch.Tensor]]:
+    def learned(start: torch.Tensor, sign: float) -> torch.Tensor:
+        logits = start.clone().requires_grad_(True)
+
+        def gates() -> tuple[Mapping[HeadId, torch.Tensor], Mapping[HeadId, torch.Tensor]]:
             return dict(zip(model.heads, logits.sigmoid()[:, None].unbind(0), strict=True)), {}
 
-        def pressed(logits: torch.Tensor = logits, sign: float = sign) -> torch.Tensor:
-            return -sign * options.pressure * logits.sigmoid().mean()
+        def pressed() -> torch.Tensor:
+            return -sign * options.pressure * logits.clamp(-CUT, CUT).mean()
 
         learn(
             model, batch, log_probability, gates, [logits], penalty=pressed, steps=options.steps, rate=options.rate,
             seed=seed, progress=progress,
         )  # fmt: skip
-        found.append(logits.detach().sigmoid().double().cpu().numpy())
-    return found[0], found[1]
+        return logits.detach()
+
+    free = learned(start.to(model.device), 0.0)
+    opened, closed = (learned(free, sign).sigmoid().double().cpu().numpy() for sign in (1.0, -1.0))
+    return opened, closed
+
+
+def _rivals(heads: Sequence[HeadId], kept: Sequence[HeadId]) -> list[HeadId]:
+    """Heads to draw random sets from: of each layer those that were not kept, or all where these are fewer than the kept ones."""
+    taken, every = (Counter((head.stack, head.layer) for head in some) for some in (kept, heads))
+    return [h for h in heads if h not in kept or every[h.stack, h.layer] < 2 * taken[h.stack, h.layer]]
 
 
 def _only(model: Model, kept: Sequence[HeadId], batch: Batch, metric: Metric) -> Array:

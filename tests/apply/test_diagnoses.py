@@ -11,12 +11,14 @@ import torch
 from headatlas.apply.interventions import attention_surgery, nasa, safety_heads
 from headatlas.apply.recipe.choosing import held_back
 from headatlas.apply.recipe.intervention import RecipeOptions, find_intervention
-from headatlas.apply.recipe.recipe import added_to_queries
+from headatlas.apply.recipe.recipe import Recipe, added_to_queries
 from headatlas.edits import Attend, load_edits, save
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
+from headatlas.methods.prompts import with_clean_run
 from headatlas.methods.sweeps.plan import metric_of
 from headatlas.task import Batch, logit_margin
+from headatlas.task.answers import kl, log_probability
 from tests import toys
 from tests.apply.test_interventions import answers
 from tests.methods.test_probing import texts
@@ -158,6 +160,34 @@ def test_ships_is_the_divergence_from_the_run_with_even_attention():
     assert found.facts["degrees"][0] == pytest.approx(max(alone), abs=2e-3)
     with pytest.raises(BadInput, match="no label 'refused'"):
         find_intervention("safety-heads").fit(model, answers())
+
+
+def test_what_safety_heads_do_is_read_from_one_run_of_either_kind_of_questions(monkeypatch):
+    model, words = toys.model("gqa"), answers(8)
+    refused = torch.tensor([1, 0] * 4)
+    batch = replace(words, labels={**words.labels, "refused": refused})
+    recipe, rival = (Recipe("safety-heads", reads=(head,)) for head in model.heads[:2])
+    passes = []
+    forward = type(model).forward
+    monkeypatch.setattr(type(model), "forward", lambda self, *a, **k: (passes.append(1), forward(self, *a, **k))[1])
+    found = {one.metric: one for one in safety_heads.gains(model, recipe, batch, [rival])}
+    assert (
+        len(passes) == 2 + 2 * 3
+    )  # two clean runs to diverge from; then without, with, and with the rival, of either kind
+    monkeypatch.undo()
+    edits = [safety_heads._even(recipe.reads)]
+    told = with_clean_run(model, batch.rows(refused.nonzero().flatten()))
+    assert found["Ships"].value == pytest.approx(metric_of(model, told, kl, edits=edits).mean())
+    lost = metric_of(model, told, log_probability, edits=edits).mean()
+    assert found["log-probability of declining"].value == pytest.approx(lost)
+    first = int(told.labels["answer"].reshape(-1)[0])
+    for name, kind in (("declines", 1), ("declines what is to be answered", 0)):
+        part = batch.rows((refused == kind).nonzero().flatten())
+        says = [
+            int(model.hf(row[mask][None]).logits[0, -1].argmax())
+            for row, mask in zip(part.tokens, part.mask, strict=True)
+        ]
+        assert found[name].base == pytest.approx(np.mean([one == first for one in says]))
 
 
 def test_the_angle_is_that_of_first_left_singular_vectors_and_nothing_turns_where_nothing_changes():

@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from headatlas.apply.head_gates import FACILITATING, INTERFERING, IRRELEVANT, GateOptions, HeadGates, head_gates
+from headatlas.apply.head_gates import (
+    BY_SEED,
+    FACILITATING,
+    HELPS,
+    HURTS,
+    INTERFERING,
+    IRRELEVANT,
+    UNSEEN,
+    GateOptions,
+    HeadGates,
+    head_gates,
+)
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.prompts import Prompts
@@ -49,7 +60,7 @@ def prompts(first: int) -> Prompts:
 
 @pytest.fixture(scope="module")
 def found() -> HeadGates:
-    options = GateOptions(steps=8, rate=1.0, pressure=0.3, seeds=2, draws=3)
+    options = GateOptions(steps=12, rate=1.0, seeds=2, draws=3)
     return head_gates(written(), prompts(0), prompts(12), options=options)
 
 
@@ -74,15 +85,42 @@ def test_beside_the_gates_stands_what_each_head_does_alone(found):
     assert effect[TURNED] < 0
     others = [effect[head] for head in found.heads if head not in PAIR and head != TURNED]
     assert max(map(abs, others)) < 1e-4
+    verdict = dict(zip(found.heads, found.verdict, strict=True))
+    assert {head for head, one in verdict.items() if one == HELPS} == PAIR
+    assert {head for head, one in verdict.items() if one == HURTS} == {TURNED}
+    n = len(found.heads) - 3
+    assert found.agreement == {
+        FACILITATING: {HELPS: 2, HURTS: 0, UNSEEN: 0}, INTERFERING: {HELPS: 0, HURTS: 1, UNSEEN: 0},
+        IRRELEVANT: {HELPS: 0, HURTS: 0, UNSEEN: n}, BY_SEED: {HELPS: 0, HURTS: 0, UNSEEN: 0},
+    }  # fmt: skip
     rows = found.data["heads"]
     assert [row["head"] for row in rows] == [str(head) for head in found.heads]
     assert np.allclose([row["effect"] for row in rows], found.effect)
 
 
+def test_random_sets_are_as_large_as_the_sufficient_one_also_where_it_has_most_heads():
+    options = GateOptions(steps=1, rate=1e-3, seeds=1, draws=2)  # a step so small that nothing is learned
+    found = head_gates(written(), prompts(0), prompts(12), options=options, seed=1)
+    assert found.sufficient == [frozenset(found.heads)]
+    assert np.allclose(found.random, found.alone)  # as many random heads are all of them, not those that are left: none
+    assert found.none < found.metric - 1
+
+
+def test_the_pressure_is_that_of_the_gates_logits_up_to_a_cut():
+    """A gate that does nothing is moved by the pressure alone: past the cut it is left where it is."""
+    few = head_gates(written(), prompts(0), prompts(12), options=GateOptions(steps=30, rate=0.3, seeds=1, draws=1))
+    more = head_gates(written(), prompts(0), prompts(12), options=GateOptions(steps=60, rate=0.3, seeds=1, draws=1))
+    idle = [i for i, head in enumerate(few.heads) if head not in PAIR and head != TURNED]
+    for one in (few, more):
+        assert one.opened[0, idle].min() > 0.98 > 0.02 > one.closed[0, idle].max()
+    ends = np.log(more.opened[0, idle] / (1 - more.opened[0, idle]))
+    assert ends.max() < 12  # 60 steps of 0.3 from 2 would be 20 without a cut
+
+
 def test_what_differs_between_seeds_is_said():
     gates = HeadGates(
         (HeadId(0, 0), HeadId(0, 1)), np.array([[1.0, 0.9], [1.0, 0.9]]), np.array([[0.9, 0.1], [0.1, 0.8]]),
-        np.zeros(2), 1.0, np.zeros(2), np.zeros((2, 1)), 0.0,
+        np.zeros(2), np.ones(2), 1.0, np.zeros(2), np.zeros((2, 1)), 0.0,
     )  # fmt: skip
     assert gates.role == ["by seed", "by seed"]
     assert gates.overlap == 0.0

@@ -18,7 +18,7 @@ from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.measured_by.clean_run import with_clean_run
 from headatlas.methods.sweeps.cached_runs import CachedRuns
-from headatlas.methods.sweeps.plan import metric_of
+from headatlas.methods.sweeps.plan import metrics_of
 from headatlas.model import Model
 from headatlas.model.runs.residual_stream import decompose
 from headatlas.model.structure.blocks import blocks_of
@@ -42,7 +42,13 @@ TOPICS = {
 
 
 @intervention(
-    metrics=("Ships", "log-probability of declining", "Ships on what is answered"),
+    metrics=(
+        "Ships",
+        "log-probability of declining",
+        "declines",
+        "Ships on what is answered",
+        "declines what is to be answered",
+    ),
     takes=("heads", "pick"),
     control="heads",
     papers=("zhou-2024-safety-heads",),
@@ -52,8 +58,9 @@ def safety_heads(model: Model, batch: Batch, options: RecipeOptions, progress: P
 
     Ships of a head: KL divergence of the next token at the end of questions that the model is told to decline, from the run as it is to that in which the
     head attends evenly to all it sees. Sahara: from the 12 heads of the highest mean Ships one after the other is taken (`pick`; 3), each time the one that turns the first left
-    singular vector of the final states of all questions [question, d_model] farthest, in degrees, together with those taken before. Measured on other questions: Ships of all of them
-    together, how much of declining is left (lower), and Ships on questions that the model is told to answer (lower: what the heads do is about declining). Its own prompts are
+    singular vector of the final states of all questions [question, d_model] farthest, in degrees, together with those taken before. Measured under rules about other topics (the questions asked are from one dozen in both halves): Ships of all of them
+    together, how much of declining is left (lower), and Ships on questions that the model is told to answer (lower: what the heads do is about declining). Whether
+    the model declines at all is told, too: the share of either kind of questions to which its first word is that of declining. Its own prompts are
     harmless: a rule to talk about one topic only, an example of either kind, and a question. Differs: the paper scales queries or keys to nearly nothing, which comes to the same for heads
     without a learned sink; its prompts are harmful ones, and it looks at all heads in each step of Sahara.
     """
@@ -72,7 +79,7 @@ def safety_heads(model: Model, batch: Batch, options: RecipeOptions, progress: P
 
 
 def prompts(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) -> Batch:
-    """`n` questions that a rule says to decline, and `n` that it says to answer (label refused); the halves share no topic that is talked about."""
+    """`n` questions that a rule says to decline, and `n` that it says to answer (label refused); the halves share no topic that is talked about, but questions to be declined."""
     items, told = [], []
     topics = halved(TOPICS, half)
     for number in range(2 * n):
@@ -91,18 +98,30 @@ def prompts(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str) 
 
 def gains(model: Model, recipe: Recipe, batch: Batch, rivals: Sequence[Recipe]) -> list[Gain]:
     """What even attention of the heads does to what is declined, and to what is answered."""
-    parts = [with_clean_run(model, _asked(batch, one)) for one in (1, 0)]
-    declining = replace(log_probability, name="log-probability of declining", higher_is_better=False)
-    asked: list[tuple[Batch, Metric]] = [
-        (parts[0], replace(kl, name="Ships", higher_is_better=True)), (parts[0], declining),
-        (parts[1], replace(kl, name="Ships on what is answered")),
-    ]  # fmt: skip
+    told, free = (with_clean_run(model, _asked(batch, one)) for one in (1, 0))
+    refusal = int(told.labels["answer"].reshape(-1)[0])
+
+    def declines(logits: Tensor, batch: Batch) -> Tensor:
+        return (logits[:, 0].argmax(-1) == refusal).double()
+
+    declining = Metric("declines", kl.positions, declines, False, "share")
+    at = log_probability.positions  # the first token read is the end of the prompt, so that one run does for all
+    of_told = [
+        replace(kl, name="Ships", higher_is_better=True, positions=at),
+        replace(log_probability, name="log-probability of declining", higher_is_better=False),
+        replace(declining, positions=at),
+    ]
+    of_free = [
+        replace(kl, name="Ships on what is answered"),
+        replace(declining, name="declines what is to be answered"),
+    ]
 
     def measured(heads: Sequence[HeadId]) -> list[Array]:
-        return [metric_of(model, part, metric, edits=[_even(heads)] if heads else []) for part, metric in asked]
+        edits = [_even(heads)] if heads else []
+        return [*metrics_of(model, told, of_told, edits=edits), *metrics_of(model, free, of_free, edits=edits)]
 
     random = [measured(one.reads) for one in rivals]
-    return gains_of([metric for _, metric in asked], measured(()), measured(recipe.reads), random)
+    return gains_of([*of_told, *of_free], measured(()), measured(recipe.reads), random)
 
 
 def _asked(batch: Batch, refused: int) -> Batch:
