@@ -109,7 +109,8 @@ def test_few_free_heads_do_not_say_that_a_head_is_none_of_the_rare_ones(layers, 
     assert (outcome.outcome == "does not apply") is (verdict == "untested")
     assert unranked(one.alone, found.smallest) is (verdict == "untested")
     row = head_json(HeadId(0, 0), found)
-    assert (row["effect"] > row["random_ordinary"]) and not one.marginal
+    assert row["effect"] > row["random_ordinary"]
+    assert not one.marginal
     ordinary = judged("0.1", known=known, labelled=OTHER_KIND.union(parse_heads("0.0 1.1 2.2 2.3 3.1 3.2 4.4")))
     assert ordinary.verdicts[HeadId(0, 1)] == "refuted", "three of its neighbours do as much or more"
 
