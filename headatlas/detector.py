@@ -231,12 +231,20 @@ class Measured(NamedTuple):
 class ModelDetector(Detector):
     """A detector that needs the whole model: causal scores, weights, probes.
 
-    measure(model, batch) -> Measured; higher means more of the head type. Hook: `removal`. paired: whether a row is the same
-    example for every model; False where what the model can do decides which examples are drawn.
+    measure(model, batch) -> Measured; higher means more of the head type. Hooks: `removal`, `alongside`. paired: whether a row
+    is the same example for every model; False where what the model can do decides which examples are drawn.
     """
+
+    HOOKS: ClassVar[tuple[Hook, ...]] = (*Detector.HOOKS, Hook("alongside", "model, batch"))
 
     measure: Measure
     paired: bool = True
+
+    @property
+    def alongside(self) -> Callable[[Model, Batch], Any] | None:
+        """The hook `alongside(model, batch)`: an `Alongside` (model.runs.shared_pass) that measures the same in others' passes."""
+        found: Callable[[Model, Batch], Any] | None = self.hook("alongside")
+        return found
 
 
 P = ParamSpec("P")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
-from headatlas.methods.sweeps.gradient_estimate import slopes_in_z
 from headatlas.model import LayerView, Model
+from headatlas.model.runs.shared_pass import Alongside, Watch, alone
 from headatlas.ops.types import LayerKey
 from headatlas.task import Batch, next_token_loss
 from headatlas.tasks.prose import prose
@@ -27,23 +30,41 @@ def attention_span(model: Model, batch: Batch) -> Measured:
     where each query's influence is spread evenly over the keys that it sees. Differs: the paper chooses spans for all heads
     together, in blocks of 64 tokens of texts of thousands and under a budget of memory, on answers that the model wrote.
     """
-    found = [_spans(model, part) for part in batch.chunks(max(1, AT_ONCE // batch.tokens.shape[1]))]
-    return Measured(*(torch.cat([one[i] for one in found]) for i in range(2)))
+    parts = batch.chunks(max(1, AT_ONCE // batch.tokens.shape[1]))
+    found: Measured = alone(model, parts, _Spans())
+    return found
 
 
-def _spans(model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(score, chance) [example, head] of some examples."""
-    seen: dict[LayerKey, tuple[Tensor, Tensor]] = {}
+class _Spans:
+    """(score, chance) of each head from passes over a batch's parts: what each layer showed meets the slopes of the loss."""
 
-    def watch(layer: LayerView) -> None:
-        seen[layer.stack, layer.index] = layer.pattern.float(), layer.repeat(layer.v).float()
+    metric, slopes = next_token_loss, True
 
-    slopes, found = slopes_in_z(model, batch, next_token_loss, watch=watch), []
-    for key in list(seen):
-        effect = _masking_effects(*seen.pop(key), slopes.pop(key)).abs()
-        found.append([_shortness(profile, batch).cpu() for profile in _profiles(effect, batch)])
-    values, control = (torch.cat(parts, 1) for parts in zip(*found, strict=True))
-    return values, control
+    def __init__(self) -> None:
+        self.found: list[tuple[Tensor, Tensor]] = []  # [example, head] of each part
+        self.seen: dict[LayerKey, tuple[Tensor, Tensor]] = {}  # of the part that is read now
+
+    def _watch(self, layer: LayerView) -> None:
+        self.seen[layer.stack, layer.index] = layer.pattern.float(), layer.repeat(layer.v).float()
+
+    def looking(self, part: Batch) -> AbstractContextManager[Watch]:
+        return nullcontext(self._watch)
+
+    def passed(self, part: Batch, logits: Tensor, slopes: Mapping[LayerKey, Tensor]) -> None:
+        found = []
+        for key in list(self.seen):
+            effect = _masking_effects(*self.seen.pop(key), slopes[key]).abs()
+            found.append([_shortness(profile, part).cpu() for profile in _profiles(effect, part)])
+        values, control = (torch.cat(layers, 1) for layers in zip(*found, strict=True))
+        self.found.append((values, control))
+
+    def measured(self) -> Measured:
+        return Measured(*(torch.cat([one[i] for one in self.found]) for i in range(2)))
+
+
+def alongside(model: Model, batch: Batch) -> Alongside:
+    """The same from passes that others make."""
+    return _Spans()
 
 
 def _profiles(effect: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -56,8 +77,8 @@ def _profiles(effect: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     distance = place[:, None] - place
     seen = (mask & (place > mask.float().argmax(1)[:, None]))[:, None, :] & (distance >= 0) & mask[:, :, None]
     effect = effect.masked_fill(~seen[:, None], 0.0)
-    even = effect.sum(-1, keepdim=True) * (seen / seen.sum(-1, keepdim=True).clamp(min=1))[:, None]
-    return _by_distance(effect, distance), _by_distance(even, distance)
+    share = effect.sum(-1) / seen.sum(-1).clamp(min=1)[:, None]  # [example, head, query] of each key that it sees
+    return _by_distance(effect), torch.einsum("ehq,eqd->ehd", share, _backwards(seen).to(share.dtype))
 
 
 def _masking_effects(weights: Tensor, values: Tensor, slope: Tensor) -> Tensor:
@@ -71,11 +92,19 @@ def _masking_effects(weights: Tensor, values: Tensor, slope: Tensor) -> Tensor:
     return -weights * (rise - mean) / (1 - weights).clamp(min=1e-6)
 
 
-def _by_distance(effect: Tensor, distance: Tensor) -> Tensor:
-    length = effect.shape[-1]
-    found = torch.zeros(*effect.shape[:2], length, device=effect.device)
-    flat = distance.clamp(min=0).flatten().expand(*effect.shape[:2], -1)
-    return found.scatter_add(-1, flat, effect.flatten(2))
+def _by_distance(effect: Tensor) -> Tensor:
+    """[..., distance] sums over queries of [..., query, key], in which keys ahead of a query have nothing."""
+    return _backwards(effect).sum(-2)
+
+
+def _backwards(x: Tensor) -> Tensor:
+    """[..., query, distance] of [..., query, key]: what lies so many keys back, 0 before the first key.
+
+    In rows that are twice as long and then read as one shorter, each row begins one place later than the one before it.
+    """
+    n = x.shape[-1]
+    wide = torch.nn.functional.pad(x.flip(-1), (0, n)).flatten(-2)
+    return wide[..., : n * (2 * n - 1)].unflatten(-1, (n, 2 * n - 1))[..., n - 1 :]
 
 
 def _shortness(profile: Tensor, batch: Batch) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +17,12 @@ from headatlas.heads import HeadId
 from headatlas.methods.weights.copying import lowered
 from headatlas.methods.weights.qk_ov import readout, to_logits
 from headatlas.model import LayerView, Model
-from headatlas.model.runs.residual_stream import Writes, decompose, logit_direction
+from headatlas.model.runs.residual_stream import Writes, logit_direction, taking_apart
+from headatlas.model.runs.shared_pass import Alongside, Watch, alone
 from headatlas.model.structure.blocks import Block, blocks_of
 from headatlas.ops import weights
 from headatlas.ops.types import LayerKey
-from headatlas.task import Batch
+from headatlas.task import Batch, next_token_loss
 from headatlas.tasks.prose import prose
 
 PLACES = 6  # of each text at which predictions are compared
@@ -40,19 +43,52 @@ def cspa(model: Model, batch: Batch) -> Measured:
     of the texts' tokens among their 10 lowest, by their weights, score 0. Chance: the same with the unembeddings of the tokens
     exchanged within the text. Differs: later layers keep what they had, as in the paper; 192 places in place of a corpus.
     """
-    asked = _suppressing(model, batch)
-    values, control = (torch.zeros(len(batch), len(model.heads), dtype=torch.float64) for _ in range(2))
-    if not asked:
+    one = _Suppression(model, batch, _suppressing(model, batch))
+    found: Measured = alone(model, pieces(batch) if one.asked else [], one)
+    return found
+
+
+def alongside(model: Model, batch: Batch) -> Alongside:
+    """The same from passes that others make."""
+    return _Suppression(model, batch, _suppressing(model, batch))
+
+
+class _Suppression:
+    """The scores from passes over a batch's parts."""
+
+    slopes = False
+
+    def __init__(self, model: Model, batch: Batch, asked: list[HeadId]) -> None:
+        self.model, self.batch, self.asked, self.seen = model, batch, asked, list[_Seen]()
+        self.metric = next_token_loss if asked else None  # it reads the run at some of the tokens that predict
+        self.ending: Callable[[Tensor], _Seen] | None = None  # of the part that is read now
+
+    @contextlib.contextmanager
+    def looking(self, part: Batch) -> Iterator[Watch]:
+        if not self.asked:
+            yield lambda _: None
+            return
+        with _reading(self.model, part, self.asked) as (watch, self.ending):
+            yield watch
+
+    def passed(self, part: Batch, logits: Tensor, slopes: Mapping[LayerKey, Tensor]) -> None:
+        if self.ending is not None:
+            self.seen.append(self.ending(logits))
+            self.ending = None
+
+    def measured(self) -> Measured:
+        model, batch, asked, seen = self.model, self.batch, self.asked, self.seen
+        values, control = (torch.zeros(len(batch), len(model.heads), dtype=torch.float64) for _ in range(2))
+        if not asked:
+            return Measured(values, control)
+        tokens = int(batch.mask.sum())
+        mean_z = {at: (torch.stack([one.sums[at] for one in seen]).sum(0) / tokens).float() for at in seen[0].sums}
+        found = torch.cat([_divergences(model, one, asked, mean_z) for one in seen])  # [example, head, 3]
+        whole = found[..., 0].mean(0).clamp(min=1e-12)
+        columns = [model.heads.index(head) for head in asked]
+        values[:, columns] = (found[..., 0] - found[..., 1]) / whole
+        control[:, columns] = (found[..., 0] - found[..., 2]) / whole
         return Measured(values, control)
-    seen = [_seen(model, part, asked) for part in pieces(batch)]
-    tokens = int(batch.mask.sum())
-    mean_z = {place: (torch.stack([one.sums[place] for one in seen]).sum(0) / tokens).float() for place in seen[0].sums}
-    found = torch.cat([_divergences(model, one, asked, mean_z) for one in seen])  # [example, head, 3]
-    whole = found[..., 0].mean(0).clamp(min=1e-12)
-    columns = [model.heads.index(head) for head in asked]
-    values[:, columns] = (found[..., 0] - found[..., 1]) / whole
-    control[:, columns] = (found[..., 0] - found[..., 2]) / whole
-    return Measured(values, control)
 
 
 def _suppressing(model: Model, batch: Batch) -> list[HeadId]:
@@ -91,11 +127,12 @@ class _Seen(NamedTuple):
     layers: dict[LayerKey, _Layer]
 
 
-@torch.no_grad()
-def _seen(model: Model, batch: Batch, heads: list[HeadId]) -> _Seen:
-    """What heads and their layers read and wrote on some examples, from one run."""
+@contextlib.contextmanager
+def _reading(model: Model, batch: Batch, heads: list[HeadId]) -> Iterator[tuple[Watch, Callable[[Tensor], _Seen]]]:
+    """What must watch a run on some examples, and what makes of its logits what heads and their layers read and wrote there."""
     predict = batch.positions["predict"]
-    places = predict[:, np.linspace(0, predict.shape[1] - 1, PLACES).astype(int)].to(model.device)
+    picked = torch.from_numpy(np.linspace(0, predict.shape[1] - 1, PLACES).astype(int))
+    places = predict[:, picked].to(model.device)
     tokens = torch.stack([batch.tokens, batch.tokens.roll(batch.tokens.shape[1] // 2, 1)]).to(model.device)
     toward = logit_direction(model, tokens.reshape(-1, 1), torch.ones(tokens.numel(), 1))
     unit = torch.nn.functional.normalize(toward, dim=-1).unflatten(0, tokens.shape)
@@ -124,8 +161,17 @@ def _seen(model: Model, batch: Batch, heads: list[HeadId]) -> _Seen:
         leading = torch.stack([_leading(entry, matrix[:, said], mask, places) for said in tokens])
         layers[place] = _Layer(writes.block, *read[place], writes.z.float(), writes.scale, leading)
 
-    end = decompose(model, blocks, batch, places, each, watch=watch)
-    return _Seen(unit, end.residual, end.factor, sums, layers)
+    with taking_apart(model, blocks, places, each) as (look, ending):
+
+        def both(layer: LayerView) -> None:
+            look(layer)
+            watch(layer)
+
+        def seen(logits: Tensor) -> _Seen:
+            end = ending(logits, picked)
+            return _Seen(unit, end.residual, end.factor, sums, layers)
+
+        yield both, seen
 
 
 def _changes(seen: _Seen, layer: _Layer, mean: Tensor) -> Tensor:

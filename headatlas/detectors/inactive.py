@@ -1,11 +1,17 @@
 """Heads that add next to nothing to the residual stream, wherever they attend."""
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
+from headatlas.edits.collect import pieces
 from headatlas.model import LayerView, Model
+from headatlas.model.runs.shared_pass import Alongside, Watch, alone
 from headatlas.ops.patterns import mean_of, where_queries
+from headatlas.ops.types import LayerKey
 from headatlas.task import Batch
 from headatlas.tasks.prose import prose
 
@@ -20,15 +26,38 @@ def inactive(model: Model, batch: Batch) -> Measured:
     off costs on MMLU; here a quarter of the layer's mean is the bar, and the verdict asks what the head's own removal costs:
     refuted is what is expected of a head that does nothing.
     """
-    found: list[Tensor] = []
+    found: Measured = alone(model, pieces(batch), _Loudness())
+    return found
 
-    def watch(layer: LayerView) -> None:
+
+class _Loudness:
+    """How much less each head writes than its layer, layer after layer of passes over a batch's parts."""
+
+    metric, slopes = None, False
+
+    def __init__(self) -> None:
+        self.found: list[Tensor] = []  # [example, head] of each part
+        self.layers: list[Tensor] = []  # of the part that is read now
+
+    def _watch(self, layer: LayerView) -> None:
         loud = mean_of(where_queries(_norms(layer), layer.text_positions >= 1))
-        found.append((1 - loud / loud.mean(1, keepdim=True)).clamp(min=0).cpu())
+        self.layers.append((1 - loud / loud.mean(1, keepdim=True)).clamp(min=0).cpu())
 
-    model.forward(batch, watch=watch, logit_positions=torch.zeros(1, dtype=torch.long))
-    values = torch.cat(found, 1)
-    return Measured(values, torch.zeros_like(values))
+    def looking(self, part: Batch) -> AbstractContextManager[Watch]:
+        return nullcontext(self._watch)
+
+    def passed(self, part: Batch, logits: Tensor, slopes: Mapping[LayerKey, Tensor]) -> None:
+        self.found.append(torch.cat(self.layers, 1))
+        self.layers = []
+
+    def measured(self) -> Measured:
+        values = torch.cat(self.found)
+        return Measured(values, torch.zeros_like(values))
+
+
+def alongside(model: Model, batch: Batch) -> Alongside:
+    """The same from passes that others make."""
+    return _Loudness()
 
 
 def _norms(layer: LayerView) -> Tensor:

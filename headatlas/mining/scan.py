@@ -26,6 +26,7 @@ from headatlas.methods.sweeps.task_gate import gate_of_values
 from headatlas.mining.attention_example import attention_examples
 from headatlas.mining.task_scan import AttentionExample, Baseline, DetectorScan, Skipped, TaskScan
 from headatlas.model import LayerView, Model
+from headatlas.model.runs.shared_pass import SharedPass
 from headatlas.ops.memo import asked_together
 from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Progress, Silent
@@ -90,6 +91,11 @@ def scan(
         batch = prepared(model, metric, batch)
     n, heads = len(batch), model.heads
     layered = [d for d in detectors if isinstance(d, LayerDetector)]
+    wholly = [d for d in detectors if isinstance(d, ModelDetector)]
+    refused: dict[str, str] = {}
+    if model.kind == "encoder-decoder":
+        refused = {d.name: "is measured on the whole model, and made for models of one stack" for d in wholly}
+        wholly = []
     start_of: dict[LayerKey, int] = {}
     members: dict[str, list[int]] = {}
     for i, head in enumerate(heads):
@@ -142,19 +148,22 @@ def scan(
                 counts[key] = counts.get(key, 0) + int(layer.valid_queries.sum())
             spent += time.perf_counter() - entered
 
-        wanted = metric.positions(part) if metric is not None else torch.zeros(1, dtype=torch.long)
-        logits = model.forward(part, watch=watch, logit_positions=wanted)
-        if metric is not None:
-            score = metric.score(logits.cpu(), part)
+        score = (shared if main else SharedPass(model, {}, metric)).run(part, watch)
+        if score is not None and metric is not None:
             metrics["task" if main else "control"].append(score.double().numpy())
         clock["detect"] += spent
         clock["forward"] += time.perf_counter() - began - spent
 
+    riding = {d.name: d.alongside(model, batch) for d in wholly if d.alongside is not None}
+    # Where the scan itself reads nothing of the logits, it reads what the first of these wants.
+    read = metric or next((one.metric for one in riding.values() if one.metric is not None), None)
+    shared = SharedPass(model, riding, read)
     needs_control = batch.control is not None and (metric is not None or any(d.needs_control_batch for d in layered))
     for start in range(0, n, size):
         rows = slice(start, min(start + size, n))
         part = batch.rows(rows)
-        run(part, rows, main=True)
+        if layered or riding or mean_z or metric is not None:
+            run(part, rows, main=True)
         if needs_control and part.control is not None:
             run(part.control, rows, main=False)
         progress.advance(step, rows.stop - rows.start, of=n)
@@ -164,21 +173,17 @@ def scan(
     for one in layered:
         scores[one.name], words = _scores(one, heads, values[one.name], control[one.name], choices.get(one.name, {}))
         told |= {one.name: words} if words else {}
-    refused: dict[str, str] = {}
-    for detector in detectors:
-        if isinstance(detector, ModelDetector):
-            began = time.perf_counter()
-            if model.kind == "encoder-decoder":
-                refused[detector.name] = "is measured on the whole model, and made for models of one stack"
-                continue
-            try:
-                measured = detector.measure(model, batch)
-            except (UnsupportedModel, UnfitTask) as error:
-                refused[detector.name] = str(error)
-                continue
-            scored, chance = (part.double().cpu().numpy() for part in measured)
-            scores[detector.name] = HeadScores(heads, scored, chance, detector.minimum_effect)
-            clock["detect"] += time.perf_counter() - began
+    found = shared.measured()
+    for whole in wholly:
+        began = time.perf_counter()
+        try:
+            measured = found[whole.name] if whole.name in found else whole.measure(model, batch)
+        except (UnsupportedModel, UnfitTask) as error:
+            refused[whole.name] = str(error)
+            continue
+        scored, chance = (part.double().cpu().numpy() for part in measured)
+        scores[whole.name] = HeadScores(heads, scored, chance, whole.minimum_effect)
+        clock["detect"] += time.perf_counter() - began
     averages = {key: (total / max(counts[key], 1)).float() for key, total in sums.items()} | elsewhere
     return Scan(scores, joined["task"], joined["control"], averages, clock, refused, told, choices)
 

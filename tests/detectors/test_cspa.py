@@ -10,6 +10,7 @@ from headatlas.detectors import cspa as module
 from headatlas.detectors.cspa import LEADING, cspa
 from headatlas.lab.planting import find_planting
 from headatlas.model import attach
+from headatlas.model.runs.shared_pass import alone
 from headatlas.task import Batch
 from tests import toys
 
@@ -67,7 +68,9 @@ def test_divergences_are_those_of_plain_weights(monkeypatch):
                                 write = write + float(patterns[head.layer][e, head.head, at, s]) * lowered * unit
                         changed = hf.lm_head(hf.model.norm(end + write)).log_softmax(-1)
                         expected[e, n, kind] += float((clean.exp() * (clean - changed)).sum()) / len(places)
-    found = module._divergences(model, module._seen(model, batch, asked), asked, mean_z)
+    rider = module._Suppression(model, batch, asked)
+    alone(model, [batch], rider)
+    found = module._divergences(model, rider.seen[0], asked, mean_z)
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-7)
     monkeypatch.setattr(module, "_suppressing", lambda *_: asked)
     scored = cspa.measure(model, batch)

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from headatlas.apply.kv_cache.measuring import needle
 from headatlas.errors import BadInput, UnfitTask
-from headatlas.methods.sweeps.gradient_estimate import demand_gradients
 from headatlas.model import Model
 from headatlas.model.core.dispatch import active, delegate, receiving
 from headatlas.model.core.hooks import evaluating
 from headatlas.model.holding.own import OwnCache, again, read_text
+from headatlas.model.runs.shared_pass import demand_gradients
 from headatlas.task import Batch
 
 # (layer, queries [example, head, query, d], keys [example, group, key, d], values, the model's own attention of masks) -> z

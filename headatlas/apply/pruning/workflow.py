@@ -18,9 +18,9 @@ from headatlas.edits import Mean
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.prompts import Prompts, measured_by
-from headatlas.methods.sweeps.gradient_estimate import demand_gradients
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
+from headatlas.model.runs.shared_pass import demand_gradients
 from headatlas.ops import stats
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent

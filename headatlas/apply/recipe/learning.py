@@ -10,8 +10,8 @@ from torch import Tensor
 
 from headatlas.edits.affine import Affine
 from headatlas.heads import HeadId
-from headatlas.methods.sweeps.gradient_estimate import demand_gradients
 from headatlas.model import Model
+from headatlas.model.runs.shared_pass import demand_gradients
 from headatlas.progress import Progress
 from headatlas.task import Batch, Metric
 

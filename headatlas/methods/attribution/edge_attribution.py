@@ -29,11 +29,11 @@ from headatlas.methods.attribution.edge_graph import Difference, Graph, written
 from headatlas.methods.former import former_arguments
 from headatlas.methods.prompts import Prompts, prompts_for
 from headatlas.methods.sweeps.cached_runs import GB
-from headatlas.methods.sweeps.gradient_estimate import demand_gradients, no_gradient
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Edit, LayerView, Model
 from headatlas.model.core.hooks import Args, Kwargs, OwnHooks, own_hooks
 from headatlas.model.core.pass_context import Inputs
+from headatlas.model.runs.shared_pass import demand_gradients, no_gradient
 from headatlas.model.structure.blocks import first, given
 from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Progress, Silent

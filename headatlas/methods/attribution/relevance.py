@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
 from headatlas.heads import HeadId
-from headatlas.methods.sweeps.gradient_estimate import demand_gradients
 from headatlas.model import LayerView, Model
 from headatlas.model.core.hooks import Args, Kwargs, own_hooks
 from headatlas.model.core.linear_and_norm import is_linear, is_norm, norm_gain
+from headatlas.model.runs.shared_pass import demand_gradients
 from headatlas.ops.types import LayerKey
 from headatlas.task import Batch, Metric
 

@@ -7,7 +7,7 @@ order. Two runs and one backward pass for all heads and positions. It only ranks
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from headatlas.heads import HeadId
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Model
 from headatlas.model.runs.cached_forward import attend_again
+from headatlas.model.runs.shared_pass import demand_gradients, leaves, slopes_of
 from headatlas.ops import stats
 from headatlas.ops.types import Array, LayerKey
 
@@ -27,19 +28,6 @@ if TYPE_CHECKING:
     from headatlas.methods.sweeps.plan import Sweep
     from headatlas.model.core.view import LayerView
     from headatlas.task import Batch, Metric
-
-
-class _Leaf:
-    """An edit that changes nothing, from which gradients are counted, so that weights need none."""
-
-    component = "residual"
-    heads: tuple[HeadId, ...] = ()
-
-    def __init__(self, key: LayerKey) -> None:
-        self.layers = frozenset([key])
-
-    def __call__(self, layer: LayerView, x: Tensor) -> Tensor:
-        return x.detach().requires_grad_(True)
 
 
 def estimate(model: Model, sweep: Sweep, memory: int) -> Array:
@@ -70,23 +58,6 @@ def estimates(model: Model, sweep: Sweep, memory: int, *, exact_softmax: bool = 
         )
     rest = [_piece(model, sweep, slice(i, min(i + size, n)), exact_softmax) for i in range(1, n, size)]
     return np.concatenate([one, *rest])
-
-
-def demand_gradients(model: Model) -> None:
-    """Raise UnsupportedModel for weights through which gradients do not flow; frozen ones are fine."""
-    quantised = getattr(model.hf, "is_quantized", False) or any(
-        not weight.is_floating_point() for weight in model.hf.parameters()
-    )
-    if quantised or any(weight.is_inference() for weight in model.hf.parameters()):
-        raise no_gradient(model)
-
-
-def no_gradient(model: Model) -> UnsupportedModel:
-    """What to say where gradients are needed and there are none."""
-    return UnsupportedModel(
-        f"No gradient flows through {model.name} (quantised, or loaded for inference only).",
-        "Load it in float32, bfloat16 or float16, or measure exactly (headatlas patch without --triage).",
-    )
 
 
 def _piece(model: Model, sweep: Sweep, rows: slice, exact_softmax: bool) -> Array:
@@ -133,16 +104,8 @@ def _slopes(
     model: Model, batch: Batch, metric: Metric, views: Mapping[LayerKey, LayerView], values: dict[str, Tensor]
 ) -> dict[LayerKey, Tensor]:
     """The slope of the metric in the watched tensor of each layer; takes the logits out of `values`."""
-    score = metric.score(values.pop("logits").cpu(), batch).sum()
-    if not score.requires_grad:
-        raise no_gradient(model)
-    tensors = [values[_name(key)] for key in views]
-    gradients = torch.autograd.grad(score, tensors, allow_unused=True)
-    # Where nothing after a layer reads it, there is no gradient.
-    return {
-        key: torch.zeros_like(x) if slope is None else slope
-        for key, x, slope in zip(views, tensors, gradients, strict=True)
-    }
+    score = metric.score(values.pop("logits").cpu(), batch)
+    return slopes_of(model, score, {key: values[_name(key)] for key in views})
 
 
 def _felt(
@@ -228,9 +191,8 @@ def _watched(
             with torch.no_grad():
                 further(layer)
 
-    first = model.layers[0]
-    leaf: list[Any] = [_Leaf((first.stack, first.index))] if model.restarts and len(model.stacks) == 1 else []
-    values["logits"] = model.forward(prompts, watch=watch, edits=[*leaf, *edits], logit_positions=positions, grad=True)
+    changes = [*leaves(model), *edits]
+    values["logits"] = model.forward(prompts, watch=watch, edits=changes, logit_positions=positions, grad=True)
     return views, values
 
 

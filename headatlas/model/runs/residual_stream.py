@@ -6,7 +6,8 @@ they do not, the model is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from headatlas.errors import UnsupportedModel
 from headatlas.model.core.forward_pass import Edit
-from headatlas.model.core.hooks import Args, Kwargs, own_hooks
+from headatlas.model.core.hooks import Args, Kwargs, OwnHooks, own_hooks
 from headatlas.model.core.linear_and_norm import offset
 from headatlas.model.core.model import Model
 from headatlas.model.core.pass_context import TokenBatch
@@ -125,7 +126,22 @@ def decompose(
 
     Returns the end of the stream. Raises UnsupportedModel where the parts do not add up.
     """
+    with taking_apart(model, blocks, positions, each) as (look, ending):
+        found = model.forward(batch, watch=_both(look, watch), edits=edits, logit_positions=positions)
+    return ending(found, None)
+
+
+@contextlib.contextmanager
+def taking_apart(
+    model: Model, blocks: tuple[Block, ...], positions: Tensor, each: Callable[[Writes], None]
+) -> Iterator[tuple[Callable[[LayerView], None], Callable[[Tensor, Tensor | None], FinalResidual]]]:
+    """The same for a pass of whoever enters this: gives what must watch it, and what makes the end of the stream of its logits.
+
+    The second takes [example, m, vocab], and columns [n] of the logits that are those at `positions`, None where m = n. It raises
+    UnsupportedModel where parts did not add up, not the pass.
+    """
     end: dict[str, Tensor] = {}
+    refused: list[UnsupportedModel] = []
     pick = _picker(positions)
     head = unembedding_of(model.hf)
 
@@ -133,12 +149,20 @@ def decompose(
         end["residual"] = writes.exit
         each(writes)
 
+    def ending(logits: Tensor, columns: Tensor | None) -> FinalResidual:
+        if refused:
+            raise refused[0]
+        if columns is not None:
+            logits = logits[:, columns.to(logits.device)]
+            end.update({name: x[:, columns.to(x.device)] for name, x in end.items() if name == "raw"})
+        return _ending(model, end, logits)
+
     with own_hooks() as hooks:
+        look = _visiting(hooks, model, blocks, positions, last, refused)
         if head is not None:
-            hooks.before(head, lambda _, args, __: end.update(normed=pick(args[0])))
-            hooks.after(head, lambda _, __, ___, output: end.update(raw=output))
-        found = visit_blocks(model, blocks, batch, positions, last, watch=watch, edits=edits, logit_positions=positions)
-    return _ending(model, end, found)
+            hooks.before(head, lambda _, args, __: end.update(normed=pick(args[0]).detach()))
+            hooks.after(head, lambda _, __, ___, output: end.update(raw=output.detach()))
+        yield look, ending
 
 
 def visit_blocks(
@@ -153,6 +177,38 @@ def visit_blocks(
     logit_positions: Tensor,
 ) -> Tensor:
     """The same without the end of the stream: returns the model's logits at `logit_positions`. Raises UnsupportedModel."""
+    refused: list[UnsupportedModel] = []
+    with own_hooks() as hooks:
+        look = _visiting(hooks, model, blocks, positions, each, refused)
+        found = model.forward(batch, watch=_both(look, watch), edits=edits, logit_positions=logit_positions)
+    if refused:
+        raise refused[0]
+    return found
+
+
+def _both(
+    first: Callable[[LayerView], None], second: Callable[[LayerView], None] | None
+) -> Callable[[LayerView], None]:
+    def watch(layer: LayerView) -> None:
+        first(layer)
+        if second is not None:
+            second(layer)
+
+    return watch
+
+
+def _visiting(
+    hooks: OwnHooks,
+    model: Model,
+    blocks: tuple[Block, ...],
+    positions: Tensor,
+    each: Callable[[Writes], None],
+    refused: list[UnsupportedModel],
+) -> Callable[[LayerView], None]:
+    """Put hooks through which `each` is shown the blocks of a pass, without gradients; returns what must watch that pass.
+
+    refused: takes what `each`, or parts that do not add up, raised.
+    """
     held: dict[int, dict[str, Tensor]] = {}
     shapes: dict[int, torch.Size] = {}
     at_layer = {
@@ -161,40 +217,41 @@ def visit_blocks(
     pick = _picker(positions)
 
     def look(layer: LayerView) -> None:
-        held[at_layer[layer.stack, layer.index].index]["z"] = pick(layer.z)
-        if watch is not None:
-            watch(layer)
+        held[at_layer[layer.stack, layer.index].index]["z"] = pick(layer.z.detach())
 
     def on_entry(block: Block) -> Callable[..., None]:
         def hook(_: nn.Module, args: Args, kwargs: Kwargs) -> None:
             entry = given(args, kwargs)
-            held[block.index], shapes[block.index] = {"entry": pick(entry).clone()}, entry.shape
+            held[block.index], shapes[block.index] = {"entry": pick(entry.detach()).clone()}, entry.shape
 
         return hook
 
     def hold(block: Block, name: str) -> Callable[..., None]:
         def hook(_: nn.Module, __: Args, ___: Kwargs, output: Any) -> None:
             # Now, and as a copy: some blocks go on to add in place.
-            held[block.index][name] = pick(first(output).reshape(shapes[block.index])).clone()
+            held[block.index][name] = pick(first(output).detach().reshape(shapes[block.index])).clone()
 
         return hook
 
     def on_exit(block: Block) -> Callable[..., None]:
         def hook(_: nn.Module, __: Args, ___: Kwargs, output: Any) -> None:
-            each(_writes(model, block, held.pop(block.index), pick(first(output))))
+            with torch.no_grad():
+                try:
+                    each(_writes(model, block, held.pop(block.index), pick(first(output).detach())))
+                except UnsupportedModel as error:  # the pass may be one that others watch too
+                    refused.append(error)
 
         return hook
 
-    with own_hooks() as hooks:
-        for block in blocks:
-            hooks.before(block.module, on_entry(block))
-            if block.attention is not None and block.mlp is not None:
-                hooks.after(block.attention.projection, hold(block, "written"))
-                hooks.after(block.mlp.post or block.mlp.module, hold(block, "mlp"))
-                if block.post is not None:
-                    hooks.after(block.post.module, hold(block, "after"))
-            hooks.after(block.module, on_exit(block))
-        return model.forward(batch, watch=look, edits=edits, logit_positions=logit_positions)
+    for block in blocks:
+        hooks.before(block.module, on_entry(block))
+        if block.attention is not None and block.mlp is not None:
+            hooks.after(block.attention.projection, hold(block, "written"))
+            hooks.after(block.mlp.post or block.mlp.module, hold(block, "mlp"))
+            if block.post is not None:
+                hooks.after(block.post.module, hold(block, "after"))
+        hooks.after(block.module, on_exit(block))
+    return look
 
 
 def _picker(positions: Tensor) -> Callable[[Tensor], Tensor]:
