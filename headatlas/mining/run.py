@@ -27,13 +27,8 @@ from headatlas.mining.checks.fresh import CONTEXT, EXAMPLES
 from headatlas.mining.checks.judging import STEPS
 from headatlas.mining.own import OwnTasks, keep, sources_of
 from headatlas.mining.own import identity as own_identity
-<<<<<<< HEAD
-from headatlas.mining.planning import Plan, further, plan
-from headatlas.mining.scan import scan_task, tokens_a_second
-=======
 from headatlas.mining.planning import Plan, further, plan, tokens_a_second
-from headatlas.mining.scan import metric_on, scan_task
->>>>>>> speed
+from headatlas.mining.scan import scan_task
 from headatlas.mining.tables import example_table, score_table
 from headatlas.mining.task_scan import TaskScan, attention_json
 from headatlas.mining.task_verdict import TaskVerdict

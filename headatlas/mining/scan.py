@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,7 +35,6 @@ from headatlas.scores import HeadScores
 from headatlas.task import Batch, Metric, Task
 
 TOKENS_AT_ONCE = 2048
-TIMED = 512  # tokens on which the machine's speed is measured: passes over fewer than 2,048 are about as fast a token
 
 
 @dataclass(frozen=True)
@@ -154,15 +154,14 @@ def scan(
         clock["detect"] += spent
         clock["forward"] += time.perf_counter() - began - spent
 
-    riding = {d.name: d.alongside(model, batch) for d in wholly if d.alongside is not None}
+    riding = {d.name: partial(d.alongside, model, batch) for d in wholly if d.alongside is not None}
     # Where the scan itself reads nothing of the logits, it reads what the first of these wants.
-    read = metric or next((one.metric for one in riding.values() if one.metric is not None), None)
-    shared = SharedPass(model, riding, read)
+    shared = SharedPass(model, riding, metric)
     needs_control = batch.control is not None and (metric is not None or any(d.needs_control_batch for d in layered))
     for start in range(0, n, size):
         rows = slice(start, min(start + size, n))
         part = batch.rows(rows)
-        if layered or riding or mean_z or metric is not None:
+        if layered or shared.along or mean_z or metric is not None:
             run(part, rows, main=True)
         if needs_control and part.control is not None:
             run(part.control, rows, main=False)
@@ -224,14 +223,6 @@ def _on_both(first: Scan, second: Scan, detectors: Sequence[Detector]) -> Scan:
             scores[one.name] = HeadScores(parts[0].heads, values, control, one.minimum_effect)
     seconds = {name: spent + second.seconds[name] for name, spent in first.seconds.items()}
     return replace(first, scores=scores, told=told, seconds=seconds)
-
-
-def tokens_a_second(model: Model, batch: Batch) -> float:
-    """How many tokens this machine reads in a second, measured on a few texts of `batch`."""
-    part = batch.rows(slice(0, max(1, TIMED // batch.tokens.shape[1])))
-    began = time.perf_counter()
-    model.forward(part, logit_positions=torch.zeros(1, dtype=torch.long))
-    return int(part.mask.sum()) / (time.perf_counter() - began)
 
 
 def scan_task(
