@@ -18,6 +18,7 @@ from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.memory_budget import peak_of, show_size
 from headatlas.model import Model
+from headatlas.model.core.forward_pass import Edit
 from headatlas.model.runs.cached_forward import attend_again
 from headatlas.model.runs.shared_pass import demand_gradients, leaves, slopes_of
 from headatlas.ops import stats
@@ -191,7 +192,7 @@ def _watched(
             with torch.no_grad():
                 further(layer)
 
-    changes = [*leaves(model), *edits]
+    changes: list[Edit] = [*leaves(model), *edits]
     values["logits"] = model.forward(prompts, watch=watch, edits=changes, logit_positions=positions, grad=True)
     return views, values
 
