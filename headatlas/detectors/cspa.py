@@ -61,6 +61,7 @@ class _Suppression:
     def __init__(self, model: Model, batch: Batch, asked: list[HeadId]) -> None:
         self.model, self.batch, self.asked, self.seen = model, batch, asked, list[_Seen]()
         self.metric = next_token_loss if asked else None  # it reads the run at some of the tokens that predict
+        self.blocks: tuple[Block, ...] = ()
         self.ending: Callable[[Tensor], _Seen] | None = None  # of the part that is read now
 
     @contextlib.contextmanager
@@ -68,7 +69,8 @@ class _Suppression:
         if not self.asked:
             yield lambda _: None
             return
-        with _reading(self.model, part, self.asked) as (watch, self.ending):
+        self.blocks = self.blocks or blocks_of(self.model)
+        with _reading(self.model, self.blocks, part, self.asked) as (watch, self.ending):
             yield watch
 
     def passed(self, part: Batch, logits: Tensor, slopes: Mapping[LayerKey, Tensor]) -> None:
@@ -128,7 +130,9 @@ class _Seen(NamedTuple):
 
 
 @contextlib.contextmanager
-def _reading(model: Model, batch: Batch, heads: list[HeadId]) -> Iterator[tuple[Watch, Callable[[Tensor], _Seen]]]:
+def _reading(
+    model: Model, blocks: tuple[Block, ...], batch: Batch, heads: list[HeadId]
+) -> Iterator[tuple[Watch, Callable[[Tensor], _Seen]]]:
     """What must watch a run on some examples, and what makes of its logits what heads and their layers read and wrote there."""
     predict = batch.positions["predict"]
     picked = torch.from_numpy(np.linspace(0, predict.shape[1] - 1, PLACES).astype(int))
@@ -138,7 +142,6 @@ def _reading(model: Model, batch: Batch, heads: list[HeadId]) -> Iterator[tuple[
     unit = torch.nn.functional.normalize(toward, dim=-1).unflatten(0, tokens.shape)
     matrix, _ = readout(model)
     mask = batch.mask.to(model.device)
-    blocks = blocks_of(model)
     homes = {(one.attention.stack, one.attention.index): one for one in blocks if one.attention is not None}
     wanted = {(head.stack, head.layer) for head in heads}
     sums: dict[LayerKey, Tensor] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -155,15 +156,14 @@ def scan(
         clock["detect"] += spent
         clock["forward"] += time.perf_counter() - began - spent
 
-    riding = {d.name: d.alongside(model, batch) for d in wholly if d.alongside is not None}
+    riding = {d.name: partial(d.alongside, model, batch) for d in wholly if d.alongside is not None}
     # Where the scan itself reads nothing of the logits, it reads what the first of these wants.
-    read = metric or next((one.metric for one in riding.values() if one.metric is not None), None)
-    shared = SharedPass(model, riding, read)
+    shared = SharedPass(model, riding, metric)
     needs_control = batch.control is not None and (metric is not None or any(d.needs_control_batch for d in layered))
     for start in range(0, n, size):
         rows = slice(start, min(start + size, n))
         part = batch.rows(rows)
-        if layered or riding or mean_z or metric is not None:
+        if layered or shared.along or mean_z or metric is not None:
             run(part, rows, main=True)
         if needs_control and part.control is not None:
             run(part.control, rows, main=False)

@@ -7,7 +7,7 @@ order. Two runs and one backward pass for all heads and positions. It only ranks
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -191,7 +191,7 @@ def _watched(
             with torch.no_grad():
                 further(layer)
 
-    changes = [*leaves(model), *edits]
+    changes: list[Any] = [*leaves(model), *edits]
     values["logits"] = model.forward(prompts, watch=watch, edits=changes, logit_positions=positions, grad=True)
     return views, values
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
@@ -25,9 +26,10 @@ class Alongside(Protocol):
     metric: what those passes must read (its positions, its scores); None: anything. slopes: whether it wants those of the metric.
     """
 
-    metric: Metric | None
-    slopes: bool
-
+    @property
+    def metric(self) -> Metric | None: ...  # noqa: D102
+    @property
+    def slopes(self) -> bool: ...  # noqa: D102
     def looking(self, part: Batch) -> AbstractContextManager[Watch]:
         """Entered for the pass over `part`; what it gives is shown each layer, without gradients."""
 
@@ -89,14 +91,24 @@ def slopes_of(model: Model, score: Tensor, tensors: Mapping[LayerKey, Tensor]) -
 class SharedPass:
     """Passes over the parts of a batch with all of `along` looking on, by name; `metric` is what they read.
 
-    Those that want another metric, or that this model refuses, are let go: `measured` leaves them out. strict: a refusal is raised.
+    metric: None for that of the first who wants one. Those that want another metric, or that this model refuses, are let go:
+    `measured` leaves them out. strict: a refusal is raised.
     """
 
     def __init__(
-        self, model: Model, along: Mapping[str, Alongside], metric: Metric | None, *, strict: bool = False
+        self,
+        model: Model,
+        along: Mapping[str, Callable[[], Alongside]],
+        metric: Metric | None,
+        *,
+        strict: bool = False,
     ) -> None:
-        self.model, self.metric, self.strict = model, metric, strict
-        self.along = {name: one for name, one in along.items() if one.metric in (None, metric)}
+        self.model, self.strict = model, strict
+        self.along: dict[str, Alongside] = {}
+        for name, make in along.items():
+            self._try(name, functools.partial(self._begin, name, make))
+        self.metric = metric or next((one.metric for one in self.along.values() if one.metric is not None), None)
+        self.along = {name: one for name, one in self.along.items() if one.metric in (None, self.metric)}
         self._each(lambda one: demand_gradients(model) if one.slopes else None)
 
     def run(self, part: Batch, watch: Watch | None = None) -> Tensor | None:
@@ -131,6 +143,9 @@ class SharedPass:
         found = self._each(lambda one: one.measured())
         return {name: found[id(one)] for name, one in self.along.items()}
 
+    def _begin(self, name: str, make: Callable[[], Alongside]) -> None:
+        self.along[name] = make()
+
     def _slopes(self, score: Tensor, z: Mapping[LayerKey, Tensor]) -> dict[LayerKey, Tensor]:
         try:
             return slopes_of(self.model, score, z)
@@ -142,20 +157,21 @@ class SharedPass:
 
     def _each(self, call: Callable[[Alongside], Any]) -> dict[int, Any]:
         """What `call` gives for each, by its id; those that refuse are let go, and say why when they are asked alone."""
-        found: dict[int, Any] = {}
-        for name, one in list(self.along.items()):
-            try:
-                found[id(one)] = call(one)
-            except (UnsupportedModel, UnfitTask):
-                if self.strict:
-                    raise
-                del self.along[name]
-        return found
+        return {id(one): self._try(name, functools.partial(call, one)) for name, one in list(self.along.items())}
+
+    def _try(self, name: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except (UnsupportedModel, UnfitTask):
+            if self.strict:
+                raise
+            self.along.pop(name, None)
+            return None
 
 
 def alone(model: Model, parts: Sequence[Batch], one: Alongside) -> Any:
     """What `one` finds in passes of its own over the parts of a batch. Raises what it raises."""
-    passes = SharedPass(model, {"": one}, one.metric, strict=True)
+    passes = SharedPass(model, {"": lambda: one}, one.metric, strict=True)
     for part in parts:
         passes.run(part)
     return passes.measured()[""]
