@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from headatlas.apply.interventions import asmr, faithful_cot, semantic_consistency, style, sycophancy
+from headatlas.apply.recipe import pushing
 from headatlas.apply.recipe.choosing import held_back
 from headatlas.apply.recipe.intervention import RecipeOptions, find_intervention
-from headatlas.apply.recipe.pushing import up_to
+from headatlas.apply.recipe.pushing import bearable, up_to
 from headatlas.apply.recipe.recipe import ALWAYS
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
@@ -60,6 +61,52 @@ def test_nl_iti_chooses_heads_by_small_networks():
 
 def test_the_last_tokens_of_a_short_text_begin_at_its_start():
     assert up_to(torch.tensor([[5], [1]]), 3).tolist() == [[3, 4, 5], [-1, 0, 1]]
+
+
+def test_of_pushes_that_break_the_model_none_is_taken_where_a_gentler_one_can_be_had():
+    assert bearable([0.1, 0.3, 0.9], []) == 2  # no prose to break
+    assert bearable([0.1, 0.3, 0.9], [0.0, 0.5, 0.51]) == 1
+    assert bearable([0.3, 0.3, 0.1], [0.1, 0.0, 0.0]) == 0  # the first of equals
+    assert bearable([0.1, 0.3, 0.9], [0.8, 0.7, 6.0]) == 1  # all break it: the gentlest
+
+
+def test_strengths_are_tried_on_prose_as_the_plain_model_reads_it_and_a_breaking_one_is_left(monkeypatch):
+    model, batch = toys.model("gqa"), questions()
+    asked, said = RecipeOptions(heads="1.2", alpha="1,3000"), torch.arange(10, 16)[:, None]
+    with torch.no_grad():
+        for _ in range(4):  # what the model says itself, so that a push makes it less likely
+            said = torch.cat([said, model.hf(said).logits[:, -1:].argmax(-1)], 1)
+    prose = replace(padded(said.tolist()), positions={"predict": torch.tensor([[0, 1, 2]]).repeat(6, 1)})
+    free = find_intervention("nl-iti").fit(model, batch, asked)
+    assert (free.facts["loss_on_prose"], free.facts["alpha"]) == ([], 3000.0)  # of ids alone there is no prose
+    monkeypatch.setattr(pushing, "find_task", lambda name: lambda tokenizer, n, seed: prose)
+    found = find_intervention("nl-iti").fit(model, batch, asked)
+    layer, part = model.layers[HEAD.layer], slice(HEAD.head * 8, HEAD.head * 8 + 8)
+
+    def loss(moved: torch.Tensor) -> float:
+        def change(_, args):
+            z = args[0].clone()
+            z[..., part] += moved
+            return (z,)
+
+        handle = layer.projection.register_forward_pre_hook(change)
+        total = 0.0
+        for row, mask in zip(prose.tokens, prose.mask, strict=True):
+            ids = row[mask]
+            with torch.no_grad():
+                logits = model.hf(ids[None]).logits[0].double().log_softmax(-1)
+            total -= float(logits[[0, 1, 2], ids[1:4]].mean()) / 6
+        handle.remove()
+        return total
+
+    one = free.shift[HEAD] / 3000
+    wanted = [loss(size * one) - loss(0 * one) for size in (1, 3000)]
+    assert found.facts["loss_on_prose"] == pytest.approx(wanted, abs=1e-3)
+    assert wanted[0] < 0.01 < 0.05 < wanted[1]
+    monkeypatch.setattr(pushing, "BEARABLE", 0.05)  # tiny models are not broken by as much as real ones
+    found = find_intervention("nl-iti").fit(model, batch, asked)
+    assert found.facts["alpha"] == 1.0
+    np.testing.assert_allclose(found.shift[HEAD].numpy(), one.numpy(), atol=1e-4)
 
 
 # ---- sycophancy and style ----------------------------------------------------------------------------------------------
