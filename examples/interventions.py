@@ -38,7 +38,7 @@ PLAN: dict[str, tuple[int, int, ha.RecipeOptions]] = {
 # What of a fit is printed above its rows.
 SAID = (
     "heads", "alpha", "direction", "accuracy", "k", "score", "ships", "degrees", "accurate", "coherent", "accurate_probes",
-    "coherent_probes", "tried",
+    "coherent_probes", "tried", "loss_on_prose",
 )  # fmt: skip
 
 
