@@ -17,12 +17,12 @@ import headatlas as ha
 PLAN: dict[str, tuple[int, int, ha.RecipeOptions]] = {
     "iti": (32, 32, ha.RecipeOptions()),
     "attention-tracker": (24, 40, ha.RecipeOptions()),
-    "style": (10, 12, ha.RecipeOptions(alpha="5,20", draws=3)),
+    "style": (24, 24, ha.RecipeOptions(draws=3)),
     "semantic-consistency": (64, 64, ha.RecipeOptions(alpha="2,5", draws=3)),
     "nl-iti": (32, 32, ha.RecipeOptions(draws=3)),
-    "sycophancy": (8, 6, ha.RecipeOptions(alpha="5", direction="mean", draws=3)),
-    "evaluator-compression": (4, 6, ha.RecipeOptions(draws=3)),
-    "faithful-cot": (16, 8, ha.RecipeOptions(alpha="5", draws=3)),
+    "sycophancy": (32, 32, ha.RecipeOptions(draws=3)),
+    "evaluator-compression": (12, 24, ha.RecipeOptions(draws=3)),
+    "faithful-cot": (32, 32, ha.RecipeOptions(draws=3)),
     "attention-surgery": (9, 24, ha.RecipeOptions(draws=3)),
     "nasa": (12, 16, ha.RecipeOptions(steps=6, rate=5e-3, pick=2, draws=1)),
     "safety-heads": (3, 12, ha.RecipeOptions(draws=3)),
@@ -38,7 +38,7 @@ PLAN: dict[str, tuple[int, int, ha.RecipeOptions]] = {
 # What of a fit is printed above its rows.
 SAID = (
     "heads", "alpha", "direction", "accuracy", "k", "score", "ships", "degrees", "accurate", "coherent", "accurate_probes",
-    "coherent_probes", "tried",
+    "coherent_probes", "tried", "loss_on_prose",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 import torch
 
 from headatlas.apply.interventions import asmr, faithful_cot, semantic_consistency, style, sycophancy
+from headatlas.apply.recipe import pushing
 from headatlas.apply.recipe.choosing import held_back
 from headatlas.apply.recipe.intervention import RecipeOptions, find_intervention
-from headatlas.apply.recipe.pushing import up_to
+from headatlas.apply.recipe.pushing import bearable, up_to
 from headatlas.apply.recipe.recipe import ALWAYS
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
@@ -61,6 +63,52 @@ def test_the_last_tokens_of_a_short_text_begin_at_its_start():
     assert up_to(torch.tensor([[5], [1]]), 3).tolist() == [[3, 4, 5], [-1, 0, 1]]
 
 
+def test_of_pushes_that_break_the_model_none_is_taken_where_a_gentler_one_can_be_had():
+    assert bearable([0.1, 0.3, 0.9], []) == 2  # no prose to break
+    assert bearable([0.1, 0.3, 0.9], [0.0, 0.5, 0.51]) == 1
+    assert bearable([0.3, 0.3, 0.1], [0.1, 0.0, 0.0]) == 0  # the first of equals
+    assert bearable([0.1, 0.3, 0.9], [0.8, 0.7, 6.0]) == 1  # all break it: the gentlest
+
+
+def test_strengths_are_tried_on_prose_as_the_plain_model_reads_it_and_a_breaking_one_is_left(monkeypatch):
+    model, batch = toys.model("gqa"), questions()
+    asked, said = RecipeOptions(heads="1.2", alpha="1,3000"), torch.arange(10, 16)[:, None]
+    with torch.no_grad():
+        for _ in range(4):  # what the model says itself, so that a push makes it less likely
+            said = torch.cat([said, model.hf(said).logits[:, -1:].argmax(-1)], 1)
+    prose = replace(padded(said.tolist()), positions={"predict": torch.tensor([[0, 1, 2]]).repeat(6, 1)})
+    free = find_intervention("nl-iti").fit(model, batch, asked)
+    assert (free.facts["loss_on_prose"], free.facts["alpha"]) == ([], 3000.0)  # of ids alone there is no prose
+    monkeypatch.setattr(pushing, "find_task", lambda name: lambda tokenizer, n, seed: prose)
+    found = find_intervention("nl-iti").fit(model, batch, asked)
+    layer, part = model.layers[HEAD.layer], slice(HEAD.head * 8, HEAD.head * 8 + 8)
+
+    def loss(moved: torch.Tensor) -> float:
+        def change(_, args):
+            z = args[0].clone()
+            z[..., part] += moved
+            return (z,)
+
+        handle = layer.projection.register_forward_pre_hook(change)
+        total = 0.0
+        for row, mask in zip(prose.tokens, prose.mask, strict=True):
+            ids = row[mask]
+            with torch.no_grad():
+                logits = model.hf(ids[None]).logits[0].double().log_softmax(-1)
+            total -= float(logits[[0, 1, 2], ids[1:4]].mean()) / 6
+        handle.remove()
+        return total
+
+    one = free.shift[HEAD] / 3000
+    wanted = [loss(size * one) - loss(0 * one) for size in (1, 3000)]
+    assert found.facts["loss_on_prose"] == pytest.approx(wanted, abs=1e-3)
+    assert wanted[0] < 0.01 < 0.05 < wanted[1]
+    monkeypatch.setattr(pushing, "BEARABLE", 0.05)  # tiny models are not broken by as much as real ones
+    found = find_intervention("nl-iti").fit(model, batch, asked)
+    assert found.facts["alpha"] == 1.0
+    np.testing.assert_allclose(found.shift[HEAD].numpy(), one.numpy(), atol=1e-4)
+
+
 # ---- sycophancy and style ----------------------------------------------------------------------------------------------
 def test_every_doubt_has_an_answer_that_stands_by_the_first_and_one_that_gives_in(words):
     halves = [sycophancy.prompts(words, 12, np.random.default_rng(0), half) for half in ("find", "test")]
@@ -77,16 +125,20 @@ def test_every_doubt_has_an_answer_that_stands_by_the_first_and_one_that_gives_i
     assert not first & second
 
 
-def test_styled_and_plain_answers_share_their_question_and_halves_share_no_form(words):
-    halves = [style.prompts(words, 20, np.random.default_rng(1), half) for half in ("find", "test")]
-    asked = []
+def test_styled_and_plain_answers_share_their_question_and_no_question_is_asked_twice_in_either_half(words):
+    halves = [style.prompts(words, 64, np.random.default_rng(1), half) for half in ("find", "test")]
+    asked, slots = [], {*style.THINGS, *style.PLACES}
     for batch in halves:
         texts_of = [words.decode(row[mask].tolist()) for row, mask in zip(batch.tokens, batch.mask, strict=True)]
         for styled, plain in zip(texts_of[::2], texts_of[1::2], strict=True):
-            assert styled.partition("Answer:")[0] == plain.partition("Answer:")[0]
-            assert any(word in styled for word in ("thou", "thy", "'Tis", "hath", "doth"))
-        asked.append({one.split()[1] for one in texts_of})
-    assert not asked[0] & asked[1]
+            question, _, answer = styled.partition("Answer:")
+            assert question == plain.partition("Answer:")[0]
+            marks = r"thou|thee|thy|thine|'tis|hath|doth|\w+eth|saith"
+            assert re.search(rf"\b({marks})\b", answer, re.IGNORECASE), answer
+            assert not re.search(rf"\b({marks})\b", plain.partition("Answer:")[2], re.IGNORECASE)
+            # What is asked without the thing and the place that it is about, in which the halves differ anyhow.
+            asked.append(" ".join("_" if one in slots else one for one in re.findall(r"\w+", question)))
+    assert len(asked) == len(set(asked)) == len(style.FORMS)
 
 
 def test_style_is_the_mean_difference_of_pairs_within_the_half_of_their_axes():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from torch import Tensor
 
 from headatlas.apply.recipe.choosing import best_of, held_back, last_told, two_classes
@@ -12,12 +13,17 @@ from headatlas.apply.recipe.intervention import RecipeOptions
 from headatlas.apply.recipe.recipe import ANSWERING, Recipe, names
 from headatlas.apply.steering.direction import Steering, find, one_in_twenty
 from headatlas.choices import STEERING
+from headatlas.errors import UnfitTask
 from headatlas.heads import HeadId
 from headatlas.methods.labels import labels_of
 from headatlas.methods.probing import CrossValidation, probe
+from headatlas.methods.sweeps.plan import metric_of
 from headatlas.model import Model
 from headatlas.progress import Progress
-from headatlas.task import Batch, Metric
+from headatlas.task import Batch, Metric, find_task, next_token_loss
+
+BEARABLE = 0.5  # nats that a push may add to the loss on prose where a gentler one can be had
+PASSAGES = 4  # of prose, 128 tokens each, on which strengths are tried
 
 
 def _same(batch: Batch) -> Batch:
@@ -48,7 +54,11 @@ class Pushing:
 
 
 def push(name: str, model: Model, batch: Batch, options: RecipeOptions, progress: Progress, how: Pushing) -> Recipe:
-    """z + alpha * sigma * direction in the heads from which a label is read best; alpha is tried on prompts held back. Raises BadInput."""
+    """z + alpha * sigma * direction in the heads from which a label is read best; alpha is tried on prompts held back.
+
+    Of several strengths those that add more than 0.5 nats to the loss on prose are not taken (nor any but the gentlest, where all do): a
+    model that is broken answers by chance, which can be more often right than it was. Raises BadInput.
+    """
     two_classes(how.learned(batch), how.label)
     part, choose = held_back(batch, options.seed)
     learn = how.learned(part)
@@ -66,14 +76,36 @@ def push(name: str, model: Model, batch: Batch, options: RecipeOptions, progress
         if how.sized is not None:
             steering = how.sized(model, steering, learn, options.seed)
         tried += [(kind, alpha, pushed(name, steering, alpha, how.when)) for alpha in options.alphas or how.alphas]
-    number, reached = best_of(model, [one for *_, one in tried], choose, how.metric, progress)
+    recipes = [one for *_, one in tried]
+    _, reached = best_of(model, recipes, choose, how.metric, progress)
+    rise = prose_rise(model, recipes, options.seed) if len(tried) > 1 else []
+    number = bearable(reached, rise)
     kind, alpha, recipe = tried[number]
     facts = {
         "heads": names(heads), "accuracy": accuracy, "direction": kind, "alpha": alpha, "chosen_by": how.metric.name,
         "classes": [int((y == one).sum()) for one in (0, 1)],
         "tried": [[one, size, round(value, 4)] for (one, size, _), value in zip(tried, reached, strict=True)],
+        "loss_on_prose": [round(one, 4) for one in rise],
     }  # fmt: skip
     return replace(recipe, facts=facts)
+
+
+def prose_rise(model: Model, recipes: Sequence[Recipe], seed: int) -> list[float]:
+    """By how much each recipe, acting at every token, raises the next-token loss on prose; [] for a tokenizer that reads none."""
+    try:
+        batch = find_task("prose")(model.tokenizer, PASSAGES, seed + 1)  # other passages than those on which damage is told
+    except UnfitTask:
+        return []
+    plain = metric_of(model, batch, next_token_loss).mean()
+    return [float(metric_of(model, batch, next_token_loss, edits=one.edits()).mean() - plain) for one in recipes]
+
+
+def bearable(reached: Sequence[float], rise: Sequence[float]) -> int:
+    """Which recipe reaches most (the first of equals) of those that raise the loss on prose by 0.5 nats at most; else which raises it least."""
+    if rise and min(rise) > BEARABLE:
+        return int(np.argmin(rise))
+    spared = [not rise or rise[i] <= BEARABLE for i in range(len(reached))]
+    return int(np.argmax(np.where(spared, reached, -np.inf)))
 
 
 def best_probed(
