@@ -93,7 +93,8 @@ def push(name: str, model: Model, batch: Batch, options: RecipeOptions, progress
 def prose_rise(model: Model, recipes: Sequence[Recipe], seed: int) -> list[float]:
     """By how much each recipe, acting at every token, raises the next-token loss on prose; [] for a tokenizer that reads none."""
     try:
-        batch = find_task("prose")(model.tokenizer, PASSAGES, seed + 1)  # other passages than those on which damage is told
+        # Other passages than those on which damage is told.
+        batch = find_task("prose")(model.tokenizer, PASSAGES, seed + 1)
     except UnfitTask:
         return []
     plain = metric_of(model, batch, next_token_loss).mean()
