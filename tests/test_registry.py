@@ -145,7 +145,7 @@ def test_hooks_go_with_all_plugins_of_their_file(plugin_file):
         (DETECTOR + function("control", "layer"), r"'control' takes \(layer\), but is called with \(layer, batch\)"),
         (DETECTOR + "\n    control = 3\n", "the hook 'control' is no function but a int"),
         (DETECTOR.replace("made_up(layer, batch)", "made_up(layer)"), r"detector 'made_up' takes \(layer\)"),
-        (MODEL_DETECTOR + function("planted", "batch"), "defines 'planted', .* Hooks: removal;"),
+        (MODEL_DETECTOR + function("planted", "batch"), "defines 'planted', .* Hooks: alongside, removal;"),
         (MODEL_DETECTOR + function("removal", "model, batch"), r"called with \(model, batch, metric\)"),
         ("LENGTH = 3\n", "holds no detector"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from headatlas.model import layouts
 from headatlas.model.core import dispatch, weights_hash
 from headatlas.model.core.hooks import evaluating, exclusive
 from headatlas.model.core.model import Model
+from headatlas.model.core.model_inputs import uncached
 from headatlas.model.opening import kept_structure, ownership
 from headatlas.model.opening.opening_key import opening_key
 from headatlas.model.sources import openings
@@ -174,13 +176,13 @@ def _examine(
         near = undo.enter_context(reach.lowered(hf))
         inputs = selfcheck.sample(hf, _text_config(hf))
         try:
-            reference = Model.read(_run(hf, inputs))
+            reference = Model.read(_run_uncached(hf, inputs))
         except UnsupportedModel:
             if not near:
                 raise
             undo.close()  # its code does not bear the change
             inputs = selfcheck.sample(hf, _text_config(hf))
-            reference = Model.read(_run(hf, inputs))
+            reference = Model.read(_run_uncached(hf, inputs))
         layouts.install(hf)
         kind = _kind(hf, inputs, reference)
         model = _bare(hf, layout, source, tokenizer, bos, kind)
@@ -208,6 +210,11 @@ def _choose_attention(hf: Any) -> layouts.Layout | None:
     elif getattr(_text_config(hf), "_attn_implementation", None) not in dispatch.PATHS:
         hf.set_attn_implementation(path_of(type(hf)))
     return layout
+
+
+def _run_uncached(hf: nn.Module, inputs: Mapping[str, Any]) -> Any:
+    """As the model is run later: keys that a cache joins lie otherwise in memory, for which some processors round otherwise."""
+    return _run(hf, uncached(inspect.signature(hf.forward).parameters, inputs))
 
 
 def _run(hf: nn.Module, inputs: Mapping[str, Any]) -> Any:
