@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from headatlas.model.core.view import LayerView
 from headatlas.ops.patterns import at_offset
 from headatlas.task import Batch
 from headatlas.tasks.syntax import syntax
-from headatlas.treebanks.constituents import branching, distances, parse
+from headatlas.treebanks.constituents import branching, cut_spans, distances
 
 
 @detector(head_type="constituency-grammar-inducing-head", task=syntax, version=1, minimum_effect=0.05, attention="both")
@@ -34,8 +35,10 @@ def constituency(layer: LayerView, batch: Batch) -> Tensor:
         place = torch.tensor([words for _, words, _ in group], device=maps.device)  # [sentence, word]
         texts = torch.tensor([e for e, _, _ in group], device=maps.device)[:, None, None]
         cut = maps[texts, :, place[:, :, None], place[:, None]].movedim(-1, 1)  # [sentence, head, word, word]
-        for (e, _, wanted), apart in zip(group, distances(cut).cpu().numpy(), strict=True):
-            found[e] += torch.tensor([float(len(parse(row) & wanted)) for row in apart], device="cpu")
+        for (e, _, spans), first, last in zip(group, *cut_spans(distances(cut).cpu().numpy()), strict=True):
+            wanted = np.zeros((place.shape[1], place.shape[1]), bool)
+            wanted[tuple(zip(*spans, strict=True))] = True
+            found[e] += torch.from_numpy(wanted[first, last].sum(-1))
     return (found / total[:, None]).to(layer.q.device)  # 0 / 0 where a text has none
 
 

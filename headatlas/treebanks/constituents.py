@@ -75,6 +75,21 @@ def parse(found: Array) -> Spans:
     return frozenset(spans)
 
 
+def cut_spans(found: Array) -> tuple[Array, Array]:
+    """(first, last), [..., word - 1] each, of the spans that `parse` finds in each row of distances [..., word - 1], no two alike.
+
+    The span of a cut reaches to the nearest cut on either side that is made before it: on the left one at least as large, on
+    the right a larger one.
+    """
+    m = found.shape[-1]
+    place = np.arange(m)
+    size = np.where(np.isnan(found), np.inf, found)
+    other, own = size[..., None, :], size[..., :, None]
+    before = np.where((other >= own) & (place < place[:, None]), place, -1).max(-1, initial=-1)
+    after = np.where((other > own) & (place > place[:, None]), place, m).min(-1, initial=m)
+    return before + 1, after
+
+
 def branching(n: int, kind: str) -> Spans:
     """The tree of a sentence of n words without a look at it; kind is one of BASELINES."""
     if kind == "right-branching":

@@ -8,6 +8,7 @@ import torch
 
 import headatlas as ha
 from headatlas.errors import BadInput, UnsupportedModel
+from headatlas.methods.attribution import edge_attribution as module
 from headatlas.methods.attribution.edge_attribution import edge_scores, sides
 from headatlas.methods.attribution.edge_graph import Difference, Graph, written
 from headatlas.methods.attribution.edge_patching import _Run, edge_effects
@@ -107,6 +108,27 @@ def test_memory_and_batch_size_do_not_change_scores():
     np.testing.assert_allclose(padded, whole, atol=1e-5 * np.abs(whole).max())
     with pytest.raises(BadInput, match="allowed"):
         edge_scores(model, batch, logit_difference, memory=1000)
+
+
+@pytest.mark.parametrize("memory", [4 << 30, 3 << 20, 1 << 20, 1 << 19])
+@pytest.mark.parametrize("name", ["llama", "olmo2"])
+def test_steps_side_by_side_give_the_mean_of_single_runs(name: str, memory: int):
+    """Each run between the prompts by itself: its gradients contracted alone, and the scores of all averaged."""
+    model, batch, steps = opened(name), prompts(3, length=10), 4
+    graph, found = edge_scores(model, batch, logit_difference, steps=steps, memory=memory)
+    base, source = sides(batch, "denoising")
+    expected = []
+    for index in range(len(batch)):
+        rows = module._Rows(batch, base, source, torch.tensor([index]))
+        one, other = (written(model, graph, part) for part in (rows.base, rows.source))
+        change, total = Difference(graph, one, other), torch.zeros(1, len(graph.writers), len(graph.readers))
+        for k in range(steps):
+            entry = one.entry + (k + 0.5) / steps * (other.entry - one.entry)
+            tape, score = module._record(model, graph, logit_difference, rows, entry)
+            for first, slopes in module._slopes(model, graph, tape, score, 1 << 30, module.Shortcuts()):
+                module._contract(graph, change, first, slopes / steps, total)
+        expected.append([float(total[0, i, j]) for i, j in graph.edges()])
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def padded_right(batch: Batch) -> Batch:

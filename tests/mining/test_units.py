@@ -205,6 +205,15 @@ def test_memory_is_asked_for_once():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_memory_is_kept_until_the_last_who_asked_has_ended():
+    with freed_memory_kept():
+        with freed_memory_kept():
+            kept()
+        assert kept() < SIZE // PAGE // 20
+    assert faults() > SIZE // PAGE // 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_memory_goes_back_after_an_error_too():
     def broken() -> None:
         with freed_memory_kept():

@@ -10,7 +10,7 @@ import torch
 import headatlas as ha
 from headatlas.errors import BadInput
 from headatlas.model import attach
-from headatlas.treebanks.constituents import biased, branching, distances, f1, jensen_shannon, parse
+from headatlas.treebanks.constituents import biased, branching, cut_spans, distances, f1, jensen_shannon, parse
 from headatlas.treebanks.dependencies import predictions
 from headatlas.treebanks.grammar import generated_sentences
 from headatlas.treebanks.sentences import ROOT, Sentence
@@ -178,6 +178,16 @@ def test_distances_and_trees_as_published():
     assert parse(np.array([])) == frozenset()
     with pytest.raises(BadInput, match="no distance"):
         distances(uniform, "cosine")
+
+
+@pytest.mark.parametrize("cuts", [0, 1, 2, 9])
+def test_spans_of_all_cuts_at_once_are_those_of_cutting_one_by_one(cuts: int):
+    found = np.random.default_rng(cuts).integers(0, 5, (3, 40, cuts)).astype(float)  # with equal ones
+    found[0, :7, 1:2] = np.nan
+    found[1, :7, :1] = np.inf
+    first, last = cut_spans(found)
+    for row, a, b in zip(found.reshape(120, cuts), first.reshape(120, cuts), last.reshape(120, cuts), strict=True):
+        assert sorted(zip(a.tolist(), b.tolist(), strict=True)) == sorted(parse(row))
 
 
 def test_f1_counts_neither_the_whole_nor_single_words():

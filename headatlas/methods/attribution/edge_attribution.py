@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headatlas.engines.allocator import freed_memory_kept
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.methods.attribution.edge_gradients import (
@@ -25,7 +26,7 @@ from headatlas.methods.attribution.edge_gradients import (
     listen_to_projections,
     reader_gradients,
 )
-from headatlas.methods.attribution.edge_graph import Difference, Graph, written
+from headatlas.methods.attribution.edge_graph import Difference, Graph, both_written
 from headatlas.methods.former import former_arguments
 from headatlas.methods.prompts import Prompts, prompts_for
 from headatlas.methods.sweeps.cached_runs import GB
@@ -82,6 +83,7 @@ class _Tape:
 
 @former_arguments()
 @torch.enable_grad()
+@freed_memory_kept()
 def edge_scores(
     model: Model,
     batch: Inputs,
@@ -107,18 +109,24 @@ def edge_scores(
         raise BadInput(f"EAP-IG cannot average over {steps} steps.", "Give at least 1; 5 is common.")
     graph = graph or Graph(model)
     base, source = sides(prompts, direction)
-    one = _Rows(prompts, base, source, slice(0, 1))
-    _, peak = peak_of(lambda: _record(model, graph, asked, one, None), model.hf.parameters())
+    longest = prompts.mask.sum(1).argmax(keepdim=True).cpu()
+    one, known = _Rows(prompts, base, source, longest), Shortcuts()
+    (tape, score), peak = peak_of(lambda: _record(model, graph, asked, one, None), model.hf.parameters())
     size = int(memory / (4 * peak))  # what is recorded, what both runs wrote, and the readers' gradients
     if size < 1:
         raise BadInput(
             f"Edges of one example need about {show_size(4 * peak)}, {show_size(memory)} are allowed.",
             "Allow more with --memory, or use shorter prompts.",
         )
+    for _ in _slopes(model, graph, tape, score, memory // 4, known):  # which shortcuts lead to the same, on one example
+        pass
+    del tape, score
     found, n = [], len(prompts)
+    at_once = min(steps or 1, size)  # steps are runs like any others, side by side in one pass
+    size //= at_once
     for start in range(0, n, size):
-        rows = _Rows(prompts, base, source, slice(start, min(start + size, n)))
-        found.append(_piece(model, graph, asked, rows, steps, memory // 4))
+        rows = _Rows(prompts, base, source, torch.arange(start, min(start + size, n)))
+        found.append(_Piece(model, graph, asked, rows, memory // 4, known).scores(steps, at_once))
         progress.advance("edges", len(rows.scored), of=n)
     return graph, np.concatenate(found)
 
@@ -139,58 +147,79 @@ def sides(batch: Batch, direction: str) -> tuple[Batch, Batch]:
 
 
 class _Rows:
-    """Some examples: what is scored, what is run, and where values come from."""
+    """Some examples, at `index` [n]: what is scored, what is run, and where values come from."""
 
-    def __init__(self, batch: Batch, base: Batch, source: Batch, rows: slice) -> None:
-        self.scored, self.base, self.source = batch.rows(rows), base.rows(rows), source.rows(rows)
+    def __init__(self, batch: Batch, base: Batch, source: Batch, index: Tensor) -> None:
+        self.scored, self.base, self.source = batch.rows(index), base.rows(index), source.rows(index)
+
+    def again(self, times: int) -> _Rows:
+        """The examples in order, then again, and so on."""
+        index = torch.arange(len(self.scored)).repeat(times)
+        return self if times == 1 else _Rows(self.scored, self.base, self.source, index)
 
 
-def _piece(model: Model, graph: Graph, metric: Metric, rows: _Rows, steps: int | None, memory: int) -> Array:
-    """Estimated effects [example, edge] of some examples."""
-    base, source = written(model, graph, rows.base), written(model, graph, rows.source)
-    change = Difference(graph, base, source)
-    shares = [0.0] if steps is None else [(k + 0.5) / steps for k in range(steps)]
-    total = torch.zeros(len(rows.scored), len(graph.writers), len(graph.readers))
-    size = base.entry.numel() * len(graph.readers) * 4
-    known, mean = Shortcuts(), None
-    for share in shares:
-        entry = None if steps is None else base.entry + share * (source.entry - base.entry)
-        if size > memory or len(shares) == 1:
-            for first_reader, slopes in _slopes(model, graph, metric, rows, entry, memory, known):
-                _contract(graph, change, first_reader, slopes / len(shares), total)
-            continue
-        # Scores are linear in the gradients: with room for all of them their mean is taken first, and multiplied once.
-        whole = torch.cat([slopes for _, slopes in _slopes(model, graph, metric, rows, entry, memory, known)][::-1], 1)
-        mean = whole if mean is None else mean.add_(whole)
-    if mean is not None:
-        _contract(graph, change, 0, mean / len(shares), total)
-    pairs = torch.tensor(graph.edges())
-    result: Array = total[:, pairs[:, 0], pairs[:, 1]].double().numpy()
-    return result
+@dataclass
+class _Piece:
+    """Some examples whose edges are scored together; readers' gradients take up to `memory` bytes at once."""
+
+    model: Model
+    graph: Graph
+    metric: Metric
+    rows: _Rows
+    memory: int
+    known: Shortcuts
+
+    def scores(self, steps: int | None, at_once: int) -> Array:
+        """Estimated effects [example, edge], the gradients averaged over `steps` runs between the prompts, `at_once` in one pass."""
+        graph, n = self.graph, len(self.rows.scored)
+        base, source = both_written(self.model, graph, self.rows.base, self.rows.source)
+        change = Difference(graph, base, source)
+        total = torch.zeros(n, len(graph.writers), len(graph.readers))
+        if steps is None:
+            parts: list[Tensor | None] = [None]
+        else:
+            shares = (torch.arange(steps) + 0.5) / steps
+            parts = [part.to(base.entry)[:, None, None, None] for part in shares.split(at_once)]
+        small = base.entry.numel() * len(graph.readers) * 4 <= self.memory and len(parts) > 1
+        mean: Tensor | None = None
+        for part in parts:
+            entry = None if part is None else (base.entry + part * (source.entry - base.entry)).flatten(0, 1)
+            tape, score = _record(
+                self.model, graph, self.metric, self.rows.again(1 if part is None else len(part)), entry
+            )
+            found = _slopes(self.model, graph, tape, score, self.memory, self.known, n)
+            if not small:
+                for first_reader, slopes in found:
+                    _contract(graph, change, first_reader, slopes / (steps or 1), total)
+                continue
+            # Scores are linear in the gradients: with room for all of them their mean is taken first, and multiplied once.
+            whole = torch.cat([slopes for _, slopes in found][::-1], 1)
+            mean = whole if mean is None else mean.add_(whole)
+        if mean is not None:
+            _contract(graph, change, 0, mean / (steps or 1), total)
+        pairs = torch.tensor(graph.edges())
+        result: Array = total[:, pairs[:, 0], pairs[:, 1]].double().numpy()
+        return result
 
 
 def _slopes(
-    model: Model,
-    graph: Graph,
-    metric: Metric,
-    rows: _Rows,
-    entry: Tensor | None,
-    memory: int,
-    known: Shortcuts,
+    model: Model, graph: Graph, tape: _Tape, score: Tensor, memory: int, known: Shortcuts, n: int = 1
 ) -> Iterator[tuple[int, Tensor]]:
-    """(number of the first reader, [example, reader, pos, d_model] gradients by what readers read), last blocks first, in pieces of `memory` bytes."""
-    tape, score = _record(model, graph, metric, rows, entry)
+    """(number of the first reader, [example, reader, pos, d_model] gradients by what readers read), last blocks first, in pieces of `memory` bytes.
+
+    n: examples; where the run holds them several times, the gradients are summed over these.
+    """
     blocks = range(len(graph.blocks))
     wanted = [*tape.entries, *tape.end, *(x for x in tape.middles.values() if x.requires_grad)]
     wanted += [tape.arrays[i][kind] for i in blocks for kind in KINDS] + [tape.mlps[i] for i in blocks]
     slopes = torch.autograd.grad(score, wanted, retain_graph=True, allow_unused=True)
     slope = {id(x): torch.zeros_like(x) if g is None else g for x, g in zip(wanted, slopes, strict=True)}
-    held = [slope[id(tape.end[0])].float().unsqueeze(1)]
+    held = [slope[id(tape.end[0])].float().unflatten(0, (-1, n)).sum(0).unsqueeze(1)]
     first_reader = len(graph.readers) - 1
     for index in reversed(blocks):
         layer = graph.blocks[index].attention
         assert layer is not None
-        felt = reader_gradients(model, layer, tape.block(index), slope, known)
+        felt = reader_gradients(model, layer, tape.block(index), slope, known).unflatten(0, (-1, n)).sum(0)
         held.insert(0, felt)
         first_reader -= felt.shape[1]
         if index == 0 or sum(x.numel() * 4 for x in held) > memory:

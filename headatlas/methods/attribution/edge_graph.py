@@ -18,6 +18,7 @@ from headatlas.heads import HeadId
 from headatlas.model import Model
 from headatlas.model.runs.residual_stream import Writes, visit_blocks
 from headatlas.model.structure.blocks import Block, blocks_of
+from headatlas.task import Batch
 
 _ONE = torch.zeros(1, dtype=torch.long)  # logits are computed at one position only, nobody needs them here
 
@@ -128,6 +129,12 @@ class Written:
     mlp: tuple[Tensor, ...]  # [example, pos, d_model]
     bias: tuple[Tensor, ...]  # [example, pos, d_model]
 
+    def rows(self, index: slice) -> Written:
+        """The same for some examples."""
+        return Written(
+            self.entry[index], *(tuple(x[index] for x in part) for part in (self.z, self.scale, self.mlp, self.bias))
+        )
+
     def heads(self, block: Block, which: slice = slice(None)) -> Tensor:
         """[example, pos, head, d_model] what the heads of a block added."""
         z, scale = self.z[block.index], self.scale[block.index]
@@ -138,6 +145,14 @@ class Written:
 def written(model: Model, graph: Graph, prompts: Any) -> Written:
     """Run the model and keep what every writer wrote. Raises UnsupportedModel where the parts do not add up."""
     return written_in(visited(model, graph, prompts))
+
+
+def both_written(model: Model, graph: Graph, one: Batch, other: Batch) -> tuple[Written, Written]:
+    """`written` of two batches of one shape, from one run of both."""
+    n = len(one)
+    both = Batch(torch.cat([one.tokens, other.tokens]), torch.cat([one.mask, other.mask]))
+    found = written(model, graph, both)
+    return found.rows(slice(0, n)), found.rows(slice(n, 2 * n))
 
 
 def visited(model: Model, graph: Graph, prompts: Any) -> list[Writes]:

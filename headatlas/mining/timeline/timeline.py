@@ -13,6 +13,7 @@ import numpy as np
 from headatlas.atlas import Atlas
 from headatlas.detector import Detector, LayerDetector
 from headatlas.detector import detectors as installed
+from headatlas.engines.allocator import freed_memory_kept
 from headatlas.errors import BadInput, StoreError
 from headatlas.heads import HeadId
 from headatlas.methods.measured_by.choice import metric_on
@@ -71,7 +72,7 @@ def timeline(
         found = _of_runs(references, detectors)
     else:
         wanted = detectors or [name for name, one in installed().items() if isinstance(one, LayerDetector)]
-        with Checkpoints(dtype=dtype, device=device, allow_pickle=allow_pickle) as opener:
+        with Checkpoints(dtype=dtype, device=device, allow_pickle=allow_pickle) as opener, freed_memory_kept():
             found = _of_models(opener, references, wanted, tasks, n, seed, folder, progress)
     if references[0].numbered:
         found = replace(found, facts={**found.facts, "numbered": True})
