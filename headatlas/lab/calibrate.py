@@ -224,7 +224,7 @@ def _measured(cell: Cell, wanted: Sequence[Detector]) -> Tallies:
         observed = {d.name: [line.head for line in found.scores[d.name].observed(d.minimum_effect)] for d in group}
         judged = _judged(planted_model, model, group, cell.seed) if task.name == "repeated" else {}
         for detector in group:
-            tally = tallies[detector.name, half]
+            tally, verdicts = tallies[detector.name, half], judged.get(detector.name, {})
             for line in found.scores[detector.name].summary():
                 head = planted_model.truth[line.head]
                 is_observed = line.head in observed[detector.name]
@@ -237,13 +237,9 @@ def _measured(cell: Cell, wanted: Sequence[Detector]) -> Tallies:
                     tally.observed.append(is_observed)
             for head_id, head in planted_model.truth.items():
                 if head.kind == "fake-induction" and real[head_id] >= WEAKEST:
-                    word = (
-                        judged[detector.name][head_id][0] if head_id in judged.get(detector.name, ()) else "not judged"
-                    )
+                    word, _ = verdicts.get(head_id, ("not judged", None))
                     tally.fake.append((head_id in observed[detector.name], word))
-            tally.verdicts += [
-                (word, matters) for word, matters in judged.get(detector.name, {}).values() if matters is not None
-            ]
+            tally.verdicts += [(word, matters) for word, matters in verdicts.values() if matters is not None]
     return tallies
 
 

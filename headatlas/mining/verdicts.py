@@ -89,9 +89,8 @@ _Removing = Callable[[Batch], Removal]
 def _removing(model: Model, metric: Metric, detector: Detector, scan: TaskScan) -> _Removing:
     """How a detector's heads are removed on a batch."""
     own, at = detector.removal, detector.verdict_positions
-    if (
-        metric in REWRITING
-    ):  # whose texts have neither the task's places nor its counterfactuals: heads are removed everywhere
+    if metric in REWRITING:
+        # Its texts have neither the task's places nor its counterfactuals: heads are removed everywhere.
         own = at = None
     if own is not None:
         return lambda batch: own(model, prepared(model, metric, batch), metric)

@@ -189,7 +189,7 @@ def _examine(
         model.loaded_checksum = weights_hash.checksum(hf) if source is not None else None
         probe = attention_layers.LayerProbe(hf, model.path)
         with probe, dispatch.receiving(probe):
-            _run(hf, model.uncached(inputs))
+            _run_uncached(hf, inputs)
         attention_layers.check_firing(probe, hf, type(hf).__name__)
         model.layers = attention_layers.attention_layers(probe, hf, kind, _length(inputs, "decoder_input_ids"))
         model.block_returns = probe.blocks

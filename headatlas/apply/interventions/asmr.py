@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headatlas.apply.recipe.choosing import best_of, demand_own, held_back, two_classes
+from headatlas.apply.recipe.choosing import demand_own, held_back, two_classes
 from headatlas.apply.recipe.intervention import RecipeOptions, intervention
-from headatlas.apply.recipe.pushing import bearable, best_probed, end_of, prose_rise, pushed
+from headatlas.apply.recipe.pushing import best_bearable, best_probed, end_of, pushed
 from headatlas.apply.recipe.recipe import Recipe, names
 from headatlas.apply.steering.direction import find, one_in_twenty
 from headatlas.errors import BadInput
@@ -64,10 +64,9 @@ def asmr(model: Model, batch: Batch, options: RecipeOptions, progress: Progress)
     if not tried:
         raise BadInput("A push of 0 is none.", "Give another --alpha.")
     margin = measures(tried[0][1])[-1]
-    recipes = [one for _, one in tried]
-    _, reached = best_of(model, recipes, choose, margin, progress)
-    rise = prose_rise(model, recipes, options.seed) if len(tried) > 1 else []
-    number = bearable(reached, rise)
+    number, reached, rise = best_bearable(
+        model, [one for _, one in tried], choose, margin, seed=options.seed, progress=progress
+    )
     facts |= {"alpha": list(tried[number][0]), "chosen_by": margin.name,
               "tried": [[*sizes, round(value, 4)] for (sizes, _), value in zip(tried, reached, strict=True)],
               "loss_on_prose": [round(one, 4) for one in rise]}  # fmt: skip

@@ -76,10 +76,9 @@ def push(name: str, model: Model, batch: Batch, options: RecipeOptions, progress
         if how.sized is not None:
             steering = how.sized(model, steering, learn, options.seed)
         tried += [(kind, alpha, pushed(name, steering, alpha, how.when)) for alpha in options.alphas or how.alphas]
-    recipes = [one for *_, one in tried]
-    _, reached = best_of(model, recipes, choose, how.metric, progress)
-    rise = prose_rise(model, recipes, options.seed) if len(tried) > 1 else []
-    number = bearable(reached, rise)
+    number, reached, rise = best_bearable(
+        model, [one for *_, one in tried], choose, how.metric, seed=options.seed, progress=progress
+    )
     kind, alpha, recipe = tried[number]
     facts = {
         "heads": names(heads), "accuracy": accuracy, "direction": kind, "alpha": alpha, "chosen_by": how.metric.name,
@@ -88,6 +87,15 @@ def push(name: str, model: Model, batch: Batch, options: RecipeOptions, progress
         "loss_on_prose": [round(one, 4) for one in rise],
     }  # fmt: skip
     return replace(recipe, facts=facts)
+
+
+def best_bearable(
+    model: Model, recipes: Sequence[Recipe], batch: Batch, metric: Metric, *, seed: int, progress: Progress
+) -> tuple[int, list[float], list[float]]:
+    """Which of several recipes does best by a metric on held-back prompts among those that `bearable` leaves, what each reaches, and its rise on prose."""
+    _, reached = best_of(model, recipes, batch, metric, progress)
+    rise = prose_rise(model, recipes, seed) if len(recipes) > 1 else []
+    return bearable(reached, rise), reached, rise
 
 
 def prose_rise(model: Model, recipes: Sequence[Recipe], seed: int) -> list[float]:

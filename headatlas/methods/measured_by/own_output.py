@@ -63,8 +63,7 @@ def _written(model: Model, read: Batch) -> list[list[int]]:
     )  # fmt: skip
     rows = []
     for row in found.tolist():
-        last = next(
-            (i for i, one in enumerate(row) if i and one in stops), len(row) - 1
-        )  # BART's start is its end token
+        # Not the first: BART's start is its end token.
+        last = next((i for i, one in enumerate(row) if i and one in stops), len(row) - 1)
         rows.append(row[: last + 1])
     return rows

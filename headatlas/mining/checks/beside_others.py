@@ -57,9 +57,8 @@ def together(
     whole = effect_of(drop - before, scale, None, seed)
     if not exceeds(whole, smallest):
         return Together(whole, {}, 0)
-    draws = random_sets(heads, controls.quiet, seed, MANY)
     for count in (DRAWS, MANY):
-        sets = [base | draw for draw in draws[:count]]
+        sets = [base | draw for draw in random_sets(heads, controls.quiet, seed, count)]
         whole = effect_of(drop - before, scale, _tail(removal, sets, base, progress), seed)
         if not unranked(whole, smallest):
             break
