@@ -115,6 +115,16 @@ def test_few_free_heads_do_not_say_that_a_head_is_none_of_the_rare_ones(layers, 
     assert ordinary.verdicts[HeadId(0, 1)] == "refuted", "three of its neighbours do as much or more"
 
 
+@pytest.mark.parametrize(("layers", "plenty"), [(4, False), (8, True)])
+def test_few_draws_decide_where_plenty_of_heads_are_free(layers, plenty):
+    found = judged("2.2", "2.3", known=Known(8, layers=layers))
+    assert found.free >= 40 if plenty else found.free < 40
+    for one in found.heads.values():
+        assert one.verdict == "group"
+        assert (one.beside.random_ordinary == one.beside.random_effect) is plenty
+    assert found.group.draws == 10
+
+
 def test_the_sign_is_part_of_the_verdict():
     found = judged("1.1", "4.4", "3.3")
     rows = {str(head): head_json(head, found) for head in found.heads}

@@ -17,11 +17,12 @@ from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.mining.checks.own_effect import effect_of
 from headatlas.mining.checks.random_heads import Controls, prepare, scale_of
 from headatlas.mining.checks.records import RANDOM, Check, HeadVerdict, Outcome, RemovalEffect, exceeds, unranked
-from headatlas.mining.checks.tail import Tail
+from headatlas.mining.checks.tail import FEW, Tail
+from headatlas.ops.types import Array
 from headatlas.progress import Progress
 
 DRAWS = 10  # random sets, and random heads on top of a set
-MANY = 40  # where so few do not say how rare an effect is
+MANY = 40  # where so few do not say how rare an effect is, in models whose few free heads make it cheap
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,17 @@ def together(
     whole = effect_of(drop - before, scale, None, seed)
     if not exceeds(whole, smallest):
         return Together(whole, {}, 0)
-    for count in (DRAWS, MANY):
+    plenty = len(controls.quiet) >= FEW
+    counts = (DRAWS,) if plenty else (DRAWS, MANY)
+
+    def against(part: Array, tail: Tail | None) -> RemovalEffect:
+        found = effect_of(part, scale, tail, seed)
+        # Where there are plenty, few draws are our choice, and what they say stands; it is no lack of heads.
+        return replace(found, random_ordinary=found.random_effect) if plenty else found
+
+    for count in counts:
         sets = [base | draw for draw in random_sets(heads, controls.quiet, seed, count)]
-        whole = effect_of(drop - before, scale, _tail(removal, sets, base, progress), seed)
+        whole = against(drop - before, _tail(removal, sets, base, progress))
         if not unranked(whole, smallest):
             break
     if whole.random_p > RANDOM and not unranked(whole, smallest):
@@ -70,9 +79,9 @@ def together(
     parts = {head: drop - removal.metric_drop(everything - {head}) for head in heads}
     members = {head: effect_of(part, scale, None, seed) for head, part in parts.items()}
     singles = _spread(controls.quiet, seed)
-    for count in (DRAWS, MANY) if any(exceeds(one, smallest) for one in members.values()) else ():
+    for count in counts if any(exceeds(one, smallest) for one in members.values()) else ():
         tail = _tail(removal, [everything | {head} for head in singles[:count]], everything, progress)
-        members = {head: effect_of(part, scale, tail, seed) for head, part in parts.items()}
+        members = {head: against(part, tail) for head, part in parts.items()}
         if not any(unranked(one, smallest) for one in members.values()):
             break
     if whole.random_p > RANDOM:  # no part is rarer than the set that it is a part of
