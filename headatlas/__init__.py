@@ -13,6 +13,7 @@ options object that it takes.
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from headatlas import renamed
@@ -286,7 +287,12 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         module, _, inner = _PUBLIC[name].partition(":")
-        return getattr(importlib.import_module(module), inner or name)
+        found = getattr(importlib.import_module(module), inner or name)
+        if inspect.isfunction(found) and next(iter(inspect.signature(found).parameters), "") == "model":
+            from headatlas.model.given import with_loaded_model
+
+            return with_loaded_model(found)
+        return found
     raise AttributeError(f"module 'headatlas' has no attribute '{name}'")
 
 

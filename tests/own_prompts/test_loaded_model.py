@@ -1,0 +1,55 @@
+"""A public function given the name of a model, or a bare transformers module, says in one line to load it first."""
+
+import inspect
+
+import pytest
+
+import headatlas as ha
+from headatlas.errors import BadInput
+from headatlas.model import attach
+from tests import toys
+
+FUNCTIONS = {name: function for name in ha.__all__ if inspect.isfunction(function := getattr(ha, name))}
+TAKING = {
+    name: function
+    for name, function in FUNCTIONS.items()
+    if str(next(iter(inspect.signature(function).parameters.values())).annotation) in ("Model", "Model | Tokenizer")
+}
+
+
+def asked(function, model):
+    """The function with `model` in the first place and None for all else that it cannot do without."""
+    _, *others = inspect.signature(function).parameters.values()
+    needed = [one for one in others if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
+    positional = [None for one in needed if one.kind is one.POSITIONAL_OR_KEYWORD]
+    return function(model, *positional, **{one.name: None for one in needed if one.kind is one.KEYWORD_ONLY})
+
+
+def test_all_that_take_a_model_are_asked():
+    named = {
+        name for name, function in FUNCTIONS.items() if next(iter(inspect.signature(function).parameters)) == "model"
+    }
+    assert named - set(TAKING) == {"replicate"}, "a first parameter `model` that is no Model"  # which takes a name too
+    assert {"mine", "ablate", "prompts", "plan_cache", "fit_recipe"} <= set(TAKING)
+
+
+@pytest.mark.parametrize("name", sorted(TAKING))
+def test_a_name_or_a_module_is_refused_in_one_line(name: str):
+    with pytest.raises(
+        BadInput, match=r"not the name 'smollm2-135m'\. Load it first: headatlas\.load\('smollm2-135m'\)\."
+    ):
+        asked(TAKING[name], "smollm2-135m")
+    with pytest.raises(BadInput, match=r"not a LlamaForCausalLM\. Load it first: headatlas\.load\(module\)\."):
+        asked(TAKING[name], toys.llama())
+    with pytest.raises(BadInput, match="not a NoneType"):
+        asked(TAKING[name], None)
+
+
+def test_a_loaded_one_by_its_keyword_is_taken():
+    model = attach(toys.llama(vocab_size=49152), tokenizer=toys.smollm2_vocabulary())
+    by_place, by_name = (
+        ha.score(model, "one two", metrics=["rank"]),
+        ha.score(model=model, batch="one two", metrics=["rank"]),
+    )
+    assert repr(by_place) == repr(by_name)
+    assert ha.mine.__doc__ == inspect.unwrap(ha.mine).__doc__
