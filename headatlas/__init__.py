@@ -17,6 +17,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from headatlas import renamed
+from headatlas.model.given import checked
 from headatlas.version import __version__ as __version__
 
 renamed.install()
@@ -288,11 +289,7 @@ def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         module, _, inner = _PUBLIC[name].partition(":")
         found = getattr(importlib.import_module(module), inner or name)
-        if inspect.isfunction(found) and next(iter(inspect.signature(found).parameters), "") == "model":
-            from headatlas.model.given import with_loaded_model
-
-            return with_loaded_model(found)
-        return found
+        return checked(found) if inspect.isfunction(found) else found
     raise AttributeError(f"module 'headatlas' has no attribute '{name}'")
 
 

@@ -6,6 +6,7 @@ Nothing here imports torch, so that a word that is no choice is refused at once.
 from __future__ import annotations
 
 import math
+import operator
 import re
 from dataclasses import dataclass
 
@@ -91,6 +92,19 @@ SYNTAX = Choice(
 WORD_ROWS = Choice(("mean", "last"), "The rows of a split word cannot be its '{}'.")
 ROW_DISTANCE = Choice(("hellinger", "jsd"), "There is no distance '{}' of attention rows.")
 STEERING = Choice(("mean", "probe", "pca", "random"), "Unknown direction '{}'.")
+
+
+SEEDS = 2**31  # what all that draw numbers take, with room for the seeds that are made of one
+
+
+def demand_seed(seed: object) -> None:
+    """Raise BadInput unless `seed` is a whole number from 0 to 2**31 - 1."""
+    try:
+        fits = 0 <= operator.index(seed) < SEEDS  # type: ignore[arg-type]
+    except TypeError:
+        fits = False
+    if not fits:
+        raise BadInput(f"{seed!r} is no seed.", f"Give a whole number from 0 to {SEEDS - 1}.")
 
 
 def demand_engine(engine: str, workers: int | None, threads: int | None, address: str | None) -> None:

@@ -1,7 +1,8 @@
 """What of a command line can be wrong without a model, told within a second: nothing here imports torch.
 
-A `Check` stands beside an option in its `Annotated`, and is asked before the command runs. What hangs on several options is
-the command's own function `before`, in its file, which is given those of its arguments that it names.
+A `Check` stands beside an option in its `Annotated`, and is asked before the command runs; every `--seed` is checked. What
+hangs on several options is the command's own function `before`, in its file, which is given those of its arguments that it
+names.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headatlas.choices import demand_seed
 from headatlas.errors import BadInput, StoreError, UnknownName
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ def checked(command: Callable[..., None], before: Callable[..., None] | None) ->
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
+        if given.get("seed") is not None:
+            demand_seed(given["seed"])
         for name, value in given.items():
             for demand in checks.get(name, ()):
                 for one in value if isinstance(value, list) else [value]:

@@ -1,41 +1,47 @@
-"""A function of the package that takes a model is handed one that was loaded: anything else is told so in one line."""
+"""What public functions are given: a model that was loaded, and seeds that are some. All else is told so in one line."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from headatlas.choices import demand_seed
 from headatlas.errors import BadInput
-from headatlas.model.core.model import Model
-from headatlas.model.text.tokenizer import Tokenizer
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def with_loaded_model(function: F) -> F:
-    """`function`, which raises BadInput where its first parameter, a `Model`, is given a name, a transformers module or
-    anything else that is no Model; as it is where it takes none.
+def checked(function: F) -> F:
+    """The function, which raises BadInput where its first parameter is a `Model` and is given a name, a transformers module
+    or anything else that is none, and where its `seed`, or that of an options object, is no whole number from 0 to 2**31 - 1.
     """
-    first = next(iter(inspect.signature(function).parameters.values()), None)
-    if first is None or str(first.annotation) not in ("Model", "Model | Tokenizer"):
-        return function
-    name = first.name
+    parameters = inspect.signature(function).parameters
+    first = next(iter(parameters.values()), None)
+    loaded = str(first.annotation) if first is not None else ""
 
     @functools.wraps(function)
-    def checked(*args: Any, **options: Any) -> Any:
-        if args or name in options:  # else Python says what is missing
-            _check(
-                args[0] if args else options[name], f"{function.__name__}({name})", "Tokenizer" in str(first.annotation)
+    def run(*args: Any, **options: Any) -> Any:
+        given = dict(zip(parameters, args, strict=False)) | options
+        if first is not None and first.name in given and loaded in ("Model", "Model | Tokenizer"):
+            _demand_loaded(given[first.name], f"{function.__name__}({first.name})", "Tokenizer" in loaded)
+        for name, value in given.items():
+            seed = (
+                value if name == "seed" else getattr(value, "seed", None) if dataclasses.is_dataclass(value) else None
             )
+            if seed is not None:
+                demand_seed(seed)
         return function(*args, **options)
 
-    return checked  # type: ignore[return-value]
+    return run  # type: ignore[return-value]
 
 
-def _check(given: Any, where: str, or_tokenizer: bool) -> None:
+def _demand_loaded(given: Any, where: str, or_tokenizer: bool) -> None:
+    from headatlas.model import Model, Tokenizer  # takes torch with it
+
     if isinstance(given, (Model, Tokenizer) if or_tokenizer else Model):
         return
     if isinstance(given, (str, os.PathLike)):

@@ -68,6 +68,7 @@ WRONG = {
     "--distance": ("cosine", "hellinger"),
     "--echo": ("2", "echo groups"),
     "--induction": ("2", "induction groups"),
+    "--seed": ("-1", "whole number"),
     "--seeds": ("0", "few"),
     "--order": ("voita", "mean-ablation"),
     "--removal": ("men", "mean"),
@@ -94,7 +95,7 @@ WRONG = {
 }
 # Options whose values are free, or whose faults show on a model or its prompts only.
 FREE = {
-    "--address", "--revision", "--seed", "--force", "--json", "--help", "--positions", "--position", "--group", "--label", "--toward",
+    "--address", "--revision", "--force", "--json", "--help", "--positions", "--position", "--group", "--label", "--toward",
     "--bos", "--by", "--no-verdict", "--verdict", "--text", "--threshold", "--target", "--largest", "--edges", "--criteria", "--layers", "--pick",
     "--remove", "--everywhere", "--generate", "--claim", "--allow-pickle", "--folds", "--shuffles", "--test", "--words",
     "--all", "--no-causal", "--causal", "--twin", "--bias", "--special", "--punctuation", "--counterfactual", "--shuffled", "--offset", "--rate", "--penalty", "--recompute", "--elsewhere", "--price", "--settling", "--compensate", "--question", "--copying", "--ov", "--qk", "--svd", "--compose",

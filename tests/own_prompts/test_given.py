@@ -1,4 +1,4 @@
-"""A public function given the name of a model, or a bare transformers module, says in one line to load it first."""
+"""What public functions are given: the name of a model, or a bare transformers module, is told to be loaded first; seeds."""
 
 import inspect
 
@@ -53,3 +53,20 @@ def test_a_loaded_one_by_its_keyword_is_taken():
     )
     assert repr(by_place) == repr(by_name)
     assert ha.mine.__doc__ == inspect.unwrap(ha.mine).__doc__
+
+
+SEEDED = sorted(name for name, function in FUNCTIONS.items() if "seed" in inspect.signature(function).parameters)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", 2**31])
+def test_a_seed_that_is_none_is_refused_by_all(seed):
+    model = attach(toys.llama(vocab_size=49152), tokenizer=toys.smollm2_vocabulary())
+    assert {"mine", "toy", "flow", "generated_sentences"} <= set(SEEDED)
+    for name in SEEDED:
+        given = [model] if name in TAKING else []
+        with pytest.raises(BadInput, match="Give a whole number from 0 to 2147483647"):
+            FUNCTIONS[name](*given, seed=seed)
+    with pytest.raises(BadInput, match="is no seed"):
+        ha.ablate(model, ha.Prompts("ioi", seed=seed))
+    with pytest.raises(BadInput, match="is no seed"):
+        ha.prune(model, "one two", order="random", options=ha.PruneOptions(seed=seed))
