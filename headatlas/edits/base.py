@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
@@ -83,6 +84,18 @@ class OnHeads:
             positions=parse_positions(where.get("positions")),
             group=bool(where.get("group", False)),
         )
+
+    def _number(self, name: str, value: object, *, most: float = math.nextafter(math.inf, 0)) -> float:
+        """`value` as a number, finite unless `most` is not. Raises BadInput."""
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            number = math.nan
+        if not abs(number) <= most:
+            raise BadInput(
+                f"{type(self).__name__} takes a {'finite ' if math.isfinite(most) else ''}number as its {name}, not {value!r}."
+            )
+        return number
 
     def _set(self, **values: Any) -> None:
         """Used while it is made; afterwards it is frozen."""

@@ -67,7 +67,7 @@ class Add(_Along):
         self, heads: Heads | Layers, directions: Directions, scale: float = 1.0, **where: Unpack[Where]
     ) -> None:
         super().__init__(heads, directions, **where)
-        self._set(scale=float(scale))
+        self._set(scale=self._number("scale", scale))
 
     def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """Moved values."""
@@ -130,7 +130,7 @@ class Scale(OnHeads):
 
     def __init__(self, heads: Heads | Layers, factor: float, **where: Unpack[Where]) -> None:
         super().__init__(heads, **where)
-        self._set(factor=float(factor))
+        self._set(factor=self._number("factor", factor))
 
     def change(self, layer: LayerView, x: Tensor, index: Tensor) -> Tensor:
         """Scaled values."""

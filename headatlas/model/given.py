@@ -1,4 +1,4 @@
-"""What public functions are given: a model that was loaded, and seeds that are some. All else is told so in one line."""
+"""What public functions are given: a model that was loaded, seeds that are some, names alone or in a list."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,16 +17,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def checked(function: F) -> F:
-    """The function, which raises BadInput where its first parameter is a `Model` and is given a name, a transformers module
-    or anything else that is none, and where its `seed`, or that of an options object, is no whole number from 0 to 2**31 - 1.
+    """The function as the package hands it out. It raises BadInput where its first parameter is a `Model` and is given a name,
+    a transformers module or anything else that is none, and where its `seed`, or that of an options object, is no whole number
+    from 0 to 2**31 - 1. Where it takes a sequence of names, one name may be given alone.
     """
-    parameters = inspect.signature(function).parameters
-    first = next(iter(parameters.values()), None)
+    signature = inspect.signature(function)
+    several = {name for name, one in signature.parameters.items() if _are_names(str(one.annotation))}
+    first = next(iter(signature.parameters.values()), None)
     loaded = str(first.annotation) if first is not None else ""
 
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> Any:
-        given = dict(zip(parameters, args, strict=False)) | options
+        bound = signature.bind_partial(*args, **options)
+        given = bound.arguments
         if first is not None and first.name in given and loaded in ("Model", "Model | Tokenizer"):
             _demand_loaded(given[first.name], f"{function.__name__}({first.name})", "Tokenizer" in loaded)
         for name, value in given.items():
@@ -34,9 +38,17 @@ def checked(function: F) -> F:
             )
             if seed is not None:
                 demand_seed(seed)
-        return function(*args, **options)
+            if name in several and isinstance(value, str):
+                given[name] = [value]
+        return function(*bound.args, **bound.kwargs)
 
     return run  # type: ignore[return-value]
+
+
+def _are_names(annotation: str) -> bool:
+    """Whether an annotation is a sequence of strings, among other things in it, and nothing but that or None."""
+    found = re.fullmatch(r"Sequence\[([^\[\]]*)\]( \| None)?", annotation)
+    return found is not None and "str" in found[1].split(" | ")
 
 
 def _demand_loaded(given: Any, where: str, or_tokenizer: bool) -> None:

@@ -15,7 +15,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from headatlas.errors import HeadAtlasError, UnsupportedModel
+from headatlas.errors import BadInput, HeadAtlasError, UnsupportedModel
 from headatlas.model import layouts
 from headatlas.model.core import dispatch, weights_hash
 from headatlas.model.core.hooks import evaluating, exclusive
@@ -54,11 +54,16 @@ def load(
     main memory, then the disk), or modules with their devices, "cpu" or "disk", as accelerate takes them. weight_memory: bytes, or
     "200MB", of weights that main memory may hold at a time; the others are read from disk whenever they are used, which is slower
     and changes no number. bos: auto, none or a literal token (recorded with
-    every result). Raises SourceError, UnknownName or UnsupportedModel.
+    every result). Raises BadInput, SourceError, UnknownName or UnsupportedModel.
     """
     began = time.perf_counter()
     if isinstance(name, nn.Module):
         return attach(name, bos=bos)
+    if not isinstance(name, (str, os.PathLike)):
+        raise BadInput(
+            f"A {type(name).__name__} names no model.",
+            "Give a Hub id, a folder, a .gguf file, a built-in or a transformers model.",
+        )
     name = os.fspath(name)
     options: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device, "allow_pickle": allow_pickle,
                                "device_map": device_map, "weight_memory": weight_memory}  # fmt: skip

@@ -3,6 +3,7 @@
 import inspect
 
 import pytest
+import torch
 
 import headatlas as ha
 from headatlas.errors import BadInput
@@ -70,3 +71,30 @@ def test_a_seed_that_is_none_is_refused_by_all(seed):
         ha.ablate(model, ha.Prompts("ioi", seed=seed))
     with pytest.raises(BadInput, match="is no seed"):
         ha.prune(model, "one two", order="random", options=ha.PruneOptions(seed=seed))
+
+
+def test_one_name_may_be_given_where_several_are_taken(tmp_path):
+    model = attach(toys.llama(vocab_size=49152), tokenizer=toys.smollm2_vocabulary())
+    alone = ha.score(model, "one two", metrics="rank")
+    assert [one.metric for one in alone.scores] == ["rank"]
+    atlas = ha.mine(model, detectors="induction", tasks="repeated", n=4, verdict=False, out=tmp_path)
+    assert [one["name"] for one in atlas.data["detectors"]] == ["induction"]
+    with pytest.raises(ha.HeadAtlasError, match="no detector called 'inducton'"):
+        ha.calibrate("inducton")
+
+
+@pytest.mark.parametrize("wrong", ["much", None, float("nan"), float("inf")])
+def test_an_edit_takes_a_finite_number(wrong):
+    for make in (lambda: ha.Scale("0.1", wrong), lambda: ha.Add("0.1", torch.ones(4), wrong)):
+        with pytest.raises(BadInput, match="takes a finite number as its"):
+            make()
+    if wrong != float("inf"):  # a head of that temperature looks everywhere alike
+        with pytest.raises(BadInput, match="takes a number as its temperature"):
+            ha.Temper("0.1", wrong)
+
+
+def test_what_names_no_model_and_no_device_is_told():
+    with pytest.raises(BadInput, match="NoneType names no model"):
+        ha.load(None)
+    with pytest.raises(BadInput, match="'foo' is no device"):
+        ha.load("smollm2-135m", device="foo")

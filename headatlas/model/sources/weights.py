@@ -37,7 +37,10 @@ def read_weights(
 
     Raises BadInput, SourceError, UnknownName, UnsupportedModel.
     """
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise BadInput(f"'{device}' is no device.", "Write cpu, cuda or cuda:1.") from error
     if where.type == "cuda" and not torch.cuda.is_available():
         raise BadInput("No CUDA device can be used here.", "Leave --device out, or write --device cpu.")
     DTYPE.demand(dtype)
