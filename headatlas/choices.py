@@ -107,6 +107,9 @@ def demand_seed(seed: object) -> None:
         raise BadInput(f"{seed!r} is no seed.", f"Give a whole number from 0 to {SEEDS - 1}.")
 
 
+MOST_AT_ONCE = 1024  # threads or workers, beyond what one machine has
+
+
 def demand_engine(engine: str, workers: int | None, threads: int | None, address: str | None) -> None:
     """Raise BadInput for an engine that there is not, or for what the chosen one cannot be told."""
     ENGINE.demand(engine)
@@ -116,6 +119,8 @@ def demand_engine(engine: str, workers: int | None, threads: int | None, address
     for name, value in (("workers", workers), ("threads", threads)):
         if value is not None and value < 1:
             raise BadInput(f"{value} {name} are too few.", "Give 1 or more.")
+        if value is not None and value > MOST_AT_ONCE:
+            raise BadInput(f"{value} {name} are too many.", f"Give {MOST_AT_ONCE} or fewer.")
 
 
 def demand_metric(name: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import os
 import re
 import typing
@@ -211,14 +212,26 @@ def at_least(least: int, what: str) -> Check:
     return Check(demand)
 
 
-def share(what: str) -> Check:
-    """A number from 0 to 1; what: of what it is a share."""
+def number(name: str, least: float = -math.inf, most: float = math.inf) -> Check:
+    """A finite number that must lie between two, themselves included."""
 
     def demand(value: float) -> None:
-        if not 0 <= value <= 1:
-            raise BadInput(f"The share of {what} is {value:g}.", "Give a share from 0 to 1.")
+        if not (math.isfinite(value) and least <= value <= most):
+            above, below = (
+                (f" from {least:g}" if least > -math.inf else ""),
+                (f" to {most:g}" if most < math.inf else ""),
+            )
+            raise BadInput(
+                f"The {name} is {value:g}.",
+                f"Give a number{above}{below}{'' if above or below else ' that is finite'}.",
+            )
 
     return Check(demand)
+
+
+def share(what: str) -> Check:
+    """A number from 0 to 1; what: of what it is a share."""
+    return number(f"share of {what}", 0, 1)
 
 
 def device(text: str) -> None:

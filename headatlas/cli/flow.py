@@ -43,7 +43,9 @@ def flow(
             help="Token whose prediction is followed back, from 0, or a named position or span; -1 is the last."
         ),
     ] = "-1",
-    threshold: Annotated[float, typer.Option(help="Importance above which an edge is followed.")] = 0.04,
+    threshold: Annotated[
+        float, typer.Option(help="Importance above which an edge is followed."), check.number("threshold", 0, 1)
+    ] = 0.04,
     out: Annotated[
         str | None, typer.Option(help="File for the route: .svg, .html, .graphml or .json."), Check(check.route_file)
     ] = None,

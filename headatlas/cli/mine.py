@@ -63,7 +63,7 @@ def mine(
     verdict_n: Annotated[
         int | None,
         typer.Option(help="Held-out examples that verdicts rest on; default 8, more where texts are short."),
-        check.at_least(4, "examples"),
+        check.number("number of examples that verdicts rest on", 4, 64),
     ] = None,
     out: Annotated[
         str | None, typer.Option(help="Run folder; default atlas/<model>/<run-id>/."), Check(check.folder)

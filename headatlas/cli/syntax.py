@@ -38,7 +38,9 @@ def syntax(
     distance: Annotated[
         str, typer.Option(help="Of attention rows, for constituents: hellinger or jsd."), Check(ROW_DISTANCE.demand)
     ] = "hellinger",
-    bias: Annotated[float, typer.Option(help="Pull of constituents to the right-branching tree.")] = 0.0,
+    bias: Annotated[
+        float, typer.Option(help="Pull of constituents to the right-branching tree."), check.number("bias")
+    ] = 0.0,
     punctuation: Annotated[bool, typer.Option(help="Let trees find the edges of punctuation too.")] = False,
     map_: Annotated[
         str | None,

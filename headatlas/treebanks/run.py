@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class SyntaxOptions:
     def __post_init__(self) -> None:
         WORD_ROWS.demand(self.rows)
         ROW_DISTANCE.demand(self.distance)
+        if not math.isfinite(self.bias):
+            raise BadInput(f"The bias is {self.bias:g}.", "Give a number that is finite.")
         if self.tokens < 1:
             raise BadInput(f"A batch of {self.tokens} tokens holds nothing.", "Give 1 or more.")
 

@@ -59,7 +59,12 @@ WRONG = {
     "--draws": ("0", "few"),
     "--steps": ("0", "few"),
     "--verify": ("-1", "few"),
-    "--verdict-n": ("2", "2"),
+    "--verdict-n": ("65", "from 4 to 64"),
+    "--threshold": ("nan", "from 0 to 1"),
+    "--target": ("0", "from 0.001 to 1"),
+    "--largest": ("0", "few"),
+    "--bias": ("nan", "finite"),
+    "--price": ("inf", "from 0"),
     "--as": ("gpt-two", "gpt-two"),
     "--board": ("board.html", "board.html"),
     "--rival": ("acdc", "acdc"),
@@ -96,9 +101,9 @@ WRONG = {
 # Options whose values are free, or whose faults show on a model or its prompts only.
 FREE = {
     "--address", "--revision", "--force", "--json", "--help", "--positions", "--position", "--group", "--label", "--toward",
-    "--bos", "--by", "--no-verdict", "--verdict", "--text", "--threshold", "--target", "--largest", "--edges", "--criteria", "--layers", "--pick",
+    "--bos", "--by", "--no-verdict", "--verdict", "--text", "--edges", "--criteria", "--layers", "--pick",
     "--remove", "--everywhere", "--generate", "--claim", "--allow-pickle", "--folds", "--shuffles", "--test", "--words",
-    "--all", "--no-causal", "--causal", "--twin", "--bias", "--special", "--punctuation", "--counterfactual", "--shuffled", "--offset", "--rate", "--penalty", "--recompute", "--elsewhere", "--price", "--settling", "--compensate", "--question", "--copying", "--ov", "--qk", "--svd", "--compose",
+    "--all", "--no-causal", "--causal", "--twin", "--special", "--punctuation", "--counterfactual", "--shuffled", "--offset", "--rate", "--penalty", "--recompute", "--elsewhere", "--settling", "--compensate", "--question", "--copying", "--ov", "--qk", "--svd", "--compose",
 }  # fmt: skip
 
 
@@ -168,6 +173,12 @@ def test_checks_are_named_before_loading_as_mining_names_them():
     from headatlas.mining.checks import critics
 
     assert CHECKS == critics.ALL
+
+
+def test_verdicts_rest_on_as_many_examples_as_the_command_lets_pass():
+    from headatlas.mining.checks.judging import STEPS
+
+    assert STEPS[-1] == 64  # as said in headatlas/cli/mine.py
 
 
 def test_the_fixture_sees_a_load(loaded, capsys):

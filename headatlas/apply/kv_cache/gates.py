@@ -7,6 +7,7 @@ states; where few groups can be kept, what the model answers is the better thing
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,7 @@ class CacheGateOptions:
     settling: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not self.rate > 0 or self.price < 0:
+        if self.steps < 1 or not 0 < self.rate < math.inf or not 0 <= self.price < math.inf:
             raise BadInput("Gates need 1 step, a rate above 0 and a price of 0 at least.", "Check the numbers given.")
         if not 0 <= self.settling < 1:
             raise BadInput(f"Gates cannot settle in {self.settling:g} of the steps.", "Give a share from 0 to below 1.")

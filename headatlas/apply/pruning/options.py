@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from headatlas.choices import REMOVED, SPREAD
@@ -41,7 +42,7 @@ class PruneOptions:
                 "Pruning needs 1 point of the curve and 1 step of gates at least, and no fewer than 0 draws and guarded heads.",
                 "Check the numbers given.",
             )
-        if not self.penalty > 0 or not self.rate > 0:
+        if not 0 < self.penalty < math.inf or not 0 < self.rate < math.inf:
             raise BadInput(
                 f"Gates have the penalty {self.penalty:g} and the rate {self.rate:g}.", "Give numbers above 0."
             )

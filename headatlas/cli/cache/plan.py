@@ -40,7 +40,9 @@ def plan(
     task: caches.Needles = "needle-1024",
     n: Annotated[int, typer.Option("--n", help="Texts to choose or learn by."), check.at_least(2, "texts")] = 16,
     steps: Annotated[int, typer.Option(help="Steps that gates are learned for."), check.at_least(1, "steps")] = 200,
-    price: Annotated[float, typer.Option(help="What open gates cost beside what they change.")] = 1.0,
+    price: Annotated[
+        float, typer.Option(help="What open gates cost beside what they change."), check.number("price", 0)
+    ] = 1.0,
     keeps: Annotated[
         str,
         typer.Option(help="What gates are learned to keep: answer, or hidden (states, as in DuoAttention)."),

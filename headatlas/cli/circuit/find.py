@@ -42,8 +42,12 @@ def find(
         typer.Option(help="attribution (ranked by a gradient, then measured) or greedy (all measured at each step)."),
         Check(choices.CIRCUIT_SEARCH.demand),
     ] = "attribution",
-    target: Annotated[float, typer.Option(help="Share of what all heads do that the circuit has to recover.")] = 0.9,
-    largest: Annotated[int | None, typer.Option(help="Heads at most.")] = None,
+    target: Annotated[
+        float,
+        typer.Option(help="Share of what all heads do that the circuit has to recover."),
+        check.number("target", 0.001, 1),
+    ] = 0.9,
+    largest: Annotated[int | None, typer.Option(help="Heads at most."), check.at_least(1, "heads")] = None,
     edges: Annotated[bool, typer.Option("--edges", help="Measure what passes between its heads, too.")] = False,
     seeds: Annotated[
         int,
