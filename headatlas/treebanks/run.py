@@ -138,8 +138,8 @@ def syntax(
 
 def demand_measures(measures: Sequence[str]) -> tuple[str, ...]:
     """The measures in their order. Raises BadInput for one that there is not."""
-    if isinstance(measures, str) or not measures:
-        raise BadInput(f"Measures are a list, not {measures!r}.", f"Choose among {', '.join(MEASURES)}.")
+    if not measures:
+        raise BadInput("No measure is named.", f"Choose among {', '.join(MEASURES)}.")
     for one in measures:
         SYNTAX.demand(one)
     return tuple(one for one in MEASURES if one in measures)

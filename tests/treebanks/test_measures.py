@@ -262,7 +262,8 @@ def test_batches_change_nothing(model, found):
     ("keywords", "said"),
     [
         ({"measures": ["syntax"]}, "no measure 'syntax'"),
-        ({"measures": "trees"}, "a list"),
+        ({"measures": "tree"}, "no measure 'tree'"),
+        ({"measures": []}, "No measure is named"),
         ({"n": 0}, "0 sentences"),
         ({"sentences": [Sentence(("a",), (True,))]}, "None of these 1 sentences has dependencies"),
         ({"sentences": "/nowhere.conllu"}, "nowhere.conllu cannot be read"),
