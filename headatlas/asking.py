@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from headatlas.atlas import Atlas
+from headatlas.choices import demand_some
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.methods.sweeps.ablation import ablate, replacements
@@ -121,6 +122,7 @@ def ask(
     zero. atlas: a folder of runs to look the heads up in; default ./atlas where it is there. metric: what heads are ordered by,
     as in `ablate`; KL is told beside it. Raises BadInput, UnknownName, UnsupportedModel, StoreError.
     """
+    demand_some(top, "heads")
     metric = find_metric(metric)
     if not model.has_logits or model.kind == "encoder":
         raise UnsupportedModel(f"{model.name} predicts no next token.", "Ask a decoder.")

@@ -94,6 +94,12 @@ ROW_DISTANCE = Choice(("hellinger", "jsd"), "There is no distance '{}' of attent
 STEERING = Choice(("mean", "probe", "pca", "random"), "Unknown direction '{}'.")
 
 
+def demand_some(number: int, what: str) -> None:
+    """Raise BadInput unless there is at least one of what is counted."""
+    if number < 1:
+        raise BadInput(f"{number} {what} are too few.", "Give 1 or more.")
+
+
 SEEDS = 2**31  # what all that draw numbers take, with room for the seeds that are made of one
 
 
@@ -117,8 +123,8 @@ def demand_engine(engine: str, workers: int | None, threads: int | None, address
         what = "--workers" if workers is not None else "--address"
         raise BadInput(f"{what} is for the engine ray; the engine local is this program.", "Add --engine ray.")
     for name, value in (("workers", workers), ("threads", threads)):
-        if value is not None and value < 1:
-            raise BadInput(f"{value} {name} are too few.", "Give 1 or more.")
+        if value is not None:
+            demand_some(value, name)
         if value is not None and value > MOST_AT_ONCE:
             raise BadInput(f"{value} {name} are too many.", f"Give {MOST_AT_ONCE} or fewer.")
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headatlas.choices import demand_some
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, Heads, parse_heads
 from headatlas.methods.texts import Texts, texts_as_batch, token_at
@@ -113,6 +114,7 @@ def lens(
     the `top` largest writes. position: default the last token; a number from 0, or the name of a position. tokens: how many
     on either side. Raises BadInput, UnknownName, UnsupportedModel.
     """
+    demand_some(top, "heads")
     if (prompt is None) == (task is None):
         raise BadInput("Say what the prompt is.", "Give either --text TEXT or --task NAME.")
     if prompt is not None:

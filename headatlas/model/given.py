@@ -1,10 +1,12 @@
-"""What public functions are given: a model that was loaded, seeds that are some, names alone or in a list."""
+"""What public functions are given: a model that was loaded, numbers that are some, names alone or in a list."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import inspect
+import math
+import operator
 import os
 import re
 from collections.abc import Callable
@@ -17,32 +19,47 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def checked(function: F) -> F:
-    """The function as the package hands it out. It raises BadInput where its first parameter is a `Model` and is given a name,
-    a transformers module or anything else that is none, and where its `seed`, or that of an options object, is no whole number
-    from 0 to 2**31 - 1. Where it takes a sequence of names, one name may be given alone.
+    """The function as the package hands it out, which raises BadInput before it begins: where its first parameter is a `Model`
+    and is given a name, a transformers module or anything else that is none; where a seed is no whole number from 0 to
+    2**31 - 1; where other numbers, its own or of an options object, are none, or none that is whole. Where it takes a sequence
+    of names, one name may be given alone.
     """
     signature = inspect.signature(function)
-    several = {name for name, one in signature.parameters.items() if _are_names(str(one.annotation))}
-    first = next(iter(signature.parameters.values()), None)
-    loaded = str(first.annotation) if first is not None else ""
+    kinds = {name: str(one.annotation) for name, one in signature.parameters.items()}
+    first = next(iter(kinds), "")
 
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> Any:
         bound = signature.bind_partial(*args, **options)
         given = bound.arguments
-        if first is not None and first.name in given and loaded in ("Model", "Model | Tokenizer"):
-            _demand_loaded(given[first.name], f"{function.__name__}({first.name})", "Tokenizer" in loaded)
+        if first in given and kinds[first] in ("Model", "Model | Tokenizer"):
+            _demand_loaded(given[first], f"{function.__name__}({first})", "Tokenizer" in kinds[first])
         for name, value in given.items():
-            seed = (
-                value if name == "seed" else getattr(value, "seed", None) if dataclasses.is_dataclass(value) else None
-            )
-            if seed is not None:
-                demand_seed(seed)
-            if name in several and isinstance(value, str):
+            _demand_number(name, kinds[name], value)
+            if dataclasses.is_dataclass(value):
+                for field in dataclasses.fields(value):
+                    _demand_number(field.name, str(field.type), getattr(value, field.name, None))
+            if isinstance(value, str) and _are_names(kinds[name]):
                 given[name] = [value]
         return function(*bound.args, **bound.kwargs)
 
     return run  # type: ignore[return-value]
+
+
+def _demand_number(name: str, kind: str, value: Any) -> None:
+    """Raise BadInput where a number is annotated and `value` is not one of its kind, or a seed that is none."""
+    kind, optional, _ = kind.partition(" | None")
+    if kind not in ("int", "float") or (optional and value is None):
+        return
+    if name == "seed":
+        demand_seed(value)
+    whole = kind == "int"
+    try:
+        fits = operator.index(value) is not None if whole else math.isfinite(value)
+    except TypeError:
+        fits = False
+    if not fits:
+        raise BadInput(f"{name} is {value!r}.", f"Give a {'whole' if whole else 'finite'} number.")
 
 
 def _are_names(annotation: str) -> bool:

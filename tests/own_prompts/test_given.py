@@ -1,6 +1,7 @@
 """What public functions are given: the name of a model, or a bare transformers module, is told to be loaded first; seeds."""
 
 import inspect
+import re
 
 import pytest
 import torch
@@ -81,6 +82,25 @@ def test_one_name_may_be_given_where_several_are_taken(tmp_path):
     assert [one["name"] for one in atlas.data["detectors"]] == ["induction"]
     with pytest.raises(ha.HeadAtlasError, match="no detector called 'inducton'"):
         ha.calibrate("inducton")
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda model: ha.lens(model, "one two", tokens=2.5), "tokens is 2.5. Give a whole number"),
+        (lambda model: ha.lens(model, "one two", top=0), "0 heads are too few"),
+        (lambda model: ha.ask(model, "one two", top=-1), "-1 heads are too few"),
+        (lambda model: ha.downstream(model, "one two", heads="0.1", k=-1), "-1 tokens are too few"),
+        (lambda model: ha.mine(model, n="4"), "n is '4'. Give a whole number"),
+        (lambda model: ha.flow(model, "one two", threshold="a"), "threshold is 'a'. Give a finite number"),
+        (lambda model: ha.prune(model, "one two", options=ha.PruneOptions(steps=2.5)), "steps is 2.5. Give a whole"),
+        (lambda model: ha.head_gates(model, "a b", "c d", options=ha.GateOptions(rate=float("inf"))), "rate is inf"),
+    ],
+)
+def test_numbers_that_are_none_are_told(ask, said):
+    model = attach(toys.llama(vocab_size=49152), tokenizer=toys.smollm2_vocabulary())
+    with pytest.raises(BadInput, match=re.escape(said)):
+        ask(model)
 
 
 @pytest.mark.parametrize("wrong", ["much", None, float("nan"), float("inf")])

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headatlas.choices import demand_some
 from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, HeadSets, parse_head_sets
@@ -87,6 +88,7 @@ def downstream(
     batch: prompts as `model.forward` takes them. heads, edit, mean, positions: as in `ablate`. k: how many tokens are told.
     Raises BadInput, UnknownName.
     """
+    demand_some(k, "tokens")
     removed = tuple(dict.fromkeys(head for one in parse_head_sets(heads, model.heads) for head in one))
     model.require(removed)
     given = prompts_for(model, batch, demand=False, settles=True, chosen=False)
