@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, edges, next_token_loss, task
+from headatlas.tasks._sentences import gold, offsets
 from headatlas.tasks._two_stacks import paired, stacked
 from headatlas.treebanks.language_pair import LONGEST, TARGET, THE, WORDS, Language, Pair
+from headatlas.treebanks.sentences import ROOT, Sentence
+
+SYNTAX = ("heads", "relation", "sentence")  # labels of words that detectors of dependencies read
 
 
 def _second(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
@@ -24,7 +30,7 @@ def translation(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batc
     """A sentence of one made-up language for the encoder, its translation for the decoder; loss on all its words but names.
 
     The languages of `headatlas toy translation` (verb first, adjectives behind nouns, agreement in number), for models whose tokenizer
-    knows their words. positions["aligned"] of decoder and encoder: places of the gold links, one for each target word. Names are unknown words, which
+    knows their words. The encoder's labels `heads`, `relation` and `sentence` say which word is the subject of the verb (as in `syntax`). positions["aligned"] of decoder and encoder: places of the gold links, one for each target word. Names are unknown words, which
     the toy's copy layer would write, and no model without it. Control: the source's words in random order, so that nothing says what does what.
     """
     return _built(tokenizer, n, Language(rng), rng)
@@ -49,12 +55,29 @@ def _built(tokenizer: Vocabulary, n: int, language: Language, rng: np.random.Gen
     mixed = [ids(tuple(one.source[i] for i in rng.permutation(len(one.source)))) for one in pairs]
     predict = {"predict": stacked([_named_by_none(one, len(front)) for one in pairs], -1)}
     control = paired("translation", tokenizer, mixed, written)
+    labels, facts = _syntax(pairs)
+    assert batch.encoder is not None
     return replace(
         batch,
         positions={**batch.positions, **predict},
-        labels={"subject": torch.tensor([one.subject for one in pairs])},
+        marks={"word": torch.full_like(batch.tokens, -1)},  # of the translation no syntax is known
+        labels={name: torch.full((n, 1), -1) for name in SYNTAX},
+        facts={**batch.facts, **facts},
         control=replace(control, positions=predict),
+        encoder=replace(batch.encoder, labels=labels, facts={**batch.encoder.facts, **facts}),
     )
+
+
+def _syntax(pairs: list[Pair]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(labels, facts) that detectors of dependencies ask of the sources: subject and verb of each, which is all that is known."""
+    found = []
+    for one in pairs:
+        n, (verb, subject) = len(one.source), one.subject
+        heads = tuple(verb if i == subject else ROOT for i in range(n))
+        relations = tuple("nsubj" if i == subject else "root" for i in range(n))
+        found.append([Sentence(tuple(map(str, one.source)), (True,) * n, heads, relations)])
+    labels = gold(found)
+    return {name: labels[name] for name in SYNTAX}, {"offsets": offsets(found)}
 
 
 def _named_by_none(one: Pair, front: int) -> list[int]:

@@ -234,6 +234,8 @@ def test_mining_finds_the_head_that_was_guided_and_that_it_matters(tmp_path):
     assert found["score"] > 0.95
     assert "as output" in found["told"]
     assert atlas.data["model"]["stack_heads"] == {"encoder": [4, 4], "decoder": [1], "cross": [1]}
+    asked = ha.mine(ha.load(str(tmp_path / "toy")), tasks=["translation"], n=16, out=tmp_path / "asked")
+    assert {one["name"] for one in asked.data["detectors"]} == {"alignment", "dependency"}
     told = {one["detector"]: one["reason"] for one in atlas.data["skipped"]}
     assert "tell apart" in told["alignment-copy"]
     assert "needs" in told["positional"]

@@ -25,6 +25,7 @@ from headatlas.model import attach
 from headatlas.model.families.tiny_models import family
 from headatlas.task import Batch, find_task
 from headatlas.task.encoders import own_output_loss
+from headatlas.tasks._sentences import RELATIONS
 from headatlas.treebanks.language_pair import SOURCE, TARGET, UNKNOWN, WORDS, Language, Sentences, meaning
 from tests import toys
 
@@ -169,11 +170,43 @@ def test_the_toys_task_is_its_language_word_for_word():
         for i, j in one.links:
             if one.target[i] < TARGET:
                 assert meaning(one.target[i]) == meaning(one.source[j])
+        heads = [(i, head) for i, head in enumerate(batch.encoder.labels["heads"][e].tolist()) if head >= 0]
+        assert heads == [one.subject[::-1]], "the subject depends on the verb"
+        assert RELATIONS[batch.encoder.labels["relation"][e, one.subject[1]]] == "nsubj"
     assert len(set(WORDS)) == TARGET
     assert [words.single(f" {word}") for word in WORDS[SOURCE:]] == list(range(SOURCE, TARGET))
     control = batch.control.encoder.tokens
     assert torch.equal(control.sort(1).values, batch.encoder.tokens.sort(1).values)
     assert not torch.equal(control, batch.encoder.tokens)
+
+
+def test_subjects_found_are_those_of_loops_over_the_encoders_own_attention():
+    _, model = toy()
+    batch, pairs = find_task("translation")(model.tokenizer, 12, seed=3), Language(np.random.default_rng(3)).pairs(12)
+    model.hf.set_attn_implementation("eager")
+    read = batch.encoder
+    with torch.no_grad():
+        patterns = model.hf.model.encoder(
+            read.tokens, attention_mask=read.mask.long(), output_attentions=True
+        ).attentions
+    seen = {}
+
+    def watch(layer):
+        if layer.stack != "cross":
+            seen[layer.stack, layer.index] = find_detector("dependency").score(layer, batch.side(layer.stack))
+
+    model.forward(batch, watch=watch)
+    places = [RELATIONS.index("nsubj") * 2 + way for way in (0, 1)]
+    for index, pattern in enumerate(patterns):
+        for e, one in enumerate(pairs):
+            verb, subject = one.subject
+            words = range(len(one.source))
+            for head in range(4):
+                map_ = pattern[e, head]
+                to = max((i for i in words if i != subject), key=lambda i, m=map_, s=subject: float(m[s, i]))
+                back = max((i for i in words if i != subject), key=lambda i, m=map_, s=subject: float(m[i, s]))
+                assert seen["encoder", index][e, head, places].tolist() == [float(to == verb), float(back == verb)]
+    assert bool(seen["decoder", 0].isnan().all()), "of the translation no syntax is known"
 
 
 def test_reordered_texts_hold_the_same_sentences_and_links_of_equal_tokens():
