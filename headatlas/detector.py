@@ -22,18 +22,11 @@ if TYPE_CHECKING:
 
 # Planted kinds that match contents: what they attend to in prose is not theirs to choose, so it does not decide.
 MATCHERS = (
-    "induction",
-    "fake-induction",
-    "copy-suppression",
-    "repeat-suppression",
-    "retrieval",
-    "successor",
-    "mover",
-    "inhibition",
+    "induction", "fake-induction", "copy-suppression", "repeat-suppression", "retrieval", "successor", "mover", "inhibition",
     "duplicate",
-)
+)  # fmt: skip
 
-Attention = Literal["causal", "bidirectional", "both"]
+Attention = Literal["causal", "bidirectional", "both", "cross"]
 Score = Callable[["LayerView", Batch], Tensor]
 Measure = Callable[["Model", Batch], "Measured"]
 # Gives an object with `model`, `metric` and `metric_drop(heads) -> [example]`: headatlas.methods has the protocol Removal.
@@ -62,7 +55,7 @@ class Detector(Hooked):
     numbers of options) that it may be asked on instead, by name.
     version: raised when its numbers change. minimum_effect: how far the score must exceed chance, in units of the score,
     for a head to count as observed.
-    attention: of which models it makes sense: "causal" (decoders), "bidirectional" (encoders) or "both".
+    attention: of which it makes sense: "causal" (decoders), "bidirectional" (encoders), "both", "cross" (decoder to encoder).
     needs: "unembedding" where token logits are asked of the view.
     verdict_positions: name of the positions (`batch.positions`) at which the verdict removes its heads; None: everywhere.
     finds: kinds of planted heads (headatlas.lab.kinds) that it must find, whatever they write if it scores attention
@@ -91,21 +84,25 @@ class Detector(Hooked):
 
     def __post_init__(self) -> None:
         if self.attention not in get_args(Attention):
-            raise BadInput(
-                f"The detector {self.name} has attention='{self.attention}'.", "Write causal, bidirectional or both."
-            )
+            told = f"The detector {self.name} has attention='{self.attention}'."
+            raise BadInput(told, "Write causal, bidirectional, both or cross.")
         if unknown := set(self.needs) - {"unembedding"}:
             raise BadInput(f"The detector {self.name} needs '{min(unknown)}'.", "It may need: unembedding.")
 
     @property
     def causal(self) -> bool:
         """Whether it makes sense for models with causal attention."""
-        return self.attention != "bidirectional"
+        return self.attention in ("causal", "both")
 
     @property
     def encoder(self) -> bool:
         """Whether it makes sense for models with bidirectional attention."""
-        return self.attention != "causal"
+        return self.attention in ("bidirectional", "both")
+
+    @property
+    def cross(self) -> bool:
+        """Whether it makes sense for attention from a decoder to an encoder."""
+        return self.attention == "cross"
 
     @property
     def removal(self) -> Removing | None:
@@ -260,12 +257,10 @@ def _with_old_keywords(function: Callable[P, R]) -> Callable[P, R]:
             fits = bool(keywords.pop("causal", True)), bool(keywords.pop("encoder", False))
             today = {(True, False): "causal", (False, True): "bidirectional", (True, True): "both"}.get(fits)
             if today is None:
-                raise BadInput(
-                    "A detector with causal=False and encoder=False suits no model.", "Write attention='both'."
-                )
-            warnings.warn(
-                f"Write attention='{today}' in place of causal and encoder.", DeprecationWarning, stacklevel=2
-            )
+                told = "A detector with causal=False and encoder=False suits no model."
+                raise BadInput(told, "Write attention='both'.")
+            told = f"Write attention='{today}' in place of causal and encoder."
+            warnings.warn(told, DeprecationWarning, stacklevel=2)
             keywords["attention"] = today
         return function(*args, **keywords)
 

@@ -94,7 +94,7 @@ def _detectors() -> list[dict[str, Any]]:
     rows = []
     for detector in detectors().values():
         words = detector.about
-        reads = (("causal", detector.causal), ("bidirectional", detector.encoder))
+        reads = (("causal", detector.causal), ("bidirectional", detector.encoder), ("cross", detector.cross))
         rows.append(
             {
                 "name": detector.name,

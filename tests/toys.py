@@ -89,6 +89,34 @@ def smollm2_vocabulary() -> Tokenizer:
     return Tokenizer.load(resolve("smollm2-135m").folder, causal=True, context=8192, vocab_size=49152)
 
 
+@functools.cache
+def two_stack_vocabulary() -> Tokenizer:
+    """MiniLM's tokenizer as that of an encoder-decoder with a start token of its own."""
+    from headatlas.model.sources.resolve import resolve
+
+    return Tokenizer.load(
+        resolve("minilm-l6").folder, causal=True, context=512, vocab_size=30522, two_stacks=True, decoder_start=0
+    )
+
+
+@functools.cache
+def translation_vocabulary() -> Tokenizer:
+    """The tokenizer of the translation toy."""
+    from headatlas.lab.translation.spelling import tokenizer
+    from headatlas.treebanks.language_pair import BOS, TARGET
+
+    return Tokenizer(
+        causal=True, context=32, vocab_size=TARGET, hf=tokenizer(), bos="auto", two_stacks=True, decoder_start=BOS
+    )
+
+
+def vocabulary_for(detector) -> Tokenizer:
+    """A tokenizer on which the detector's task can be built."""
+    if detector.task.name == "translation":
+        return translation_vocabulary()
+    return two_stack_vocabulary() if detector.cross else smollm2_vocabulary()
+
+
 def with_tokenizer(hf: torch.nn.Module, folder, *, encoder: bool = False) -> None:
     """Save a model with a small byte-pair tokenizer trained on the bundled prose."""
     from tokenizers import Tokenizer as Fast

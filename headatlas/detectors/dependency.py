@@ -10,13 +10,14 @@ from headatlas.ops.patterns import at_offset
 from headatlas.task import Batch
 from headatlas.tasks._sentences import RELATIONS
 from headatlas.tasks.syntax import syntax
+from headatlas.tasks.translation import translation
 from headatlas.treebanks.dependencies import DIRECTIONS, predictions
 
 WAYS = DIRECTIONS[:2]
 NAMES = [f"{relation} {way}" for relation in RELATIONS for way in WAYS]
 
 
-@detector(head_type="syntactic-head", task=syntax, version=1, minimum_effect=0.1, attention="both")
+@detector(head_type="syntactic-head", task=syntax, also=(translation,), version=1, minimum_effect=0.1, attention="both")
 def dependency(layer: LayerView, batch: Batch) -> Tensor:
     """Share of a relation's edges that a head finds: 0 none, 1 all, for the relation and direction that it exceeds chance in most.
 

@@ -230,7 +230,7 @@ def svg(result: dict[str, Any]) -> str:
     Raises HeadAtlasError where matplotlib is missing.
     """
     found, columns = result["detectors"], 4
-    n_rows = -(-len(found) // columns)
+    n_rows = max(1, -(-len(found) // columns))  # detectors with plantings alone have no panel
 
     def paint(figure: Figure) -> None:
         tall = n_rows * _ROW + _FOOT

@@ -61,13 +61,13 @@ def logits_of(model: Any, tokens: Tensor) -> Tensor:
 @contextmanager
 def without(model: Any, *heads: HeadId) -> Iterator[None]:
     """The model with these heads switched off: their part of the output projection's input is zero."""
-    by_layer: dict[int, list[int]] = {}
+    by_layer: dict[tuple[str, int], list[int]] = {}
     for head in heads:
-        by_layer.setdefault(head.layer, []).append(head.head)
+        by_layer.setdefault((head.stack, head.layer), []).append(head.head)
     handles = []
     try:
-        for layer, indices in by_layer.items():
-            module, d_head = projection(model, layer)
+        for (stack, layer), indices in by_layer.items():
+            module, d_head = projection(model, layer, stack)
             handles.append(module.register_forward_pre_hook(_zeroing(indices, d_head)))
         yield
     finally:
@@ -85,16 +85,25 @@ def _zeroing(indices: list[int], d_head: int) -> Any:
     return hook
 
 
-def projection(model: Any, layer: int) -> tuple[Any, int]:
-    """The output projection of a layer of a GPT-2, a Llama or a BERT with its head for masked tokens, and the width of a head's part of its input. Raises BadInput."""
+def projection(model: Any, layer: int, stack: str = "decoder") -> tuple[Any, int]:
+    """The output projection of a layer, and the width of a head's part of its input. Raises BadInput.
+
+    Of a GPT-2, a Llama, a BERT with its head for masked tokens, or a Marian, of which `stack` says whose layer.
+    """
     config = model.config
+    if config.model_type == "marian":
+        home = getattr(model.model, "encoder" if stack == "encoder" else "decoder").layers[layer]
+        module = home.encoder_attn if stack == "cross" else home.self_attn
+        return module.out_proj, module.head_dim
     if config.model_type == "gpt2":
         return model.transformer.h[layer].attn.c_proj, config.hidden_size // config.num_attention_heads
     if config.model_type == "llama":
         return model.model.layers[layer].self_attn.o_proj, config.head_dim
     if config.model_type == "bert":
         return model.bert.encoder.layer[layer].attention.output.dense, config.hidden_size // config.num_attention_heads
-    raise BadInput(f"Models of type '{config.model_type}' cannot be measured here.", "Take gpt2, llama or bert.")
+    raise BadInput(
+        f"Models of type '{config.model_type}' cannot be measured here.", "Take gpt2, llama, bert or marian."
+    )
 
 
 def loss_of(logits: Tensor, material: Probe) -> float:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from headatlas.detector import Detector, detectors, find_detector
 from headatlas.heads import HeadId
-from headatlas.lab.controls import untrained, weight_shuffled
+from headatlas.lab.controls import untrained, untrained_twin, weight_shuffled
 from headatlas.lab.measure import without
 from headatlas.lab.planting import Planting, Sown
+from headatlas.methods.measured_by.choice import metric_on, prepared
 from headatlas.methods.sweeps.set_ablation import SetAblation
 from headatlas.mining.checks.fresh import fresh
 from headatlas.mining.checks.records import DetectorVerdict
@@ -25,6 +26,7 @@ from headatlas.mining.verdicts import judge_task
 from headatlas.model import Model, attach
 from headatlas.ops.types import Array
 from headatlas.progress import Silent
+from headatlas.task import Batch
 
 # Shares of what the model's ability is worth: a head that is worth less does nothing, one that is worth more matters.
 # Between them a head decides about no verdict.
@@ -112,10 +114,22 @@ def beside(detector: Detector, model: Model) -> list[Detector]:
     return [other for other in detectors().values() if other.task == detector.task and not misfit(other, model)]
 
 
+def _logits(hf: Any, batch: Batch) -> Tensor:
+    """[example, pos, vocab] by the model itself."""
+    read = batch.encoder
+    if read is None:
+        found: Tensor = hf(batch.tokens).logits
+    else:
+        found = hf(read.tokens, attention_mask=read.mask.long(), decoder_input_ids=batch.tokens).logits
+    return found
+
+
 def _without_structure(model: Model, seed: int) -> Iterator[Model]:
     """The model's shape with random weights, and its own weights in random order."""
     hf: Any = model.hf
-    for bare in (untrained(hf.config, seed=seed), weight_shuffled(hf, seed=seed)):
+    # A config alone does not say that there is an encoder: what is built of it would be a decoder.
+    random = untrained_twin(hf, seed=seed) if model.kind == "encoder-decoder" else untrained(hf.config, seed=seed)
+    for bare in (random, weight_shuffled(hf, seed=seed)):
         yield attach(bare, tokenizer=model.tokenizer)
 
 
@@ -128,6 +142,9 @@ def _compared(
     Where each head is judged by something of its own (a removal that can `read` it in logits), that is measured.
     """
     metric, batch = detector.task.metric, fresh(made.model, detector.task, 16, seed + OTHERS)
+    if made.model.kind == "encoder-decoder":
+        metric = metric_on(made.model, detector.task)
+        batch = prepared(made.model, metric, batch)
     assert metric is not None
     own = detector.removal(made.model, batch, metric) if detector.removal is not None else None
     if isinstance(own, SetAblation):  # heads that are judged by something else than the task's metric do that something
@@ -139,7 +156,7 @@ def _compared(
 
     def measured(heads: Iterable[HeadId], what: HeadId) -> float:
         with torch.no_grad(), without(hf, *heads):
-            logits = hf(batch.tokens).logits
+            logits = _logits(hf, batch)
         places = metric.positions(batch).clamp(min=0)
         places = places.reshape(len(batch), -1)
         at = logits.gather(1, places[..., None].expand(-1, -1, logits.shape[-1]))

@@ -176,7 +176,7 @@ def _of_own(model: Model, given: Prompts, unanswered: Metric) -> MeasuredPrompts
     metric = given.metric
     if not isinstance(given.batch, Batch) and "answer" not in batch.labels:
         batch = at_first_written(model, batch)
-    _demand_pair(model, batch, metric)
+    demand_pair(model, batch, metric)
     if "answer" not in batch.labels and metric is not next_token_loss:
         batch, metric = with_own_choice(model, batch), metric or unanswered
     if metric is None:
@@ -195,7 +195,7 @@ def demand_logits(model: Model, metric: Metric) -> None:
         )
 
 
-def _demand_pair(model: Model, batch: Batch, metric: Metric | str | None) -> None:
+def demand_pair(model: Model, batch: Batch, metric: Metric | str | None) -> None:
     """Raise BadInput for the loss of an encoder-decoder without what its encoder reads: its decoder would read all of it shifted."""
     if metric is next_token_loss and model.kind == "encoder-decoder" and batch.encoder is None:
         raise BadInput(

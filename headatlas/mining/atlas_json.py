@@ -25,7 +25,8 @@ from headatlas.version import __version__
 class ModelFacts:
     """The key "model" of atlas.json. n_heads: of the layer with the most; n_kv_heads, d_head: of the first layer.
 
-    adapters: of PEFT, as `adapters_of` gives them; no key where there are none.
+    stack_heads: by stack the number of heads of each layer, no key where there is one stack. adapters: of PEFT, as `adapters_of` gives
+    them; no key where there are none.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelFacts:
     dtype: str
     attention_path: str
     stacks: tuple[str, ...]
+    stack_heads: dict[str, list[int]]
     adapters: tuple[dict[str, Any], ...]
 
     @classmethod
@@ -61,8 +63,19 @@ class ModelFacts:
             dtype=str(model.dtype).removeprefix("torch."),
             attention_path=model.path,
             stacks=model.stacks,
+            stack_heads=_heads_by_layer(model) if len(model.stacks) > 1 else {},
             adapters=tuple(adapters_of(model.hf)),
         )
+
+
+def _heads_by_layer(model: Model) -> dict[str, list[int]]:
+    """How many heads each layer of each stack has, 0 for layers without attention."""
+    found: dict[str, list[int]] = {}
+    for layer in model.layers:
+        counts = found.setdefault(layer.stack, [])
+        counts += [0] * (layer.index + 1 - len(counts))
+        counts[layer.index] = layer.n_heads
+    return found
 
 
 @dataclass(frozen=True)
@@ -139,7 +152,9 @@ def atlas_json(
     del facts["load_seconds"]
     return {
         "schema": SCHEMA,
-        "model": {name: value for name, value in asdict(model).items() if name != "adapters" or value},
+        "model": {
+            name: value for name, value in asdict(model).items() if name not in ("adapters", "stack_heads") or value
+        },
         "run": {**facts, "seconds": seconds},
         "detectors": sorted(detectors, key=lambda one: str(one["name"])),
         "skipped": [asdict(one) for one in (*skipped, *(one for scan in scans for one in scan.skipped))],

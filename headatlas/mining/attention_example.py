@@ -24,6 +24,8 @@ def attention_examples(
 ) -> dict[str, AttentionExample]:
     """For each detector that observed heads the batch's first text and where they look in it; no pass where none did.
 
+    Of heads from decoder to encoder: the encoder's text with the decoder's behind it, and where the latter looks in the former.
+
     observed: best heads first. The last ones are left out, and counted, where a detector would have more than MOST rows.
     """
     heads = {head for found in observed.values() for head in found}
@@ -31,6 +33,7 @@ def attention_examples(
         return {}
     one = batch.rows(slice(0, 1))
     rows: dict[HeadId, Rows] = {}
+    sources = 0 if one.encoder is None else int(one.encoder.mask.sum())
 
     def strongest(weights: Tensor, _: Tensor) -> Tensor:
         top = weights.float().topk(min(STRONGEST, weights.shape[-1]), dim=-1)
@@ -41,18 +44,28 @@ def attention_examples(
         if not mine:
             return
         top = layer.reduce(strongest)[0]
+        # From decoder to encoder: both texts are shown as one, the encoder's in front.
+        first, n = (sources, int(one.mask.sum())) if layer.stack == "cross" else (0, layer.n_queries)
         for head in mine:
             weights, keys = top[head.head].unbind(-1)
             rows[head] = tuple(
-                (query, int(key), round(float(weight), 3))
-                for query in range(layer.n_queries)
+                (first + query, int(key), round(float(weight), 3))
+                for query in range(n)
                 for weight, key in zip(weights[query], keys[query], strict=True)
                 if weight >= LEAST
             )
 
     model.forward(one, watch=watch, logit_positions=torch.zeros(1, dtype=torch.long))
-    tokens = {head.stack: tuple(model.tokenizer.pieces(one.side(head.stack).tokens[0].tolist())) for head in heads}
+    tokens = {stack: tuple(model.tokenizer.pieces(_ids(one, stack))) for stack in {head.stack for head in heads}}
     return {name: _example(tokens[found[0].stack], found, rows) for name, found in observed.items() if found}
+
+
+def _ids(one: Batch, stack: str) -> list[int]:
+    """The text that a stack's heads read; of cross-attention what its keys stand for, and behind it what its queries do."""
+    if stack != "cross" or one.encoder is None:
+        found: list[int] = one.side(stack).tokens[0].tolist()
+        return found
+    return [*one.encoder.tokens[0][one.encoder.mask[0]].tolist(), *one.tokens[0][one.mask[0]].tolist()]
 
 
 def _example(tokens: tuple[str, ...], observed: Sequence[HeadId], rows: Mapping[HeadId, Rows]) -> AttentionExample:

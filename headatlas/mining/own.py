@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from headatlas import catalogue
 from headatlas.catalogue.own import own_data
@@ -153,8 +154,9 @@ def demand_contract(detector: Detector, model: Model) -> None:
     except UnfitTask:
         return  # it will be skipped, with the reason
     n, length = batch.tokens.shape
-    seen = torch.ones(length, length).tril() if detector.causal else torch.ones(length, length)
-    even = Planted((seen / seen.sum(-1, keepdim=True)).expand(n, length, length))
+    keys = _keys(detector, batch).shape[1]
+    seen = torch.ones(length, keys).tril() if detector.causal else torch.ones(length, keys)
+    even = Planted((seen / seen.sum(-1, keepdim=True)).expand(n, length, keys))
     name, limit = detector.name, detector.minimum_effect
     found = _beyond_chance(detector, batch, detector.planted(batch))
     if not found >= limit:
@@ -175,10 +177,7 @@ def _beyond_chance(detector: LayerDetector, batch: Batch, planted: Planted) -> f
     """Mean score minus mean chance level of one imagined head."""
 
     def layer(of: Batch) -> SyntheticLayer:
-        copies = torch.tensor([planted.copies is not False])
-        return SyntheticLayer(
-            planted.pattern[:, None], valid=of.mask, causal=detector.causal, tokens=of.tokens, copies=copies
-        )
+        return _imagined(detector, of, planted.pattern, copies=planted.copies is not False)
 
     score = detector.score(layer(batch), batch)
     if score.shape[:2] != (len(batch), 1):
@@ -197,18 +196,30 @@ def _beyond_chance(detector: LayerDetector, batch: Batch, planted: Planted) -> f
     return float(score.nanmean() - chance.nanmean())
 
 
+def _keys(detector: Detector, batch: Batch) -> Tensor:
+    """[example, key] which keys are real in the attention that the detector is asked of."""
+    return batch.encoder.mask if detector.cross and batch.encoder is not None else batch.mask
+
+
+def _imagined(detector: Detector, of: Batch, pattern: Tensor, *, copies: bool) -> SyntheticLayer:
+    """A layer of one head with this pattern [example, query, key]."""
+    return SyntheticLayer(
+        pattern[:, None], valid=of.mask, causal=detector.causal, tokens=of.tokens, copies=torch.tensor([copies]),
+        sources=_keys(detector, of) if detector.cross else None,
+    )  # fmt: skip
+
+
 def lacking(detector: Detector, batch: Batch) -> str:
     """What a detector of layers asks of prompts that they do not have; "" where it can be asked on them."""
     if detector.verdict_positions is not None and detector.verdict_positions not in batch.positions:
         return f"needs positions['{detector.verdict_positions}'], which these prompts lack"
     if not isinstance(detector, LayerDetector):
         return ""
+    if detector.cross and batch.encoder is None:
+        return "needs what an encoder reads beside what its decoder reads, which these prompts lack"
     one = batch.rows(slice(0, 1))
-    length = one.tokens.shape[1]
-    pattern = torch.eye(length).expand(1, 1, length, length)
-    layer = SyntheticLayer(
-        pattern, valid=one.mask, causal=detector.causal, tokens=one.tokens, copies=torch.tensor([True])
-    )
+    pattern = torch.eye(one.tokens.shape[1], _keys(detector, one).shape[1])[None]
+    layer = _imagined(detector, one, pattern, copies=True)
     try:
         detector.score(layer, one)
     except KeyError as error:

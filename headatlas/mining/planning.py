@@ -90,6 +90,8 @@ def further(task: Task, words: Vocabulary, batch: Batch, seed: int) -> Batch | N
 
 def misfit(detector: Detector, model: Model) -> str:
     """Why a detector cannot be asked of the model, whatever the task; "" where it can."""
+    if detector.cross:
+        return "" if "cross" in model.stacks else "made for attention from a decoder to an encoder"
     kinds = {layer.causal for layer in model.layers if layer.stack != "cross"}
     if not ((detector.causal and True in kinds) or (detector.encoder and False in kinds)):
         return f"made for models that read {'one way' if detector.causal else 'both ways'}"

@@ -33,6 +33,7 @@ from headatlas.ops.types import Array, LayerKey
 from headatlas.progress import Progress, Silent
 from headatlas.scores import HeadScores
 from headatlas.task import Batch, Metric, Task
+from headatlas.task.encoders import own_output_loss
 
 TOKENS_AT_ONCE = 2048
 
@@ -54,7 +55,18 @@ class Scan:
 
 def suits(detector: Detector, layer: LayerView) -> bool:
     """Whether a detector makes sense for this layer."""
-    return layer.stack != "cross" and (detector.causal if layer.causal else detector.encoder)
+    if layer.stack == "cross":
+        return detector.cross
+    return detector.causal if layer.causal else detector.encoder
+
+
+def as_asked(model: Model, detectors: Sequence[Detector], metric: Metric | None, batch: Batch) -> Batch:
+    """The batch as detectors read it: texts as they are, but what a translator writes by itself where its cross-attention is asked.
+
+    A decoder that never learned to repeat its source attends from a repeated one as it never does.
+    """
+    by_itself = metric is own_output_loss and any(one.cross for one in detectors)
+    return prepared(model, metric, batch) if by_itself else batch
 
 
 @asked_together()
@@ -73,11 +85,12 @@ def scan(
 
     Those that look at layers share one pass; those that need the whole model follow, one by one, on the whole batch.
     Batch size and padding do not change the result (to float tolerance). `step` of `progress` moves on by the examples of each piece.
-    Detectors read texts as they are: where the metric wants tokens masked, these are read in a pass of their own.
+    Detectors read texts as they are (`as_asked`): where the metric wants tokens masked, these are read in a pass of their own.
     mean_z: whether the mean z of each head is wanted: over what detectors read, and where the decoder reads other
     texts for the metric, over these.
     """
     progress = progress or Silent()
+    batch = as_asked(model, detectors, metric, batch)
     apart, metrics = metric in MASKING, dict[str, list[Array]](task=[], control=[])
     elsewhere: dict[LayerKey, Tensor] = {}
     if apart:
@@ -248,6 +261,7 @@ def scan_task(
     if more is not None:
         if progress is not None:
             progress.say(f"{task.name}: {', '.join(one.name for one in unclear)} on {len(more)} more examples.")
+        more = as_asked(model, unclear, metric, more)
         found = _on_both(found, scan(model, unclear, more, size=size, mean_z=False), unclear)
     if progress is not None:
         progress.plan(())  # what was measured on the whole model is no part of the next step's time
@@ -259,7 +273,7 @@ def scan_task(
         detector.name: tuple(line.head for line in found.scores[detector.name].observed(detector.minimum_effect))
         for detector in asked
     }
-    examples = attention_examples(model, observed, batch)
+    examples = attention_examples(model, observed, as_asked(model, asked, metric, batch))
     return TaskScan(
         task=task.name,
         detectors=tuple(

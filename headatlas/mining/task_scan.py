@@ -210,6 +210,7 @@ def detector_json(
         "minimum_effect": found.minimum_effect,
         "baseline": asdict(scan.baseline) if scan.baseline is not None else None,
         "untested": scan.reason or reason,
+        **({"stack": stack} if (stack := _stack_of(found.lines)) != found.lines[0].head.stack else {}),
         "scores": _grid(found.lines, "score"),
         "chance": _grid(found.lines, "chance"),
         "heads": observed_json(found, verdict, prompts=prompts),
@@ -257,10 +258,15 @@ def attention_json(scans: Sequence[TaskScan]) -> dict[str, Any]:
     }
 
 
+def _stack_of(lines: Sequence[HeadScore]) -> str:
+    """The first stack in which a detector has scores, which its grids are about; the model's first where it has none anywhere."""
+    return next((line.head.stack for line in lines if not np.isnan(line.score)), lines[0].head.stack)
+
+
 def _grid(lines: Sequence[HeadScore], name: str) -> list[Any]:
-    """[layer, head] of a number in the model's first stack."""
+    """[layer, head] of a number in that stack."""
     values = np.array([getattr(line, name) for line in lines])
-    rows: list[Any] = grid([line.head for line in lines], values).tolist()
+    rows: list[Any] = grid([line.head for line in lines], values, _stack_of(lines)).tolist()
     return rows
 
 

@@ -15,7 +15,8 @@ class SyntheticLayer(LayerView):
     """A LayerView whose heads attend as told.
 
     pattern: [example, head, query, key]. tokens: [example, pos] and copies: [head] bool say what attending writes: in
-    favour of the attended token (True) or against it (False).
+    favour of the attended token (True) or against it (False). valid: [example, query] bool, False on padding; sources: the
+    same of an encoder's tokens [example, key], where the layer is attention from a decoder to an encoder.
     """
 
     def __init__(
@@ -26,15 +27,30 @@ class SyntheticLayer(LayerView):
         causal: bool = True,
         tokens: Tensor | None = None,
         copies: Tensor | None = None,
+        sources: Tensor | None = None,
     ) -> None:
         examples, heads, queries, keys = pattern.shape
-        stack = "decoder" if causal else "encoder"
+        stack = "cross" if sources is not None else "decoder" if causal else "encoder"
         nothing = nn.Identity()  # no module computes this layer: its pattern is given
         layer = AttentionLayer(
-            stack, 0, nothing, nothing, None, "synthetic", heads, heads, 1, 1, causal, None, 1.0, pattern_editable=False
+            stack,
+            0,
+            nothing,
+            nothing,
+            None,
+            "synthetic",
+            heads,
+            heads,
+            1,
+            1,
+            causal and sources is None,
+            None,
+            1.0,
+            pattern_editable=False,
         )
         q, k = torch.zeros(examples, heads, queries, 1), torch.zeros(examples, heads, keys, 1)
-        context = PassContext(path="eager", block_bytes=1 << 26, valid={stack: valid})
+        known = {stack: valid} if sources is None else {"decoder": valid, "encoder": sources}
+        context = PassContext(path="eager", block_bytes=1 << 26, valid=known)
         super().__init__(layer, q, k, k, None, {}, context)
         self._tokens, self._copies = tokens, copies
         self.set_pattern(pattern)

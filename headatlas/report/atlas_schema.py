@@ -50,6 +50,10 @@ class Model(Record):
     dtype: str | None = None
     attention_path: str | None = None
     stacks: Annotated[list[Name], Field(max_length=16)] = Field(default_factory=list)
+    # By stack the number of heads of each layer, where there are several stacks.
+    stack_heads: dict[str, Annotated[list[Annotated[int, Field(ge=0, le=HEADS)]], Field(max_length=LAYERS)]] | None = (
+        None
+    )
     adapters: Annotated[list[Open], Field(max_length=1000)] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -174,6 +178,7 @@ class Detector(Record):
     minimum_effect: Number = None
     baseline: Baseline | None = None
     untested: str = ""
+    stack: Name | None = None  # of scores and chance; None: the model's first
     scores: Grid = Field(default_factory=list)
     chance: Grid = Field(default_factory=list)
     heads: list[Observed]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headatlas.errors import BadInput
+from headatlas.heads import HeadId
 from headatlas.render.numbers import finite
 from headatlas.render.palette import STAGE, STAGES
 from headatlas.report.atlas_schema import SCHEMA, VERDICTS
@@ -101,7 +102,7 @@ class AtlasView:
     atlas: Mapping[str, Any]
     extras: Mapping[str, Any]
     observations: tuple[Observation, ...]
-    stacks: tuple[Stack, ...]  # the main stack first: the one that the grids of scores are about
+    stacks: tuple[Stack, ...]  # the main stack first: the one that most grids of scores are about
 
     @property
     def model(self) -> Mapping[str, Any]:
@@ -152,6 +153,10 @@ class AtlasView:
         about = (self.extras.get("head_types") or {}).get(kind) or {}
         return about.get("name") or str(kind).replace("-", " ").capitalize()
 
+    def stack_of(self, entry: Mapping[str, Any]) -> Stack:
+        """The stack that a detector's grids of scores are about."""
+        return next((one for one in self.stacks if one.name == entry.get("stack")), self.stacks[0])
+
     def stage_of(self, entry: Mapping[str, Any]) -> str:
         """The stage of a detector: its own, else that of its head type, else `none`."""
         about = (self.extras.get("head_types") or {}).get(entry["head_type"]) or {}
@@ -177,9 +182,12 @@ class AtlasView:
 
 
 def best_of(entry: Mapping[str, Any]) -> tuple[str, float, float] | None:
-    """The head with the highest score of a detector, as layer.head, its score and chance; None where nothing was scored."""
+    """The head with the highest score of a detector, its score and chance; None where nothing was scored.
+
+    As layer.head of the model's first stack, by its address where the detector's scores are another stack's.
+    """
     found = [
-        (f"{i}.{j}", score, chance)
+        (str(HeadId(i, j, entry.get("stack") or "decoder")), score, chance)
         for i, rows in enumerate(zip(entry.get("scores") or [], entry.get("chance") or [], strict=False))
         for j, pair in enumerate(zip(rows[0] or [], rows[1] or [], strict=False))
         if (score := finite(pair[0])) is not None and (chance := finite(pair[1])) is not None
@@ -270,8 +278,13 @@ def _observe(names: AtlasView, entry: Mapping[str, Any], line: Mapping[str, Any]
 
 
 def _stack(name: str, bare: AtlasView, observations: Sequence[Observation], *, main: bool) -> Stack:
-    """A head exists where any detector has a score for it; without any grid the model's own numbers say."""
-    grids = [entry["scores"] for entry in bare.detectors if main and entry.get("scores")]
+    """A head exists where the model says so by stack, else where any detector has a score for it, else by the model's own numbers."""
+    known = (bare.model.get("stack_heads") or {}).get(name)
+    if known is not None:
+        return Stack(name, tuple((True,) * heads for heads in known))
+    grids = [
+        e["scores"] for e in bare.detectors if e.get("scores") and (e.get("stack") == name if e.get("stack") else main)
+    ]
     found = {(seen.layer, seen.head) for seen in observations if seen.stack == name}
     for grid in grids:
         found |= {

@@ -150,7 +150,7 @@ def _detector(view: AtlasView, entry: Mapping[str, Any]) -> dict[str, Any]:
         "name": entry["name"],
         "type": entry["head_type"],
         "stage": view.stage_of(entry),
-        "stack": view.stacks[0].name,
+        "stack": view.stack_of(entry).name,
         "minimum_effect": _short(entry.get("minimum_effect")),
         "baseline": {"metric": (entry.get("baseline") or {}).get("metric")},
         "untested": entry.get("untested"),

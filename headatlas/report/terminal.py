@@ -237,8 +237,10 @@ def _told(view: AtlasView) -> Iterator[RenderableType]:
 
 def _leads(view: AtlasView) -> Iterator[RenderableType]:
     """What of the heads that no detector knows matters as much as causal ones do, task by task."""
-    if found := leads_of(view.detectors):
+    found = leads_of(view.detectors)
+    if found:
         yield Group(Text(), *(Text.assemble(("leads  ", "dim"), str(one)) for one in found))
+    if any(one.heads for one in found):
         yield Text("They change the result as a causal head does, and nothing known explains them", "dim")
 
 
@@ -264,11 +266,8 @@ def _twins(view: AtlasView) -> Iterator[RenderableType]:
     """What each detector found in models that have learned nothing, where these were asked."""
     asked = [(entry, told) for entry in view.detectors if (told := twins_of(entry))]
     if asked:
-        lines = [
-            Text.assemble(("control  ", "dim"), f"{one['name']}: {len(one['heads'])} here; {told}")
-            for one, told in asked
-        ]
-        yield Group(Text(), *lines)
+        said = (f"{one['name']}: {len(one['heads'])} here; {told}" for one, told in asked)
+        yield Group(Text(), *(Text.assemble(("control  ", "dim"), one) for one in said))
 
 
 def _abilities(view: AtlasView) -> Iterator[RenderableType]:
@@ -347,4 +346,4 @@ def _shaded(view: AtlasView, entry: Mapping[str, Any], width: int, shades: str) 
         style = "red" if value < 0 else "cyan" if shade != " " else "dim"
         marks[place] = Mark(Text((shade if shade != " " else "-") * 2, style=style), (abs(value),))
     legend = Text(f"{shades[1]} to {shades[-1]}: score up to {number(most)}, -: near 0", style="dim")
-    return Group(grid(view.stacks[0], width, marks), legend)
+    return Group(grid(view.stack_of(entry), width, marks), legend)

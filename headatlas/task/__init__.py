@@ -182,17 +182,19 @@ def task(
     margin: float = 0.0,
     floor: str = "control",
     second: Build | None = None,
+    paired: bool = False,
 ) -> Callable[[Build], Task]:
     """Make a Task of a function `(tokenizer, n, rng) -> Batch`; its name is the function's with dashes.
 
-    second: the same of another family of prompts, whose docstring says how it differs. Raises HeadAtlasError for a function that takes something else.
+    paired: as in `Task`. second: the same of another family of prompts, whose docstring says how it differs. Raises HeadAtlasError for a function that takes something else.
     """
 
     def wrap(build: Build) -> Task:
         name = build.__name__.strip("_").replace("_", "-")
         for made in (build, *([] if second is None else [second])):
             demand_parameters(made, "tokenizer, n, rng", f"{build.__module__}: the task '{build.__name__}'")
-        own = Task(name, build, metric, version, margin, floor, (build.__doc__ or "").strip(), build.__module__)
+        doc = (build.__doc__ or "").strip()
+        own = Task(name, build, metric, version, margin, floor, doc, build.__module__, paired=paired)
         if second is None:
             return own
         return replace(own, second=_second_of(own, name, second, (second.__doc__ or "").strip()))

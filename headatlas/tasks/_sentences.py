@@ -95,13 +95,14 @@ def batch_of(
         mask,
         predict,
         {"word": torch.tensor(word), "sentence": torch.tensor(of_sentence)},
-        _gold(sentences),
-        {"offsets": _offsets(sentences), "branching": _branching(sentences)},
+        gold(sentences),
+        {"offsets": offsets(sentences), "branching": _branching(sentences)},
         control=Batch(torch.tensor(mixed), mask, predict),
     )
 
 
-def _gold(texts: Sequence[Sequence[Sentence]]) -> dict[str, Tensor]:
+def gold(texts: Sequence[Sequence[Sentence]]) -> dict[str, Tensor]:
+    """Labels of texts of several sentences, words counted over each text, as `batch_of` describes them."""
     names = ("heads", "relation", "sentence", "spoken", "spans", "anaphor", "antecedent", "rival")
     found: dict[str, list[list[Any]]] = {name: [[] for _ in texts] for name in names}
     for e, whole in enumerate(texts):
@@ -134,7 +135,7 @@ def _number(label: str) -> int:
     return RELATIONS.index(named) if named in RELATIONS else -1
 
 
-def _offsets(texts: Sequence[Sequence[Sentence]]) -> dict[str, list[list[int]]]:
+def offsets(texts: Sequence[Sequence[Sentence]]) -> dict[str, list[list[int]]]:
     """[relation][to head, from head] the best fixed offset from a dependent to its head, by which sides attention sees."""
     edges_ = [
         (head - i, [column])

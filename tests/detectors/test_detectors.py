@@ -15,7 +15,7 @@ ALL = [found for found in detectors().values() if isinstance(found, LayerDetecto
 
 
 # Their chance is a rule that knows no attention, or several times what even attention gives: that may well lie below.
-RULED = ("coreference", "spanning-tree", "syntactic-sieve")
+RULED = ("alignment", "alignment-copy", "coreference", "spanning-tree", "syntactic-sieve")
 
 
 @pytest.fixture(params=ALL, ids=lambda d: d.name)
@@ -24,19 +24,25 @@ def detector(request) -> Detector:
 
 
 def batch_for(detector: Detector, n: int = 6) -> Batch:
-    return detector.task(toys.smollm2_vocabulary(), n, seed=3)
+    return detector.task(toys.vocabulary_for(detector), n, seed=3)
 
 
 def uniform(batch: Batch) -> torch.Tensor:
-    """Every query spreads evenly over the keys it sees."""
+    """Every query spreads evenly over the keys it sees: those before it, or a whole source."""
     n, length = batch.tokens.shape
-    seen = torch.ones(length, length).tril()
-    return (seen / seen.sum(-1, keepdim=True)).expand(n, length, length)
+    if batch.encoder is not None:
+        seen = batch.encoder.mask[:, None].float().expand(-1, length, -1)
+    else:
+        seen = torch.ones(length, length).tril().expand(n, length, length)
+    return seen / seen.sum(-1, keepdim=True)
 
 
 def imagine(batch: Batch, *patterns: torch.Tensor, copies: tuple[bool, ...] = ()) -> SyntheticLayer:
     flags = torch.tensor(list(copies) + [True] * (len(patterns) - len(copies)))
-    return SyntheticLayer(torch.stack(patterns, 1), valid=batch.mask, tokens=batch.tokens, copies=flags)
+    sources = batch.encoder.mask if batch.encoder is not None else None
+    return SyntheticLayer(
+        torch.stack(patterns, 1), valid=batch.mask, tokens=batch.tokens, copies=flags, sources=sources
+    )
 
 
 def measure(
@@ -127,7 +133,7 @@ def test_runs_on_toys_whatever_padding_and_batch_size(detector: Detector, kind: 
 
 def toy_batch(detector: Detector, model) -> Batch:
     """A batch of the detector's task with its ids folded into the toy's small vocabulary."""
-    batch = detector.task(toys.smollm2_vocabulary().within(128), 4, seed=1)  # toys read 160 tokens
+    batch = detector.task(toys.vocabulary_for(detector).within(128), 4, seed=1)  # toys read 160 tokens
 
     def fold(part: Batch) -> Batch:
         return Batch(
@@ -138,13 +144,14 @@ def toy_batch(detector: Detector, model) -> Batch:
             part.labels,
             part.facts,
             control=fold(part.control) if part.control else None,
+            encoder=fold(part.encoder) if part.encoder else None,
         )
 
     return fold(batch)
 
 
 def test_same_seed_same_batch_and_other_seed_other_batch(detector: Detector):
-    vocabulary = toys.smollm2_vocabulary()
+    vocabulary = toys.vocabulary_for(detector)
     first, again, other = (detector.task(vocabulary, 3, seed) for seed in (5, 5, 6))
     assert torch.equal(first.tokens, again.tokens)
     assert not torch.equal(first.tokens, other.tokens)

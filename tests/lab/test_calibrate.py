@@ -100,6 +100,10 @@ def test_the_page_says_what_was_measured(quick):
     assert dots == {found["name"]: len(found["curve"]) for found in quick["detectors"]}
 
 
+def test_a_calibration_of_plantings_alone_has_a_picture_without_panels():
+    assert "<svg" in page.svg({"detectors": []})
+
+
 def test_detectors_name_kinds_that_exist():
     for detector in detectors().values():
         assert set(detector.finds) | set(detector.undecided) <= set(kinds())

@@ -47,6 +47,7 @@ VERDICTS = {
     "negative-name-mover": (1, 0),
     "backup-name-mover": (1, 0),
     "s-inhibition": (1, 0),
+    "alignment-copy": (1, 1),
 }
 
 

@@ -7,9 +7,13 @@ import pytest
 import torch
 
 import headatlas as ha
+from headatlas.lab.construct.transformer import save
 from headatlas.lab.translation import gates
 from headatlas.lab.translation.checks import Check, alignment_error, rates, removed, roles
-from headatlas.lab.translation.language import (
+from headatlas.lab.translation.model import Translator, entmax
+from headatlas.lab.translation.spelling import tokenizer
+from headatlas.lab.translation.training import trained
+from headatlas.treebanks.language_pair import (
     EOS,
     NAMES,
     PAD,
@@ -20,7 +24,6 @@ from headatlas.lab.translation.language import (
     Language,
     Sentences,
 )
-from headatlas.lab.translation.model import Translator, entmax
 
 
 def of(z, alpha, dtype=torch.float32):
@@ -217,3 +220,28 @@ def test_all_that_must_come_out_does_and_the_folder_opens(seed, tmp_path):
     model = ha.load(str(made.save(tmp_path / "toy")))
     assert model.stacks == ("encoder", "decoder", "cross")
     assert len(model.heads) == 10
+
+
+@pytest.mark.slow
+def test_mining_finds_the_head_that_was_guided_and_that_it_matters(tmp_path):
+    made = trained(3, 400, lambda _: None)
+    save(made.marian, tmp_path / "toy")
+    tokenizer().save_pretrained(tmp_path / "toy")
+    atlas = ha.mine(ha.load(str(tmp_path / "toy")), n=16, out=tmp_path / "run")
+    heads = {one["name"]: one["heads"] for one in atlas.data["detectors"]}
+    (found,) = heads["alignment"]
+    assert (found["stack"], found["layer"], found["head"], found["verdict"]) == ("cross", 0, 0, "causal")
+    assert found["score"] > 0.95
+    assert "as output" in found["told"]
+    assert atlas.data["model"]["stack_heads"] == {"encoder": [4, 4], "decoder": [1], "cross": [1]}
+    asked = ha.mine(ha.load(str(tmp_path / "toy")), tasks=["translation"], n=16, out=tmp_path / "asked")
+    assert {one["name"] for one in asked.data["detectors"]} == {"alignment", "dependency"}
+    told = {one["detector"]: one["reason"] for one in atlas.data["skipped"]}
+    assert "tell apart" in told["alignment-copy"]
+    assert "needs" in told["positional"]
+    assert "needs" in told["rare-words"]
+
+
+def test_the_folders_marian_writes_no_word_of_the_first_language(untrained):
+    bias = untrained.marian.final_logits_bias[0]
+    assert (bias == 0).nonzero().flatten().tolist() == [EOS, *range(SOURCE, TARGET)]

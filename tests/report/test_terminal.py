@@ -151,6 +151,29 @@ def test_what_the_model_can_do_and_who_was_found_nowhere_stand_below_the_heads()
     assert nothing[8:13] == ["best", best[1], number(best[2]), "(chance", f"{number(best[3])});"]
 
 
+def test_each_stack_is_shown_in_its_own_size_and_scores_in_their_own_stack() -> None:
+    atlas = synthetic.atlas(4, 4, seed=4, per_detector=3)
+    atlas["model"] |= {"stacks": ["encoder", "cross"], "stack_heads": {"encoder": [4, 4, 4, 4], "cross": [2, 0, 1]}}
+    for index, entry in enumerate(atlas["detectors"]):
+        for row in entry["heads"]:
+            row["stack"] = "encoder"
+        if index == 0:
+            entry |= {
+                "stack": "cross",
+                "scores": [[0.1, 0.7], None, [0.2]],
+                "chance": [[0.0, 0.1], None, [0.0]],
+                "heads": [],
+            }
+    name = atlas["detectors"][0]["name"]
+    text = printed(atlas)
+    across = text.split("\ncross\n")[1].splitlines()
+    assert [line.split() for line in across[1:3]] == [["0", "-", "-"], ["1", "-"]]
+    assert f"of {16 + 3} heads" in text
+    assert f"{name}: best cross:0.1 0.70 (chance 0.10)" in " ".join(text.split())
+    shown = printed(atlas, detector=name)
+    assert [len(line.split()) for line in map_rows(shown, 2)] == [3, 2], "a row for each head of that stack"
+
+
 def test_an_empty_atlas_says_so() -> None:
     assert "None of the 16 heads passed any of 11 detectors." in printed(synthetic.nothing())
 

@@ -11,11 +11,13 @@ import torch
 
 from headatlas.errors import BadInput
 from headatlas.methods.attribution.importance import masked_for_encoders
+from headatlas.methods.measured_by.choice import texts_measured
 from headatlas.methods.measured_by.clean_run import with_clean_vector
 from headatlas.methods.prompts import (
     MeasuredPrompts,
     Prompts,
     demand_logits,
+    demand_pair,
     own_prompts,
     prompts_for,
 )
@@ -44,8 +46,8 @@ class Halves:
 def halves_of(model: Model, given: Inputs | Prompts, held_out: Inputs | Prompts | None, seed: int) -> Halves:
     """The two batches. Of a task, `n` prompts are drawn for each; other prompts are parted by lot unless held_out is given.
 
-    Texts without answers are scored by the loss of their tokens, those of an encoder masked; a model without token logits by how far
-    its pooled vector moves. Raises BadInput, UnknownName, UnfitTask, UnsupportedModel.
+    Texts without answers are scored by the loss of their tokens, those of an encoder masked; an encoder-decoder's by what `mine` measures
+    it by (`measured_by.choice`), a pair's by the loss of what the decoder reads; a model without token logits by how far its pooled vector moves. Raises BadInput, UnknownName, UnfitTask, UnsupportedModel.
     """
     given = given if isinstance(given, Prompts) else Prompts(batch=given)
     task = given.task is not None
@@ -85,9 +87,15 @@ def _read(model: Model, given: Prompts) -> MeasuredPrompts:
     if own is not None and "answer" not in own.labels and given.metric in (None, next_token_loss, pooled_change):
         metric = next_token_loss if given.metric is None else given.metric
         assert isinstance(metric, Metric)
-        demand_logits(model, metric)
+        pair = isinstance(given.batch, Batch) and given.batch.encoder is not None
+        if model.kind == "encoder-decoder" and given.metric is None and not pair:
+            own, metric = texts_measured(model, own)
+        else:
+            demand_logits(model, metric)
+            demand_pair(model, own, metric)
+            own = _predicting(own)
         found = MeasuredPrompts(
-            str(given.prompts or "texts of one's own"), _predicting(own), metric, {"start_end": said_of(own.facts)}
+            str(given.prompts or "texts of one's own"), own, metric, {"start_end": said_of(own.facts)}
         )
     else:
         found = prompts_for(model, given, demand=False, unanswered=log_probability)

@@ -24,7 +24,9 @@ from headatlas.catalogue.schema import Paper
 
 _HOME = Path(__file__).parents[2]
 _WRITES = re.compile(r"--out (\S+)")
-_DECODER, _ENCODER = "smollm2-135m", "minilm-l6"  # built-in models on which commands are shown
+# Models on which commands are shown: two that are built in, and one that a command makes.
+_DECODER, _ENCODER, _TRANSLATOR = "smollm2-135m", "minilm-l6", "toys/translation"
+_SHOWN_ON = {"bidirectional": _ENCODER, "cross": _TRANSLATOR}
 
 
 @dataclass(frozen=True)
@@ -128,13 +130,15 @@ def _title(paper: Paper) -> str:
 
 def _row(catalogue: Catalogue, paper: Paper, detectors: tuple[str, ...], commands: tuple[tuple[str, str], ...]) -> Row:
     ours = {one.name: one for one in declared()}
-    groups = {model: [name for name in detectors if (ours[name].attention == "bidirectional") == (model == _ENCODER)]
-              for model in (_DECODER, _ENCODER)}  # fmt: skip
+    groups = {model: [name for name in detectors if _SHOWN_ON.get(ours[name].attention, _DECODER) == model]
+              for model in (_DECODER, _ENCODER, _TRANSLATOR)}  # fmt: skip
     mines = tuple(
         f"headatlas mine {model} {' '.join(f'--detector {name}' for name in names)}"
         for model, names in groups.items()
         if names
     )
+    if groups[_TRANSLATOR]:
+        mines = (f"headatlas toy translation --out {_TRANSLATOR}", *mines)
     circuits = [circuit for circuit in catalogue.circuits.values() if circuit.paper == paper.id]
     runs = (
         *(f"detector `{name}`" for name in detectors),

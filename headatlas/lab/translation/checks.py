@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from headatlas.heads import HeadId
-from headatlas.lab.translation.language import PAD, TARGET, Sentences
 from headatlas.lab.translation.model import HEADS, LAYERS, Translator, alpha_of
+from headatlas.treebanks.language_pair import PAD, TARGET, Sentences
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from headatlas.lab.translation.language import EOS, PAD, SIZE, SOURCE, TARGET, Sentences, hidden
+from headatlas.treebanks.language_pair import EOS, PAD, SIZE, SOURCE, TARGET, Sentences, hidden
 
 LAYERS, HEADS, DECODER_HEADS, WIDTH = 2, 4, 1, 64
 ATTENTION = "headatlas-translation"
 NEAREST = 1e-3  # to alpha = 1
+NEVER = -1e4  # logit of a word that can only be read
 
 
 def attend(
@@ -75,6 +76,8 @@ class Translator(nn.Module):
         generated = torch.zeros(TARGET, dtype=torch.bool)
         generated[SOURCE:] = generated[EOS] = True
         self.register_buffer("generated", generated)
+        # So that Marian alone, saved without the copy layer, writes no word that only the first language has either.
+        self.marian.final_logits_bias[:, ~generated] = NEVER
 
     @property
     def encoder_attention(self) -> list[Any]:

@@ -16,12 +16,13 @@ from headatlas.errors import BadInput
 from headatlas.lab.construct.transformer import save
 from headatlas.lab.translation import checks as measured
 from headatlas.lab.translation.checks import Check, PrunedPoint, Rates, Removed, Role
-from headatlas.lab.translation.language import Language, Sentences
 from headatlas.lab.translation.model import HEADS, LAYERS, Translator
+from headatlas.lab.translation.spelling import tokenizer
 from headatlas.lab.translation.training import pruned, sparse, trained
 from headatlas.render import plots
 from headatlas.render.palette import SERIES
 from headatlas.store import new_folder
+from headatlas.treebanks.language_pair import Language, Sentences
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,12 +56,13 @@ class TranslationToy:
         return all(check.passed for check in self.checks)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the Marian model, the copy layer, toy.json and curve.svg, whole or not at all. Raises StoreError, HeadAtlasError."""
+        """Write the Marian model with its tokenizer, the copy layer, toy.json and curve.svg, whole or not at all. Raises StoreError, HeadAtlasError."""
         from safetensors.torch import save_file
 
         target = Path(folder)
         with new_folder(target) as partial:
             save(self.model.marian, partial)
+            tokenizer().save_pretrained(partial)
             save_file({"copying.weight": self.model.copying.weight.detach().contiguous()}, partial / "copy.safetensors")
             facts = {
                 "schema": _SCHEMA,

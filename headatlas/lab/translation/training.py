@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from headatlas.lab.translation import gates
-from headatlas.lab.translation.language import Language, Sentences
 from headatlas.lab.translation.model import HEADS, LAYERS, Translator
+from headatlas.treebanks.language_pair import Language, Sentences
 
 BATCH, RATE, WARM = 64, 3e-3, 100
 Say = Callable[[str], None]

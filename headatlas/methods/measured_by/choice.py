@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from headatlas.errors import BadInput
 from headatlas.methods.measured_by.clean_run import with_clean_run, with_clean_vector
 from headatlas.methods.measured_by.own_output import with_own_output, writes
 from headatlas.methods.measured_by.spans import corrupted
 from headatlas.model import Model
+from headatlas.model.text.reading import padded
+from headatlas.model.text.start_end import rule_of
 from headatlas.task import Batch, Metric, Task, Vocabulary, held_out
 from headatlas.task.answers import kl
 from headatlas.task.batch import complete
@@ -47,16 +50,42 @@ def metric_on(model: Model, task: Task) -> Metric | None:
     if task.metric is None or (model.kind == "encoder-decoder" and not model.has_logits):
         return None
     if model.kind == "encoder-decoder":
-        if task.paired:
-            return task.metric
-        if len(model.tokenizer.sentinels) > 1:  # one for a span, one behind it
-            return span_corruption_loss
-        if model.tokenizer.mask is not None:
-            return denoising_loss
-        return own_output_loss if writes(model) else None
+        return task.metric if task.paired else loss_of_texts(model)
     if model.has_logits:
         return masked_token_loss if model.tokenizer.mask is not None else None
     return pooled_change
+
+
+def loss_of_texts(model: Model) -> Metric | None:
+    """What an encoder-decoder with token logits is measured by on texts that ask it for nothing; None where it writes none by itself."""
+    if len(model.tokenizer.sentinels) > 1:  # one for a span, one behind it
+        return span_corruption_loss
+    if model.tokenizer.mask is not None:
+        return denoising_loss
+    return own_output_loss if writes(model) else None
+
+
+def texts_measured(model: Model, texts: Batch) -> tuple[Batch, Metric]:
+    """Texts of one's own as an encoder-decoder's loss reads them, and that loss.
+
+    texts: as its decoder reads them, or ids as its encoder does; what stands around a text is put once. Raises BadInput where the model
+    has no such loss, UnfitTask for a text that is too short for it.
+    """
+    metric = loss_of_texts(model) if model.has_logits else None
+    if metric is None:
+        raise BadInput(
+            f"{model.name} has no loss on texts: it has neither a mask token nor sentinels, or writes none by itself.",
+            "Give pairs (a Batch with its encoder's), or prompts with answers.",
+        )
+    rule = rule_of(model.tokenizer)
+    rows = []
+    for tokens, real in zip(texts.tokens, texts.mask, strict=True):
+        ids = tokens[real].tolist()
+        ids = ids[1:] if rule.decoder_start is not None and ids[:1] == [rule.decoder_start] else ids
+        back = len(rule.back)
+        rows.append(rule.read(ids[:-back] if back and tuple(ids[-back:]) == rule.back else ids))
+    read = replace(padded(rows), labels=texts.labels, facts=texts.facts)
+    return prepared(model, metric, complete(read, model.tokenizer)), metric
 
 
 def measured_on(model: Model, task: Task) -> Task:

@@ -7,6 +7,7 @@ import numpy as np
 from headatlas.mining.checks.records import Check, Outcome
 from headatlas.ops.stats import share_interval
 from headatlas.ops.types import Array
+from headatlas.render.numbers import count
 
 NAME = "prompts"
 TOP = 10
@@ -26,7 +27,7 @@ def check(values: Array, head: int) -> Check:
     low, median, high = (float(x) for x in np.quantile(own[known], [0.25, 0.5, 0.75]))
     parts = {"score": (median, low, high)}
     if heads <= TOP:
-        return Check(NAME, "does not apply", note=f"the model has {heads} heads", parts=parts)
+        return Check(NAME, "does not apply", note=f"the model has {count(heads, 'head')}", parts=parts)
     top = int((np.nan_to_num(values[known], nan=-np.inf) > own[known, None]).sum(1).__lt__(TOP).sum())
     low, high = share_interval(top, n)
     outcome: Outcome = "passed" if low > 0.5 else "failed" if high < 0.5 else "weakened"

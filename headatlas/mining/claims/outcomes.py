@@ -142,7 +142,7 @@ def _of_claim(claim: Claim, atlas: Mapping[str, Any] | None) -> list[Outcome]:
 def _beside(claim: Claim, ran: Mapping[str, Any], model: Mapping[str, Any]) -> Outcome:
     """A claim with heads beside one detector's observed heads."""
     claimed = list(dict.fromkeys(HeadId.parse(head.head) for head in claim.heads))
-    stack = (model.get("stacks") or ["decoder"])[0]
+    stack = ran.get("stack") or (model.get("stacks") or ["decoder"])[0]
     everything = {
         HeadId(layer, head, stack)
         for layer, row in enumerate(ran["scores"])

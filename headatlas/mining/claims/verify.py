@@ -238,7 +238,7 @@ def _at_the_bar(ran: Mapping[str, Any], stack: str, tolerance: float) -> set[str
     """The heads whose score stands within the tolerance of what a detector asks for."""
     grids = zip(ran["scores"], ran["chance"], strict=True)
     return {
-        str(HeadId(layer, head, stack))
+        str(HeadId(layer, head, ran.get("stack") or stack))
         for layer, rows in enumerate(grids)
         for head, (score, chance) in enumerate(zip(*rows, strict=True))
         if score is not None and abs(score - (chance or 0.0) - ran["minimum_effect"]) <= tolerance

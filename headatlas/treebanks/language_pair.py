@@ -6,6 +6,8 @@ subject across the noun between them, adjectives agree with their noun. Names ar
 in training: nothing but copying can write them.
 """
 
+# ruff: noqa: SIM905 (words read better as text than as a list)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -27,6 +29,34 @@ TARGET_NEAR = _TV + 2 * VERBS
 TARGET = TARGET_NEAR + 1  # ids below, from SOURCE on, are words of the target language
 SIZE = TARGET + NAMES
 LONGEST = 12
+
+_NOUN_STEMS = "dog cat king queen bird horse farmer doctor teacher sister brother friend".split()
+_ADJECTIVE_STEMS = "old young tall small happy brave quiet clever".split()
+_VERB_STEMS = "saw heard helped followed called found liked met watched taught".split()
+
+
+def _turned(words: list[str], endings: tuple[str, str]) -> list[str]:
+    """Words of the second language: those of the first read backwards, with an ending for each number."""
+    return [word[::-1] + ending for word in words for ending in endings]
+
+
+# How the words with ids below TARGET are spelled; names are no words of the vocabulary.
+WORDS = (
+    "<pad>", "<s>", "</s>", "<unk>", "the", "a", "near", *(f"{noun}{ending}" for noun in _NOUN_STEMS for ending in ("", "s")),
+    *_ADJECTIVE_STEMS, *_VERB_STEMS, *_turned(_NOUN_STEMS, ("a", "i")), *_turned(_ADJECTIVE_STEMS, ("o", "u")),
+    *_turned(_VERB_STEMS, ("e", "en")), "raen",
+)  # fmt: skip
+
+
+def meaning(word: int) -> int:
+    """The word of the first language that means the same, in the singular; the word itself where it has no such form."""
+    if word >= TARGET_NEAR:
+        return NEAR if word == TARGET_NEAR else word
+    for first, own in ((_TV, _V), (_TADJ, _ADJ)):
+        if word >= first:
+            return own + (word - first) // 2
+    noun = word - _TN if word >= _TN else word - _N
+    return _N + noun // 2 * 2 if _N <= word < _ADJ or word >= _TN else word
 
 
 @dataclass(frozen=True)
