@@ -36,6 +36,8 @@ LONG = (
     "accuracy",
     "coherence",
     "semantic-induction",
+    "symbolic-induction",
+    "symbol-abstraction",
 )
 
 

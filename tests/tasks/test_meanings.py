@@ -187,6 +187,36 @@ def test_one_of_the_documents_has_both_the_kind_and_the_city_that_are_asked_for(
             assert said(tokenizer, batch.control, "doc_1", i) == texts[0]
 
 
+def test_lines_follow_one_rule_and_the_answer_is_what_it_asks_for(tokenizer):
+    for task in (find_task("identity-rules"), find_task("identity-rules-held-out"), find_task("identity-rules").second):
+        batch = task(tokenizer, 8)
+        assert sorted(batch.labels["rule"].tolist()) == [0] * 4 + [1] * 4
+        for i in range(8):
+
+            def lines(part, i=i):
+                return [re.findall(r"\w+", line) for line in text(tokenizer, part, i).split("\n")]
+
+            def rules(found):
+                return {0 if c == a else 1 if c == b else None for a, b, c in found}
+
+            *shown, asked = lines(batch)
+            rule = int(batch.labels["rule"][i])
+            assert len(shown) == 4
+            assert rules(shown) == {rule}
+            words = [word for line in [*shown, asked] for word in line[:2]]
+            assert len(set(words)) == 10
+            assert answers(tokenizer, batch.answer[i]) == [asked[rule]]
+            assert answers(tokenizer, batch.wrong[i]) == [asked[1 - rule]]
+            *others, turned = lines(batch.counterfactual)
+            assert rules(others) == {1 - rule}
+            assert [line[2] for line in others] == [line[2] for line in shown]
+            assert turned == asked[::-1]
+            assert turned[1 - rule] == asked[rule]  # the other rule's answer to the other prompt
+            *loose, same = lines(batch.control)
+            assert rules(loose) == {0, 1}
+            assert same == asked
+
+
 def test_options_stand_behind_their_labels(tokenizer):
     for name, options in (("mcqa-2", 2), ("mcqa-4-3-shot", 4)):
         batch = find_task(name)(tokenizer, 8)
