@@ -38,6 +38,7 @@ LONG = (
     "semantic-induction",
     "symbolic-induction",
     "symbol-abstraction",
+    "filter",
 )
 
 

@@ -217,6 +217,31 @@ def test_lines_follow_one_rule_and_the_answer_is_what_it_asks_for(tokenizer):
             assert same == asked
 
 
+def test_one_item_is_of_the_kind_asked_for_and_none_of_the_controls(tokenizer):
+    classes, more = table("abstract_patterns")["classes"], table("filter_list")["more"]
+
+    def kinds(word):
+        return {kind for kind, members in {**classes, **more}.items() if word in members}
+
+    for task in (find_task("filter-list"), find_task("filter-list-held-out"), find_task("filter-list").second):
+        batch = task(tokenizer, 10)
+        assert sorted(batch.labels["place"].tolist()) == sorted([0, 1, 2, 3, 4] * 2)
+        for i in range(10):
+            parts = (batch, batch.counterfactual, batch.control)
+            items, others, same = (said(tokenizer, part, "item", i).split() for part in parts)
+            asked, other, absent = (said(tokenizer, part, "kind", i) for part in parts)
+            assert len(items) == len(set(items)) == 5
+            assert [word for word in items if asked in kinds(word)] == answers(tokenizer, batch.answer[i])
+            assert items.index(answers(tokenizer, batch.answer[i])[0]) == int(batch.labels["place"][i])
+            wrong = answers(tokenizer, batch.wrong[i])
+            assert set(wrong) == set(items) - set(answers(tokenizer, batch.answer[i]))
+            assert [word for word in items if other in kinds(word)] == wrong[:1]
+            assert others == same
+            assert not set(others) & set(items)
+            assert sum(other in kinds(word) for word in others) == sum(absent in kinds(word) for word in others) == 1
+            assert not any(absent in kinds(word) for word in items)
+
+
 def test_options_stand_behind_their_labels(tokenizer):
     for name, options in (("mcqa-2", 2), ("mcqa-4-3-shot", 4)):
         batch = find_task(name)(tokenizer, 8)
