@@ -11,9 +11,9 @@ from headatlas.task import Batch, Vocabulary, halves, logit_difference
 from headatlas.tasks._prompts import (
     FIRST,
     Example,
-    Piece,
     Pieces,
     collect,
+    filled,
     forever,
     halved,
     pick,
@@ -22,7 +22,7 @@ from headatlas.tasks._prompts import (
     table,
 )
 
-SHOTS = 4  # the paper has 2 for its largest model and 10 for the others; each costs patched runs a tenth of their time
+SHOTS = 4  # the paper has 2 for its largest model and 10 for the others; patched runs take as long as the lines are many
 RULES = ("ABA", "ABB")
 
 
@@ -49,14 +49,11 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, f
         return Example(prompts, [ids[right]], [ids[wrong]], {"rule": rule})
 
     def _prompt(pairs: list[tuple[str, str]], rules: list[int]) -> Pieces:
-        between, then = Piece(form["between"]), Piece(form["then"])
         *shown, (left, right) = pairs
         pieces = []
         for pair, rule in zip(shown, rules, strict=True):
-            first, second = pair
-            pieces += [Piece(f" {first}", "first"), between, Piece(f" {second}", "second"), between]
-            pieces += [Piece(f" {pair[rule]}", "third"), then]
-        return [*pieces, Piece(f" {left}", "left"), between, Piece(f" {right}", "right"), between]
+            pieces += filled(form["line"], first=pair[0], second=pair[1], third=pair[rule])
+        return [*pieces, *filled(form["last"], left=left, right=right)]
 
     sources = [forever(functools.partial(draw, rule)) for rule in range(len(RULES))]
     return collect("identity-rules", tokenizer, n, sources, words=("left", "right"), half=half)
