@@ -22,7 +22,7 @@ from headatlas.tasks._prompts import (
     table,
 )
 
-SHOTS = 4  # the paper has 2 for its largest model and 10 for the others; patched runs take as long as the lines are many
+SHOTS = 4  # the paper has 2 for its largest model and 10 for the others; patched runs take as long as prompts are
 RULES = ("ABA", "ABB")
 
 
