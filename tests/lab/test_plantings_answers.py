@@ -36,6 +36,9 @@ LONG = (
     "accuracy",
     "coherence",
     "semantic-induction",
+    "symbolic-induction",
+    "symbol-abstraction",
+    "filter",
 )
 
 

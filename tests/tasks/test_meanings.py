@@ -187,6 +187,61 @@ def test_one_of_the_documents_has_both_the_kind_and_the_city_that_are_asked_for(
             assert said(tokenizer, batch.control, "doc_1", i) == texts[0]
 
 
+def test_lines_follow_one_rule_and_the_answer_is_what_it_asks_for(tokenizer):
+    for task in (find_task("identity-rules"), find_task("identity-rules-held-out"), find_task("identity-rules").second):
+        batch = task(tokenizer, 8)
+        assert sorted(batch.labels["rule"].tolist()) == [0] * 4 + [1] * 4
+        for i in range(8):
+
+            def lines(part, i=i):
+                return [re.findall(r"\w+", line) for line in text(tokenizer, part, i).split("\n")]
+
+            def rules(found):
+                return {0 if c == a else 1 if c == b else None for a, b, c in found}
+
+            *shown, asked = lines(batch)
+            rule = int(batch.labels["rule"][i])
+            assert len(shown) == 4
+            assert rules(shown) == {rule}
+            words = [word for line in [*shown, asked] for word in line[:2]]
+            assert len(set(words)) == 10
+            assert answers(tokenizer, batch.answer[i]) == [asked[rule]]
+            assert answers(tokenizer, batch.wrong[i]) == [asked[1 - rule]]
+            *others, turned = lines(batch.counterfactual)
+            assert rules(others) == {1 - rule}
+            assert [line[2] for line in others] == [line[2] for line in shown]
+            assert turned == asked[::-1]
+            assert turned[1 - rule] == asked[rule]  # the other rule's answer to the other prompt
+            *loose, same = lines(batch.control)
+            assert rules(loose) == {0, 1}
+            assert same == asked
+
+
+def test_one_item_is_of_the_kind_asked_for_and_none_of_the_controls(tokenizer):
+    classes, more = table("abstract_patterns")["classes"], table("filter_list")["more"]
+
+    def kinds(word):
+        return {kind for kind, members in {**classes, **more}.items() if word in members}
+
+    for task in (find_task("filter-list"), find_task("filter-list-held-out"), find_task("filter-list").second):
+        batch = task(tokenizer, 10)
+        assert sorted(batch.labels["place"].tolist()) == sorted([0, 1, 2, 3, 4] * 2)
+        for i in range(10):
+            parts = (batch, batch.counterfactual, batch.control)
+            items, others, same = (said(tokenizer, part, "item", i).split() for part in parts)
+            asked, other, absent = (said(tokenizer, part, "kind", i) for part in parts)
+            assert len(items) == len(set(items)) == 5
+            assert [word for word in items if asked in kinds(word)] == answers(tokenizer, batch.answer[i])
+            assert items.index(answers(tokenizer, batch.answer[i])[0]) == int(batch.labels["place"][i])
+            wrong = answers(tokenizer, batch.wrong[i])
+            assert set(wrong) == set(items) - set(answers(tokenizer, batch.answer[i]))
+            assert [word for word in items if other in kinds(word)] == wrong[:1]
+            assert others == same
+            assert not set(others) & set(items)
+            assert sum(other in kinds(word) for word in others) == sum(absent in kinds(word) for word in others) == 1
+            assert not any(absent in kinds(word) for word in items)
+
+
 def test_options_stand_behind_their_labels(tokenizer):
     for name, options in (("mcqa-2", 2), ("mcqa-4-3-shot", 4)):
         batch = find_task(name)(tokenizer, 8)
