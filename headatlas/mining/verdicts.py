@@ -59,7 +59,7 @@ def judge_task(
     benches: dict[tuple[str, frozenset[HeadId]], Bench] = {}
     asked = [one for one in detectors if observed.get(one.name)]
     beside = Critics(model, task, metric, asked, smallest=scan.smallest, seed=seed + SEED, chosen=checks)
-    found = {}
+    found, begun = {}, False
     for detector in detectors:
         heads = observed.get(detector.name, ())
         if not heads:
@@ -73,7 +73,8 @@ def judge_task(
             if key not in benches:
                 more = _further(model, task, metric, batch, seed, removing)
                 benches[key] = Bench(removing(batch), free, more=more, seed=seed)
-            judged = judge(benches[key], heads, smallest=scan.smallest, progress=Part(progress, step))
+            judged = judge(benches[key], heads, smallest=scan.smallest, first=not begun, progress=Part(progress, step))
+            begun = True
             words = next((one.told for one in scan.detectors if one.name == detector.name), {})
             found[detector.name] = beside.ask(
                 detector, judged, benches[key], removing, Part(progress, step), told=words
@@ -141,7 +142,7 @@ def step_of(task: Task) -> str:
 def steps(scan: TaskScan, checks: Sequence[str] = ()) -> int:
     """How many steps `judge_task` will report, with the checks that are asked."""
     counts = [len(heads) for heads in scan.observed.values() if heads]
-    return sum(removals(n) + critics.steps(n, checks) for n in counts)
+    return sum(removals(n, first=i == 0) + critics.steps(n, checks) for i, n in enumerate(counts))
 
 
 def _positions(batch: Batch, verdict_positions: str | None) -> Tensor | None:

@@ -18,6 +18,7 @@ from headatlas.errors import BadInput
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@functools.cache
 def checked(function: F) -> F:
     """The function as the package hands it out, which raises BadInput before it begins: where its first parameter is a `Model`
     and is given a name, a transformers module or anything else that is none; where a seed is no whole number from 0 to

@@ -11,7 +11,7 @@ from headatlas.heads import HeadId
 from headatlas.methods.sweeps.matched_controls import Removal
 from headatlas.mining.checks.beside_others import DRAWS, Together, together
 from headatlas.mining.checks.own_effect import effect_of
-from headatlas.mining.checks.random_heads import SAMPLE, Controls, controls, prepare, scale_of
+from headatlas.mining.checks.random_heads import LOUDEST, SAMPLE, Controls, controls, prepare, scale_of
 from headatlas.mining.checks.records import (
     RANDOM,
     DetectorVerdict,
@@ -99,7 +99,7 @@ class Bench:
         if wanted not in self._against:
             found = self.controls
             for further in (self._further[step] for step in sorted(self._further) if step <= wanted):
-                found = found if further is None else found.on_further(further)
+                found = found if further is None else found.on_further(further, self.progress)
             self._against[wanted] = found
         return self._against[wanted]
 
@@ -110,14 +110,20 @@ class Bench:
 
 
 def judge(
-    bench: Bench, observed: Sequence[HeadId], *, smallest: float = 0.0, progress: Progress | None = None
+    bench: Bench,
+    observed: Sequence[HeadId],
+    *,
+    smallest: float = 0.0,
+    first: bool = True,
+    progress: Progress | None = None,
 ) -> DetectorVerdict:
     """What the tests say of one detector's observed heads; `settling.settled` makes verdicts of it.
 
-    smallest: the least effect that counts, in units of the metric. progress: moves on by `removals` in all; steps that turned out
+    smallest: the least effect that counts, in units of the metric. first: whether the controls are still to be measured, as they
+    are for the first detector of a task. progress: moves on by `removals` in all; steps that turned out
     not to be needed come last.
     """
-    told, removal = AtMost(progress or Silent(), "verdict", removals(len(observed))), bench.removal
+    told, removal = AtMost(progress or Silent(), "verdict", removals(len(observed), first=first)), bench.removal
     prepare(removal, [[head] for head in observed], told)
     bench.progress = told
     alone = {}
@@ -151,11 +157,13 @@ def judge(
     )
 
 
-def removals(observed: int) -> int:
-    """How many steps `judge` reports at most for so many observed heads: sets that are removed (each alone, the controls, both
-    contexts), and each head's own effect once it is known, on however many examples.
+def removals(observed: int, *, first: bool = True) -> int:
+    """How many steps `judge` reports at most for so many observed heads: sets that are removed (each alone, both contexts, and
+    where it is the `first` of a task the controls, on further examples too), and each head's own effect once it is known, on
+    however many examples.
     """
-    return 2 * observed + SAMPLE + 2 * (observed + 2 * DRAWS)
+    controls = SAMPLE + LOUDEST * len(STEPS) if first else 0
+    return 2 * observed + controls + 2 * (observed + 2 * DRAWS)
 
 
 def _adds_nothing(removal: Removal, head: HeadId, observed: Sequence[HeadId]) -> bool:

@@ -54,10 +54,10 @@ class Controls:
         padded = [np.pad(drop, (0, longest - len(drop)), constant_values=np.nan) for drop in self.drops.values()]
         return with_error(np.array(padded), self.tail_of) if padded else None
 
-    def on_further(self, further: Removal) -> Controls:
-        """The same with the loudest of the measured heads taken on the examples of `further` too."""
+    def on_further(self, further: Removal, progress: Progress | None = None) -> Controls:
+        """The same with the loudest of the measured heads, LOUDEST at most, taken on the examples of `further` too."""
         loudest = sorted(self.drops, key=lambda head: -self.sizes[head])[:LOUDEST]
-        more = dict(zip(loudest, _drops(further, loudest), strict=True))
+        more = dict(zip(loudest, _drops(further, loudest, progress), strict=True))
         joined = {head: np.concatenate([drop, more.get(head, drop[:0])]) for head, drop in self.drops.items()}
         return replace(self, drops=joined)
 
