@@ -34,8 +34,9 @@ class SyntheticLayer(LayerView):
             stack, 0, nothing, nothing, None, "synthetic", heads, heads, 1, 1, causal, None, 1.0, pattern_editable=False
         )
         q, k = torch.zeros(examples, heads, queries, 1), torch.zeros(examples, heads, keys, 1)
+        v = torch.ones_like(k)  # all of one size, for what weighs attention by it
         context = PassContext(path="eager", block_bytes=1 << 26, valid={stack: valid})
-        super().__init__(layer, q, k, k, None, {}, context)
+        super().__init__(layer, q, k, v, None, {}, context)
         self._tokens, self._copies = tokens, copies
         self.set_pattern(pattern)
 
