@@ -17,15 +17,19 @@ from headatlas.tasks.repeated_words import repeated_words
 def concept_induction(layer: LayerView, batch: Batch) -> Tensor:
     """Attention, from the token before a repeated word of several tokens, to the last token of its first copy: 0 none, 1 all.
 
-    Formula: mean over the text's words of E[i, j], i the token before the second copy of the word, j the last token of its first copy, E[i, k] =
-    A[i, k] |v_k| / sum over k' of A[i, k'] |v_k'|, v the head's values (last-token matching by value-weighted attention; Feucht et al. 2025, as
-    their code has it). Chance: the larger of two: the same for runs of as many random tokens, which a head reaches that skips ahead by a number of
-    tokens; and from the other random tokens of the second copy to the ends of words, which a head reaches that looks at them from anywhere.
-    Differs: the paper has no such chance level, takes the best heads by score, and compares them with the score on random tokens in another run. It takes subjects of CounterFact, one
-    a text, in shuffled tokens of the Pile, and ends the text before the word; here names from the bundled facts, three a text, whose
-    tokens follow. Its other score, the causal one, patches heads between prompts and is not measured here; next-token matching is what `induction` measures.
+    Formula: mean over the text's words of E[i, j], i the token before the second copy of the word, j the last token of
+    its first copy, E[i, k] = A[i, k] |v_k| / sum over k' of A[i, k'] |v_k'|, v the head's values (last-token matching by
+    value-weighted attention; Feucht et al. 2025, as their code has it). Chance: the larger of two: the same for runs of
+    as many random tokens, which a head reaches that skips ahead; and from the other random tokens of the second copy to
+    the ends of words, which a head reaches that looks at them from anywhere. Examples: 64 or more; words differ much, and
+    32 leave all but the strongest undecided. Differs: the paper has no chance level and takes the best heads; its score
+    on random tokens comes from texts of their own. Its words are subjects of CounterFact, one a text, in shuffled tokens
+    of the Pile, and its texts end before the word; here names from the bundled facts, three a text, whose tokens follow.
+    Its causal score, which patches heads between prompts, is not measured here; `induction` has next-token matching.
     """
-    return mean_of(_weighted(layer, batch.positions["word_query"], batch.positions["word_last"]).diagonal(dim1=-2, dim2=-1))
+    return mean_of(
+        _weighted(layer, batch.positions["word_query"], batch.positions["word_last"]).diagonal(dim1=-2, dim2=-1)
+    )
 
 
 def control(layer: LayerView, batch: Batch) -> Tensor:

@@ -75,7 +75,11 @@ def _places(kinds: Sequence[str], size: int, first: int, second: int) -> dict[st
     taken: set[int] = set()
     for i, kind in enumerate(kinds):
         start = (i + 1) * APART + i * size
-        for what, place in (("query", second + start - 1), ("first", first + start), ("last", first + start + size - 1)):
+        for what, place in (
+            ("query", second + start - 1),
+            ("first", first + start),
+            ("last", first + start + size - 1),
+        ):
             found.setdefault(f"{kind}_{what}", []).append(place)
         taken |= set(range(start - 1, start + size))
         if kind == "word":

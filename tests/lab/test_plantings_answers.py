@@ -36,6 +36,7 @@ LONG = (
     "accuracy",
     "coherence",
     "semantic-induction",
+    "concept-induction",
 )
 
 

@@ -34,6 +34,8 @@ def concept_induction(seed: int) -> Sown:
     everything = torch.arange(words.vocab_size)
     made.say(everything, "token", code)
     made.predict(everything, "out", 20.0 * code)
+    assert words.bos is not None
+    made.say(words.bos, "token", 0.0)  # where heads rest, to copy nothing
     for token, sizes in ends.items():
         made.say(token, "end")
         made.say(token, f"end {sizes.most_common(1)[0][0]}")
