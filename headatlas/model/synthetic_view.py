@@ -50,8 +50,9 @@ class SyntheticLayer(LayerView):
         )
         q, k = torch.zeros(examples, heads, queries, 1), torch.zeros(examples, heads, keys, 1)
         known = {stack: valid} if sources is None else {"decoder": valid, "encoder": sources}
+        v = torch.ones_like(k)  # all of one size, for what weighs attention by it
         context = PassContext(path="eager", block_bytes=1 << 26, valid=known)
-        super().__init__(layer, q, k, k, None, {}, context)
+        super().__init__(layer, q, k, v, None, {}, context)
         self._tokens, self._copies = tokens, copies
         self.set_pattern(pattern)
 

@@ -7,20 +7,20 @@ import torch
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, edges, next_token_loss, task
+from headatlas.tasks._random_tokens import common_ids, scrambled, usable_ids
 
-COMMON = 4000  # tokens among which the second family has its words
 LONGEST, SHORTER = 50, 33  # tokens of S, in the task and in its second family
 COPIES = 4  # of the task with several (Crosbie & Shutova 2024, Tang et al. 2024)
 
 
 def _second(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     """Common words in place of any tokens, and fewer of them."""
-    return _built(tokenizer, n, rng, _common(tokenizer), SHORTER)
+    return _built(tokenizer, n, rng, common_ids(tokenizer), SHORTER)
 
 
 def _second_of_four(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     """Common words in place of any tokens, and fewer of them, four times."""
-    return _built(tokenizer, n, rng, _common(tokenizer), SHORTER, COPIES)
+    return _built(tokenizer, n, rng, common_ids(tokenizer), SHORTER, COPIES)
 
 
 @task(metric=next_token_loss, version=1, margin=0.5, second=_second)
@@ -30,7 +30,7 @@ def repeated(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     The most and least frequent ids are left out where the vocabulary allows (Olsson et al. 2022). Control: the second
     copy shuffled so that no token keeps its place or its successor. facts["period"] is the length of S.
     """
-    return _built(tokenizer, n, rng, _usable_ids(tokenizer), LONGEST)
+    return _built(tokenizer, n, rng, usable_ids(tokenizer), LONGEST)
 
 
 @task(metric=next_token_loss, version=1, margin=0.5, second=_second_of_four)
@@ -41,7 +41,7 @@ def repeated_four(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Ba
     for each token of a later copy (but the last) and each copy before it: query with echo_key, the same token there, and with
     follow_key, the token behind that. Control: each later copy shuffled so that no token keeps its place or successor.
     """
-    return _built(tokenizer, n, rng, _usable_ids(tokenizer), LONGEST, COPIES)
+    return _built(tokenizer, n, rng, usable_ids(tokenizer), LONGEST, COPIES)
 
 
 def _built(
@@ -58,7 +58,7 @@ def _built(
     rows, controls = [], []
     for _ in range(n):
         first = rng.choice(ids, size=period, replace=False)
-        others = [first[_scrambled(period, rng)] for _ in range(copies - 1)]
+        others = [first[scrambled(period, rng)] for _ in range(copies - 1)]
         rows.append([*front, *np.tile(first, copies), *back])
         controls.append([*front, *first, *np.concatenate(others), *back])
     start = len(front)
@@ -90,26 +90,3 @@ def _pairs(start: int, period: int, copies: int, n: int) -> dict[str, torch.Tens
     inside = query < start + copies * period - 1
     query, key = (x[inside].expand(n, -1) for x in (query, key))
     return {"query": query, "echo_key": key, "follow_key": key + 1}
-
-
-def _usable_ids(tokenizer: Vocabulary) -> np.ndarray:
-    """Ordinary token ids without the most and the least frequent, where the vocabulary is large enough."""
-    ids = np.array(tokenizer.plain_ids())
-    if len(ids) < 1000:
-        return ids
-    return ids[len(ids) // 50 : min(len(ids) * 3 // 4, 40_000)]
-
-
-def _common(tokenizer: Vocabulary) -> np.ndarray:
-    """Ids of common words; of a vocabulary with hardly any words those that the task itself has."""
-    ids = tokenizer.plain_ids()[:COMMON]
-    starts = [one for one, begins in zip(ids, tokenizer.word_starts(ids), strict=True) if begins]
-    return np.array(starts) if len(starts) >= 4 * SHORTER else _usable_ids(tokenizer)
-
-
-def _scrambled(length: int, rng: np.random.Generator) -> np.ndarray:
-    """A permutation that keeps no element in its place and no element next to its old successor."""
-    while True:
-        order = rng.permutation(length)
-        if not (order == np.arange(length)).any() and not (np.diff(order) == 1).any():
-            return order

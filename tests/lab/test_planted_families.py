@@ -16,7 +16,8 @@ from headatlas.mining.verdicts import judge_task
 from headatlas.model import Model
 from headatlas.progress import Silent
 from headatlas.task import Batch, Vocabulary, next_token_loss, task
-from headatlas.tasks.repeated import _built, _usable_ids
+from headatlas.tasks._random_tokens import usable_ids
+from headatlas.tasks.repeated import _built
 from tests.lab.test_planted_verdicts import HEADS, WIDTH, planted, written
 
 SHORT, LONG = 16, 75  # tokens that are repeated
@@ -27,13 +28,13 @@ def _long(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     """The same with many more tokens among which to find one."""
     if tokenizer.context < 2 * LONG + 1:
         raise UnfitTask("too long")
-    return _built(tokenizer, n, rng, _usable_ids(tokenizer), LONG)
+    return _built(tokenizer, n, rng, usable_ids(tokenizer), LONG)
 
 
 @task(metric=next_token_loss, version=1, margin=0.5, second=_long)
 def short_texts(tokenizer: Vocabulary, n: int, rng: np.random.Generator) -> Batch:
     """Few tokens, repeated."""
-    return _built(tokenizer, n, rng, _usable_ids(tokenizer), SHORT)
+    return _built(tokenizer, n, rng, usable_ids(tokenizer), SHORT)
 
 
 @torch.no_grad()

@@ -39,6 +39,7 @@ LONG = (
     "symbolic-induction",
     "symbol-abstraction",
     "filter",
+    "concept-induction",
 )
 
 

@@ -164,6 +164,52 @@ def test_the_needle_is_in_the_hay_at_its_depth_and_the_answer_at_the_end(tokeniz
     assert find_task("needle")(tokenizer.within(200), 4).facts["length"] == 200
 
 
+def test_words_of_several_tokens_stand_in_both_copies_and_the_control_mixes_what_is_around_them(tokenizer):
+    names = {
+        str(name).removeprefix("the ")
+        for one in table("facts")["relations"].values()
+        for pair in one["pairs"].items()
+        for name in pair
+    }
+    seen: dict[str, set[str]] = {}
+    for task in (find_task("repeated-words"), find_task("repeated-words-held-out"), find_task("repeated-words").second):
+        batch = task(tokenizer, 12)
+        sizes = set()
+        for i in range(12):
+            row, at = batch.tokens[i].tolist(), {name: value[i].tolist() for name, value in batch.positions.items()}
+            length = at["word_query"][0] + 1 - at["word_first"][0]
+            assert row[1:55] == row[1 + length : 55 + length]
+            assert tokenizer.decode(row[55 : 1 + length]) == "\n"
+            for query, first, last in zip(at["word_query"], at["word_first"], at["word_last"], strict=True):
+                sizes.add(last - first)
+                word = tokenizer.decode(row[first : last + 1])
+                assert word[0] == " "
+                assert word[1:] in names if task is not find_task("repeated-words").second else word[1:].islower()
+                seen.setdefault(task.name, set()).add(word)
+                assert row[query + 1 : query + 2 + last - first] == row[first : last + 1]
+                assert row[query] == row[first - 1]
+            # The loss is that of the words' tokens in the second copy, and of nothing else.
+            predicted = [one + 1 for one in at["predict"] if one >= 0]
+            spans = [
+                (q + 1, q + 1 + last - first)
+                for q, first, last in zip(at["word_query"], at["word_first"], at["word_last"], strict=True)
+            ]
+            assert predicted == [one for low, high in spans for one in range(low, high + 1)]
+            for query, first, last in zip(at["run_query"], at["run_first"], at["run_last"], strict=True):
+                assert row[query : query + 2 + last - first] == row[first - 1 : last + 1]
+                assert last - first == at["word_last"][0] - at["word_first"][0]
+            mixed = batch.control.tokens[i].tolist()
+            assert sorted(mixed) == sorted(row)
+            assert mixed[: 1 + length] == row[: 1 + length]
+            assert all(mixed[q + 1] == row[q + 1] for q in [*at["word_query"], *at["run_query"]])
+            assert all(
+                mixed[one] != row[one]
+                for one in [*at["word_query"], *at["run_query"], *(one for one in at["rest"] if one >= 0)]
+            )
+        assert sizes == ({1, 2} if task is find_task("repeated-words").second else {1, 2, 3, 4})
+    assert not seen["repeated-words"] & seen["repeated-words-held-out"]
+
+
 def test_one_of_the_documents_has_both_the_kind_and_the_city_that_are_asked_for(tokenizer):
     for task in (find_task("documents"), find_task("documents-held-out"), find_task("documents").second):
         batch = task(tokenizer, 12)

@@ -18,7 +18,11 @@ VOCABULARY = {
     for name, size in {"smollm2-135m": 49152, "gemma3-270m": 262144}.items()
     if name == "smollm2-135m" or read_manifest(home_folder() / "models" / name) is not None
 }
-WRITTEN = [name for name in tasks() if name + HELD_OUT in tasks() and name != "ioi" and not name.startswith("needle-")]
+# Words among random tokens have no answer of one token: test_meanings reads them.
+OTHERS = ("ioi", "repeated-words")
+WRITTEN = [
+    name for name in tasks() if name + HELD_OUT in tasks() and name not in OTHERS and not name.startswith("needle-")
+]
 
 
 @pytest.fixture(scope="module")
