@@ -116,8 +116,8 @@ class Written:
         """Put a value [dimensions of the block] into a token's embedding, or one each [token, dimensions] into several."""
         self.embedding[token, self._at[block]] = torch.as_tensor(value)
 
-    def predict(self, token: int, block: str, value: Tensor | float) -> None:
-        """Let what stands in a block at the end raise a token's logit by its product with `value`."""
+    def predict(self, token: int | Tensor, block: str, value: Tensor | float) -> None:
+        """Let what stands in a block at the end raise the logit of a token (or of several) by its product with `value` (one each)."""
         self.unembedding[token, self._at[block]] = torch.as_tensor(value)
 
     def head(self, place: HeadId, sees: Iterable[See | Near], puts: Iterable[Put]) -> HeadId:
