@@ -6,7 +6,8 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -15,6 +16,7 @@ from headatlas.cli._commands import add_commands
 from headatlas.cli._ending import KEPT, Ended, ending_well
 from headatlas.errors import HeadAtlasError, StoreError
 from headatlas.render.escape import say, shown
+from headatlas.version import __version__
 
 # Spellings of before, which are understood for one version; none of them is shown in --help.
 RENAMED_OPTIONS = {"--site": "--component", "--at": "--position", "--prompt": "--text"}
@@ -65,7 +67,18 @@ def build(only: str | None = None) -> typer.Typer:
     return program
 
 
-def _no_command() -> None:
+def _versions(asked: bool) -> None:
+    if asked:
+        beside = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+        say(f"headatlas {__version__} ({beside})")
+        raise typer.Exit
+
+
+def _no_command(
+    versions: Annotated[
+        bool, typer.Option("--version", callback=_versions, is_eager=True, help="Print the versions and exit.")
+    ] = False,
+) -> None:
     pass
 
 

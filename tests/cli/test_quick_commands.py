@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -39,7 +40,7 @@ def run_folder(tmp_path_factory) -> Path:
     return place / "finished"
 
 
-COMMANDS = ["cite induction ioi path", "list detectors", "list tasks", "list models", "list head-types", "list methods", "list interventions", "papers stats",
+COMMANDS = ["--version", "cite induction ioi path", "list detectors", "list tasks", "list models", "list head-types", "list methods", "list interventions", "papers stats",
             "papers search induction", "papers list", "papers show olsson-2022-induction-heads"]  # fmt: skip
 
 
@@ -50,6 +51,12 @@ def test_looking_things_up_loads_no_torch_and_takes_half_a_second(command, run_f
     assert out.strip()
     assert heavy == "[]"
     assert min(ran(*words)[2] for _ in range(2)) < 1.0  # half of it on a machine that does nothing else
+
+
+def test_the_versions_are_those_that_are_installed():
+    said, _, _ = ran("--version")
+    found = [metadata.version(name) for name in ("torch", "transformers")]
+    assert said == f"headatlas {headatlas.__version__} (torch {found[0]}, transformers {found[1]})\n"
 
 
 def test_the_index_is_current():
