@@ -25,24 +25,25 @@ def checked(function: F) -> F:
     2**31 - 1; where other numbers, its own or of an options object, are none, or none that is whole. Where it takes a sequence
     of names, one name may be given alone.
     """
-    signature = inspect.signature(function)
-    kinds = {name: str(one.annotation) for name, one in signature.parameters.items()}
-    first = next(iter(kinds), "")
+    parameters = inspect.signature(function).parameters
+    kinds = {name: str(one.annotation) for name, one in parameters.items()}
+    by_place = [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
+
+    def taken(name: str, value: Any) -> Any:
+        """A value that is right for the parameter `name`; those of former names are the function's own business."""
+        kind = kinds.get(name, "")
+        if name in by_place[:1] and kind in ("Model", "Model | Tokenizer"):
+            _demand_loaded(value, f"{function.__name__}({name})", "Tokenizer" in kind)
+        _demand_number(name, kind, value)
+        if dataclasses.is_dataclass(value):
+            for field in dataclasses.fields(value):
+                _demand_number(field.name, str(field.type), getattr(value, field.name, None))
+        return [value] if isinstance(value, str) and _are_names(kind) else value
 
     @functools.wraps(function)
     def run(*args: Any, **options: Any) -> Any:
-        bound = signature.bind_partial(*args, **options)
-        given = bound.arguments
-        if first in given and kinds[first] in ("Model", "Model | Tokenizer"):
-            _demand_loaded(given[first], f"{function.__name__}({first})", "Tokenizer" in kinds[first])
-        for name, value in given.items():
-            _demand_number(name, kinds[name], value)
-            if dataclasses.is_dataclass(value):
-                for field in dataclasses.fields(value):
-                    _demand_number(field.name, str(field.type), getattr(value, field.name, None))
-            if isinstance(value, str) and _are_names(kinds[name]):
-                given[name] = [value]
-        return function(*bound.args, **bound.kwargs)
+        first = [taken(name, value) for name, value in zip(by_place, args, strict=False)]
+        return function(*first, *args[len(first) :], **{name: taken(name, value) for name, value in options.items()})
 
     return run  # type: ignore[return-value]
 

@@ -47,7 +47,7 @@ def test_results_are_printed_as_json_and_written(capsys, tmp_path):
         ("headatlas path smollm2-135m --task ioi --n 2 --receivers v:2.1", "shared with 2.0, 2.2"),
         ("headatlas path smollm2-135m --task ioi --n 2 --receivers w:2.1", "'w:2.1' is not a receiver"),
         ("headatlas path smollm2-135m", "Say what is read"),
-        ("headatlas circuit find smollm2-135m --task ioi --n 2 --target 2 --ablation zero", "must lie between 0 and 1"),
+        ("headatlas circuit find smollm2-135m --task ioi --n 2 --target 2 --ablation zero", "from 0.001 to 1"),
         ("headatlas circuit test smollm2-135m nothing.json --task ioi --n 2", "There is no file nothing.json"),
         ("headatlas circuit test smollm2-135m ioi --task ioi --n 2", "found in GPT-2 small"),
         ("headatlas circuit test smollm2-135m '77.1' --task ioi --n 2 --ablation zero", "no attention layer 77"),

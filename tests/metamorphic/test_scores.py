@@ -70,7 +70,14 @@ def test_most_scores_are_defined_and_differ_between_heads(kind: str) -> None:
     assert {one.detector for one in planned.skipped} == made_for_others
     undefined = {name for name, found in before.items() if np.isnan(found.values).all()}
     # Their values need prompts that the model answers right; of the first, chance does not.
-    answering = {"consistency", "faithfulness", "retrieval-generated"}
+    answering = {
+        "consistency",
+        "faithfulness",
+        "retrieval-generated",
+        "filter",
+        "symbol-abstraction",
+        "symbolic-induction",
+    }
     assert undefined <= {"function-vector", "correct", "vulnerable", *answering}
     flat = {
         name

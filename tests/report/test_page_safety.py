@@ -122,6 +122,8 @@ def test_everything_that_can_be_used_has_a_name_and_a_place_in_the_order(open_re
     assert page.locator("[tabindex]").evaluate_all("nodes => nodes.every((node) => node.tabIndex <= 0)")
     ids = page.locator("[id]").evaluate_all("nodes => nodes.map((node) => node.id)")
     assert len(ids) == len(set(ids))
+    # From the top: where a link to a head has scrolled the page, newer Chromiums go on from there.
+    page = open_report(synthetic.atlas())
     page.keyboard.press("Tab")
     expect(page.locator(".skip")).to_be_focused()
 
