@@ -94,10 +94,10 @@ ROW_DISTANCE = Choice(("hellinger", "jsd"), "There is no distance '{}' of attent
 STEERING = Choice(("mean", "probe", "pca", "random"), "Unknown direction '{}'.")
 
 
-def demand_some(number: int, what: str) -> None:
-    """Raise BadInput unless there is at least one of what is counted."""
-    if number < 1:
-        raise BadInput(f"{number} {what} are too few.", "Give 1 or more.")
+def demand_some(number: int, what: str, least: int = 1) -> None:
+    """Raise BadInput unless there are at least so many of what is counted."""
+    if number < least:
+        raise BadInput(f"{number} {what} are too few.", f"Give {least} or more.")
 
 
 SEEDS = 2**31  # what all that draw numbers take, with room for the seeds that are made of one

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headatlas.choices import demand_seed
+from headatlas.choices import demand_seed, demand_some
 from headatlas.errors import BadInput, StoreError, UnknownName
 
 if TYPE_CHECKING:
@@ -204,12 +204,7 @@ def alphas(text: str) -> None:
 
 def at_least(least: int, what: str) -> Check:
     """A number that must not be smaller; what: what there would be too few of."""
-
-    def demand(value: int) -> None:
-        if value < least:
-            raise BadInput(f"{value} {what} are too few.", f"Give {least} or more.")
-
-    return Check(demand)
+    return Check(lambda value: demand_some(value, what, least))
 
 
 def number(name: str, least: float = -math.inf, most: float = math.inf) -> Check:
@@ -217,14 +212,8 @@ def number(name: str, least: float = -math.inf, most: float = math.inf) -> Check
 
     def demand(value: float) -> None:
         if not (math.isfinite(value) and least <= value <= most):
-            above, below = (
-                (f" from {least:g}" if least > -math.inf else ""),
-                (f" to {most:g}" if most < math.inf else ""),
-            )
-            raise BadInput(
-                f"The {name} is {value:g}.",
-                f"Give a number{above}{below}{'' if above or below else ' that is finite'}.",
-            )
+            ends = [f"from {least:g}"] * (least > -math.inf) + [f"to {most:g}"] * (most < math.inf)
+            raise BadInput(f"The {name} is {value:g}.", f"Give a number {' '.join(ends) or 'that is finite'}.")
 
     return Check(demand)
 

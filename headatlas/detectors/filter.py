@@ -8,7 +8,7 @@ import torch
 
 from headatlas.detector import Measured, model_detector
 from headatlas.detectors._measures.name_movers import chance_at_least_zero, effect_unit
-from headatlas.edits import OnHeads, Swap, collect
+from headatlas.detectors._measures.swapped import swapped
 from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.model import Model
 from headatlas.ops.types import Array
@@ -45,10 +45,7 @@ def filter(model: Model, batch: Batch) -> Measured:
     own = CachedRuns(model, batch, logit_difference, within=where).clean
 
     def moved(source: Batch) -> Array:
-        queries = OnHeads(model.heads, component="q")
-        values = collect(model, source, queries, positions=source.positions["end"].reshape(-1, 1))
-        runs = [[Swap([head], values, component="q", positions=where)] for head in model.heads]
-        return (bench.measure(runs) - bench.clean).T
+        return swapped(bench, source, where, component="q", source_at=source.positions["end"].reshape(-1, 1))
 
     unit = effect_unit(own - bench.clean) if effect_unit(own) > 0 else float("nan")
     values, chance = (moved(source) / unit for source in (batch.counterfactual, batch.control))

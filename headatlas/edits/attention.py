@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -113,7 +112,7 @@ class Temper(OnHeads):
 
     def __init__(self, heads: Heads, temperature: float, positions: Positions = None) -> None:
         super().__init__(heads, component="pattern", positions=positions)
-        temperature = self._number("temperature", temperature, most=math.inf)
+        temperature = self._number("temperature", temperature, finite=False)
         if not temperature > 0:
             raise BadInput(f"A temperature of {temperature} is not possible.", "Choose one above 0; 1 changes nothing.")
         self._set(temperature=temperature)

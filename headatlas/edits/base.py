@@ -85,16 +85,15 @@ class OnHeads:
             group=bool(where.get("group", False)),
         )
 
-    def _number(self, name: str, value: object, *, most: float = math.nextafter(math.inf, 0)) -> float:
-        """`value` as a number, finite unless `most` is not. Raises BadInput."""
+    def _number(self, name: str, value: object, *, finite: bool = True) -> float:
+        """`value` as a number, which must be a finite one unless told. Raises BadInput."""
         try:
             number = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             number = math.nan
-        if not abs(number) <= most:
-            raise BadInput(
-                f"{type(self).__name__} takes a {'finite ' if math.isfinite(most) else ''}number as its {name}, not {value!r}."
-            )
+        if math.isnan(number) or (finite and math.isinf(number)):
+            kind = "a finite number" if finite else "a number"
+            raise BadInput(f"{type(self).__name__} takes {kind} as its {name}, not {value!r}.")
         return number
 
     def _set(self, **values: Any) -> None:

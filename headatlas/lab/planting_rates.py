@@ -12,7 +12,7 @@ from torch import Tensor
 
 from headatlas.detector import Detector, detectors, find_detector
 from headatlas.heads import HeadId
-from headatlas.lab.controls import untrained, untrained_twin, weight_shuffled
+from headatlas.lab.controls import untrained_twin, weight_shuffled
 from headatlas.lab.measure import without
 from headatlas.lab.planting import Planting, Sown
 from headatlas.methods.measured_by.choice import metric_on, prepared
@@ -127,9 +127,7 @@ def _logits(hf: Any, batch: Batch) -> Tensor:
 def _without_structure(model: Model, seed: int) -> Iterator[Model]:
     """The model's shape with random weights, and its own weights in random order."""
     hf: Any = model.hf
-    # A config alone does not say that there is an encoder: what is built of it would be a decoder.
-    random = untrained_twin(hf, seed=seed) if model.kind == "encoder-decoder" else untrained(hf.config, seed=seed)
-    for bare in (random, weight_shuffled(hf, seed=seed)):
+    for bare in (untrained_twin(hf, seed=seed), weight_shuffled(hf, seed=seed)):
         yield attach(bare, tokenizer=model.tokenizer)
 
 
@@ -141,10 +139,8 @@ def _compared(
     A head of a group is asked what it is worth once the group's other heads are off. Heads that matter a little are left out.
     Where each head is judged by something of its own (a removal that can `read` it in logits), that is measured.
     """
-    metric, batch = detector.task.metric, fresh(made.model, detector.task, 16, seed + OTHERS)
-    if made.model.kind == "encoder-decoder":
-        metric = metric_on(made.model, detector.task)
-        batch = prepared(made.model, metric, batch)
+    metric = metric_on(made.model, detector.task)
+    batch = prepared(made.model, metric, fresh(made.model, detector.task, 16, seed + OTHERS))
     assert metric is not None
     own = detector.removal(made.model, batch, metric) if detector.removal is not None else None
     if isinstance(own, SetAblation):  # heads that are judged by something else than the task's metric do that something

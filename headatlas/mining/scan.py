@@ -254,6 +254,7 @@ def scan_task(
     """
     size, metric = max(1, TOKENS_AT_ONCE // batch.tokens.shape[1]), metric_on(model, task)
     task, own = measured_on(model, task), task.metric
+    batch = as_asked(model, detectors, metric, batch)
     found = scan(model, detectors, batch, metric=metric, size=size, progress=progress, step=task.name)
     asked = [detector for detector in detectors if detector.name not in found.refused]
     unclear = [detector for detector in asked if found.scores[detector.name].unclear]
@@ -273,7 +274,7 @@ def scan_task(
         detector.name: tuple(line.head for line in found.scores[detector.name].observed(detector.minimum_effect))
         for detector in asked
     }
-    examples = attention_examples(model, observed, as_asked(model, asked, metric, batch))
+    examples = attention_examples(model, observed, batch)
     return TaskScan(
         task=task.name,
         detectors=tuple(

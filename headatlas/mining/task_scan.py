@@ -200,6 +200,7 @@ def detector_json(
     prompts: bool = False,
 ) -> dict[str, Any]:
     """A detector's part of atlas.json; reason: why there is no verdict, where the scan gives none. prompts: see `observed_json`."""
+    stack = _stack_of(found.lines)
     return {
         "name": found.name,
         "head_type": found.head_type,
@@ -210,9 +211,9 @@ def detector_json(
         "minimum_effect": found.minimum_effect,
         "baseline": asdict(scan.baseline) if scan.baseline is not None else None,
         "untested": scan.reason or reason,
-        **({"stack": stack} if (stack := _stack_of(found.lines)) != found.lines[0].head.stack else {}),
-        "scores": _grid(found.lines, "score"),
-        "chance": _grid(found.lines, "chance"),
+        **({"stack": stack} if stack != found.lines[0].head.stack else {}),
+        "scores": _grid(found.lines, "score", stack),
+        "chance": _grid(found.lines, "chance", stack),
         "heads": observed_json(found, verdict, prompts=prompts),
         "group": group_json(verdict) if verdict is not None else None,
         "about": dict(found.about),
@@ -263,10 +264,10 @@ def _stack_of(lines: Sequence[HeadScore]) -> str:
     return next((line.head.stack for line in lines if not np.isnan(line.score)), lines[0].head.stack)
 
 
-def _grid(lines: Sequence[HeadScore], name: str) -> list[Any]:
-    """[layer, head] of a number in that stack."""
+def _grid(lines: Sequence[HeadScore], name: str, stack: str) -> list[Any]:
+    """[layer, head] of a number in a stack."""
     values = np.array([getattr(line, name) for line in lines])
-    rows: list[Any] = grid([line.head for line in lines], values, _stack_of(lines)).tolist()
+    rows: list[Any] = grid([line.head for line in lines], values, stack).tolist()
     return rows
 
 

@@ -59,11 +59,9 @@ def judge_task(
     benches: dict[tuple[str, frozenset[HeadId]], Bench] = {}
     asked = [one for one in detectors if observed.get(one.name)]
     beside = Critics(model, task, metric, asked, smallest=scan.smallest, seed=seed + SEED, chosen=checks)
-    found, begun = {}, False
-    for detector in detectors:
-        heads = observed.get(detector.name, ())
-        if not heads:
-            continue
+    found = {}
+    for detector in asked:
+        heads = observed[detector.name]
         progress.say(f"{step} on {len(heads)} heads observed by {detector.name}.")
         removing = _removing(model, metric, detector, scan)
         try:
@@ -73,8 +71,9 @@ def judge_task(
             if key not in benches:
                 more = _further(model, task, metric, batch, seed, removing)
                 benches[key] = Bench(removing(batch), free, more=more, seed=seed)
-            judged = judge(benches[key], heads, smallest=scan.smallest, first=not begun, progress=Part(progress, step))
-            begun = True
+            judged = judge(
+                benches[key], heads, smallest=scan.smallest, first=detector is asked[0], progress=Part(progress, step)
+            )
             words = next((one.told for one in scan.detectors if one.name == detector.name), {})
             found[detector.name] = beside.ask(
                 detector, judged, benches[key], removing, Part(progress, step), told=words

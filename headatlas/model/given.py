@@ -54,7 +54,7 @@ def _demand_number(name: str, kind: str, value: Any) -> None:
     if kind not in ("int", "float") or (optional and value is None):
         return
     if name == "seed":
-        demand_seed(value)
+        return demand_seed(value)
     whole = kind == "int"
     try:
         fits = operator.index(value) is not None if whole else math.isfinite(value)

@@ -32,21 +32,9 @@ class SyntheticLayer(LayerView):
         examples, heads, queries, keys = pattern.shape
         stack = "cross" if sources is not None else "decoder" if causal else "encoder"
         nothing = nn.Identity()  # no module computes this layer: its pattern is given
+        sees = causal and stack != "cross"
         layer = AttentionLayer(
-            stack,
-            0,
-            nothing,
-            nothing,
-            None,
-            "synthetic",
-            heads,
-            heads,
-            1,
-            1,
-            causal and sources is None,
-            None,
-            1.0,
-            pattern_editable=False,
+            stack, 0, nothing, nothing, None, "synthetic", heads, heads, 1, 1, sees, None, 1.0, pattern_editable=False
         )
         q, k = torch.zeros(examples, heads, queries, 1), torch.zeros(examples, heads, keys, 1)
         known = {stack: valid} if sources is None else {"decoder": valid, "encoder": sources}

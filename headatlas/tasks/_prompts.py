@@ -260,10 +260,10 @@ def _batched(rows: Sequence[_Row], words: Sequence[str], spans: Sequence[str], f
     )  # fmt: skip
 
 
-def lists(values: Sequence[Sequence[int]]) -> Tensor:
-    """Lists of different lengths as [example, longest], -1 where absent; at least one column."""
+def lists(values: Sequence[Sequence[int]], filler: int = -1) -> Tensor:
+    """Lists of different lengths as [example, longest], `filler` where absent; at least one column."""
     width = max(1, *(len(value) for value in values))
-    return torch.tensor([[*value, *[-1] * (width - len(value))] for value in values])
+    return torch.tensor([[*value, *[filler] * (width - len(value))] for value in values])
 
 
 def ids(values: Sequence[Sequence[int]]) -> Tensor:

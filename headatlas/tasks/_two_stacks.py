@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, edges
 from headatlas.task.batch import complete
+from headatlas.tasks._prompts import lists
 
 
 def paired(
@@ -41,10 +41,4 @@ def _batch(rows: Sequence[Sequence[int]], front: int, aligned: Sequence[Sequence
     place = torch.arange(int(lengths.max())).expand(len(rows), -1)
     mask = place < lengths[:, None]
     word = torch.where(mask & (place >= front), place - front, -1)
-    return Batch(stacked(rows, 0), mask, {"aligned": stacked(aligned, -1)} if aligned else {}, {"word": word})
-
-
-def stacked(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
-    """Rows of different lengths as one tensor, at least one wide."""
-    width = max(1, *map(len, rows)) if rows else 1
-    return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows])
+    return Batch(lists(rows, 0), mask, {"aligned": lists(aligned)} if aligned else {}, {"word": word})

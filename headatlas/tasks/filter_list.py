@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
 
 import numpy as np
 
@@ -24,13 +23,6 @@ from headatlas.tasks._prompts import (
 )
 
 LENGTH = 5  # items of a list
-
-
-class _Asked(NamedTuple):
-    """A list, kind and word of each item, and the kind that is asked for."""
-
-    items: list[tuple[str, str]]
-    kind: str
 
 
 def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, family: str = FIRST) -> Batch:
@@ -57,17 +49,17 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, f
         rest = pick([kind for kind in ids if kind not in (other, absent, own[place])], rng, LENGTH - 2)
         used = [word for _, word in here]
         there = shuffled([(kind, pick([w for w in ids[kind] if w not in used], rng, 1)[0]) for kind in (other, absent, *rest)], rng)  # fmt: skip
-        prompts = [_prompt(_Asked(here, own[place])), _prompt(_Asked(there, other)), _prompt(_Asked(there, absent))]
+        prompts = [_prompt(here, own[place]), _prompt(there, other), _prompt(there, absent)]
         wrong = [one for one in here if one[0] == other] + [one for one in here if one[0] not in (other, own[place])]
         answer = ids[own[place]][here[place][1]]
         return Example(prompts, [answer], [ids[kind][word] for kind, word in wrong], {"place": place})
 
-    def _prompt(asked: _Asked) -> Pieces:
+    def _prompt(items: list[tuple[str, str]], kind: str) -> Pieces:
         before, behind = form["ask"].split(" {kind}")
         pieces = [Piece(form["list"])]
-        for i, (_, word) in enumerate(asked.items):
+        for i, (_, word) in enumerate(items):
             pieces += [*([Piece(",")] if i else []), Piece(f" {word}", "item")]
-        return [*pieces, Piece(before), Piece(f" {asked.kind}", "kind"), Piece(behind)]
+        return [*pieces, Piece(before), Piece(f" {kind}", "kind"), Piece(behind)]
 
     sources = [forever(functools.partial(draw, place)) for place in range(LENGTH)]
     return collect("filter-list", tokenizer, n, sources, words=("kind",), half=half)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, edges, next_token_loss, task
-from headatlas.tasks._two_stacks import paired, stacked
+from headatlas.tasks._prompts import lists
+from headatlas.tasks._two_stacks import paired
 
 LENGTH = 64  # tokens of a text; shorter where the model reads less
 FEWEST, MOST = 3, 6  # sentences of a text
@@ -68,7 +69,7 @@ def _built(tokenizer: Vocabulary, n: int, rng: np.random.Generator, frames: Sequ
     return replace(
         batch,
         positions=_predicted(written, len(front)),
-        labels={"kept": stacked(kept, -1)},
+        labels={"kept": lists(kept)},
         control=replace(control, positions=_predicted([one[1] for one in mixed], len(front))),
     )
 
@@ -92,4 +93,4 @@ def _other_order(n: int, rng: np.random.Generator) -> np.ndarray:
 
 def _predicted(rows: Sequence[Sequence[int]], front: int) -> dict[str, Tensor]:
     """Every place of a text that another of its tokens follows."""
-    return {"predict": stacked([[front + i for i in range(len(row) - 1)] for row in rows], -1)}
+    return {"predict": lists([[front + i for i in range(len(row) - 1)] for row in rows])}

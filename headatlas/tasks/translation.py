@@ -11,8 +11,9 @@ from torch import Tensor
 
 from headatlas.errors import UnfitTask
 from headatlas.task import Batch, Vocabulary, edges, next_token_loss, task
+from headatlas.tasks._prompts import lists
 from headatlas.tasks._sentences import gold, offsets
-from headatlas.tasks._two_stacks import paired, stacked
+from headatlas.tasks._two_stacks import paired
 from headatlas.treebanks.language_pair import LONGEST, TARGET, THE, WORDS, Language, Pair
 from headatlas.treebanks.sentences import ROOT, Sentence
 
@@ -53,7 +54,7 @@ def _built(tokenizer: Vocabulary, n: int, language: Language, rng: np.random.Gen
     written, links = [ids(one.target) for one in pairs], [one.links for one in pairs]
     batch = paired("translation", tokenizer, [ids(one.source) for one in pairs], written, links)
     mixed = [ids(tuple(one.source[i] for i in rng.permutation(len(one.source)))) for one in pairs]
-    predict = {"predict": stacked([_named_by_none(one, len(front)) for one in pairs], -1)}
+    predict = {"predict": lists([_named_by_none(one, len(front)) for one in pairs])}
     control = paired("translation", tokenizer, mixed, written)
     labels, facts = _syntax(pairs)
     assert batch.encoder is not None

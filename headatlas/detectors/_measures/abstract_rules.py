@@ -12,10 +12,9 @@ import torch
 
 from headatlas.detector import Measured
 from headatlas.detectors._measures.name_movers import chance_at_least_zero, effect_unit
-from headatlas.edits import OnHeads, Swap, collect
+from headatlas.detectors._measures.swapped import swapped
 from headatlas.methods.sweeps.cached_runs import CachedRuns
 from headatlas.model import Model
-from headatlas.ops.types import Array
 from headatlas.task import Batch, logit_difference
 
 
@@ -32,13 +31,8 @@ def mediated(model: Model, batch: Batch, place: str) -> Measured:
     # The right word is the same under both rules, so that the batch says what is scored of its counterfactual, too.
     other = CachedRuns(model, batch, logit_difference, run_on=batch.counterfactual).clean
 
-    def taken(source: Batch) -> Array:
-        values = collect(model, source, OnHeads(model.heads), positions=where)
-        runs = [[Swap([head], values, positions=where)] for head in model.heads]
-        return (bench.clean - bench.measure(runs)).T
-
     unit = effect_unit(bench.clean)
-    values, chance = (taken(source) / unit for source in (batch.counterfactual, exchanged(batch)))
+    values, chance = (-swapped(bench, source, where) / unit for source in (batch.counterfactual, exchanged(batch)))
     wrong = (bench.clean <= 0) | (other <= 0)
     values[wrong] = chance[wrong] = float("nan")
     return Measured(torch.from_numpy(values), torch.from_numpy(chance_at_least_zero(chance)))

@@ -139,10 +139,16 @@ def _of_claim(claim: Claim, atlas: Mapping[str, Any] | None) -> list[Outcome]:
     return outcomes
 
 
+def stack_of(ran: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    """The stack that a detector's grids of scores are about: its own where it says one, else the model's first."""
+    found: str = ran.get("stack") or (model.get("stacks") or ["decoder"])[0]
+    return found
+
+
 def _beside(claim: Claim, ran: Mapping[str, Any], model: Mapping[str, Any]) -> Outcome:
     """A claim with heads beside one detector's observed heads."""
     claimed = list(dict.fromkeys(HeadId.parse(head.head) for head in claim.heads))
-    stack = ran.get("stack") or (model.get("stacks") or ["decoder"])[0]
+    stack = stack_of(ran, model)
     everything = {
         HeadId(layer, head, stack)
         for layer, row in enumerate(ran["scores"])

@@ -26,7 +26,7 @@ from headatlas.detector import detectors
 from headatlas.errors import BadInput, SourceError, UnknownName
 from headatlas.heads import HeadId
 from headatlas.mining.claims.board import versions_here
-from headatlas.mining.claims.outcomes import Outcome, compare, detectors_for, needed
+from headatlas.mining.claims.outcomes import Outcome, compare, detectors_for, needed, stack_of
 from headatlas.mining.claims.replicate import facts_of
 from headatlas.mining.run import mine
 from headatlas.model import Model
@@ -155,7 +155,9 @@ class _Again:
                 return self._told(
                     row, "not verifiable", f"the texts of {ran['task']} are others here ({here}, not {there})"
                 )
-        at_bar = _at_the_bar(ran, (atlas or {})["model"]["stacks"][0], tolerance or LEAST) if ran is not None else set()
+        at_bar = (
+            _at_the_bar(ran, stack_of(ran, (atlas or {})["model"]), tolerance or LEAST) if ran is not None else set()
+        )
         differs = _differing(row, now, ran, at_bar)
         result, said = ("differs", "; ".join(differs)) if differs else ("reproduced", _same(row, now))
         return self._told(row, result, said, now=now, tolerance=tolerance if ran is not None else None)
@@ -238,7 +240,7 @@ def _at_the_bar(ran: Mapping[str, Any], stack: str, tolerance: float) -> set[str
     """The heads whose score stands within the tolerance of what a detector asks for."""
     grids = zip(ran["scores"], ran["chance"], strict=True)
     return {
-        str(HeadId(layer, head, ran.get("stack") or stack))
+        str(HeadId(layer, head, stack))
         for layer, rows in enumerate(grids)
         for head, (score, chance) in enumerate(zip(*rows, strict=True))
         if score is not None and abs(score - (chance or 0.0) - ran["minimum_effect"]) <= tolerance
