@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from headatlas.detector import Measured, model_detector
-from headatlas.model import LayerView, Model
+from headatlas.model import Model
+from headatlas.model.runs.mean_attention import mean_attention
 from headatlas.model.text.reading import padded
 from headatlas.ops.patterns import without_dips
 from headatlas.task import Batch
@@ -31,8 +31,8 @@ def query_retrieval(model: Model, batch: Batch) -> Measured:
     begins = span.where(span >= 0, batch.tokens.shape[1]).amin(1).tolist()
     added = model.tokenizer.encode(NOTHING)
     nothing = padded([[*row[:start], *added] for row, start in zip(batch.tokens.tolist(), begins, strict=True)])
-    own = _asked(model, batch, span)
-    without = _asked(model, nothing, torch.tensor(begins)[:, None] + torch.arange(len(added)))
+    own = mean_attention(model, batch, span)
+    without = mean_attention(model, nothing, torch.tensor(begins)[:, None] + torch.arange(len(added)))
     width = min(own.shape[-1], without.shape[-1])  # the texts stand before the question
     gain = own[..., :width] - without[..., :width]
     found = []
@@ -43,20 +43,3 @@ def query_retrieval(model: Model, batch: Batch) -> Measured:
     each = torch.stack(found, -1)  # [example, head, document]
     right = torch.nn.functional.one_hot(batch.labels["gold"], DOCUMENTS).bool()[:, None].expand_as(each)
     return Measured(each[right].unflatten(0, each.shape[:2]), each.masked_fill(right, torch.nan).nanmean(-1))
-
-
-def _asked(model: Model, batch: Batch, queries: Tensor) -> Tensor:
-    """[example, head, key] attention on each token, averaged over queries [example, n] (-1: none)."""
-    first, last = int(queries[queries >= 0].min()), int(queries.max())
-    rows = torch.arange(first, last + 1)
-    weight = (queries[..., None] == rows).any(1).float()  # [example, row]
-    weight = weight / weight.sum(1, keepdim=True)
-    found: list[Tensor] = []
-
-    def watch(layer: LayerView) -> None:
-        attention = layer.rows(rows.to(layer.q.device)).float()
-        found.append(torch.einsum("ehqk,eq->ehk", attention, weight.to(attention.device)).cpu())
-
-    with torch.no_grad():
-        model.forward(batch, watch=watch, logit_positions=torch.zeros(1, dtype=torch.long))
-    return torch.cat(found, 1)

@@ -18,7 +18,8 @@ import torch
 
 from headatlas.errors import BadInput, UnfitTask
 from headatlas.heads import HeadId, Heads, parse_heads
-from headatlas.model import LayerView, Model
+from headatlas.model import Model
+from headatlas.model.runs.mean_attention import mean_attention
 from headatlas.ops import stats
 from headatlas.ops.patterns import without_dips
 from headatlas.ops.types import Array
@@ -169,14 +170,8 @@ def _by_token(model: Model, question: str, documents: Sequence[str]) -> list[Arr
             f"Documents and question have {len(ids)} tokens, {model.name} reads {model.tokenizer.context}.",
             "Order fewer at once.",
         )
-    queries = torch.arange(start, len(ids))
-    layers: list[torch.Tensor] = []
-
-    def watch(layer: LayerView) -> None:
-        layers.append(layer.rows(queries.to(layer.q.device))[0].float().mean(1).cpu())  # [head, key]
-
-    model.forward(torch.tensor([ids]), watch=watch, logit_positions=torch.zeros(1, dtype=torch.long))
-    by_key = torch.cat(layers).double().T.numpy()  # [key, head]
+    found = mean_attention(model, torch.tensor([ids]), torch.arange(start, len(ids))[None])[0]
+    by_key = found.double().T.numpy()  # [key, head]
     return [by_key[first:last] for first, last in spans]
 
 
