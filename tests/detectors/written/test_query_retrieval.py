@@ -12,6 +12,13 @@ from headatlas.task import find_task
 from tests import toys
 
 
+def attended(hf, ids, queries):
+    """[head, key] attention from these queries, averaged over them, as the model itself gives it."""
+    with torch.no_grad():
+        maps = hf(torch.tensor([ids]), output_attentions=True).attentions
+    return torch.cat([one[0] for one in maps])[:, queries].mean(1).double().numpy()
+
+
 def test_scores_are_those_of_plain_attention_with_the_question_and_with_none():
     words = toys.smollm2_vocabulary().within(256)
     model = attach(toys.llama(vocab_size=49152), tokenizer=words)
@@ -19,11 +26,6 @@ def test_scores_are_those_of_plain_attention_with_the_question_and_with_none():
     hf.set_attn_implementation("eager")
     batch = find_task("documents")(words, 4, 0)
     found = scan(model, [find_detector("query-retrieval")], batch).scores["query-retrieval"]
-
-    def attended(ids, queries):
-        with torch.no_grad():
-            maps = hf(torch.tensor([ids]), output_attentions=True).attentions
-        return torch.cat([one[0] for one in maps])[:, queries].mean(1).double().numpy()  # [head, key]
 
     for e in range(len(batch)):
         ids = batch.tokens[e][batch.mask[e]].tolist()
@@ -33,8 +35,8 @@ def test_scores_are_those_of_plain_attention_with_the_question_and_with_none():
         nothing = words.encode(" N/A")
         start = asked[0]
         own, without = (
-            attended(ids, asked),
-            attended([*ids[:start], *nothing], list(range(start, start + len(nothing)))),
+            attended(hf, ids, asked),
+            attended(hf, [*ids[:start], *nothing], list(range(start, start + len(nothing)))),
         )
         scores = []
         for number in range(1, 7):
