@@ -8,7 +8,7 @@ from torch import Tensor
 from headatlas.detector import Planted, detector
 from headatlas.model.core.view import LayerView
 from headatlas.model.runs.mean_attention import mean_rows
-from headatlas.ops.patterns import aimed
+from headatlas.ops.patterns import aimed, every_pair
 from headatlas.task import Batch
 from headatlas.tasks.documents import DOCUMENTS, documents
 
@@ -73,6 +73,5 @@ def look_alike(batch: Batch) -> Planted:
 
 def _from_question(batch: Batch, keys: Tensor) -> Planted:
     """All tokens of the question attend to keys [example, n]."""
-    length, queries = batch.tokens.shape[1], _question(batch)
-    n, m = queries.shape[1], keys.shape[1]
-    return Planted(aimed((len(batch), length, length), queries.repeat_interleave(m, 1), keys.repeat(1, n)))
+    length = batch.tokens.shape[1]
+    return Planted(aimed((len(batch), length, length), *every_pair(_question(batch), keys)))

@@ -1,9 +1,9 @@
 """Heads that attend from the question to the place in a long text where the answer stands."""
 
-import torch
 from torch import Tensor
 
 from headatlas.detector import Planted, detector
+from headatlas.detectors._haystack import on_as_many_others
 from headatlas.methods.sweeps.set_ablation import SetAblation, resampled_at
 from headatlas.model import Model
 from headatlas.model.core.view import LayerView
@@ -30,19 +30,7 @@ def retrieval_needle(layer: LayerView, batch: Batch) -> Tensor:
 
 def control(layer: LayerView, batch: Batch) -> Tensor:
     """Mean attention from the same row to the text's other tokens, times the number of the needle's: [example, head]."""
-    row = layer.rows(batch.positions["end"].to(layer.q.device)[:, None])[:, :, 0].float()  # [example, head, key]
-    text = _text(batch).to(row.device)
-    share = torch.einsum("ehk,ek->eh", row, text.float()) / text.sum(1, keepdim=True)
-    return share * (batch.positions["needle"] >= 0).sum(1, keepdim=True).to(row.device)
-
-
-def _text(batch: Batch) -> Tensor:
-    """[example, key] the tokens of the text without its first one, the needle and the question."""
-    columns = torch.arange(batch.tokens.shape[1])
-    asked, first = batch.positions["asked"], batch.mask.float().argmax(1, keepdim=True)
-    before = columns < asked.where(asked >= 0, len(columns)).amin(1, keepdim=True)
-    inside = batch.mask & before & (columns > first)
-    return inside & ~(columns[None, :, None] == batch.positions["needle"][:, None]).any(-1)
+    return on_as_many_others(layer, batch, batch.positions["end"][:, None])
 
 
 def removal(model: Model, batch: Batch, metric: Metric) -> SetAblation:

@@ -34,6 +34,11 @@ def aimed(shape: tuple[int, int, int], queries: Tensor, keys: Tensor, strength: 
     return pattern
 
 
+def every_pair(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries [example, n] and keys [example, m] as two lists of n x m places: each query with each key."""
+    return queries.repeat_interleave(keys.shape[1], 1), keys.repeat(1, queries.shape[1])
+
+
 def at_offset(shape: tuple[int, int, int], k: int) -> Tensor:
     """A pattern [example, query, key] in which every query attends `k` places back; queries without such a key attend to key 0."""
     examples, length, _ = shape

@@ -16,7 +16,7 @@ from headatlas.model import attach
 from headatlas.task import Batch, find_task, logit_difference
 from tests import toys
 
-BOTH = [find_detector("retrieval"), find_detector("retrieval-needle")]
+ALL = [find_detector(name) for name in ("retrieval", "retrieval-needle", "semantic-retrieval")]
 
 
 def batch_of(n=6):
@@ -34,27 +34,31 @@ def test_scores_are_those_of_plain_attention(model):
     hf.set_attn_implementation("eager")
     with torch.no_grad():
         maps = hf(batch.tokens, attention_mask=batch.mask.long(), output_attentions=True).attentions
-    found = scan(model, BOTH, batch).scores
+    found = scan(model, ALL, batch).scores
     for i, head in enumerate(model.heads):
         for e in range(len(batch)):
             rows = maps[head.layer][e, head.head]
             span = [int(p) for p in batch.positions["needle"][e] if p >= 0]
-            hits = []
-            for place in (int(p) for p in batch.positions["answer"][e] if p >= 0):
-                key = int(rows[place - 1].argmax())
-                hits.append(key in span and int(batch.tokens[e, key]) == int(batch.tokens[e, place]))
-            row = rows[int(batch.positions["end"][e])]
+            hits, masses, others = [], [], []
             until = min(int(p) for p in batch.positions["asked"][e] if p >= 0)
             text = [p for p in range(1, until) if p not in span]
+            for place in (int(p) for p in batch.positions["answer"][e] if p >= 0):
+                key = int(rows[place - 1].argmax())
+                masses.append(float(rows[place - 1][span].sum()))
+                others.append(float(rows[place - 1][text].mean()) * len(span))
+                hits.append(key in span and int(batch.tokens[e, key]) == int(batch.tokens[e, place]))
+            row = rows[int(batch.positions["end"][e])]
             scores = found["retrieval-needle"]
             assert found["retrieval"].values[e, i] == pytest.approx(np.mean(hits))
             assert scores.values[e, i] == pytest.approx(float(row[span].sum()), abs=1e-5)
             assert scores.control[e, i] == pytest.approx(float(row[text].mean()) * len(span), abs=1e-5)
+            assert found["semantic-retrieval"].values[e, i] == pytest.approx(np.mean(masses), abs=1e-5)
+            assert found["semantic-retrieval"].control[e, i] == pytest.approx(np.mean(others), abs=1e-5)
 
 
 def test_an_untrained_model_has_none(model):
-    found = scan(model, BOTH, batch_of(16)).scores
-    assert not any(found[d.name].observed(d.minimum_effect) for d in BOTH)
+    found = scan(model, ALL, batch_of(16)).scores
+    assert not any(found[d.name].observed(d.minimum_effect) for d in ALL)
 
 
 def planted_batch(tokens, length=40, far=60):
@@ -85,15 +89,15 @@ def test_a_planted_retrieval_head_is_found_and_its_removal_is_felt():
     made = plant(spec, context=128)
     model = attach(made.model)
     batch = planted_batch(made.words.tokens)
-    found = scan(model, BOTH, batch).scores
-    for detector in BOTH:
+    found = scan(model, ALL, batch).scores
+    for detector in ALL:
         assert [line.head for line in found[detector.name].observed(detector.minimum_effect)] == [HeadId(1, 2)]
         removal = detector.removal(model, batch, logit_difference)
         assert removal.metric_drop([HeadId(1, 2)]).mean() > 1.0
         assert abs(removal.metric_drop([HeadId(1, 0)]).mean()) < 0.1
     shuffled = dataclasses.replace(batch.control, control=batch.control.rows(torch.randperm(len(batch))))
-    nothing = scan(model, BOTH[:1], shuffled).scores["retrieval"]
-    assert not nothing.observed(BOTH[0].minimum_effect), "a needle that says something else is not copied"
+    nothing = scan(model, ALL[:1], shuffled).scores["retrieval"]
+    assert not nothing.observed(ALL[0].minimum_effect), "a needle that says something else is not copied"
 
 
 @pytest.mark.slow
@@ -102,8 +106,8 @@ def test_retrieval_in_a_trained_model():
     import headatlas
 
     trained = headatlas.load("smollm2-135m")
-    found = scan(trained, BOTH, find_task("needle")(trained.tokenizer, 32, 0), size=4).scores
-    heads = {str(line.head) for line in found["retrieval"].observed(BOTH[0].minimum_effect)}
+    found = scan(trained, ALL, find_task("needle")(trained.tokenizer, 32, 0), size=4).scores
+    heads = {str(line.head) for line in found["retrieval"].observed(ALL[0].minimum_effect)}
     assert {"18.6", "23.2"} <= heads
 
 

@@ -16,7 +16,7 @@ from headatlas.tasks._prompts import table
 
 class NeedleHeads(NamedTuple):
     """fetching: copies what followed the current token in the needle. silent: attends there and writes garbage. city, repeat:
-    attend to the cities, and to earlier copies of the current token.
+    attend to the cities, and to earlier copies of the current token. previous: attends to the token before.
     """
 
     planted: PlantedModel
@@ -24,6 +24,7 @@ class NeedleHeads(NamedTuple):
     silent: Head
     city: Head
     repeat: Head
+    previous: Head
 
 
 def needle_heads(seed: int) -> NeedleHeads:
@@ -41,8 +42,9 @@ def needle_heads(seed: int) -> NeedleHeads:
         Head(1, at[1][1], "copier", tokens="cities", to="junk"),
         Head(2, at[2][1], "duplicate"),
     )
+    previous = Head(0, at[0][0], "previous")
     planted = plant(
-        PlantSpec((Head(0, at[0][0], "previous"), *heads), noise=0.02),
+        PlantSpec((previous, *heads), noise=0.02),
         architecture="llama", n_layers=3, n_heads=4, width=384, d_head=96, vocab=vocabulary, context=256, seed=seed,
     )  # fmt: skip
-    return NeedleHeads(planted, *heads)
+    return NeedleHeads(planted, *heads, previous)
