@@ -22,8 +22,8 @@ def semantic_retrieval(layer: LayerView, batch: Batch) -> Tensor:
     Formula: mean over the tokens t of the answer of the sum over the needle's tokens j of A[p_t, j], p_t the position that produces t
     (Lin et al. 2025, CompressKV, as their code has it, where `retrieval` asks for the one copied token and the highest weight). Chance: the mean attention
     from there to as many other tokens of the text, the first token and the question left out. Differs: the answer is given rather than generated, so that
-    each of its tokens counts once; the authors sum over what the model writes, and take the runs that name half of the answer. Their needles are
-    sentences, ours one to seven words.
+    each of its tokens counts once; the authors sum over what the model writes, in runs that name more than half of the answer. Answers
+    here have one to five words.
     """
     queries = batch.positions["predict"]
     pairs = every_pair(queries, batch.positions["needle"])
