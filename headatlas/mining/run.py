@@ -239,7 +239,7 @@ def _measured(
         progress.plan([(step_of(task), size)])
         found = TaskVerdict.load(place / "verdicts", task.name)
         if found is None:
-            units.append(_verdict_unit(chosen, task, scans[task], size, judging))
+            units.append(_verdict_unit(chosen, task, scans[task], judging, (place / "begun").resolve()))
         else:
             progress.advance(step_of(task), size)
             verdicts[task.name] = found
