@@ -224,4 +224,4 @@ def _write(result: Unknown, place: Path) -> None:
         (f"{UNNAMED} group {number}: reads {result.describe(group)}", group)
         for number, group in enumerate(result.groups, 1)
     ]
-    write_text(place / "index.html", index_html(result.pages, tables, result.lines()[:1]))
+    write_text(place / "index.html", index_html(result.pages, tables, result.lines()[:1], result.effects))

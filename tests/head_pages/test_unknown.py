@@ -55,6 +55,17 @@ def test_an_interrupted_call_measures_nothing_twice(opened, corpus, tmp_path, mo
     assert "effects" not in names
 
 
+def test_the_index_says_what_the_loss_does_without_each_head(opened, corpus):
+    from headatlas.pages.html import index_html
+
+    found = unknown_heads(opened["gqa"], corpus, options=OPTIONS)
+    head, other = found.pages.heads[:2]
+    page = index_html(found.pages, [("", [head, other])], (), {head: (0.123, 0.1, 0.2), other: (-0.5, -1.0, 0.25)})
+    assert '<td class="n">+0.12 (+0.10 to +0.20)</td>' in page
+    assert "loss without it" in page
+    assert "loss without it" not in index_html(found.pages)
+
+
 def dies(*_, **__):
     raise KeyboardInterrupt
 
