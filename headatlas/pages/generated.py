@@ -70,14 +70,14 @@ class Generated:
             if np.isnan(self.receiver[i])
             else f"; the kurtosis of its attention over sentences is {number(self.receiver[i])}"
         )
-        return f"In {percent(self.copies[i])} of {self.steps} written tokens it looked at the token that was written next{uneven}."
+        return f"In {percent(self.copies[i])} of {self.steps:,} written tokens it looked at the token that was written next{uneven}."
 
     def lines(self, heads: Sequence[HeadId]) -> list[str]:
         """What was found, in words: the heads that retrieve most and receive most, and how far the retrieving set stays."""
-        found = [f"no head retrieves in any of {self.steps} written tokens"]
+        found = [f"no head retrieves in any of {self.steps:,} written tokens"]
         if np.any(self.copies > 0):
             found = [
-                f"while it wrote {self.steps} tokens, {number(self.size)} heads a step looked at the token that was written next: "
+                f"while it wrote {self.steps:,} tokens, {number(self.size)} heads a step looked at the token that was written next: "
                 f"most often {_most(heads, self.copies, percent)}",
                 f"  sets of neighbouring steps share {percent(self.jaccard)} of their heads, sets of random steps {percent(self.shuffled)}; "
                 f"the set of all that do it in a tenth of the steps shares {percent(self.fixed)} with a step's own",

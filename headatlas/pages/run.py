@@ -18,6 +18,7 @@ from headatlas.heads import HeadId, Heads, parse_heads
 from headatlas.methods.weights.qk_ov import TopTokens, attends_to, writes_of
 from headatlas.model import Model
 from headatlas.model.core.forward_pass import Edit
+from headatlas.model.given import demand_numbers
 from headatlas.model.identity import identity_of
 from headatlas.pages import events as looking
 from headatlas.pages import removal, written
@@ -62,6 +63,7 @@ class PageOptions:
     generate: int = 0
 
     def __post_init__(self) -> None:
+        demand_numbers(self)
         for name, least in (("tokens", 16), ("every", 1), ("sample", 64), ("generate", 0)):
             if getattr(self, name) < least:
                 raise BadInput(f"{name} is {getattr(self, name)}.", f"Give {least} or more.")

@@ -116,7 +116,11 @@ def test_what_was_measured_while_it_wrote_is_told_on_the_pages_and_in_the_termin
     options = PageOptions(tokens=80, length=128, every=2, generate=NEW)
     found = head_pages(opened["gqa"], [TEXT, OTHER], "1.1", causal=False, options=options, out=tmp_path / "pages")
     written = replace(
-        found.generated, copies=np.linspace(0, 0.7, 8), receiver=np.array([*range(7), np.nan]), size=2.5, jaccard=0.31
+        found.generated,
+        copies=np.linspace(0, 0.7, 8),
+        receiver=np.array([*range(7), np.nan], dtype=np.float32),
+        size=2.5,
+        jaccard=0.31,
     )
     lines = written.lines(found.heads)
     assert "2.50 heads a step" in lines[0]
