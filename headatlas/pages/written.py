@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
 
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.model import Model
+from headatlas.model.core.hooks import evaluating
 from headatlas.pages.corpus import LENGTH, Corpus, Read, Window
 from headatlas.pages.sources import Given, documents
 from headatlas.pages.structure import structure_of
@@ -99,8 +99,8 @@ def _prompts(model: Model, corpus: Given) -> Iterator[tuple[str, list[int]]]:
             yield one.name, ids
 
 
-class _Told(StoppingCriteria):
-    """Stops nothing: says after each step that as many tokens more are written as there are texts."""
+class _Told:
+    """A criterion of transformers' for stopping, which stops nothing: it says after each step that each text has a token more."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -115,12 +115,15 @@ def _gone_on_with(model: Model, prompts: Sequence[Sequence[int]], new: int, prog
     """Each prompt and what the model writes behind it, its own end token included."""
     front = model.tokenizer.front
     given = torch.tensor([[*front, *ids] for ids in prompts], device=model.device)
-    written = model.hf.generate(  # type: ignore[operator]
-        input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=new, do_sample=False, num_beams=1,
-        stopping_criteria=StoppingCriteriaList([_Told(progress)]),
-    )[:, given.shape[1] :]  # fmt: skip
     last = model.hf.generation_config.eos_token_id  # type: ignore[union-attr]
-    ends = torch.tensor([] if last is None else last, dtype=torch.long, device=written.device).reshape(-1)
+    ends = torch.tensor([] if last is None else last, dtype=torch.long, device=model.device).reshape(-1)
+    # A token for padding is named so that transformers need not announce that it chose one; nothing is known by it.
+    pad = int(ends[0]) if len(ends) else int(given[0, -1])
+    with evaluating(model.hf):
+        written = model.hf.generate(  # type: ignore[operator]
+            input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=new, do_sample=False, num_beams=1, pad_token_id=pad,
+            stopping_criteria=[_Told(progress)],
+        )[:, given.shape[1] :]  # fmt: skip
     rows = []
     for ids, row in zip(prompts, written, strict=True):
         stops = torch.isin(row, ends).nonzero()  # behind its end a row is padded until the longest ends
