@@ -25,7 +25,7 @@ from headatlas.registry import did_you_mean
 from headatlas.report.atlas_schema import read_atlas, read_attention
 from headatlas.store import give_name, of_run, read_json, short_id, write_json, write_text
 
-KEPT = ("scans", "verdicts", "twins")  # folders of a run under way
+KEPT = ("scans", "begun", "verdicts", "twins")  # folders of a run under way
 FILES = ("run.json", "scores.parquet", "examples.parquet", "atlas.json", "attention.json", "report.html")
 LINKED = "linked_pages.json"  # folders of pages elsewhere that a run's report links to
 

@@ -31,6 +31,7 @@ from headatlas.methods.sweeps.matched_controls import matched
 from headatlas.methods.sweeps.plan import metric_of
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
+from headatlas.model.given import demand_numbers
 from headatlas.ops import stats
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
@@ -60,6 +61,7 @@ class GateOptions:
     draws: int = 5
 
     def __post_init__(self) -> None:
+        demand_numbers(self)
         if self.steps < 1 or self.seeds < 1 or self.draws < 1 or not self.rate > 0 or not self.pressure > 0:
             raise BadInput(
                 "Gates need 1 step, 1 seed, 1 draw, a rate and a pressure above 0 at least.", "Check the numbers given."

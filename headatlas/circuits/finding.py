@@ -27,6 +27,7 @@ from headatlas.methods.sweeps import checkpoint
 from headatlas.methods.sweeps.plan import ChunkStore
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
+from headatlas.model.given import demand_numbers
 from headatlas.model.structure.blocks import blocks_of
 from headatlas.ops.types import Array
 from headatlas.progress import Progress, Silent
@@ -49,6 +50,7 @@ class SearchOptions(RunOptions):
     rival: str = "none"
 
     def __post_init__(self) -> None:
+        demand_numbers(self)
         super().__post_init__()
         if self.seeds < 1:
             raise BadInput(

@@ -29,7 +29,9 @@ def unknown(
     dtype: option.Dtype = "auto",
     out: Annotated[
         str | None,
-        typer.Option("--out", help="New folder for the pages of these heads, by group."),
+        typer.Option(
+            "--out", help="New folder for the pages of these heads, by group; interrupted work goes on from there."
+        ),
         Check(check.new_folder),
     ] = None,
     as_json: option.Json = False,

@@ -6,11 +6,11 @@ import functools
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from headatlas import catalogue, engines, report
+from headatlas import engines, report
 from headatlas.atlas import Atlas, Run, extras, publish, tidy
 from headatlas.detector import Detector, ModelDetector
 from headatlas.engines import Unit
@@ -27,16 +27,17 @@ from headatlas.mining.checks.fresh import CONTEXT, EXAMPLES
 from headatlas.mining.checks.judging import STEPS
 from headatlas.mining.own import OwnTasks, keep, sources_of
 from headatlas.mining.own import identity as own_identity
-from headatlas.mining.planning import Plan, further, plan, tokens_a_second
+from headatlas.mining.planning import Plan, further, plan
 from headatlas.mining.scan import scan_task
 from headatlas.mining.tables import example_table, score_table
 from headatlas.mining.task_scan import TaskScan, attention_json
 from headatlas.mining.task_verdict import TaskVerdict
-from headatlas.mining.verdicts import can_be_judged, judge_task, observed_in, settle, step_of, steps
+from headatlas.mining.told import Tell, parts, verdict_line
+from headatlas.mining.verdicts import can_be_judged, judged_one_by_one, observed_in, settle, step_of, steps
 from headatlas.model import Model
 from headatlas.model.identity import identity_of
+from headatlas.ops.memo import asked_together
 from headatlas.progress import Progress, Silent
-from headatlas.render.numbers import count, seconds
 from headatlas.store import (
     claimed,
     differing,
@@ -110,7 +111,7 @@ def mine(
             progress.say(f"An unfinished run in {partial} was dropped; it differs in {'; '.join(dropped)}.")
         versions = {task.name: task.version for task in chosen.by_task}
         now = RunFacts.now(model, run.id, n=n, seed=seed, checks=asked, tasks=versions)
-        tell = _Tell(facts, now, progress)
+        tell = Tell(facts, now, progress)
         judging = {"seed": seed, "examples": verdict_n, "checks": asked} if verdict else None
         scans, verdicts = _measured(model, chosen, partial, seed, judging, tell)
         kinds = [kind for kind in twins.KINDS if kind in asked]
@@ -172,47 +173,8 @@ def _tell_of_others(final: Path, identity: Mapping[str, Any], progress: Progress
             progress.say(f"The unfinished run in {run.parent} is another one: it differs in {'; '.join(differs)}.")
 
 
-@dataclass(frozen=True)
-class _Tell:
-    """Tells whoever follows a run what it will cost and what each scan found, at once."""
-
-    model: ModelFacts
-    run: RunFacts
-    progress: Progress
-
-    @property
-    def heard(self) -> bool:
-        """Whether anybody listens."""
-        return type(self.progress) is not Silent
-
-    def cost(self, model: Model, chosen: Plan, tasks: Sequence[Task]) -> None:
-        """What the passes over these tasks' texts will take on this machine, measured on one batch of the first."""
-        if not self.heard or not tasks:
-            return
-        workers = engines.current().workers
-        here = "here" if workers == 1 else f"by {workers} workers"
-        speed = tokens_a_second(model, chosen.batches[tasks[0]])
-        tokens = sum(int(part.mask.sum()) for task in tasks for part in _parts(chosen.batches[task]))
-        whole = sum(isinstance(one, ModelDetector) for task in tasks for one in chosen.by_task[task])
-        more = f"; {count(whole, 'detector')} of the whole model and the verdicts come on top" if whole else ""
-        self.progress.say(
-            f"{count(len(tasks), 'task')}, {tokens:,} tokens with their controls: about {seconds(tokens / speed / workers)} for the "
-            f"passes over them {here} ({speed:,.0f} tokens a second on one batch of {tasks[0].name}){more}."
-        )
-
-    def scan(self, found: TaskScan) -> None:
-        """The map of one task; nothing was removed yet, so that all heads count as untested."""
-        if self.heard:
-            told = atlas_json(self.model, self.run, (), [found], None)
-            self.progress.say(f"{found.task}: {report.scan_text(told, catalogue.extras())}")
-
-
-def _parts(batch: Batch) -> list[Batch]:
-    return [batch] if batch.control is None else [batch, batch.control]
-
-
 def _measured(
-    model: Model, chosen: Plan, place: Path, seed: int, judging: Mapping[str, Any] | None, tell: _Tell
+    model: Model, chosen: Plan, place: Path, seed: int, judging: Mapping[str, Any] | None, tell: Tell
 ) -> tuple[dict[Task, TaskScan], dict[str, TaskVerdict] | None]:
     """The scan of every task, and by its name the verdicts of every task that can be judged: kept ones, or new ones, which are kept.
 
@@ -239,7 +201,7 @@ def _measured(
         progress.plan([(step_of(task), size)])
         found = TaskVerdict.load(place / "verdicts", task.name)
         if found is None:
-            units.append(_verdict_unit(chosen, task, scans[task], size, judging))
+            units.append(_verdict_unit(chosen, task, scans[task], judging, (place / "begun").resolve()))
         else:
             progress.advance(step_of(task), size)
             verdicts[task.name] = found
@@ -277,7 +239,7 @@ def _scan_unit(model: Model, chosen: Plan, task: Task, seed: int) -> Unit[TaskSc
         return scan_task(model, task, asked, batch, further=more, progress=progress)
 
     whole = sum(isinstance(one, ModelDetector) for one in asked)
-    return Unit(task.name, work, float(sum(int(part.mask.sum()) for part in _parts(batch)) * (1 + whole)))
+    return Unit(task.name, work, float(sum(int(part.mask.sum()) for part in parts(batch)) * (1 + whole)))
 
 
 def _of(scan: TaskScan, group: Sequence[Detector]) -> TaskScan:
@@ -292,13 +254,32 @@ def _scanned(model: Model, chosen: Plan, task: Task) -> list[Detector]:
     return [*group, *(one for one in others if one.name not in {mine.name for mine in group})]
 
 
-def _verdict_unit(chosen: Plan, task: Task, scan: TaskScan, size: int, options: Mapping[str, Any]) -> Unit[TaskVerdict]:
-    """The verdicts of one task, for an engine. size: how many steps they take."""
-    group, n = chosen.by_task[task], len(chosen.batches[task])
-    labelled = observed_in([_of(scan, chosen.labelling.get(task, ()))])
+def _verdict_unit(
+    chosen: Plan, task: Task, scan: TaskScan, options: Mapping[str, Any], place: Path
+) -> Unit[TaskVerdict]:
+    """The verdicts of one task, for an engine.
 
+    place: a folder in which the work finds what was judged before an interruption and keeps what it has judged, detector by
+    detector, where it reaches the run's folder (a machine elsewhere does not).
+    """
+    group, n, mine = chosen.by_task[task], len(chosen.batches[task]), _of(scan, chosen.by_task[task])
+    labelled = observed_in([_of(scan, chosen.labelling.get(task, ()))])
+    size = steps(mine, options["checks"])
+
+    @asked_together()
     def work(model: Model, progress: Progress) -> TaskVerdict:
-        return judge_task(model, task, group, scan, labelled=labelled, n=n, progress=progress, **options)
+        kept = place.parent.is_dir()
+        begun = (TaskVerdict.load(place, task.name) if kept else None) or TaskVerdict(task.name, {}, 0.0)
+        rest = [one for one in group if one.name not in begun.detectors]
+        progress.advance(step_of(task), size - steps(mine.only(one.name for one in rest), options["checks"]))
+        found = begun
+        for more in judged_one_by_one(model, task, rest, scan, labelled=labelled, n=n, progress=progress, **options):
+            for name in more.detectors.keys() - found.detectors.keys():
+                progress.say(verdict_line(task.name, name, more.detectors[name]))
+            found = more.behind(begun)
+            if kept:
+                found.save(place)
+        return found
 
     return Unit(task.name, work, float(size * EXAMPLES * CONTEXT))
 

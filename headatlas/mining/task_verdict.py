@@ -41,6 +41,12 @@ class TaskVerdict:
     seconds: float
     check_seconds: Mapping[str, float] = field(default_factory=dict)
 
+    def behind(self, earlier: TaskVerdict) -> TaskVerdict:
+        """What was found before an interruption and this, as one."""
+        checks = {name: earlier.check_seconds.get(name, 0.0) + took for name, took in self.check_seconds.items()}
+        detectors = {**earlier.detectors, **self.detectors}
+        return TaskVerdict(self.task, detectors, earlier.seconds + self.seconds, {**earlier.check_seconds, **checks})
+
     def save(self, folder: Path) -> None:
         """Write <task>.json in `folder`, which is made where it is missing. Raises StoreError."""
         found = {

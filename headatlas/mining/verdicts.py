@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -18,6 +18,7 @@ from headatlas.mining.checks import critics
 from headatlas.mining.checks.critics import Critics
 from headatlas.mining.checks.fresh import SEED, fresh, others_than
 from headatlas.mining.checks.judging import Bench, judge, removals
+from headatlas.mining.checks.records import DetectorVerdict
 from headatlas.mining.checks.settling import settled
 from headatlas.mining.task_scan import TaskScan
 from headatlas.mining.task_verdict import TaskVerdict
@@ -48,6 +49,40 @@ def judge_task(
     settled over this task alone; `settle` does it over all tasks of a run. checks: further ones, of `critics.JUDGING`. Raises
     BadInput where the model does not do the task.
     """
+    *_, whole = judged_one_by_one(
+        model,
+        task,
+        detectors,
+        scan,
+        n=n,
+        seed=seed,
+        progress=progress,
+        labelled=labelled,
+        examples=examples,
+        checks=checks,
+    )
+    return whole
+
+
+def judged_one_by_one(
+    model: Model,
+    task: Task,
+    detectors: Sequence[Detector],
+    scan: TaskScan,
+    *,
+    n: int,
+    seed: int,
+    progress: Progress,
+    labelled: Iterable[HeadId] | None = None,
+    examples: int | None = None,
+    checks: Sequence[str] = (),
+) -> Iterator[TaskVerdict]:
+    """What `judge_task` returns as it grows: once for each detector, those with few observed heads first, the last time whole.
+
+    On the way the verdicts are settled over what is there: false discoveries of detectors to come are not counted yet. Where
+    there is nothing to judge, one without detectors comes. What detectors share is computed once while `asked_together` is
+    entered.
+    """
     metric = metric_on(model, task)
     if metric is None or scan.smallest is None:
         raise BadInput(f"{model.name} gets no verdicts on {task.name}: {scan.reason or 'it has no metric there'}.")
@@ -57,9 +92,15 @@ def judge_task(
     taken = frozenset(labelled) if labelled is not None else observed_in([scan])
     step = step_of(task)
     benches: dict[tuple[str, frozenset[HeadId]], Bench] = {}
-    asked = [one for one in detectors if observed.get(one.name)]
+    asked = sorted((one for one in detectors if observed.get(one.name)), key=lambda one: len(observed[one.name]))
+    found: dict[str, DetectorVerdict] = {}
+
+    def so_far() -> TaskVerdict:
+        order = [one.name for one in detectors if one.name in found]
+        known = settled({name: found[name] for name in order})
+        return TaskVerdict(task.name, known, time.perf_counter() - began, dict(beside.seconds))
+
     beside = Critics(model, task, metric, asked, smallest=scan.smallest, seed=seed + SEED, chosen=checks)
-    found = {}
     for detector in asked:
         heads = observed[detector.name]
         progress.say(f"{step} on {len(heads)} heads observed by {detector.name}.")
@@ -72,7 +113,11 @@ def judge_task(
                 more = _further(model, task, metric, batch, seed, removing)
                 benches[key] = Bench(removing(batch), free, more=more, seed=seed)
             judged = judge(
-                benches[key], heads, smallest=scan.smallest, first=detector is asked[0], progress=Part(progress, step)
+                benches[key],
+                heads,
+                smallest=scan.smallest,
+                first=detector is asked[0],
+                progress=Part(progress, step),
             )
             words = next((one.told for one in scan.detectors if one.name == detector.name), {})
             found[detector.name] = beside.ask(
@@ -80,7 +125,10 @@ def judge_task(
             )
         except UnsupportedModel as error:
             progress.say(f"{task.name}: no verdict on {detector.name}: {error}")
-    return TaskVerdict(task.name, settled(found), time.perf_counter() - began, beside.seconds)
+            continue
+        if detector is not asked[-1]:
+            yield so_far()
+    yield so_far()
 
 
 _Removing = Callable[[Batch], Removal]

@@ -35,9 +35,8 @@ def checked(function: F) -> F:
         if name in by_place[:1] and kind in ("Model", "Model | Tokenizer"):
             _demand_loaded(value, f"{function.__name__}({name})", "Tokenizer" in kind)
         _demand_number(name, kind, value)
-        if dataclasses.is_dataclass(value):
-            for field in dataclasses.fields(value):
-                _demand_number(field.name, str(field.type), getattr(value, field.name, None))
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            demand_numbers(value)
         return [value] if isinstance(value, str) and _are_names(kind) else value
 
     @functools.wraps(function)
@@ -46,6 +45,15 @@ def checked(function: F) -> F:
         return function(*first, *args[len(first) :], **{name: taken(name, value) for name, value in options.items()})
 
     return run  # type: ignore[return-value]
+
+
+def demand_numbers(options: Any) -> None:
+    """Raise BadInput where a field of a dataclass is annotated as a number and holds none of that kind.
+
+    For options that compare their numbers when they are made, before any function sees them.
+    """
+    for field in dataclasses.fields(options):
+        _demand_number(field.name, str(field.type), getattr(options, field.name, None))
 
 
 def _demand_number(name: str, kind: str, value: Any) -> None:

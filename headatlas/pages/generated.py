@@ -19,21 +19,19 @@ import torch
 from scipy.stats import kurtosis
 from torch import Tensor
 
-from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model import LayerView, Model
 from headatlas.model.core.forward_pass import Edit
 from headatlas.ops.stats import mean
 from headatlas.ops.types import Array
-from headatlas.pages.corpus import LENGTH, Corpus, Read, Window
-from headatlas.pages.sources import Given, documents
-from headatlas.pages.structure import structure_of
+from headatlas.pages.corpus import Corpus, Read
+from headatlas.progress import Progress, Silent
 from headatlas.render.numbers import number, percent
 
-PROMPT = 48  # tokens of each text that the model is given
 APART = 4  # sentences between a sentence and those whose attention to it counts
 SENTENCES = 8  # with such attention that a trace needs, to tell how unevenly it falls
 SHOWN = 5  # heads that are named where the most are told
+STEP = "traces"
 COPIES = 0.1  # of the steps: from there on a head is one of the set that does not change
 _END = re.compile(r"[.!?]|\n")
 
@@ -72,14 +70,14 @@ class Generated:
             if np.isnan(self.receiver[i])
             else f"; the kurtosis of its attention over sentences is {number(self.receiver[i])}"
         )
-        return f"In {percent(self.copies[i])} of {self.steps} written tokens it looked at the token that was written next{uneven}."
+        return f"In {percent(self.copies[i])} of {self.steps:,} written tokens it looked at the token that was written next{uneven}."
 
     def lines(self, heads: Sequence[HeadId]) -> list[str]:
         """What was found, in words: the heads that retrieve most and receive most, and how far the retrieving set stays."""
-        found = [f"no head retrieves in any of {self.steps} written tokens"]
+        found = [f"no head retrieves in any of {self.steps:,} written tokens"]
         if np.any(self.copies > 0):
             found = [
-                f"while it wrote {self.steps} tokens, {number(self.size)} heads a step looked at the token that was written next: "
+                f"while it wrote {self.steps:,} tokens, {number(self.size)} heads a step looked at the token that was written next: "
                 f"most often {_most(heads, self.copies, percent)}",
                 f"  sets of neighbouring steps share {percent(self.jaccard)} of their heads, sets of random steps {percent(self.shuffled)}; "
                 f"the set of all that do it in a tenth of the steps shares {percent(self.fixed)} with a step's own",
@@ -97,54 +95,12 @@ def _most(heads: Sequence[HeadId], values: Array, form: Callable[[Any], str]) ->
 
 
 @torch.no_grad()
-def generated_corpus(model: Model, corpus: Given, tokens: int, length: int | None, new: int) -> Corpus:
-    """Traces in which the model goes on from the first PROMPT tokens of each text, by `new` tokens, until `tokens` are written.
-
-    Raises BadInput where a trace does not fit into a window, UnsupportedModel for a model that writes nothing.
-    """
-    if not model.has_logits or len(model.stacks) > 1 or not all(layer.causal for layer in model.layers):
-        raise UnsupportedModel(f"{model.name} writes no text.", "Ask for a decoder with a language-model head.")
-    tokenizer = model.tokenizer
-    size = min(LENGTH, tokenizer.context) if length is None else length
-    if len(tokenizer.front) + PROMPT + new > min(size, tokenizer.context):
-        raise BadInput(
-            f"{new} tokens behind a prompt of {PROMPT} do not fit into a window of {size}.",
-            f"Generate {max(size - PROMPT - len(tokenizer.front), 0)} or fewer, or give longer windows (--length).",
-        )
-    texts: list[Read] = []
-    for one in documents(corpus):
-        ids = tokenizer.encode(one.text)[:PROMPT]
-        if len(ids) < PROMPT:
-            continue
-        given = torch.tensor([[*tokenizer.front, *ids]], device=model.device)
-        written = model.hf.generate(  # type: ignore[operator]
-            input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=new, do_sample=False, num_beams=1,
-        )[0, given.shape[1] :].tolist()  # fmt: skip
-        texts.append(_read(f"{one.name}, gone on with", model, [*ids, *written]))
-        if sum(len(text.ids) - PROMPT for text in texts) >= tokens:
-            break
-    windows = tuple(Window(number, 0, len(text.ids)) for number, text in enumerate(texts) if len(text.ids) > PROMPT)
-    if not windows:
-        raise BadInput(f"The corpus has no text of {PROMPT} tokens, after which the model writes anything.")
-    longest = max(window.stop for window in windows) + len(tokenizer.front)
-    return Corpus("text that the model wrote", tuple(texts), windows, tokenizer.front, (), longest, prompt=PROMPT)
-
-
-def _read(name: str, model: Model, ids: list[int]) -> Read:
-    """A trace as a text; its characters are those of its tokens, one after the other."""
-    visible = {"⏎": "\n", "⇥": "\t", "␍": "\r"}
-    pieces = ["".join(visible.get(letter, letter) for letter in piece) for piece in model.tokenizer.pieces(ids)]
-    ends = np.cumsum([len(piece) for piece in pieces])
-    spans = np.stack([ends - [len(piece) for piece in pieces], ends], 1).astype(np.int64)
-    text = "".join(pieces)
-    return Read(
-        name, text, np.array(ids, dtype=np.int64), spans, structure_of(text, spans, model.tokenizer.word_starts(ids))
-    )
-
-
-@torch.no_grad()
-def measure_generated(model: Model, corpus: Corpus, *, edits: Sequence[Edit] = ()) -> Generated:
+def measure_generated(
+    model: Model, corpus: Corpus, *, edits: Sequence[Edit] = (), progress: Progress | None = None
+) -> Generated:
     """Receivers and retrieval over traces that `generated_corpus` made."""
+    progress = progress or Silent()
+    progress.plan([(STEP, len(corpus.windows))])
     hits: list[Tensor] = []
     uneven: list[Array] = []
     for which, window in enumerate(corpus.windows):
@@ -170,6 +126,7 @@ def measure_generated(model: Model, corpus: Corpus, *, edits: Sequence[Edit] = (
         scores = np.concatenate(vertical)
         if scores.shape[1] >= SENTENCES:
             uneven.append(kurtosis(scores, axis=1))
+        progress.advance(STEP)
     every = torch.cat(hits, 1).numpy()
     receiver = mean(np.stack(uneven)) if uneven else np.full(len(model.heads), np.nan)
     return replace(stability([one.numpy() for one in hits]), receiver=receiver, copies=every.mean(1))

@@ -81,17 +81,26 @@ def page_html(found: HeadPages, head: HeadId) -> str:
     )  # fmt: skip
 
 
-def index_html(found: HeadPages, tables: Sequence[tuple[str, Sequence[HeadId]]] = (), lines: Sequence[str] = ()) -> str:
-    """All heads of a model, or those of `tables` (heading, heads); lines: what stands before them."""
+def index_html(
+    found: HeadPages,
+    tables: Sequence[tuple[str, Sequence[HeadId]]] = (),
+    lines: Sequence[str] = (),
+    effects: Mapping[HeadId, tuple[float, float, float]] | None = None,
+) -> str:
+    """All heads of a model, or those of `tables` (heading, heads).
+
+    lines: what stands before them. effects: rise of the loss without each head in nats, low, high: a column of their own.
+    """
     explained, chance = found.overall
     default = f"Known kinds explain {percent(explained)} of all heads' attention beside resting places; by chance they would {percent(chance)}."
     written = (
         [] if found.generated is None else [line.strip().capitalize() for line in found.generated.lines(found.heads)]
     )
     rows = [
-        (heading, [_index_row(found, head) for head in heads]) for heading, heads in (tables or [("", found.heads)])
+        (heading, [{**_index_row(found, head), "effect": (effects or {}).get(head)} for head in heads])
+        for heading, heads in (tables or [("", found.heads)])
     ]
-    return _rendered("index.html.j2", title=f"What the heads of {found.model} do on {found.facts['corpus']}", lines=[default, *lines, *(f"{line}." for line in written), _corpus_line(found)], tables=rows)  # fmt: skip
+    return _rendered("index.html.j2", title=f"What the heads of {found.model} do on {found.facts['corpus']}", lines=[default, *lines, *(f"{line}." for line in written), _corpus_line(found)], tables=rows, effects=effects is not None)  # fmt: skip
 
 
 def _index_row(found: HeadPages, head: HeadId) -> dict[str, Any]:
@@ -153,5 +162,5 @@ def _rendered(name: str, **values: Any) -> str:
 @cache
 def _environment() -> Environment:
     made = environment("headatlas.pages")
-    made.filters |= {"number": number, "percent": percent}
+    made.filters |= {"number": number, "percent": percent, "signed": signed}
     return made

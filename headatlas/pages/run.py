@@ -18,13 +18,14 @@ from headatlas.heads import HeadId, Heads, parse_heads
 from headatlas.methods.weights.qk_ov import TopTokens, attends_to, writes_of
 from headatlas.model import Model
 from headatlas.model.core.forward_pass import Edit
+from headatlas.model.given import demand_numbers
 from headatlas.model.identity import identity_of
 from headatlas.pages import events as looking
-from headatlas.pages import removal
+from headatlas.pages import removal, written
 from headatlas.pages.clusters import Behaviours, behaviours
 from headatlas.pages.corpus import TOKENS, Corpus, read_corpus
 from headatlas.pages.events import Event, Place, look_at
-from headatlas.pages.generated import Generated, generated_corpus, measure_generated
+from headatlas.pages.generated import Generated, measure_generated
 from headatlas.pages.removal import demand_loss, price, remove_at, usable
 from headatlas.pages.result import HeadPage, HeadPages, Removed, places
 from headatlas.pages.roles import played, roles_of
@@ -36,6 +37,7 @@ from headatlas.store import claimed, give_name, partial_of, read_arrays, short_i
 from headatlas.version import __version__
 
 COUNTS = "counts.npz"  # of a folder under way
+BEHAVIOURS = "behaviours"  # step of progress
 TOP = 20  # heads that are removed at their events where all heads are asked for
 RANDOM, EXAMPLES = 8, 4  # random events of a page, and examples of each behaviour
 FREQUENT = 2000  # tokens among which the QK circuit's are shown
@@ -61,6 +63,7 @@ class PageOptions:
     generate: int = 0
 
     def __post_init__(self) -> None:
+        demand_numbers(self)
         for name, least in (("tokens", 16), ("every", 1), ("sample", 64), ("generate", 0)):
             if getattr(self, name) < least:
                 raise BadInput(f"{name} is {getattr(self, name)}.", f"Give {least} or more.")
@@ -94,29 +97,40 @@ def head_pages(
         if edits:
             raise BadInput("Heads are not removed from a model under edits.", "Give causal=False with edits.")
     roles = roles_of(atlas, model) if atlas is not None else {}
-    read = corpus_for(model, corpus, options)
-    facts = facts_of(model, read, options, edits)
-    with _kept(None if out is None else Path(out), facts) as place:
+    given = corpus_for(model, corpus, options)
+    with kept(None if out is None else Path(out), facts_of(model, given, options, edits)) as place:
+        read = _written(model, corpus, options, place, progress) if options.generate else given
+        facts = facts_of(model, read, options, edits)
         found = scanned(model, read, facts, options, place=place, edits=edits, progress=progress)
         removed = () if not causal else asked if heads is not None else writing_most(found)
         pages = make_pages(model, read, found, asked, removed=removed, roles=roles, edits=edits, progress=progress)
-        written: Generated | None = measure_generated(model, read, edits=edits) if options.generate else None
-        done = replace(found, pages=pages, generated=written)
+        traces: Generated | None = (
+            measure_generated(model, read, edits=edits, progress=progress) if options.generate else None
+        )
+        done = replace(found, pages=pages, generated=traces)
         if place is not None:
             from headatlas.pages.html import write_files
 
             write_files(done, place)
-            (place / COUNTS).unlink(missing_ok=True)
+            for name in (COUNTS, written.KEPT):
+                (place / name).unlink(missing_ok=True)
     if atlas is not None and out is not None:
         Atlas(atlas).link_pages(out)
     return done
 
 
 def corpus_for(model: Model, corpus: Given, options: PageOptions) -> Corpus:
-    """What is read: the corpus, or what the model writes after its texts' beginnings. Raises BadInput, UnsupportedModel."""
+    """What is read: the corpus, or the beginnings of its texts, from which the model goes on. Raises BadInput, UnsupportedModel."""
     if options.generate:
-        return generated_corpus(model, corpus, options.tokens, options.length, options.generate)
+        return written.beginnings(model, corpus, options.tokens, options.length, options.generate)
     return read_corpus(model.tokenizer, corpus, tokens=options.tokens, length=options.length)
+
+
+def _written(model: Model, corpus: Given, options: PageOptions, place: Path | None, progress: Progress) -> Corpus:
+    """What the model writes."""
+    return written.generated_corpus(
+        model, corpus, options.tokens, options.length, options.generate, place=place, progress=progress
+    )
 
 
 def scanned(
@@ -148,7 +162,11 @@ def make_pages(
 ) -> dict[HeadId, HeadPage]:
     """The pages of `heads` from a scan of the corpus. removed: those that are removed at their events too. roles: see `roles_of`."""
     progress = progress or Silent()
-    groups = {head: _behaviours(found, head, int(found.facts["seed"])) for head in heads}
+    progress.plan([(BEHAVIOURS, len(heads))])
+    groups = {}
+    for head in heads:
+        groups[head] = _behaviours(found, head, int(found.facts["seed"]))
+        progress.advance(BEHAVIOURS)
     seen = _looked_at(model, corpus, found, groups, edits, progress)
     removals = _removed(model, corpus, found, {head: groups[head] for head in removed}, progress) if removed else {}
     return {
@@ -179,7 +197,7 @@ def facts_of(model: Model, corpus: Corpus, options: PageOptions, edits: Sequence
 
 
 @contextmanager
-def _kept(out: Path | None, facts: Mapping[str, Any]) -> Iterator[Path | None]:
+def kept(out: Path | None, facts: Mapping[str, Any]) -> Iterator[Path | None]:
     """The folder in which work under way lies, which gets its name at the end; None where nothing is kept. Raises StoreError."""
     if out is None:
         yield None

@@ -7,6 +7,7 @@ without which the loss rises remain; these are grouped by what they read.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,15 +28,17 @@ from headatlas.pages.corpus import Corpus, read_corpus
 from headatlas.pages.kinds import OFFSETS, PARTITION, columns
 from headatlas.pages.removal import demand_loss
 from headatlas.pages.result import HeadPages
-from headatlas.pages.run import PageOptions, corpus_for, facts_of, make_pages, scanned
+from headatlas.pages.run import COUNTS, PageOptions, corpus_for, facts_of, kept, make_pages, scanned
 from headatlas.pages.sources import Given
 from headatlas.progress import Progress, Silent
 from headatlas.render.numbers import count, percent, signed
+from headatlas.store import short_id
 from headatlas.task import Batch, next_token_loss
 
 LEAST = 0.5  # of what is left beyond chance: below it the known kinds do not explain a head
 MATTERS = 0.002  # nats by which the mean loss must rise without the head, with an interval above zero
 ALIKE = 0.35  # of what two heads read may differ (mean total variation between groups) for them to be called alike
+EFFECTS = "effects"  # of a folder under way
 WINDOWS, SPAN, SKIPPED = (
     16,
     128,
@@ -113,7 +116,7 @@ def unknown_heads(
     """Heads that matter on a corpus and that no known kind explains, grouped by likeness, each with its page.
 
     corpus, options: as `head_pages` takes them. causal: remove each at the events of its behaviours too. out: a new folder for
-    their pages and an index of the groups. Raises BadInput, StoreError, UnsupportedModel.
+    their pages and an index of the groups; an interrupted call goes on from there. Raises BadInput, StoreError, UnsupportedModel.
     """
     options, progress = options or PageOptions(), progress or Silent()
     demand_loss(model)
@@ -122,18 +125,30 @@ def unknown_heads(
     read = corpus_for(model, corpus, options)
     short = read_corpus(model.tokenizer, corpus, tokens=options.tokens, length=min(SPAN, model.tokenizer.context))
     batch = _scored(short, options.seed)
-    found = scanned(model, read, facts_of(model, read, options, ()), options, progress=progress)
+    facts = facts_of(model, read, options, ())
+    with kept(None if out is None else Path(out), {**facts, "id": short_id({**facts, "asked": "unknown"})}) as place:
+        found = scanned(model, read, facts, options, place=place, progress=progress)
+        tried = _unexplained(found)
+        effects = _effects(model, batch, tried, place, progress)
+        groups = _alike(
+            found, [head for head in tried if effects[head][0] >= MATTERS and effects[head][1] > 0], effects
+        )
+        heads = [head for group in groups for head in group]
+        removed = heads if causal else ()
+        pages = make_pages(model, read, found, heads, removed=removed, progress=progress) if heads else {}
+        result = Unknown(replace(found, pages=pages), effects, tried, groups)
+        if place is not None:
+            _write(result, place)
+            (place / COUNTS).unlink(missing_ok=True)
+            shutil.rmtree(place / EFFECTS, ignore_errors=True)
+    return result
+
+
+def _unexplained(found: HeadPages) -> tuple[HeadId, ...]:
+    """The heads that are removed: those that known kinds explain least, as far as they do not rest."""
     weak, resting = beyond_chance(found), found.counts.rest / found.counts.n
     order = [i for i in np.argsort(weak, kind="stable") if weak[i] < LEAST and 1 - resting[i] >= ACTIVE]
-    tried = tuple(found.heads[i] for i in order[:MOST])
-    effects = _effects(model, batch, tried, progress)
-    groups = _alike(found, [head for head in tried if effects[head][0] >= MATTERS and effects[head][1] > 0], effects)
-    heads = [head for group in groups for head in group]
-    pages = make_pages(model, read, found, heads, removed=heads if causal else (), progress=progress) if heads else {}
-    result = Unknown(replace(found, pages=pages), effects, tried, groups)
-    if out is not None:
-        _write(result, Path(out))
-    return result
+    return tuple(found.heads[i] for i in order[:MOST])
 
 
 def beyond_chance(found: HeadPages) -> Array:
@@ -154,12 +169,16 @@ def profiles(found: HeadPages, heads: Sequence[HeadId]) -> Array:
 
 
 def _effects(
-    model: Model, batch: Batch, heads: Sequence[HeadId], progress: Progress
+    model: Model, batch: Batch, heads: Sequence[HeadId], place: Path | None, progress: Progress
 ) -> dict[HeadId, tuple[float, float, float]]:
-    """(rise of the loss, low, high) without each head, on windows from all over what is read."""
+    """(rise of the loss, low, high) without each head, on windows from all over what is read.
+
+    place: a folder in which what was measured is kept, to go on from.
+    """
     if not heads:
         return {}
-    found = ablate(model, batch, list(heads), metric=next_token_loss, options=RunOptions(), progress=progress)
+    options = RunOptions(out=None if place is None else place / EFFECTS)
+    found = ablate(model, batch, list(heads), metric=next_token_loss, options=options, progress=progress)
     return {one.head: (one.effect, one.low, one.high) for one in found.summary()}
 
 
@@ -195,15 +214,14 @@ def _alike(
     return tuple(tuple(group) for group in groups.values())
 
 
-def _write(result: Unknown, out: Path) -> None:
+def _write(result: Unknown, place: Path) -> None:
     from headatlas.pages.html import index_html, write_files
-    from headatlas.store import new_folder, write_json, write_text
+    from headatlas.store import write_json, write_text
 
-    with new_folder(out) as place:
-        write_files(result.pages, place)
-        write_json(place / "unknown.json", result.data, 6)
-        tables = [
-            (f"{UNNAMED} group {number}: reads {result.describe(group)}", group)
-            for number, group in enumerate(result.groups, 1)
-        ]
-        write_text(place / "index.html", index_html(result.pages, tables, result.lines()[:1]))
+    write_files(result.pages, place)
+    write_json(place / "unknown.json", result.data, 6)
+    tables = [
+        (f"{UNNAMED} group {number}: reads {result.describe(group)}", group)
+        for number, group in enumerate(result.groups, 1)
+    ]
+    write_text(place / "index.html", index_html(result.pages, tables, result.lines()[:1], result.effects))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 
 def finite(value: Any) -> float | None:
-    """The number, or None where there is none (null, NaN, infinity)."""
-    if value is None or isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    """The number, NumPy's included, or None where there is none (null, NaN, infinity)."""
+    if value is None or isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         return None
     return float(value)
 

@@ -15,6 +15,7 @@ from headatlas.choices import ROW_DISTANCE, SYNTAX, WORD_ROWS
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
 from headatlas.model import LayerView, Model
+from headatlas.model.given import demand_numbers
 from headatlas.progress import Progress, Silent
 from headatlas.store import write_text
 from headatlas.treebanks.constituents import ConstituentCounts, Constituents
@@ -51,6 +52,7 @@ class SyntaxOptions:
     tokens: int = 2048
 
     def __post_init__(self) -> None:
+        demand_numbers(self)
         WORD_ROWS.demand(self.rows)
         ROW_DISTANCE.demand(self.distance)
         if not math.isfinite(self.bias):

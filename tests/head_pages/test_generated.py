@@ -1,5 +1,7 @@
 """Traces that the model writes: which events count, receivers by kurtosis, retrieval by step; against plain loops and made-up cases."""
 
+import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +11,9 @@ from scipy.stats import kurtosis
 
 from headatlas.errors import BadInput, UnsupportedModel
 from headatlas.heads import HeadId
+from headatlas.pages import written
 from headatlas.pages.generated import (
     APART,
-    PROMPT,
-    generated_corpus,
     measure_generated,
     sentences,
     stability,
@@ -20,6 +21,8 @@ from headatlas.pages.generated import (
 )
 from headatlas.pages.result import summary_lines
 from headatlas.pages.run import PageOptions, head_pages
+from headatlas.pages.written import PROMPT, generated_corpus
+from headatlas.progress import Silent
 from tests.head_pages.conftest import OTHER, TEXT
 
 NEW = 40
@@ -41,6 +44,64 @@ def test_traces_are_what_the_model_writes_by_itself(opened, eager, traces):
         assert "".join(text.text[a:b] for a, b in text.spans) == text.text
 
 
+def test_a_trace_ends_where_the_model_ends_it(opened, traces, monkeypatch):
+    model = opened["gqa"]
+    first, second = (text.ids.tolist() for text in traces.texts)
+    last = next(one for one in first[PROMPT + 1 :] if one not in second[PROMPT:])
+    monkeypatch.setattr(model.hf.generation_config, "eos_token_id", [last, 1])
+    monkeypatch.setattr(model.hf.generation_config, "pad_token_id", second[PROMPT + 3])  # what no end is known by
+    found = generated_corpus(model, [TEXT, OTHER], 80, 128, NEW)
+    assert found.texts[0].ids.tolist() == first[: first.index(last, PROMPT) + 1]
+    assert found.texts[1].ids.tolist() == second
+
+
+def test_texts_side_by_side_are_gone_on_with_as_each_by_itself(opened, monkeypatch):
+    model, texts = opened["gqa"], [f"{word} {OTHER}" for word in ("One", "Two", "Three", "Four", "Five")]
+    together = generated_corpus(model, texts, 5 * NEW, 128, NEW)
+    monkeypatch.setattr(written, "AT_ONCE", 2)
+    alone = generated_corpus(model, texts, 5 * NEW, 128, NEW)
+    assert [text.ids.tolist() for text in together.texts] == [text.ids.tolist() for text in alone.texts]
+    assert len(together.texts) == 5
+    assert generated_corpus(model, texts, 2 * NEW + 1, 128, NEW).n_tokens == 3 * (PROMPT + NEW)
+
+
+def test_what_was_written_before_an_interruption_is_not_written_again(opened, tmp_path, monkeypatch):
+    model, texts = opened["gqa"], [f"{word} {OTHER}" for word in ("One", "Two", "Three")]
+    options, out = PageOptions(tokens=3 * NEW, length=128, every=2, generate=NEW), tmp_path / "pages"
+    told = Counted()
+    ask = lambda out: head_pages(model, texts, "1.1", causal=False, options=options, out=out, progress=told)  # noqa: E731
+    whole, real, begun = ask(tmp_path / "whole"), written._gone_on_with, []
+    monkeypatch.setattr(written, "AT_ONCE", 1)
+
+    def dies_at_the_third(model, prompts, *rest):
+        begun.append(len(prompts))
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return real(model, prompts, *rest)
+
+    monkeypatch.setattr(written, "_gone_on_with", dies_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        ask(out)
+    assert not out.exists()
+    found = ask(out)
+    assert begun == [1, 1, 1, 1]
+    assert told.steps.keys() == {"write", "read", "behaviours", "events", "traces"}
+    assert told.steps["write"] == (3 + 2 + 3) * NEW  # whole; two of three, when it died; whole, two of them kept
+    assert json.dumps(found.data) == json.dumps(whole.data)
+    assert found.facts == whole.facts
+    assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
+
+
+class Counted(Silent):
+    """How far each step moved."""
+
+    def __init__(self) -> None:
+        self.steps: Counter[str] = Counter()
+
+    def advance(self, step: str, amount: int = 1, of: int | None = None) -> None:
+        self.steps[step] += amount
+
+
 def test_events_are_those_of_written_tokens_alone(opened):
     options = PageOptions(tokens=80, length=128, every=1, generate=NEW)
     found = head_pages(opened["gqa"], [TEXT, OTHER], "1.1", causal=False, options=options)
@@ -55,7 +116,11 @@ def test_what_was_measured_while_it_wrote_is_told_on_the_pages_and_in_the_termin
     options = PageOptions(tokens=80, length=128, every=2, generate=NEW)
     found = head_pages(opened["gqa"], [TEXT, OTHER], "1.1", causal=False, options=options, out=tmp_path / "pages")
     written = replace(
-        found.generated, copies=np.linspace(0, 0.7, 8), receiver=np.array([*range(7), np.nan]), size=2.5, jaccard=0.31
+        found.generated,
+        copies=np.linspace(0, 0.7, 8),
+        receiver=np.array([*range(7), np.nan], dtype=np.float32),
+        size=2.5,
+        jaccard=0.31,
     )
     lines = written.lines(found.heads)
     assert "2.50 heads a step" in lines[0]

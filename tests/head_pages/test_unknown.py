@@ -11,6 +11,7 @@ from headatlas.pages import unknown
 from headatlas.pages.run import PageOptions
 from headatlas.pages.sources import documents
 from headatlas.pages.unknown import beyond_chance, profiles, unknown_heads
+from headatlas.progress import Silent
 
 OPTIONS = PageOptions(tokens=1500, length=100, every=4, sample=64)
 
@@ -36,6 +37,49 @@ def test_heads_that_are_not_explained_are_removed_and_those_that_matter_are_kept
     assert f"{len(found.tried)} head" in found.lines()[0]
 
 
+def test_an_interrupted_call_measures_nothing_twice(opened, corpus, tmp_path, monkeypatch):
+    model = opened["gqa"]
+    whole = unknown_heads(model, corpus, options=OPTIONS, out=tmp_path / "whole")
+    with monkeypatch.context() as once:
+        once.setattr(unknown, "_alike", dies)
+        with pytest.raises(KeyboardInterrupt):
+            unknown_heads(model, corpus, options=OPTIONS, out=tmp_path / "u")
+    assert not (tmp_path / "u").exists()
+    told = Counted()
+    found = unknown_heads(model, corpus, options=OPTIONS, out=tmp_path / "u", progress=told)
+    assert "ablate" not in told.steps
+    assert found.effects == whole.effects
+    assert found.data == whole.data
+    names = {str(path.relative_to(tmp_path / "u")) for path in (tmp_path / "u").rglob("*")}
+    assert names == {str(path.relative_to(tmp_path / "whole")) for path in (tmp_path / "whole").rglob("*")}
+    assert "effects" not in names
+
+
+def test_the_index_says_what_the_loss_does_without_each_head(opened, corpus):
+    from headatlas.pages.html import index_html
+
+    found = unknown_heads(opened["gqa"], corpus, options=OPTIONS)
+    head, other = found.pages.heads[:2]
+    page = index_html(found.pages, [("", [head, other])], (), {head: (0.123, 0.1, 0.2), other: (-0.5, -1.0, 0.25)})
+    assert '<td class="n">+0.12 (+0.10 to +0.20)</td>' in page
+    assert "loss without it" in page
+    assert "loss without it" not in index_html(found.pages)
+
+
+def dies(*_, **__):
+    raise KeyboardInterrupt
+
+
+class Counted(Silent):
+    """The steps that moved."""
+
+    def __init__(self) -> None:
+        self.steps: set[str] = set()
+
+    def advance(self, step: str, amount: int = 1, of: int | None = None) -> None:
+        self.steps.add(step)
+
+
 def test_effects_are_those_of_removing_each_head(opened, corpus):
     """Against a plain pass with the head's output replaced by its mean over the scored windows."""
     from headatlas.edits import Mean
@@ -45,7 +89,7 @@ def test_effects_are_those_of_removing_each_head(opened, corpus):
 
     model, head = opened["gqa"], HeadId(1, 0)
     batch = unknown._scored(read_corpus(model.tokenizer, corpus, tokens=OPTIONS.tokens, length=128), OPTIONS.seed)
-    effect, low, high = unknown._effects(model, batch, [head], Silent())[head]
+    effect, low, high = unknown._effects(model, batch, [head], None, Silent())[head]
     places = batch.positions["predict"]
     edit = Mean.over(model, [head], batch)
     clean, changed = (

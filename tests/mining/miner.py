@@ -9,6 +9,7 @@ import pytest
 
 import headatlas as ha
 from headatlas.mining import run as mining
+from headatlas.mining.verdicts import judge_task
 from tests.mining import echo, record
 
 DETECTORS = ("twins", "output-size")  # one with a verdict, one without
@@ -20,10 +21,10 @@ class Miner:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.model, self.asked = echo.model(), []
         monkeypatch.setattr(record.WHERE, lambda: {name: echo.DETECTORS[name] for name in DETECTORS})
-        self._real = {"scan": mining.scan_task, "verdict": mining.judge_task}
+        self._real = {"scan": mining.scan_task, "verdict": judge_task}
         self._known: dict[tuple[str, str], Any] = {}
         monkeypatch.setattr(mining, "scan_task", lambda *a, **k: self._once("scan", *a, **k))
-        monkeypatch.setattr(mining, "judge_task", lambda *a, **k: self._once("verdict", *a, **k))
+        monkeypatch.setattr(mining, "judged_one_by_one", lambda *a, **k: iter([self._once("verdict", *a, **k)]))
 
     def _once(self, kind: str, model: ha.Model, task: Any, *more: Any, **options: Any) -> Any:
         self.asked.append((kind, task.name))

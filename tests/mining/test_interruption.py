@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from headatlas.lab.grid import model_of
 from headatlas.lab.planted import plant
 from headatlas.lab.spec import Head, PlantSpec
 from headatlas.mining import run as mining
+from headatlas.progress import Progress, Silent
 
 PLAIN = ["repeated", "prose", "registers"]  # where a test is not about all tasks
 
@@ -63,8 +65,10 @@ def test_a_killed_run_leaves_no_half_run_and_resumes(folder, tmp_path: Path):
 def test_verdicts_are_kept_when_a_run_is_interrupted_after_them(tmp_path: Path, monkeypatch):
     model = model_of(plant(PlantSpec((Head(0, 0, "previous"), Head(1, 1, "induction")), noise=0.02)))
     asked = []
-    real = mining.judge_task
-    monkeypatch.setattr(mining, "judge_task", lambda *given, **options: asked.append(1) or real(*given, **options))
+    real = mining.judged_one_by_one
+    monkeypatch.setattr(
+        mining, "judged_one_by_one", lambda *given, **options: asked.append(1) or real(*given, **options)
+    )
     with monkeypatch.context() as once:
         once.setattr(mining, "atlas_json", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -75,6 +79,59 @@ def test_verdicts_are_kept_when_a_run_is_interrupted_after_them(tmp_path: Path, 
     assert atlas.detectors("induction")[0]["heads"][0]["verdict"] == "causal"
     assert atlas.detectors("induction")[0]["group"]["metric"] == "next-token loss"
     assert sorted(path.name for path in atlas.run.iterdir() if path.is_dir()) == []
+
+
+def test_verdicts_of_a_task_are_told_and_kept_detector_by_detector(tmp_path: Path, monkeypatch):
+    model = model_of(plant(PlantSpec((Head(0, 0, "previous"), Head(1, 1, "induction")), noise=0.02)))
+    detectors = ["induction", "previous-token", "cmr-like"]
+
+    def mined(name: str, told: Progress) -> dict:
+        data = ha.mine(model, detectors, tasks=["repeated"], n=8, out=tmp_path / name, progress=told).data
+        return {**data, "run": {**data["run"], "created": None, "seconds": None}}
+
+    undisturbed, whole = Lines(), Lines()
+    expected = mined("undisturbed", undisturbed)
+    told = undisturbed.of("not counted yet")
+    judged = [one["name"] for one in expected["detectors"] if one["group"]]
+    assert len(judged) >= 2
+    assert sorted(line.split(": ")[1] for line in told) == sorted(judged)
+    assert any(line.startswith("repeated: induction: causal 1.1 +") for line in told)
+    real, seen = mining.judged_one_by_one, []
+
+    def dies_behind_the_first(model, task, detectors, *rest, **options):
+        seen.append([one.name for one in detectors])
+        for found in real(model, task, detectors, *rest, **options):
+            yield found
+            if len(seen) == 1:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(mining, "judged_one_by_one", dies_behind_the_first)
+    with pytest.raises(KeyboardInterrupt):
+        mined("disturbed", whole)
+    (first,) = (line.split(": ")[1] for line in whole.of("not counted yet"))
+    again = Lines()
+    assert mined("disturbed", again) == expected
+    assert sorted(seen[1]) == sorted({*seen[0]} - {first})
+    assert again.of("not counted yet") == [line for line in told if line.split(": ")[1] != first]
+    assert again.moved["repeated: verdict"] == undisturbed.moved["repeated: verdict"]
+    assert not (tmp_path / "disturbed" / "begun").exists()
+
+
+class Lines(Silent):
+    """Keeps what is said, and how far each step came."""
+
+    def __init__(self) -> None:
+        self.said, self.moved = [], Counter()
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+    def advance(self, step: str, amount: int = 1, of: int | None = None) -> None:
+        self.moved[step] += amount
+
+    def of(self, part: str) -> list[str]:
+        """The lines that hold it."""
+        return [line for line in self.said if part in line]
 
 
 def interrupted(*_) -> None:

@@ -53,13 +53,13 @@ def build(monkeypatch: pytest.MonkeyPatch) -> None:
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """Names of the tasks that were scanned and judged anew."""
     names: dict[str, list[str]] = {"scan": [], "verdict": []}
-    scan, judge = mining.scan_task, mining.judge_task
+    scan, judge = mining.scan_task, mining.judged_one_by_one
     monkeypatch.setattr(
         mining, "scan_task", lambda model, task, *a, **k: names["scan"].append(task.name) or scan(model, task, *a, **k)
     )
     monkeypatch.setattr(
         mining,
-        "judge_task",
+        "judged_one_by_one",
         lambda model, task, *a, **k: names["verdict"].append(task.name) or judge(model, task, *a, **k),
     )
     return names

@@ -195,8 +195,8 @@ def faults() -> int:
 
 
 def kept() -> int:
-    """Faults once the heap has grown to what is asked for over and over."""
-    return [faults() for _ in range(6)][-1]
+    """Faults once the heap has grown to what is asked for over and over; other blocks may come to lie in the way of one."""
+    return min(faults() for _ in range(6))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")

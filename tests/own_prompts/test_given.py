@@ -1,5 +1,6 @@
 """What public functions are given: the name of a model, or a bare transformers module, is told to be loaded first; seeds."""
 
+import dataclasses
 import inspect
 import re
 
@@ -8,7 +9,7 @@ import torch
 
 import headatlas as ha
 from headatlas.errors import BadInput
-from headatlas.model import attach
+from headatlas.model import attach, given
 from tests import toys
 
 FUNCTIONS = {name: function for name in ha.__all__ if inspect.isfunction(function := getattr(ha, name))}
@@ -118,3 +119,21 @@ def test_what_names_no_model_and_no_device_is_told():
         ha.load(None)
     with pytest.raises(BadInput, match="'foo' is no device"):
         ha.load("smollm2-135m", device="foo")
+
+
+OPTIONS = {
+    (name, field.name)
+    for name in dir(ha)
+    if name.endswith("Options") and dataclasses.is_dataclass(getattr(ha, name))
+    for field in dataclasses.fields(getattr(ha, name))
+    if str(field.type).partition(" | ")[0] in ("int", "float")
+}
+
+
+@pytest.mark.parametrize(("name", "field"), sorted(OPTIONS))
+def test_words_in_place_of_a_number_of_options_are_named_at_once_or_when_they_are_used(name: str, field: str):
+    def made(*, options: object) -> None:
+        """Takes them as any public function does."""
+
+    with pytest.raises(BadInput, match="'many'"):
+        given.checked(made)(options=getattr(ha, name)(**{field: "many"}))

@@ -20,6 +20,7 @@ from headatlas.edits.collect import pieces
 from headatlas.errors import BadInput
 from headatlas.methods.protected_groups import Group, protected_groups
 from headatlas.model import LayerView, Model
+from headatlas.model.given import demand_numbers
 from headatlas.model.holding.cache import cache_shapes
 from headatlas.model.holding.span import LayerShape, Span
 from headatlas.ops import stats
@@ -50,6 +51,7 @@ class CacheOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        demand_numbers(self)
         _ = self.span, self.gates
         if self.n < 2:
             raise BadInput(f"{self.n} texts are too few to choose by.", "Give 2 or more.")

@@ -20,6 +20,7 @@ from headatlas.apply.kv_cache.recall import Asked, OwnAttention, ruled
 from headatlas.choices import KEPT
 from headatlas.errors import BadInput
 from headatlas.model import Model
+from headatlas.model.given import demand_numbers
 from headatlas.model.holding.own import again
 from headatlas.model.holding.span import LayerShape, Span
 from headatlas.ops.types import Array
@@ -43,6 +44,7 @@ class CacheGateOptions:
     settling: float = 0.0
 
     def __post_init__(self) -> None:
+        demand_numbers(self)
         if self.steps < 1 or not 0 < self.rate < math.inf or not 0 <= self.price < math.inf:
             raise BadInput("Gates need 1 step, a rate above 0 and a price of 0 at least.", "Check the numbers given.")
         if not 0 <= self.settling < 1:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from headatlas.choices import REMOVED, SPREAD
 from headatlas.errors import BadInput
+from headatlas.model.given import demand_numbers
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class PruneOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        demand_numbers(self)
         REMOVED.demand(self.removal)
         SPREAD.demand(self.spread)
         if self.points < 1 or self.steps < 1 or self.draws < 0 or self.guard < 0:

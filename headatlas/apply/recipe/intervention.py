@@ -13,6 +13,7 @@ from headatlas.choices import parse_alphas
 from headatlas.errors import BadInput
 from headatlas.heads import HeadId, Heads, parse_heads
 from headatlas.model import Model
+from headatlas.model.given import demand_numbers
 from headatlas.progress import Progress, Silent
 from headatlas.registry import Hook, Hooked, demand_parameters, discover, lookup
 from headatlas.task import Batch, Metric
@@ -42,6 +43,7 @@ class RecipeOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        demand_numbers(self)
         if self.draws < 1:
             raise BadInput(f"{self.draws} draws are too few.", "Give 1 or more.")
         for name in ("pick", "steps"):

@@ -18,6 +18,7 @@ from headatlas.methods.labels import LabelledPrompts, Labels, labelled
 from headatlas.methods.prompts import MeasuredPrompts, Prompts, measured_by, prompts_for
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
+from headatlas.model.given import demand_numbers
 from headatlas.model.text.start_end import said_of
 from headatlas.progress import Progress, Silent
 from headatlas.task import Batch, Metric, Task, find_task
@@ -61,6 +62,7 @@ class SteerOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        demand_numbers(self)
         if self.measure is None and self.measure_task is None and self.generate is None and self.save is None:
             raise BadInput(
                 "Steering has nothing to do: there is nothing to measure, to generate or to save.",

@@ -16,6 +16,7 @@ from headatlas.errors import BadInput
 from headatlas.heads import HeadId
 from headatlas.lab.construct import targets
 from headatlas.lab.measure import projection, without
+from headatlas.model.given import demand_numbers
 
 _PATH = "headatlas_clamped"  # the attention that transformers is told to use while patterns are clamped
 # layer -> (head, clamped pattern [example, query, key], its share) of the pass that is under way
@@ -42,6 +43,7 @@ class Intervention:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
+        demand_numbers(self)
         INTERVENTION.demand(self.how)
         PATTERN.demand(self.pattern)
         if self.start < 0 or (self.stop is not None and self.stop <= self.start):

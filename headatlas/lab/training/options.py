@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from headatlas.choices import Choice
 from headatlas.errors import BadInput
+from headatlas.model.given import demand_numbers
 
 DECAY = Choice(("none", "linear", "cosine"), "The learning rate cannot fall by '{}'.")
 
@@ -31,6 +32,7 @@ class TrainOptions:
     keep_every: int = 500
 
     def __post_init__(self) -> None:
+        demand_numbers(self)
         DECAY.demand(self.decay)
         if self.steps < 1:
             raise BadInput(f"A toy needs at least 1 step, got {self.steps}.")

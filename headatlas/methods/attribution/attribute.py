@@ -34,6 +34,7 @@ from headatlas.methods.sweeps.gradient_estimate import estimates
 from headatlas.methods.sweeps.run import run
 from headatlas.model import Model
 from headatlas.model.core.pass_context import Inputs
+from headatlas.model.given import demand_numbers
 from headatlas.ops import stats
 from headatlas.ops.types import Array
 from headatlas.progress import Part, Progress, Silent
@@ -129,6 +130,7 @@ class AttributionOptions:
     out: str | Path | None = None
 
     def __post_init__(self) -> None:
+        demand_numbers(self)
         _ = self.run
 
     @property
