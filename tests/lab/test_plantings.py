@@ -30,6 +30,8 @@ DEAR = {
     "constituency",
     "spanning-tree",
     "query-retrieval",
+    "language-specific",
+    "language-general",
 }  # seconds a scan; tests/detectors says what theirs measure
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name
