@@ -29,7 +29,14 @@ def spec(heads, strength=1.0, **options):
 
 def test_every_kind_is_planted_and_measured_here():
     used = {head.kind for head in (*COPYING, *FETCHING, *NAMES)}
-    sown = {"copier", "fetcher", "backup-mover", "alert", "merger"}  # these are measured in test_plantings.py
+    sown = {
+        "copier",
+        "fetcher",
+        "backup-mover",
+        "alert",
+        "merger",
+        "broadcaster",
+    }  # these are measured in test_plantings.py
     assert used == set(kinds()) - {"noise"} - sown
 
 

@@ -30,6 +30,8 @@ DEAR = {
     "constituency",
     "spanning-tree",
     "query-retrieval",
+    "language-specific",
+    "language-general",
 }  # seconds a scan; tests/detectors says what theirs measure
 NAMES = [
     pytest.param(name, marks=pytest.mark.slow) if name in DEAR else name
@@ -142,3 +144,13 @@ def test_a_merger_looks_back_from_pieces_alone():
     pattern = attend(planted.model, torch.tensor([[0, ape, piece, bee, ape]]))[0][0][0, 1]
     assert pattern[2, 1] > 0.95
     assert pattern[[3, 4], 0].min() > 0.95
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_a_broadcaster_writes_one_content_everywhere_and_what_it_leaves_over_is_the_token_s_own(architecture):
+    head = Head(0, 1, "broadcaster", strength=0.75)
+    planted = plant(PlantSpec((head,), rest="dormant"), architecture=architecture, n_layers=1)
+    tokens = torch.cat([torch.tensor([[planted.words.bos]]), torch.arange(20, 40)[None]], 1)
+    pattern = attend(planted.model, tokens)[0][0][0, 1]
+    assert pattern[1:, 0] == pytest.approx(0.75 * torch.ones(20), abs=0.03)
+    assert pattern.diagonal()[1:] == pytest.approx(0.25 * torch.ones(20), abs=0.03)

@@ -16,7 +16,7 @@ from headatlas.model.runs import residual_stream, shared_pass
 from headatlas.task import Batch, next_token_loss
 from tests import toys
 
-RIDING = ("attention-span", "inactive", "cspa")
+RIDING = ("attention-span", "inactive", "cspa", "nop-sink", "broadcast-sink")
 LAYERED = ("attention-sink", "local")
 
 
@@ -126,4 +126,4 @@ def test_parts_that_do_not_add_up_stop_their_detector_and_not_the_pass(monkeypat
     monkeypatch.setattr(residual_stream, "rounding_tolerance", lambda *_: torch.tensor(-1.0))
     found = scan(model, detectors, batch, metric=next_token_loss, size=2)
     assert "do not add up" in found.refused["cspa"]
-    assert set(found.scores) == {*LAYERED, "attention-span", "inactive"}
+    assert set(found.scores) == {*LAYERED, *RIDING} - {"cspa"}
