@@ -1,0 +1,52 @@
+"""Heads that bring the end of a prompt of examples into the subspace of the labels that the examples show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from headatlas.detector import Measured, model_detector
+from headatlas.methods.attribution.label_subspace import label_subspace
+from headatlas.methods.sweeps.set_ablation import SetAblation, resampled_at
+from headatlas.model import Model
+from headatlas.task import Batch, Metric, logit_lead
+from headatlas.tasks.classification import classification
+
+
+# A hundredth of all that the stream has among the labels, where dozens of heads and MLPs write.
+@model_detector(
+    head_type="task-recognition-head",
+    task=classification,
+    version=1,
+    minimum_effect=0.01,
+    needs=("unembedding",),
+)
+def task_recognition(model: Model, batch: Batch) -> Measured:
+    """How much a head writes, at the end, within the subspace of the labels shown: 0 nothing, 1 as much as the whole stream has there.
+
+    Formula: |P a| / mean |P h|, P the projection onto the span of the labels' unembeddings, a the head's output at the last token, h the
+    stream there, the mean over prompts (task subspace logit attribution, TR score; Yang et al. 2025). Chance: the same in prompts of the same words
+    whose labels are the names of other kinds, P still that of the first labels: what a head writes there it writes
+    whatever labels are shown, such as the words themselves. A hundredth is the least that counts. The verdict asks
+    whether the model answers with one of the labels at all, and gives the heads what they had in those other prompts. Differs: the paper has no
+    chance level, leaves |P a| as it is and takes the top 3% of all heads; its labels are those of SST-2, TREC and the like; the final norm's gain
+    and scale count here as they do for logits.
+    """
+    assert batch.counterfactual is not None
+    labels = _labels(batch)
+    clean, other = (label_subspace(model, part, labels) for part in (batch, batch.counterfactual))
+    unit = float(np.linalg.norm(clean.stream, axis=-1).mean())
+    return Measured(torch.from_numpy(clean.lengths / unit), torch.from_numpy(other.lengths / unit))
+
+
+def _labels(batch: Batch) -> torch.Tensor:
+    """[example, label] ids of all labels of a prompt, the right one first."""
+    return torch.cat([batch.answer.reshape(-1, 1), batch.wrong.reshape(len(batch), -1)], 1)
+
+
+def removal(model: Model, batch: Batch, metric: Metric) -> SetAblation:
+    """The heads give at the end what they give where other labels are shown, by what the best label loses against all other tokens."""
+    any_label = replace(batch, labels={**batch.labels, "answer": _labels(batch)})
+    return resampled_at(model, any_label, logit_lead, batch.positions["end"].reshape(-1, 1))
