@@ -7,7 +7,7 @@ import torch
 
 from headatlas.detector import Measured, model_detector
 from headatlas.detectors._measures.name_movers import chance_at_least_zero
-from headatlas.methods.attribution.label_subspace import label_subspace
+from headatlas.methods.attribution.label_subspace import label_subspace, shown_labels
 from headatlas.model import Model
 from headatlas.ops.types import Array
 from headatlas.task import Batch
@@ -35,7 +35,7 @@ def task_learning(model: Model, batch: Batch) -> Measured:
     final norm's gain counts here as it does for logits.
     """
     assert batch.control is not None
-    labels = torch.cat([batch.answer.reshape(-1, 1), batch.wrong.reshape(len(batch), -1)], 1)
+    labels = shown_labels(batch)
     clean, loose = (label_subspace(model, part, labels) for part in (batch, batch.control))
     writes = clean.lengths.mean(0) > NEGLIGIBLE * clean.lengths.mean(0).max()
 

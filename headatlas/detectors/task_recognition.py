@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from headatlas.detector import Measured, model_detector
-from headatlas.methods.attribution.label_subspace import label_subspace
-from headatlas.methods.sweeps.set_ablation import SetAblation, resampled_at
+from headatlas.edits import Zero
+from headatlas.methods.attribution.label_subspace import label_subspace, shown_labels
+from headatlas.methods.sweeps.set_ablation import SetAblation
 from headatlas.model import Model
 from headatlas.task import Batch, Metric, logit_lead
 from headatlas.tasks.classification import classification
@@ -30,23 +31,22 @@ def task_recognition(model: Model, batch: Batch) -> Measured:
     stream there, the mean over prompts (task subspace logit attribution, TR score; Yang et al. 2025). Chance: the same in prompts of the same words
     whose labels are the names of other kinds, P still that of the first labels: what a head writes there it writes
     whatever labels are shown, such as the words themselves. A hundredth is the least that counts. The verdict asks
-    whether the model answers with one of the labels at all, and gives the heads what they had in those other prompts. Differs: the paper has no
+    whether the model answers with one of the labels at all. Differs: the paper has no
     chance level, leaves |P a| as it is and takes the top 3% of all heads; its labels are those of SST-2, TREC and the like; the final norm's gain
     and scale count here as they do for logits.
     """
     assert batch.counterfactual is not None
-    labels = _labels(batch)
+    labels = shown_labels(batch)
     clean, other = (label_subspace(model, part, labels) for part in (batch, batch.counterfactual))
     unit = float(np.linalg.norm(clean.stream, axis=-1).mean())
     return Measured(torch.from_numpy(clean.lengths / unit), torch.from_numpy(other.lengths / unit))
 
 
-def _labels(batch: Batch) -> torch.Tensor:
-    """[example, label] ids of all labels of a prompt, the right one first."""
-    return torch.cat([batch.answer.reshape(-1, 1), batch.wrong.reshape(len(batch), -1)], 1)
-
-
 def removal(model: Model, batch: Batch, metric: Metric) -> SetAblation:
-    """The heads give at the end what they give where other labels are shown, by what the best label loses against all other tokens."""
-    any_label = replace(batch, labels={**batch.labels, "answer": _labels(batch)})
-    return resampled_at(model, any_label, logit_lead, batch.positions["end"].reshape(-1, 1))
+    """The heads give nothing at the end, by what the best label loses against all other tokens.
+
+    Not what they give where other labels are shown, which would raise those.
+    """
+    any_label = replace(batch, labels={**batch.labels, "answer": shown_labels(batch)})
+    end = batch.positions["end"].reshape(-1, 1)
+    return SetAblation(model, any_label, logit_lead, lambda heads: Zero(heads, positions=end), end)

@@ -40,6 +40,8 @@ LONG = (
     "symbol-abstraction",
     "filter",
     "concept-induction",
+    "task-recognition",
+    "task-learning",
 )
 
 

@@ -41,6 +41,11 @@ class LabelSubspace:
         return found
 
 
+def shown_labels(batch: Batch) -> Tensor:
+    """[example, n] ids of all labels of a prompt: its answer, then the wrong ones."""
+    return torch.cat([batch.answer.reshape(-1, 1), batch.wrong.reshape(len(batch), -1)], 1)
+
+
 def label_subspace(model: Model, batch: Batch, labels: Tensor) -> LabelSubspace:
     """Writes of a batch's heads at positions["end"] within the span of labels [example, n], the right one first; computed once for a batch.
 
