@@ -11,7 +11,7 @@ from headatlas.detectors._measures.name_movers import chance_at_least_zero
 from headatlas.detectors._measures.seeds import seed_of
 from headatlas.model import LayerView, Model
 from headatlas.ops.types import Array
-from headatlas.task import HELD_OUT, Batch, find_task
+from headatlas.task import HELD_OUT, Batch, Task, find_task
 from headatlas.tasks._prompts import SECOND
 from headatlas.tasks.concepts import concepts
 
@@ -50,7 +50,7 @@ def concept_vector(model: Model, batch: Batch) -> Measured:
     return Measured(torch.from_numpy(own), torch.from_numpy(chance_at_least_zero(words)))
 
 
-def _task_of(batch: Batch):  # type: ignore[no-untyped-def]
+def _task_of(batch: Batch) -> Task:
     """The task that made a batch, by its half and its family."""
     task = find_task(concepts.name + (HELD_OUT if batch.facts["half"] == "test" else ""))
     return task.second if batch.facts["family"] == SECOND and task.second is not None else task

@@ -1,4 +1,4 @@
-"""Words of three kinds, each with the name of its kind, and one more word: in-context classification. Pan et al. 2023."""
+"""Words of three kinds, each with the name of its kind, and one more word: in-context classification. Yang et al. 2025."""
 
 from __future__ import annotations
 

@@ -42,6 +42,7 @@ LONG = (
     "concept-induction",
     "task-recognition",
     "task-learning",
+    "concept-vector",
 )
 
 
