@@ -27,7 +27,7 @@ NEGLIGIBLE = 0.02  # share of the largest mean length of a head's output below w
 def task_learning(model: Model, batch: Batch) -> Measured:
     """How far a head's output within the labels' subspace points to the right label: -1 away, 0 to none, 1 to it alone.
 
-    Formula: mean over the wrong labels y' of a . (u_y - u_y'), over |P a| |u_y - mean u_y'|, y the right label, u unembeddings, a the head's output at the
+    Formula: mean over the wrong labels y' of a . (u_y - u_y'), over |P a| |u_y - mean u_y'|, y the right label, u unembeddings less their mean, a the head's output at the
     last token, P the projection onto the span of all labels' (task subspace logit attribution, TL score; Yang et al. 2025); 0 for heads
     with less than a fiftieth of the largest mean |P a|. Chance: the same, at least 0 on average, where the labels follow no rule: what a head raises there
     it knows, and has not learned it from the examples. A tenth is the least that counts. Differs: the paper has no chance level, no least

@@ -27,13 +27,13 @@ from headatlas.tasks.classification import classification
 def task_recognition(model: Model, batch: Batch) -> Measured:
     """How much a head writes, at the end, within the subspace of the labels shown: 0 nothing, 1 as much as the whole stream has there.
 
-    Formula: |P a| / mean |P h|, P the projection onto the span of the labels' unembeddings, a the head's output at the last token, h the
+    Formula: |P a| / mean |P h|, P the projection onto the span of the labels' unembeddings less the mean of all tokens', a the head's output at the last token, h the
     stream there, the mean over prompts (task subspace logit attribution, TR score; Yang et al. 2025). Chance: the same in prompts of the same words
     whose labels are the names of other kinds, P still that of the first labels: what a head writes there it writes
     whatever labels are shown, such as the words themselves. A hundredth is the least that counts. The verdict asks
     whether the model answers with one of the labels at all. Differs: the paper has no
-    chance level, leaves |P a| as it is and takes the top 3% of all heads; its labels are those of SST-2, TREC and the like; the final norm's gain
-    and scale count here as they do for logits.
+    chance level, leaves |P a| as it is and takes the top 3% of all heads; its labels are those of SST-2, TREC and the like; unembeddings are not
+    centred there, so that what raises all tokens alike counts too; the final norm's gain and scale count here as they do for logits.
     """
     assert batch.counterfactual is not None
     labels = shown_labels(batch)

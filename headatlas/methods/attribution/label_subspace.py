@@ -1,7 +1,7 @@
 """Task subspace logit attribution: what each head writes within the subspace that the labels of a task span. Yang et al. 2025.
 
-The subspace is spanned by the directions that the labels' logits are read from: W_U's columns through the final norm's gain, so
-that products with a head's write are its direct effects on logits, which are checked to add up (`direct_logit_attribution`).
+The subspace is spanned by the directions that the labels' logits are read from, through the final norm's gain, less the mean of
+all tokens': what raises all logits alike changes no probability, and with it in, the span would depend on how a model happens to be written down.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headatlas.methods.direct_logit_attribution import Toward, effects_along
+from headatlas.edits.collect import pieces
 from headatlas.model import Model
-from headatlas.model.runs.residual_stream import logit_direction
+from headatlas.model.runs.residual_stream import Writes, decompose, logit_direction
+from headatlas.model.structure.blocks import blocks_of
 from headatlas.ops.memo import once
 from headatlas.ops.types import Array
 from headatlas.task import Batch
@@ -56,19 +57,39 @@ def label_subspace(model: Model, batch: Batch, labels: Tensor) -> LabelSubspace:
 
 @torch.no_grad()
 def _label_subspace(model: Model, batch: Batch, labels: Tensor) -> LabelSubspace:
-    n = labels.shape[1]
-    directions = torch.stack([logit_direction(model, labels, one.expand(len(labels), -1)) for one in torch.eye(n)], 1)
-    directions = directions.double().cpu()
+    each = torch.eye(labels.shape[1])
+    directions = torch.stack([logit_direction(model, labels, one.expand(len(labels), -1)) for one in each], 1)
+    directions = (directions - _mean_direction(model)).double().cpu()
     size, turn = torch.linalg.eigh(directions @ directions.mT)  # [example, n], [example, label, n]
     kept = size > FLAT * size[:, -1:]
-    # Each basis vector as a sum of the labels' directions, so that a product with it is a sum of logits.
-    weights = turn * torch.where(kept, size, torch.inf).rsqrt()[:, None]
-    end = batch.positions["end"].reshape(-1)
-    found = effects_along(model, batch, [Toward(end, labels, weights[:, :, i].float()) for i in range(n)])
-    basis = weights.mT @ directions  # [example, n, d_model]
+    basis = (turn * torch.where(kept, size, torch.inf).rsqrt()[:, None]).mT @ directions  # [example, n, d_model]
+
+    heads, stream, start = [], [], 0
+    for part in pieces(batch):
+        along, found = basis[start : start + len(part)].float(), list[Tensor]()
+
+        def wrote(writes: Writes, along: Tensor = along, found: list[Tensor] = found) -> None:
+            if writes.z is not None:
+                written = writes.heads()[:, 0]
+                found.append(torch.einsum("ehd,end->ehn", written, along.to(written.device)))
+
+        end = decompose(model, blocks_of(model), part, part.positions["end"].reshape(-1, 1), wrote)
+        scale = end.scale[:, 0] * end.factor
+        heads.append((torch.cat(found, 1) * scale[:, None]).cpu())
+        last = end.residual[:, 0].float()
+        stream.append((torch.einsum("ed,end->en", last, along.to(last.device)) * scale).cpu())
+        start += len(part)
     right = directions[:, 0] - directions[:, 1:].mean(1)
     return LabelSubspace(
-        np.stack([one.values for one in found], -1),
-        np.stack([one.total - one.others["read-out bias"] for one in found], -1),
+        torch.cat(heads).double().numpy(),
+        torch.cat(stream).double().numpy(),
         torch.einsum("end,ed->en", basis, right).numpy(),
     )
+
+
+def _mean_direction(model: Model) -> Tensor:
+    """[d_model] the direction that the mean of all logits is read from."""
+    found = model.unembedding
+    assert found is not None  # `logit_direction` has refused such models
+    direction = found.weight.float().mean(1) * found.gain
+    return direction - direction.mean() if found.centers else direction

@@ -57,6 +57,7 @@ def test_scores_are_those_of_plain_hooks(kind: str):
         find_detector(name).measure(model, batch) for name in ("task-recognition", "task-learning")
     )
     gain, unembedding = (x.detach().double().numpy() for x in (hf.model.norm.weight, hf.lm_head.weight))
+    unembedding = unembedding - unembedding.mean(0)
     lengths, streams, cosines = {}, [], {}
     for name, part in (("own", batch), ("other", batch.counterfactual), ("loose", batch.control)):
         lengths[name], cosines[name] = np.zeros((6, len(model.heads))), np.zeros((6, len(model.heads)))
