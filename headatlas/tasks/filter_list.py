@@ -15,12 +15,11 @@ from headatlas.tasks._prompts import (
     Pieces,
     collect,
     forever,
-    halved,
     pick,
     shuffled,
-    singles,
     table,
 )
+from headatlas.tasks._word_kinds import word_kinds
 
 LENGTH = 5  # items of a list
 
@@ -33,10 +32,7 @@ def _build(tokenizer: Vocabulary, n: int, rng: np.random.Generator, half: str, f
     is of the kind that the counterfactual asks for. Counterfactual: another list, of other words, and another kind of the first list's is asked
     for. Control: that other list, and asked for is a kind that the first list has nothing of.
     """
-    form, classes = table("filter_list", family), table("abstract_patterns")["classes"]
-    known = {**{kind: classes[kind] for kind in form["kinds"]}, **form["more"]}
-    ids = {kind: singles(tokenizer, halved(words, half)) for kind, words in known.items() if tokenizer.single(f" {kind}") is not None}  # fmt: skip
-    ids = {kind: found for kind, found in ids.items() if len(found) >= 3}
+    form, ids = table("filter_list", family), word_kinds(tokenizer, half, 3)
     if len(ids) < LENGTH + 2:
         raise UnfitTask("filter-list needs words and their kinds in one token each; this tokenizer splits them.")
 

@@ -40,6 +40,9 @@ LONG = (
     "symbol-abstraction",
     "filter",
     "concept-induction",
+    "task-recognition",
+    "task-learning",
+    "concept-vector",
 )
 
 

@@ -233,6 +233,18 @@ def test_in_context_rules_hold() -> None:
     assert all(tasks["next-item"][given] == wanted for given, wanted in inverse.items())
 
 
+def test_french_pairs_are_many_and_keep_to_their_relation() -> None:
+    french = load("concepts.yaml")["french"]
+    for name, pairs in french.items():
+        assert len(pairs) >= 24, name
+        assert all(given != wanted for given, wanted in pairs.items()), name
+    assert all(wanted[-1] in "sx" for wanted in french["singular-plural"].values())
+    assert all(wanted.endswith("ait") for wanted in french["present-past"].values())
+    for name in ("antonym", "synonym"):
+        found = french[name]
+        assert all(found.get(wanted, given) == given for given, wanted in found.items()), name
+
+
 def test_antonyms_that_occur_both_ways_agree() -> None:
     pairs = in_context()["antonym"]
     for given, wanted in pairs.items():

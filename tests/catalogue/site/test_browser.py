@@ -36,7 +36,7 @@ KINDS = (
 def test_the_figure_dims_what_is_not_asked_for(visit: Visit):
     page = visit("index.html")
     seen = page.locator("svg.stages.wide a.chip[href='heads/induction-head.html']")
-    other = page.locator("svg.stages.wide a.chip[href='heads/concept-vector-head.html']")
+    other = page.locator("svg.stages.wide a.chip[href='heads/trajectory-stabilizer-head.html']")
     opacity = "element => getComputedStyle(element).opacity"
     for kind in ("detector", "models"):
         page.click(f"button[data-show={kind}]")
