@@ -262,16 +262,16 @@ def _verdict_unit(
     place: a folder in which the work finds what was judged before an interruption and keeps what it has judged, detector by
     detector, where it reaches the run's folder (a machine elsewhere does not).
     """
-    group, n, mine = chosen.by_task[task], len(chosen.batches[task]), _of(scan, chosen.by_task[task])
+    group, n = chosen.by_task[task], len(chosen.batches[task])
     labelled = observed_in([_of(scan, chosen.labelling.get(task, ()))])
-    size = steps(mine, options["checks"])
+    size = steps(_of(scan, group), options["checks"])
 
     @asked_together()
     def work(model: Model, progress: Progress) -> TaskVerdict:
         kept = place.parent.is_dir()
         begun = (TaskVerdict.load(place, task.name) if kept else None) or TaskVerdict(task.name, {}, 0.0)
         rest = [one for one in group if one.name not in begun.detectors]
-        progress.advance(step_of(task), size - steps(mine.only(one.name for one in rest), options["checks"]))
+        progress.advance(step_of(task), size - steps(_of(scan, rest), options["checks"]))
         found = begun
         for more in judged_one_by_one(model, task, rest, scan, labelled=labelled, n=n, progress=progress, **options):
             for name in more.detectors.keys() - found.detectors.keys():

@@ -36,7 +36,8 @@ class Tongues(NamedTuple):
 def tongues(seed: int) -> Tongues:
     """A previous-token head, an induction head, two heads that fetch what followed before if it is French (or German ...), and beside them one of each that writes garbage.
 
-    What they raise is right in one case of a few, so that each writes little: heads that make the model certain would do harm.
+    What they raise is right in one case of a few, so that each writes little: heads that make the model certain would do harm. Those
+    that write garbage are no louder: a part of it falls on the predictions of some language's words.
     """
     rng = np.random.default_rng(seed)
     at = [(layer, int(head)) for layer in (0, 1, 2) for head in rng.permutation(N_HEADS)[:4]]
@@ -44,7 +45,7 @@ def tongues(seed: int) -> Tongues:
     shared = Head(*at[4], "induction", write=0.1)
     one, other = ("french", "german") if rng.integers(2) else ("spanish", "italian")
     own = [Head(*at[8], "fetcher", tokens=one, write=0.1), Head(*at[9], "fetcher", tokens=other, write=0.1)]
-    idle = [Head(*at[10], "fetcher", tokens=one, to="junk"), Head(*at[5], "fake-induction")]
+    idle = [Head(*at[10], "fetcher", tokens=one, to="junk", write=0.1), Head(*at[5], "fake-induction", write=0.1)]
     made = (before, shared, *own, *idle)
     taken = {head.id for head in made}
     places = (HeadId(layer, head) for layer in range(3) for head in range(N_HEADS))
