@@ -23,7 +23,7 @@ def on_as_many_others(layer: LayerView, batch: Batch, queries: Tensor) -> Tensor
 
 def _text(batch: Batch) -> Tensor:
     """[example, key] the tokens of the text without its first one, the needle and the question."""
-    columns = torch.arange(batch.tokens.shape[1])
+    columns = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
     asked, first = batch.positions["asked"], batch.mask.float().argmax(1, keepdim=True)
     before = columns < asked.where(asked >= 0, len(columns)).amin(1, keepdim=True)
     inside = batch.mask & before & (columns > first)

@@ -39,7 +39,7 @@ def _mean_back(layer: LayerView, queries: Tensor, back: int) -> Tensor:
 
 def _labels(batch: Batch, layer: LayerView) -> Tensor:
     """[example, pos] which tokens are labels of examples."""
-    columns = torch.arange(batch.tokens.shape[1])
+    columns = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
     return (batch.positions["label"][..., None] == columns).any(1).to(layer.q.device)
 
 

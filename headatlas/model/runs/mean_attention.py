@@ -15,7 +15,7 @@ def mean_rows(layer: LayerView, queries: Tensor) -> Tensor:
 
     Rows from the first to the last of them are computed, and no others. float32, on the layer's device.
     """
-    rows = torch.arange(int(queries[queries >= 0].min()), int(queries.max()) + 1)
+    rows = torch.arange(int(queries[queries >= 0].min()), int(queries.max()) + 1, device=queries.device)
     weight = (queries[..., None] == rows).any(1).float()  # [example, row]
     weight = weight / weight.sum(1, keepdim=True)
     attention = layer.rows(rows.to(layer.q.device)).float()
