@@ -17,16 +17,7 @@ from headatlas.registry import did_you_mean
 from headatlas.render.console import as_text, written_out
 from headatlas.render.numbers import change, count, finite, number, percent, signed
 from headatlas.render.palette import STAGE, STAGES
-from headatlas.report.atlas_view import (
-    CONFIRMED,
-    VERDICTS,
-    AtlasView,
-    Observation,
-    best_of,
-    read,
-    stages_of,
-    summary,
-)
+from headatlas.report.atlas_view import CONFIRMED, VERDICTS, AtlasView, Observation, best_of, read, stages_of, summary
 from headatlas.report.head_line import receipt_of, twins_of
 from headatlas.report.leads import leads_of
 from headatlas.report.terminal_map import Mark, grid
@@ -34,6 +25,7 @@ from headatlas.report.terminal_map import Mark, grid
 _SHADES = " ░▒▓█"
 _ASCII_SHADES = " .:+#"
 _WIDE = 120  # columns from which on the map's table has room for what the checks say
+_NAME = 22  # letters of a head type that a screen of 80 columns shows whole, with its mark and count
 
 
 def render(
@@ -198,6 +190,9 @@ def _types(view: AtlasView, top: int, plain: bool, *, checks: bool) -> Table:
             glyph = (_glyph(seen.stage, "causal", plain), STAGE[seen.stage].terminal)
             name = Text.assemble(glyph, f" {kind}", (f" ({len(found)})", "dim")) if index == 0 else Text()
             table.add_row(name, *_cells(seen, view), *([seen.checks] if checks else []))
+    # The longest verdicts have three parts, which read well on two lines; names of types do not, unless they fill the screen.
+    whole = all(len(kind) <= _NAME for kind, _ in view.by_type())
+    table.columns[0].no_wrap, table.columns[5].no_wrap = whole, not whole
     return table
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from headatlas.errors import BadInput, UnknownName
 from headatlas.render.numbers import number
 from headatlas.report import render
+from headatlas.report.atlas_view import read
 from tests.report import synthetic
 from tests.report.synthetic_words import extras
 
@@ -201,3 +202,16 @@ def test_markup_in_names_is_printed_as_it_is() -> None:
 def test_another_schema_is_refused_by_name(bad: Any) -> None:
     with pytest.raises(BadInput, match="headatlas/atlas/1"):
         render(bad)
+
+
+def test_the_longest_verdict_is_folded_and_no_name_of_a_type():
+    atlas = synthetic.atlas(4, 4, per_detector=2)
+    row = atlas["detectors"][0]["heads"][0]
+    row |= {"verdict": "causal", "works": "against", "marginal": True}
+    lines = printed(atlas).splitlines()
+    at = next(i for i, line in enumerate(lines) if "causal, works" in line)
+    assert lines[at + 1].strip() == "against, marginal"
+    kinds = {kind for kind, _ in read(atlas, extras(atlas)).by_type()}
+    assert all(any(kind in line for line in lines) for kind in kinds)
+    wide = printed(atlas, width=140)
+    assert "causal, works against, marginal" in wide
